@@ -1,0 +1,38 @@
+//! The Lambda function: `_HANDLER` says whether it locks or restores.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use failover_lock::deadline::Deadline;
+use failover_lock::failover_lock::config::Config;
+use failover_lock::failover_lock::route53::Route53;
+use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::startup;
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde_json::value::RawValue;
+use tracing::error;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = %error, "the function cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
+    startup::start_logging(&startup::environment)?;
+    let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
+    let config = Config::read(&startup::environment)?;
+    let route53 = Route53::new(&startup::aws_config().load().await);
+    let system = &FailoverLock::new(config, route53);
+
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {
+        let deadline = Deadline::before(event.context.deadline());
+        Box::pin(system.handle(handler, event.payload.get(), deadline)).await
+    }))
+    .await
+}

@@ -1,0 +1,387 @@
+//! Messages → alarm transitions: what arrives, reduced to what the decision needs.
+//!
+//! An alarm reaches the function through SNS, as a direct alarm action, or through EventBridge, and
+//! each spells it differently. Only the fields that decide are read, so that an alarm without a
+//! description, or with fields that AWS adds tomorrow, is read as well.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use chrono::{DateTime, Utc};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::health_check::{HealthCheckId, InvalidId, Quoted};
+
+/// An alarm's change from one state to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlarmTransition {
+    /// The alarm's name; CloudWatch allows 255 characters, and no more are kept.
+    pub alarm: String,
+    /// The state that it changed to.
+    pub state: AlarmState,
+    /// When it changed, by CloudWatch's clock.
+    pub changed_at: DateTime<Utc>,
+    /// The health checks whose *health* it watches, each once, in the message's order. Empty for an
+    /// alarm on anything else, a health check's latency included.
+    pub health_checks: Vec<HealthCheckId>,
+}
+
+/// The states that a CloudWatch alarm has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AlarmState {
+    /// The metric is within its threshold.
+    Ok,
+    /// The metric is beyond its threshold.
+    Alarm,
+    /// There is too little data to tell.
+    InsufficientData,
+}
+
+/// A message that no transition can be read from.
+#[derive(Debug, Error)]
+pub enum Malformed {
+    /// It is not JSON, or a field that the decision needs is missing or of another type.
+    #[error("{what} cannot be read: {}", brief(.source))]
+    Unreadable {
+        /// The part that was being read.
+        what: &'static str,
+        /// Where and why reading stopped.
+        source: serde_json::Error,
+    },
+    /// It is JSON, of something else.
+    #[error(
+        "{0} is not a CloudWatch alarm: send SNS notifications, alarm actions or EventBridge alarm state changes here"
+    )]
+    Foreign(String),
+    /// A request to switch back was sent to the function that locks.
+    #[error(
+        "this is a request to restore; this function locks, send it to the one with the handler `restore`"
+    )]
+    RestoreRequest,
+    /// The alarm is built from other alarms.
+    #[error("the composite alarm {} names no health check: put the action on the metric alarms that it is built from", Quoted(.0))]
+    Composite(String),
+    /// The alarm is on a health check's metric, and says of no health check.
+    #[error("the alarm {} is on {metric} without a dimension HealthCheckId", Quoted(.alarm))]
+    NoHealthCheck {
+        /// The alarm's name.
+        alarm: String,
+        /// The metric's name.
+        metric: String,
+    },
+    /// The alarm names a health check that cannot exist.
+    #[error("the alarm {} names a health check that cannot exist: {source}", Quoted(.alarm))]
+    InvalidId {
+        /// The alarm's name.
+        alarm: String,
+        /// The text that is no identifier.
+        source: InvalidId,
+    },
+}
+
+/// Reads every transition that an event carries, in its order; each SNS record stands alone.
+///
+/// An alarm's message without the envelope that it came in is read too, so that one that was kept
+/// from a queue or an e-mail can be handed in again.
+///
+/// # Errors
+/// The event as a whole cannot be read. What is wrong with a single record stands in its place.
+pub fn transitions(event: &str) -> Result<Vec<Result<AlarmTransition, Malformed>>, Malformed> {
+    let parts: Parts = parse("the event", event)?;
+    let Some(records) = parts.get("Records") else {
+        return Ok(vec![message(event)]);
+    };
+    let records: Vec<&RawValue> = parse("the list of records", records.get())?;
+    if records.is_empty() {
+        return Err(Malformed::Foreign("an event without records".to_owned()));
+    }
+    Ok(records.into_iter().map(|record| sns_record(record.get())).collect())
+}
+
+/// Whether `event` looks like something that a machine sends rather than a person.
+pub(super) fn is_machine_made(event: &BTreeMap<String, &RawValue>) -> bool {
+    ["Records", "source", "detail-type", "alarmData", "AlarmName"].iter().any(|key| event.contains_key(*key))
+}
+
+pub(super) type Parts<'a> = BTreeMap<String, &'a RawValue>;
+
+pub(super) fn parse<'a, T: Deserialize<'a>>(what: &'static str, text: &'a str) -> Result<T, Malformed> {
+    serde_json::from_str(text).map_err(|source| Malformed::Unreadable { what, source })
+}
+
+fn sns_record(text: &str) -> Result<AlarmTransition, Malformed> {
+    let record: Record = parse("the SNS record", text)?;
+    match record.sns {
+        Some(sns) => message(&sns.message),
+        None => Err(Malformed::Foreign(match record.event_source {
+            Some(source) => format!("a record from {}", Quoted(&source)),
+            None => "a record without Sns".to_owned(),
+        })),
+    }
+}
+
+fn message(text: &str) -> Result<AlarmTransition, Malformed> {
+    let parts: Parts = parse("the alarm's message", text)?;
+    let has = |keys: &[&str]| keys.iter().any(|key| parts.contains_key(*key));
+    if has(&["AlarmName", "NewStateValue", "Trigger"]) {
+        parse::<Notification>("the alarm's message", text)?.transition()
+    } else if let Some(data) = parts.get("alarmData") {
+        parse::<AlarmData>("alarmData", data.get())?.transition()
+    } else if has(&["detail-type"]) {
+        let event: EventBridgeEvent<Box<RawValue>> = parse("the EventBridge event", text)?;
+        match (event.source.as_str(), event.detail_type.as_str()) {
+            ("aws.cloudwatch", "CloudWatch Alarm State Change") => {
+                parse::<AlarmData>("detail", event.detail.get())?.transition()
+            }
+            (source, detail_type) => {
+                Err(Malformed::Foreign(format!("{} from {}", Quoted(detail_type), Quoted(source))))
+            }
+        }
+    } else if has(&["healthCheckId", "force", "dryRun"]) {
+        Err(Malformed::RestoreRequest)
+    } else {
+        let keys: Vec<&str> = parts.keys().take(8).map(String::as_str).collect();
+        Err(Malformed::Foreign(format!("an object with the keys {}", Quoted(&keys.join(", ")))))
+    }
+}
+
+/// A parser's complaint may quote the whole text that it stumbled over.
+fn brief(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(300) {
+        None => text,
+        Some((end, _)) => format!("{}… at line {} column {}", &text[..end], error.line(), error.column()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Record {
+    #[serde(alias = "eventSource")]
+    event_source: Option<String>,
+    sns: Option<Sns>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Sns {
+    message: String,
+}
+
+/// An alarm as CloudWatch writes it to SNS.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Notification {
+    alarm_name: String,
+    new_state_value: AlarmState,
+    state_change_time: DateTime<Utc>,
+    trigger: Option<Trigger>,
+    alarm_rule: Option<String>,
+}
+
+/// One metric, or with metric math several.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Trigger {
+    namespace: Option<String>,
+    metric_name: Option<String>,
+    dimensions: Option<Dimensions>,
+    metrics: Option<Vec<MetricQuery>>,
+}
+
+/// An alarm as CloudWatch hands it to Lambda (`alarmData`) and to EventBridge (`detail`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AlarmData {
+    alarm_name: String,
+    state: State,
+    configuration: Configuration,
+}
+
+#[derive(Deserialize)]
+struct State {
+    value: AlarmState,
+    timestamp: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Configuration {
+    metrics: Option<Vec<MetricQuery>>,
+    alarm_rule: Option<String>,
+}
+
+/// A metric, or an expression over others, which carries no metric.
+#[derive(Deserialize)]
+struct MetricQuery {
+    #[serde(rename = "metricStat", alias = "MetricStat")]
+    metric_stat: Option<MetricStat>,
+}
+
+#[derive(Deserialize)]
+struct MetricStat {
+    #[serde(alias = "Metric")]
+    metric: Metric,
+}
+
+#[derive(Deserialize)]
+struct Metric {
+    #[serde(alias = "Namespace")]
+    namespace: Option<String>,
+    #[serde(alias = "MetricName")]
+    name: Option<String>,
+    #[serde(alias = "Dimensions")]
+    dimensions: Option<Dimensions>,
+}
+
+/// The value of the dimension `HealthCheckId`, wherever it stands: SNS lists `{"name","value"}`
+/// (emulators `{"Name","Value"}`), the others have a map.
+#[derive(Default)]
+struct Dimensions {
+    health_check_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Dimension {
+    #[serde(alias = "Name")]
+    name: String,
+    #[serde(alias = "Value")]
+    value: String,
+}
+
+// === impl Notification ===
+
+impl Notification {
+    fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let mut metrics = Vec::new();
+        if let Some(trigger) = self.trigger {
+            metrics.extend(trigger.metrics.into_iter().flatten().filter_map(MetricQuery::metric));
+            metrics.push(Metric {
+                namespace: trigger.namespace,
+                name: trigger.metric_name,
+                dimensions: trigger.dimensions,
+            });
+        }
+        let composite = self.alarm_rule.is_some();
+        transition(&self.alarm_name, self.new_state_value, self.state_change_time, metrics, composite)
+    }
+}
+
+// === impl AlarmData ===
+
+impl AlarmData {
+    fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let metrics =
+            self.configuration.metrics.into_iter().flatten().filter_map(MetricQuery::metric).collect();
+        let composite = self.configuration.alarm_rule.is_some();
+        transition(&self.alarm_name, self.state.value, self.state.timestamp, metrics, composite)
+    }
+}
+
+fn transition(
+    alarm: &str,
+    state: AlarmState,
+    changed_at: DateTime<Utc>,
+    metrics: Vec<Metric>,
+    composite: bool,
+) -> Result<AlarmTransition, Malformed> {
+    let alarm: String = alarm.chars().take(255).collect();
+    let health_checks =
+        if composite { Err(Malformed::Composite(alarm.clone())) } else { watched(&alarm, metrics) };
+    let health_checks = match state {
+        AlarmState::Alarm => health_checks?,
+        // Nothing will be done for it: what it watches is told where it can be read.
+        AlarmState::Ok | AlarmState::InsufficientData => health_checks.unwrap_or_default(),
+    };
+    Ok(AlarmTransition { alarm, state, changed_at, health_checks })
+}
+
+/// The checks whose health the metrics tell. `TimeToFirstByte` and the like tell latency.
+fn watched(alarm: &str, metrics: Vec<Metric>) -> Result<Vec<HealthCheckId>, Malformed> {
+    let mut ids = Vec::new();
+    for metric in metrics {
+        let (Some("AWS/Route53"), Some(name @ ("HealthCheckStatus" | "HealthCheckPercentageHealthy"))) =
+            (metric.namespace.as_deref(), metric.name.as_deref())
+        else {
+            continue;
+        };
+        let id =
+            metric.dimensions.unwrap_or_default().health_check_id.ok_or_else(|| {
+                Malformed::NoHealthCheck { alarm: alarm.to_owned(), metric: name.to_owned() }
+            })?;
+        let id = HealthCheckId::try_from(id)
+            .map_err(|source| Malformed::InvalidId { alarm: alarm.to_owned(), source })?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+// === impl MetricQuery ===
+
+impl MetricQuery {
+    fn metric(self) -> Option<Metric> {
+        self.metric_stat.map(|stat| stat.metric)
+    }
+}
+
+// === impl Dimensions ===
+
+impl Dimensions {
+    fn add<E: serde::de::Error>(&mut self, name: &str, value: String) -> Result<(), E> {
+        if name == "HealthCheckId" && self.health_check_id.replace(value).is_some() {
+            return Err(E::custom("two dimensions HealthCheckId on one metric"));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Dimensions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListOrMap;
+
+        impl<'de> Visitor<'de> for ListOrMap {
+            type Value = Dimensions;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list or a map of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Dimensions, A::Error> {
+                let mut dimensions = Dimensions::default();
+                while let Some(Dimension { name, value }) = list.next_element()? {
+                    dimensions.add(&name, value)?;
+                }
+                Ok(dimensions)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Dimensions, A::Error> {
+                let mut dimensions = Dimensions::default();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    dimensions.add(&name, value)?;
+                }
+                Ok(dimensions)
+            }
+        }
+
+        deserializer.deserialize_any(ListOrMap)
+    }
+}
+
+// === impl AlarmState ===
+
+impl fmt::Display for AlarmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "OK",
+            Self::Alarm => "ALARM",
+            Self::InsufficientData => "INSUFFICIENT_DATA",
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! The variables that set a function up, read once and checked whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
+use thiserror::Error;
+
+use super::health_check::{HealthCheckId, InvalidId, Quoted, ResourcePath};
+use crate::startup::Lookup;
+
+/// What a function was told by its variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `HEALTHY_PATH`: the path that a switch-back restores.
+    pub healthy_path: ResourcePath,
+    /// `LOCKED_PATH`: the path that never answers 2xx or 3xx.
+    pub locked_path: ResourcePath,
+    /// `GUARDED_HEALTH_CHECKS`: the only checks to touch; `None` for every check that an alarm names.
+    pub guarded: Option<BTreeSet<HealthCheckId>>,
+    /// `SECONDARY_HEALTH_CHECKS`: the check of the site that takes over, by the primary's.
+    pub secondaries: BTreeMap<HealthCheckId, HealthCheckId>,
+    /// `DRY_RUN`: decide and log, change nothing.
+    pub dry_run: bool,
+}
+
+/// Variables that cannot be used, all of them, each with what is wrong.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("the configuration cannot be used: {}", .0.join("; "))]
+pub struct InvalidConfig(Vec<String>);
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks every variable.
+    ///
+    /// # Errors
+    /// Names each variable that cannot be used. One that is set but empty is among them: where
+    /// leaving a variable out means "every health check", an empty one is taken for a mistake.
+    pub fn read(lookup: Lookup<'_>) -> Result<Self, InvalidConfig> {
+        let mut problems = Problems(Vec::new());
+        let text = |name: &str, default: &str| lookup(name).unwrap_or_else(|| default.to_owned());
+
+        let healthy_path = problems.take("HEALTHY_PATH", text("HEALTHY_PATH", "/lb-check").try_into());
+        let locked_path =
+            problems.take("LOCKED_PATH", text("LOCKED_PATH", "/lb-check-failed-over").try_into());
+        let guarded = problems
+            .take("GUARDED_HEALTH_CHECKS", lookup("GUARDED_HEALTH_CHECKS").as_deref().map(ids).transpose());
+        let secondaries = problems.take(
+            "SECONDARY_HEALTH_CHECKS",
+            lookup("SECONDARY_HEALTH_CHECKS").as_deref().map(pairs).transpose(),
+        );
+        let dry_run = problems.take("DRY_RUN", boolean(&text("DRY_RUN", "false")));
+
+        let (Some(healthy_path), Some(locked_path), Some(guarded), Some(secondaries), Some(dry_run)) =
+            (healthy_path, locked_path, guarded, secondaries, dry_run)
+        else {
+            return Err(InvalidConfig(problems.0));
+        };
+        let secondaries = secondaries.unwrap_or_default();
+        if healthy_path == locked_path {
+            problems.add("LOCKED_PATH", "it equals HEALTHY_PATH, so that it would lock nothing");
+        }
+        if let Some(guarded) = &guarded
+            && let Some(stray) = secondaries.keys().find(|primary| !guarded.contains(primary))
+        {
+            problems.add("SECONDARY_HEALTH_CHECKS", format!("{stray} is not in GUARDED_HEALTH_CHECKS"));
+        }
+        if problems.0.is_empty() {
+            Ok(Self { healthy_path, locked_path, guarded, secondaries, dry_run })
+        } else {
+            Err(InvalidConfig(problems.0))
+        }
+    }
+
+    /// Whether this function may touch `id`.
+    #[must_use]
+    pub fn guards(&self, id: &HealthCheckId) -> bool {
+        self.guarded.as_ref().is_none_or(|guarded| guarded.contains(id))
+    }
+}
+
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn take<T, E: Display>(&mut self, name: &str, read: Result<T, E>) -> Option<T> {
+        read.map_err(|error| self.add(name, error)).ok()
+    }
+
+    fn add(&mut self, name: &str, error: impl Display) {
+        self.0.push(format!("{name}: {error}"));
+    }
+}
+
+fn ids(text: &str) -> Result<BTreeSet<HealthCheckId>, InvalidId> {
+    text.split(',').map(id).collect()
+}
+
+fn pairs(text: &str) -> Result<BTreeMap<HealthCheckId, HealthCheckId>, String> {
+    let mut pairs = BTreeMap::new();
+    for pair in text.split(',') {
+        let (primary, secondary) =
+            pair.split_once('=').ok_or_else(|| format!("{} is not primary=secondary", Quoted(pair)))?;
+        let (primary, secondary) =
+            (id(primary).map_err(|e| e.to_string())?, id(secondary).map_err(|e| e.to_string())?);
+        if primary == secondary {
+            return Err(format!("{primary} is named as its own secondary"));
+        }
+        if pairs.insert(primary.clone(), secondary).is_some() {
+            return Err(format!("{primary} has two secondaries"));
+        }
+    }
+    Ok(pairs)
+}
+
+fn id(text: &str) -> Result<HealthCheckId, InvalidId> {
+    text.trim().to_owned().try_into()
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{} is neither true nor false", Quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config, String> {
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        Config::read(&lookup).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_variables_it_is_the_documented_set_up() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.healthy_path.as_str(), "/lb-check");
+        assert_eq!(config.locked_path.as_str(), "/lb-check-failed-over");
+        assert_eq!((config.guarded, config.secondaries, config.dry_run), (None, BTreeMap::new(), false));
+    }
+
+    #[test]
+    fn lists_and_pairs_may_hold_spaces() {
+        let config = read(&[
+            ("GUARDED_HEALTH_CHECKS", "a-1, b-2"),
+            ("SECONDARY_HEALTH_CHECKS", "a-1=c-3 , b-2 = d-4"),
+        ])
+        .unwrap();
+        assert!(config.guards(&id("b-2").unwrap()));
+        assert!(!config.guards(&id("c-3").unwrap()));
+        assert_eq!(config.secondaries[&id("b-2").unwrap()], id("d-4").unwrap());
+    }
+
+    #[test]
+    fn what_cannot_be_used_stops_the_start_and_names_the_variable() {
+        for (name, value, said) in [
+            ("HEALTHY_PATH", "lb-check", "does not start with /"),
+            ("HEALTHY_PATH", "", "does not start with /"),
+            ("LOCKED_PATH", "/lb-check", "equals HEALTHY_PATH"),
+            ("LOCKED_PATH", "/a b", "' '"),
+            ("GUARDED_HEALTH_CHECKS", "", "not a health check id"),
+            ("GUARDED_HEALTH_CHECKS", "a,,b", "not a health check id"),
+            ("GUARDED_HEALTH_CHECKS", "../x", r#""../x""#),
+            ("SECONDARY_HEALTH_CHECKS", "a", "not primary=secondary"),
+            ("SECONDARY_HEALTH_CHECKS", "a=a", "its own secondary"),
+            ("SECONDARY_HEALTH_CHECKS", "a=b,a=c", "two secondaries"),
+            ("DRY_RUN", "", "neither true nor false"),
+            ("DRY_RUN", "yes please", "neither true nor false"),
+        ] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains(said), "{name}={value:?}: {error}");
+        }
+        let error = read(&[("LOCKED_PATH", &format!("/{}", "x".repeat(255)))]).unwrap_err();
+        assert!(error.contains("LOCKED_PATH: it has 256 characters"), "{error}");
+        let error = read(&[("GUARDED_HEALTH_CHECKS", "a"), ("SECONDARY_HEALTH_CHECKS", "b=c")]).unwrap_err();
+        assert!(error.contains("b is not in GUARDED_HEALTH_CHECKS"), "{error}");
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let error = read(&[("HEALTHY_PATH", "x"), ("DRY_RUN", "maybe")]).unwrap_err();
+        assert!(error.contains("HEALTHY_PATH") && error.contains("DRY_RUN"), "{error}");
+    }
+}

@@ -1,0 +1,187 @@
+//! What to do: pure functions from what was seen to a decision with its reason.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::alarm::{AlarmState, AlarmTransition};
+use super::config::Config;
+use super::health_check::{HealthCheck, HealthCheckId, Quoted};
+
+/// Whether a transition is about a health check that this function guards.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Nothing to do with this function.
+    None(IgnoreReason),
+    /// Read this check and decide.
+    Check(HealthCheckId),
+}
+
+/// What to do about a check that an alarm is about.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Leave it alone.
+    Ignore(IgnoreReason),
+    /// The lock stands.
+    AlreadyLocked,
+    /// Set the locked path, on the version that was read.
+    Lock {
+        /// `None` where the check could not be read.
+        version: Option<i64>,
+    },
+}
+
+/// Why an alarm is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+pub enum IgnoreReason {
+    /// It changed to OK or to `INSUFFICIENT_DATA`.
+    NotInAlarm,
+    /// It watches nothing that tells a health check's health.
+    NotAHealthCheckAlarm,
+    /// It watches checks that are not this function's.
+    NotGuarded,
+    /// A person has switched the check back since.
+    OlderThanRestore,
+}
+
+/// What is known of a check when the decision falls.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The check; `None` where reading it is not permitted.
+    pub check: Option<&'a HealthCheck>,
+    /// When it was last switched back; `None` for never, or where that cannot be read.
+    pub restored_at: Option<DateTime<Utc>>,
+}
+
+/// The alarm watches several guarded checks, and which one failed it does not say.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("the alarm watches several health checks ({}) and does not say which failed: give each check an alarm of its own, or name exactly one of them in GUARDED_HEALTH_CHECKS", list(.0))]
+pub struct Ambiguous(pub Vec<HealthCheckId>);
+
+/// No lock can hold on this check, whatever its path.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum CannotHold {
+    /// It requests no path.
+    #[error("its type {} requests no path, so there is none to lock: failover-lock works on HTTP, HTTPS, HTTP_STR_MATCH and HTTPS_STR_MATCH", Quoted(.0))]
+    NoPath(String),
+    /// Unhealthy counts as healthy.
+    #[error(
+        "it is inverted: a path that fails would force the failed site in. Use a check that is not inverted"
+    )]
+    Inverted,
+    /// It is not checking.
+    #[error("it is disabled, so Route 53 takes it for healthy whatever its path. Enable it")]
+    Disabled,
+}
+
+/// What to do about a request to switch back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SwitchBack {
+    /// It stands on the healthy path.
+    AlreadyRestored,
+    /// It is locked: set the healthy path.
+    Restore,
+}
+
+/// Why a check is not switched back.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Not one of `GUARDED_HEALTH_CHECKS`.
+    #[error("it is not in GUARDED_HEALTH_CHECKS")]
+    NotGuarded,
+    /// It requests no path.
+    #[error("its type {} requests no path, so failover-lock never locked it", Quoted(.0))]
+    NoPath(String),
+    /// Somebody else has changed the path.
+    #[error("its path is {}, neither the locked nor the healthy one: somebody changed it by hand, find out why and set it by hand", Quoted(.0))]
+    ForeignPath(String),
+    /// The primary does not answer as a healthy one does.
+    #[error(
+        "the primary is not healthy: {0}. Its alarm is in ALARM already and would not fire again, so it would stand unprotected. Mend the primary first; if only Route 53's checkers can reach it, or you mean it, repeat with \"force\": true"
+    )]
+    Unhealthy(String),
+}
+
+/// Finds the one guarded check that a transition is about, before anything is read.
+///
+/// # Errors
+/// The transition names several guarded checks.
+pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern, Ambiguous> {
+    match transition.state {
+        AlarmState::Ok | AlarmState::InsufficientData => return Ok(Concern::None(IgnoreReason::NotInAlarm)),
+        AlarmState::Alarm => {}
+    }
+    if transition.health_checks.is_empty() {
+        return Ok(Concern::None(IgnoreReason::NotAHealthCheckAlarm));
+    }
+    let guarded: Vec<_> = transition.health_checks.iter().filter(|id| config.guards(id)).cloned().collect();
+    match guarded.as_slice() {
+        [] => Ok(Concern::None(IgnoreReason::NotGuarded)),
+        [id] => Ok(Concern::Check(id.clone())),
+        _ => Err(Ambiguous(guarded)),
+    }
+}
+
+/// Decides about a check whose alarm went off.
+///
+/// # Errors
+/// No lock can hold on the check.
+pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> Result<Decision, CannotHold> {
+    // The tag has whole seconds. Within one second nobody can tell which came first: lock.
+    if seen.restored_at.is_some_and(|restored_at| transition.changed_at < restored_at.trunc_subsecs(0)) {
+        return Ok(Decision::Ignore(IgnoreReason::OlderThanRestore));
+    }
+    let Some(check) = seen.check else {
+        return Ok(Decision::Lock { version: None });
+    };
+    if can_hold(check)? == config.locked_path.as_str() {
+        return Ok(Decision::AlreadyLocked);
+    }
+    Ok(Decision::Lock { version: Some(check.version) })
+}
+
+/// The path of a check that a lock can hold on.
+///
+/// # Errors
+/// Why none can.
+pub fn can_hold(check: &HealthCheck) -> Result<&str, CannotHold> {
+    let path = check.path().ok_or_else(|| CannotHold::NoPath(check.check_type.clone()))?;
+    if check.inverted {
+        return Err(CannotHold::Inverted);
+    }
+    if check.disabled {
+        return Err(CannotHold::Disabled);
+    }
+    Ok(path)
+}
+
+/// Decides about a check that a person wants back.
+///
+/// # Errors
+/// Why it stays as it is.
+pub fn switch_back(check: &HealthCheck, config: &Config) -> Result<SwitchBack, Refusal> {
+    match check.path() {
+        None => Err(Refusal::NoPath(check.check_type.clone())),
+        Some(path) if path == config.healthy_path.as_str() => Ok(SwitchBack::AlreadyRestored),
+        Some(path) if path == config.locked_path.as_str() => Ok(SwitchBack::Restore),
+        Some(path) => Err(Refusal::ForeignPath(path.to_owned())),
+    }
+}
+
+// === impl IgnoreReason ===
+
+impl From<IgnoreReason> for &'static str {
+    fn from(reason: IgnoreReason) -> Self {
+        match reason {
+            IgnoreReason::NotInAlarm => "not_in_alarm",
+            IgnoreReason::NotAHealthCheckAlarm => "not_a_health_check_alarm",
+            IgnoreReason::NotGuarded => "not_guarded",
+            IgnoreReason::OlderThanRestore => "older_than_restore",
+        }
+    }
+}
+
+fn list(ids: &[HealthCheckId]) -> String {
+    ids.iter().take(10).map(HealthCheckId::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,151 @@
+//! What can go wrong, and what an operator does next.
+
+use std::fmt;
+
+use lambda_runtime::Diagnostic;
+use thiserror::Error;
+use tracing::error;
+
+use super::alarm::Malformed;
+use super::decide::{Ambiguous, CannotHold, Refusal};
+use super::health_check::{HealthCheckId, Quoted};
+use super::restore::BadRequest;
+use super::route53::{Failure, Kind};
+use crate::deadline::MayPass;
+
+/// Why one record, or one request, could not be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The message is not one that this function understands: correct whoever sends it.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The alarm watches several checks: give each one its own.
+    #[error(transparent)]
+    Ambiguous(#[from] Ambiguous),
+    /// No lock can hold on the check: change the check.
+    #[error(transparent)]
+    CannotHold(#[from] CannotHold),
+    /// The request to switch back cannot be read: correct it.
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    /// The check stays locked, for the reason given.
+    #[error("not switched back: {0}")]
+    Refused(#[from] Refusal),
+    /// Route 53 did not do it.
+    #[error(transparent)]
+    Route53(#[from] Failure),
+}
+
+/// Why an invocation failed: every record of it that did.
+///
+/// Returned from the function, it makes Lambda retry and then hand the whole event to the failure
+/// destination. Records that were done are found done by the retry.
+#[derive(Debug)]
+pub struct InvocationError {
+    /// How many records the invocation had.
+    pub records: usize,
+    /// Those that failed; at least one.
+    pub failed: Vec<FailedRecord>,
+}
+
+/// One record that failed.
+#[derive(Debug)]
+pub struct FailedRecord {
+    /// Its place in the event, from 1; a person's request has none.
+    pub record: Option<usize>,
+    /// The alarm, where the record could be read that far.
+    pub alarm: Option<String>,
+    /// The health check, where one was found.
+    pub health_check_id: Option<HealthCheckId>,
+    /// The cause.
+    pub error: Error,
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The error's type in the function's answer, stable so that alarms can name it.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "MalformedEvent",
+            Self::Ambiguous(_) => "AmbiguousAlarm",
+            Self::CannotHold(_) => "LockCannotHold",
+            Self::BadRequest(_) => "BadRequest",
+            Self::Refused(_) => "RestoreRefused",
+            Self::Route53(failure) => match failure.kind() {
+                Kind::Throttled | Kind::Unclear => "Route53Unavailable",
+                Kind::Conflict => "HealthCheckKeepsChanging",
+                Kind::NotFound => "NoSuchHealthCheck",
+                Kind::Denied => "AccessDenied",
+                Kind::Refused => "Route53Refused",
+            },
+        }
+    }
+}
+
+impl MayPass for Error {
+    /// Every call has been repeated as long as that could help. What is left is to read again and
+    /// decide anew, where somebody else has changed the check.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Route53(failure) if failure.kind() == Kind::Conflict)
+    }
+}
+
+// === impl InvocationError ===
+
+impl From<InvocationError> for Diagnostic {
+    fn from(error: InvocationError) -> Self {
+        let error_type = error.failed.first().map_or("Failed", |failed| failed.error.error_type());
+        Self { error_type: error_type.to_owned(), error_message: error.to_string() }
+    }
+}
+
+impl std::error::Error for InvocationError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failed.first().map(|failed| &failed.error as _)
+    }
+}
+
+impl fmt::Display for InvocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 20;
+        if self.records > 1 {
+            write!(f, "{} of {} records failed: ", self.failed.len(), self.records)?;
+        }
+        for (i, failed) in self.failed.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{failed}", if i > 0 { "; " } else { "" })?;
+        }
+        if self.failed.len() > SHOWN {
+            write!(f, "; and {} more, see the log", self.failed.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+// === impl FailedRecord ===
+
+impl FailedRecord {
+    pub(super) fn log(&self) {
+        error!(
+            alarm = self.alarm,
+            healthCheckId = self.health_check_id.as_ref().map(HealthCheckId::as_str),
+            outcome = "failed",
+            errorType = self.error.error_type(),
+            error = %self.error,
+            "done"
+        );
+    }
+}
+
+impl fmt::Display for FailedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.record.map(|record| format!("record {record}"));
+        let alarm = self.alarm.as_ref().map(|alarm| format!("alarm {}", Quoted(alarm)));
+        let check = self.health_check_id.as_ref().map(|id| format!("health check {id}"));
+        for part in [record, alarm, check].into_iter().flatten() {
+            write!(f, "{part}: ")?;
+        }
+        write!(f, "{}", self.error)
+    }
+}

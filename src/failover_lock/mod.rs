@@ -1,0 +1,194 @@
+//! Locks a failed primary's health check, and switches it back when a person says so.
+//!
+//! ```text
+//! event ─ alarm::transitions ─▶ transition ─ decide::concern ─▶ check id
+//!       ─ Route53::health_check, restored_at ─▶ what is seen ─ decide::lock ─▶ decision
+//!       ─ Route53::set_path ─▶ outcome
+//! ```
+//!
+//! Only [`restore`] ever unlocks, and no alarm, topic or schedule can call it.
+
+pub mod alarm;
+pub mod config;
+pub mod decide;
+pub mod error;
+pub mod health_check;
+mod lock;
+pub mod probe;
+pub mod restore;
+pub mod route53;
+
+use serde::Serialize;
+use thiserror::Error;
+use tracing::info;
+
+use self::config::Config;
+use self::decide::IgnoreReason;
+use self::error::InvocationError;
+use self::health_check::{HealthCheckId, Quoted};
+use self::route53::Route53;
+use crate::deadline::Deadline;
+
+/// The system: what it was told, and Route 53.
+#[derive(Clone, Debug)]
+pub struct FailoverLock {
+    config: Config,
+    route53: Route53,
+}
+
+/// The functions that one binary serves; the function's handler name says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// Takes alarms, sets locks.
+    Lock,
+    /// Takes a person's request, switches back.
+    Restore,
+}
+
+/// The function's handler name is none of this binary's.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("_HANDLER: {} is no handler of this function: set it to lock or restore", Quoted(.0))]
+pub struct UnknownHandler(String);
+
+/// What an invocation answers: an outcome for each record, in the event's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answer {
+    /// The outcomes.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of one record or request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The check that it was about; `null` where an alarm is about none, or about several.
+    pub health_check_id: Option<HealthCheckId>,
+    /// What was done.
+    pub outcome: Verdict,
+    /// Why nothing was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<IgnoreReason>,
+    /// The path before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_path: Option<String>,
+    /// The path now, in a dry run the one that would be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The check's version now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// The alarm's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<String>,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+pub enum Verdict {
+    /// The check points at the locked path now.
+    Locked,
+    /// It would, were this not a dry run.
+    WouldLock,
+    /// It did before.
+    AlreadyLocked,
+    /// The alarm asks for nothing.
+    Ignored,
+    /// The check points at the healthy path again.
+    Restored,
+    /// It would, were this not a dry run.
+    WouldRestore,
+    /// It did before.
+    AlreadyRestored,
+}
+
+// === impl FailoverLock ===
+
+impl FailoverLock {
+    /// The system as `config` sets it up, on this Route 53.
+    #[must_use]
+    pub fn new(config: Config, route53: Route53) -> Self {
+        Self { config, route53 }
+    }
+
+    /// Handles one invocation.
+    ///
+    /// # Errors
+    /// Names every record that failed; the others were handled all the same.
+    pub async fn handle(
+        &self,
+        handler: Handler,
+        event: &str,
+        deadline: Deadline,
+    ) -> Result<Answer, InvocationError> {
+        let results = match handler {
+            Handler::Lock => lock::lock(self, event, deadline).await,
+            Handler::Restore => vec![restore::restore(self, event, deadline).await],
+        };
+        let records = results.len();
+        let mut outcomes = Vec::new();
+        let mut failed = Vec::new();
+        for result in results {
+            match result {
+                Ok(outcome) => {
+                    outcome.log();
+                    outcomes.push(outcome);
+                }
+                Err(error) => {
+                    error.log();
+                    failed.push(error);
+                }
+            }
+        }
+        if failed.is_empty() { Ok(Answer { outcomes }) } else { Err(InvocationError { records, failed }) }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    fn log(&self) {
+        info!(
+            alarm = self.alarm,
+            healthCheckId = self.health_check_id.as_ref().map(HealthCheckId::as_str),
+            outcome = <&str>::from(self.outcome),
+            reason = self.reason.map(<&str>::from),
+            previousPath = self.previous_path,
+            path = self.path,
+            version = self.version,
+            "done"
+        );
+    }
+}
+
+// === impl Verdict ===
+
+impl From<Verdict> for &'static str {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Locked => "locked",
+            Verdict::WouldLock => "would_lock",
+            Verdict::AlreadyLocked => "already_locked",
+            Verdict::Ignored => "ignored",
+            Verdict::Restored => "restored",
+            Verdict::WouldRestore => "would_restore",
+            Verdict::AlreadyRestored => "already_restored",
+        }
+    }
+}
+
+// === impl Handler ===
+
+impl Handler {
+    /// The handler by its name.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn named(name: Option<&str>) -> Result<Self, UnknownHandler> {
+        match name {
+            Some("lock") => Ok(Self::Lock),
+            Some("restore") => Ok(Self::Restore),
+            other => Err(UnknownHandler(other.unwrap_or_default().to_owned())),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Asks a primary as Route 53's checkers would ask it.
+//!
+//! A checker has 4 s to connect, the endpoint then 2 s to answer with a status of 2xx or 3xx, and,
+//! where a text is searched for, 2 s more for the first 5,120 bytes of the body. It sends `Host`,
+//! follows no redirect, resolves a name to IPv4 only and validates no certificate
+//! ([how Route 53 determines the status of a health check][1]).
+//!
+//! [1]: https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/dns-failover-determining-health-of-endpoints.html
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::health_check::{Endpoint, HealthCheckId, Quoted, ResourcePath};
+
+const CONNECT: Duration = Duration::from_secs(4);
+const ANSWER: Duration = Duration::from_secs(2);
+const SEARCHED: usize = 5120;
+
+/// Why a checker would call the endpoint unhealthy.
+#[derive(Debug, Error)]
+pub enum Unhealthy {
+    /// The check names neither an address nor a domain name.
+    #[error("its health check has neither an IP address nor a domain name")]
+    NoAddress,
+    /// The domain name has no IPv4 address.
+    #[error("{0} has no IPv4 address")]
+    NoIpv4(String),
+    /// No TCP or TLS connection.
+    #[error("no connection to {address}: {source}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It took too long.
+    #[error("{address} gave no {what} within {} s", .limit.as_secs())]
+    TooSlow {
+        /// Who.
+        address: String,
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+    /// The connection broke, or what came is no HTTP.
+    #[error("{address} gave no HTTP answer: {source}")]
+    Http {
+        /// Who.
+        address: String,
+        /// Why not.
+        source: hyper::Error,
+    },
+    /// A status other than 2xx and 3xx.
+    #[error("{path} answers {}", .status.as_u16())]
+    Status {
+        /// The path that was requested.
+        path: ResourcePath,
+        /// The status that came.
+        status: StatusCode,
+    },
+    /// The body does not hold the text.
+    #[error("the first 5,120 bytes of {path} do not hold {}", Quoted(.text))]
+    TextMissing {
+        /// The path that was requested.
+        path: ResourcePath,
+        /// The text that was searched for.
+        text: String,
+    },
+    /// The health check holds something that cannot be sent.
+    #[error("its health check cannot be asked with: {0}")]
+    Invalid(String),
+}
+
+/// Asks `endpoint` for `path`, as the checkers of the health check `id` would.
+///
+/// # Errors
+/// Why they would find it unhealthy.
+pub async fn ask(
+    id: &HealthCheckId,
+    endpoint: &Endpoint,
+    path: &ResourcePath,
+) -> Result<StatusCode, Unhealthy> {
+    let probe = Probe::new(id, endpoint, path).await?;
+    let tcp = probe.in_time("connection", CONNECT, TcpStream::connect(probe.address)).await?;
+    let tcp = tcp.map_err(|source| probe.no_connection(source))?;
+    if endpoint.https {
+        let tls = tls_connector(endpoint.sni).connect(probe.server_name()?, tcp);
+        let tls = probe.in_time("TLS connection", CONNECT, tls).await?;
+        probe.exchange(tls.map_err(|source| probe.no_connection(source))?).await
+    } else {
+        probe.exchange(tcp).await
+    }
+}
+
+struct Probe<'a> {
+    id: &'a HealthCheckId,
+    endpoint: &'a Endpoint,
+    path: &'a ResourcePath,
+    address: SocketAddr,
+}
+
+// === impl Probe ===
+
+impl<'a> Probe<'a> {
+    async fn new(
+        id: &'a HealthCheckId,
+        endpoint: &'a Endpoint,
+        path: &'a ResourcePath,
+    ) -> Result<Self, Unhealthy> {
+        let address = match (&endpoint.ip_address, &endpoint.domain_name) {
+            (Some(ip), _) => {
+                let ip: IpAddr =
+                    ip.parse().map_err(|_| Unhealthy::Invalid(format!("the address {}", Quoted(ip))))?;
+                SocketAddr::new(ip, endpoint.port)
+            }
+            (None, Some(name)) => {
+                let unknown = |_| Unhealthy::NoIpv4(name.clone());
+                let mut found = lookup_host((name.as_str(), endpoint.port)).await.map_err(unknown)?;
+                found.find(SocketAddr::is_ipv4).ok_or_else(|| Unhealthy::NoIpv4(name.clone()))?
+            }
+            (None, None) => return Err(Unhealthy::NoAddress),
+        };
+        Ok(Self { id, endpoint, path, address })
+    }
+
+    /// The name that the checkers send: the domain name, or the address where there is none.
+    fn name(&self) -> String {
+        match (&self.endpoint.domain_name, self.address) {
+            (Some(name), _) => name.clone(),
+            (None, SocketAddr::V4(address)) => address.ip().to_string(),
+            (None, SocketAddr::V6(address)) => format!("[{}]", address.ip()),
+        }
+    }
+
+    /// `Host` leaves out the scheme's own port.
+    fn host(&self) -> String {
+        match (self.endpoint.https, self.endpoint.port) {
+            (false, 80) | (true, 443) => self.name(),
+            (_, port) => format!("{}:{port}", self.name()),
+        }
+    }
+
+    fn server_name(&self) -> Result<ServerName<'static>, Unhealthy> {
+        match &self.endpoint.domain_name {
+            Some(name) => ServerName::try_from(name.clone())
+                .map_err(|_| Unhealthy::Invalid(format!("the domain name {}", Quoted(name)))),
+            None => Ok(self.address.ip().into()),
+        }
+    }
+
+    async fn exchange<S>(&self, stream: S) -> Result<StatusCode, Unhealthy>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let request = Request::get(self.path.as_str())
+            .header(HOST, self.host())
+            .header(
+                USER_AGENT,
+                format!("Amazon-Route53-Health-Check-Service (ref {}; failover-lock)", self.id),
+            )
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| Unhealthy::Invalid(error.to_string()))?;
+        let (response, _connection) = self.in_time("status", ANSWER, self.send(stream, request)).await??;
+        let status = response.status();
+        if !(status.is_success() || status.is_redirection()) {
+            return Err(Unhealthy::Status { path: self.path.clone(), status });
+        }
+        if let Some(text) = &self.endpoint.search_string {
+            let body = self.in_time("body", ANSWER, self.first_bytes(response.into_body())).await??;
+            if !body.windows(text.len().max(1)).any(|window| window == text.as_bytes()) {
+                return Err(Unhealthy::TextMissing { path: self.path.clone(), text: text.clone() });
+            }
+        }
+        Ok(status)
+    }
+
+    async fn send<S>(
+        &self,
+        stream: S,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<(Response<Incoming>, Connection), Unhealthy>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.no_http(source))?;
+        let connection = Connection(tokio::spawn(connection).abort_handle());
+        let response = sender.send_request(request).await.map_err(|source| self.no_http(source))?;
+        Ok((response, connection))
+    }
+
+    /// As much of the body as a checker searches. Its end may come before, or never.
+    async fn first_bytes(&self, mut body: Incoming) -> Result<Vec<u8>, Unhealthy> {
+        let mut bytes = Vec::new();
+        while bytes.len() < SEARCHED
+            && let Some(frame) = body.frame().await
+        {
+            let frame = frame.map_err(|source| self.no_http(source))?;
+            bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        }
+        bytes.truncate(SEARCHED);
+        Ok(bytes)
+    }
+
+    async fn in_time<T>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        step: impl Future<Output = T>,
+    ) -> Result<T, Unhealthy> {
+        let address = || self.address.to_string();
+        timeout(limit, step).await.map_err(|_| Unhealthy::TooSlow { address: address(), what, limit })
+    }
+
+    fn no_connection(&self, source: std::io::Error) -> Unhealthy {
+        Unhealthy::Connect { address: self.address.to_string(), source }
+    }
+
+    fn no_http(&self, source: hyper::Error) -> Unhealthy {
+        Unhealthy::Http { address: self.address.to_string(), source }
+    }
+}
+
+/// Ends the connection's task with the exchange.
+struct Connection(AbortHandle);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn tls_connector(sni: bool) -> TlsConnector {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.enable_sni = sni;
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Route 53's checkers validate no certificate. Nothing secret is sent to the endpoint and nothing
+/// that it answers is trusted beyond the person's own request to switch back.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,16 @@
+//! Keeps a site that failed out of service until a person brings it back.
+//!
+//! After a failover the failed site holds stale data. If its health check turns green by itself,
+//! traffic returns to it. One rule prevents that: **the machine may take a site out; only a person
+//! puts it back.**
+//!
+//! # Layout
+//! - [`failover_lock`]: a CloudWatch alarm points a Route 53 health check at a path that does not
+//!   exist, and a person's request points it back.
+//! - [`startup`]: logs, configuration lookup and AWS clients, for every program.
+//! - [`deadline`]: how long an invocation may go on trying.
+//! - `src/bin/failover-lock.rs`: the Lambda function, which only wires these together.
+
+pub mod deadline;
+pub mod failover_lock;
+pub mod startup;

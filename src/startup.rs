@@ -1,0 +1,72 @@
+//! What the programs do before their first event: logs, configuration lookup, AWS clients.
+
+use std::env;
+
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Where configuration is looked up: a variable's name to its value. Tests pass a map.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// `RUST_LOG` does not hold log directives.
+#[derive(Debug, Error)]
+#[error("RUST_LOG: {0}; it takes a level (error, warn, info, debug, trace) or target=level pairs")]
+pub struct InvalidLogLevel(#[from] tracing_subscriber::filter::ParseError);
+
+/// The process's environment. Bytes that are not UTF-8 come out as U+FFFD, which no variable allows.
+#[must_use]
+pub fn environment(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Starts JSON log lines on standard output, at the level that `RUST_LOG` gives (default `info`).
+///
+/// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events.
+///
+/// # Errors
+/// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
+pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
+    let (targets, error) = match lookup("RUST_LOG").map_or(Ok(Targets::default()), |text| text.parse()) {
+        Ok(targets) => (targets, None),
+        Err(error) => (Targets::default(), Some(InvalidLogLevel(error))),
+    };
+    let unset = targets == Targets::default();
+    let targets = if unset { Targets::new().with_default(LevelFilter::INFO) } else { targets };
+    let quiet = targets.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::DEBUG);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .with_filter(targets.with_target("lambda_runtime", quiet));
+    // A second call in one process keeps the first one's subscriber.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+    error.map_or(Ok(()), Err)
+}
+
+/// What AWS clients are made from: endpoint and credentials as the environment gives them, TLS by
+/// rustls with *ring*, no retries. `load` it.
+///
+/// Route 53's control plane, its metrics and so their alarms are in us-east-1 for every commercial
+/// Region that a function may run in; other partitions keep their own Region.
+#[must_use]
+pub fn aws_config() -> ConfigLoader {
+    let region = environment("AWS_REGION").filter(|name| is_other_partition(name));
+    aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(region.unwrap_or_else(|| "us-east-1".to_owned())))
+        .http_client(
+            aws_smithy_http_client::Builder::new()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .build_https(),
+        )
+        // Retries are this crate's own (`Deadline::persist`): they know the invocation's deadline,
+        // and an update whose answer was lost must be told from one that never arrived.
+        .retry_config(RetryConfig::disabled())
+}
+
+fn is_other_partition(region: &str) -> bool {
+    ["cn-", "us-gov-", "us-iso", "eu-isoe-", "eusc-"].iter().any(|prefix| region.starts_with(prefix))
+}

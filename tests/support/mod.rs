@@ -1,0 +1,78 @@
+//! What the tests share: stand-ins, and the system on top of them.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod lambda;
+pub mod primary;
+pub mod route53;
+
+use std::time::Duration;
+
+use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
+use failover_lock::deadline::Deadline;
+use failover_lock::failover_lock::config::Config;
+use failover_lock::failover_lock::error::InvocationError;
+use failover_lock::failover_lock::route53::Route53;
+use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::startup;
+use serde_json::{Value, json};
+
+/// The health check of the documented alarm.
+pub const PRIMARY: &str = "233e180f-f023-45a3-954e-415303f21eab";
+/// When the documented alarm changed, in `events/`.
+pub const CHANGED_AT: &str = "2026-11-21T02:36:15.490+0000";
+pub const LOCKED: &str = "/lb-check-failed-over";
+
+/// The system as these variables set it up, on this Route 53.
+pub async fn system(route53: &route53::Route53, variables: &[(&str, &str)]) -> FailoverLock {
+    let lookup =
+        |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let credentials = Credentials::new("test", "test", None, None, "test");
+    let aws = startup::aws_config()
+        .endpoint_url(route53.url())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .load()
+        .await;
+    FailoverLock::new(Config::read(&lookup).expect("the test's variables are valid"), Route53::new(&aws))
+}
+
+/// A function of the system, with the time that Lambda would give it.
+pub async fn invoke(system: &FailoverLock, handler: Handler, event: &str) -> Result<Value, InvocationError> {
+    let deadline = Deadline::after(Duration::from_secs(20));
+    system.handle(handler, event, deadline).await.map(|answer| json!(answer))
+}
+
+/// A recorded event.
+pub fn recorded(file: &str) -> String {
+    let path = format!("{}/events/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The documented alarm's message.
+pub fn message(health_check_id: &str, state: &str, changed_at: &str) -> String {
+    json!({
+        "AlarmName": "primary-unhealthy",
+        "AlarmDescription": null,
+        "NewStateValue": state,
+        "StateChangeTime": changed_at,
+        "Trigger": {
+            "Namespace": "AWS/Route53",
+            "MetricName": "HealthCheckStatus",
+            "Dimensions": [{ "value": health_check_id, "name": "HealthCheckId" }],
+        },
+    })
+    .to_string()
+}
+
+/// The event in which SNS delivers these messages.
+pub fn delivered(messages: &[&str]) -> String {
+    let records: Vec<_> = messages
+        .iter()
+        .map(|message| json!({ "EventSource": "aws:sns", "Sns": { "Message": message } }))
+        .collect();
+    json!({ "Records": records }).to_string()
+}
+
+/// The documented alarm going off, as SNS delivers it.
+pub fn alarm() -> String {
+    delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)])
+}

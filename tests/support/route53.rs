@@ -1,0 +1,363 @@
+//! A Route 53 on loopback that speaks the wire protocol of health checks and their tags: REST with
+//! XML bodies, versions that conflict, Route 53's own errors. It keeps state, enforces the API's
+//! rules, remembers every call, and does what a fault script tells it to.
+//!
+//! Serves `GetHealthCheck`, `UpdateHealthCheck`, `ListTagsForResource` and `ChangeTagsForResource`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// A running stand-in; it ends with the runtime that it was started on.
+#[derive(Clone)]
+pub struct Route53 {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+/// A health check as the stand-in keeps it.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub version: i64,
+    pub kind: &'static str,
+    /// Every element of `HealthCheckConfig` but `Type`, by name.
+    pub config: BTreeMap<&'static str, String>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What happens to a call instead of its answer.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// This answer, and nothing is done.
+    Answer(u16, &'static str),
+    /// One of Route 53's errors, and nothing is done.
+    Error(u16, &'static str, &'static str),
+    /// The connection is closed, and nothing is done.
+    CloseBefore,
+    /// It is done, and the connection is closed without an answer.
+    CloseAfter,
+    /// It is done, and this is the answer.
+    AnswerAfter(u16, &'static str),
+    /// No answer ever comes, and nothing is done.
+    Hang,
+    /// Somebody else changes the check's path just before.
+    Meddle(&'static str),
+}
+
+#[derive(Default)]
+struct State {
+    checks: BTreeMap<String, Check>,
+    calls: Vec<String>,
+    faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    always: BTreeMap<&'static str, Fault>,
+}
+
+struct Failed {
+    status: u16,
+    code: &'static str,
+    message: String,
+}
+
+// === impl Check ===
+
+impl Check {
+    /// A check of this type that asks `127.0.0.1` at `port` for `/lb-check`.
+    pub fn new(kind: &'static str, port: u16) -> Self {
+        let config = [
+            ("IPAddress", "127.0.0.1".to_owned()),
+            ("Port", port.to_string()),
+            ("ResourcePath", "/lb-check".to_owned()),
+        ];
+        Self { version: 1, kind, config: config.into(), tags: BTreeMap::new() }
+    }
+
+    pub fn with(mut self, element: &'static str, value: &str) -> Self {
+        self.config.insert(element, value.to_owned());
+        self
+    }
+
+    pub fn without(mut self, element: &'static str) -> Self {
+        self.config.remove(element);
+        self
+    }
+
+    pub fn tagged(mut self, key: &str, value: &str) -> Self {
+        self.tags.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn path(&self) -> &str {
+        self.config.get("ResourcePath").map_or("", String::as_str)
+    }
+
+    fn has_path(&self) -> bool {
+        self.kind.starts_with("HTTP")
+    }
+
+    fn set_path(&mut self, path: &str) {
+        self.config.insert("ResourcePath", path.to_owned());
+        self.version += 1;
+    }
+
+    fn xml(&self, id: &str) -> String {
+        let mut config = format!("<Type>{}</Type>", self.kind);
+        for (name, value) in &self.config {
+            let _ = write!(config, "<{name}>{}</{name}>", escape(value));
+        }
+        format!(
+            "<HealthCheck><Id>{id}</Id><CallerReference>stand-in</CallerReference>\
+             <HealthCheckConfig>{config}</HealthCheckConfig>\
+             <HealthCheckVersion>{}</HealthCheckVersion></HealthCheck>",
+            self.version
+        )
+    }
+}
+
+// === impl Route53 ===
+
+impl Route53 {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let route53 = Self { address, state: Arc::default() };
+        tokio::spawn(route53.clone().serve(listener));
+        route53
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn put(&self, id: &str, check: Check) {
+        self.state().checks.insert(id.to_owned(), check);
+    }
+
+    pub fn check(&self, id: &str) -> Check {
+        self.state().checks.get(id).expect("the check exists").clone()
+    }
+
+    /// The calls so far: operation, health check, and what an update or a tagging said.
+    pub fn calls(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    /// Lets this happen to the next call of the operation that has no fault yet.
+    pub fn fail(&self, operation: &'static str, fault: Fault) {
+        self.state().faults.entry(operation).or_default().push_back(fault);
+    }
+
+    /// Lets this happen to every call of the operation.
+    pub fn fail_always(&self, operation: &'static str, fault: Fault) {
+        self.state().always.insert(operation, fault);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds the state")
+    }
+
+    async fn serve(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let route53 = self.clone();
+            let service = service_fn(move |request| {
+                let route53 = route53.clone();
+                async move { route53.answer(request).await }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| "the request broke off")?.to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
+        let (operation, id) = match (&parts.method, segments.as_slice()) {
+            (&Method::GET, ["2013-04-01", "healthcheck", id]) => ("GetHealthCheck", *id),
+            (&Method::POST, ["2013-04-01", "healthcheck", id]) => ("UpdateHealthCheck", *id),
+            (&Method::GET, ["2013-04-01", "tags", "healthcheck", id]) => ("ListTagsForResource", *id),
+            (&Method::POST, ["2013-04-01", "tags", "healthcheck", id]) => ("ChangeTagsForResource", *id),
+            _ => ("Unknown", ""),
+        };
+        let signed =
+            parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+                value.starts_with("AWS4-HMAC-SHA256 ") && value.contains("/us-east-1/route53/aws4_request")
+            });
+
+        let fault = {
+            let mut state = self.state();
+            let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
+            let fault = fault.or_else(|| state.always.get(operation).cloned());
+            if let Some(Fault::Meddle(path)) = &fault
+                && let Some(check) = state.checks.get_mut(id)
+            {
+                check.set_path(path);
+            }
+            state.calls.push(format!("{operation} {id} {}", said(&body)).trim_end().to_owned());
+            fault
+        };
+        match fault {
+            Some(Fault::Answer(status, body)) => return Ok(response(status, body.to_owned())),
+            Some(Fault::Error(status, code, message)) => {
+                return Ok(Failed { status, code, message: message.to_owned() }.response());
+            }
+            Some(Fault::CloseBefore) => return Err("closed before it was done"),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::CloseAfter | Fault::AnswerAfter(..) | Fault::Meddle(_)) | None => {}
+        }
+        let done = if signed { self.perform(operation, id, &body) } else { Err(Failed::unsigned()) };
+        match fault {
+            Some(Fault::CloseAfter) => Err("closed after it was done"),
+            Some(Fault::AnswerAfter(status, body)) => Ok(response(status, body.to_owned())),
+            _ => Ok(done.map_or_else(|failed| failed.response(), |body| response(200, body))),
+        }
+    }
+
+    fn perform(&self, operation: &str, id: &str, body: &str) -> Result<String, Failed> {
+        let mut state = self.state();
+        let check = state.checks.get_mut(id).ok_or_else(|| Failed {
+            status: 404,
+            code: "NoSuchHealthCheck",
+            message: format!("A health check with id {id} does not exist."),
+        })?;
+        match operation {
+            "GetHealthCheck" => Ok(wrapped("GetHealthCheckResponse", &check.xml(id))),
+            "UpdateHealthCheck" => {
+                update(check, body)?;
+                Ok(wrapped("UpdateHealthCheckResponse", &check.xml(id)))
+            }
+            "ListTagsForResource" => {
+                let mut tags = String::new();
+                for (key, value) in &check.tags {
+                    let _ =
+                        write!(tags, "<Tag><Key>{}</Key><Value>{}</Value></Tag>", escape(key), escape(value));
+                }
+                let set = format!(
+                    "<ResourceType>healthcheck</ResourceType><ResourceId>{id}</ResourceId><Tags>{tags}</Tags>"
+                );
+                Ok(wrapped("ListTagsForResourceResponse", &format!("<ResourceTagSet>{set}</ResourceTagSet>")))
+            }
+            "ChangeTagsForResource" => {
+                tag(check, body)?;
+                Ok(wrapped("ChangeTagsForResourceResponse", ""))
+            }
+            _ => Err(Failed::invalid("the stand-in does not serve this")),
+        }
+    }
+}
+
+fn update(check: &mut Check, body: &str) -> Result<(), Failed> {
+    let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
+    let mut path = None;
+    for element in document.root_element().children().filter(roxmltree::Node::is_element) {
+        let text = element.text().unwrap_or_default();
+        match element.tag_name().name() {
+            "HealthCheckVersion" if text.parse() == Ok(check.version) => {}
+            "HealthCheckVersion" => {
+                return Err(Failed {
+                    status: 409,
+                    code: "HealthCheckVersionMismatch",
+                    message: format!("The health check is at version {}, not {text}.", check.version),
+                });
+            }
+            "ResourcePath" if !check.has_path() => {
+                return Err(Failed::invalid("this type has no ResourcePath"));
+            }
+            "ResourcePath" if text.len() > 255 => return Err(Failed::invalid("ResourcePath is too long")),
+            "ResourcePath" => path = Some(text.to_owned()),
+            // Nothing here has any business with the rest of a health check.
+            other => return Err(Failed::invalid(&format!("the update also changes {other}"))),
+        }
+    }
+    check.set_path(&path.ok_or_else(|| Failed::invalid("the update changes nothing"))?);
+    Ok(())
+}
+
+fn tag(check: &mut Check, body: &str) -> Result<(), Failed> {
+    let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
+    let tags: Vec<_> = document.descendants().filter(|node| node.has_tag_name_local("Tag")).collect();
+    if tags.len() > 10 {
+        return Err(Failed::invalid("more than 10 tags"));
+    }
+    for node in tags {
+        let text = |name| {
+            let child = node.children().find(|child| child.has_tag_name_local(name));
+            child.and_then(|child| child.text()).unwrap_or_default().to_owned()
+        };
+        let (key, value) = (text("Key"), text("Value"));
+        let fits = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c));
+        if !fits(&key) || !fits(&value) || key.chars().count() > 128 || value.chars().count() > 256 {
+            return Err(Failed::invalid("a tag's key or value is not allowed"));
+        }
+        check.tags.insert(key, value);
+    }
+    Ok(())
+}
+
+/// The texts of a request's elements, for the list of calls.
+fn said(body: &str) -> String {
+    let Ok(document) = roxmltree::Document::parse(body) else { return String::new() };
+    let leaves =
+        document.descendants().filter(|node| node.is_element() && !node.children().any(|c| c.is_element()));
+    let texts = leaves.map(|leaf| format!("{}={}", leaf.tag_name().name(), leaf.text().unwrap_or_default()));
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+fn wrapped(name: &str, content: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?>\n<{name} xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\">{content}</{name}>"
+    )
+}
+
+fn response(status: u16, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a fault script names real statuses");
+    response.headers_mut().insert(CONTENT_TYPE, "text/xml".parse().expect("a valid header"));
+    response
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+trait LocalName {
+    fn has_tag_name_local(&self, name: &str) -> bool;
+}
+
+impl LocalName for roxmltree::Node<'_, '_> {
+    fn has_tag_name_local(&self, name: &str) -> bool {
+        self.is_element() && self.tag_name().name() == name
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn invalid(message: &str) -> Self {
+        Self { status: 400, code: "InvalidInput", message: message.to_owned() }
+    }
+
+    fn unsigned() -> Self {
+        let message = "The request is not signed for route53 in us-east-1.".to_owned();
+        Self { status: 403, code: "InvalidSignature", message }
+    }
+
+    fn response(&self) -> Response<Full<Bytes>> {
+        let error = format!(
+            "<Error><Type>Sender</Type><Code>{}</Code><Message>{}</Message></Error><RequestId>stand-in</RequestId>",
+            self.code,
+            escape(&self.message)
+        );
+        response(self.status, wrapped("ErrorResponse", &error))
+    }
+}
