@@ -1,0 +1,348 @@
+//! What the function `lock` does to Route 53, call by call.
+
+mod support;
+
+use std::time::Duration;
+
+use failover_lock::deadline::Deadline;
+use failover_lock::failover_lock::Handler;
+use serde_json::{Value, json};
+use support::route53::{Check, Fault, Route53};
+use support::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
+
+const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+const DENIED: Fault =
+    Fault::Error(403, "AccessDenied", "User: arn:aws:sts::123456789012:assumed-role/x is not authorized");
+const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
+const GATEWAY: &str = "<html><body><h1>502 Bad Gateway</h1></body></html>";
+
+async fn with_check(check: Check) -> Route53 {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, check);
+    route53
+}
+
+async fn lock(route53: &Route53, event: &str) -> Result<Value, String> {
+    lock_with(route53, &[], event).await
+}
+
+async fn lock_with(route53: &Route53, variables: &[(&str, &str)], event: &str) -> Result<Value, String> {
+    let system = support::system(route53, variables).await;
+    support::invoke(&system, Handler::Lock, event).await.map_err(|error| error.to_string())
+}
+
+fn updates(route53: &Route53) -> usize {
+    route53.calls().iter().filter(|call| call.starts_with("UpdateHealthCheck")).count()
+}
+
+#[tokio::test]
+async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
+    let route53 = with_check(Check::new("HTTPS", 443)).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(
+        answer,
+        json!({ "outcomes": [{
+            "healthCheckId": PRIMARY,
+            "outcome": "locked",
+            "previousPath": "/lb-check",
+            "path": LOCKED,
+            "version": 2,
+            "alarm": "primary-unhealthy",
+        }]})
+    );
+    let calls = route53.calls();
+    assert_eq!(
+        calls[..3],
+        [
+            format!("GetHealthCheck {PRIMARY}"),
+            format!("ListTagsForResource {PRIMARY}"),
+            format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=1 ResourcePath={LOCKED}"),
+        ]
+    );
+    assert!(calls[3].starts_with("ChangeTagsForResource"), "{calls:?}");
+    assert_eq!(calls.len(), 4);
+}
+
+#[tokio::test]
+async fn a_lock_is_noted_in_tags_that_route_53_allows() {
+    let route53 = with_check(Check::new("HTTPS", 443)).await;
+    let named = message(PRIMARY, "ALARM", CHANGED_AT)
+        .replace("primary-unhealthy", &format!("P1 | site «ä» {}", "x".repeat(300)));
+    lock(&route53, &delivered(&[&named])).await.unwrap();
+    let tags = route53.check(PRIMARY).tags;
+    assert_eq!(tags["failover-lock:alarm-changed-at"], "2026-11-21T02:36:15.490Z");
+    let alarm = &tags["failover-lock:alarm"];
+    assert!(alarm.starts_with("P1 _ site _ä_ xxx"), "{alarm}");
+    assert!(tags["failover-lock:locked-at"].ends_with('Z'));
+}
+
+#[tokio::test]
+async fn a_lock_that_stands_costs_two_reads_and_no_write() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
+    assert_eq!(
+        route53.calls(),
+        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
+    );
+}
+
+#[tokio::test]
+async fn an_ok_after_the_lock_leaves_it_standing() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    lock(&route53, &alarm()).await.unwrap();
+    let later = message(PRIMARY, "OK", "2026-11-21T02:40:15.490+0000");
+    let answer = lock(&route53, &delivered(&[&later])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_in_alarm");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_path_that_is_neither_of_the_two_is_locked_all_the_same() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/elsewhere")).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["previousPath"], "/elsewhere");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    let route53 = with_check(Check::new("HTTP", 80).without("ResourcePath")).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["previousPath"], "/");
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let answer = lock_with(&route53, &[("DRY_RUN", "true")], &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "would_lock");
+    assert_eq!(answer["outcomes"][0]["path"], LOCKED);
+    assert_eq!(
+        route53.calls(),
+        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
+    );
+}
+
+#[tokio::test]
+async fn the_paths_are_those_of_the_variables() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/ready")).await;
+    let variables = [("HEALTHY_PATH", "/ready"), ("LOCKED_PATH", "/out?of=service&now")];
+    lock_with(&route53, &variables, &alarm()).await.unwrap();
+    assert_eq!(route53.check(PRIMARY).path(), "/out?of=service&now");
+}
+
+#[tokio::test]
+async fn an_alarm_from_before_the_last_restore_is_harmless() {
+    for (restored_at, outcome) in [
+        ("2026-11-21T02:36:16Z", "ignored"),
+        // Within one second nobody can tell which came first: lock.
+        ("2026-11-21T02:36:15Z", "locked"),
+        ("2026-11-20T23:59:59Z", "locked"),
+        ("yesterday", "locked"),
+    ] {
+        let route53 =
+            with_check(Check::new("HTTP", 80).tagged("failover-lock:restored-at", restored_at)).await;
+        let answer = lock(&route53, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome, "{restored_at}");
+        if outcome == "ignored" {
+            assert_eq!(answer["outcomes"][0]["reason"], "older_than_restore");
+            assert_eq!(updates(&route53), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_no_lock_can_hold_on_is_an_error_that_says_why() {
+    for (check, said) in [
+        (Check::new("TCP", 443).without("ResourcePath"), r#"type "TCP" requests no path"#),
+        (Check::new("CALCULATED", 443).without("ResourcePath"), r#"type "CALCULATED" requests no path"#),
+        (Check::new("HTTPS", 443).with("Inverted", "true"), "inverted"),
+        (Check::new("HTTPS", 443).with("Disabled", "true"), "disabled"),
+    ] {
+        let route53 = with_check(check).await;
+        let error = lock(&route53, &alarm()).await.unwrap_err();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
+        assert_eq!(updates(&route53), 0, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_does_not_exist_is_an_error_that_names_it() {
+    let error = lock(&Route53::start().await, &alarm()).await.unwrap_err();
+    assert!(error.contains(PRIMARY) && error.contains("NoSuchHealthCheck"), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_update_locks_without_a_version() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    for operation in ["GetHealthCheck", "ListTagsForResource", "ChangeTagsForResource"] {
+        route53.fail_always(operation, DENIED);
+    }
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "locked");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    assert!(route53.calls().contains(&format!("UpdateHealthCheck {PRIMARY} ResourcePath={LOCKED}")));
+}
+
+#[tokio::test]
+async fn a_check_that_could_not_be_read_before_the_lock_is_looked_at_after_it() {
+    let route53 = with_check(Check::new("HTTP", 80).with("Inverted", "true")).await;
+    route53.fail_always("GetHealthCheck", DENIED);
+    let error = lock(&route53, &alarm()).await.unwrap_err();
+    assert!(error.contains("inverted"), "{error}");
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_until_the_lock_stands() {
+    for fault in [
+        THROTTLED,
+        Fault::Error(400, "PriorRequestNotComplete", "still busy"),
+        Fault::Error(503, "ServiceUnavailable", "try later"),
+        Fault::Answer(429, "slow down"),
+        Fault::Answer(502, GATEWAY),
+        Fault::Answer(200, GATEWAY),
+        Fault::CloseBefore,
+        Fault::Hang,
+    ] {
+        for operation in ["GetHealthCheck", "UpdateHealthCheck"] {
+            let route53 = with_check(Check::new("HTTP", 80)).await;
+            route53.fail(operation, fault.clone());
+            let answer = lock(&route53, &alarm()).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{operation} {fault:?}: {error}"));
+            assert_eq!(answer["outcomes"][0]["outcome"], "locked", "{operation} {fault:?}");
+            assert_eq!(route53.check(PRIMARY).version, 2, "{operation} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_update_whose_answer_was_lost_has_one_effect_and_is_told_as_a_lock() {
+    for fault in [
+        Fault::CloseAfter,
+        Fault::AnswerAfter(502, GATEWAY),
+        Fault::AnswerAfter(200, "<?xml version=\"1.0\"?><Upd"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail("UpdateHealthCheck", fault.clone());
+        let answer = lock(&route53, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], "locked", "{fault:?}");
+        assert_eq!(answer["outcomes"][0]["version"], 2, "{fault:?}");
+        assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 2), "{fault:?}");
+        assert!(route53.check(PRIMARY).tags.contains_key("failover-lock:locked-at"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["version"], 4);
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn of_two_that_lock_at_once_one_finds_the_lock_of_the_other() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
+    assert_eq!(route53.check(PRIMARY).version, 2);
+}
+
+#[tokio::test]
+async fn what_cannot_pass_is_not_tried_again_and_names_the_check_and_the_cause() {
+    for (fault, said) in [
+        (DENIED, "Grant the function's role route53:UpdateHealthCheck"),
+        (Fault::Answer(403, "<html>forbidden</html>"), "Grant the function's role route53:UpdateHealthCheck"),
+        (Fault::Error(403, "ExpiredToken", "The security token is expired"), "ExpiredToken"),
+        (Fault::Error(400, "InvalidInput", "no such thing"), "InvalidInput (HTTP 400): no such thing"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("UpdateHealthCheck", fault.clone());
+        let error = lock(&route53, &alarm()).await.unwrap_err();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
+        assert!(error.contains(r#"record 1: alarm "primary-unhealthy""#), "{error}");
+        assert_eq!(updates(&route53), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_pass_in_time_is_an_error_that_names_the_check_and_the_cause() {
+    for (fault, said) in [
+        (THROTTLED, "UpdateHealthCheck: Throttling (HTTP 400): Rate exceeded"),
+        (Fault::Hang, "UpdateHealthCheck: no answer within"),
+        (Fault::CloseBefore, "UpdateHealthCheck: "),
+        (Fault::Meddle("/elsewhere"), "HealthCheckVersionMismatch"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("UpdateHealthCheck", fault.clone());
+        let system = support::system(&route53, &[]).await;
+        let deadline = Deadline::after(Duration::from_secs(2));
+        let error = system.handle(Handler::Lock, &alarm(), deadline).await.unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{fault:?}: {error}");
+        assert!(updates(&route53) > 1, "{fault:?}");
+        assert_ne!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set() {
+    for fault in [DENIED, THROTTLED, Fault::Hang, Fault::Answer(200, GATEWAY)] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("ListTagsForResource", fault.clone());
+        route53.fail_always("ChangeTagsForResource", fault.clone());
+        let system = support::system(&route53, &[]).await;
+        let deadline = Deadline::after(Duration::from_secs(3));
+        let answer = system.handle(Handler::Lock, &alarm(), deadline).await;
+        assert!(answer.is_ok(), "{fault:?}: {answer:?}");
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_another_path_is_an_error() {
+    let wrong = r#"<?xml version="1.0"?><UpdateHealthCheckResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/"><HealthCheck><Id>x</Id><CallerReference>x</CallerReference><HealthCheckConfig><Type>HTTP</Type><ResourcePath>/lb-check</ResourcePath></HealthCheckConfig><HealthCheckVersion>2</HealthCheckVersion></HealthCheck></UpdateHealthCheckResponse>"#;
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::Answer(200, wrong));
+    let error = lock(&route53, &alarm()).await.unwrap_err();
+    assert!(error.contains(r#"answers with "/lb-check""#), "{error}");
+}
+
+#[tokio::test]
+async fn each_record_stands_alone() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let broken = [
+        "{",
+        "5",
+        r#"{"AlarmName":"x"}"#,
+        &message("../x", "ALARM", CHANGED_AT),
+        &message(SECOND, "ALARM", CHANGED_AT),
+    ];
+    let good = message(PRIMARY, "ALARM", CHANGED_AT);
+    let messages: Vec<&str> = broken.into_iter().chain([good.as_str()]).collect();
+    let error = lock(&route53, &delivered(&messages)).await.unwrap_err();
+    assert!(error.starts_with("5 of 6 records failed: record 1: "), "{error}");
+    assert!(
+        error.contains("record 3: the alarm's message cannot be read: missing field `NewStateValue`"),
+        "{error}"
+    );
+    assert!(
+        error.contains(&format!("record 5: alarm \"primary-unhealthy\": health check {SECOND}: ")),
+        "{error}"
+    );
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_record_whose_check_does_not_answer_holds_up_no_other() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.put(SECOND, Check::new("HTTP", 80));
+    // The first record's first call hangs; the second record's calls are answered.
+    route53.fail("GetHealthCheck", Fault::Hang);
+    let first = message(SECOND, "ALARM", CHANGED_AT);
+    let answer = lock(&route53, &delivered(&[&first, &message(PRIMARY, "ALARM", CHANGED_AT)])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["healthCheckId"], SECOND);
+    let calls = route53.calls();
+    let update =
+        |id| calls.iter().position(|call| call.starts_with(&format!("UpdateHealthCheck {id}"))).unwrap();
+    assert!(update(PRIMARY) < update(SECOND), "{calls:?}");
+}
