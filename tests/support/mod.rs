@@ -1,6 +1,7 @@
 //! What the tests share: stand-ins, and the system on top of them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod emulator;
 pub mod lambda;
 pub mod primary;
 pub mod route53;

@@ -1,0 +1,179 @@
+//! AWS emulators and the AWS CLI, from PyPI: installed by the first test that needs them, into a
+//! virtual environment below `target/`.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command as BlockingCommand, Stdio};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+const REQUIREMENTS: &str = include_str!("../requirements.txt");
+
+/// A running emulator; dropped, its process ends.
+pub struct Emulator {
+    /// Where it listens.
+    pub url: String,
+    tools: PathBuf,
+    child: Child,
+}
+
+// === impl Emulator ===
+
+impl Emulator {
+    /// `MiniStack`, which runs functions as processes of this machine.
+    pub async fn ministack() -> Self {
+        let port = free_port();
+        let variables = [
+            ("BIND_HOST", "127.0.0.1"),
+            ("GATEWAY_PORT", &port),
+            ("LAMBDA_EXECUTOR", "local"),
+            ("IOT_MTLS_ENABLED", "0"),
+            ("PYTHONUNBUFFERED", "1"),
+        ];
+        Self::start("ministack", &[], &variables, &port).await
+    }
+
+    /// moto's server, an independent second opinion on the wire protocol.
+    pub async fn moto() -> Self {
+        let port = free_port();
+        Self::start("moto_server", &["-H", "127.0.0.1", "-p", &port], &[("PYTHONUNBUFFERED", "1")], &port)
+            .await
+    }
+
+    async fn start(program: &str, arguments: &[&str], variables: &[(&str, &str)], port: &str) -> Self {
+        let tools = tools();
+        let url = format!("http://127.0.0.1:{port}");
+        let mut child = isolated(Command::new(tools.join(program)), &tools, &url)
+            .args(arguments)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
+        let out = child.stdout.take().expect("stdout is piped");
+        let err = child.stderr.take().expect("stderr is piped");
+        // Each announces its address on one of the two once it listens.
+        tokio::select! {
+            () = announced(out, &url) => {}
+            () = announced(err, &url) => {}
+        }
+        Self { url, tools, child }
+    }
+
+    /// Runs an AWS CLI command against the emulator and returns what it prints: JSON, or text.
+    pub async fn aws(&self, arguments: &[&str]) -> Value {
+        match self.try_aws(arguments).await {
+            Ok(answer) => answer,
+            Err(error) => panic!("aws {}: {error}", arguments.join(" ")),
+        }
+    }
+
+    /// The same, for a command that may fail.
+    pub async fn try_aws(&self, arguments: &[&str]) -> Result<Value, String> {
+        let output = isolated(Command::new(self.tools.join("aws")), &self.tools, &self.url)
+            .args(arguments)
+            .args(["--endpoint-url", &self.url])
+            .output()
+            .await
+            .expect("the AWS CLI starts");
+        let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if output.status.success() {
+            Ok(serde_json::from_str(&printed).unwrap_or(Value::String(printed)))
+        } else {
+            Err(format!("{printed}{}", String::from_utf8_lossy(&output.stderr)))
+        }
+    }
+
+    /// A file with `binary` zipped as Lambda wants it, for `--zip-file`.
+    pub fn package(&self, binary: &Path) -> PathBuf {
+        let folder =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("package-{}", self.child.id().unwrap_or(0)));
+        fs::create_dir_all(&folder).expect("target/tmp can be written");
+        fs::copy(binary, folder.join("bootstrap")).expect("the binary can be copied");
+        let zip = BlockingCommand::new(self.tools.join("python"))
+            .args(["-m", "zipfile", "-c", "function.zip", "bootstrap"])
+            .current_dir(&folder)
+            .status()
+            .expect("python starts");
+        assert!(zip.success(), "the package cannot be written");
+        folder.join("function.zip")
+    }
+}
+
+/// Nothing that a child does reaches AWS, or knows anybody's credentials.
+fn isolated(mut command: Command, tools: &Path, url: &str) -> Command {
+    let path = format!("{}:/usr/bin:/bin", tools.display());
+    let home = env!("CARGO_TARGET_TMPDIR");
+    command.env_clear().envs([
+        ("PATH", path.as_str()),
+        ("HOME", home),
+        ("AWS_ENDPOINT_URL", url),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ]);
+    command
+}
+
+async fn announced(output: impl AsyncRead + Unpin + Send + 'static, url: &str) {
+    let mut lines = BufReader::new(output).lines();
+    let mut seen = Vec::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.contains(&format!("Running on {url}")) {
+            // Its pipe must not fill up.
+            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            return;
+        }
+        seen.push(line);
+    }
+    panic!("the emulator ended before it listened:\n{}", seen.join("\n"));
+}
+
+fn free_port() -> String {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    socket.local_addr().expect("a bound socket has an address").port().to_string()
+}
+
+/// The folder of the installed programs. Whoever comes first installs; others wait.
+fn tools() -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    REQUIREMENTS.hash(&mut hasher);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = target.join(format!("python-{:016x}", hasher.finish()));
+    let lock = File::create(target.join("python.lock")).expect("target/tmp can be written");
+    lock.lock().expect("files can be locked");
+    if !folder.join("complete").exists() {
+        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/requirements.txt");
+        run(BlockingCommand::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+        run(BlockingCommand::new(folder.join("bin/python")).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--requirement",
+            requirements,
+        ]));
+        fs::write(folder.join("complete"), "").expect("target/tmp can be written");
+    }
+    folder.join("bin")
+}
+
+fn run(command: &mut BlockingCommand) {
+    const NEEDED: &str = "The tests against MiniStack and moto need python3 (3.10 or later) with its venv module \
+        (Debian: apt-get install python3-venv) and a package index that pip reaches.";
+    match command.output() {
+        Err(error) => panic!("{:?} cannot be run: {error}. {NEEDED}", command.get_program()),
+        Ok(output) if !output.status.success() => panic!(
+            "{command:?} failed:\n{}{}{NEEDED}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Ok(_) => {}
+    }
+}
