@@ -10,7 +10,10 @@ use support::{PRIMARY, route53};
 
 /// The second check of the events that name two, and the one of the captured event.
 const OTHER: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
-const GUARDED: &[(&str, &str)] = &[("GUARDED_HEALTH_CHECKS", PRIMARY)];
+type File = &'static str;
+type Variables = &'static [(&'static str, &'static str)];
+
+const GUARDED: Variables = &[("GUARDED_HEALTH_CHECKS", PRIMARY)];
 
 /// What is expected of an event.
 enum Expected {
@@ -24,7 +27,7 @@ enum Expected {
 use Expected::{Fails, Ignores, Locks};
 
 #[rustfmt::skip]
-const TABLE: &[(&str, &[(&str, &str)], Expected)] = &[
+const TABLE: &[(File, Variables, Expected)] = &[
     ("sns/keycloak-alarm.json", &[], Locks(PRIMARY)),
     ("sns/keycloak-alarm.json", GUARDED, Locks(PRIMARY)),
     ("sns/keycloak-alarm.json", &[("GUARDED_HEALTH_CHECKS", OTHER)], Ignores("not_guarded")),

@@ -56,7 +56,7 @@ async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
         (b"null", "the event cannot be read: invalid type: null"),
         (b"5", "the event cannot be read: invalid type: integer"),
         (b"[]", "the event cannot be read: invalid type: sequence"),
-        (b"{}", "an object with the keys \"\" is not a CloudWatch alarm"),
+        (b"{}", "an empty object is not a CloudWatch alarm"),
         (br#"{"Records":{}}"#, "the list of records cannot be read: invalid type: map"),
         (br#"{"Records":[]}"#, "an event without records"),
         (br#"{"Records":[5]}"#, "record 1: the SNS record cannot be read: invalid type: integer"),

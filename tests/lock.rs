@@ -346,3 +346,38 @@ async fn a_record_whose_check_does_not_answer_holds_up_no_other() {
         |id| calls.iter().position(|call| call.starts_with(&format!("UpdateHealthCheck {id}"))).unwrap();
     assert!(update(PRIMARY) < update(SECOND), "{calls:?}");
 }
+
+#[tokio::test]
+async fn a_lock_waits_while_the_secondary_is_known_to_be_unhealthy() {
+    let pair = format!("{PRIMARY}={SECOND}");
+    let variables = [("SECONDARY_HEALTH_CHECKS", pair.as_str())];
+    for (secondary, outcome) in [
+        (Some(Check::new("HTTP", 80).reported(2)), "deferred"),
+        (Some(Check::new("HTTP", 80).reported(3)), "locked"),
+        // Nothing is known of it: when in doubt, lock.
+        (Some(Check::new("HTTP", 80)), "locked"),
+        (None, "locked"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        if let Some(secondary) = secondary {
+            route53.put(SECOND, secondary);
+        }
+        let answer = lock_with(&route53, &variables, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome);
+        assert_eq!(updates(&route53), usize::from(outcome == "locked"));
+        if outcome == "deferred" {
+            assert_eq!(answer["outcomes"][0]["reason"], "secondary_unhealthy");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
+    let pair = format!("{PRIMARY}={SECOND}");
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
+    lock_with(&route53, &[("SECONDARY_HEALTH_CHECKS", &pair)], &alarm()).await.unwrap();
+    assert_eq!(
+        route53.calls(),
+        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
+    );
+}

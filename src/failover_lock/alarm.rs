@@ -146,7 +146,10 @@ fn message(text: &str) -> Result<AlarmTransition, Malformed> {
         Err(Malformed::RestoreRequest)
     } else {
         let keys: Vec<&str> = parts.keys().take(8).map(String::as_str).collect();
-        Err(Malformed::Foreign(format!("an object with the keys {}", Quoted(&keys.join(", ")))))
+        Err(Malformed::Foreign(match keys.as_slice() {
+            [] => "an empty object".to_owned(),
+            _ => format!("an object with the keys {}", Quoted(&keys.join(", "))),
+        }))
     }
 }
 

@@ -12,7 +12,7 @@ use super::health_check::{HealthCheck, HealthCheckId, Quoted};
 #[derive(Debug, PartialEq, Eq)]
 pub enum Concern {
     /// Nothing to do with this function.
-    None(IgnoreReason),
+    None(Reason),
     /// Read this check and decide.
     Check(HealthCheckId),
 }
@@ -21,9 +21,11 @@ pub enum Concern {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Leave it alone.
-    Ignore(IgnoreReason),
+    Ignore(Reason),
     /// The lock stands.
     AlreadyLocked,
+    /// Not now.
+    Defer(Reason),
     /// Set the locked path, on the version that was read.
     Lock {
         /// `None` where the check could not be read.
@@ -31,10 +33,10 @@ pub enum Decision {
     },
 }
 
-/// Why an alarm is left alone.
+/// Why an alarm does not lock, or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "&'static str")]
-pub enum IgnoreReason {
+pub enum Reason {
     /// It changed to OK or to `INSUFFICIENT_DATA`.
     NotInAlarm,
     /// It watches nothing that tells a health check's health.
@@ -43,6 +45,8 @@ pub enum IgnoreReason {
     NotGuarded,
     /// A person has switched the check back since.
     OlderThanRestore,
+    /// The secondary is not healthy either, so Route 53 answers with the primary.
+    SecondaryUnhealthy,
 }
 
 /// What is known of a check when the decision falls.
@@ -109,15 +113,15 @@ pub enum Refusal {
 /// The transition names several guarded checks.
 pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern, Ambiguous> {
     match transition.state {
-        AlarmState::Ok | AlarmState::InsufficientData => return Ok(Concern::None(IgnoreReason::NotInAlarm)),
+        AlarmState::Ok | AlarmState::InsufficientData => return Ok(Concern::None(Reason::NotInAlarm)),
         AlarmState::Alarm => {}
     }
     if transition.health_checks.is_empty() {
-        return Ok(Concern::None(IgnoreReason::NotAHealthCheckAlarm));
+        return Ok(Concern::None(Reason::NotAHealthCheckAlarm));
     }
     let guarded: Vec<_> = transition.health_checks.iter().filter(|id| config.guards(id)).cloned().collect();
     match guarded.as_slice() {
-        [] => Ok(Concern::None(IgnoreReason::NotGuarded)),
+        [] => Ok(Concern::None(Reason::NotGuarded)),
         [id] => Ok(Concern::Check(id.clone())),
         _ => Err(Ambiguous(guarded)),
     }
@@ -130,7 +134,7 @@ pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern,
 pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> Result<Decision, CannotHold> {
     // The tag has whole seconds. Within one second nobody can tell which came first: lock.
     if seen.restored_at.is_some_and(|restored_at| transition.changed_at < restored_at.trunc_subsecs(0)) {
-        return Ok(Decision::Ignore(IgnoreReason::OlderThanRestore));
+        return Ok(Decision::Ignore(Reason::OlderThanRestore));
     }
     let Some(check) = seen.check else {
         return Ok(Decision::Lock { version: None });
@@ -139,6 +143,23 @@ pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> R
         return Ok(Decision::AlreadyLocked);
     }
     Ok(Decision::Lock { version: Some(check.version) })
+}
+
+/// Holds a lock back while the secondary is known not to be healthy: with both unhealthy, Route 53
+/// answers with the primary whatever its health, and writes go on there.
+#[must_use]
+pub fn interlock(decision: Decision, secondary_healthy: Option<bool>) -> Decision {
+    match (decision, secondary_healthy) {
+        (Decision::Lock { .. }, Some(false)) => Decision::Defer(Reason::SecondaryUnhealthy),
+        (decision, _) => decision,
+    }
+}
+
+/// Whether a check is healthy when `passing` of `reporting` checkers find it so: Route 53 wants more
+/// than 18 %.
+#[must_use]
+pub fn is_healthy(passing: usize, reporting: usize) -> bool {
+    passing * 100 > reporting * 18
 }
 
 /// The path of a check that a lock can hold on.
@@ -169,19 +190,43 @@ pub fn switch_back(check: &HealthCheck, config: &Config) -> Result<SwitchBack, R
     }
 }
 
-// === impl IgnoreReason ===
+// === impl Reason ===
 
-impl From<IgnoreReason> for &'static str {
-    fn from(reason: IgnoreReason) -> Self {
+impl From<Reason> for &'static str {
+    fn from(reason: Reason) -> Self {
         match reason {
-            IgnoreReason::NotInAlarm => "not_in_alarm",
-            IgnoreReason::NotAHealthCheckAlarm => "not_a_health_check_alarm",
-            IgnoreReason::NotGuarded => "not_guarded",
-            IgnoreReason::OlderThanRestore => "older_than_restore",
+            Reason::NotInAlarm => "not_in_alarm",
+            Reason::NotAHealthCheckAlarm => "not_a_health_check_alarm",
+            Reason::NotGuarded => "not_guarded",
+            Reason::OlderThanRestore => "older_than_restore",
+            Reason::SecondaryUnhealthy => "secondary_unhealthy",
         }
     }
 }
 
 fn list(ids: &[HealthCheckId]) -> String {
     ids.iter().take(10).map(HealthCheckId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_18_percent_of_the_checkers_make_a_check_healthy() {
+        for (passing, reporting, healthy) in
+            [(0, 16, false), (2, 16, false), (3, 16, true), (18, 100, false), (19, 100, true)]
+        {
+            assert_eq!(is_healthy(passing, reporting), healthy, "{passing} of {reporting}");
+        }
+    }
+
+    #[test]
+    fn only_a_lock_waits_for_the_secondary_and_only_one_that_is_known_to_be_unhealthy() {
+        let lock = || Decision::Lock { version: Some(1) };
+        assert_eq!(interlock(lock(), Some(false)), Decision::Defer(Reason::SecondaryUnhealthy));
+        assert_eq!(interlock(lock(), Some(true)), lock());
+        assert_eq!(interlock(lock(), None), lock());
+        assert_eq!(interlock(Decision::AlreadyLocked, Some(false)), Decision::AlreadyLocked);
+    }
 }

@@ -6,16 +6,16 @@ use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use super::alarm::{self, AlarmTransition};
-use super::decide::{self, Concern, Decision, IgnoreReason, Seen};
+use super::decide::{self, Concern, Decision, Reason, Seen};
 use super::error::{Error, FailedRecord};
-use super::health_check::HealthCheckId;
-use super::route53::Kind;
+use super::health_check::{HealthCheck, HealthCheckId};
+use super::route53::{Failure, Kind};
 use super::{FailoverLock, Outcome, Verdict};
 use crate::deadline::Deadline;
 
-/// Tags never hold up a lock: reading them gets at most this long, and never more than half of the
-/// time that is left.
-const FOR_TAGS: Duration = Duration::from_secs(2);
+/// What is good to know never holds up a lock: reading it gets at most this long, and never more
+/// than half of the time that is left.
+const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
 
 /// Handles every record of an event, all at once, so that none waits for another's slow answer.
 pub(super) async fn lock(
@@ -33,13 +33,15 @@ pub(super) async fn lock(
         };
         let transition = transition.map_err(|error| failed(None, None, error.into()))?;
         let alarm = || Some(transition.alarm.clone());
-        match decide::concern(&transition, &system.config)
-            .map_err(|error| failed(alarm(), None, error.into()))?
-        {
+        let concern = decide::concern(&transition, &system.config);
+        match concern.map_err(|error| failed(alarm(), None, error.into()))? {
             Concern::None(reason) => {
-                let id = transition.health_checks.first().filter(|_| transition.health_checks.len() == 1);
-                decided(&transition, id, "ignore", Some(reason));
-                Ok(ignored(&transition, id, reason))
+                let id = match transition.health_checks.as_slice() {
+                    [id] => Some(id),
+                    _ => None,
+                };
+                log_decision(&transition, id, &Decision::Ignore(reason));
+                Ok(not_locked(&transition, id, Verdict::Ignored, reason))
             }
             Concern::Check(id) => lock_check(system, &transition, &id, deadline)
                 .await
@@ -68,82 +70,95 @@ async fn lock_check(
         };
         // Read after the check: a restore sets its tag before its path, so that whoever has seen
         // the path restored sees the tag.
-        let for_tags = deadline.within(FOR_TAGS.min(deadline.left() / 2));
-        let restored_at = route53.restored_at(id, for_tags).await.unwrap_or_else(|failure| {
-            warn!(healthCheckId = %id, error = %failure, "taking the alarm for newer than the last restore");
-            None
-        });
-
+        let restored_at = route53.restored_at(id, shortly(deadline)).await;
+        let restored_at =
+            or_warn(id, restored_at, "taking the alarm for newer than the last restore").flatten();
         let seen = Seen { check: check.as_ref(), restored_at };
         let decision = decide::lock(transition, &seen, config)?;
-        let previous_path = check.as_ref().and_then(|check| check.path()).map(str::to_owned);
-        let outcome = |outcome, path: &str, version| Outcome {
-            health_check_id: Some(id.clone()),
-            outcome,
-            reason: None,
-            previous_path: previous_path.clone(),
-            path: Some(path.to_owned()),
-            version,
-            alarm: Some(transition.alarm.clone()),
+
+        let secondary = match (&decision, config.secondaries.get(id)) {
+            (Decision::Lock { .. }, Some(secondary)) => {
+                let healthy = route53.is_healthy(secondary, shortly(deadline)).await;
+                or_warn(id, healthy, "taking the secondary for healthy")
+            }
+            _ => None,
         };
-        let locked_path = &config.locked_path;
-        match decision {
-            Decision::Ignore(reason) => {
-                decided(transition, Some(id), "ignore", Some(reason));
-                Ok(ignored(transition, Some(id), reason))
-            }
-            Decision::AlreadyLocked => {
-                decided(transition, Some(id), "leave_locked", None);
-                Ok(outcome(Verdict::AlreadyLocked, locked_path.as_str(), check.map(|check| check.version)))
-            }
-            Decision::Lock { version } => {
-                decided(transition, Some(id), "lock", None);
-                if let Some(path) =
-                    previous_path.as_deref().filter(|path| *path != config.healthy_path.as_str())
-                {
-                    warn!(healthCheckId = %id, path, "the check is on neither path of this function; locking it all the same");
-                }
-                if config.dry_run {
-                    return Ok(outcome(Verdict::WouldLock, locked_path.as_str(), version));
-                }
-                let locked = route53.set_path(id, locked_path, version, deadline).await?;
-                if let Err(failure) = route53.note_lock(id, transition, deadline).await {
-                    warn!(healthCheckId = %id, error = %failure, "the lock stands, its tags are missing");
-                }
-                // A check that could not be read before is seen here for the first time.
-                decide::can_hold(&locked)?;
-                Ok(outcome(Verdict::Locked, locked_path.as_str(), Some(locked.version)))
-            }
-        }
+        let decision = decide::interlock(decision, secondary);
+        log_decision(transition, id.into(), &decision);
+        act(system, transition, id, check.as_ref(), decision, deadline).await
     };
     deadline.persist(read_decide_act).await
 }
 
-fn decided(
+async fn act(
+    system: &FailoverLock,
+    transition: &AlarmTransition,
+    id: &HealthCheckId,
+    check: Option<&HealthCheck>,
+    decision: Decision,
+    deadline: Deadline,
+) -> Result<Outcome, Error> {
+    let FailoverLock { config, route53 } = system;
+    let previous_path = check.and_then(HealthCheck::path);
+    let on_locked_path = |outcome, version| Outcome {
+        previous_path: previous_path.map(str::to_owned),
+        path: Some(config.locked_path.as_str().to_owned()),
+        version,
+        alarm: Some(transition.alarm.clone()),
+        ..Outcome::new(Some(id), outcome)
+    };
+    match decision {
+        Decision::Ignore(reason) => Ok(not_locked(transition, Some(id), Verdict::Ignored, reason)),
+        Decision::Defer(reason) => Ok(not_locked(transition, Some(id), Verdict::Deferred, reason)),
+        Decision::AlreadyLocked => {
+            Ok(on_locked_path(Verdict::AlreadyLocked, check.map(|check| check.version)))
+        }
+        Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
+        Decision::Lock { version } => {
+            if let Some(path) = previous_path.filter(|path| *path != config.healthy_path.as_str()) {
+                warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function");
+            }
+            let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
+            let noted = route53.note_lock(id, transition, deadline).await;
+            or_warn(id, noted, "the lock stands, its tags are missing");
+            // A check that could not be read before is seen here for the first time.
+            decide::can_hold(&locked)?;
+            Ok(on_locked_path(Verdict::Locked, Some(locked.version)))
+        }
+    }
+}
+
+fn shortly(deadline: Deadline) -> Deadline {
+    deadline.within(GOOD_TO_KNOW.min(deadline.left() / 2))
+}
+
+fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
+    result.map_err(|failure| warn!(healthCheckId = %id, error = %failure, "{consequence}")).ok()
+}
+
+fn not_locked(
     transition: &AlarmTransition,
     id: Option<&HealthCheckId>,
-    decision: &str,
-    reason: Option<IgnoreReason>,
-) {
+    outcome: Verdict,
+    reason: Reason,
+) -> Outcome {
+    Outcome { reason: Some(reason), alarm: Some(transition.alarm.clone()), ..Outcome::new(id, outcome) }
+}
+
+fn log_decision(transition: &AlarmTransition, id: Option<&HealthCheckId>, decision: &Decision) {
+    let (decision, reason) = match decision {
+        Decision::Ignore(reason) => ("ignore", Some(*reason)),
+        Decision::Defer(reason) => ("defer", Some(*reason)),
+        Decision::AlreadyLocked => ("leave_locked", None),
+        Decision::Lock { .. } => ("lock", None),
+    };
     info!(
         alarm = transition.alarm,
         state = %transition.state,
-        changedAt = %transition.changed_at.to_rfc3339(),
+        changedAt = transition.changed_at.to_rfc3339(),
         healthCheckId = id.map(HealthCheckId::as_str),
         decision,
         reason = reason.map(<&str>::from),
         "decided"
     );
-}
-
-fn ignored(transition: &AlarmTransition, id: Option<&HealthCheckId>, reason: IgnoreReason) -> Outcome {
-    Outcome {
-        health_check_id: id.cloned(),
-        outcome: Verdict::Ignored,
-        reason: Some(reason),
-        previous_path: None,
-        path: None,
-        version: None,
-        alarm: Some(transition.alarm.clone()),
-    }
 }

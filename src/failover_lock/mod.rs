@@ -23,7 +23,7 @@ use thiserror::Error;
 use tracing::info;
 
 use self::config::Config;
-use self::decide::IgnoreReason;
+use self::decide::Reason;
 use self::error::InvocationError;
 use self::health_check::{HealthCheckId, Quoted};
 use self::route53::Route53;
@@ -67,7 +67,7 @@ pub struct Outcome {
     pub outcome: Verdict,
     /// Why nothing was done.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<IgnoreReason>,
+    pub reason: Option<Reason>,
     /// The path before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_path: Option<String>,
@@ -94,6 +94,8 @@ pub enum Verdict {
     AlreadyLocked,
     /// The alarm asks for nothing.
     Ignored,
+    /// The lock waits for the secondary.
+    Deferred,
     /// The check points at the healthy path again.
     Restored,
     /// It would, were this not a dry run.
@@ -147,6 +149,18 @@ impl FailoverLock {
 // === impl Outcome ===
 
 impl Outcome {
+    fn new(id: Option<&HealthCheckId>, outcome: Verdict) -> Self {
+        Self {
+            health_check_id: id.cloned(),
+            outcome,
+            reason: None,
+            previous_path: None,
+            path: None,
+            version: None,
+            alarm: None,
+        }
+    }
+
     fn log(&self) {
         info!(
             alarm = self.alarm,
@@ -170,6 +184,7 @@ impl From<Verdict> for &'static str {
             Verdict::WouldLock => "would_lock",
             Verdict::AlreadyLocked => "already_locked",
             Verdict::Ignored => "ignored",
+            Verdict::Deferred => "deferred",
             Verdict::Restored => "restored",
             Verdict::WouldRestore => "would_restore",
             Verdict::AlreadyRestored => "already_restored",

@@ -33,10 +33,8 @@ pub struct Request {
 #[derive(Debug, Error)]
 pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type.
-    #[error(
-        "the request cannot be read: {0}. It takes {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}"
-    )]
-    Unreadable(String),
+    #[error("{0}. A request is {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}")]
+    Unreadable(#[source] Malformed),
     /// Only people switch back.
     #[error("this is an event of SNS, an alarm or a schedule: only a person's request switches back")]
     MachineMade,
@@ -83,13 +81,10 @@ async fn restore_check(
             "decided"
         );
         let outcome = |outcome, version| Outcome {
-            health_check_id: Some(id.clone()),
-            outcome,
-            reason: None,
             previous_path: check.path().map(str::to_owned),
             path: Some(config.healthy_path.as_str().to_owned()),
             version: Some(version),
-            alarm: None,
+            ..Outcome::new(Some(id), outcome)
         };
         match decision {
             SwitchBack::AlreadyRestored => Ok(outcome(Verdict::AlreadyRestored, check.version)),
@@ -130,12 +125,11 @@ async fn ask_primary(check: &HealthCheck, config: &Config, deadline: Deadline) -
 
 impl Request {
     fn read(text: &str) -> Result<Self, BadRequest> {
-        let unreadable = |error: Malformed| BadRequest::Unreadable(error.to_string());
-        let parts: Parts = alarm::parse("it", text).map_err(unreadable)?;
+        let parts: Parts = alarm::parse("the request", text).map_err(BadRequest::Unreadable)?;
         if alarm::is_machine_made(&parts) {
             return Err(BadRequest::MachineMade);
         }
-        alarm::parse("it", text).map_err(unreadable)
+        alarm::parse("the request", text).map_err(BadRequest::Unreadable)
     }
 
     fn which(&self, config: &Config) -> Result<HealthCheckId, BadRequest> {

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::alarm::AlarmTransition;
+use super::decide;
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, Quoted, ResourcePath};
 use crate::deadline::{Deadline, MayPass};
 
@@ -64,6 +65,8 @@ pub enum Kind {
 pub enum Call {
     /// Reads a check.
     GetHealthCheck,
+    /// Reads what its checkers report.
+    GetHealthCheckStatus,
     /// Sets its path.
     UpdateHealthCheck,
     /// Reads its tags.
@@ -96,6 +99,29 @@ impl Route53 {
             .await
     }
 
+    /// Whether Route 53's checkers find a check healthy now.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline, or no checker has reported.
+    pub async fn is_healthy(&self, id: &HealthCheckId, deadline: Deadline) -> Result<bool, Failure> {
+        let call = Call::GetHealthCheckStatus;
+        let output = deadline
+            .persist(async |time| {
+                let request = self.client.get_health_check_status().health_check_id(id.as_str());
+                send(call, time, request.send()).await
+            })
+            .await?;
+        let reports =
+            output.health_check_observations().iter().filter_map(|seen| seen.status_report()?.status());
+        let reports: Vec<_> = reports.collect();
+        if reports.is_empty() {
+            return Err(Failure::refused(call, "no checker has reported".to_owned()));
+        }
+        // A report reads "Success: HTTP Status Code 200, OK" or "Failure: …".
+        let passing = reports.iter().filter(|status| status.starts_with("Success")).count();
+        Ok(decide::is_healthy(passing, reports.len()))
+    }
+
     /// Reads when the check was last switched back; `None` for never.
     ///
     /// # Errors
@@ -116,12 +142,8 @@ impl Route53 {
         let tags = output.resource_tag_set.and_then(|set| set.tags).unwrap_or_default();
         let tag = tags.iter().find(|tag| tag.key() == Some(RESTORED_AT)).and_then(Tag::value);
         tag.map(|value| {
-            value.parse().map_err(|_| Failure {
-                call,
-                kind: Kind::Refused,
-                cause: format!("the tag {RESTORED_AT} holds {}, which is no time", Quoted(value)),
-                source: None,
-            })
+            let no_time = format!("the tag {RESTORED_AT} holds {}, which is no time", Quoted(value));
+            value.parse().map_err(|_| Failure::refused(call, no_time))
         })
         .transpose()
     }
@@ -177,7 +199,7 @@ impl Route53 {
                 format!("Route 53 accepted the path {path} for a check of type {}", Quoted(&check.check_type))
             }
         };
-        Err(Failure { call, kind: Kind::Refused, cause, source: None })
+        Err(Failure::refused(call, cause))
     }
 
     /// Notes on a check which alarm locked it and when, for people and for `reconcile`.
@@ -286,6 +308,10 @@ impl Failure {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    fn refused(call: Call, cause: String) -> Self {
+        Self { call, kind: Kind::Refused, cause, source: None }
     }
 
     fn empty(call: Call) -> Self {

@@ -1,5 +1,5 @@
-//! AWS emulators and the AWS CLI, from PyPI: installed by the first test that needs them, into a
-//! virtual environment below `target/`.
+//! AWS emulators and the AWS CLI, installed by the first test that needs them into a virtual
+//! environment below `target/`.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -168,7 +168,7 @@ fn run(command: &mut BlockingCommand) {
     const NEEDED: &str = "The tests against MiniStack and moto need python3 (3.10 or later) with its venv module \
         (Debian: apt-get install python3-venv) and a package index that pip reaches.";
     match command.output() {
-        Err(error) => panic!("{:?} cannot be run: {error}. {NEEDED}", command.get_program()),
+        Err(error) => panic!("{} cannot be run: {error}. {NEEDED}", command.get_program().display()),
         Ok(output) if !output.status.success() => panic!(
             "{command:?} failed:\n{}{}{NEEDED}",
             String::from_utf8_lossy(&output.stdout),

@@ -2,7 +2,8 @@
 //! XML bodies, versions that conflict, Route 53's own errors. It keeps state, enforces the API's
 //! rules, remembers every call, and does what a fault script tells it to.
 //!
-//! Serves `GetHealthCheck`, `UpdateHealthCheck`, `ListTagsForResource` and `ChangeTagsForResource`.
+//! Serves `GetHealthCheck`, `GetHealthCheckStatus`, `UpdateHealthCheck`, `ListTagsForResource` and
+//! `ChangeTagsForResource`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -34,6 +35,8 @@ pub struct Check {
     /// Every element of `HealthCheckConfig` but `Type`, by name.
     pub config: BTreeMap<&'static str, String>,
     pub tags: BTreeMap<String, String>,
+    /// What its checkers report, a line each.
+    pub reports: Vec<&'static str>,
 }
 
 /// What happens to a call instead of its answer.
@@ -79,7 +82,7 @@ impl Check {
             ("Port", port.to_string()),
             ("ResourcePath", "/lb-check".to_owned()),
         ];
-        Self { version: 1, kind, config: config.into(), tags: BTreeMap::new() }
+        Self { version: 1, kind, config: config.into(), tags: BTreeMap::new(), reports: Vec::new() }
     }
 
     pub fn with(mut self, element: &'static str, value: &str) -> Self {
@@ -94,6 +97,14 @@ impl Check {
 
     pub fn tagged(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Its checkers report so: the first `passing` of 16 find it healthy.
+    pub fn reported(mut self, passing: usize) -> Self {
+        self.reports =
+            vec!["Failure: Connection timed out. The endpoint or the internet connection is down."; 16];
+        self.reports[..passing].fill("Success: HTTP Status Code 200, OK");
         self
     }
 
@@ -184,6 +195,7 @@ impl Route53 {
         let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         let (operation, id) = match (&parts.method, segments.as_slice()) {
             (&Method::GET, ["2013-04-01", "healthcheck", id]) => ("GetHealthCheck", *id),
+            (&Method::GET, ["2013-04-01", "healthcheck", id, "status"]) => ("GetHealthCheckStatus", *id),
             (&Method::POST, ["2013-04-01", "healthcheck", id]) => ("UpdateHealthCheck", *id),
             (&Method::GET, ["2013-04-01", "tags", "healthcheck", id]) => ("ListTagsForResource", *id),
             (&Method::POST, ["2013-04-01", "tags", "healthcheck", id]) => ("ChangeTagsForResource", *id),
@@ -232,6 +244,20 @@ impl Route53 {
         })?;
         match operation {
             "GetHealthCheck" => Ok(wrapped("GetHealthCheckResponse", &check.xml(id))),
+            "GetHealthCheckStatus" => {
+                let mut seen = String::new();
+                for status in &check.reports {
+                    let report = format!(
+                        "<Status>{status}</Status><CheckedTime>2026-11-21T02:36:15.490Z</CheckedTime>"
+                    );
+                    let observation = format!(
+                        "<Region>us-east-1</Region><IPAddress>15.177.2.1</IPAddress><StatusReport>{report}</StatusReport>"
+                    );
+                    let _ = write!(seen, "<HealthCheckObservation>{observation}</HealthCheckObservation>");
+                }
+                let seen = format!("<HealthCheckObservations>{seen}</HealthCheckObservations>");
+                Ok(wrapped("GetHealthCheckStatusResponse", &seen))
+            }
             "UpdateHealthCheck" => {
                 update(check, body)?;
                 Ok(wrapped("UpdateHealthCheckResponse", &check.xml(id)))
