@@ -18,11 +18,13 @@ use failover_lock::failover_lock::alarm;
 use failover_lock::failover_lock::config::Config;
 use failover_lock::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
 use failover_lock::failover_lock::probe;
-use failover_lock::failover_lock::route53::Route53;
 use failover_lock::failover_lock::{FailoverLock, Handler};
 use failover_lock::startup;
 use serde_json::json;
 
+#[path = "../tests/support/cloudwatch.rs"]
+#[expect(dead_code, reason = "the tests use the whole of it")]
+mod cloudwatch;
 #[path = "../tests/support/primary.rs"]
 mod primary;
 #[path = "../tests/support/route53.rs"]
@@ -99,7 +101,7 @@ impl Site {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .load()
             .await;
-        let system = FailoverLock::new(Config::read(&|_| None)?, Route53::new(&aws));
+        let system = FailoverLock::new(Config::read(&|_| None)?, &aws);
         Ok(Self { id, primary, route53, system, started: Instant::now() })
     }
 

@@ -8,9 +8,11 @@
 //! - [`failover_lock`]: a CloudWatch alarm points a Route 53 health check at a path that does not
 //!   exist, and a person's request points it back.
 //! - [`startup`]: logs, configuration lookup and AWS clients, for every program.
+//! - [`aws`]: how a call to AWS is made, and what its failure means.
 //! - [`deadline`]: how long an invocation may go on trying.
 //! - `src/bin/failover-lock.rs`: the Lambda function, which only wires these together.
 
+pub mod aws;
 pub mod deadline;
 pub mod failover_lock;
 pub mod startup;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use failover_lock::failover_lock::Handler;
+use support::cloudwatch::Alarm;
 use support::{PRIMARY, route53};
 
 /// The second check of the events that name two, and the one of the captured event.
@@ -39,14 +40,14 @@ const TABLE: &[(File, Variables, Expected)] = &[
     ("sns/metric-math-one-check.json", &[], Locks(PRIMARY)),
     ("sns/metric-math-two-checks.json", GUARDED, Locks(PRIMARY)),
     ("sns/metric-math-two-checks.json", &[], Fails(&["record 1", PRIMARY, OTHER, "GUARDED_HEALTH_CHECKS"], &[])),
-    ("sns/composite-alarm.json", &[], Fails(&["record 1", "composite alarm", "names no health check"], &[])),
+    ("sns/composite-alarm.json", &[], Locks(PRIMARY)),
     ("sns/ministack-alarm.json", &[], Locks(OTHER)),
     ("sns/not-an-alarm.json", &[], Fails(&["record 1", "message cannot be read", "line 1 column"], &[])),
     ("sns/two-records-one-broken.json", &[], Fails(&["1 of 2 records failed", "record 1", "EOF while parsing"], &[PRIMARY])),
     ("sns/hostile-ids.json", &[], Fails(&["10 of 10 records failed", "names a health check that cannot exist", r#""../hostedzone/Z0123456789""#], &[])),
     ("cloudwatch/alarm-action.json", &[], Locks(PRIMARY)),
     ("cloudwatch/alarm-action-ok.json", &[], Ignores("not_in_alarm")),
-    ("cloudwatch/composite-alarm-action.json", &[], Fails(&["composite alarm", "names no health check"], &[])),
+    ("cloudwatch/composite-alarm-action.json", &[], Locks(PRIMARY)),
     ("eventbridge/alarm-state-change.json", &[], Locks(PRIMARY)),
     ("eventbridge/alarm-state-change-ok.json", &[], Ignores("not_in_alarm")),
     ("eventbridge/alarm-configuration-change.json", &[], Fails(&["CloudWatch Alarm Configuration Change", "not a CloudWatch alarm"], &[])),
@@ -60,6 +61,8 @@ async fn every_recorded_event_is_decided_as_the_table_says() {
         for id in [PRIMARY, OTHER] {
             route53.put(id, route53::Check::new("HTTPS", 443));
         }
+        // The documented alarm has its health check's id as its name.
+        route53.put_alarm(PRIMARY, Alarm::on(PRIMARY, "ALARM", 0.0));
         let system = support::system(&route53, variables).await;
         let answer = support::invoke(&system, Handler::Lock, &support::recorded(file)).await;
 

@@ -115,7 +115,7 @@ async fn a_route_53_that_never_answers_is_an_error_before_the_deadline() {
         assert!(SystemTime::now() < end, "Lambda had ended the invocation by then");
         let text = error["errorMessage"].as_str().unwrap();
         assert!(text.contains(PRIMARY) && text.contains(&format!("{operation}: no answer within")), "{text}");
-        assert_eq!(error["errorType"], "Route53Unavailable");
+        assert_eq!(error["errorType"], "AwsUnavailable");
     }
 }
 
@@ -125,7 +125,7 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
         (
             "lambda.handler",
             &[][..],
-            r#"_HANDLER: "lambda.handler" is no handler of this function: set it to lock or restore"#,
+            r#"_HANDLER: "lambda.handler" is no handler of this function: set it to lock, restore or reconcile"#,
         ),
         ("lock", &[("LOCKED_PATH", "/lb-check")], "LOCKED_PATH: it equals HEALTHY_PATH"),
         ("lock", &[("GUARDED_HEALTH_CHECKS", "")], "GUARDED_HEALTH_CHECKS"),

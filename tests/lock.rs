@@ -7,6 +7,7 @@ use std::time::Duration;
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::Handler;
 use serde_json::{Value, json};
+use support::cloudwatch::{Alarm, Kind};
 use support::route53::{Check, Fault, Route53};
 use support::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
 
@@ -380,4 +381,95 @@ async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
         route53.calls(),
         [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
     );
+}
+
+/// A composite alarm's message, with these children as those that triggered it.
+fn composite(children: &[&str]) -> String {
+    let arn =
+        |name: &&str| json!({ "Arn": format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}") });
+    let children: Vec<_> = children.iter().map(arn).collect();
+    let mut message = json!({
+        "AlarmName": "composite",
+        "AlarmRule": "ALARM(a) OR ALARM(b)",
+        "NewStateValue": "ALARM",
+        "StateChangeTime": CHANGED_AT,
+    });
+    if !children.is_empty() {
+        message["TriggeringChildren"] = children.into();
+    }
+    delivered(&[&message.to_string()])
+}
+
+#[tokio::test]
+async fn a_composite_alarm_locks_the_check_behind_the_alarms_that_triggered_it() {
+    let names = |names: &[&str]| Kind::Composite(names.iter().map(|&name| name.to_owned()).collect());
+    for (children, known, calls) in [
+        (&["a: b"][..], vec![("a: b", Alarm::on(PRIMARY, "ALARM", 0.0))], 1),
+        (&["math"], vec![("math", Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM"))], 1),
+        (
+            &["a", "b"],
+            vec![("a", Alarm::on(PRIMARY, "ALARM", 0.0)), ("b", Alarm::on(PRIMARY, "ALARM", 0.0))],
+            1,
+        ),
+        // Without a list of those that triggered it, those in ALARM are taken.
+        (
+            &[],
+            vec![
+                ("composite", Alarm::of(names(&["a", "b"]), "ALARM")),
+                ("a", Alarm::on(PRIMARY, "ALARM", 0.0)),
+                ("b", Alarm::on(SECOND, "OK", 0.0)),
+            ],
+            3,
+        ),
+        (
+            &["inner"],
+            vec![("inner", Alarm::of(names(&["a"]), "ALARM")), ("a", Alarm::on(PRIMARY, "ALARM", 0.0))],
+            3,
+        ),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        for (name, alarm) in known {
+            route53.put_alarm(name, alarm);
+        }
+        let answer = lock(&route53, &composite(children)).await.unwrap();
+        assert_eq!(
+            (&answer["outcomes"][0]["outcome"], &answer["outcomes"][0]["alarm"]),
+            (&"locked".into(), &"composite".into())
+        );
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+        let described = route53.calls().into_iter().filter(|call| call.starts_with("DescribeAlarms")).count();
+        assert_eq!(described, calls, "{children:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams_is_ignored() {
+    let circle = || Alarm::of(Kind::Composite(vec!["circle".to_owned()]), "ALARM");
+    let broken = || Alarm::on("../x", "ALARM", 0.0);
+    let other =
+        || Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..Alarm::on("", "ALARM", 0.0) };
+    for (name, alarm, said) in [
+        ("unknown", None, Err(r#"built from "unknown", which this account does not have"#)),
+        ("circle", Some(circle()), Err("more than 5 deep")),
+        ("broken", Some(broken()), Err("names a health check that cannot exist")),
+        ("other", Some(other()), Ok("not_a_health_check_alarm")),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        if let Some(alarm) = alarm {
+            route53.put_alarm(name, alarm);
+        }
+        let answer = lock(&route53, &composite(&[name])).await;
+        match (answer, said) {
+            (Ok(answer), Ok(reason)) => assert_eq!(answer["outcomes"][0]["reason"], reason),
+            (Err(error), Err(said)) => {
+                assert!(error.contains(said) && error.contains("composite"), "{error}");
+            }
+            (answer, _) => panic!("{name}: {answer:?}"),
+        }
+        assert_eq!(updates(&route53), 0, "{name}");
+    }
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail_always("DescribeAlarms", DENIED);
+    let error = lock(&route53, &composite(&["a"])).await.unwrap_err();
+    assert!(error.contains("Grant the function's role cloudwatch:DescribeAlarms"), "{error}");
 }

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
-use failover_lock::failover_lock::route53::Route53;
 use failover_lock::failover_lock::{FailoverLock, Handler};
 use failover_lock::startup;
 use lambda_runtime::{LambdaEvent, service_fn};
@@ -27,8 +26,7 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     startup::start_logging(&startup::environment)?;
     let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
     let config = Config::read(&startup::environment)?;
-    let route53 = Route53::new(&startup::aws_config().load().await);
-    let system = &FailoverLock::new(config, route53);
+    let system = &FailoverLock::new(config, &startup::aws_config().load().await);
 
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {
         let deadline = Deadline::before(event.context.deadline());

@@ -16,6 +16,13 @@ use thiserror::Error;
 
 use super::health_check::{HealthCheckId, InvalidId, Quoted};
 
+/// Where Route 53 publishes its metrics.
+pub(super) const NAMESPACE: &str = "AWS/Route53";
+/// The metrics that tell a check's health; others, as `TimeToFirstByte`, tell its latency.
+pub(super) const METRICS: [&str; 2] = ["HealthCheckStatus", "HealthCheckPercentageHealthy"];
+/// The dimension that names the check.
+pub(super) const DIMENSION: &str = "HealthCheckId";
+
 /// An alarm's change from one state to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlarmTransition {
@@ -26,8 +33,29 @@ pub struct AlarmTransition {
     /// When it changed, by CloudWatch's clock.
     pub changed_at: DateTime<Utc>,
     /// The health checks whose *health* it watches, each once, in the message's order. Empty for an
-    /// alarm on anything else, a health check's latency included.
+    /// alarm on anything else, a health check's latency included, and for a composite alarm.
     pub health_checks: Vec<HealthCheckId>,
+    /// For a composite alarm, which names no health check: the alarms that tell what is behind it,
+    /// by name. Those that triggered it, or where the message names none, itself.
+    pub look_up: Vec<String>,
+}
+
+/// A metric that an alarm watches, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Metric {
+    #[serde(alias = "Namespace")]
+    pub namespace: Option<String>,
+    #[serde(alias = "MetricName")]
+    pub name: Option<String>,
+    #[serde(alias = "Dimensions")]
+    pub dimensions: Option<Dimensions>,
+}
+
+/// The value of the dimension `HealthCheckId`, wherever it stands: SNS lists `{"name","value"}`
+/// (emulators `{"Name","Value"}`), the others have a map.
+#[derive(Debug, Default)]
+pub(super) struct Dimensions {
+    health_check_id: Option<String>,
 }
 
 /// The states that a CloudWatch alarm has.
@@ -63,9 +91,6 @@ pub enum Malformed {
         "this is a request to restore; this function locks, send it to the one with the handler `restore`"
     )]
     RestoreRequest,
-    /// The alarm is built from other alarms.
-    #[error("the composite alarm {} names no health check: put the action on the metric alarms that it is built from", Quoted(.0))]
-    Composite(String),
     /// The alarm is on a health check's metric, and says of no health check.
     #[error("the alarm {} is on {metric} without a dimension HealthCheckId", Quoted(.alarm))]
     NoHealthCheck {
@@ -185,6 +210,13 @@ struct Notification {
     state_change_time: DateTime<Utc>,
     trigger: Option<Trigger>,
     alarm_rule: Option<String>,
+    triggering_children: Option<Vec<TriggeringChild>>,
+}
+
+#[derive(Deserialize)]
+struct TriggeringChild {
+    #[serde(rename = "Arn", alias = "arn")]
+    arn: String,
 }
 
 /// One metric, or with metric math several.
@@ -207,9 +239,18 @@ struct AlarmData {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct State {
     value: AlarmState,
     timestamp: DateTime<Utc>,
+    reason_data: Option<String>,
+}
+
+/// What `reasonData` of a composite alarm holds, as JSON in a string.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CompositeReason {
+    triggering_alarms: Vec<TriggeringChild>,
 }
 
 #[derive(Deserialize)]
@@ -233,23 +274,6 @@ struct MetricStat {
 }
 
 #[derive(Deserialize)]
-struct Metric {
-    #[serde(alias = "Namespace")]
-    namespace: Option<String>,
-    #[serde(alias = "MetricName")]
-    name: Option<String>,
-    #[serde(alias = "Dimensions")]
-    dimensions: Option<Dimensions>,
-}
-
-/// The value of the dimension `HealthCheckId`, wherever it stands: SNS lists `{"name","value"}`
-/// (emulators `{"Name","Value"}`), the others have a map.
-#[derive(Default)]
-struct Dimensions {
-    health_check_id: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Dimension {
     #[serde(alias = "Name")]
     name: String,
@@ -261,6 +285,11 @@ struct Dimension {
 
 impl Notification {
     fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let (alarm, state, changed_at) = (self.alarm_name, self.new_state_value, self.state_change_time);
+        if self.alarm_rule.is_some() {
+            let children = self.triggering_children.unwrap_or_default();
+            return Ok(AlarmTransition::of_composite(&alarm, state, changed_at, &children));
+        }
         let mut metrics = Vec::new();
         if let Some(trigger) = self.trigger {
             metrics.extend(trigger.metrics.into_iter().flatten().filter_map(MetricQuery::metric));
@@ -270,8 +299,7 @@ impl Notification {
                 dimensions: trigger.dimensions,
             });
         }
-        let composite = self.alarm_rule.is_some();
-        transition(&self.alarm_name, self.new_state_value, self.state_change_time, metrics, composite)
+        AlarmTransition::of_metrics(&alarm, state, changed_at, metrics)
     }
 }
 
@@ -279,44 +307,71 @@ impl Notification {
 
 impl AlarmData {
     fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let (alarm, state, changed_at) = (self.alarm_name, self.state.value, self.state.timestamp);
+        if self.configuration.alarm_rule.is_some() {
+            // Free text where a person has set the state.
+            let reason = self.state.reason_data.and_then(|text| serde_json::from_str(&text).ok());
+            let children =
+                reason.map_or(Vec::new(), |CompositeReason { triggering_alarms }| triggering_alarms);
+            return Ok(AlarmTransition::of_composite(&alarm, state, changed_at, &children));
+        }
         let metrics =
             self.configuration.metrics.into_iter().flatten().filter_map(MetricQuery::metric).collect();
-        let composite = self.configuration.alarm_rule.is_some();
-        transition(&self.alarm_name, self.state.value, self.state.timestamp, metrics, composite)
+        AlarmTransition::of_metrics(&alarm, state, changed_at, metrics)
     }
 }
 
-fn transition(
-    alarm: &str,
-    state: AlarmState,
-    changed_at: DateTime<Utc>,
-    metrics: Vec<Metric>,
-    composite: bool,
-) -> Result<AlarmTransition, Malformed> {
-    let alarm: String = alarm.chars().take(255).collect();
-    let health_checks =
-        if composite { Err(Malformed::Composite(alarm.clone())) } else { watched(&alarm, metrics) };
-    let health_checks = match state {
-        AlarmState::Alarm => health_checks?,
-        // Nothing will be done for it: what it watches is told where it can be read.
-        AlarmState::Ok | AlarmState::InsufficientData => health_checks.unwrap_or_default(),
-    };
-    Ok(AlarmTransition { alarm, state, changed_at, health_checks })
+// === impl AlarmTransition ===
+
+impl AlarmTransition {
+    fn of_metrics(
+        alarm: &str,
+        state: AlarmState,
+        changed_at: DateTime<Utc>,
+        metrics: Vec<Metric>,
+    ) -> Result<Self, Malformed> {
+        let alarm = kept(alarm);
+        let health_checks = match state {
+            AlarmState::Alarm => watched(&alarm, metrics)?,
+            // Nothing will be done for it: what it watches is told where it can be read.
+            AlarmState::Ok | AlarmState::InsufficientData => watched(&alarm, metrics).unwrap_or_default(),
+        };
+        Ok(Self { alarm, state, changed_at, health_checks, look_up: Vec::new() })
+    }
+
+    fn of_composite(
+        alarm: &str,
+        state: AlarmState,
+        changed_at: DateTime<Utc>,
+        children: &[TriggeringChild],
+    ) -> Self {
+        // arn:aws:cloudwatch:us-east-1:123456789012:alarm:NAME; a name may hold colons.
+        let names = children.iter().filter_map(|child| child.arn.split_once(":alarm:"));
+        let mut look_up: Vec<_> = names.map(|(_, name)| name.to_owned()).collect();
+        if look_up.is_empty() {
+            look_up.push(alarm.to_owned());
+        }
+        Self { alarm: kept(alarm), state, changed_at, health_checks: Vec::new(), look_up }
+    }
 }
 
-/// The checks whose health the metrics tell. `TimeToFirstByte` and the like tell latency.
-fn watched(alarm: &str, metrics: Vec<Metric>) -> Result<Vec<HealthCheckId>, Malformed> {
+fn kept(alarm: &str) -> String {
+    alarm.chars().take(255).collect()
+}
+
+/// The checks whose health the metrics tell.
+pub(super) fn watched(alarm: &str, metrics: Vec<Metric>) -> Result<Vec<HealthCheckId>, Malformed> {
     let mut ids = Vec::new();
     for metric in metrics {
-        let (Some("AWS/Route53"), Some(name @ ("HealthCheckStatus" | "HealthCheckPercentageHealthy"))) =
-            (metric.namespace.as_deref(), metric.name.as_deref())
-        else {
+        let ours = metric.namespace.as_deref() == Some(NAMESPACE);
+        let Some(name) = metric.name.filter(|name| ours && METRICS.contains(&name.as_str())) else {
             continue;
         };
-        let id =
-            metric.dimensions.unwrap_or_default().health_check_id.ok_or_else(|| {
-                Malformed::NoHealthCheck { alarm: alarm.to_owned(), metric: name.to_owned() }
-            })?;
+        let id = metric
+            .dimensions
+            .unwrap_or_default()
+            .health_check_id
+            .ok_or_else(|| Malformed::NoHealthCheck { alarm: alarm.to_owned(), metric: name.clone() })?;
         let id = HealthCheckId::try_from(id)
             .map_err(|source| Malformed::InvalidId { alarm: alarm.to_owned(), source })?;
         if !ids.contains(&id) {
@@ -337,8 +392,13 @@ impl MetricQuery {
 // === impl Dimensions ===
 
 impl Dimensions {
+    /// The dimensions of an alarm that was looked up.
+    pub fn of_health_check(health_check_id: Option<String>) -> Self {
+        Self { health_check_id }
+    }
+
     fn add<E: serde::de::Error>(&mut self, name: &str, value: String) -> Result<(), E> {
-        if name == "HealthCheckId" && self.health_check_id.replace(value).is_some() {
+        if name == DIMENSION && self.health_check_id.replace(value).is_some() {
             return Err(E::custom("two dimensions HealthCheckId on one metric"));
         }
         Ok(())

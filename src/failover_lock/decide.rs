@@ -33,7 +33,7 @@ pub enum Decision {
     },
 }
 
-/// Why an alarm does not lock, or not yet.
+/// Why an alarm does not lock, or not yet; why a check is unprotected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "&'static str")]
 pub enum Reason {
@@ -47,6 +47,12 @@ pub enum Reason {
     OlderThanRestore,
     /// The secondary is not healthy either, so Route 53 answers with the primary.
     SecondaryUnhealthy,
+    /// It was locked for the alarm that is still in ALARM, and somebody has set the path back.
+    UndoneByHand,
+    /// Its alarms have their actions off, or none.
+    ActionsDisabled,
+    /// No metric alarm watches its health.
+    NoAlarm,
 }
 
 /// What is known of a check when the decision falls.
@@ -56,6 +62,46 @@ pub struct Seen<'a> {
     pub check: Option<&'a HealthCheck>,
     /// When it was last switched back; `None` for never, or where that cannot be read.
     pub restored_at: Option<DateTime<Utc>>,
+}
+
+/// What this system has noted on a check, in tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// When it was last switched back.
+    pub restored_at: Option<DateTime<Utc>>,
+    /// When the newest alarm changed that a lock was set for, or that found it standing.
+    pub alarm_changed_at: Option<DateTime<Utc>>,
+}
+
+/// A metric alarm on a check's health, as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: AlarmState,
+    /// When its state last changed.
+    pub changed_at: DateTime<Utc>,
+    /// Whether going to ALARM makes it do anything: its actions are on, and it has some.
+    pub acts: bool,
+}
+
+/// What `reconcile` finds of a check.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finding<'a> {
+    /// The next alarm will lock it.
+    Armed,
+    /// It is locked.
+    LockStands {
+        /// An alarm that the notes do not know yet: note it, so that a lock that is undone by hand
+        /// is told from one that was never set.
+        unnoted: Option<&'a Alarm>,
+    },
+    /// This alarm asked for a lock and none was ever set: its notification was lost, failed, or the
+    /// lock was deferred.
+    NeverLocked(&'a Alarm),
+    /// Nothing will lock it.
+    Unprotected(Reason),
 }
 
 /// The alarm watches several guarded checks, and which one failed it does not say.
@@ -132,8 +178,7 @@ pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern,
 /// # Errors
 /// No lock can hold on the check.
 pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> Result<Decision, CannotHold> {
-    // The tag has whole seconds. Within one second nobody can tell which came first: lock.
-    if seen.restored_at.is_some_and(|restored_at| transition.changed_at < restored_at.trunc_subsecs(0)) {
+    if is_older(transition.changed_at, seen.restored_at) {
         return Ok(Decision::Ignore(Reason::OlderThanRestore));
     }
     let Some(check) = seen.check else {
@@ -143,6 +188,38 @@ pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> R
         return Ok(Decision::AlreadyLocked);
     }
     Ok(Decision::Lock { version: Some(check.version) })
+}
+
+/// Decides about a check by the alarms on it as they stand, not by one's change.
+///
+/// Of several alarms in ALARM the newest decides: whoever undid a lock by hand, or switched back,
+/// has seen the older ones.
+#[must_use]
+pub fn reconcile<'a>(is_locked: bool, alarms: &'a [Alarm], notes: &Notes) -> Finding<'a> {
+    let acting = || alarms.iter().filter(|alarm| alarm.acts);
+    let newest =
+        acting().filter(|alarm| alarm.state == AlarmState::Alarm).max_by_key(|alarm| alarm.changed_at);
+    let is_noted =
+        |alarm: &Alarm| notes.alarm_changed_at.is_some_and(|noted| !is_older(noted, Some(alarm.changed_at)));
+    if is_locked {
+        return Finding::LockStands { unnoted: newest.filter(|alarm| !is_noted(alarm)) };
+    }
+    match newest {
+        Some(alarm) if is_older(alarm.changed_at, notes.restored_at) => {
+            Finding::Unprotected(Reason::OlderThanRestore)
+        }
+        Some(alarm) if is_noted(alarm) => Finding::Unprotected(Reason::UndoneByHand),
+        Some(alarm) => Finding::NeverLocked(alarm),
+        None if alarms.is_empty() => Finding::Unprotected(Reason::NoAlarm),
+        None if acting().next().is_none() => Finding::Unprotected(Reason::ActionsDisabled),
+        None => Finding::Armed,
+    }
+}
+
+/// Whether `time` is from before `other`, in whole seconds, which is what tags and some alarms have:
+/// within one second nobody can tell which came first, and then a lock is set.
+fn is_older(time: DateTime<Utc>, other: Option<DateTime<Utc>>) -> bool {
+    other.is_some_and(|other| time.trunc_subsecs(0) < other.trunc_subsecs(0))
 }
 
 /// Holds a lock back while the secondary is known not to be healthy: with both unhealthy, Route 53
@@ -200,6 +277,9 @@ impl From<Reason> for &'static str {
             Reason::NotGuarded => "not_guarded",
             Reason::OlderThanRestore => "older_than_restore",
             Reason::SecondaryUnhealthy => "secondary_unhealthy",
+            Reason::UndoneByHand => "undone_by_hand",
+            Reason::ActionsDisabled => "actions_disabled",
+            Reason::NoAlarm => "no_alarm",
         }
     }
 }

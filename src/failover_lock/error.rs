@@ -7,10 +7,11 @@ use thiserror::Error;
 use tracing::error;
 
 use super::alarm::Malformed;
+use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
 use super::health_check::{HealthCheckId, Quoted};
 use super::restore::BadRequest;
-use super::route53::{Failure, Kind};
+use crate::aws::{Failure, Kind};
 use crate::deadline::MayPass;
 
 /// Why one record, or one request, could not be done.
@@ -31,9 +32,12 @@ pub enum Error {
     /// The check stays locked, for the reason given.
     #[error("not switched back: {0}")]
     Refused(#[from] Refusal),
-    /// Route 53 did not do it.
+    /// What is behind a composite alarm cannot be found.
     #[error(transparent)]
-    Route53(#[from] Failure),
+    Unresolved(#[from] Unresolved),
+    /// AWS did not do it.
+    #[error(transparent)]
+    Aws(#[from] Failure),
 }
 
 /// Why an invocation failed: every record of it that did.
@@ -73,13 +77,14 @@ impl Error {
             Self::CannotHold(_) => "LockCannotHold",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
-            Self::Route53(failure) => match failure.kind() {
-                Kind::Throttled | Kind::Unclear => "Route53Unavailable",
+            Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {
+                Kind::Throttled | Kind::Unclear => "AwsUnavailable",
                 Kind::Conflict => "HealthCheckKeepsChanging",
                 Kind::NotFound => "NoSuchHealthCheck",
                 Kind::Denied => "AccessDenied",
-                Kind::Refused => "Route53Refused",
+                Kind::Refused => "AwsRefused",
             },
+            Self::Unresolved(_) => "CompositeAlarm",
         }
     }
 }
@@ -88,7 +93,7 @@ impl MayPass for Error {
     /// Every call has been repeated as long as that could help. What is left is to read again and
     /// decide anew, where somebody else has changed the check.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Route53(failure) if failure.kind() == Kind::Conflict)
+        matches!(self, Self::Aws(failure) if failure.kind() == Kind::Conflict)
     }
 }
 

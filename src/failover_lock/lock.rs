@@ -5,12 +5,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
-use super::alarm::{self, AlarmTransition};
+use super::alarm::{self, AlarmState, AlarmTransition};
+use super::cloudwatch::Unresolved;
 use super::decide::{self, Concern, Decision, Reason, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::route53::{Failure, Kind};
 use super::{FailoverLock, Outcome, Verdict};
+use crate::aws::{Failure, Kind};
 use crate::deadline::Deadline;
 
 /// What is good to know never holds up a lock: reading it gets at most this long, and never more
@@ -31,7 +32,10 @@ pub(super) async fn lock(
             health_check_id,
             error,
         };
-        let transition = transition.map_err(|error| failed(None, None, error.into()))?;
+        let mut transition = transition.map_err(|error| failed(None, None, error.into()))?;
+        if let Err(error) = look_up(system, &mut transition, deadline).await {
+            return Err(failed(Some(transition.alarm), None, error.into()));
+        }
         let alarm = || Some(transition.alarm.clone());
         let concern = decide::concern(&transition, &system.config);
         match concern.map_err(|error| failed(alarm(), None, error.into()))? {
@@ -51,14 +55,26 @@ pub(super) async fn lock(
     join_all(records).await
 }
 
+/// Finds the health checks behind a composite alarm that went off.
+async fn look_up(
+    system: &FailoverLock,
+    transition: &mut AlarmTransition,
+    deadline: Deadline,
+) -> Result<(), Unresolved> {
+    if transition.state == AlarmState::Alarm && !transition.look_up.is_empty() {
+        transition.health_checks = system.cloudwatch.health_checks_behind(transition, deadline).await?;
+    }
+    Ok(())
+}
+
 /// Reads the check, decides, acts; and starts again when somebody else changed the check meanwhile.
-async fn lock_check(
+pub(super) async fn lock_check(
     system: &FailoverLock,
     transition: &AlarmTransition,
     id: &HealthCheckId,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
-    let FailoverLock { config, route53 } = system;
+    let FailoverLock { config, route53, .. } = system;
     let read_decide_act = async |_| {
         let check = match route53.health_check(id, deadline).await {
             Ok(check) => Some(check),
@@ -70,10 +86,10 @@ async fn lock_check(
         };
         // Read after the check: a restore sets its tag before its path, so that whoever has seen
         // the path restored sees the tag.
-        let restored_at = route53.restored_at(id, shortly(deadline)).await;
-        let restored_at =
-            or_warn(id, restored_at, "taking the alarm for newer than the last restore").flatten();
-        let seen = Seen { check: check.as_ref(), restored_at };
+        let notes = route53.notes(id, shortly(deadline)).await;
+        let notes =
+            or_warn(id, notes, "taking the alarm for newer than the last restore").unwrap_or_default();
+        let seen = Seen { check: check.as_ref(), restored_at: notes.restored_at };
         let decision = decide::lock(transition, &seen, config)?;
 
         let secondary = match (&decision, config.secondaries.get(id)) {
@@ -98,7 +114,7 @@ async fn act(
     decision: Decision,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
-    let FailoverLock { config, route53 } = system;
+    let FailoverLock { config, route53, .. } = system;
     let previous_path = check.and_then(HealthCheck::path);
     let on_locked_path = |outcome, version| Outcome {
         previous_path: previous_path.map(str::to_owned),
@@ -132,7 +148,7 @@ fn shortly(deadline: Deadline) -> Deadline {
     deadline.within(GOOD_TO_KNOW.min(deadline.left() / 2))
 }
 
-fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
+pub(super) fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
     result.map_err(|failure| warn!(healthCheckId = %id, error = %failure, "{consequence}")).ok()
 }
 

@@ -9,19 +9,23 @@
 //! Only [`restore`] ever unlocks, and no alarm, topic or schedule can call it.
 
 pub mod alarm;
+pub mod cloudwatch;
 pub mod config;
 pub mod decide;
 pub mod error;
 pub mod health_check;
 mod lock;
 pub mod probe;
+mod reconcile;
 pub mod restore;
 pub mod route53;
 
+use aws_config::SdkConfig;
 use serde::Serialize;
 use thiserror::Error;
 use tracing::info;
 
+use self::cloudwatch::CloudWatch;
 use self::config::Config;
 use self::decide::Reason;
 use self::error::InvocationError;
@@ -29,11 +33,12 @@ use self::health_check::{HealthCheckId, Quoted};
 use self::route53::Route53;
 use crate::deadline::Deadline;
 
-/// The system: what it was told, and Route 53.
+/// The system: what it was told, Route 53, and CloudWatch.
 #[derive(Clone, Debug)]
 pub struct FailoverLock {
     config: Config,
     route53: Route53,
+    cloudwatch: CloudWatch,
 }
 
 /// The functions that one binary serves; the function's handler name says which.
@@ -43,11 +48,13 @@ pub enum Handler {
     Lock,
     /// Takes a person's request, switches back.
     Restore,
+    /// Takes a tick of a schedule, sets locks that are missing.
+    Reconcile,
 }
 
 /// The function's handler name is none of this binary's.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("_HANDLER: {} is no handler of this function: set it to lock or restore", Quoted(.0))]
+#[error("_HANDLER: {} is no handler of this function: set it to lock, restore or reconcile", Quoted(.0))]
 pub struct UnknownHandler(String);
 
 /// What an invocation answers: an outcome for each record, in the event's order.
@@ -102,15 +109,19 @@ pub enum Verdict {
     WouldRestore,
     /// It did before.
     AlreadyRestored,
+    /// The next alarm will lock it.
+    Armed,
+    /// Nothing will lock it, for the reason given.
+    Unprotected,
 }
 
 // === impl FailoverLock ===
 
 impl FailoverLock {
-    /// The system as `config` sets it up, on this Route 53.
+    /// The system as `config` sets it up, on the AWS that `aws` reaches.
     #[must_use]
-    pub fn new(config: Config, route53: Route53) -> Self {
-        Self { config, route53 }
+    pub fn new(config: Config, aws: &SdkConfig) -> Self {
+        Self { config, route53: Route53::new(aws), cloudwatch: CloudWatch::new(aws) }
     }
 
     /// Handles one invocation.
@@ -125,6 +136,7 @@ impl FailoverLock {
     ) -> Result<Answer, InvocationError> {
         let results = match handler {
             Handler::Lock => lock::lock(self, event, deadline).await,
+            Handler::Reconcile => reconcile::reconcile(self, deadline).await,
             Handler::Restore => vec![restore::restore(self, event, deadline).await],
         };
         let records = results.len();
@@ -188,6 +200,8 @@ impl From<Verdict> for &'static str {
             Verdict::Restored => "restored",
             Verdict::WouldRestore => "would_restore",
             Verdict::AlreadyRestored => "already_restored",
+            Verdict::Armed => "armed",
+            Verdict::Unprotected => "unprotected",
         }
     }
 }
@@ -203,6 +217,7 @@ impl Handler {
         match name {
             Some("lock") => Ok(Self::Lock),
             Some("restore") => Ok(Self::Restore),
+            Some("reconcile") => Ok(Self::Reconcile),
             other => Err(UnknownHandler(other.unwrap_or_default().to_owned())),
         }
     }

@@ -63,7 +63,7 @@ async fn restore_check(
     id: &HealthCheckId,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
-    let FailoverLock { config, route53 } = system;
+    let FailoverLock { config, route53, .. } = system;
     if !config.guards(id) {
         return Err(Refusal::NotGuarded.into());
     }

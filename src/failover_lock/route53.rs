@@ -1,78 +1,31 @@
 //! Route 53 in this system's words. The SDK is named here and nowhere else.
 
-use std::error::Error as StdError;
-use std::fmt;
-use std::time::Duration;
-
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
-use aws_sdk_route53::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_route53::types::{self, HealthCheckType, Tag, TagResourceType};
-use chrono::{DateTime, SecondsFormat, Utc};
-use thiserror::Error;
-use tokio::time::timeout;
+use chrono::{SecondsFormat, Utc};
 
 use super::alarm::AlarmTransition;
-use super::decide;
+use super::decide::{self, Alarm, Notes};
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, Quoted, ResourcePath};
-use crate::deadline::{Deadline, MayPass};
+use crate::aws::{Call, Failure, Kind, send};
+use crate::deadline::Deadline;
 
 /// The tag that a restore leaves: alarms that changed before it are harmless.
 pub const RESTORED_AT: &str = "failover-lock:restored-at";
 /// The tag that says when the check was locked.
 pub const LOCKED_AT: &str = "failover-lock:locked-at";
-/// The tag that says when the alarm that locked it changed.
+/// The tag that says when the alarm that locked it changed, or a later one that found the lock.
 pub const ALARM_CHANGED_AT: &str = "failover-lock:alarm-changed-at";
 /// The tag that names the alarm that locked it.
 pub const ALARM: &str = "failover-lock:alarm";
+
+const NO_CHECK: &str = "the answer holds no health check";
 
 /// Route 53's health checks.
 #[derive(Clone, Debug)]
 pub struct Route53 {
     client: Client,
-}
-
-/// A call to Route 53 that did not succeed.
-#[derive(Debug, Error)]
-#[error("{call}: {cause}{}", .kind.advice(*call))]
-pub struct Failure {
-    call: Call,
-    kind: Kind,
-    cause: String,
-    #[source]
-    source: Option<Box<dyn StdError + Send + Sync>>,
-}
-
-/// What a failure means for whoever called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// It was turned away before anything happened; it may pass.
-    Throttled,
-    /// No answer, or none that can be understood; it may have happened, and it may pass.
-    Unclear,
-    /// The check has changed since it was read.
-    Conflict,
-    /// There is no such health check.
-    NotFound,
-    /// The function's role may not.
-    Denied,
-    /// It was understood and refused, and would be again.
-    Refused,
-}
-
-/// The calls that are made, by their names in IAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// Reads a check.
-    GetHealthCheck,
-    /// Reads what its checkers report.
-    GetHealthCheckStatus,
-    /// Sets its path.
-    UpdateHealthCheck,
-    /// Reads its tags.
-    ListTagsForResource,
-    /// Sets tags.
-    ChangeTagsForResource,
 }
 
 // === impl Route53 ===
@@ -89,12 +42,15 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn health_check(&self, id: &HealthCheckId, deadline: Deadline) -> Result<HealthCheck, Failure> {
-        let call = Call::GetHealthCheck;
+        let call = Call("route53:GetHealthCheck");
         deadline
             .persist(async |time| {
                 let request = self.client.get_health_check().health_check_id(id.as_str());
                 let output = send(call, time, request.send()).await?;
-                output.health_check.map(|check| read(id, check)).ok_or_else(|| Failure::empty(call))
+                output
+                    .health_check
+                    .map(|check| read(id, check))
+                    .ok_or_else(|| Failure::unclear(call, NO_CHECK.to_owned()))
             })
             .await
     }
@@ -104,7 +60,7 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline, or no checker has reported.
     pub async fn is_healthy(&self, id: &HealthCheckId, deadline: Deadline) -> Result<bool, Failure> {
-        let call = Call::GetHealthCheckStatus;
+        let call = Call("route53:GetHealthCheckStatus");
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_health_check_status().health_check_id(id.as_str());
@@ -122,16 +78,13 @@ impl Route53 {
         Ok(decide::is_healthy(passing, reports.len()))
     }
 
-    /// Reads when the check was last switched back; `None` for never.
+    /// Reads what this system has noted on a check.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline, or the tag holds no time.
-    pub async fn restored_at(
-        &self,
-        id: &HealthCheckId,
-        deadline: Deadline,
-    ) -> Result<Option<DateTime<Utc>>, Failure> {
-        let call = Call::ListTagsForResource;
+    /// The call failed and did not pass before the deadline, or the tag of the last restore holds no
+    /// time.
+    pub async fn notes(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Notes, Failure> {
+        let call = Call("route53:ListTagsForResource");
         let output = deadline
             .persist(async |time| {
                 let request =
@@ -140,12 +93,13 @@ impl Route53 {
             })
             .await?;
         let tags = output.resource_tag_set.and_then(|set| set.tags).unwrap_or_default();
-        let tag = tags.iter().find(|tag| tag.key() == Some(RESTORED_AT)).and_then(Tag::value);
-        tag.map(|value| {
-            let no_time = format!("the tag {RESTORED_AT} holds {}, which is no time", Quoted(value));
-            value.parse().map_err(|_| Failure::refused(call, no_time))
-        })
-        .transpose()
+        let value = |key| tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
+        let restored_at = value(RESTORED_AT).map(|text| {
+            let no_time = format!("the tag {RESTORED_AT} holds {}, which is no time", Quoted(text));
+            text.parse().map_err(|_| Failure::refused(call, no_time))
+        });
+        let alarm_changed_at = value(ALARM_CHANGED_AT).and_then(|text| text.parse().ok());
+        Ok(Notes { restored_at: restored_at.transpose()?, alarm_changed_at })
     }
 
     /// Points a check at `path`, if it still has `version`, and returns it as it stands then.
@@ -166,22 +120,22 @@ impl Route53 {
         version: Option<i64>,
         deadline: Deadline,
     ) -> Result<HealthCheck, Failure> {
-        let call = Call::UpdateHealthCheck;
+        let call = Call("route53:UpdateHealthCheck");
         let mut may_have_arrived = false;
         let result = deadline
             .persist(async |time| {
                 let request = self.client.update_health_check().health_check_id(id.as_str());
                 let request = request.resource_path(path.as_str()).set_health_check_version(version);
-                let result = send(call, time, request.send())
-                    .await
-                    .and_then(|output| output.health_check.ok_or_else(|| Failure::empty(call)));
-                may_have_arrived |= matches!(&result, Err(failure) if failure.kind == Kind::Unclear);
+                let result = send(call, time, request.send()).await.and_then(|output| {
+                    output.health_check.ok_or_else(|| Failure::unclear(call, NO_CHECK.to_owned()))
+                });
+                may_have_arrived |= matches!(&result, Err(failure) if failure.kind() == Kind::Unclear);
                 result
             })
             .await;
         let check = match result {
             Ok(check) => read(id, check),
-            Err(conflict) if conflict.kind == Kind::Conflict && may_have_arrived => {
+            Err(conflict) if conflict.kind() == Kind::Conflict && may_have_arrived => {
                 let check = self.health_check(id, deadline).await?;
                 if check.path() != Some(path.as_str()) || Some(check.version - 1) != version {
                     return Err(conflict);
@@ -220,6 +174,20 @@ impl Route53 {
         self.tag(id, &tags, deadline).await
     }
 
+    /// Notes on a locked check a further alarm that found the lock standing.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn note_alarm(
+        &self,
+        id: &HealthCheckId,
+        alarm: &Alarm,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let tags = [(ALARM_CHANGED_AT, alarm.changed_at.to_rfc3339_opts(SecondsFormat::Millis, true))];
+        self.tag(id, &tags, deadline).await
+    }
+
     /// Notes on a check that it is being switched back now, which makes older alarms harmless.
     ///
     /// # Errors
@@ -241,7 +209,7 @@ impl Route53 {
                 let request =
                     self.client.change_tags_for_resource().resource_type(TagResourceType::Healthcheck);
                 let request = request.resource_id(id.as_str()).set_add_tags(Some(tags.clone()));
-                send(Call::ChangeTagsForResource, time, request.send()).await
+                send(Call("route53:ChangeTagsForResource"), time, request.send()).await
             })
             .await?;
         Ok(())
@@ -278,126 +246,4 @@ fn read(id: &HealthCheckId, check: types::HealthCheck) -> HealthCheck {
             search_string: config.search_string,
         }),
     }
-}
-
-async fn send<T, E>(
-    call: Call,
-    time: Duration,
-    request: impl Future<Output = Result<T, SdkError<E>>>,
-) -> Result<T, Failure>
-where
-    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-{
-    // An SDK call's future is large and deeply nested: boxed, callers' futures stay small.
-    match timeout(time, Box::pin(request)).await {
-        Ok(Ok(output)) => Ok(output),
-        Ok(Err(error)) => Err(Failure::from_sdk(call, error)),
-        Err(_) => Err(Failure {
-            call,
-            kind: Kind::Unclear,
-            cause: format!("no answer within {:.1} s", time.as_secs_f64()),
-            source: None,
-        }),
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    /// What it means for whoever called.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    fn refused(call: Call, cause: String) -> Self {
-        Self { call, kind: Kind::Refused, cause, source: None }
-    }
-
-    fn empty(call: Call) -> Self {
-        let cause = "the answer holds no health check".to_owned();
-        Self { call, kind: Kind::Unclear, cause, source: None }
-    }
-
-    fn from_sdk<E>(call: Call, error: SdkError<E>) -> Self
-    where
-        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-    {
-        let status = error.raw_response().map(|response| response.status().as_u16());
-        let (code, message) = match &error {
-            SdkError::ServiceError(service) => (service.err().code(), service.err().message()),
-            _ => (None, None),
-        };
-        let kind = Kind::of(code, status);
-        let cause = match (status, code) {
-            (Some(status), Some(code)) => {
-                format!("{code} (HTTP {status}): {}", message.unwrap_or("no message"))
-            }
-            (Some(status), None) => format!("HTTP {status}, in a form that Route 53 does not use"),
-            (None, _) => chain(&error),
-        };
-        Self { call, kind, cause: cause.chars().take(500).collect(), source: Some(Box::new(error)) }
-    }
-}
-
-impl MayPass for Failure {
-    fn may_pass(&self) -> bool {
-        match self.kind {
-            Kind::Throttled | Kind::Unclear => true,
-            Kind::Conflict | Kind::NotFound | Kind::Denied | Kind::Refused => false,
-        }
-    }
-}
-
-// === impl Kind ===
-
-impl Kind {
-    /// Route 53 names its errors by code and throttles with HTTP 400; a gateway before it answers
-    /// with a bare status.
-    fn of(code: Option<&str>, status: Option<u16>) -> Self {
-        match (code, status) {
-            (Some("Throttling" | "ThrottlingException" | "PriorRequestNotComplete"), _) | (_, Some(429)) => {
-                Self::Throttled
-            }
-            (Some("HealthCheckVersionMismatch"), _) | (None, Some(409)) => Self::Conflict,
-            (Some("NoSuchHealthCheck"), _) | (None, Some(404)) => Self::NotFound,
-            (Some("AccessDenied" | "AccessDeniedException"), _) | (None, Some(403)) => Self::Denied,
-            (Some("ServiceUnavailable" | "RequestTimeout"), _)
-            | (_, None | Some(200..=299 | 408 | 500..=599)) => Self::Unclear,
-            _ => Self::Refused,
-        }
-    }
-
-    /// What an operator does next.
-    fn advice(self, call: Call) -> String {
-        match self {
-            Self::Throttled | Self::Unclear => {
-                ". Route 53 gave no usable answer in the time that the invocation had".into()
-            }
-            Self::Denied => format!(". Grant the function's role route53:{call} on the health check"),
-            Self::Conflict => ". Somebody else keeps changing the check: find out who".into(),
-            Self::NotFound => ". Point the alarm, or the request, at a health check that exists".into(),
-            Self::Refused => String::new(),
-        }
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// An error and its causes in one line; each often repeats the one below it.
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -1,10 +1,12 @@
 //! What the tests share: stand-ins, and the system on top of them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod cloudwatch;
 pub mod emulator;
 pub mod lambda;
 pub mod primary;
 pub mod route53;
+pub mod wire;
 
 use std::time::Duration;
 
@@ -12,7 +14,6 @@ use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
 use failover_lock::failover_lock::error::InvocationError;
-use failover_lock::failover_lock::route53::Route53;
 use failover_lock::failover_lock::{FailoverLock, Handler};
 use failover_lock::startup;
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ pub async fn system(route53: &route53::Route53, variables: &[(&str, &str)]) -> F
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .load()
         .await;
-    FailoverLock::new(Config::read(&lookup).expect("the test's variables are valid"), Route53::new(&aws))
+    FailoverLock::new(Config::read(&lookup).expect("the test's variables are valid"), &aws)
 }
 
 /// A function of the system, with the time that Lambda would give it.

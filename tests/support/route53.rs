@@ -1,6 +1,7 @@
 //! A Route 53 on loopback that speaks the wire protocol of health checks and their tags: REST with
 //! XML bodies, versions that conflict, Route 53's own errors. It keeps state, enforces the API's
-//! rules, remembers every call, and does what a fault script tells it to.
+//! rules, remembers every call, and does what a fault script tells it to. CloudWatch's alarms are
+//! on the same address, as with an emulator.
 //!
 //! Serves `GetHealthCheck`, `GetHealthCheckStatus`, `UpdateHealthCheck`, `ListTagsForResource` and
 //! `ChangeTagsForResource`.
@@ -18,6 +19,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+
+use super::cloudwatch::{self, Alarm};
 
 /// A running stand-in; it ends with the runtime that it was started on.
 #[derive(Clone)]
@@ -61,6 +64,7 @@ pub enum Fault {
 #[derive(Default)]
 struct State {
     checks: BTreeMap<String, Check>,
+    alarms: BTreeMap<String, Alarm>,
     calls: Vec<String>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     always: BTreeMap<&'static str, Fault>,
@@ -154,6 +158,15 @@ impl Route53 {
         self.state().checks.insert(id.to_owned(), check);
     }
 
+    pub fn put_alarm(&self, name: &str, alarm: Alarm) {
+        self.state().alarms.insert(name.to_owned(), alarm);
+    }
+
+    /// Somebody changes the path by hand.
+    pub fn set_path(&self, id: &str, path: &str) {
+        self.state().checks.get_mut(id).expect("the check exists").set_path(path);
+    }
+
     pub fn check(&self, id: &str) -> Check {
         self.state().checks.get(id).expect("the check exists").clone()
     }
@@ -191,8 +204,11 @@ impl Route53 {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| "the request broke off")?.to_bytes();
-        let body = String::from_utf8_lossy(&body).into_owned();
         let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
+        if let ["service", "GraniteServiceVersion20100801", "operation", operation] = segments.as_slice() {
+            return Ok(self.cloudwatch(operation, &body));
+        }
+        let body = String::from_utf8_lossy(&body).into_owned();
         let (operation, id) = match (&parts.method, segments.as_slice()) {
             (&Method::GET, ["2013-04-01", "healthcheck", id]) => ("GetHealthCheck", *id),
             (&Method::GET, ["2013-04-01", "healthcheck", id, "status"]) => ("GetHealthCheckStatus", *id),
@@ -233,6 +249,22 @@ impl Route53 {
             Some(Fault::AnswerAfter(status, body)) => Ok(response(status, body.to_owned())),
             _ => Ok(done.map_or_else(|failed| failed.response(), |body| response(200, body))),
         }
+    }
+
+    fn cloudwatch(&self, operation: &str, body: &[u8]) -> Response<Full<Bytes>> {
+        let mut state = self.state();
+        let (status, answer, said) = cloudwatch::answer(&state.alarms, operation, body);
+        state.calls.push(format!("{operation} {said}"));
+        let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
+        let (status, answer) = match fault.or_else(|| state.always.get(operation).cloned()) {
+            Some(Fault::Error(status, code, message)) => (status, cloudwatch::error(code, message)),
+            _ => (status, answer),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(answer)));
+        *response.status_mut() = StatusCode::from_u16(status).expect("a fault script names real statuses");
+        response.headers_mut().insert(CONTENT_TYPE, "application/cbor".parse().expect("a valid header"));
+        response.headers_mut().insert("smithy-protocol", "rpc-v2-cbor".parse().expect("a valid header"));
+        response
     }
 
     fn perform(&self, operation: &str, id: &str, body: &str) -> Result<String, Failed> {

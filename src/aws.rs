@@ -1,0 +1,169 @@
+//! Calls to AWS: how one is made, and what its failure means.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_route53::error::{ProvideErrorMetadata, SdkError};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::deadline::MayPass;
+
+/// A call by its name in IAM, for example `route53:GetHealthCheck`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call(pub &'static str);
+
+/// A call that did not succeed.
+#[derive(Debug, Error)]
+#[error("{call}: {cause}{}", advice(*.call, *.kind))]
+pub struct Failure {
+    call: Call,
+    kind: Kind,
+    cause: String,
+    #[source]
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What a failure means for whoever called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It was turned away before anything happened; it may pass.
+    Throttled,
+    /// No answer, or none that can be understood; it may have happened, and it may pass.
+    Unclear,
+    /// What it was to change has changed since it was read.
+    Conflict,
+    /// What it names does not exist.
+    NotFound,
+    /// The function's role may not.
+    Denied,
+    /// It was understood and refused, and would be again.
+    Refused,
+}
+
+/// Makes a call once, for at most `time`.
+///
+/// # Errors
+/// The call failed, or gave no answer in time.
+pub async fn send<T, E>(
+    call: Call,
+    time: Duration,
+    request: impl Future<Output = Result<T, SdkError<E>>>,
+) -> Result<T, Failure>
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    // An SDK call's future is large and deeply nested: boxed, callers' futures stay small.
+    match timeout(time, Box::pin(request)).await {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(error)) => Err(Failure::from_sdk(call, error)),
+        Err(_) => Err(Failure::unclear(call, format!("no answer within {:.1} s", time.as_secs_f64()))),
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// What it means for whoever called.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// An answer that cannot be what it was meant to be.
+    #[must_use]
+    pub fn unclear(call: Call, cause: String) -> Self {
+        Self { call, kind: Kind::Unclear, cause, source: None }
+    }
+
+    /// An answer that says no.
+    #[must_use]
+    pub fn refused(call: Call, cause: String) -> Self {
+        Self { call, kind: Kind::Refused, cause, source: None }
+    }
+
+    fn from_sdk<E>(call: Call, error: SdkError<E>) -> Self
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let status = error.raw_response().map(|response| response.status().as_u16());
+        let (code, message) = match &error {
+            SdkError::ServiceError(service) => (service.err().code(), service.err().message()),
+            _ => (None, None),
+        };
+        let kind = Kind::of(code, status);
+        let cause = match (status, code) {
+            (Some(status), Some(code)) => {
+                format!("{code} (HTTP {status}): {}", message.unwrap_or("no message"))
+            }
+            (Some(status), None) => format!("HTTP {status} with a body that is not the API's"),
+            (None, _) => chain(&error),
+        };
+        Self { call, kind, cause: cause.chars().take(500).collect(), source: Some(Box::new(error)) }
+    }
+}
+
+impl MayPass for Failure {
+    fn may_pass(&self) -> bool {
+        match self.kind {
+            Kind::Throttled | Kind::Unclear => true,
+            Kind::Conflict | Kind::NotFound | Kind::Denied | Kind::Refused => false,
+        }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The APIs name their errors by code, and Route 53 throttles with HTTP 400; a gateway before
+    /// them answers with a bare status.
+    fn of(code: Option<&str>, status: Option<u16>) -> Self {
+        match (code, status) {
+            (Some("Throttling" | "ThrottlingException" | "PriorRequestNotComplete"), _) | (_, Some(429)) => {
+                Self::Throttled
+            }
+            (Some("HealthCheckVersionMismatch"), _) | (None, Some(409)) => Self::Conflict,
+            (Some("NoSuchHealthCheck"), _) | (None, Some(404)) => Self::NotFound,
+            (Some("AccessDenied" | "AccessDeniedException"), _) | (None, Some(403)) => Self::Denied,
+            (Some("ServiceUnavailable" | "RequestTimeout"), _)
+            | (_, None | Some(200..=299 | 408 | 500..=599)) => Self::Unclear,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// What an operator does next.
+fn advice(call: Call, kind: Kind) -> String {
+    match kind {
+        Kind::Throttled | Kind::Unclear => {
+            ". The API gave no usable answer in the invocation's time".to_owned()
+        }
+        Kind::Denied => format!(". Grant the function's role {call}"),
+        Kind::Conflict => ". Something else keeps changing the check: find out what".to_owned(),
+        Kind::NotFound => ". Name one that exists".to_owned(),
+        Kind::Refused => String::new(),
+    }
+}
+
+// === impl Call ===
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// An error and its causes in one line; each often repeats the one below it.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = cause.source();
+    }
+    text
+}

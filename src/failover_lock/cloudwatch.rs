@@ -1,0 +1,176 @@
+//! CloudWatch's alarms in this system's words. The SDK is named here and nowhere else.
+
+use std::collections::BTreeSet;
+
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
+use aws_sdk_cloudwatch::types::{AlarmType, Dimension, MetricAlarm, StateValue};
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+
+use super::alarm::{self, AlarmState, AlarmTransition, Dimensions, Malformed, Metric};
+use super::decide::Alarm;
+use super::health_check::{HealthCheckId, Quoted};
+use crate::aws::{Call, Failure, send};
+use crate::deadline::Deadline;
+
+const DESCRIBE: Call = Call("cloudwatch:DescribeAlarms");
+const DESCRIBE_FOR_METRIC: Call = Call("cloudwatch:DescribeAlarmsForMetric");
+
+/// CloudWatch's alarms.
+#[derive(Clone, Debug)]
+pub struct CloudWatch {
+    client: Client,
+}
+
+/// The health checks behind a composite alarm could not be found.
+#[derive(Debug, Error)]
+pub enum Unresolved {
+    /// A call failed.
+    #[error("the health checks behind a composite alarm could not be looked up: {0}")]
+    Failed(#[from] Failure),
+    /// An alarm that it is built from does not exist in this account and Region.
+    #[error("the composite alarm is built from {}, which this account does not have in the Region that was asked", Quoted(.0))]
+    NoSuchAlarm(String),
+    /// An alarm behind it is on a health check's metric and cannot be understood.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Composite alarms of composite alarms, without end.
+    #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
+    TooDeep,
+}
+
+/// CloudWatch lets composite alarms build on each other, in circles too.
+const DEEPEST: usize = 5;
+
+// === impl CloudWatch ===
+
+impl CloudWatch {
+    /// CloudWatch by this configuration, which must not retry by itself.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        Self { client: Client::new(config) }
+    }
+
+    /// The metric alarms on a check's health, metric math and composite alarms not among them:
+    /// `DescribeAlarmsForMetric` tells of neither.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn alarms_on(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Vec<Alarm>, Failure> {
+        let dimension = Dimension::builder().name(alarm::DIMENSION).value(id.as_str()).build();
+        let mut alarms = Vec::new();
+        for metric in alarm::METRICS {
+            let output = deadline
+                .persist(async |time| {
+                    let request = self.client.describe_alarms_for_metric().namespace(alarm::NAMESPACE);
+                    let request = request.metric_name(metric).dimensions(dimension.clone());
+                    send(DESCRIBE_FOR_METRIC, time, request.send()).await
+                })
+                .await?;
+            let ours = output.metric_alarms().iter().filter(|alarm| alarm.dimensions().contains(&dimension));
+            for alarm in ours {
+                alarms.push(read(alarm)?);
+            }
+        }
+        Ok(alarms)
+    }
+
+    /// The health checks behind these alarms, which are composite ones or the children of such.
+    ///
+    /// # Errors
+    /// They cannot all be found.
+    pub async fn health_checks_behind(
+        &self,
+        transition: &AlarmTransition,
+        deadline: Deadline,
+    ) -> Result<Vec<HealthCheckId>, Unresolved> {
+        let mut found = BTreeSet::new();
+        let mut names = transition.look_up.clone();
+        for _ in 0..DEEPEST {
+            let output = self.describe(&names, deadline).await?;
+            let (metric, composite) = (output.metric_alarms(), output.composite_alarms());
+            let known = metric.iter().map(MetricAlarm::alarm_name);
+            let known: BTreeSet<_> = known.chain(composite.iter().map(|alarm| alarm.alarm_name())).collect();
+            if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
+                return Err(Unresolved::NoSuchAlarm(missing.clone()));
+            }
+            for alarm in metric {
+                found.extend(alarm::watched(alarm.alarm_name().unwrap_or_default(), metrics(alarm))?);
+            }
+            let mut next = Vec::new();
+            for name in composite.iter().filter_map(|alarm| alarm.alarm_name()) {
+                next.extend(self.children_in_alarm(name, deadline).await?);
+            }
+            if next.is_empty() {
+                return Ok(found.into_iter().collect());
+            }
+            names = next;
+        }
+        Err(Unresolved::TooDeep)
+    }
+
+    async fn describe(&self, names: &[String], deadline: Deadline) -> Result<DescribeAlarmsOutput, Failure> {
+        deadline
+            .persist(async |time| {
+                let request = self.client.describe_alarms().set_alarm_names(Some(names.to_vec()));
+                let both = request.alarm_types(AlarmType::MetricAlarm).alarm_types(AlarmType::CompositeAlarm);
+                send(DESCRIBE, time, both.max_records(100).send()).await
+            })
+            .await
+    }
+
+    /// With this parameter CloudWatch takes no others and tells little more than names and states.
+    async fn children_in_alarm(&self, name: &str, deadline: Deadline) -> Result<Vec<String>, Failure> {
+        let output = deadline
+            .persist(async |time| {
+                let request = self.client.describe_alarms().children_of_alarm_name(name).max_records(100);
+                send(DESCRIBE, time, request.send()).await
+            })
+            .await?;
+        let metric = output.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+        let composite =
+            output.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+        let in_alarm = metric.chain(composite).filter(|(_, state)| *state == Some(&StateValue::Alarm));
+        Ok(in_alarm.filter_map(|(name, _)| name.map(str::to_owned)).collect())
+    }
+}
+
+fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
+    let name = alarm.alarm_name().unwrap_or_default().to_owned();
+    // The last change of the state. The other time also moves when CloudWatch evaluates partial data.
+    let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
+    let changed_at =
+        changed_at.and_then(|time| DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos()));
+    let state = match alarm.state_value() {
+        Some(StateValue::Alarm) => AlarmState::Alarm,
+        Some(StateValue::Ok) => AlarmState::Ok,
+        _ => AlarmState::InsufficientData,
+    };
+    let acts = alarm.actions_enabled().unwrap_or(true) && !alarm.alarm_actions().is_empty();
+    let Some(changed_at) = changed_at else {
+        let cause = format!("the alarm {} has no time of its last change", Quoted(&name));
+        return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
+    };
+    Ok(Alarm { name, state, changed_at, acts })
+}
+
+fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
+    let dimensions = |dimensions: &[Dimension]| {
+        let ours = dimensions.iter().find(|dimension| dimension.name() == Some(alarm::DIMENSION));
+        Some(Dimensions::of_health_check(ours.and_then(|dimension| dimension.value().map(str::to_owned))))
+    };
+    let one = Metric {
+        namespace: alarm.namespace().map(str::to_owned),
+        name: alarm.metric_name().map(str::to_owned),
+        dimensions: dimensions(alarm.dimensions()),
+    };
+    let several =
+        alarm.metrics().iter().filter_map(|query| query.metric_stat()?.metric()).map(|metric| Metric {
+            namespace: metric.namespace().map(str::to_owned),
+            name: metric.metric_name().map(str::to_owned),
+            dimensions: dimensions(metric.dimensions()),
+        });
+    several.chain([one]).collect()
+}
