@@ -107,10 +107,10 @@ impl Site {
 
     /// Calls a function as Lambda would, and tells what it answers.
     async fn invoke(&self, handler: Handler, event: &str) {
-        let answer = self.system.handle(handler, event, Deadline::after(Duration::from_secs(30))).await;
+        let report = self.system.handle(handler, event, Deadline::after(Duration::from_secs(30))).await;
         self.tell(
             "",
-            &match answer {
+            &match report.into_answer() {
                 Ok(answer) => serde_json::to_string(&answer).unwrap_or_else(|error| error.to_string()),
                 Err(error) => format!("error: {error}"),
             },

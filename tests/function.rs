@@ -131,6 +131,7 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
         ("lock", &[("GUARDED_HEALTH_CHECKS", "")], "GUARDED_HEALTH_CHECKS"),
         ("restore", &[("DRY_RUN", "perhaps")], "DRY_RUN"),
         ("lock", &[("RUST_LOG", "lock=shout")], "RUST_LOG"),
+        ("reconcile", &[], "GUARDED_HEALTH_CHECKS: reconcile works on the health checks that it names"),
     ] {
         let (status, lines) = Function::start(handler, variables).await.ended().await;
         assert!(!status.success(), "{variables:?}");
@@ -165,4 +166,55 @@ async fn each_record_leaves_two_lines_that_can_be_searched_and_none_holds_the_ev
     assert_eq!((&done["outcome"], &done["path"]), (&"locked".into(), &LOCKED.into()));
     assert!(done["span"]["requestId"].is_string(), "{done}");
     assert_eq!((&failed["level"], &failed["errorType"]), (&"ERROR".into(), &"MalformedEvent".into()));
+}
+
+#[tokio::test]
+async fn outcomes_are_counted_in_the_embedded_metric_format() {
+    let primary = Primary::start().await;
+    let route53 = with_check(Check::new("HTTP", primary.address.port())).await;
+    let url = route53.url();
+    let variables = [("AWS_ENDPOINT_URL", url.as_str()), ("GUARDED_HEALTH_CHECKS", PRIMARY)];
+    let request = json!({ "healthCheckId": PRIMARY }).to_string();
+    let mut counted = Vec::new();
+    for (handler, event) in [
+        ("reconcile", support::recorded("eventbridge/scheduled.json")),
+        ("lock", support::recorded("sns/other-service-alarm.json")),
+        ("lock", alarm()),
+        ("lock", alarm()),
+        ("lock", "{}".to_owned()),
+        ("restore", request.clone()),
+        // Restored already: nothing happened that is worth counting.
+        ("restore", request),
+    ] {
+        let function = Function::start(handler, &variables).await;
+        let _ = function.invoke(event, TIMEOUT).await;
+        for line in function.stop().await {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            if line["_aws"].is_null() {
+                continue;
+            }
+            let directive = &line["_aws"]["CloudWatchMetrics"][0];
+            assert_eq!(directive["Namespace"], "FailoverLock");
+            assert!(line["_aws"]["Timestamp"].is_u64(), "{line}");
+            let name = directive["Metrics"][0]["Name"].as_str().unwrap();
+            assert_eq!(directive["Metrics"], json!([{ "Name": name, "Unit": "Count" }]));
+            assert_eq!(line[name], 1);
+            let of_check = line["HealthCheckId"] == PRIMARY;
+            let dimensions = if of_check { json!([[], ["HealthCheckId"]]) } else { json!([[]]) };
+            assert_eq!(directive["Dimensions"], dimensions);
+            counted.push((name.to_owned(), of_check));
+        }
+    }
+    let counted: Vec<_> = counted.iter().map(|(name, of_check)| (name.as_str(), *of_check)).collect();
+    assert_eq!(
+        counted,
+        [
+            ("Unprotected", true),
+            ("Ignored", false),
+            ("Locked", true),
+            ("AlreadyLocked", true),
+            ("Failed", false),
+            ("Restored", true),
+        ]
+    );
 }

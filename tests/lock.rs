@@ -278,7 +278,8 @@ async fn what_does_not_pass_in_time_is_an_error_that_names_the_check_and_the_cau
         route53.fail_always("UpdateHealthCheck", fault.clone());
         let system = support::system(&route53, &[]).await;
         let deadline = Deadline::after(Duration::from_secs(2));
-        let error = system.handle(Handler::Lock, &alarm(), deadline).await.unwrap_err().to_string();
+        let error =
+            system.handle(Handler::Lock, &alarm(), deadline).await.into_answer().unwrap_err().to_string();
         assert!(error.contains(said) && error.contains(PRIMARY), "{fault:?}: {error}");
         assert!(updates(&route53) > 1, "{fault:?}");
         assert_ne!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
@@ -293,7 +294,7 @@ async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set()
         route53.fail_always("ChangeTagsForResource", fault.clone());
         let system = support::system(&route53, &[]).await;
         let deadline = Deadline::after(Duration::from_secs(3));
-        let answer = system.handle(Handler::Lock, &alarm(), deadline).await;
+        let answer = system.handle(Handler::Lock, &alarm(), deadline).await.into_answer();
         assert!(answer.is_ok(), "{fault:?}: {answer:?}");
         assert_eq!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
     }

@@ -1,7 +1,8 @@
-//! The Lambda function: `_HANDLER` says whether it locks or restores.
+//! The Lambda function: `_HANDLER` says whether it locks, restores or reconciles.
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
@@ -26,11 +27,16 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     startup::start_logging(&startup::environment)?;
     let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
     let config = Config::read(&startup::environment)?;
+    handler.accepts(&config)?;
     let system = &FailoverLock::new(config, &startup::aws_config().load().await);
 
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {
         let deadline = Deadline::before(event.context.deadline());
-        Box::pin(system.handle(handler, event.payload.get(), deadline)).await
+        let report = Box::pin(system.handle(handler, event.payload.get(), deadline)).await;
+        for line in report.metrics(SystemTime::now()) {
+            println!("{line}");
+        }
+        report.into_answer()
     }))
     .await
 }

@@ -20,15 +20,18 @@ mod reconcile;
 pub mod restore;
 pub mod route53;
 
+use std::time::SystemTime;
+
 use aws_config::SdkConfig;
 use serde::Serialize;
+use serde_json::json;
 use thiserror::Error;
 use tracing::info;
 
 use self::cloudwatch::CloudWatch;
 use self::config::Config;
 use self::decide::Reason;
-use self::error::InvocationError;
+use self::error::{FailedRecord, InvocationError};
 use self::health_check::{HealthCheckId, Quoted};
 use self::route53::Route53;
 use crate::deadline::Deadline;
@@ -56,6 +59,15 @@ pub enum Handler {
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("_HANDLER: {} is no handler of this function: set it to lock, restore or reconcile", Quoted(.0))]
 pub struct UnknownHandler(String);
+
+/// `reconcile` does not know which health checks to look at.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("GUARDED_HEALTH_CHECKS: reconcile works on the health checks that it names, and it is not set")]
+pub struct NothingGuarded;
+
+/// What became of an invocation: an outcome or a failure for each record, in the event's order.
+#[derive(Debug)]
+pub struct Report(Vec<Result<Outcome, FailedRecord>>);
 
 /// What an invocation answers: an outcome for each record, in the event's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -125,36 +137,67 @@ impl FailoverLock {
     }
 
     /// Handles one invocation.
-    ///
-    /// # Errors
-    /// Names every record that failed; the others were handled all the same.
-    pub async fn handle(
-        &self,
-        handler: Handler,
-        event: &str,
-        deadline: Deadline,
-    ) -> Result<Answer, InvocationError> {
+    pub async fn handle(&self, handler: Handler, event: &str, deadline: Deadline) -> Report {
         let results = match handler {
             Handler::Lock => lock::lock(self, event, deadline).await,
             Handler::Reconcile => reconcile::reconcile(self, deadline).await,
             Handler::Restore => vec![restore::restore(self, event, deadline).await],
         };
-        let records = results.len();
+        for result in &results {
+            match result {
+                Ok(outcome) => outcome.log(),
+                Err(failed) => failed.log(),
+            }
+        }
+        Report(results)
+    }
+}
+
+// === impl Report ===
+
+impl Report {
+    /// The invocation's answer, where every record was done.
+    ///
+    /// # Errors
+    /// Names every record that failed; the others were handled all the same.
+    pub fn into_answer(self) -> Result<Answer, InvocationError> {
+        let records = self.0.len();
         let mut outcomes = Vec::new();
         let mut failed = Vec::new();
-        for result in results {
+        for result in self.0 {
             match result {
-                Ok(outcome) => {
-                    outcome.log();
-                    outcomes.push(outcome);
-                }
-                Err(error) => {
-                    error.log();
-                    failed.push(error);
-                }
+                Ok(outcome) => outcomes.push(outcome),
+                Err(error) => failed.push(error),
             }
         }
         if failed.is_empty() { Ok(Answer { outcomes }) } else { Err(InvocationError { records, failed }) }
+    }
+
+    /// A line for each record that counts in a metric, in CloudWatch's [embedded metric format]: in
+    /// the namespace `FailoverLock`, a count of 1, once in all and once for the health check.
+    ///
+    /// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    pub fn metrics(&self, now: SystemTime) -> impl Iterator<Item = String> {
+        let milliseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.0.iter().filter_map(move |result| {
+            let (name, id) = match result {
+                Ok(outcome) => (outcome.outcome.metric()?, outcome.health_check_id.as_ref()),
+                Err(failed) => ("Failed", failed.health_check_id.as_ref()),
+            };
+            let mut line = json!({ name: 1 });
+            let mut dimensions = json!([[]]);
+            if let Some(id) = id {
+                line["HealthCheckId"] = json!(id);
+                dimensions = json!([[], ["HealthCheckId"]]);
+            }
+            let metrics = json!([{ "Name": name, "Unit": "Count" }]);
+            let directive =
+                json!({ "Namespace": "FailoverLock", "Dimensions": dimensions, "Metrics": metrics });
+            // Embedded metrics are given in whole milliseconds, which a u64 holds for ever.
+            line["_aws"] =
+                json!({ "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] });
+            Some(line.to_string())
+        })
     }
 }
 
@@ -189,6 +232,20 @@ impl Outcome {
 
 // === impl Verdict ===
 
+impl Verdict {
+    fn metric(self) -> Option<&'static str> {
+        match self {
+            Self::Locked => Some("Locked"),
+            Self::AlreadyLocked => Some("AlreadyLocked"),
+            Self::Ignored => Some("Ignored"),
+            Self::Deferred => Some("Deferred"),
+            Self::Restored => Some("Restored"),
+            Self::Unprotected => Some("Unprotected"),
+            Self::WouldLock | Self::WouldRestore | Self::AlreadyRestored | Self::Armed => None,
+        }
+    }
+}
+
 impl From<Verdict> for &'static str {
     fn from(verdict: Verdict) -> Self {
         match verdict {
@@ -209,6 +266,17 @@ impl From<Verdict> for &'static str {
 // === impl Handler ===
 
 impl Handler {
+    /// Whether the handler can work with this configuration.
+    ///
+    /// # Errors
+    /// `reconcile` needs to be told which checks are guarded.
+    pub fn accepts(self, config: &Config) -> Result<(), NothingGuarded> {
+        match self {
+            Self::Reconcile if config.guarded.is_none() => Err(NothingGuarded),
+            Self::Lock | Self::Restore | Self::Reconcile => Ok(()),
+        }
+    }
+
     /// The handler by its name.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub async fn system(route53: &route53::Route53, variables: &[(&str, &str)]) -> F
 /// A function of the system, with the time that Lambda would give it.
 pub async fn invoke(system: &FailoverLock, handler: Handler, event: &str) -> Result<Value, InvocationError> {
     let deadline = Deadline::after(Duration::from_secs(20));
-    system.handle(handler, event, deadline).await.map(|answer| json!(answer))
+    system.handle(handler, event, deadline).await.into_answer().map(|answer| json!(answer))
 }
 
 /// A recorded event.
