@@ -26,11 +26,16 @@ pub const LOCKED: &str = "/lb-check-failed-over";
 
 /// The system as these variables set it up, on this Route 53.
 pub async fn system(route53: &route53::Route53, variables: &[(&str, &str)]) -> FailoverLock {
+    system_at(&route53.url(), variables).await
+}
+
+/// The same, wherever AWS is.
+pub async fn system_at(url: &str, variables: &[(&str, &str)]) -> FailoverLock {
     let lookup =
         |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
     let credentials = Credentials::new("test", "test", None, None, "test");
     let aws = startup::aws_config()
-        .endpoint_url(route53.url())
+        .endpoint_url(url)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .load()
         .await;
