@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
 
@@ -68,6 +70,8 @@ struct State {
     calls: Vec<String>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     always: BTreeMap<&'static str, Fault>,
+    pace: VecDeque<Duration>,
+    clock: Option<String>,
 }
 
 struct Failed {
@@ -186,6 +190,16 @@ impl Route53 {
         self.state().always.insert(operation, fault);
     }
 
+    /// Holds up the next calls by so much each, so that calls made at once meet in another order.
+    pub fn pace(&self, pace: impl IntoIterator<Item = Duration>) {
+        self.state().pace = pace.into_iter().collect();
+    }
+
+    /// Lets restores happen at this time instead of now.
+    pub fn set_clock(&self, time: &str) {
+        self.state().clock = Some(time.to_owned());
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while it holds the state")
     }
@@ -217,6 +231,10 @@ impl Route53 {
             (&Method::POST, ["2013-04-01", "tags", "healthcheck", id]) => ("ChangeTagsForResource", *id),
             _ => ("Unknown", ""),
         };
+        let pace = self.state().pace.pop_front();
+        if let Some(pace) = pace {
+            sleep(pace).await;
+        }
         let signed =
             parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(|value| {
                 value.starts_with("AWS4-HMAC-SHA256 ") && value.contains("/us-east-1/route53/aws4_request")
@@ -268,7 +286,7 @@ impl Route53 {
     }
 
     fn perform(&self, operation: &str, id: &str, body: &str) -> Result<String, Failed> {
-        let mut state = self.state();
+        let state = &mut *self.state();
         let check = state.checks.get_mut(id).ok_or_else(|| Failed {
             status: 404,
             code: "NoSuchHealthCheck",
@@ -307,6 +325,11 @@ impl Route53 {
             }
             "ChangeTagsForResource" => {
                 tag(check, body)?;
+                if let Some(time) = &state.clock
+                    && body.contains("failover-lock:restored-at")
+                {
+                    check.tags.insert("failover-lock:restored-at".to_owned(), time.clone());
+                }
                 Ok(wrapped("ChangeTagsForResourceResponse", ""))
             }
             _ => Err(Failed::invalid("the stand-in does not serve this")),
