@@ -5,11 +5,13 @@
 //! cargo run --example sandbox [EVENT.json]
 //! ```
 //! `EVENT.json` is a Lambda event, or an alarm's message as SNS delivers it; without one, the
-//! alarm documented for Keycloak is used.
+//! alarm documented for Keycloak is used. The function's variables (`GUARDED_HEALTH_CHECKS` and the
+//! others) are read from the environment, as the function reads them.
 
 use std::env;
 use std::error::Error;
 use std::fs;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
@@ -35,16 +37,31 @@ use primary::Primary;
 
 const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/events/sns/keycloak-alarm.json");
 /// Stands in the sandbox's Route 53 when the event names no health check.
-const UNNAMED: &str = "00000000-0000-0000-0000-000000000000";
+const UNNAMED: &str = "the-event-names-none";
+const USAGE: &str =
+    "Usage: cargo run --example sandbox [EVENT.json]; the function's variables count here too";
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let file = env::args().nth(1).unwrap_or_else(|| DOCUMENTED.to_owned());
-    let event = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+    let event = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}. {USAGE}"))?;
     let name = file.rsplit('/').next().unwrap_or(&file);
     let site = Site::start(&event).await?;
 
-    site.tell("start", &format!("health check {} asks the primary for /lb-check", site.id));
+    site.tell(
+        "start",
+        &format!("health check {} asks the primary for {}", site.id, site.config.healthy_path),
+    );
     site.show("").await;
     site.primary.set_up(false);
     site.tell("failure", "the primary answers 503, Route 53 sends traffic to the backup");
@@ -52,7 +69,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     site.tell("alarm", &format!("{name} → lock"));
     site.invoke(Handler::Lock, &event).await;
     site.show("").await;
-    if site.route53.check(site.id.as_str()).version == 1 {
+    if !site.is_locked() {
+        site.tell("result", "this event does NOT lock");
         return Ok(());
     }
 
@@ -61,7 +79,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     site.invoke(Handler::Restore, &request).await;
 
     site.primary.set_up(true);
-    site.tell("recovery", "the primary answers 200 on /lb-check again, with stale data");
+    site.tell("recovery", "the primary answers 200 again, with stale data");
     site.show("stays out").await;
 
     site.tell("switch-back", "the sites are synchronised, the same request → restore");
@@ -71,12 +89,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     site.tell("late", &format!("{name} is delivered once more → lock"));
     site.invoke(Handler::Lock, &event).await;
     site.show("").await;
+    site.tell("result", &format!("this event locks {}", site.id));
     Ok(())
 }
 
 /// One site, its health check, and the functions that guard it.
 struct Site {
     id: HealthCheckId,
+    config: Config,
     primary: Primary,
     route53: stand_in::Route53,
     system: FailoverLock,
@@ -86,14 +106,21 @@ struct Site {
 impl Site {
     /// A primary that is up, with every health check that the event names.
     async fn start(event: &str) -> Result<Self, Box<dyn Error>> {
-        let transitions = alarm::transitions(event).unwrap_or_default();
-        let ids: Vec<_> = transitions.into_iter().flatten().flat_map(|alarm| alarm.health_checks).collect();
-        let id = ids.first().cloned().map_or_else(|| UNNAMED.to_owned().try_into(), Ok)?;
-
-        let primary = Primary::start().await;
+        let transitions: Vec<_> =
+            alarm::transitions(event).unwrap_or_default().into_iter().flatten().collect();
+        let ids: Vec<_> = transitions.iter().flat_map(|alarm| alarm.health_checks.clone()).collect();
+        let config = Config::read(&startup::environment)?;
+        let guarded = ids.iter().find(|id| config.guards(id)).or(ids.first()).cloned();
+        let id = guarded.map_or_else(|| UNNAMED.to_owned().try_into(), Ok)?;
+        let primary = Primary::start(config.healthy_path.as_str()).await;
         let route53 = stand_in::Route53::start().await;
         for id in ids.iter().chain([&id]) {
-            route53.put(id.as_str(), stand_in::Check::new("HTTP", primary.address.port()));
+            let check = stand_in::Check::new("HTTP", primary.address.port());
+            route53.put(id.as_str(), check.with("ResourcePath", config.healthy_path.as_str()));
+        }
+        // Behind a composite alarm stands, here, an alarm on this one check.
+        for name in transitions.iter().flat_map(|alarm| &alarm.look_up) {
+            route53.put_alarm(name, cloudwatch::Alarm::on(id.as_str(), "ALARM", 0.0));
         }
         let credentials = Credentials::new("sandbox", "sandbox", None, None, "sandbox");
         let aws = startup::aws_config()
@@ -101,8 +128,12 @@ impl Site {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .load()
             .await;
-        let system = FailoverLock::new(Config::read(&|_| None)?, &aws);
-        Ok(Self { id, primary, route53, system, started: Instant::now() })
+        let system = FailoverLock::new(config.clone(), &aws);
+        Ok(Self { id, config, primary, route53, system, started: Instant::now() })
+    }
+
+    fn is_locked(&self) -> bool {
+        self.route53.check(self.id.as_str()).path() == self.config.locked_path.as_str()
     }
 
     /// Calls a function as Lambda would, and tells what it answers.

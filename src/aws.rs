@@ -92,10 +92,16 @@ impl Failure {
             SdkError::ServiceError(service) => (service.err().code(), service.err().message()),
             _ => (None, None),
         };
-        let kind = Kind::of(code, status);
+        let never_sent = match &error {
+            SdkError::ConstructionFailure(_) => true,
+            SdkError::DispatchFailure(failure) => failure.is_user(),
+            _ => false,
+        };
+        let kind = if never_sent { Kind::Refused } else { Kind::of(code, status) };
         let cause = match (status, code) {
             (Some(status), Some(code)) => {
-                format!("{code} (HTTP {status}): {}", message.unwrap_or("no message"))
+                let message = message.unwrap_or("no message").trim_end_matches('.');
+                format!("{code} (HTTP {status}): {message}")
             }
             (Some(status), None) => format!("HTTP {status} with a body that is not the API's"),
             (None, _) => chain(&error),
@@ -136,17 +142,25 @@ impl Kind {
 /// What an operator does next.
 fn advice(call: Call, kind: Kind) -> String {
     match kind {
-        Kind::Throttled | Kind::Unclear => {
-            ". The API gave no usable answer in the invocation's time".to_owned()
+        Kind::Throttled => ". AWS turned the call away for as long as the invocation had".to_owned(),
+        Kind::Unclear if call.changes() => {
+            ". It may have been done all the same: look at the health check".to_owned()
         }
+        Kind::Unclear => ". AWS gave no usable answer for as long as the invocation had".to_owned(),
         Kind::Denied => format!(". Grant the function's role {call}"),
         Kind::Conflict => ". Something else keeps changing the check: find out what".to_owned(),
         Kind::NotFound => ". Name one that exists".to_owned(),
-        Kind::Refused => String::new(),
+        Kind::Refused => ". Trying again does not help".to_owned(),
     }
 }
 
 // === impl Call ===
+
+impl Call {
+    fn changes(self) -> bool {
+        self.0.contains(":Update") || self.0.contains(":Change")
+    }
+}
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -166,4 +180,40 @@ fn chain(error: &dyn StdError) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failure_means_is_read_from_its_code_and_else_from_its_status() {
+        for (code, status, kind) in [
+            (Some("Throttling"), 400, Kind::Throttled),
+            (Some("ThrottlingException"), 400, Kind::Throttled),
+            (Some("PriorRequestNotComplete"), 400, Kind::Throttled),
+            (None, 429, Kind::Throttled),
+            (Some("HealthCheckVersionMismatch"), 409, Kind::Conflict),
+            (None, 409, Kind::Conflict),
+            (Some("NoSuchHealthCheck"), 404, Kind::NotFound),
+            (None, 404, Kind::NotFound),
+            (Some("AccessDenied"), 403, Kind::Denied),
+            (Some("AccessDeniedException"), 400, Kind::Denied),
+            (None, 403, Kind::Denied),
+            (Some("ServiceUnavailable"), 400, Kind::Unclear),
+            (Some("RequestTimeout"), 400, Kind::Unclear),
+            (Some("InternalFailure"), 500, Kind::Unclear),
+            (None, 200, Kind::Unclear),
+            (None, 408, Kind::Unclear),
+            (None, 502, Kind::Unclear),
+            (None, 599, Kind::Unclear),
+            (Some("InvalidInput"), 400, Kind::Refused),
+            (Some("ExpiredToken"), 403, Kind::Refused),
+            (None, 400, Kind::Refused),
+            (None, 302, Kind::Refused),
+        ] {
+            assert_eq!(Kind::of(code, Some(status)), kind, "{code:?} {status}");
+        }
+        assert_eq!(Kind::of(None, None), Kind::Unclear);
+    }
 }

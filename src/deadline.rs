@@ -89,3 +89,82 @@ impl Deadline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq)]
+    struct Failed {
+        may_pass: bool,
+    }
+
+    impl MayPass for Failed {
+        fn may_pass(&self) -> bool {
+            self.may_pass
+        }
+    }
+
+    impl std::fmt::Display for Failed {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("failed")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_is_kept_free_for_the_answer() {
+        let left = |timeout: u64| Deadline::before(SystemTime::now() + Duration::from_millis(timeout)).left();
+        assert!(left(10_000) <= Duration::from_millis(9_500));
+        assert!(left(1_000) <= Duration::from_millis(750));
+        let over = Deadline::before(SystemTime::UNIX_EPOCH);
+        assert_eq!((over.left(), over.attempt()), (Duration::ZERO, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_leaves_time_for_another_and_is_given_up_within_three_seconds() {
+        let attempt = |left: u64| Deadline::after(Duration::from_millis(left)).attempt().as_millis();
+        assert_eq!([attempt(60_000), attempt(4_000), attempt(400), attempt(200)], [3_000, 2_000, 300, 200]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_made_until_it_succeeds() {
+        let mut calls = 0;
+        let answer = Deadline::after(Duration::from_mins(1)).persist(async |_| {
+            calls += 1;
+            if calls < 5 { Err(Failed { may_pass: true }) } else { Ok(calls) }
+        });
+        assert_eq!(answer.await, Ok(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_pass_is_not_tried_again() {
+        let mut calls = 0;
+        let answer: Result<(), _> = Deadline::after(Duration::from_mins(1))
+            .persist(async |_| {
+                calls += 1;
+                Err(Failed { may_pass: false })
+            })
+            .await;
+        assert_eq!((answer, calls), (Err(Failed { may_pass: false }), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_pass_is_tried_ever_more_slowly_and_given_up_in_time() {
+        let start = Instant::now();
+        let calls = RefCell::new(Vec::new());
+        let answer: Result<(), _> = Deadline::after(Duration::from_mins(2))
+            .persist(async |_| {
+                calls.borrow_mut().push(start.elapsed());
+                Err(Failed { may_pass: true })
+            })
+            .await;
+        assert_eq!(answer, Err(Failed { may_pass: true }));
+        assert!(start.elapsed() < Duration::from_mins(2));
+        let pauses: Vec<_> = calls.borrow().windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE + Duration::from_millis(1)), "{pauses:?}");
+        // Full jitter: a pause of 0 to 2 s, 1 s in the mean, so some 120 calls and never 400.
+        assert!((60..400).contains(&pauses.len()), "{}", pauses.len());
+    }
+}

@@ -70,3 +70,25 @@ pub fn aws_config() -> ConfigLoader {
 fn is_other_partition(region: &str) -> bool {
     ["cn-", "us-gov-", "us-iso", "eu-isoe-", "eusc-"].iter().any(|prefix| region.starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_other_partition;
+
+    #[test]
+    fn only_other_partitions_have_a_control_plane_of_their_own() {
+        for region in ["us-east-1", "eu-west-1", "ap-southeast-4", "mx-central-1"] {
+            assert!(!is_other_partition(region), "{region}");
+        }
+        for region in [
+            "cn-north-1",
+            "us-gov-west-1",
+            "us-iso-east-1",
+            "us-isob-east-1",
+            "eu-isoe-west-1",
+            "eusc-de-east-1",
+        ] {
+            assert!(is_other_partition(region), "{region}");
+        }
+    }
+}

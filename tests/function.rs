@@ -25,7 +25,7 @@ async fn with_check(check: Check) -> Route53 {
 
 #[tokio::test]
 async fn an_alarm_locks_and_a_request_restores() {
-    let primary = Primary::start().await;
+    let primary = Primary::start("/lb-check").await;
     let route53 = with_check(Check::new("HTTP", primary.address.port())).await;
     let lock = start("lock", &route53).await;
     let answer = lock.invoke(alarm(), TIMEOUT).await.unwrap();
@@ -170,7 +170,7 @@ async fn each_record_leaves_two_lines_that_can_be_searched_and_none_holds_the_ev
 
 #[tokio::test]
 async fn outcomes_are_counted_in_the_embedded_metric_format() {
-    let primary = Primary::start().await;
+    let primary = Primary::start("/lb-check").await;
     let route53 = with_check(Check::new("HTTP", primary.address.port())).await;
     let url = route53.url();
     let variables = [("AWS_ENDPOINT_URL", url.as_str()), ("GUARDED_HEALTH_CHECKS", PRIMARY)];
@@ -217,4 +217,49 @@ async fn outcomes_are_counted_in_the_embedded_metric_format() {
             ("Restored", true),
         ]
     );
+}
+
+#[tokio::test]
+async fn hostile_input_never_fills_the_log() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let function = start("lock", &route53).await;
+    let long = "x".repeat(150_000);
+    for message in [
+        message(&long, "ALARM", CHANGED_AT),
+        message(PRIMARY, &long, CHANGED_AT),
+        message(PRIMARY, "ALARM", &long),
+    ] {
+        let error = function.invoke(delivered(&[&message]), TIMEOUT).await.unwrap_err();
+        assert!(error["errorMessage"].as_str().unwrap().len() < 1000, "{error}");
+    }
+    let longest = function.stop().await.into_iter().map(|line| line.len()).max();
+    assert!(longest < Some(2000), "{longest:?} bytes in one line");
+}
+
+#[tokio::test]
+async fn what_is_done_in_doubt_is_a_warning() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/elsewhere")).await;
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    route53.fail_always("ListTagsForResource", denied.clone());
+    route53.fail_always("ChangeTagsForResource", denied.clone());
+    let function = start("lock", &route53).await;
+    function.invoke(alarm(), TIMEOUT).await.unwrap();
+    route53.put(PRIMARY, Check::new("HTTP", 80));
+    route53.fail("GetHealthCheck", denied);
+    function.invoke(alarm(), TIMEOUT).await.unwrap();
+    let lines = function.stop().await;
+    let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let warnings: Vec<_> = lines.filter(|line| line["level"] == "WARN").collect();
+    for (what, of) in [
+        ("locking a check that is on neither path of this function; a restore sets HEALTHY_PATH", 1),
+        ("taking the alarm for newer than the last restore", 2),
+        ("the lock stands, its tags are missing", 2),
+        ("locking without reading the check first", 1),
+    ] {
+        assert_eq!(
+            warnings.iter().filter(|line| line["message"] == what).count(),
+            of,
+            "{what}: {warnings:#?}"
+        );
+    }
 }

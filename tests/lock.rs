@@ -137,6 +137,8 @@ async fn an_alarm_from_before_the_last_restore_is_harmless() {
         ("2026-11-21T02:36:15Z", "locked"),
         ("2026-11-20T23:59:59Z", "locked"),
         ("yesterday", "locked"),
+        // A time to come is nobody's restore.
+        ("2999-01-01T00:00:00Z", "locked"),
     ] {
         let route53 =
             with_check(Check::new("HTTP", 80).tagged("failover-lock:restored-at", restored_at)).await;
@@ -187,7 +189,8 @@ async fn a_check_that_could_not_be_read_before_the_lock_is_looked_at_after_it() 
     let route53 = with_check(Check::new("HTTP", 80).with("Inverted", "true")).await;
     route53.fail_always("GetHealthCheck", DENIED);
     let error = lock(&route53, &alarm()).await.unwrap_err();
-    assert!(error.contains("inverted"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    assert!(error.contains("inverted") && error.contains("Set the path back by hand"), "{error}");
 }
 
 #[tokio::test]
@@ -238,6 +241,22 @@ async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
     let answer = lock(&route53, &alarm()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["version"], 4);
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn an_update_whose_answer_was_lost_is_not_taken_for_what_somebody_else_did() {
+    for (path, outcome, version) in [("/elsewhere", "locked", 4), (LOCKED, "already_locked", 3)] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+        route53.fail("UpdateHealthCheck", Fault::Meddle(path));
+        let answer = lock(&route53, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome, "{path}");
+        assert_eq!(
+            (route53.check(PRIMARY).path(), route53.check(PRIMARY).version),
+            (LOCKED, version),
+            "{path}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -322,7 +341,7 @@ async fn each_record_stands_alone() {
     let good = message(PRIMARY, "ALARM", CHANGED_AT);
     let messages: Vec<&str> = broken.into_iter().chain([good.as_str()]).collect();
     let error = lock(&route53, &delivered(&messages)).await.unwrap_err();
-    assert!(error.starts_with("5 of 6 records failed: record 1: "), "{error}");
+    assert!(error.starts_with("5 of 6 records failed, the others were handled: record 1: "), "{error}");
     assert!(
         error.contains("record 3: the alarm's message cannot be read: missing field `NewStateValue`"),
         "{error}"
@@ -473,4 +492,40 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
     route53.fail_always("DescribeAlarms", DENIED);
     let error = lock(&route53, &composite(&["a"])).await.unwrap_err();
     assert!(error.contains("Grant the function's role cloudwatch:DescribeAlarms"), "{error}");
+}
+
+#[tokio::test]
+async fn an_alarm_on_a_query_does_not_say_of_which_check() {
+    let query = r#"SELECT MIN(HealthCheckStatus) FROM SCHEMA("AWS/Route53", HealthCheckId)"#;
+    let sns = json!({ "AlarmName": "q", "NewStateValue": "ALARM", "StateChangeTime": CHANGED_AT,
+        "Trigger": { "Metrics": [{ "Id": "q", "Expression": query, "ReturnData": true }] } });
+    let configuration = json!({ "metrics": [{ "id": "q", "expression": query, "returnData": true }] });
+    let state = json!({ "value": "ALARM", "timestamp": CHANGED_AT });
+    let direct = json!({ "alarmData": { "alarmName": "q", "state": state, "configuration": configuration } });
+    for event in [delivered(&[&sns.to_string()]), direct.to_string()] {
+        let route53 = Route53::start().await;
+        let error = lock(&route53, &event).await.unwrap_err();
+        assert!(error.contains("does not say of which health check"), "{error}");
+        assert_eq!(route53.calls(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_that_goes_off_when_the_check_recovers_does_not_lock_it() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let recovered = message(PRIMARY, "ALARM", CHANGED_AT)
+        .replace("\"MetricName\"", "\"ComparisonOperator\":\"GreaterThanOrEqualToThreshold\",\"MetricName\"");
+    let answer = lock(&route53, &delivered(&[&recovered])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_a_health_check_alarm");
+    assert_eq!(route53.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_message_that_was_kept_without_its_envelope_locks_when_it_is_handed_in() {
+    let kept = message(PRIMARY, "ALARM", CHANGED_AT);
+    let notification = json!({ "Type": "Notification", "TopicArn": "arn:aws:sns:us-east-1:123456789012:x", "Message": kept });
+    for event in [kept.clone(), notification.to_string()] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        assert_eq!(lock(&route53, &event).await.unwrap()["outcomes"][0]["outcome"], "locked");
+    }
 }

@@ -28,7 +28,7 @@ async fn config(moto: &Emulator, check: &str) -> Value {
 #[tokio::test]
 async fn the_wire_is_understood_by_an_independent_stand_in() {
     let moto = Emulator::moto().await;
-    let primary = Primary::start().await;
+    let primary = Primary::start("/lb-check").await;
     let sent =
         format!("Type=HTTP,IPAddress=127.0.0.1,Port={},ResourcePath=/lb-check", primary.address.port());
     let create = ["--caller-reference", "primary", "--health-check-config", &sent];

@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::time::Duration;
+
+use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::Handler;
 use serde_json::{Value, json};
 use support::primary::Primary;
@@ -10,7 +13,7 @@ use support::{LOCKED, PRIMARY, alarm, delivered, message};
 
 /// A primary that is up, and its health check, which is locked.
 async fn locked() -> (Primary, Route53) {
-    let primary = Primary::start().await;
+    let primary = Primary::start("/lb-check").await;
     let route53 = Route53::start().await;
     route53.put(PRIMARY, Check::new("HTTP", primary.address.port()).with("ResourcePath", LOCKED));
     (primary, route53)
@@ -109,7 +112,10 @@ async fn only_a_guarded_check_is_switched_back_and_a_single_one_need_not_be_name
     let (_primary, route53) = locked().await;
     let error =
         restore_with(&route53, &[("GUARDED_HEALTH_CHECKS", "another")], &request()).await.unwrap_err();
-    assert!(error.contains("not in GUARDED_HEALTH_CHECKS") && error.contains(PRIMARY), "{error}");
+    assert!(
+        error.contains("not in this function's GUARDED_HEALTH_CHECKS") && error.contains(PRIMARY),
+        "{error}"
+    );
     for variables in [&[][..], &[("GUARDED_HEALTH_CHECKS", "a,b")]] {
         let error = restore_with(&route53, variables, "{}").await.unwrap_err();
         assert!(error.contains("healthCheckId is missing"), "{error}");
@@ -184,4 +190,51 @@ async fn a_restore_whose_answer_was_lost_has_one_effect() {
     let answer = restore(&route53, &request()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "restored");
     assert_eq!(route53.check(PRIMARY).version, 2);
+}
+
+#[tokio::test]
+async fn the_primary_is_asked_as_its_health_check_says() {
+    let (_primary, route53) = locked().await;
+    let port = route53.check(PRIMARY).config["Port"].clone();
+    let locked = |kind| Check::new(kind, port.parse().unwrap()).with("ResourcePath", LOCKED);
+    for (check, said) in [
+        (locked("HTTP_STR_MATCH").with("SearchString", "status: UP"), r#"do not hold "status: UP""#),
+        (locked("HTTPS"), "no connection to 127.0.0.1"),
+        (
+            locked("HTTPS").with("FullyQualifiedDomainName", "-- no name --"),
+            r#"the domain name "-- no name --""#,
+        ),
+        (
+            locked("HTTP").without("IPAddress").with("FullyQualifiedDomainName", "primary.invalid"),
+            "primary.invalid has no IPv4",
+        ),
+    ] {
+        route53.put(PRIMARY, check);
+        let error = restore(&route53, &request()).await.unwrap_err();
+        assert!(error.contains(said), "{error}");
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_never_answers_is_told_before_the_deadline() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_primary, route53) = locked().await;
+    route53
+        .put(PRIMARY, Check::new("HTTP", silent.local_addr().unwrap().port()).with("ResourcePath", LOCKED));
+    let system = support::system(&route53, &[]).await;
+    let report = system.handle(Handler::Restore, &request(), Deadline::after(Duration::from_secs(1))).await;
+    let error = report.into_answer().unwrap_err().to_string();
+    assert!(error.contains("no answer in the time that the invocation had"), "{error}");
+}
+
+#[tokio::test]
+async fn a_check_without_room_for_the_tag_is_not_restored_and_says_so() {
+    let (_primary, route53) = locked().await;
+    let full =
+        (0..10).fold(route53.check(PRIMARY), |check, number| check.tagged(&format!("team:{number}"), "x"));
+    route53.put(PRIMARY, full);
+    let error = restore(&route53, &request()).await.unwrap_err();
+    assert!(error.contains("route53:ChangeTagsForResource: ") && error.contains("10 tags"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }

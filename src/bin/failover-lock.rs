@@ -10,7 +10,7 @@ use failover_lock::failover_lock::{FailoverLock, Handler};
 use failover_lock::startup;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde_json::value::RawValue;
-use tracing::error;
+use tracing::{error, info};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -28,6 +28,7 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
     let config = Config::read(&startup::environment)?;
     handler.accepts(&config)?;
+    info!(?handler, ?config, "starting");
     let system = &FailoverLock::new(config, &startup::aws_config().load().await);
 
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {

@@ -49,6 +49,9 @@ pub(super) struct Metric {
     pub name: Option<String>,
     #[serde(alias = "Dimensions")]
     pub dimensions: Option<Dimensions>,
+    /// A metric math expression or a query, which carries no metric of its own.
+    #[serde(skip)]
+    pub expression: Option<String>,
 }
 
 /// The value of the dimension `HealthCheckId`, wherever it stands: SNS lists `{"name","value"}`
@@ -74,7 +77,7 @@ pub enum AlarmState {
 #[derive(Debug, Error)]
 pub enum Malformed {
     /// It is not JSON, or a field that the decision needs is missing or of another type.
-    #[error("{what} cannot be read: {}", brief(.source))]
+    #[error("{what} cannot be read: {}. It has to be an alarm as CloudWatch writes it", brief(.source))]
     Unreadable {
         /// The part that was being read.
         what: &'static str,
@@ -98,6 +101,14 @@ pub enum Malformed {
         alarm: String,
         /// The metric's name.
         metric: String,
+    },
+    /// The alarm is on a query over Route 53's metrics, which may be any health check's.
+    #[error("the alarm {} is on the query {}, which does not say of which health check: put it on the metric of one", Quoted(.alarm), Quoted(.query))]
+    Query {
+        /// The alarm's name.
+        alarm: String,
+        /// The query.
+        query: String,
     },
     /// The alarm names a health check that cannot exist.
     #[error("the alarm {} names a health check that cannot exist: {source}", Quoted(.alarm))]
@@ -167,6 +178,9 @@ fn message(text: &str) -> Result<AlarmTransition, Malformed> {
                 Err(Malformed::Foreign(format!("{} from {}", Quoted(detail_type), Quoted(source))))
             }
         }
+    } else if let Some(inner) = parts.get("Message") {
+        // What SNS hands to queues and web servers, around the same text.
+        message(&parse::<String>("the SNS notification", inner.get())?)
     } else if has(&["healthCheckId", "force", "dryRun"]) {
         Err(Malformed::RestoreRequest)
     } else {
@@ -226,6 +240,7 @@ struct Trigger {
     namespace: Option<String>,
     metric_name: Option<String>,
     dimensions: Option<Dimensions>,
+    comparison_operator: Option<String>,
     metrics: Option<Vec<MetricQuery>>,
 }
 
@@ -265,6 +280,8 @@ struct Configuration {
 struct MetricQuery {
     #[serde(rename = "metricStat", alias = "MetricStat")]
     metric_stat: Option<MetricStat>,
+    #[serde(alias = "Expression")]
+    expression: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -292,12 +309,15 @@ impl Notification {
         }
         let mut metrics = Vec::new();
         if let Some(trigger) = self.trigger {
-            metrics.extend(trigger.metrics.into_iter().flatten().filter_map(MetricQuery::metric));
-            metrics.push(Metric {
-                namespace: trigger.namespace,
-                name: trigger.metric_name,
-                dimensions: trigger.dimensions,
-            });
+            metrics.extend(trigger.metrics.into_iter().flatten().map(MetricQuery::metric));
+            if !trigger.comparison_operator.as_deref().is_some_and(tells_recovery) {
+                metrics.push(Metric {
+                    namespace: trigger.namespace,
+                    name: trigger.metric_name,
+                    dimensions: trigger.dimensions,
+                    expression: None,
+                });
+            }
         }
         AlarmTransition::of_metrics(&alarm, state, changed_at, metrics)
     }
@@ -315,8 +335,7 @@ impl AlarmData {
                 reason.map_or(Vec::new(), |CompositeReason { triggering_alarms }| triggering_alarms);
             return Ok(AlarmTransition::of_composite(&alarm, state, changed_at, &children));
         }
-        let metrics =
-            self.configuration.metrics.into_iter().flatten().filter_map(MetricQuery::metric).collect();
+        let metrics = self.configuration.metrics.into_iter().flatten().map(MetricQuery::metric).collect();
         AlarmTransition::of_metrics(&alarm, state, changed_at, metrics)
     }
 }
@@ -359,10 +378,19 @@ fn kept(alarm: &str) -> String {
     alarm.chars().take(255).collect()
 }
 
+/// Whether an alarm with this operator goes off when a health check turns healthy: both metrics are
+/// high then.
+pub(super) fn tells_recovery(comparison_operator: &str) -> bool {
+    comparison_operator.starts_with("GreaterThan")
+}
+
 /// The checks whose health the metrics tell.
 pub(super) fn watched(alarm: &str, metrics: Vec<Metric>) -> Result<Vec<HealthCheckId>, Malformed> {
     let mut ids = Vec::new();
     for metric in metrics {
+        if let Some(query) = metric.expression.filter(|expression| expression.contains(NAMESPACE)) {
+            return Err(Malformed::Query { alarm: alarm.to_owned(), query });
+        }
         let ours = metric.namespace.as_deref() == Some(NAMESPACE);
         let Some(name) = metric.name.filter(|name| ours && METRICS.contains(&name.as_str())) else {
             continue;
@@ -384,8 +412,9 @@ pub(super) fn watched(alarm: &str, metrics: Vec<Metric>) -> Result<Vec<HealthChe
 // === impl MetricQuery ===
 
 impl MetricQuery {
-    fn metric(self) -> Option<Metric> {
-        self.metric_stat.map(|stat| stat.metric)
+    fn metric(self) -> Metric {
+        let metric = self.metric_stat.map(|stat| stat.metric).unwrap_or_default();
+        Metric { expression: self.expression, ..metric }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
-use aws_sdk_cloudwatch::types::{AlarmType, Dimension, MetricAlarm, StateValue};
+use aws_sdk_cloudwatch::types::{self, AlarmType, Dimension, MetricAlarm, StateValue};
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
@@ -69,7 +69,9 @@ impl CloudWatch {
                     send(DESCRIBE_FOR_METRIC, time, request.send()).await
                 })
                 .await?;
-            let ours = output.metric_alarms().iter().filter(|alarm| alarm.dimensions().contains(&dimension));
+            let is_ours =
+                |alarm: &&MetricAlarm| alarm.dimensions().contains(&dimension) && !tells_recovery(alarm);
+            let ours = output.metric_alarms().iter().filter(is_ours);
             for alarm in ours {
                 alarms.push(read(alarm)?);
             }
@@ -96,7 +98,7 @@ impl CloudWatch {
             if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
                 return Err(Unresolved::NoSuchAlarm(missing.clone()));
             }
-            for alarm in metric {
+            for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
                 found.extend(alarm::watched(alarm.alarm_name().unwrap_or_default(), metrics(alarm))?);
             }
             let mut next = Vec::new();
@@ -156,6 +158,10 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     Ok(Alarm { name, state, changed_at, acts })
 }
 
+fn tells_recovery(alarm: &MetricAlarm) -> bool {
+    alarm.comparison_operator().is_some_and(|operator| alarm::tells_recovery(operator.as_str()))
+}
+
 fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
     let dimensions = |dimensions: &[Dimension]| {
         let ours = dimensions.iter().find(|dimension| dimension.name() == Some(alarm::DIMENSION));
@@ -165,12 +171,16 @@ fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
         namespace: alarm.namespace().map(str::to_owned),
         name: alarm.metric_name().map(str::to_owned),
         dimensions: dimensions(alarm.dimensions()),
+        expression: None,
     };
-    let several =
-        alarm.metrics().iter().filter_map(|query| query.metric_stat()?.metric()).map(|metric| Metric {
-            namespace: metric.namespace().map(str::to_owned),
-            name: metric.metric_name().map(str::to_owned),
-            dimensions: dimensions(metric.dimensions()),
-        });
+    let several = alarm.metrics().iter().map(|query| {
+        let metric = query.metric_stat().and_then(|stat| stat.metric());
+        Metric {
+            namespace: metric.and_then(|metric| metric.namespace()).map(str::to_owned),
+            name: metric.and_then(|metric| metric.metric_name()).map(str::to_owned),
+            dimensions: dimensions(metric.map(types::Metric::dimensions).unwrap_or_default()),
+            expression: query.expression().map(str::to_owned),
+        }
+    });
     several.chain([one]).collect()
 }

@@ -72,10 +72,15 @@ impl Config {
         }
     }
 
-    /// Whether this function may touch `id`.
+    /// Whether this function may touch `id`. Where nothing says which, that is every check but those
+    /// that were named as somebody's secondary: it is what traffic goes to.
     #[must_use]
     pub fn guards(&self, id: &HealthCheckId) -> bool {
-        self.guarded.as_ref().is_none_or(|guarded| guarded.contains(id))
+        let is_secondary = || self.secondaries.values().any(|secondary| secondary == id);
+        match &self.guarded {
+            Some(guarded) => guarded.contains(id),
+            None => self.secondaries.contains_key(id) || !is_secondary(),
+        }
     }
 }
 
@@ -177,6 +182,13 @@ mod tests {
         assert!(error.contains("LOCKED_PATH: it has 256 characters"), "{error}");
         let error = read(&[("GUARDED_HEALTH_CHECKS", "a"), ("SECONDARY_HEALTH_CHECKS", "b=c")]).unwrap_err();
         assert!(error.contains("b is not in GUARDED_HEALTH_CHECKS"), "{error}");
+    }
+
+    #[test]
+    fn a_secondary_is_never_locked_unless_somebody_says_so() {
+        let config = read(&[("SECONDARY_HEALTH_CHECKS", "a=b,c=d,d=c")]).unwrap();
+        let guards = |text: &str| config.guards(&id(text).unwrap());
+        assert_eq!(["a", "b", "c", "d", "e"].map(guards), [true, false, true, true, true]);
     }
 
     #[test]

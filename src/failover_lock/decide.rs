@@ -138,13 +138,15 @@ pub enum SwitchBack {
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Not one of `GUARDED_HEALTH_CHECKS`.
-    #[error("it is not in GUARDED_HEALTH_CHECKS")]
+    #[error(
+        "it is not in this function's GUARDED_HEALTH_CHECKS: add it there, or ask the function that guards it"
+    )]
     NotGuarded,
     /// It requests no path.
     #[error("its type {} requests no path, so failover-lock never locked it", Quoted(.0))]
     NoPath(String),
     /// Somebody else has changed the path.
-    #[error("its path is {}, neither the locked nor the healthy one: somebody changed it by hand, find out why and set it by hand", Quoted(.0))]
+    #[error("its path is {}, neither the locked nor the healthy one: somebody changed it: find out why, and set the locked path to have it restored from there", Quoted(.0))]
     ForeignPath(String),
     /// The primary does not answer as a healthy one does.
     #[error(

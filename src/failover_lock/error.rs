@@ -26,6 +26,11 @@ pub enum Error {
     /// No lock can hold on the check: change the check.
     #[error(transparent)]
     CannotHold(#[from] CannotHold),
+    /// A check that could not be read was locked, and no lock holds on it: set its path back.
+    #[error(
+        "the path WAS set, without a look at the check before, and now it shows: {0}. Set the path back by hand, and grant the function's role route53:GetHealthCheck"
+    )]
+    LockedBlindly(#[source] CannotHold),
     /// The request to switch back cannot be read: correct it.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
@@ -44,7 +49,6 @@ pub enum Error {
 ///
 /// Returned from the function, it makes Lambda retry and then hand the whole event to the failure
 /// destination. Records that were done are found done by the retry.
-#[derive(Debug)]
 pub struct InvocationError {
     /// How many records the invocation had.
     pub records: usize,
@@ -74,7 +78,7 @@ impl Error {
         match self {
             Self::Malformed(_) => "MalformedEvent",
             Self::Ambiguous(_) => "AmbiguousAlarm",
-            Self::CannotHold(_) => "LockCannotHold",
+            Self::CannotHold(_) | Self::LockedBlindly(_) => "LockCannotHold",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {
@@ -106,6 +110,14 @@ impl From<InvocationError> for Diagnostic {
     }
 }
 
+/// The runtime logs an invocation's error by its `Debug`, and a derived one would hold whatever the
+/// event held.
+impl fmt::Debug for InvocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl std::error::Error for InvocationError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.failed.first().map(|failed| &failed.error as _)
@@ -116,7 +128,7 @@ impl fmt::Display for InvocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 20;
         if self.records > 1 {
-            write!(f, "{} of {} records failed: ", self.failed.len(), self.records)?;
+            write!(f, "{} of {} records failed, the others were handled: ", self.failed.len(), self.records)?;
         }
         for (i, failed) in self.failed.iter().take(SHOWN).enumerate() {
             write!(f, "{}{failed}", if i > 0 { "; " } else { "" })?;

@@ -132,13 +132,13 @@ async fn act(
         Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
         Decision::Lock { version } => {
             if let Some(path) = previous_path.filter(|path| *path != config.healthy_path.as_str()) {
-                warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function");
+                warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets HEALTHY_PATH");
             }
             let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
             let noted = route53.note_lock(id, transition, deadline).await;
             or_warn(id, noted, "the lock stands, its tags are missing");
             // A check that could not be read before is seen here for the first time.
-            decide::can_hold(&locked)?;
+            decide::can_hold(&locked).map_err(Error::LockedBlindly)?;
             Ok(on_locked_path(Verdict::Locked, Some(locked.version)))
         }
     }

@@ -6,7 +6,8 @@
 //!       ─ Route53::set_path ─▶ outcome
 //! ```
 //!
-//! Only [`restore`] ever unlocks, and no alarm, topic or schedule can call it.
+//! Only [`restore`] ever unlocks. It refuses what alarms, topics and schedules send; whom it lets
+//! ask at all is for IAM to say.
 
 pub mod alarm;
 pub mod cloudwatch;

@@ -100,14 +100,16 @@ pub async fn ask(
     path: &ResourcePath,
 ) -> Result<StatusCode, Unhealthy> {
     let probe = Probe::new(id, endpoint, path).await?;
-    let tcp = probe.in_time("connection", CONNECT, TcpStream::connect(probe.address)).await?;
-    let tcp = tcp.map_err(|source| probe.no_connection(source))?;
     if endpoint.https {
-        let tls = tls_connector(endpoint.sni).connect(probe.server_name()?, tcp);
-        let tls = probe.in_time("TLS connection", CONNECT, tls).await?;
-        probe.exchange(tls.map_err(|source| probe.no_connection(source))?).await
+        let name = probe.server_name()?;
+        let tls = async || {
+            tls_connector(endpoint.sni).connect(name, TcpStream::connect(probe.address).await?).await
+        };
+        let stream = probe.in_time("TLS connection", CONNECT, tls()).await?;
+        probe.exchange(stream.map_err(|source| probe.no_connection(source))?).await
     } else {
-        probe.exchange(tcp).await
+        let stream = probe.in_time("connection", CONNECT, TcpStream::connect(probe.address)).await?;
+        probe.exchange(stream.map_err(|source| probe.no_connection(source))?).await
     }
 }
 
@@ -298,5 +300,35 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_leaves_out_the_port_of_the_scheme_and_no_other() {
+        let id = HealthCheckId::try_from("a".to_owned()).unwrap();
+        let path = ResourcePath::try_from("/".to_owned()).unwrap();
+        for (https, port, name, host) in [
+            (false, 80, Some("a.example"), "a.example"),
+            (true, 443, Some("a.example"), "a.example"),
+            (false, 443, Some("a.example"), "a.example:443"),
+            (true, 80, None, "[::1]:80"),
+        ] {
+            let endpoint = Endpoint {
+                path: "/".to_owned(),
+                https,
+                ip_address: Some("::1".to_owned()),
+                domain_name: name.map(str::to_owned),
+                port,
+                sni: https,
+                search_string: None,
+            };
+            let address = SocketAddr::new("::1".parse().unwrap(), port);
+            let probe = Probe { id: &id, endpoint: &endpoint, path: &path, address };
+            assert_eq!(probe.host(), host);
+        }
     }
 }

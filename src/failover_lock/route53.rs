@@ -3,7 +3,7 @@
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::{self, HealthCheckType, Tag, TagResourceType};
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::alarm::AlarmTransition;
 use super::decide::{self, Alarm, Notes};
@@ -20,6 +20,8 @@ pub const ALARM_CHANGED_AT: &str = "failover-lock:alarm-changed-at";
 /// The tag that names the alarm that locked it.
 pub const ALARM: &str = "failover-lock:alarm";
 
+/// How far the clocks of two functions may be apart.
+const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 const NO_CHECK: &str = "the answer holds no health check";
 
 /// Route 53's health checks.
@@ -82,7 +84,7 @@ impl Route53 {
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline, or the tag of the last restore holds no
-    /// time.
+    /// time that has passed.
     pub async fn notes(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Notes, Failure> {
         let call = Call("route53:ListTagsForResource");
         let output = deadline
@@ -94,9 +96,14 @@ impl Route53 {
             .await?;
         let tags = output.resource_tag_set.and_then(|set| set.tags).unwrap_or_default();
         let value = |key| tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
-        let restored_at = value(RESTORED_AT).map(|text| {
-            let no_time = format!("the tag {RESTORED_AT} holds {}, which is no time", Quoted(text));
-            text.parse().map_err(|_| Failure::refused(call, no_time))
+        // A time to come would make every alarm until then harmless: it is nobody's restore.
+        let restored_at = value(RESTORED_AT).map(|text| match text.parse::<DateTime<Utc>>() {
+            Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
+            _ => {
+                let cause =
+                    format!("the tag {RESTORED_AT} holds {}, which is no time that has passed", Quoted(text));
+                Err(Failure::refused(call, cause))
+            }
         });
         let alarm_changed_at = value(ALARM_CHANGED_AT).and_then(|text| text.parse().ok());
         Ok(Notes { restored_at: restored_at.transpose()?, alarm_changed_at })

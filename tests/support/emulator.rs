@@ -112,6 +112,7 @@ fn isolated(mut command: Command, tools: &Path, url: &str) -> Command {
     command.env_clear().envs([
         ("PATH", path.as_str()),
         ("HOME", home),
+        ("TMPDIR", home),
         ("AWS_ENDPOINT_URL", url),
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),

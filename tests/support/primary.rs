@@ -13,8 +13,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A site that answers `/lb-check` with 200 while it is up and 503 while it is down, and every
-/// other path with 404.
+/// A site that answers one path with 200 while it is up and 503 while it is down, and every other
+/// path with 404.
 pub struct Primary {
     /// Where it listens.
     pub address: SocketAddr,
@@ -22,19 +22,21 @@ pub struct Primary {
 }
 
 impl Primary {
-    pub async fn start() -> Self {
+    pub async fn start(healthy_path: &str) -> Self {
+        let healthy_path: Arc<str> = healthy_path.into();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let up = Arc::new(AtomicBool::new(true));
         let state = Arc::clone(&up);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let up = Arc::clone(&state);
+                let (up, healthy_path) = (Arc::clone(&state), Arc::clone(&healthy_path));
                 let service = service_fn(move |request: Request<Incoming>| {
-                    let status = match (request.uri().path(), up.load(Ordering::Relaxed)) {
-                        ("/lb-check", true) => StatusCode::OK,
-                        ("/lb-check", false) => StatusCode::SERVICE_UNAVAILABLE,
-                        _ => StatusCode::NOT_FOUND,
+                    let asked = request.uri().path_and_query().map_or("", |path| path.as_str());
+                    let status = match up.load(Ordering::Relaxed) {
+                        _ if asked != &*healthy_path => StatusCode::NOT_FOUND,
+                        true => StatusCode::OK,
+                        false => StatusCode::SERVICE_UNAVAILABLE,
                     };
                     let mut response = Response::new(Full::<Bytes>::default());
                     *response.status_mut() = status;

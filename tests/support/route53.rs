@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -72,6 +72,15 @@ struct State {
     always: BTreeMap<&'static str, Fault>,
     pace: VecDeque<Duration>,
     clock: Option<String>,
+    limit: Option<Limit>,
+}
+
+/// A token bucket, as an account has one for Route 53's API.
+struct Limit {
+    per_second: f64,
+    burst: f64,
+    tokens: f64,
+    filled: Instant,
 }
 
 struct Failed {
@@ -195,6 +204,11 @@ impl Route53 {
         self.state().pace = pace.into_iter().collect();
     }
 
+    /// Allows so many calls a second and this burst, and throttles those beyond.
+    pub fn limit(&self, per_second: f64, burst: f64) {
+        self.state().limit = Some(Limit { per_second, burst, tokens: burst, filled: Instant::now() });
+    }
+
     /// Lets restores happen at this time instead of now.
     pub fn set_clock(&self, time: &str) {
         self.state().clock = Some(time.to_owned());
@@ -242,6 +256,11 @@ impl Route53 {
 
         let fault = {
             let mut state = self.state();
+            if state.limit.as_mut().is_some_and(|limit| !limit.admits()) {
+                state.calls.push(format!("throttled {operation} {id}"));
+                let message = "Rate exceeded".to_owned();
+                return Ok(Failed { status: 400, code: "Throttling", message }.response());
+            }
             let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
             let fault = fault.or_else(|| state.always.get(operation).cloned());
             if let Some(Fault::Meddle(path)) = &fault
@@ -367,9 +386,7 @@ fn update(check: &mut Check, body: &str) -> Result<(), Failed> {
 fn tag(check: &mut Check, body: &str) -> Result<(), Failed> {
     let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
     let tags: Vec<_> = document.descendants().filter(|node| node.has_tag_name_local("Tag")).collect();
-    if tags.len() > 10 {
-        return Err(Failed::invalid("more than 10 tags"));
-    }
+    let mut changed = check.tags.clone();
     for node in tags {
         let text = |name| {
             let child = node.children().find(|child| child.has_tag_name_local(name));
@@ -380,8 +397,12 @@ fn tag(check: &mut Check, body: &str) -> Result<(), Failed> {
         if !fits(&key) || !fits(&value) || key.chars().count() > 128 || value.chars().count() > 256 {
             return Err(Failed::invalid("a tag's key or value is not allowed"));
         }
-        check.tags.insert(key, value);
+        changed.insert(key, value);
     }
+    if changed.len() > 10 {
+        return Err(Failed::invalid("a health check has 10 tags at most"));
+    }
+    check.tags = changed;
     Ok(())
 }
 
@@ -418,6 +439,21 @@ trait LocalName {
 impl LocalName for roxmltree::Node<'_, '_> {
     fn has_tag_name_local(&self, name: &str) -> bool {
         self.is_element() && self.tag_name().name() == name
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    fn admits(&mut self) -> bool {
+        let since = self.filled.elapsed().as_secs_f64();
+        self.filled = Instant::now();
+        self.tokens = (self.tokens + since * self.per_second).min(self.burst);
+        let admitted = self.tokens >= 1.0;
+        if admitted {
+            self.tokens -= 1.0;
+        }
+        admitted
     }
 }
 

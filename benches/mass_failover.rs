@@ -1,0 +1,114 @@
+//! A Region fails and 500 health checks alarm at once, while Route 53 allows the account 10 calls a
+//! second after a burst of 50. Four environments work through the alarms, as four concurrent
+//! executions of the function would, each with a client of its own.
+//!
+//! ```text
+//! cargo bench --bench mass_failover
+//! ```
+//! Takes as long as the limit makes it: some four minutes. Prints what a lock costs and the time
+//! beside the limit's own.
+
+use std::time::{Duration, Instant};
+
+use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
+use failover_lock::deadline::Deadline;
+use failover_lock::failover_lock::config::Config;
+use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::startup;
+use futures_util::future::join_all;
+use serde_json::json;
+
+#[path = "../tests/support/cloudwatch.rs"]
+#[expect(dead_code, reason = "the tests use the whole of it")]
+mod cloudwatch;
+#[path = "../tests/support/route53.rs"]
+#[expect(dead_code, reason = "the tests use the whole of it")]
+mod route53;
+
+use route53::{Check, Route53};
+
+const CHECKS: u32 = 500;
+const ENVIRONMENTS: u32 = 4;
+const CALLS_A_SECOND: f64 = 10.0;
+const BURST: f64 = 50.0;
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let route53 = Route53::start().await;
+    for number in 0..CHECKS {
+        route53.put(&id(number), Check::new("HTTPS", 443));
+    }
+    route53.limit(CALLS_A_SECOND, BURST);
+    let started = Instant::now();
+    let environments = (0..ENVIRONMENTS).map(|environment| work(&route53, environment));
+    let answered: Vec<Duration> = join_all(environments).await.concat();
+    let whole = started.elapsed();
+
+    let calls = route53.calls();
+    let throttled = calls.iter().filter(|call| call.starts_with("throttled")).count();
+    let admitted = calls.len() - throttled;
+    let updates = calls.iter().filter(|call| call.starts_with("Update")).count();
+    let locked =
+        (0..CHECKS).filter(|number| route53.check(&id(*number)).path() == "/lb-check-failed-over").count();
+    let effects: i64 = (0..CHECKS).map(|number| route53.check(&id(number)).version - 1).sum();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand calls")]
+    let limit = (admitted as f64 - BURST) / CALLS_A_SECOND;
+    let longest = answered.iter().max().copied().unwrap_or_default();
+    println!("health checks                      {CHECKS}");
+    println!("locked                             {locked}");
+    println!("effects on them                    {effects}");
+    println!("updates sent and admitted          {updates}");
+    println!(
+        "calls admitted for each lock       {:.2}",
+        f64::from(u32::try_from(admitted).unwrap_or(0)) / f64::from(CHECKS)
+    );
+    println!(
+        "calls throttled for each lock      {:.2}",
+        f64::from(u32::try_from(throttled).unwrap_or(0)) / f64::from(CHECKS)
+    );
+    println!("time                               {:.1} s", whole.as_secs_f64());
+    println!("time that the limit alone takes    {limit:.1} s");
+    println!("longest invocation                 {:.1} s of {} s", longest.as_secs_f64(), TIMEOUT.as_secs());
+    assert_eq!((locked, effects), (CHECKS as usize, i64::from(CHECKS)), "every check is locked, once");
+}
+
+/// One environment: it takes every fourth alarm, one after the other.
+async fn work(route53: &Route53, environment: u32) -> Vec<Duration> {
+    let credentials = Credentials::new("bench", "bench", None, None, "bench");
+    let aws = startup::aws_config()
+        .endpoint_url(route53.url())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .load()
+        .await;
+    let system = FailoverLock::new(Config::read(&|_| None).expect("the defaults are valid"), &aws);
+    let mut answered = Vec::new();
+    for number in (0..CHECKS).filter(|number| number % ENVIRONMENTS == environment) {
+        let started = Instant::now();
+        let report = system.handle(Handler::Lock, &alarm(&id(number)), Deadline::after(TIMEOUT)).await;
+        if let Err(error) = report.into_answer() {
+            panic!("an alarm was lost: {error}");
+        }
+        answered.push(started.elapsed());
+    }
+    answered
+}
+
+fn id(number: u32) -> String {
+    format!("00000000-0000-0000-0000-{number:012}")
+}
+
+fn alarm(id: &str) -> String {
+    let message = json!({
+        "AlarmName": id,
+        "NewStateValue": "ALARM",
+        "StateChangeTime": "2026-11-21T02:36:15.490+0000",
+        "Trigger": {
+            "Namespace": "AWS/Route53",
+            "MetricName": "HealthCheckStatus",
+            "Dimensions": [{ "value": id, "name": "HealthCheckId" }],
+        },
+    });
+    json!({ "Records": [{ "EventSource": "aws:sns", "Sns": { "Message": message.to_string() } }] })
+        .to_string()
+}
