@@ -28,7 +28,7 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
     let config = Config::read(&startup::environment)?;
     handler.accepts(&config)?;
-    info!(?handler, ?config, "starting");
+    info!(?handler, %config, "starting");
     let system = &FailoverLock::new(config, &startup::aws_config().load().await);
 
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {

@@ -1,7 +1,7 @@
 //! The variables that set a function up, read once and checked whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use thiserror::Error;
 
@@ -81,6 +81,18 @@ impl Config {
             Some(guarded) => guarded.contains(id),
             None => self.secondaries.contains_key(id) || !is_secondary(),
         }
+    }
+}
+
+/// As the variables would be set.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let guarded = self.guarded.iter().flatten().map(HealthCheckId::to_string);
+        let pairs = self.secondaries.iter().map(|(primary, secondary)| format!("{primary}={secondary}"));
+        let list = |items: Vec<String>| if items.is_empty() { "(unset)".to_owned() } else { items.join(",") };
+        write!(f, "HEALTHY_PATH={} LOCKED_PATH={}", self.healthy_path, self.locked_path)?;
+        write!(f, " GUARDED_HEALTH_CHECKS={}", list(guarded.collect()))?;
+        write!(f, " SECONDARY_HEALTH_CHECKS={} DRY_RUN={}", list(pairs.collect()), self.dry_run)
     }
 }
 
