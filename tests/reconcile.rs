@@ -177,3 +177,11 @@ async fn one_check_that_cannot_be_read_loses_none_of_the_others() {
     assert!(error.contains("1 of 2") && error.contains(SECOND), "{error}");
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
+
+#[tokio::test]
+async fn of_several_alarms_the_newest_decides() {
+    let restored = check().tagged("failover-lock:restored-at", "2026-11-21T03:00:00Z");
+    let route53 = with(restored, &[firing(), Alarm::on(PRIMARY, "ALARM", CHANGED + 3600.0)]).await;
+    let outcome = reconcile(&route53).await;
+    assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"alarm-1".into()));
+}

@@ -91,8 +91,7 @@ impl Emulator {
 
     /// A file with `binary` zipped as Lambda wants it, for `--zip-file`.
     pub fn package(&self, binary: &Path) -> PathBuf {
-        let folder =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("package-{}", self.child.id().unwrap_or(0)));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
         fs::create_dir_all(&folder).expect("target/tmp can be written");
         fs::copy(binary, folder.join("bootstrap")).expect("the binary can be copied");
         let zip = BlockingCommand::new(self.tools.join("python"))
