@@ -119,7 +119,11 @@ impl Site {
             route53.put(id.as_str(), check.with("ResourcePath", config.healthy_path.as_str()));
         }
         // Behind a composite alarm stands, here, an alarm on this one check.
-        for name in transitions.iter().flat_map(|alarm| &alarm.look_up) {
+        for name in transitions
+            .iter()
+            .flat_map(|alarm| &alarm.composite)
+            .flat_map(|composite| &composite.triggered_by)
+        {
             route53.put_alarm(name, cloudwatch::Alarm::on(id.as_str(), "ALARM", 0.0));
         }
         let credentials = Credentials::new("sandbox", "sandbox", None, None, "sandbox");

@@ -142,11 +142,11 @@ impl Kind {
 /// What an operator does next.
 fn advice(call: Call, kind: Kind) -> String {
     match kind {
-        Kind::Throttled => ". AWS turned the call away for as long as the invocation had".to_owned(),
+        Kind::Throttled => ". AWS turned the call away for as long as there was time".to_owned(),
         Kind::Unclear if call.changes() => {
             ". It may have been done all the same: look at the health check".to_owned()
         }
-        Kind::Unclear => ". AWS gave no usable answer for as long as the invocation had".to_owned(),
+        Kind::Unclear => ". AWS gave no usable answer for as long as there was time".to_owned(),
         Kind::Denied => format!(". Grant the function's role {call}"),
         Kind::Conflict => ". Something else keeps changing the check: find out what".to_owned(),
         Kind::NotFound => ". Name one that exists".to_owned(),
@@ -158,6 +158,7 @@ fn advice(call: Call, kind: Kind) -> String {
 
 impl Call {
     fn changes(self) -> bool {
+        // IAM's names begin with what they do.
         self.0.contains(":Update") || self.0.contains(":Change")
     }
 }

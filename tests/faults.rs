@@ -29,8 +29,12 @@ async fn lock_through(url: &str, time: Duration) -> Result<String, String> {
 #[tokio::test]
 async fn a_connection_that_breaks_is_made_again_and_the_lock_has_one_effect() {
     for broken in [Break::ResetBefore, Break::ResetAfter, Break::Half, Break::Drip, Break::Silence] {
-        for line in ["GET /2013-04-01/healthcheck/", "GET /2013-04-01/tags/", "POST /2013-04-01/healthcheck/"]
-        {
+        for line in [
+            "GET /2013-04-01/healthcheck/",
+            "GET /2013-04-01/tags/",
+            "POST /2013-04-01/healthcheck/",
+            "POST /2013-04-01/tags/",
+        ] {
             let route53 = with_check().await;
             let wire = Wire::start(route53.address, line, vec![broken]).await;
             let outcome = lock_through(&format!("http://{}", wire.address), Duration::from_secs(20)).await;

@@ -159,7 +159,7 @@ async fn each_record_leaves_two_lines_that_can_be_searched_and_none_holds_the_ev
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
     let configured = "HEALTHY_PATH=/lb-check LOCKED_PATH=/lb-check-failed-over GUARDED_HEALTH_CHECKS=(unset) \
-        SECONDARY_HEALTH_CHECKS=(unset) DRY_RUN=false";
+        SECONDARY_HEALTH_CHECKS=(unset) ALARM_ACTIONS=(unset) DRY_RUN=false";
     assert_eq!((&lines[0]["message"], &lines[0]["config"]), (&"starting".into(), &configured.into()));
     let said = |what: &str| lines.iter().filter(|line| line["message"] == what).collect::<Vec<_>>();
     let [decided] = said("decided")[..] else { panic!("{lines:#?}") };

@@ -403,11 +403,12 @@ async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
     );
 }
 
-/// A composite alarm's message, with these children as those that triggered it.
-fn composite(children: &[&str]) -> String {
-    let arn =
-        |name: &&str| json!({ "Arn": format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}") });
-    let children: Vec<_> = children.iter().map(arn).collect();
+/// A composite alarm's message, with these children and their states as those that triggered it.
+fn composite(children: &[(&str, &str)]) -> String {
+    let child = |(name, state): &(&str, &str)| {
+        let arn = format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}");
+        json!({ "Arn": arn, "State": { "Value": state, "Timestamp": CHANGED_AT } })
+    };
     let mut message = json!({
         "AlarmName": "composite",
         "AlarmRule": "ALARM(a) OR ALARM(b)",
@@ -415,82 +416,118 @@ fn composite(children: &[&str]) -> String {
         "StateChangeTime": CHANGED_AT,
     });
     if !children.is_empty() {
-        message["TriggeringChildren"] = children.into();
+        message["TriggeringChildren"] = children.iter().map(child).collect();
     }
     delivered(&[&message.to_string()])
 }
 
+fn built_from(names: &[&str], state: &'static str) -> Alarm {
+    Alarm::of(Kind::Composite(names.iter().map(|&name| name.to_owned()).collect()), state)
+}
+
+fn on(id: &str, state: &'static str) -> Alarm {
+    Alarm::on(id, state, 0.0)
+}
+
+async fn with_alarms(alarms: &[(&str, Alarm)]) -> Route53 {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    for (name, alarm) in alarms {
+        route53.put_alarm(name, alarm.clone());
+    }
+    route53
+}
+
 #[tokio::test]
 async fn a_composite_alarm_locks_the_check_behind_the_alarms_that_triggered_it() {
-    let names = |names: &[&str]| Kind::Composite(names.iter().map(|&name| name.to_owned()).collect());
+    let math = Alarm {
+        comparison: "GreaterThanThreshold",
+        ..Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM")
+    };
+    let latency = Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..on("", "ALARM") };
     for (children, known, calls) in [
-        (&["a: b"][..], vec![("a: b", Alarm::on(PRIMARY, "ALARM", 0.0))], 1),
-        (&["math"], vec![("math", Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM"))], 1),
+        (&[("a: b", "ALARM")][..], vec![("a: b", on(PRIMARY, "ALARM"))], 1),
+        (&[("math", "ALARM")], vec![("math", math)], 1),
         (
-            &["a", "b"],
-            vec![("a", Alarm::on(PRIMARY, "ALARM", 0.0)), ("b", Alarm::on(PRIMARY, "ALARM", 0.0))],
+            &[("a", "ALARM"), ("b", "ALARM")],
+            vec![("a", on(PRIMARY, "ALARM")), ("b", on(PRIMARY, "ALARM"))],
             1,
         ),
-        // Without a list of those that triggered it, those in ALARM are taken.
+        // One that the rule wants to be OK has not failed.
+        (&[("a", "ALARM"), ("b", "OK")], vec![("a", on(PRIMARY, "ALARM")), ("b", on(SECOND, "OK"))], 1),
+        (&[("inner", "ALARM")], vec![("inner", built_from(&["a"], "ALARM")), ("a", on(PRIMARY, "ALARM"))], 3),
+        // Without a list of those that triggered it, or with one that tells of other things, those
+        // in ALARM are taken; they are told in pages of two.
         (
             &[],
             vec![
-                ("composite", Alarm::of(names(&["a", "b"]), "ALARM")),
-                ("a", Alarm::on(PRIMARY, "ALARM", 0.0)),
-                ("b", Alarm::on(SECOND, "OK", 0.0)),
+                ("composite", built_from(&["x", "b", "a"], "ALARM")),
+                ("a", on(PRIMARY, "ALARM")),
+                ("b", on(SECOND, "OK")),
+                ("x", latency.clone()),
             ],
-            3,
+            4,
         ),
         (
-            &["inner"],
-            vec![("inner", Alarm::of(names(&["a"]), "ALARM")), ("a", Alarm::on(PRIMARY, "ALARM", 0.0))],
-            3,
+            &[("x", "ALARM")],
+            vec![
+                ("composite", built_from(&["a", "x"], "ALARM")),
+                ("a", on(PRIMARY, "ALARM")),
+                ("x", latency),
+            ],
+            4,
         ),
     ] {
-        let route53 = with_check(Check::new("HTTP", 80)).await;
-        for (name, alarm) in known {
-            route53.put_alarm(name, alarm);
-        }
+        let route53 = with_alarms(&known).await;
         let answer = lock(&route53, &composite(children)).await.unwrap();
+        let outcome = &answer["outcomes"][0];
         assert_eq!(
-            (&answer["outcomes"][0]["outcome"], &answer["outcomes"][0]["alarm"]),
-            (&"locked".into(), &"composite".into())
+            (&outcome["outcome"], &outcome["alarm"]),
+            (&"locked".into(), &"composite".into()),
+            "{children:?}"
         );
         assert_eq!(route53.check(PRIMARY).path(), LOCKED);
         let described = route53.calls().into_iter().filter(|call| call.starts_with("DescribeAlarms")).count();
-        assert_eq!(described, calls, "{children:?}");
+        assert_eq!(described, calls, "{children:?}: {:?}", route53.calls());
     }
 }
 
 #[tokio::test]
+async fn a_composite_alarm_of_more_than_a_hundred_is_looked_up_in_parts() {
+    let names: Vec<String> = (0..150).map(|number| format!("alarm-{number}")).collect();
+    let listed: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "ALARM")).collect();
+    let known: Vec<_> = names.iter().map(|name| (name.as_str(), on(PRIMARY, "ALARM"))).collect();
+    let route53 = with_alarms(&known).await;
+    assert_eq!(lock(&route53, &composite(&listed)).await.unwrap()["outcomes"][0]["outcome"], "locked");
+}
+
+#[tokio::test]
 async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams_is_ignored() {
-    let circle = || Alarm::of(Kind::Composite(vec!["circle".to_owned()]), "ALARM");
-    let broken = || Alarm::on("../x", "ALARM", 0.0);
-    let other =
-        || Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..Alarm::on("", "ALARM", 0.0) };
-    for (name, alarm, said) in [
-        ("unknown", None, Err(r#"built from "unknown", which this account does not have"#)),
-        ("circle", Some(circle()), Err("more than 5 deep")),
-        ("broken", Some(broken()), Err("names a health check that cannot exist")),
-        ("other", Some(other()), Ok("not_a_health_check_alarm")),
+    let other = || Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..on("", "ALARM") };
+    let whole = |child: &str| ("composite", built_from(&[child], "ALARM"));
+    for (known, said) in [
+        (vec![whole("child")], Err(r#"built from "child", which this account does not have"#)),
+        (vec![whole("child"), ("child", built_from(&["child"], "ALARM"))], Err("more than 5 deep")),
+        (vec![whole("child"), ("child", on("../x", "ALARM"))], Err("names a health check that cannot exist")),
+        // The message comes late, and the alarm has been OK since.
+        (vec![whole("child"), ("child", on(PRIMARY, "OK"))], Err("is in ALARM any more")),
+        (vec![whole("child"), ("child", other())], Ok("not_a_health_check_alarm")),
     ] {
-        let route53 = with_check(Check::new("HTTP", 80)).await;
-        if let Some(alarm) = alarm {
-            route53.put_alarm(name, alarm);
-        }
-        let answer = lock(&route53, &composite(&[name])).await;
+        let route53 = with_alarms(&known).await;
+        let children: &[_] =
+            if matches!(said, Err(said) if said.contains("any more")) { &[] } else { &[("child", "ALARM")] };
+        let answer = lock(&route53, &composite(children)).await;
         match (answer, said) {
             (Ok(answer), Ok(reason)) => assert_eq!(answer["outcomes"][0]["reason"], reason),
             (Err(error), Err(said)) => {
                 assert!(error.contains(said) && error.contains("composite"), "{error}");
             }
-            (answer, _) => panic!("{name}: {answer:?}"),
+            (answer, _) => panic!("{known:?}: {answer:?}"),
         }
-        assert_eq!(updates(&route53), 0, "{name}");
+        assert_eq!(updates(&route53), 0, "{known:?}");
     }
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail_always("DescribeAlarms", DENIED);
-    let error = lock(&route53, &composite(&["a"])).await.unwrap_err();
+    let error = lock(&route53, &composite(&[("a", "ALARM")])).await.unwrap_err();
     assert!(error.contains("Grant the function's role cloudwatch:DescribeAlarms"), "{error}");
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, SecondsFormat};
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::alarm;
 use failover_lock::failover_lock::health_check::HealthCheckId;
@@ -146,6 +146,11 @@ impl World {
         DateTime::from_timestamp(START + 10 * step, 0).expect("a time of our days").to_rfc3339()
     }
 
+    fn tag(step: i64) -> String {
+        let time = DateTime::from_timestamp(START + 10 * step, 0).expect("a time of our days");
+        time.to_rfc3339_opts(SecondsFormat::Millis, true)
+    }
+
     fn alarm(&mut self, state: &'static str) {
         #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
         let changed_at = (START + 10 * self.now) as f64;
@@ -236,11 +241,16 @@ impl World {
     }
 
     async fn reconciled(&self, was_locked: bool) -> Result<(), TestCaseError> {
+        // A lock that somebody undid by hand for this very alarm stays undone.
+        let noted = self.route53.check(PRIMARY).tags.get("failover-lock:alarm-changed-at").cloned();
+        let is_noted = |since: i64| noted.as_ref().is_some_and(|noted| *noted >= Self::tag(since));
         prop_assert_eq!(self.call(Handler::Reconcile, "{}").await, Ok(()));
         if let Some(since) = self.in_alarm_since.filter(|since| self.is_newer_than_restore(*since)) {
-            // A lock that somebody undid by hand for this very alarm stays undone.
-            let undone = self.undone_at.is_some_and(|undone_at| undone_at > since);
-            prop_assert!(undone || self.is_locked(), "reconciled");
+            prop_assert_eq!(self.is_locked(), was_locked || !is_noted(since), "reconciled");
+            prop_assert!(
+                self.is_locked() || self.undone_at.is_some_and(|undone_at| undone_at > since),
+                "lost"
+            );
         } else {
             prop_assert_eq!(self.is_locked(), was_locked, "left alone");
         }

@@ -114,7 +114,10 @@ async fn what_nothing_would_lock_is_reported() {
         (check(), vec![], "no_alarm"),
         (check(), vec![Alarm::on(SECOND, "ALARM", CHANGED)], "no_alarm"),
         (check(), vec![Alarm { actions_enabled: false, ..firing() }], "actions_disabled"),
-        (check(), vec![Alarm { actions: false, ..Alarm::on(PRIMARY, "OK", CHANGED) }], "actions_disabled"),
+        (check(), vec![Alarm { actions: &[], ..Alarm::on(PRIMARY, "OK", CHANGED) }], "actions_disabled"),
+        // An alarm that goes off when the check is healthy again.
+        (check(), vec![Alarm { comparison: "GreaterThanOrEqualToThreshold", ..firing() }], "no_alarm"),
+        (check().with("ResourcePath", "/elsewhere"), vec![firing()], "foreign_path"),
         (restored(), vec![firing()], "older_than_restore"),
     ] {
         let route53 = with(check, &alarms).await;
@@ -184,4 +187,72 @@ async fn of_several_alarms_the_newest_decides() {
     let route53 = with(restored, &[firing(), Alarm::on(PRIMARY, "ALARM", CHANGED + 3600.0)]).await;
     let outcome = reconcile(&route53).await;
     assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"alarm-1".into()));
+}
+
+#[tokio::test]
+async fn only_alarms_that_lead_to_lock_count() {
+    let pager = Alarm { actions: &["arn:aws:sns:us-east-1:123456789012:pager"], ..firing() };
+    let variables = [
+        GUARDED,
+        (
+            "ALARM_ACTIONS",
+            "arn:aws:lambda:us-east-1:123456789012:function:x, arn:aws:sns:us-east-1:123456789012:alarms",
+        ),
+    ];
+    let route53 = with(check(), &[pager.clone(), Alarm::on(PRIMARY, "OK", CHANGED)]).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "armed");
+    let route53 = with(check(), std::slice::from_ref(&pager)).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["reason"], "actions_disabled");
+    let route53 = with(check(), &[firing()]).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_later_alarm_that_lock_found_locked_is_noted_and_an_earlier_one_changes_no_note() {
+    let route53 = with(check(), &[firing()]).await;
+    let system = support::system(&route53, &[GUARDED]).await;
+    let noted = || route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"].clone();
+    for (changed_at, note) in [
+        (CHANGED_AT, "2026-11-21T02:36:15.490Z"),
+        ("2026-11-21T02:36:40.000+0000", "2026-11-21T02:36:40.000Z"),
+        ("2026-11-21T02:30:00.000+0000", "2026-11-21T02:36:40.000Z"),
+    ] {
+        let event = delivered(&[&message(PRIMARY, "ALARM", changed_at)]);
+        support::invoke(&system, Handler::Lock, &event).await.unwrap();
+        assert_eq!(noted(), note, "{changed_at}");
+    }
+    // Locked again for an alarm that is older than what is noted.
+    route53.set_path(PRIMARY, "/lb-check");
+    let event = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
+    support::invoke(&system, Handler::Lock, &event).await.unwrap();
+    assert_eq!(noted(), "2026-11-21T02:36:40.000Z");
+    // No note lies in the time to come.
+    let event = delivered(&[&message(PRIMARY, "ALARM", "2999-01-01T00:00:00.000+0000")]);
+    support::invoke(&system, Handler::Lock, &event).await.unwrap();
+    assert!(!noted().starts_with("2999"), "{}", noted());
+}
+
+#[tokio::test]
+async fn a_tag_that_holds_no_time_that_has_passed_is_an_error_that_names_it() {
+    for (tag, value) in [
+        ("failover-lock:restored-at", "2999-01-01T00:00:00Z"),
+        ("failover-lock:alarm-changed-at", "2999-01-01T00:00:00Z"),
+        ("failover-lock:alarm-changed-at", "noon"),
+    ] {
+        let route53 = with(check().tagged(tag, value), &[firing()]).await;
+        let error = reconcile_with(&route53, &[GUARDED]).await.unwrap_err();
+        assert!(error.contains(tag) && error.contains(value), "{error}");
+        assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
+    }
+}
+
+#[tokio::test]
+async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
+    let route53 = with(check(), &[firing()]).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
+    let outcome = reconcile(&route53).await;
+    assert_eq!((&outcome["outcome"], &outcome["version"]), (&"locked".into(), &3.into()));
+    let route53 = with(check(), &[firing()]).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
+    assert_eq!(reconcile(&route53).await["reason"], "foreign_path");
 }

@@ -35,9 +35,17 @@ pub struct AlarmTransition {
     /// The health checks whose *health* it watches, each once, in the message's order. Empty for an
     /// alarm on anything else, a health check's latency included, and for a composite alarm.
     pub health_checks: Vec<HealthCheckId>,
-    /// For a composite alarm, which names no health check: the alarms that tell what is behind it,
-    /// by name. Those that triggered it, or where the message names none, itself.
-    pub look_up: Vec<String>,
+    /// For a composite alarm, which names no health check: where to look for what is behind it.
+    pub composite: Option<Composite>,
+}
+
+/// A composite alarm, as its message tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composite {
+    /// Its name.
+    pub name: String,
+    /// The alarms, by name, whose going off made it go off; a message need not tell.
+    pub triggered_by: Vec<String>,
 }
 
 /// A metric that an alarm watches, as far as it matters here.
@@ -231,6 +239,14 @@ struct Notification {
 struct TriggeringChild {
     #[serde(rename = "Arn", alias = "arn")]
     arn: String,
+    #[serde(rename = "State", alias = "state")]
+    state: Option<ChildState>,
+}
+
+#[derive(Deserialize)]
+struct ChildState {
+    #[serde(rename = "Value", alias = "value")]
+    value: AlarmState,
 }
 
 /// One metric, or with metric math several.
@@ -355,7 +371,7 @@ impl AlarmTransition {
             // Nothing will be done for it: what it watches is told where it can be read.
             AlarmState::Ok | AlarmState::InsufficientData => watched(&alarm, metrics).unwrap_or_default(),
         };
-        Ok(Self { alarm, state, changed_at, health_checks, look_up: Vec::new() })
+        Ok(Self { alarm, state, changed_at, health_checks, composite: None })
     }
 
     fn of_composite(
@@ -365,12 +381,14 @@ impl AlarmTransition {
         children: &[TriggeringChild],
     ) -> Self {
         // arn:aws:cloudwatch:us-east-1:123456789012:alarm:NAME; a name may hold colons.
-        let names = children.iter().filter_map(|child| child.arn.split_once(":alarm:"));
-        let mut look_up: Vec<_> = names.map(|(_, name)| name.to_owned()).collect();
-        if look_up.is_empty() {
-            look_up.push(alarm.to_owned());
-        }
-        Self { alarm: kept(alarm), state, changed_at, health_checks: Vec::new(), look_up }
+        // A rule may also wait for one to be OK, whose check has not failed.
+        let went_off = |child: &&TriggeringChild| {
+            child.state.as_ref().is_none_or(|state| state.value == AlarmState::Alarm)
+        };
+        let names = children.iter().filter(went_off).filter_map(|child| child.arn.split_once(":alarm:"));
+        let triggered_by = names.map(|(_, name)| name.to_owned()).collect();
+        let composite = Some(Composite { name: alarm.to_owned(), triggered_by });
+        Self { alarm: kept(alarm), state, changed_at, health_checks: Vec::new(), composite }
     }
 }
 

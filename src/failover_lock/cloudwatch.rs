@@ -1,15 +1,15 @@
-//! CloudWatch's alarms in this system's words. The SDK is named here and nowhere else.
+//! CloudWatch's alarms in this system's words: the only place that knows its SDK's requests and answers.
 
 use std::collections::BTreeSet;
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
-use aws_sdk_cloudwatch::types::{self, AlarmType, Dimension, MetricAlarm, StateValue};
+use aws_sdk_cloudwatch::types::{self, AlarmType, CompositeAlarm, Dimension, MetricAlarm, StateValue};
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-use super::alarm::{self, AlarmState, AlarmTransition, Dimensions, Malformed, Metric};
+use super::alarm::{self, AlarmState, Composite, Dimensions, Malformed, Metric};
 use super::decide::Alarm;
 use super::health_check::{HealthCheckId, Quoted};
 use crate::aws::{Call, Failure, send};
@@ -36,6 +36,9 @@ pub enum Unresolved {
     /// An alarm behind it is on a health check's metric and cannot be understood.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// It watches health checks, and none of their alarms is in ALARM any more.
+    #[error("none of the alarms that the composite alarm {} is built from is in ALARM any more, so which health check failed cannot be told: look at them, and lock by hand", Quoted(.0))]
+    NoneInAlarm(String),
     /// Composite alarms of composite alarms, without end.
     #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
     TooDeep,
@@ -43,6 +46,8 @@ pub enum Unresolved {
 
 /// CloudWatch lets composite alarms build on each other, in circles too.
 const DEEPEST: usize = 5;
+/// `DescribeAlarms` takes no more names at once.
+const MOST_NAMES: usize = 100;
 
 // === impl CloudWatch ===
 
@@ -79,36 +84,62 @@ impl CloudWatch {
         Ok(alarms)
     }
 
-    /// The health checks behind these alarms, which are composite ones or the children of such.
+    /// The health checks behind a composite alarm that went off; none where none of the alarms that
+    /// it is built from watches a health check's health.
     ///
     /// # Errors
-    /// They cannot all be found.
+    /// They cannot all be found, or there are some and none of their alarms is in ALARM.
     pub async fn health_checks_behind(
         &self,
-        transition: &AlarmTransition,
+        composite: &Composite,
+        deadline: Deadline,
+    ) -> Result<Vec<HealthCheckId>, Unresolved> {
+        let in_alarm = |state: Option<&StateValue>| state == Some(&StateValue::Alarm);
+        let found = self.walk(composite.triggered_by.clone(), in_alarm, deadline).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let itself = || vec![composite.name.clone()];
+        let found = self.walk(itself(), in_alarm, deadline).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        // A message that comes late finds its alarms in other states: not to be taken for another team's.
+        let quiet = self.walk(itself(), |_| true, deadline).await?;
+        if quiet.is_empty() { Ok(quiet) } else { Err(Unresolved::NoneInAlarm(composite.name.clone())) }
+    }
+
+    /// The health checks that these alarms watch, and below composite ones those children whose
+    /// state `counts`.
+    async fn walk(
+        &self,
+        mut names: Vec<String>,
+        counts: impl Fn(Option<&StateValue>) -> bool,
         deadline: Deadline,
     ) -> Result<Vec<HealthCheckId>, Unresolved> {
         let mut found = BTreeSet::new();
-        let mut names = transition.look_up.clone();
         for _ in 0..DEEPEST {
-            let output = self.describe(&names, deadline).await?;
-            let (metric, composite) = (output.metric_alarms(), output.composite_alarms());
-            let known = metric.iter().map(MetricAlarm::alarm_name);
-            let known: BTreeSet<_> = known.chain(composite.iter().map(|alarm| alarm.alarm_name())).collect();
-            if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
-                return Err(Unresolved::NoSuchAlarm(missing.clone()));
-            }
-            for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
-                found.extend(alarm::watched(alarm.alarm_name().unwrap_or_default(), metrics(alarm))?);
-            }
-            let mut next = Vec::new();
-            for name in composite.iter().filter_map(|alarm| alarm.alarm_name()) {
-                next.extend(self.children_in_alarm(name, deadline).await?);
+            let mut next = BTreeSet::new();
+            for names in names.chunks(MOST_NAMES) {
+                let output = self.describe(names, deadline).await?;
+                let (metric, composite) = (output.metric_alarms(), output.composite_alarms());
+                let known = metric.iter().map(MetricAlarm::alarm_name);
+                let known: BTreeSet<_> =
+                    known.chain(composite.iter().map(CompositeAlarm::alarm_name)).collect();
+                if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
+                    return Err(Unresolved::NoSuchAlarm(missing.clone()));
+                }
+                for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
+                    found.extend(alarm::watched(alarm.alarm_name().unwrap_or_default(), metrics(alarm))?);
+                }
+                for name in composite.iter().filter_map(CompositeAlarm::alarm_name) {
+                    next.extend(self.children(name, &counts, deadline).await?);
+                }
             }
             if next.is_empty() {
                 return Ok(found.into_iter().collect());
             }
-            names = next;
+            names = next.into_iter().collect();
         }
         Err(Unresolved::TooDeep)
     }
@@ -123,19 +154,33 @@ impl CloudWatch {
             .await
     }
 
-    /// With this parameter CloudWatch takes no others and tells little more than names and states.
-    async fn children_in_alarm(&self, name: &str, deadline: Deadline) -> Result<Vec<String>, Failure> {
-        let output = deadline
-            .persist(async |time| {
-                let request = self.client.describe_alarms().children_of_alarm_name(name).max_records(100);
-                send(DESCRIBE, time, request.send()).await
-            })
-            .await?;
-        let metric = output.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
-        let composite =
-            output.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
-        let in_alarm = metric.chain(composite).filter(|(_, state)| *state == Some(&StateValue::Alarm));
-        Ok(in_alarm.filter_map(|(name, _)| name.map(str::to_owned)).collect())
+    /// The names of a composite alarm's children whose state `counts`. With this parameter CloudWatch
+    /// takes no other filter, and tells little more than names and states.
+    async fn children(
+        &self,
+        name: &str,
+        counts: impl Fn(Option<&StateValue>) -> bool,
+        deadline: Deadline,
+    ) -> Result<Vec<String>, Failure> {
+        let mut children = Vec::new();
+        let mut page: Option<String> = None;
+        loop {
+            let output = deadline
+                .persist(async |time| {
+                    let request = self.client.describe_alarms().children_of_alarm_name(name).max_records(100);
+                    send(DESCRIBE, time, request.set_next_token(page.clone()).send()).await
+                })
+                .await?;
+            let metric = output.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+            let composite =
+                output.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+            let counted = metric.chain(composite).filter(|(_, state)| counts(*state));
+            children.extend(counted.filter_map(|(name, _)| name.map(str::to_owned)));
+            page = output.next_token;
+            if page.is_none() {
+                return Ok(children);
+            }
+        }
     }
 }
 
@@ -150,16 +195,19 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
         Some(StateValue::Ok) => AlarmState::Ok,
         _ => AlarmState::InsufficientData,
     };
-    let acts = alarm.actions_enabled().unwrap_or(true) && !alarm.alarm_actions().is_empty();
+    let are_on = alarm.actions_enabled().unwrap_or(true);
+    let actions = if are_on { alarm.alarm_actions().to_vec() } else { Vec::new() };
     let Some(changed_at) = changed_at else {
         let cause = format!("the alarm {} has no time of its last change", Quoted(&name));
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
-    Ok(Alarm { name, state, changed_at, acts })
+    Ok(Alarm { name, state, changed_at, actions })
 }
 
+/// Only of a plain metric is known that high means healthy; an expression may say anything.
 fn tells_recovery(alarm: &MetricAlarm) -> bool {
-    alarm.comparison_operator().is_some_and(|operator| alarm::tells_recovery(operator.as_str()))
+    let operator = alarm.comparison_operator().filter(|_| alarm.metric_name().is_some());
+    operator.is_some_and(|operator| alarm::tells_recovery(operator.as_str()))
 }
 
 fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {

@@ -19,6 +19,8 @@ pub struct Config {
     pub guarded: Option<BTreeSet<HealthCheckId>>,
     /// `SECONDARY_HEALTH_CHECKS`: the check of the site that takes over, by the primary's.
     pub secondaries: BTreeMap<HealthCheckId, HealthCheckId>,
+    /// `ALARM_ACTIONS`: the actions by which an alarm reaches `lock`, as ARNs; `None` for any.
+    pub alarm_actions: Option<BTreeSet<String>>,
     /// `DRY_RUN`: decide and log, change nothing.
     pub dry_run: bool,
 }
@@ -49,10 +51,18 @@ impl Config {
             "SECONDARY_HEALTH_CHECKS",
             lookup("SECONDARY_HEALTH_CHECKS").as_deref().map(pairs).transpose(),
         );
+        let alarm_actions =
+            problems.take("ALARM_ACTIONS", lookup("ALARM_ACTIONS").as_deref().map(arns).transpose());
         let dry_run = problems.take("DRY_RUN", boolean(&text("DRY_RUN", "false")));
 
-        let (Some(healthy_path), Some(locked_path), Some(guarded), Some(secondaries), Some(dry_run)) =
-            (healthy_path, locked_path, guarded, secondaries, dry_run)
+        let (
+            Some(healthy_path),
+            Some(locked_path),
+            Some(guarded),
+            Some(secondaries),
+            Some(alarm_actions),
+            Some(dry_run),
+        ) = (healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run)
         else {
             return Err(InvalidConfig(problems.0));
         };
@@ -66,7 +76,7 @@ impl Config {
             problems.add("SECONDARY_HEALTH_CHECKS", format!("{stray} is not in GUARDED_HEALTH_CHECKS"));
         }
         if problems.0.is_empty() {
-            Ok(Self { healthy_path, locked_path, guarded, secondaries, dry_run })
+            Ok(Self { healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run })
         } else {
             Err(InvalidConfig(problems.0))
         }
@@ -92,7 +102,9 @@ impl fmt::Display for Config {
         let list = |items: Vec<String>| if items.is_empty() { "(unset)".to_owned() } else { items.join(",") };
         write!(f, "HEALTHY_PATH={} LOCKED_PATH={}", self.healthy_path, self.locked_path)?;
         write!(f, " GUARDED_HEALTH_CHECKS={}", list(guarded.collect()))?;
-        write!(f, " SECONDARY_HEALTH_CHECKS={} DRY_RUN={}", list(pairs.collect()), self.dry_run)
+        write!(f, " SECONDARY_HEALTH_CHECKS={}", list(pairs.collect()))?;
+        let actions = self.alarm_actions.iter().flatten().cloned();
+        write!(f, " ALARM_ACTIONS={} DRY_RUN={}", list(actions.collect()), self.dry_run)
     }
 }
 
@@ -110,6 +122,14 @@ impl Problems {
 
 fn ids(text: &str) -> Result<BTreeSet<HealthCheckId>, InvalidId> {
     text.split(',').map(id).collect()
+}
+
+fn arns(text: &str) -> Result<BTreeSet<String>, String> {
+    let arn = |text: &str| match text.trim() {
+        arn if arn.starts_with("arn:") => Ok(arn.to_owned()),
+        other => Err(format!("{} is not an ARN", Quoted(other))),
+    };
+    text.split(',').map(arn).collect()
 }
 
 fn pairs(text: &str) -> Result<BTreeMap<HealthCheckId, HealthCheckId>, String> {
@@ -184,6 +204,8 @@ mod tests {
             ("SECONDARY_HEALTH_CHECKS", "a", "not primary=secondary"),
             ("SECONDARY_HEALTH_CHECKS", "a=a", "its own secondary"),
             ("SECONDARY_HEALTH_CHECKS", "a=b,a=c", "two secondaries"),
+            ("ALARM_ACTIONS", "alarms", "\"alarms\" is not an ARN"),
+            ("ALARM_ACTIONS", "", "\"\" is not an ARN"),
             ("DRY_RUN", "", "neither true nor false"),
             ("DRY_RUN", "yes please", "neither true nor false"),
         ] {

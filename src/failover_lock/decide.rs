@@ -49,10 +49,12 @@ pub enum Reason {
     SecondaryUnhealthy,
     /// It was locked for the alarm that is still in ALARM, and somebody has set the path back.
     UndoneByHand,
-    /// Its alarms have their actions off, or none.
+    /// Its alarms have their actions off, or none that leads to `lock`.
     ActionsDisabled,
     /// No metric alarm watches its health.
     NoAlarm,
+    /// Its alarm is in ALARM, and its path is neither of the two: somebody has set it.
+    ForeignPath,
 }
 
 /// What is known of a check when the decision falls.
@@ -82,8 +84,8 @@ pub struct Alarm {
     pub state: AlarmState,
     /// When its state last changed.
     pub changed_at: DateTime<Utc>,
-    /// Whether going to ALARM makes it do anything: its actions are on, and it has some.
-    pub acts: bool,
+    /// What it does when it goes to ALARM, as ARNs; empty where its actions are off.
+    pub actions: Vec<String>,
 }
 
 /// What `reconcile` finds of a check.
@@ -192,30 +194,37 @@ pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> R
     Ok(Decision::Lock { version: Some(check.version) })
 }
 
-/// Decides about a check by the alarms on it as they stand, not by one's change.
+/// Decides about a check on `path` by the alarms on it as they stand, not by one's change.
 ///
 /// Of several alarms in ALARM the newest decides: whoever undid a lock by hand, or switched back,
 /// has seen the older ones.
 #[must_use]
-pub fn reconcile<'a>(is_locked: bool, alarms: &'a [Alarm], notes: &Notes) -> Finding<'a> {
-    let acting = || alarms.iter().filter(|alarm| alarm.acts);
-    let newest =
-        acting().filter(|alarm| alarm.state == AlarmState::Alarm).max_by_key(|alarm| alarm.changed_at);
-    let is_noted =
-        |alarm: &Alarm| notes.alarm_changed_at.is_some_and(|noted| !is_older(noted, Some(alarm.changed_at)));
-    if is_locked {
-        return Finding::LockStands { unnoted: newest.filter(|alarm| !is_noted(alarm)) };
+pub fn reconcile<'a>(path: &str, alarms: &'a [Alarm], notes: &Notes, config: &Config) -> Finding<'a> {
+    let leads_to_lock =
+        |action: &String| config.alarm_actions.as_ref().is_none_or(|ours| ours.contains(action));
+    let acting: Vec<_> = alarms.iter().filter(|alarm| alarm.actions.iter().any(leads_to_lock)).collect();
+    let in_alarm = acting.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
+    let newest = in_alarm.max_by_key(|alarm| alarm.changed_at).copied();
+    if path == config.locked_path.as_str() {
+        return Finding::LockStands { unnoted: newest.filter(|alarm| !is_noted(alarm.changed_at, notes)) };
     }
     match newest {
         Some(alarm) if is_older(alarm.changed_at, notes.restored_at) => {
             Finding::Unprotected(Reason::OlderThanRestore)
         }
-        Some(alarm) if is_noted(alarm) => Finding::Unprotected(Reason::UndoneByHand),
+        Some(alarm) if is_noted(alarm.changed_at, notes) => Finding::Unprotected(Reason::UndoneByHand),
+        Some(_) if path != config.healthy_path.as_str() => Finding::Unprotected(Reason::ForeignPath),
         Some(alarm) => Finding::NeverLocked(alarm),
         None if alarms.is_empty() => Finding::Unprotected(Reason::NoAlarm),
-        None if acting().next().is_none() => Finding::Unprotected(Reason::ActionsDisabled),
+        None if acting.is_empty() => Finding::Unprotected(Reason::ActionsDisabled),
         None => Finding::Armed,
     }
+}
+
+/// Whether the notes know an alarm that changed at `changed_at`, or a later one.
+#[must_use]
+pub fn is_noted(changed_at: DateTime<Utc>, notes: &Notes) -> bool {
+    notes.alarm_changed_at.is_some_and(|noted| !is_older(noted, Some(changed_at)))
 }
 
 /// Whether `time` is from before `other`, in whole seconds, which is what tags and some alarms have:
@@ -282,6 +291,7 @@ impl From<Reason> for &'static str {
             Reason::UndoneByHand => "undone_by_hand",
             Reason::ActionsDisabled => "actions_disabled",
             Reason::NoAlarm => "no_alarm",
+            Reason::ForeignPath => "foreign_path",
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use super::alarm::{self, AlarmState, AlarmTransition};
 use super::cloudwatch::Unresolved;
-use super::decide::{self, Concern, Decision, Reason, Seen};
+use super::decide::{self, Concern, Decision, Notes, Reason, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::{FailoverLock, Outcome, Verdict};
@@ -61,14 +62,14 @@ async fn look_up(
     transition: &mut AlarmTransition,
     deadline: Deadline,
 ) -> Result<(), Unresolved> {
-    if transition.state == AlarmState::Alarm && !transition.look_up.is_empty() {
-        transition.health_checks = system.cloudwatch.health_checks_behind(transition, deadline).await?;
+    if let Some(composite) = transition.composite.as_ref().filter(|_| transition.state == AlarmState::Alarm) {
+        transition.health_checks = system.cloudwatch.health_checks_behind(composite, deadline).await?;
     }
     Ok(())
 }
 
 /// Reads the check, decides, acts; and starts again when somebody else changed the check meanwhile.
-pub(super) async fn lock_check(
+async fn lock_check(
     system: &FailoverLock,
     transition: &AlarmTransition,
     id: &HealthCheckId,
@@ -91,26 +92,37 @@ pub(super) async fn lock_check(
             or_warn(id, notes, "taking the alarm for newer than the last restore").unwrap_or_default();
         let seen = Seen { check: check.as_ref(), restored_at: notes.restored_at };
         let decision = decide::lock(transition, &seen, config)?;
-
-        let secondary = match (&decision, config.secondaries.get(id)) {
-            (Decision::Lock { .. }, Some(secondary)) => {
-                let healthy = route53.is_healthy(secondary, shortly(deadline)).await;
-                or_warn(id, healthy, "taking the secondary for healthy")
-            }
-            _ => None,
-        };
-        let decision = decide::interlock(decision, secondary);
+        let decision = interlocked(system, id, decision, deadline).await;
         log_decision(transition, id.into(), &decision);
-        act(system, transition, id, check.as_ref(), decision, deadline).await
+        act(system, transition, id, check.as_ref(), &notes, decision, deadline).await
     };
     deadline.persist(read_decide_act).await
 }
 
-async fn act(
+/// Asks for the secondary's health where a lock would be set and one is named.
+pub(super) async fn interlocked(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    decision: Decision,
+    deadline: Deadline,
+) -> Decision {
+    let secondary = match (&decision, system.config.secondaries.get(id)) {
+        (Decision::Lock { .. }, Some(secondary)) => {
+            let healthy = system.route53.is_healthy(secondary, shortly(deadline)).await;
+            or_warn(id, healthy, "taking the secondary for healthy")
+        }
+        _ => None,
+    };
+    decide::interlock(decision, secondary)
+}
+
+/// Does what was decided about a check as it was read.
+pub(super) async fn act(
     system: &FailoverLock,
     transition: &AlarmTransition,
     id: &HealthCheckId,
     check: Option<&HealthCheck>,
+    notes: &Notes,
     decision: Decision,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
@@ -127,6 +139,14 @@ async fn act(
         Decision::Ignore(reason) => Ok(not_locked(transition, Some(id), Verdict::Ignored, reason)),
         Decision::Defer(reason) => Ok(not_locked(transition, Some(id), Verdict::Deferred, reason)),
         Decision::AlreadyLocked => {
+            // Without the note of this alarm, a lock that is undone by hand later would look like
+            // one that was never set. Where no alarm is noted, `reconcile` sees to it.
+            if notes.alarm_changed_at.is_some()
+                && !decide::is_noted(transition.changed_at, notes)
+                && !config.dry_run
+            {
+                note_alarm(system, id, transition.changed_at, deadline).await;
+            }
             Ok(on_locked_path(Verdict::AlreadyLocked, check.map(|check| check.version)))
         }
         Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
@@ -135,8 +155,8 @@ async fn act(
                 warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets HEALTHY_PATH");
             }
             let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
-            let noted = route53.note_lock(id, transition, deadline).await;
-            or_warn(id, noted, "the lock stands, its tags are missing");
+            let result = route53.note_lock(id, transition, notes, deadline).await;
+            or_warn(id, result, "the lock stands, its tags are missing");
             // A check that could not be read before is seen here for the first time.
             decide::can_hold(&locked).map_err(Error::LockedBlindly)?;
             Ok(on_locked_path(Verdict::Locked, Some(locked.version)))
@@ -144,11 +164,21 @@ async fn act(
     }
 }
 
+pub(super) async fn note_alarm(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    changed_at: DateTime<Utc>,
+    deadline: Deadline,
+) {
+    let result = system.route53.note_alarm(id, changed_at, deadline).await;
+    or_warn(id, result, "the lock stands, the alarm that found it is not noted");
+}
+
 fn shortly(deadline: Deadline) -> Deadline {
     deadline.within(GOOD_TO_KNOW.min(deadline.left() / 2))
 }
 
-pub(super) fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
+fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
     result.map_err(|failure| warn!(healthCheckId = %id, error = %failure, "{consequence}")).ok()
 }
 

@@ -1,9 +1,13 @@
 //! Locks a failed primary's health check, and switches it back when a person says so.
 //!
 //! ```text
-//! event ─ alarm::transitions ─▶ transition ─ decide::concern ─▶ check id
-//!       ─ Route53::health_check, restored_at ─▶ what is seen ─ decide::lock ─▶ decision
-//!       ─ Route53::set_path ─▶ outcome
+//! lock       event ─ alarm::transitions ─▶ transition ─ decide::concern ─▶ check id
+//!            ─ Route53::health_check, notes ─▶ what is seen ─ decide::lock, interlock ─▶ decision
+//!            ─ Route53::set_path ─▶ outcome
+//! reconcile  tick ─ Route53::health_check, notes, CloudWatch::alarms_on ─▶ what is seen
+//!            ─ decide::reconcile, interlock ─▶ decision ─ Route53::set_path ─▶ outcome
+//! restore    request ─ Route53::health_check ─▶ check ─ decide::switch_back ─▶ decision
+//!            ─ probe::ask, Route53::note_restore, set_path ─▶ outcome
 //! ```
 //!
 //! Only [`restore`] ever unlocks. It refuses what alarms, topics and schedules send; whom it lets

@@ -8,10 +8,10 @@ use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
 use super::alarm::{AlarmState, AlarmTransition};
-use super::decide::{self, Alarm, Finding, Notes};
+use super::decide::{self, Alarm, Decision, Finding, Notes};
 use super::error::{Error, FailedRecord};
 use super::health_check::HealthCheckId;
-use super::lock::{lock_check, or_warn};
+use super::lock::{act, interlocked, note_alarm};
 use super::{FailoverLock, Outcome, Verdict};
 use crate::deadline::Deadline;
 
@@ -32,42 +32,50 @@ pub(super) async fn reconcile(
     stream::iter(checks).buffered(AT_ONCE).collect().await
 }
 
+/// Reads the check and its alarms, decides, acts; and starts again when somebody else changed the
+/// check meanwhile. Unlike `lock`, it has another try in a minute: what cannot be read is an error,
+/// and never a lock in doubt, which would undo what a person has just done.
 async fn reconcile_check(
     system: &FailoverLock,
     id: &HealthCheckId,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, route53, cloudwatch } = system;
-    let check = route53.health_check(id, deadline).await?;
-    let path = decide::can_hold(&check)?;
-    let is_locked = path == config.locked_path.as_str();
-    let alarms = cloudwatch.alarms_on(id, deadline).await?;
-    // On most days nothing is locked and nothing is wrong, and the notes decide nothing.
-    let notes = if is_locked || alarms.iter().any(|alarm| alarm.state == AlarmState::Alarm) {
-        route53.notes(id, deadline).await?
-    } else {
-        Notes::default()
-    };
+    let read_decide_act = async |_| {
+        let check = route53.health_check(id, deadline).await?;
+        let path = decide::can_hold(&check)?;
+        let alarms = cloudwatch.alarms_on(id, deadline).await?;
+        // On most days nothing is locked and nothing is wrong, and the notes decide nothing.
+        let is_quiet = path == config.healthy_path.as_str()
+            && alarms.iter().all(|alarm| alarm.state != AlarmState::Alarm);
+        let notes = if is_quiet { Notes::default() } else { route53.notes(id, deadline).await? };
 
-    let finding = decide::reconcile(is_locked, &alarms, &notes);
-    log_finding(id, &finding);
-    let outcome = |outcome| Outcome {
-        path: Some(path.to_owned()),
-        version: Some(check.version),
-        ..Outcome::new(Some(id), outcome)
-    };
-    match finding {
-        Finding::Armed => Ok(outcome(Verdict::Armed)),
-        Finding::LockStands { unnoted } => {
-            if let Some(alarm) = unnoted.filter(|_| !config.dry_run) {
-                let result = route53.note_alarm(id, alarm, deadline).await;
-                or_warn(id, result, "the lock stands, the alarm that found it is not noted");
+        let finding = decide::reconcile(path, &alarms, &notes, config);
+        log_finding(id, &finding);
+        let outcome = |outcome| Outcome {
+            path: Some(path.to_owned()),
+            version: Some(check.version),
+            ..Outcome::new(Some(id), outcome)
+        };
+        match finding {
+            Finding::Armed => Ok(outcome(Verdict::Armed)),
+            Finding::LockStands { unnoted } => {
+                if let Some(alarm) = unnoted.filter(|_| !config.dry_run) {
+                    note_alarm(system, id, alarm.changed_at, deadline).await;
+                }
+                Ok(outcome(Verdict::AlreadyLocked))
             }
-            Ok(outcome(Verdict::AlreadyLocked))
+            Finding::NeverLocked(alarm) => {
+                let lock = Decision::Lock { version: Some(check.version) };
+                let decision = interlocked(system, id, lock, deadline).await;
+                act(system, &transition(alarm, id), id, Some(&check), &notes, decision, deadline).await
+            }
+            Finding::Unprotected(reason) => {
+                Ok(Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) })
+            }
         }
-        Finding::NeverLocked(alarm) => lock_check(system, &transition(alarm, id), id, deadline).await,
-        Finding::Unprotected(reason) => Ok(Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) }),
-    }
+    };
+    deadline.persist(read_decide_act).await
 }
 
 fn transition(alarm: &Alarm, id: &HealthCheckId) -> AlarmTransition {
@@ -76,7 +84,7 @@ fn transition(alarm: &Alarm, id: &HealthCheckId) -> AlarmTransition {
         state: alarm.state,
         changed_at: alarm.changed_at,
         health_checks: vec![id.clone()],
-        look_up: Vec::new(),
+        composite: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Route 53 in this system's words. The SDK is named here and nowhere else.
+//! Route 53 in this system's words: the only place that knows its SDK's requests and answers.
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
@@ -6,7 +6,7 @@ use aws_sdk_route53::types::{self, HealthCheckType, Tag, TagResourceType};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::alarm::AlarmTransition;
-use super::decide::{self, Alarm, Notes};
+use super::decide::{self, Notes};
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, Quoted, ResourcePath};
 use crate::aws::{Call, Failure, Kind, send};
 use crate::deadline::Deadline;
@@ -83,8 +83,7 @@ impl Route53 {
     /// Reads what this system has noted on a check.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline, or the tag of the last restore holds no
-    /// time that has passed.
+    /// The call failed and did not pass before the deadline, or a tag holds no time that has passed.
     pub async fn notes(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Notes, Failure> {
         let call = Call("route53:ListTagsForResource");
         let output = deadline
@@ -95,18 +94,20 @@ impl Route53 {
             })
             .await?;
         let tags = output.resource_tag_set.and_then(|set| set.tags).unwrap_or_default();
-        let value = |key| tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
-        // A time to come would make every alarm until then harmless: it is nobody's restore.
-        let restored_at = value(RESTORED_AT).map(|text| match text.parse::<DateTime<Utc>>() {
-            Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
-            _ => {
-                let cause =
-                    format!("the tag {RESTORED_AT} holds {}, which is no time that has passed", Quoted(text));
-                Err(Failure::refused(call, cause))
-            }
-        });
-        let alarm_changed_at = value(ALARM_CHANGED_AT).and_then(|text| text.parse().ok());
-        Ok(Notes { restored_at: restored_at.transpose()?, alarm_changed_at })
+        let time = |key| {
+            let text = tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
+            text.map(|text| match text.parse::<DateTime<Utc>>() {
+                // A time to come would outdo every alarm until then: it is nobody's note.
+                Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
+                _ => {
+                    let cause =
+                        format!("the tag {key} holds {}, which is no time that has passed", Quoted(text));
+                    Err(Failure::refused(call, cause))
+                }
+            })
+            .transpose()
+        };
+        Ok(Notes { restored_at: time(RESTORED_AT)?, alarm_changed_at: time(ALARM_CHANGED_AT)? })
     }
 
     /// Points a check at `path`, if it still has `version`, and returns it as it stands then.
@@ -163,7 +164,8 @@ impl Route53 {
         Err(Failure::refused(call, cause))
     }
 
-    /// Notes on a check which alarm locked it and when, for people and for `reconcile`.
+    /// Notes on a check which alarm locked it and when, for people and for `reconcile`. What was
+    /// noted of a later alarm `before` is kept.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -171,28 +173,30 @@ impl Route53 {
         &self,
         id: &HealthCheckId,
         transition: &AlarmTransition,
+        before: &Notes,
         deadline: Deadline,
     ) -> Result<(), Failure> {
+        let changed_at =
+            before.alarm_changed_at.map_or(transition.changed_at, |at| at.max(transition.changed_at));
         let tags = [
             (LOCKED_AT, Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true)),
-            (ALARM_CHANGED_AT, transition.changed_at.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            (ALARM_CHANGED_AT, noted(changed_at)),
             (ALARM, tag_value(&transition.alarm)),
         ];
         self.tag(id, &tags, deadline).await
     }
 
-    /// Notes on a locked check a further alarm that found the lock standing.
+    /// Notes on a locked check a later alarm, which found the lock standing.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn note_alarm(
         &self,
         id: &HealthCheckId,
-        alarm: &Alarm,
+        changed_at: DateTime<Utc>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        let tags = [(ALARM_CHANGED_AT, alarm.changed_at.to_rfc3339_opts(SecondsFormat::Millis, true))];
-        self.tag(id, &tags, deadline).await
+        self.tag(id, &[(ALARM_CHANGED_AT, noted(changed_at))], deadline).await
     }
 
     /// Notes on a check that it is being switched back now, which makes older alarms harmless.
@@ -221,6 +225,11 @@ impl Route53 {
             .await?;
         Ok(())
     }
+}
+
+/// CloudWatch gives milliseconds. A message may claim a time to come; it is not noted.
+fn noted(changed_at: DateTime<Utc>) -> String {
+    changed_at.min(Utc::now()).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// A tag's value holds at most 256 letters, digits, spaces and `_ . : / = + - @`; an alarm's name

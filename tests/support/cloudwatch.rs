@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 
 use ciborium::Value;
 
+/// What an alarm does by default.
+pub const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alarms";
+/// How many children are told at once.
+const PAGE: usize = 2;
+
 /// An alarm as the stand-in keeps it.
 #[derive(Clone, Debug)]
 pub struct Alarm {
@@ -12,7 +17,8 @@ pub struct Alarm {
     /// Seconds since 1970.
     pub changed_at: f64,
     pub actions_enabled: bool,
-    pub actions: bool,
+    pub actions: &'static [&'static str],
+    pub comparison: &'static str,
     pub kind: Kind,
 }
 
@@ -32,11 +38,22 @@ impl Alarm {
     /// The documented alarm of this health check.
     pub fn on(health_check_id: &str, state: &'static str, changed_at: f64) -> Self {
         let kind = Kind::Metric("HealthCheckStatus", health_check_id.to_owned());
-        Self { state, changed_at, actions_enabled: true, actions: true, kind }
+        Self {
+            state,
+            changed_at,
+            actions_enabled: true,
+            actions: &[TOPIC],
+            comparison: "LessThanThreshold",
+            kind,
+        }
     }
 
     pub fn of(kind: Kind, state: &'static str) -> Self {
         Self { kind, ..Self::on("", state, 0.0) }
+    }
+
+    fn is_composite(&self) -> bool {
+        matches!(self.kind, Kind::Composite(_))
     }
 
     fn describe(&self, name: &str) -> Value {
@@ -48,10 +65,9 @@ impl Alarm {
             // Also moves when partial data is evaluated, so it must not be taken for the change.
             ("StateUpdatedTimestamp", time(self.changed_at + 100.0)),
             ("ActionsEnabled", Value::Bool(self.actions_enabled)),
+            ("ComparisonOperator", text(self.comparison)),
+            ("AlarmActions", Value::Array(self.actions.iter().map(|action| text(action)).collect())),
         ];
-        let actions =
-            if self.actions { vec![text("arn:aws:sns:us-east-1:123456789012:alarms")] } else { vec![] };
-        fields.push(("AlarmActions", Value::Array(actions)));
         match &self.kind {
             Kind::Metric(metric, id) => fields.extend(watched(metric, id)),
             Kind::Math(ids) => {
@@ -78,36 +94,68 @@ pub fn answer(alarms: &BTreeMap<String, Alarm>, operation: &str, body: &[u8]) ->
         let fields = request.as_map().into_iter().flatten();
         fields.filter(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone()).next()
     };
-    let texts = |value: Option<Value>| -> Vec<String> {
-        let items = value.and_then(|value| value.into_array().ok()).unwrap_or_default();
+    let texts = |name: &str| -> Vec<String> {
+        let items = field(name).and_then(|value| value.into_array().ok()).unwrap_or_default();
         items.into_iter().filter_map(|item| item.into_text().ok()).collect()
     };
-    let (said, chosen): (String, Vec<_>) = match operation {
-        "DescribeAlarmsForMetric" => {
-            let metric = field("MetricName").and_then(|name| name.into_text().ok()).unwrap_or_default();
+    let text_of = |name: &str| field(name).and_then(|value| value.into_text().ok());
+    match (operation, text_of("ChildrenOfAlarmName")) {
+        ("DescribeAlarmsForMetric", _) if text_of("Namespace").as_deref() == Some("AWS/Route53") => {
+            let metric = text_of("MetricName").unwrap_or_default();
             // As one emulator does, alarms of other checks are told too: whoever asks must look.
             let on = |alarm: &&Alarm| matches!(&alarm.kind, Kind::Metric(name, _) if *name == metric);
-            (metric.clone(), alarms.iter().filter(|(_, alarm)| on(alarm)).collect())
+            let chosen =
+                alarms.iter().filter(|(_, alarm)| on(alarm)).map(|(name, alarm)| alarm.describe(name));
+            (200, encoded(&map([("MetricAlarms", Value::Array(chosen.collect()))])), metric)
         }
-        "DescribeAlarms" => {
-            let parent = field("ChildrenOfAlarmName").and_then(|name| name.into_text().ok());
-            let names = match parent.as_ref().map(|parent| alarms.get(parent).map(|alarm| &alarm.kind)) {
-                None => texts(field("AlarmNames")),
-                Some(Some(Kind::Composite(children))) => children.clone(),
-                Some(_) => Vec::new(),
+        ("DescribeAlarms", Some(_)) if field("AlarmNames").is_some() || field("AlarmTypes").is_some() => {
+            (400, error("ValidationError", "ChildrenOfAlarmName excludes other filters"), String::new())
+        }
+        ("DescribeAlarms", Some(parent)) => {
+            let children = match alarms.get(&parent).map(|alarm| &alarm.kind) {
+                Some(Kind::Composite(children)) => children.clone(),
+                _ => Vec::new(),
             };
-            let said = parent.map_or_else(|| names.join(","), |parent| format!("children of {parent}"));
-            (said, alarms.iter().filter(|(name, _)| names.contains(name)).collect())
+            let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
+            let page = children.iter().skip(start).take(PAGE);
+            // Of children CloudWatch tells no more than this.
+            let brief = |name: &String, alarm: &Alarm| {
+                map([("AlarmName", text(name)), ("StateValue", text(alarm.state))])
+            };
+            let known = page.filter_map(|name| alarms.get(name).map(|alarm| (name, alarm)));
+            let (composite, metric): (Vec<_>, Vec<_>) = known.partition(|(_, alarm)| alarm.is_composite());
+            let list = |alarms: Vec<(&String, &Alarm)>| {
+                alarms.into_iter().map(|(name, alarm)| brief(name, alarm)).collect()
+            };
+            let mut answer = vec![
+                ("MetricAlarms", Value::Array(list(metric))),
+                ("CompositeAlarms", Value::Array(list(composite))),
+            ];
+            if start + PAGE < children.len() {
+                answer.push(("NextToken", text(&(start + PAGE).to_string())));
+            }
+            (200, encoded(&map(answer)), format!("children of {parent}"))
         }
-        _ => return (400, encoded(&map([("__type", text("UnknownOperationException"))])), String::new()),
-    };
-    let is_composite = |alarm: &Alarm| matches!(alarm.kind, Kind::Composite(_));
-    let (composite, metric): (Vec<_>, Vec<_>) =
-        chosen.into_iter().partition(|(_, alarm)| is_composite(alarm));
-    let list = |alarms: Vec<(&String, &Alarm)>| {
-        Value::Array(alarms.into_iter().map(|(name, alarm)| alarm.describe(name)).collect())
-    };
-    (200, encoded(&map([("MetricAlarms", list(metric)), ("CompositeAlarms", list(composite))])), said)
+        ("DescribeAlarms", None) => {
+            let names = texts("AlarmNames");
+            if names.is_empty() || names.len() > 100 {
+                return (400, error("ValidationError", "1 to 100 AlarmNames"), String::new());
+            }
+            let wanted = texts("AlarmTypes");
+            let is_wanted = |alarm: &Alarm| {
+                let kind = if alarm.is_composite() { "CompositeAlarm" } else { "MetricAlarm" };
+                wanted.iter().any(|wanted| wanted == kind) || (wanted.is_empty() && !alarm.is_composite())
+            };
+            let chosen = alarms.iter().filter(|(name, alarm)| names.contains(name) && is_wanted(alarm));
+            let (composite, metric): (Vec<_>, Vec<_>) = chosen.partition(|(_, alarm)| alarm.is_composite());
+            let list = |alarms: Vec<(&String, &Alarm)>| {
+                Value::Array(alarms.into_iter().map(|(name, alarm)| alarm.describe(name)).collect())
+            };
+            let answer = map([("MetricAlarms", list(metric)), ("CompositeAlarms", list(composite))]);
+            (200, encoded(&answer), names.join(","))
+        }
+        _ => (400, error("UnknownOperationException", "the stand-in does not serve this"), String::new()),
+    }
 }
 
 /// One of CloudWatch's errors.

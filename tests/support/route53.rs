@@ -295,7 +295,8 @@ impl Route53 {
         let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
         let (status, answer) = match fault.or_else(|| state.always.get(operation).cloned()) {
             Some(Fault::Error(status, code, message)) => (status, cloudwatch::error(code, message)),
-            _ => (status, answer),
+            None => (status, answer),
+            Some(fault) => panic!("the stand-in cannot let {fault:?} happen to CloudWatch"),
         };
         let mut response = Response::new(Full::new(Bytes::from(answer)));
         *response.status_mut() = StatusCode::from_u16(status).expect("a fault script names real statuses");
