@@ -320,6 +320,17 @@ async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set()
 }
 
 #[tokio::test]
+async fn tags_that_never_come_leave_the_update_time_for_a_second_attempt() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail_always("ListTagsForResource", Fault::Hang);
+    route53.fail("UpdateHealthCheck", Fault::Hang);
+    let system = support::system(&route53, &[]).await;
+    let report = system.handle(Handler::Lock, &alarm(), Deadline::after(Duration::from_secs(3))).await;
+    assert!(report.into_answer().is_ok());
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
 async fn an_answer_with_another_path_is_an_error() {
     let wrong = r#"<?xml version="1.0"?><UpdateHealthCheckResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/"><HealthCheck><Id>x</Id><CallerReference>x</CallerReference><HealthCheckConfig><Type>HTTP</Type><ResourcePath>/lb-check</ResourcePath></HealthCheckConfig><HealthCheckVersion>2</HealthCheckVersion></HealthCheck></UpdateHealthCheckResponse>"#;
     let route53 = with_check(Check::new("HTTP", 80)).await;
