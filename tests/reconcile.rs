@@ -114,7 +114,6 @@ async fn what_nothing_would_lock_is_reported() {
         (check(), vec![], "no_alarm"),
         (check(), vec![Alarm::on(SECOND, "ALARM", CHANGED)], "no_alarm"),
         (check(), vec![Alarm { actions_enabled: false, ..firing() }], "actions_disabled"),
-        (check(), vec![Alarm { actions: &[], ..Alarm::on(PRIMARY, "OK", CHANGED) }], "actions_disabled"),
         // An alarm that goes off when the check is healthy again.
         (check(), vec![Alarm { comparison: "GreaterThanOrEqualToThreshold", ..firing() }], "no_alarm"),
         (check().with("ResourcePath", "/elsewhere"), vec![firing()], "foreign_path"),
@@ -187,6 +186,12 @@ async fn of_several_alarms_the_newest_decides() {
     let route53 = with(restored, &[firing(), Alarm::on(PRIMARY, "ALARM", CHANGED + 3600.0)]).await;
     let outcome = reconcile(&route53).await;
     assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"alarm-1".into()));
+}
+
+#[tokio::test]
+async fn an_alarm_without_actions_counts_as_one_that_eventbridge_passes_on() {
+    let route53 = with(check(), &[Alarm { actions: &[], ..firing() }]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
 }
 
 #[tokio::test]

@@ -195,13 +195,13 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
         Some(StateValue::Ok) => AlarmState::Ok,
         _ => AlarmState::InsufficientData,
     };
-    let are_on = alarm.actions_enabled().unwrap_or(true);
-    let actions = if are_on { alarm.alarm_actions().to_vec() } else { Vec::new() };
+    let actions_enabled = alarm.actions_enabled().unwrap_or(true);
+    let actions = alarm.alarm_actions().to_vec();
     let Some(changed_at) = changed_at else {
         let cause = format!("the alarm {} has no time of its last change", Quoted(&name));
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
-    Ok(Alarm { name, state, changed_at, actions })
+    Ok(Alarm { name, state, changed_at, actions_enabled, actions })
 }
 
 /// Only of a plain metric is known that high means healthy; an expression may say anything.

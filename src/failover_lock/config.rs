@@ -19,7 +19,8 @@ pub struct Config {
     pub guarded: Option<BTreeSet<HealthCheckId>>,
     /// `SECONDARY_HEALTH_CHECKS`: the check of the site that takes over, by the primary's.
     pub secondaries: BTreeMap<HealthCheckId, HealthCheckId>,
-    /// `ALARM_ACTIONS`: the actions by which an alarm reaches `lock`, as ARNs; `None` for any.
+    /// `ALARM_ACTIONS`: the actions by which an alarm reaches `lock`, as ARNs; `None` for any, and for
+    /// alarms that reach it through EventBridge.
     pub alarm_actions: Option<BTreeSet<String>>,
     /// `DRY_RUN`: decide and log, change nothing.
     pub dry_run: bool,

@@ -49,7 +49,7 @@ pub enum Reason {
     SecondaryUnhealthy,
     /// It was locked for the alarm that is still in ALARM, and somebody has set the path back.
     UndoneByHand,
-    /// Its alarms have their actions off, or none that leads to `lock`.
+    /// Its alarms have their actions off, or none of them leads to `lock`.
     ActionsDisabled,
     /// No metric alarm watches its health.
     NoAlarm,
@@ -62,8 +62,8 @@ pub enum Reason {
 pub struct Seen<'a> {
     /// The check; `None` where reading it is not permitted.
     pub check: Option<&'a HealthCheck>,
-    /// When it was last switched back; `None` for never, or where that cannot be read.
-    pub restored_at: Option<DateTime<Utc>>,
+    /// What is noted on it; nothing where that cannot be read.
+    pub notes: Notes,
 }
 
 /// What this system has noted on a check, in tags.
@@ -84,7 +84,10 @@ pub struct Alarm {
     pub state: AlarmState,
     /// When its state last changed.
     pub changed_at: DateTime<Utc>,
-    /// What it does when it goes to ALARM, as ARNs; empty where its actions are off.
+    /// Whether its actions are on.
+    pub actions_enabled: bool,
+    /// What it does when it goes to ALARM, as ARNs. None does not mean that nothing hears of it:
+    /// EventBridge does.
     pub actions: Vec<String>,
 }
 
@@ -182,7 +185,7 @@ pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern,
 /// # Errors
 /// No lock can hold on the check.
 pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> Result<Decision, CannotHold> {
-    if is_older(transition.changed_at, seen.restored_at) {
+    if is_older(transition.changed_at, seen.notes.restored_at) {
         return Ok(Decision::Ignore(Reason::OlderThanRestore));
     }
     let Some(check) = seen.check else {
@@ -200,9 +203,11 @@ pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> R
 /// has seen the older ones.
 #[must_use]
 pub fn reconcile<'a>(path: &str, alarms: &'a [Alarm], notes: &Notes, config: &Config) -> Finding<'a> {
-    let leads_to_lock =
-        |action: &String| config.alarm_actions.as_ref().is_none_or(|ours| ours.contains(action));
-    let acting: Vec<_> = alarms.iter().filter(|alarm| alarm.actions.iter().any(leads_to_lock)).collect();
+    let leads_to_lock = |alarm: &&Alarm| match &config.alarm_actions {
+        None => alarm.actions_enabled,
+        Some(ours) => alarm.actions_enabled && alarm.actions.iter().any(|action| ours.contains(action)),
+    };
+    let acting: Vec<_> = alarms.iter().filter(leads_to_lock).collect();
     let in_alarm = acting.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
     let newest = in_alarm.max_by_key(|alarm| alarm.changed_at).copied();
     if path == config.locked_path.as_str() {

@@ -6,12 +6,13 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
+use super::FailoverLock;
 use super::alarm::{self, AlarmState, AlarmTransition};
 use super::cloudwatch::Unresolved;
-use super::decide::{self, Concern, Decision, Notes, Reason, Seen};
+use super::decide::{self, Concern, Decision, Reason, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::{FailoverLock, Outcome, Verdict};
+use super::outcome::{Outcome, Verdict};
 use crate::aws::{Failure, Kind};
 use crate::deadline::Deadline;
 
@@ -90,11 +91,11 @@ async fn lock_check(
         let notes = route53.notes(id, shortly(deadline)).await;
         let notes =
             or_warn(id, notes, "taking the alarm for newer than the last restore").unwrap_or_default();
-        let seen = Seen { check: check.as_ref(), restored_at: notes.restored_at };
+        let seen = Seen { check: check.as_ref(), notes };
         let decision = decide::lock(transition, &seen, config)?;
         let decision = interlocked(system, id, decision, deadline).await;
         log_decision(transition, id.into(), &decision);
-        act(system, transition, id, check.as_ref(), &notes, decision, deadline).await
+        act(system, transition, id, &seen, decision, deadline).await
     };
     deadline.persist(read_decide_act).await
 }
@@ -121,12 +122,12 @@ pub(super) async fn act(
     system: &FailoverLock,
     transition: &AlarmTransition,
     id: &HealthCheckId,
-    check: Option<&HealthCheck>,
-    notes: &Notes,
+    seen: &Seen<'_>,
     decision: Decision,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, route53, .. } = system;
+    let Seen { check, notes } = seen;
     let previous_path = check.and_then(HealthCheck::path);
     let on_locked_path = |outcome, version| Outcome {
         previous_path: previous_path.map(str::to_owned),

@@ -20,24 +20,19 @@ pub mod decide;
 pub mod error;
 pub mod health_check;
 mod lock;
+pub mod outcome;
 pub mod probe;
 mod reconcile;
 pub mod restore;
 pub mod route53;
 
-use std::time::SystemTime;
-
 use aws_config::SdkConfig;
-use serde::Serialize;
-use serde_json::json;
 use thiserror::Error;
-use tracing::info;
 
 use self::cloudwatch::CloudWatch;
 use self::config::Config;
-use self::decide::Reason;
-use self::error::{FailedRecord, InvocationError};
-use self::health_check::{HealthCheckId, Quoted};
+use self::health_check::Quoted;
+use self::outcome::Report;
 use self::route53::Route53;
 use crate::deadline::Deadline;
 
@@ -70,68 +65,6 @@ pub struct UnknownHandler(String);
 #[error("GUARDED_HEALTH_CHECKS: reconcile works on the health checks that it names, and it is not set")]
 pub struct NothingGuarded;
 
-/// What became of an invocation: an outcome or a failure for each record, in the event's order.
-#[derive(Debug)]
-pub struct Report(Vec<Result<Outcome, FailedRecord>>);
-
-/// What an invocation answers: an outcome for each record, in the event's order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Answer {
-    /// The outcomes.
-    pub outcomes: Vec<Outcome>,
-}
-
-/// What became of one record or request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Outcome {
-    /// The check that it was about; `null` where an alarm is about none, or about several.
-    pub health_check_id: Option<HealthCheckId>,
-    /// What was done.
-    pub outcome: Verdict,
-    /// Why nothing was done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
-    /// The path before.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub previous_path: Option<String>,
-    /// The path now, in a dry run the one that would be set.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The check's version now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub version: Option<i64>,
-    /// The alarm's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alarm: Option<String>,
-}
-
-/// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(into = "&'static str")]
-pub enum Verdict {
-    /// The check points at the locked path now.
-    Locked,
-    /// It would, were this not a dry run.
-    WouldLock,
-    /// It did before.
-    AlreadyLocked,
-    /// The alarm asks for nothing.
-    Ignored,
-    /// The lock waits for the secondary.
-    Deferred,
-    /// The check points at the healthy path again.
-    Restored,
-    /// It would, were this not a dry run.
-    WouldRestore,
-    /// It did before.
-    AlreadyRestored,
-    /// The next alarm will lock it.
-    Armed,
-    /// Nothing will lock it, for the reason given.
-    Unprotected,
-}
-
 // === impl FailoverLock ===
 
 impl FailoverLock {
@@ -155,116 +88,6 @@ impl FailoverLock {
             }
         }
         Report(results)
-    }
-}
-
-// === impl Report ===
-
-impl Report {
-    /// The invocation's answer, where every record was done.
-    ///
-    /// # Errors
-    /// Names every record that failed; the others were handled all the same.
-    pub fn into_answer(self) -> Result<Answer, InvocationError> {
-        let records = self.0.len();
-        let mut outcomes = Vec::new();
-        let mut failed = Vec::new();
-        for result in self.0 {
-            match result {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(error) => failed.push(error),
-            }
-        }
-        if failed.is_empty() { Ok(Answer { outcomes }) } else { Err(InvocationError { records, failed }) }
-    }
-
-    /// A line for each record that counts in a metric, in CloudWatch's [embedded metric format]: in
-    /// the namespace `FailoverLock`, a count of 1, once in all and once for the health check.
-    ///
-    /// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    pub fn metrics(&self, now: SystemTime) -> impl Iterator<Item = String> {
-        let milliseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        self.0.iter().filter_map(move |result| {
-            let (name, id) = match result {
-                Ok(outcome) => (outcome.outcome.metric()?, outcome.health_check_id.as_ref()),
-                Err(failed) => ("Failed", failed.health_check_id.as_ref()),
-            };
-            let mut line = json!({ name: 1 });
-            let mut dimensions = json!([[]]);
-            if let Some(id) = id {
-                line["HealthCheckId"] = json!(id);
-                dimensions = json!([[], ["HealthCheckId"]]);
-            }
-            let metrics = json!([{ "Name": name, "Unit": "Count" }]);
-            let directive =
-                json!({ "Namespace": "FailoverLock", "Dimensions": dimensions, "Metrics": metrics });
-            // Embedded metrics are given in whole milliseconds, which a u64 holds for ever.
-            line["_aws"] =
-                json!({ "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] });
-            Some(line.to_string())
-        })
-    }
-}
-
-// === impl Outcome ===
-
-impl Outcome {
-    fn new(id: Option<&HealthCheckId>, outcome: Verdict) -> Self {
-        Self {
-            health_check_id: id.cloned(),
-            outcome,
-            reason: None,
-            previous_path: None,
-            path: None,
-            version: None,
-            alarm: None,
-        }
-    }
-
-    fn log(&self) {
-        info!(
-            alarm = self.alarm,
-            healthCheckId = self.health_check_id.as_ref().map(HealthCheckId::as_str),
-            outcome = <&str>::from(self.outcome),
-            reason = self.reason.map(<&str>::from),
-            previousPath = self.previous_path,
-            path = self.path,
-            version = self.version,
-            "done"
-        );
-    }
-}
-
-// === impl Verdict ===
-
-impl Verdict {
-    fn metric(self) -> Option<&'static str> {
-        match self {
-            Self::Locked => Some("Locked"),
-            Self::AlreadyLocked => Some("AlreadyLocked"),
-            Self::Ignored => Some("Ignored"),
-            Self::Deferred => Some("Deferred"),
-            Self::Restored => Some("Restored"),
-            Self::Unprotected => Some("Unprotected"),
-            Self::WouldLock | Self::WouldRestore | Self::AlreadyRestored | Self::Armed => None,
-        }
-    }
-}
-
-impl From<Verdict> for &'static str {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Locked => "locked",
-            Verdict::WouldLock => "would_lock",
-            Verdict::AlreadyLocked => "already_locked",
-            Verdict::Ignored => "ignored",
-            Verdict::Deferred => "deferred",
-            Verdict::Restored => "restored",
-            Verdict::WouldRestore => "would_restore",
-            Verdict::AlreadyRestored => "already_restored",
-            Verdict::Armed => "armed",
-            Verdict::Unprotected => "unprotected",
-        }
     }
 }
 

@@ -7,12 +7,13 @@
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
+use super::FailoverLock;
 use super::alarm::{AlarmState, AlarmTransition};
-use super::decide::{self, Alarm, Decision, Finding, Notes};
+use super::decide::{self, Alarm, Decision, Finding, Notes, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::HealthCheckId;
 use super::lock::{act, interlocked, note_alarm};
-use super::{FailoverLock, Outcome, Verdict};
+use super::outcome::{Outcome, Verdict};
 use crate::deadline::Deadline;
 
 /// Route 53 allows an account a burst of 50 calls and 10 a second after it.
@@ -68,7 +69,15 @@ async fn reconcile_check(
             Finding::NeverLocked(alarm) => {
                 let lock = Decision::Lock { version: Some(check.version) };
                 let decision = interlocked(system, id, lock, deadline).await;
-                act(system, &transition(alarm, id), id, Some(&check), &notes, decision, deadline).await
+                act(
+                    system,
+                    &transition(alarm, id),
+                    id,
+                    &Seen { check: Some(&check), notes },
+                    decision,
+                    deadline,
+                )
+                .await
             }
             Finding::Unprotected(reason) => {
                 Ok(Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) })

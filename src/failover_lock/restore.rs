@@ -10,7 +10,8 @@ use super::config::Config;
 use super::decide::{self, Refusal, SwitchBack};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::{FailoverLock, Outcome, Verdict, probe};
+use super::outcome::{Outcome, Verdict};
+use super::{FailoverLock, probe};
 use crate::deadline::Deadline;
 
 /// What a person asks for.
