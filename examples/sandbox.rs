@@ -19,6 +19,7 @@ use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::alarm;
 use failover_lock::failover_lock::config::Config;
 use failover_lock::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
+use failover_lock::failover_lock::outcome::Outcome;
 use failover_lock::failover_lock::probe;
 use failover_lock::failover_lock::{FailoverLock, Handler};
 use failover_lock::startup;
@@ -143,13 +144,10 @@ impl Site {
     /// Calls a function as Lambda would, and tells what it answers.
     async fn invoke(&self, handler: Handler, event: &str) {
         let report = self.system.handle(handler, event, Deadline::after(Duration::from_secs(30))).await;
-        self.tell(
-            "",
-            &match report.into_answer() {
-                Ok(answer) => serde_json::to_string(&answer).unwrap_or_else(|error| error.to_string()),
-                Err(error) => format!("error: {error}"),
-            },
-        );
+        match report.into_answer() {
+            Ok(answer) => answer.outcomes.iter().for_each(|outcome| self.tell("", &told(outcome))),
+            Err(error) => self.tell("", &format!("error: {error}")),
+        }
     }
 
     /// Tells the check as it stands, and what Route 53's checkers make of it.
@@ -177,4 +175,15 @@ impl Site {
     fn tell(&self, what: &str, text: &str) {
         println!("{:6.3} s  {what:<11}  {text}", self.started.elapsed().as_secs_f64());
     }
+}
+
+/// An outcome in short, as `lock` and `restore` answer it in JSON.
+fn told(outcome: &Outcome) -> String {
+    let verdict = <&str>::from(outcome.outcome);
+    let reason = outcome.reason.map_or_else(String::new, |reason| format!(": {}", <&str>::from(reason)));
+    let paths = match (&outcome.previous_path, &outcome.path) {
+        (Some(from), Some(to)) if from != to => format!(", {from} → {to}"),
+        _ => String::new(),
+    };
+    format!("answer: {verdict}{reason}{paths}")
 }

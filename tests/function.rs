@@ -49,10 +49,10 @@ async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
     }
     let other_service = json!({ "Records": [{ "eventSource": "aws:s3", "s3": {} }] }).to_string();
     for (event, said) in [
-        (&b""[..], "EOF"),
-        (b"{", "EOF"),
-        (b"\xff\xfe", "expected value"),
-        (b"\"\xff\"", "invalid unicode"),
+        (&b""[..], "the event is not JSON: EOF"),
+        (b"{", "the event is not JSON: EOF"),
+        (b"\xff\xfe", "the event is not JSON: expected value"),
+        (b"\"\xff\"", "the event is not JSON: invalid unicode"),
         (b"null", "the event cannot be read: invalid type: null"),
         (b"5", "the event cannot be read: invalid type: integer"),
         (b"[]", "the event cannot be read: invalid type: sequence"),
@@ -78,6 +78,7 @@ async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
         let shown = String::from_utf8_lossy(&event[..event.len().min(80)]);
         let error = function.invoke(event.to_vec(), TIMEOUT).await.expect_err(&shown);
         let text = error["errorMessage"].as_str().unwrap();
+        assert_eq!(error["errorType"], "MalformedEvent", "{shown}");
         assert!(text.contains(said), "{shown}: {text}");
         assert!(text.len() < 1000, "{shown}: {} bytes", text.len());
     }

@@ -6,9 +6,11 @@ use std::time::SystemTime;
 
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
+use failover_lock::failover_lock::outcome::Report;
 use failover_lock::failover_lock::{FailoverLock, Handler};
 use failover_lock::startup;
 use lambda_runtime::{LambdaEvent, service_fn};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tracing::{error, info};
 
@@ -31,13 +33,26 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     info!(?handler, %config, "starting");
     let system = &FailoverLock::new(config, &startup::aws_config().load().await);
 
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Box<RawValue>>| {
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Payload>| {
         let deadline = Deadline::before(event.context.deadline());
-        let report = Box::pin(system.handle(handler, event.payload.get(), deadline)).await;
+        let report = match event.payload.0 {
+            Ok(json) => Box::pin(system.handle(handler, json.get(), deadline)).await,
+            Err(cause) => Report::not_json(cause),
+        };
         for line in report.metrics(SystemTime::now()) {
             println!("{line}");
         }
         report.into_answer()
     }))
     .await
+}
+
+/// A payload as it came. What is not JSON is kept as an error, so that it is told, logged and counted
+/// as every other one is; the runtime would answer it by itself.
+struct Payload(Result<Box<RawValue>, String>);
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Box::<RawValue>::deserialize(deserializer).map_err(|error| error.to_string())))
+    }
 }

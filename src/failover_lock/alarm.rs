@@ -92,6 +92,9 @@ pub enum Malformed {
         /// Where and why reading stopped.
         source: serde_json::Error,
     },
+    /// The invocation's payload is not JSON at all.
+    #[error("the event is not JSON: {0}")]
+    NotJson(String),
     /// It is JSON, of something else.
     #[error(
         "{0} is not a CloudWatch alarm: send SNS notifications, alarm actions or EventBridge alarm state changes here"

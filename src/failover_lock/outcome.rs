@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use tracing::info;
 
+use super::alarm::Malformed;
 use super::decide::Reason;
 use super::error::{FailedRecord, InvocationError};
 use super::health_check::HealthCheckId;
@@ -75,6 +76,15 @@ pub enum Verdict {
 // === impl Report ===
 
 impl Report {
+    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    #[must_use]
+    pub fn not_json(cause: String) -> Self {
+        let error = Malformed::NotJson(cause).into();
+        let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
+        failed.log();
+        Self(vec![Err(failed)])
+    }
+
     /// The invocation's answer, where every record was done.
     ///
     /// # Errors
