@@ -71,7 +71,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     site.invoke(Handler::Lock, &event).await;
     site.show("").await;
     if !site.is_locked() {
-        site.tell("result", "this event does NOT lock");
+        let dry = if site.config.dry_run { ": DRY_RUN is set" } else { "" };
+        site.tell("result", &format!("this event does NOT lock{dry}"));
         return Ok(());
     }
 
@@ -111,7 +112,9 @@ impl Site {
             alarm::transitions(event).unwrap_or_default().into_iter().flatten().collect();
         let ids: Vec<_> = transitions.iter().flat_map(|alarm| alarm.health_checks.clone()).collect();
         let config = Config::read(&startup::environment)?;
-        let guarded = ids.iter().find(|id| config.guards(id)).or(ids.first()).cloned();
+        // Behind a composite alarm, which names none, a check that is guarded is taken.
+        let guarded = ids.iter().find(|id| config.guards(id)).or(ids.first());
+        let guarded = guarded.or(config.guarded.iter().flatten().next()).cloned();
         let id = guarded.map_or_else(|| UNNAMED.to_owned().try_into(), Ok)?;
         let primary = Primary::start(config.healthy_path.as_str()).await;
         let route53 = stand_in::Route53::start().await;
@@ -119,7 +122,6 @@ impl Site {
             let check = stand_in::Check::new("HTTP", primary.address.port());
             route53.put(id.as_str(), check.with("ResourcePath", config.healthy_path.as_str()));
         }
-        // Behind a composite alarm stands, here, an alarm on this one check.
         for name in transitions
             .iter()
             .flat_map(|alarm| &alarm.composite)
@@ -146,7 +148,7 @@ impl Site {
         let report = self.system.handle(handler, event, Deadline::after(Duration::from_secs(30))).await;
         match report.into_answer() {
             Ok(answer) => answer.outcomes.iter().for_each(|outcome| self.tell("", &told(outcome))),
-            Err(error) => self.tell("", &format!("error: {error}")),
+            Err(error) => self.tell("", &format!("{}: {error}", error.error_type())),
         }
     }
 

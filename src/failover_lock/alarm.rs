@@ -139,6 +139,9 @@ pub enum Malformed {
 /// # Errors
 /// The event as a whole cannot be read. What is wrong with a single record stands in its place.
 pub fn transitions(event: &str) -> Result<Vec<Result<AlarmTransition, Malformed>>, Malformed> {
+    if event.trim().is_empty() {
+        return Err(Malformed::Foreign("an empty text".to_owned()));
+    }
     let parts: Parts = parse("the event", event)?;
     let Some(records) = parts.get("Records") else {
         return Ok(vec![message(event)]);

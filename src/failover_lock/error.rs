@@ -103,10 +103,17 @@ impl MayPass for Error {
 
 // === impl InvocationError ===
 
+impl InvocationError {
+    /// The type of the first record's error.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        self.failed.first().map_or("Failed", |failed| failed.error.error_type())
+    }
+}
+
 impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
-        let error_type = error.failed.first().map_or("Failed", |failed| failed.error.error_type());
-        Self { error_type: error_type.to_owned(), error_message: error.to_string() }
+        Self { error_type: error.error_type().to_owned(), error_message: error.to_string() }
     }
 }
 
@@ -128,7 +135,8 @@ impl fmt::Display for InvocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 20;
         if self.records > 1 {
-            write!(f, "{} of {} records failed, the others were handled: ", self.failed.len(), self.records)?;
+            let others = if self.failed.len() < self.records { ", the others were handled" } else { "" };
+            write!(f, "{} of {} records failed{others}: ", self.failed.len(), self.records)?;
         }
         for (i, failed) in self.failed.iter().take(SHOWN).enumerate() {
             write!(f, "{}{failed}", if i > 0 { "; " } else { "" })?;
