@@ -79,10 +79,10 @@ proptest! {
 /// What can happen around a guarded check.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The alarm goes off; its notification may be delivered later, or never.
-    Fires,
-    /// The alarm goes back to OK.
-    Recovers,
+    /// One of the two alarms goes off; its notification may be delivered later, or never.
+    Fires(usize),
+    /// It goes back to OK.
+    Recovers(usize),
     /// A notification is delivered, for the first time or again, in any order.
     Delivered(prop::sample::Index),
     /// A person switches back.
@@ -97,8 +97,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        3 => Just(Step::Fires),
-        2 => Just(Step::Recovers),
+        3 => (0..2_usize).prop_map(Step::Fires),
+        2 => (0..2_usize).prop_map(Step::Recovers),
         4 => any::<prop::sample::Index>().prop_map(Step::Delivered),
         2 => Just(Step::Restored),
         1 => Just(Step::UndoneByHand),
@@ -113,8 +113,8 @@ struct World {
     route53: Route53,
     system: FailoverLock,
     now: i64,
-    /// Since when the alarm is in ALARM.
-    in_alarm_since: Option<i64>,
+    /// Since when each alarm is in ALARM.
+    in_alarm_since: [Option<i64>; 2],
     /// Every notification so far: when the alarm changed, and to what.
     notifications: Vec<(i64, &'static str)>,
     restored_at: Option<i64>,
@@ -133,12 +133,13 @@ impl World {
             route53,
             system,
             now: 0,
-            in_alarm_since: None,
+            in_alarm_since: [None; 2],
             notifications: Vec::new(),
             restored_at: None,
             undone_at: None,
         };
-        world.alarm("OK");
+        world.alarm(0, "OK");
+        world.alarm(1, "OK");
         world
     }
 
@@ -151,10 +152,10 @@ impl World {
         time.to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 
-    fn alarm(&mut self, state: &'static str) {
+    fn alarm(&mut self, which: usize, state: &'static str) {
         #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
         let changed_at = (START + 10 * self.now) as f64;
-        self.route53.put_alarm("alarm", Alarm::on(PRIMARY, state, changed_at));
+        self.route53.put_alarm(&format!("alarm-{which}"), Alarm::on(PRIMARY, state, changed_at));
         self.notifications.push((self.now, state));
     }
 
@@ -182,15 +183,15 @@ impl World {
         let was_locked = self.is_locked();
         let may_unlock = matches!(step, Step::Restored | Step::UndoneByHand | Step::Together(..));
         match step {
-            Step::Fires if self.in_alarm_since.is_none() => {
-                self.in_alarm_since = Some(self.now);
-                self.alarm("ALARM");
+            Step::Fires(which) if self.in_alarm_since[which].is_none() => {
+                self.in_alarm_since[which] = Some(self.now);
+                self.alarm(which, "ALARM");
             }
-            Step::Recovers if self.in_alarm_since.is_some() => {
-                self.in_alarm_since = None;
-                self.alarm("OK");
+            Step::Recovers(which) if self.in_alarm_since[which].is_some() => {
+                self.in_alarm_since[which] = None;
+                self.alarm(which, "OK");
             }
-            Step::Fires | Step::Recovers => {}
+            Step::Fires(_) | Step::Recovers(_) => {}
             Step::Delivered(at) => {
                 let (changed, state, event) = self.notification(at);
                 prop_assert_eq!(self.call(Handler::Lock, &event).await, Ok(()));
@@ -245,7 +246,8 @@ impl World {
         let noted = self.route53.check(PRIMARY).tags.get("failover-lock:alarm-changed-at").cloned();
         let is_noted = |since: i64| noted.as_ref().is_some_and(|noted| *noted >= Self::tag(since));
         prop_assert_eq!(self.call(Handler::Reconcile, "{}").await, Ok(()));
-        if let Some(since) = self.in_alarm_since.filter(|since| self.is_newer_than_restore(*since)) {
+        let newest = self.in_alarm_since.into_iter().flatten().max();
+        if let Some(since) = newest.filter(|since| self.is_newer_than_restore(*since)) {
             prop_assert_eq!(self.is_locked(), was_locked || !is_noted(since), "reconciled");
             prop_assert!(
                 self.is_locked() || self.undone_at.is_some_and(|undone_at| undone_at > since),
