@@ -320,6 +320,17 @@ async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set()
 }
 
 #[tokio::test]
+async fn tags_that_cannot_be_written_do_not_use_up_the_invocations_time() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail_always("ChangeTagsForResource", THROTTLED);
+    let system = support::system(&route53, &[]).await;
+    let deadline = Deadline::after(Duration::from_mins(1));
+    let report = system.handle(Handler::Lock, &alarm(), deadline).await;
+    assert!(report.into_answer().is_ok());
+    assert!(deadline.left() > Duration::from_secs(30), "{:?} left", deadline.left());
+}
+
+#[tokio::test]
 async fn tags_that_never_come_leave_the_update_time_for_a_second_attempt() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail_always("ListTagsForResource", Fault::Hang);

@@ -19,6 +19,9 @@ use crate::deadline::Deadline;
 /// What is good to know never holds up a lock: reading it gets at most this long, and never more
 /// than half of the time that is left.
 const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
+/// Writing down what was done is tried for so long: the lock stands without it, and `reconcile` makes
+/// up for what is missing.
+const NOTING: Duration = Duration::from_secs(10);
 
 /// Handles every record of an event, all at once, so that none waits for another's slow answer.
 pub(super) async fn lock(
@@ -156,7 +159,7 @@ pub(super) async fn act(
                 warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets HEALTHY_PATH");
             }
             let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
-            let result = route53.note_lock(id, transition, notes, deadline).await;
+            let result = route53.note_lock(id, transition, notes, deadline.within(NOTING)).await;
             or_warn(id, result, "the lock stands, its tags are missing");
             // A check that could not be read before is seen here for the first time.
             decide::can_hold(&locked).map_err(Error::LockedBlindly)?;
@@ -171,7 +174,7 @@ pub(super) async fn note_alarm(
     changed_at: DateTime<Utc>,
     deadline: Deadline,
 ) {
-    let result = system.route53.note_alarm(id, changed_at, deadline).await;
+    let result = system.route53.note_alarm(id, changed_at, deadline.within(NOTING)).await;
     or_warn(id, result, "the lock stands, the alarm that found it is not noted");
 }
 
