@@ -144,6 +144,8 @@ async fn a_request_that_a_machine_made_or_nobody_understands_is_refused() {
     ] {
         let error = restore_with(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)], request).await.unwrap_err();
         assert!(error.contains(said), "{request}: {error}");
+        assert!(said.contains("person") || error.starts_with("the request cannot be read: "), "{error}");
+        assert!(said.contains("person") || error.contains("It takes {\"healthCheckId\"?"), "{error}");
     }
     assert_eq!(route53.calls(), [""; 0]);
 }

@@ -160,7 +160,7 @@ pub(super) fn is_machine_made(event: &BTreeMap<String, &RawValue>) -> bool {
 
 pub(super) type Parts<'a> = BTreeMap<String, &'a RawValue>;
 
-pub(super) fn parse<'a, T: Deserialize<'a>>(what: &'static str, text: &'a str) -> Result<T, Malformed> {
+fn parse<'a, T: Deserialize<'a>>(what: &'static str, text: &'a str) -> Result<T, Malformed> {
     serde_json::from_str(text).map_err(|source| Malformed::Unreadable { what, source })
 }
 
@@ -207,7 +207,7 @@ fn message(text: &str) -> Result<AlarmTransition, Malformed> {
 }
 
 /// A parser's complaint may quote the whole text that it stumbled over.
-fn brief(error: &serde_json::Error) -> String {
+pub(super) fn brief(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.char_indices().nth(300) {
         None => text,

@@ -5,7 +5,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::alarm::{self, Malformed, Parts};
+use super::alarm::{self, Parts};
 use super::config::Config;
 use super::decide::{self, Refusal, SwitchBack};
 use super::error::{Error, FailedRecord};
@@ -34,8 +34,11 @@ pub struct Request {
 #[derive(Debug, Error)]
 pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type.
-    #[error("{0}. A request is {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}")]
-    Unreadable(#[source] Malformed),
+    #[error(
+        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}",
+        alarm::brief(.0)
+    )]
+    Unreadable(#[from] serde_json::Error),
     /// Only people switch back.
     #[error("this is an event of SNS, an alarm or a schedule: only a person's request switches back")]
     MachineMade,
@@ -126,11 +129,11 @@ async fn ask_primary(check: &HealthCheck, config: &Config, deadline: Deadline) -
 
 impl Request {
     fn read(text: &str) -> Result<Self, BadRequest> {
-        let parts: Parts = alarm::parse("the request", text).map_err(BadRequest::Unreadable)?;
+        let parts: Parts = serde_json::from_str(text)?;
         if alarm::is_machine_made(&parts) {
             return Err(BadRequest::MachineMade);
         }
-        alarm::parse("the request", text).map_err(BadRequest::Unreadable)
+        Ok(serde_json::from_str(text)?)
     }
 
     fn which(&self, config: &Config) -> Result<HealthCheckId, BadRequest> {
