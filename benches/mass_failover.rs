@@ -10,22 +10,15 @@
 
 use std::time::{Duration, Instant};
 
-use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
 use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::config::Config;
-use failover_lock::failover_lock::{FailoverLock, Handler};
-use failover_lock::startup;
+use failover_lock::failover_lock::Handler;
 use futures_util::future::join_all;
-use serde_json::json;
 
-#[path = "../tests/support/cloudwatch.rs"]
-#[expect(dead_code, reason = "the tests use the whole of it")]
-mod cloudwatch;
-#[path = "../tests/support/route53.rs"]
-#[expect(dead_code, reason = "the tests use the whole of it")]
-mod route53;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
-use route53::{Check, Route53};
+use support::route53::{Check, Route53};
+use support::{CHANGED_AT, LOCKED, delivered, message};
 
 const CHECKS: u32 = 500;
 const ENVIRONMENTS: u32 = 4;
@@ -49,8 +42,7 @@ async fn main() {
     let throttled = calls.iter().filter(|call| call.starts_with("throttled")).count();
     let admitted = calls.len() - throttled;
     let updates = calls.iter().filter(|call| call.starts_with("Update")).count();
-    let locked =
-        (0..CHECKS).filter(|number| route53.check(&id(*number)).path() == "/lb-check-failed-over").count();
+    let locked = (0..CHECKS).filter(|number| route53.check(&id(*number)).path() == LOCKED).count();
     let effects: i64 = (0..CHECKS).map(|number| route53.check(&id(number)).version - 1).sum();
     #[expect(clippy::cast_precision_loss, reason = "a few thousand calls")]
     let limit = (admitted as f64 - BURST) / CALLS_A_SECOND;
@@ -75,17 +67,12 @@ async fn main() {
 
 /// One environment: it takes every fourth alarm, one after the other.
 async fn work(route53: &Route53, environment: u32) -> Vec<Duration> {
-    let credentials = Credentials::new("bench", "bench", None, None, "bench");
-    let aws = startup::aws_config()
-        .endpoint_url(route53.url())
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .load()
-        .await;
-    let system = FailoverLock::new(Config::read(&|_| None).expect("the defaults are valid"), &aws);
+    let system = support::system(route53, &[]).await;
     let mut answered = Vec::new();
     for number in (0..CHECKS).filter(|number| number % ENVIRONMENTS == environment) {
+        let alarm = delivered(&[&message(&id(number), "ALARM", CHANGED_AT)]);
         let started = Instant::now();
-        let report = system.handle(Handler::Lock, &alarm(&id(number)), Deadline::after(TIMEOUT)).await;
+        let report = system.handle(Handler::Lock, &alarm, Deadline::after(TIMEOUT)).await;
         if let Err(error) = report.into_answer() {
             panic!("an alarm was lost: {error}");
         }
@@ -96,19 +83,4 @@ async fn work(route53: &Route53, environment: u32) -> Vec<Duration> {
 
 fn id(number: u32) -> String {
     format!("00000000-0000-0000-0000-{number:012}")
-}
-
-fn alarm(id: &str) -> String {
-    let message = json!({
-        "AlarmName": id,
-        "NewStateValue": "ALARM",
-        "StateChangeTime": "2026-11-21T02:36:15.490+0000",
-        "Trigger": {
-            "Namespace": "AWS/Route53",
-            "MetricName": "HealthCheckStatus",
-            "Dimensions": [{ "value": id, "name": "HealthCheckId" }],
-        },
-    });
-    json!({ "Records": [{ "EventSource": "aws:sns", "Sns": { "Message": message.to_string() } }] })
-        .to_string()
 }

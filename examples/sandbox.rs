@@ -14,7 +14,6 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::alarm;
 use failover_lock::failover_lock::config::Config;
@@ -129,13 +128,7 @@ impl Site {
         {
             route53.put_alarm(name, cloudwatch::Alarm::on(id.as_str(), "ALARM", 0.0));
         }
-        let credentials = Credentials::new("sandbox", "sandbox", None, None, "sandbox");
-        let aws = startup::aws_config()
-            .endpoint_url(route53.url())
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .load()
-            .await;
-        let system = FailoverLock::new(config.clone(), &aws);
+        let system = FailoverLock::new(config.clone(), &stand_in::aws_at(&route53.url()).await);
         Ok(Self { id, config, primary, route53, system, started: Instant::now() })
     }
 

@@ -28,8 +28,7 @@ async fn lock(route53: &Route53, event: &str) -> Result<Value, String> {
 }
 
 async fn lock_with(route53: &Route53, variables: &[(&str, &str)], event: &str) -> Result<Value, String> {
-    let system = support::system(route53, variables).await;
-    support::invoke(&system, Handler::Lock, event).await.map_err(|error| error.to_string())
+    support::run(route53, variables, Handler::Lock, event).await
 }
 
 fn updates(route53: &Route53) -> usize {

@@ -27,9 +27,8 @@ async fn reconcile(route53: &Route53) -> Value {
 }
 
 async fn reconcile_with(route53: &Route53, variables: &[(&str, &str)]) -> Result<Value, String> {
-    let system = support::system(route53, variables).await;
-    let answer = support::invoke(&system, Handler::Reconcile, "{}").await;
-    answer.map(|answer| answer["outcomes"][0].clone()).map_err(|error| error.to_string())
+    let answer = support::run(route53, variables, Handler::Reconcile, "{}").await;
+    answer.map(|answer| answer["outcomes"][0].clone())
 }
 
 fn writes(route53: &Route53) -> Vec<String> {

@@ -28,8 +28,7 @@ async fn restore(route53: &Route53, request: &str) -> Result<Value, String> {
 }
 
 async fn restore_with(route53: &Route53, variables: &[(&str, &str)], request: &str) -> Result<Value, String> {
-    let system = support::system(route53, variables).await;
-    support::invoke(&system, Handler::Restore, request).await.map_err(|error| error.to_string())
+    support::run(route53, variables, Handler::Restore, request).await
 }
 
 fn writes(route53: &Route53) -> Vec<String> {

@@ -386,11 +386,11 @@ impl AlarmTransition {
         changed_at: DateTime<Utc>,
         children: &[TriggeringChild],
     ) -> Self {
-        // arn:aws:cloudwatch:us-east-1:123456789012:alarm:NAME; a name may hold colons.
         // A rule may also wait for one to be OK, whose check has not failed.
         let went_off = |child: &&TriggeringChild| {
             child.state.as_ref().is_none_or(|state| state.value == AlarmState::Alarm)
         };
+        // arn:aws:cloudwatch:us-east-1:123456789012:alarm:NAME; a name may hold colons.
         let names = children.iter().filter(went_off).filter_map(|child| child.arn.split_once(":alarm:"));
         let triggered_by = names.map(|(_, name)| name.to_owned()).collect();
         let composite = Some(Composite { name: alarm.to_owned(), triggered_by });

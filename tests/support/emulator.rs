@@ -18,7 +18,7 @@ pub struct Emulator {
     /// Where it listens.
     pub url: String,
     tools: PathBuf,
-    child: Child,
+    _process: Child,
 }
 
 // === impl Emulator ===
@@ -62,7 +62,7 @@ impl Emulator {
             () = announced(out, &url) => {}
             () = announced(err, &url) => {}
         }
-        Self { url, tools, child }
+        Self { url, tools, _process: child }
     }
 
     /// Runs an AWS CLI command against the emulator and returns what it prints: JSON, or text.

@@ -10,12 +10,10 @@ pub mod wire;
 
 use std::time::Duration;
 
-use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
 use failover_lock::failover_lock::error::InvocationError;
 use failover_lock::failover_lock::{FailoverLock, Handler};
-use failover_lock::startup;
 use serde_json::{Value, json};
 
 /// The health check of the documented alarm.
@@ -33,19 +31,24 @@ pub async fn system(route53: &route53::Route53, variables: &[(&str, &str)]) -> F
 pub async fn system_at(url: &str, variables: &[(&str, &str)]) -> FailoverLock {
     let lookup =
         |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    let credentials = Credentials::new("test", "test", None, None, "test");
-    let aws = startup::aws_config()
-        .endpoint_url(url)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .load()
-        .await;
-    FailoverLock::new(Config::read(&lookup).expect("the test's variables are valid"), &aws)
+    let config = Config::read(&lookup).expect("the test's variables are valid");
+    FailoverLock::new(config, &route53::aws_at(url).await)
 }
 
 /// A function of the system, with the time that Lambda would give it.
 pub async fn invoke(system: &FailoverLock, handler: Handler, event: &str) -> Result<Value, InvocationError> {
     let deadline = Deadline::after(Duration::from_secs(20));
     system.handle(handler, event, deadline).await.into_answer().map(|answer| json!(answer))
+}
+
+/// One invocation of a system that these variables set up on this Route 53: its answer, or its error.
+pub async fn run(
+    route53: &route53::Route53,
+    variables: &[(&str, &str)],
+    handler: Handler,
+    event: &str,
+) -> Result<Value, String> {
+    invoke(&system(route53, variables).await, handler, event).await.map_err(|error| error.to_string())
 }
 
 /// A recorded event.

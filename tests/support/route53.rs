@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use aws_config::SdkConfig;
+use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
+use failover_lock::startup;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -23,6 +26,16 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
+
+/// What a system on this stand-in, or on whatever stands before it at `url`, is made from.
+pub async fn aws_at(url: &str) -> SdkConfig {
+    let credentials = Credentials::new("stand-in", "stand-in", None, None, "stand-in");
+    startup::aws_config()
+        .endpoint_url(url)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .load()
+        .await
+}
 
 /// A running stand-in; it ends with the runtime that it was started on.
 #[derive(Clone)]
