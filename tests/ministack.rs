@@ -1,83 +1,65 @@
-//! The whole chain on an emulator: metric → alarm → topic → function → health check, and back.
+//! The whole chain on an emulator, set up by `infra/deploy` with the template as it is: metric →
+//! alarm → topic → function → health check, and back; and the schedule, where a notification is lost.
 
 mod support;
 
-use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
 use support::LOCKED;
 use support::emulator::Emulator;
 use support::primary::Primary;
 
 /// How often something that happens by itself is looked for; each look is a run of the AWS CLI.
 const LOOKS: usize = 60;
+/// The same for what the schedule does: it is due once a minute.
+const LOOKS_AT_THE_SCHEDULE: usize = 400;
+const ALARM: &str = "failover-primary-unhealthy";
 
-/// The documented set-up, with a function for each handler.
 struct Chain {
     aws: Emulator,
     primary: Primary,
     check: String,
-    subscription: String,
 }
 
 // === impl Chain ===
 
 impl Chain {
+    /// Deploys the guard while the primary is not up yet, which must not lock it, and again when it is.
     async fn start() -> Self {
         let aws = Emulator::ministack().await;
         let primary = Primary::start("/lb-check").await;
-        let package =
-            format!("fileb://{}", aws.package(Path::new(env!("CARGO_BIN_EXE_failover-lock"))).display());
+        let check = aws.health_check(primary.address.port()).await;
+        let chain = Self { aws, primary, check };
 
-        let config =
-            format!("Type=HTTP,IPAddress=127.0.0.1,Port={},ResourcePath=/lb-check", primary.address.port());
-        let create = ["--caller-reference", "primary", "--health-check-config", &config];
-        let check = aws.aws(&[&["route53", "create-health-check"], &create[..]].concat()).await;
-        let check = check["HealthCheck"]["Id"].as_str().expect("a health check has an id").to_owned();
+        chain.primary.set_up(false);
+        chain.report("0", 120).await;
+        // An alarm that went off recovers at its period's end.
+        let options = format!("--health-check {} --email sre@example.com --set AlarmPeriod=10", chain.check);
+        let (status, said) = chain.aws.deploy(&options).await;
+        assert_eq!(status, Some(3), "{said}");
+        assert!(said.contains("NOT GUARDED YET"), "{said}");
+        chain.set_alarm("ALARM").await;
+        let outcome = chain.reconcile().await;
+        assert!(outcome.contains("actions_disabled"), "{outcome}");
+        // An alarm without data is OK. That says nothing about the primary.
+        chain.set_alarm("OK").await;
+        let (status, said) = chain.aws.deploy("").await;
+        assert_eq!(status, Some(3), "{said}");
+        assert_eq!(chain.path().await, "/lb-check");
 
-        let topic = aws.aws(&["sns", "create-topic", "--name", &check]).await["TopicArn"].to_string();
-        let topic = topic.trim_matches('"');
-        let trust = json!({ "Version": "2012-10-17", "Statement": [{
-            "Effect": "Allow", "Principal": { "Service": "lambda.amazonaws.com" }, "Action": "sts:AssumeRole" }] });
-        let role = ["iam", "create-role", "--role-name", "failover-lock", "--assume-role-policy-document"];
-        let role = aws.aws(&[&role[..], &[&trust.to_string()]].concat()).await["Role"]["Arn"].to_string();
-        let role = role.trim_matches('"');
-        for handler in ["lock", "restore", "reconcile"] {
-            let name = format!("failover-{handler}");
-            let create = ["lambda", "create-function", "--function-name", &name, "--handler", handler];
-            let code =
-                ["--runtime", "provided.al2023", "--role", role, "--zip-file", &package, "--timeout", "30"];
-            let variables = format!("Variables={{GUARDED_HEALTH_CHECKS={check}}}");
-            aws.aws(&[&create[..], &code, &["--environment", &variables]].concat()).await;
-        }
-        let function = "arn:aws:lambda:us-east-1:000000000000:function:failover-lock";
-        let permission =
-            ["lambda", "add-permission", "--function-name", "failover-lock", "--statement-id", "sns"];
-        let from_topic =
-            ["--action", "lambda:InvokeFunction", "--principal", "sns.amazonaws.com", "--source-arn", topic];
-        aws.aws(&[&permission[..], &from_topic].concat()).await;
-        let subscribe = ["sns", "subscribe", "--protocol", "lambda", "--topic-arn", topic];
-        let subscription = aws.aws(&[&subscribe[..], &["--notification-endpoint", function]].concat()).await;
-        let subscription =
-            subscription["SubscriptionArn"].as_str().expect("a subscription has a name").to_owned();
-
-        let dimension = format!("Name=HealthCheckId,Value={check}");
-        let alarm = ["cloudwatch", "put-metric-alarm", "--alarm-name", &check, "--dimensions", &dimension];
-        // OK goes to the topic as well, as in many set-ups: the function has to leave it alone.
-        let actions = ["--actions-enabled", "--alarm-actions", topic, "--ok-actions", topic];
-        let metric =
-            ["--namespace", "AWS/Route53", "--metric-name", "HealthCheckStatus", "--statistic", "Minimum"];
-        let threshold = ["--period", "10", "--evaluation-periods", "1", "--threshold", "1.0"];
-        let missing = ["--comparison-operator", "LessThanThreshold", "--treat-missing-data", "notBreaching"];
-        aws.aws(&[&alarm[..], &actions, &metric, &threshold, &missing].concat()).await;
-        Self { aws, primary, check, subscription }
+        chain.primary.set_up(true);
+        chain.report("1", 0).await;
+        let (status, said) = chain.aws.deploy("").await;
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.contains(&format!("{} is guarded", chain.check)), "{said}");
+        chain
     }
 
     /// Reports as Route 53's checkers do, 1 for healthy and 0 for unhealthy, until the alarm has
     /// this state: its period must pass before an older report no longer counts.
     async fn report_until(&self, value: &str, state: &str) {
         for _ in 0..LOOKS {
-            self.report(value).await;
+            self.report(value, 0).await;
             if self.alarm_state().await == state {
                 return;
             }
@@ -85,105 +67,112 @@ impl Chain {
         panic!("the alarm does not become {state}");
     }
 
-    async fn report(&self, value: &str) {
+    async fn report(&self, value: &str, seconds_ago: u64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970").as_secs();
+        let at = (now - seconds_ago).to_string();
         let dimension = format!("HealthCheckId={}", self.check);
         let metric =
             ["--namespace", "AWS/Route53", "--metric-name", "HealthCheckStatus", "--dimensions", &dimension];
-        self.aws.aws(&[&["cloudwatch", "put-metric-data"], &metric[..], &["--value", value]].concat()).await;
+        let datum = ["--value", value, "--timestamp", &at];
+        self.aws.aws(&[&["cloudwatch", "put-metric-data"], &metric[..], &datum].concat()).await;
+    }
+
+    async fn set_alarm(&self, state: &str) {
+        let set = ["cloudwatch", "set-alarm-state", "--alarm-name", ALARM, "--state-value", state];
+        self.aws.aws(&[&set[..], &["--state-reason", "test"]].concat()).await;
     }
 
     async fn alarm_state(&self) -> String {
-        let query =
-            ["--alarm-names", &self.check, "--query", "MetricAlarms[0].StateValue", "--output", "text"];
+        let query = ["--alarm-names", ALARM, "--query", "MetricAlarms[0].StateValue", "--output", "text"];
         let state = self.aws.aws(&[&["cloudwatch", "describe-alarms"], &query[..]].concat()).await;
         state.as_str().unwrap_or_default().to_owned()
     }
 
-    async fn path(&self) -> String {
-        let query = ["--query", "HealthCheck.HealthCheckConfig.ResourcePath", "--output", "text"];
-        let get = ["route53", "get-health-check", "--health-check-id", &self.check];
-        self.aws.aws(&[&get[..], &query].concat()).await.as_str().unwrap_or_default().to_owned()
+    /// What this output of the stack says, run as a command where it is one.
+    async fn run_output(&self, name: &str) -> String {
+        let query = format!("Stacks[0].Outputs[?OutputKey=='{name}'].OutputValue");
+        let describe = ["cloudformation", "describe-stacks", "--stack-name", "failover", "--output", "text"];
+        let command = self.aws.aws(&[&describe[..], &["--query", &query]].concat()).await;
+        let (_, printed) = self.aws.bash(command.as_str().expect("the stack has the output"), &[]).await;
+        printed.trim().to_owned()
     }
 
-    async fn path_becomes(&self, path: &str) {
+    async fn path(&self) -> String {
+        self.run_output("Status").await
+    }
+
+    async fn path_becomes(&self, path: &str, looks: usize) {
         let mut last = String::new();
-        for _ in 0..LOOKS {
+        for _ in 0..looks {
             last = self.path().await;
             if last == path {
                 return;
             }
         }
-        panic!("the path stays {last} and does not become {path}; the function said:\n{}", self.log().await);
+        panic!("the path stays {last} and does not become {path}; lock said:\n{}", self.log("lock").await);
     }
 
-    async fn log(&self) -> String {
-        let query = ["--log-group-name", "/aws/lambda/failover-lock", "--query", "events[].message"];
-        self.aws
-            .try_aws(&[&["logs", "filter-log-events"], &query[..]].concat())
-            .await
-            .unwrap_or_default()
-            .to_string()
+    async fn log(&self, handler: &str) -> String {
+        let group = format!("/aws/lambda/failover-{handler}");
+        let query = ["--log-group-name", &group, "--query", "events[].message"];
+        let filter = ["logs", "filter-log-events"];
+        self.aws.try_aws(&[&filter[..], &query].concat()).await.unwrap_or_default().to_string()
     }
 
-    async fn log_says(&self, text: &str, times: usize) {
-        for _ in 0..LOOKS {
-            if self.log().await.matches(text).count() == times {
+    async fn log_says(&self, handler: &str, text: &str, looks: usize) {
+        for _ in 0..looks {
+            if self.log(handler).await.contains(text) {
                 return;
             }
         }
-        panic!("the function does not say {text} {times} times:\n{}", self.log().await);
+        panic!("{handler} does not say {text}:\n{}", self.log(handler).await);
     }
 
-    /// Sends a request to `restore`: what it answers, or the error.
-    async fn restore(&self) -> Result<String, String> {
-        let request = json!({ "healthCheckId": self.check, "reason": "the sites are synchronised" });
-        self.invoke("failover-restore", &request.to_string()).await
-    }
-
-    async fn invoke(&self, function: &str, payload: &str) -> Result<String, String> {
-        let invoke = ["lambda", "invoke", "--function-name", function, "--payload", payload, "/dev/stdout"];
-        let answer = self.aws.aws(&invoke).await.to_string();
-        if answer.contains("FunctionError") { Err(answer) } else { Ok(answer) }
+    /// The next tick, ahead of time.
+    async fn reconcile(&self) -> String {
+        let invoke = ["lambda", "invoke", "--function-name", "failover-reconcile", "/dev/stdout"];
+        self.aws.aws(&invoke).await.to_string()
     }
 }
 
 #[tokio::test]
 async fn a_metric_locks_the_primary_and_only_a_person_brings_it_back() {
     let chain = Chain::start().await;
-    chain.report_until("1", "OK").await;
     assert_eq!(chain.path().await, "/lb-check");
 
     chain.primary.set_up(false);
     chain.report_until("0", "ALARM").await;
-    chain.path_becomes(LOCKED).await;
+    chain.path_becomes(LOCKED, LOOKS).await;
 
-    let refused = chain.restore().await.unwrap_err();
+    let refused = chain.run_output("SwitchBack").await;
     assert!(refused.contains("/lb-check answers 503"), "{refused}");
 
     chain.primary.set_up(true);
     chain.report_until("1", "OK").await;
-    chain.log_says("\\\"reason\\\":\\\"not_in_alarm\\\"", 4).await;
     assert_eq!(chain.path().await, LOCKED);
 
-    let restored = chain.restore().await.unwrap();
-    assert!(restored.contains("restored"), "{restored}");
+    let restored = chain.run_output("SwitchBack").await;
+    assert!(restored.contains("\"restored\""), "{restored}");
     assert_eq!(chain.path().await, "/lb-check");
 
     chain.report_until("0", "ALARM").await;
-    chain.path_becomes(LOCKED).await;
+    chain.path_becomes(LOCKED, LOOKS).await;
 
-    // The notification is lost: the next tick of the schedule makes up for it, once.
-    chain.restore().await.unwrap();
+    // The notification is lost: the schedule makes up for it, once.
+    chain.run_output("SwitchBack").await;
     chain.report_until("1", "OK").await;
-    chain.aws.aws(&["sns", "unsubscribe", "--subscription-arn", &chain.subscription]).await;
+    let subscription =
+        "aws sns list-subscriptions --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\"";
+    chain
+        .aws
+        .bash(&format!("aws sns unsubscribe --subscription-arn \"$({subscription} --output text)\""), &[])
+        .await;
     chain.report_until("0", "ALARM").await;
-    assert_eq!(chain.path().await, "/lb-check");
-    let reconciled = chain.invoke("failover-reconcile", "{}").await.unwrap();
-    assert!(reconciled.contains("\\\"locked\\\""), "{reconciled}");
-    assert_eq!(chain.path().await, LOCKED);
+    chain.path_becomes(LOCKED, LOOKS_AT_THE_SCHEDULE).await;
+    chain.log_says("reconcile", r#"\"outcome\":\"locked\""#, LOOKS).await;
     let by_hand = ["--health-check-id", &chain.check, "--resource-path", "/lb-check"];
     chain.aws.aws(&[&["route53", "update-health-check"], &by_hand[..]].concat()).await;
-    let reconciled = chain.invoke("failover-reconcile", "{}").await.unwrap();
+    let reconciled = chain.reconcile().await;
     assert!(reconciled.contains("undone_by_hand"), "{reconciled}");
     assert_eq!(chain.path().await, "/lb-check");
 }

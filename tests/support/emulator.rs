@@ -26,6 +26,15 @@ pub struct Emulator {
 impl Emulator {
     /// `MiniStack`, which runs functions as processes of this machine.
     pub async fn ministack() -> Self {
+        Self::ministack_with(&[]).await
+    }
+
+    /// The same, where every call needs a permission.
+    pub async fn ministack_enforcing_permissions() -> Self {
+        Self::ministack_with(&[("AUTH", "true")]).await
+    }
+
+    async fn ministack_with(more: &[(&str, &str)]) -> Self {
         let port = free_port();
         let variables = [
             ("BIND_HOST", "127.0.0.1"),
@@ -34,7 +43,7 @@ impl Emulator {
             ("IOT_MTLS_ENABLED", "0"),
             ("PYTHONUNBUFFERED", "1"),
         ];
-        Self::start("ministack", &[], &variables, &port).await
+        Self::start("ministack", &[], &[&variables, more].concat(), &port).await
     }
 
     /// moto's server, an independent second opinion on the wire protocol.
@@ -89,18 +98,54 @@ impl Emulator {
         }
     }
 
-    /// A file with `binary` zipped as Lambda wants it, for `--zip-file`.
-    pub fn package(&self, binary: &Path) -> PathBuf {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package");
-        fs::create_dir_all(&folder).expect("target/tmp can be written");
-        fs::copy(binary, folder.join("bootstrap")).expect("the binary can be copied");
-        let zip = BlockingCommand::new(self.tools.join("python"))
-            .args(["-m", "zipfile", "-c", "function.zip", "bootstrap"])
-            .current_dir(&folder)
-            .status()
-            .expect("python starts");
-        assert!(zip.success(), "the package cannot be written");
-        folder.join("function.zip")
+    /// Runs a command line of bash against the emulator: its exit status, and all that it prints.
+    pub async fn bash(&self, script: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+        let output = isolated(Command::new("bash"), &self.tools, &self.url)
+            .args(["-euo", "pipefail", "-c", script])
+            .envs(variables.iter().copied())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .await
+            .expect("bash starts");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// Runs `infra/deploy` with the binary under test as its artifact.
+    pub async fn deploy(&self, options: &str) -> (Option<i32>, String) {
+        let artifact = self.package();
+        let artifact = artifact.to_str().expect("the target folder's name is UTF-8");
+        self.bash(
+            &format!(r#"infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 {options}"#),
+            &[("ARTIFACT", artifact)],
+        )
+        .await
+    }
+
+    /// A health check of the kind that this emulator can keep; its id.
+    pub async fn health_check(&self, port: u16) -> String {
+        let config = format!("Type=HTTP,IPAddress=127.0.0.1,Port={port},ResourcePath=/lb-check");
+        let reference = port.to_string();
+        let create = ["--caller-reference", &reference, "--health-check-config", &config];
+        let check = self.aws(&[&["route53", "create-health-check"], &create[..]].concat()).await;
+        check["HealthCheck"]["Id"].as_str().expect("a health check has an id").to_owned()
+    }
+
+    /// The binary under test, zipped as Lambda wants it.
+    pub fn package(&self) -> PathBuf {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let binary = Path::new(env!("CARGO_BIN_EXE_failover-lock"));
+        let zip = target.join("function.zip");
+        let _alone = locked("package.lock");
+        let made = |file: &Path| fs::metadata(file).and_then(|file| file.modified());
+        if !made(&zip).is_ok_and(|zip| zip > made(binary).expect("the binary is there")) {
+            fs::copy(binary, target.join("bootstrap")).expect("the binary can be copied");
+            run(BlockingCommand::new(self.tools.join("python"))
+                .args(["-m", "zipfile", "-c", "function.zip.new", "bootstrap"])
+                .current_dir(target));
+            fs::rename(target.join("function.zip.new"), &zip).expect("target/tmp can be written");
+        }
+        zip
     }
 }
 
@@ -145,8 +190,7 @@ fn tools() -> PathBuf {
     REQUIREMENTS.hash(&mut hasher);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join(format!("python-{:016x}", hasher.finish()));
-    let lock = File::create(target.join("python.lock")).expect("target/tmp can be written");
-    lock.lock().expect("files can be locked");
+    let _alone = locked("python.lock");
     if !folder.join("complete").exists() {
         let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/requirements.txt");
         run(BlockingCommand::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
@@ -162,6 +206,14 @@ fn tools() -> PathBuf {
         fs::write(folder.join("complete"), "").expect("target/tmp can be written");
     }
     folder.join("bin")
+}
+
+/// Whoever holds this file is the only one among all the tests' processes.
+fn locked(name: &str) -> File {
+    let file =
+        File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).expect("target/tmp can be written");
+    file.lock().expect("files can be locked");
+    file
 }
 
 fn run(command: &mut BlockingCommand) {
