@@ -104,7 +104,8 @@ aws lambda add-permission --function-name "$FUNCTION" --statement-id function-wi
 aws sns subscribe --protocol lambda --topic-arn "$TOPIC" --notification-endpoint "$NEW" --region us-east-1
 "#;
 
-/// Fires the alarm over and over, while the commands run, and tells of each whether the check was locked.
+/// `fire` lets the alarm go off and tells whether the check was locked; `trap fire DEBUG` does it between
+/// any two commands.
 const ALARMS: &str = r#"
 path() { aws route53 get-health-check --health-check-id "$PRIMARY" --query HealthCheck.HealthCheckConfig.ResourcePath --output text; }
 fire() {
@@ -117,11 +118,10 @@ quiet() {
   aws route53 update-health-check --health-check-id "$PRIMARY" --resource-path /lb-check >"$FOLDER/last"
   aws cloudwatch set-alarm-state --region us-east-1 --alarm-name "$ALARM" --state-value OK --state-reason test
 }
-alarms() { while :; do fire; done; }
 by() { aws logs filter-log-events --region "$1" --log-group-name "/aws/lambda/$2" --query 'length(events)' --output text; }
 "#;
 
-/// Runs README's commands for a replacement, in the shell that fires alarms meanwhile.
+/// Runs README's commands for a replacement, with alarms between them.
 async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> String {
     let aws = Emulator::ministack().await;
     let primary = aws.health_check(1).await;
@@ -149,14 +149,15 @@ async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_th
     let said = replaces("### Beside it, then instead of it", |blocks| {
         let [deploy, instead, back] = blocks else { panic!("{blocks:#?}") };
         format!(
-            "fire; quiet; {deploy}
-            alarms & firing=$!
+            "fire; quiet
+            {deploy}
+            trap fire DEBUG
             {instead}
-            kill $firing; before=$(by eu-west-1 $FUNCTION); fire
+            trap - DEBUG; before=$(by eu-west-1 $FUNCTION); fire
             [ $(by eu-west-1 $FUNCTION) = $before ] || echo the old function is not off the topic
-            alarms & firing=$!
+            trap fire DEBUG
             {back}
-            kill $firing; fire; [ $(by eu-west-1 $FUNCTION) != $before ] && echo the old function is back"
+            trap - DEBUG; [ $(by eu-west-1 $FUNCTION) != $before ] && echo the old function is back"
         )
     })
     .await;
@@ -171,14 +172,14 @@ async fn the_documented_function_is_replaced_in_its_place_and_no_alarm_is_lost_t
         let replace = replaced(replace, "infra/package x86_64\n", "");
         let replace = replaced(&replace, "target/package/failover-lock-x86_64.zip", "$ARTIFACT");
         format!(
-            "fire; alarms & firing=$!
+            "trap fire DEBUG
             {replace} {instead}
-            kill $firing; fire
+            trap - DEBUG; fire
             aws logs filter-log-events --region $REGION --log-group-name /aws/lambda/$FUNCTION --query events[].message |
               grep -c 'outcome.*locked' >$FOLDER/count; [ $(<$FOLDER/count) -gt 0 ] && echo this function locks
-            alarms & firing=$!
+            trap fire DEBUG
             {back}
-            kill $firing; before=$(by $REGION $FUNCTION); fire
+            trap - DEBUG; before=$(by $REGION $FUNCTION); fire
             [ $(by $REGION $FUNCTION) != $before ] && echo the old function is back"
         )
     })
