@@ -18,6 +18,10 @@ async fn what_is_wrong_is_said_before_anything_changes() {
     let tcp = "aws route53 create-health-check --caller-reference tcp --query HealthCheck.Id --output text \
         --health-check-config Type=TCP,IPAddress=127.0.0.1,Port=1";
     let (_, tcp) = aws.bash(tcp, &[]).await;
+    let [plain, managed] = ["plain", "managed --attributes KmsMasterKeyId=alias/aws/sns"]
+        .map(|name| format!("aws sns create-topic --query TopicArn --output text --name {name}"));
+    let (plain, managed) = (aws.bash(&plain, &[]).await.1, aws.bash(&managed, &[]).await.1);
+    let (plain, managed) = (plain.trim(), managed.trim());
     let elsewhere = format!("--health-check {check} --email sre@example.com --healthy-path /live");
     for (options, status, said) in [
         ("--health-check", 2, "--health-check needs a value"),
@@ -26,11 +30,26 @@ async fn what_is_wrong_is_said_before_anything_changes() {
         ("--stack=x", 2, "write --stack and its value as two words"),
         ("--arch riscv", 2, "--arch takes arm64 or x86_64, not \"riscv\""),
         ("--wait soon", 2, "--wait takes seconds, not \"soon\""),
+        ("--stack 1st", 2, "--stack takes a letter, then letters, digits and hyphens, not \"1st\""),
+        (&format!("--stack {}", "x".repeat(55)), 2, "--stack takes at most 54 characters"),
         ("--set Key", 2, "--set takes NAME=VALUE, not \"Key\""),
         ("", 2, "--health-check is missing, and there is no stack failover to update"),
         (&format!("--health-check {check}"), 2, "--email or --notify is missing"),
         (&format!("--health-check {check} --email a@b.c --alarm x"), 2, "--alarm needs --topic"),
         (&format!("--health-check {check} --email a@b.c --locked-path /lb-check"), 2, "are both /lb-check"),
+        (&format!("--health-check {check} --email a@b.c --secondary {check}"), 2, "are the same"),
+        (&format!("--health-check {check} --notify x --topic x"), 2, "--notify and --topic are the same"),
+        (&format!("--health-check {check} --notify {plain}x"), 1, "cannot be read"),
+        (
+            &format!("--health-check {check} --notify {managed}"),
+            1,
+            "alias/aws/sns, which CloudWatch cannot use",
+        ),
+        (
+            &format!("--health-check {check} --email a@b.c --topic {plain} --alarm x"),
+            1,
+            "the alarm x does not act",
+        ),
         ("--health-check nonsense --email a@b.c", 1, "the health check nonsense cannot be read"),
         (&format!("--health-check {} --email a@b.c", tcp.trim()), 1, "is of type TCP, which has no path"),
         (&elsewhere, 1, "asks for /lb-check: if that is the path to restore, say --healthy-path /lb-check"),
@@ -58,6 +77,7 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     let options = format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true");
     let (status, said) = aws.deploy(&options).await;
     assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains(&format!("{check} is guarded.")), "{said}");
     let (status, said) = aws.deploy("").await;
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("No changes to deploy"), "{said}");
@@ -67,6 +87,55 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
         said.contains(&format!("the stack failover guards {check}: give {other} a stack of its own")),
         "{said}"
     );
+
+    let (status, said) = aws.deploy("--set AlarmActionsEnabled=false").await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("actions_disabled"), "{said}");
+    let (status, _) = aws.deploy("--set AlarmActionsEnabled=true --set DryRun=true").await;
+    assert_eq!(status, Some(0));
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("NOT GUARDED: this is a dry run"), "{said}");
+
+    let lock = format!(
+        "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
+    );
+    aws.bash(&lock, &[]).await;
+    let (status, said) = aws.deploy("--set DryRun=false --locked-path /other").await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("is locked: switch back before you change the paths"), "{said}");
+}
+
+#[tokio::test]
+async fn a_stack_that_was_never_made_is_no_stack() {
+    let aws = Emulator::ministack().await;
+    let check = aws.health_check(1).await;
+    let set = "aws cloudformation create-change-set --stack-name failover --change-set-name x --change-set-type CREATE \
+        --template-body file://infra/failover-lock.yaml --capabilities CAPABILITY_IAM --parameters \
+        ParameterKey=CodeBucket,ParameterValue=x ParameterKey=CodeKey,ParameterValue=x \
+        ParameterKey=NotificationEmail,ParameterValue=a@b.c ParameterKey=HealthCheckId,ParameterValue=x";
+    let (status, said) = aws.bash(set, &[]).await;
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = aws.deploy(&format!("--health-check {check} --email a@b.c")).await;
+    assert_eq!(status, Some(3), "{said}");
+}
+
+#[tokio::test]
+async fn people_are_told_by_a_topic_of_theirs_with_its_own_key() {
+    let aws = Emulator::ministack().await;
+    let check = aws.health_check(1).await;
+    let topic = r#"KEY=$(aws kms create-key --query KeyMetadata.Arn --output text)
+        aws sns create-topic --name people --attributes "KmsMasterKeyId=$KEY" --query TopicArn --output text
+        echo "$KEY""#;
+    let (_, made) = aws.bash(topic, &[]).await;
+    let (topic, key) = made.trim().split_once('\n').expect("two lines");
+    let (_, said) = aws.deploy(&format!("--health-check {check} --notify {topic}")).await;
+    assert!(said.contains("NOT GUARDED YET"), "{said}");
+    let role = "aws cloudformation describe-stack-resource --stack-name failover --logical-resource-id LockRole \
+        --query StackResourceDetail.PhysicalResourceId --output text";
+    let policy = format!("aws iam get-role-policy --policy-name lock --role-name $({role})");
+    let (_, policy) = aws.bash(&policy, &[]).await;
+    assert!(policy.contains(topic) && policy.contains(key), "{policy}");
 }
 
 #[tokio::test]

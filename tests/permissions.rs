@@ -17,9 +17,6 @@ const GUARDED: (&str, &str) = ("GUARDED_HEALTH_CHECKS", PRIMARY);
 const HANDLERS: [(&str, Handler); 3] =
     [("Lock", Handler::Lock), ("Restore", Handler::Restore), ("Reconcile", Handler::Reconcile)];
 
-/// What Lambda does in the role's name, beside the handler: logs, and the failure destination.
-const BY_LAMBDA: [&str; 3] = ["Log", "FailureDestination", "FailureDestinationKey"];
-
 type Permissions = BTreeSet<(String, String)>;
 
 /// What the role of this function may do: actions, each on its resource.
@@ -27,7 +24,7 @@ async fn allowed(aws: &Emulator, function: &str) -> Permissions {
     let policy = policy(aws, function).await;
     let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
     let mut allowed = Permissions::new();
-    for statement in statements.filter(|statement| !BY_LAMBDA.iter().any(|sid| statement["Sid"] == *sid)) {
+    for statement in statements {
         assert_eq!(statement["Effect"], "Allow");
         let actions = match &statement["Action"] {
             Value::Array(actions) => actions.clone(),
@@ -39,6 +36,21 @@ async fn allowed(aws: &Emulator, function: &str) -> Permissions {
         }
     }
     allowed
+}
+
+/// What Lambda itself does in the role's name: logs, and for `lock` the failure destination.
+async fn done_by_lambda(aws: &Emulator, function: &str) -> Permissions {
+    let log = format!(
+        "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/failover-{}:*",
+        function.to_lowercase()
+    );
+    let mut done = vec![("logs:CreateLogStream", log.clone()), ("logs:PutLogEvents", log)];
+    if function == "Lock" {
+        let topic = "arn:aws:sns:us-east-1:000000000000:failover-notifications".to_owned();
+        let key = format!("arn:aws:kms:us-east-1:000000000000:key/{}", physical_id(aws, "Key").await);
+        done.extend([("sns:Publish", topic), ("kms:Decrypt", key.clone()), ("kms:GenerateDataKey", key)]);
+    }
+    done.into_iter().map(|(action, resource)| (action.to_owned(), resource)).collect()
 }
 
 /// The one policy of this function's role, and nothing else may be attached to it.
@@ -53,10 +65,13 @@ async fn policy(aws: &Emulator, function: &str) -> Value {
 }
 
 async fn role(aws: &Emulator, function: &str) -> String {
-    let resource = format!("{function}Role");
+    physical_id(aws, &format!("{function}Role")).await
+}
+
+async fn physical_id(aws: &Emulator, resource: &str) -> String {
     let describe = ["cloudformation", "describe-stack-resource", "--stack-name", "failover"];
-    let resource = aws.aws(&[&describe[..], &["--logical-resource-id", &resource]].concat()).await;
-    resource["StackResourceDetail"]["PhysicalResourceId"].as_str().expect("a role has a name").to_owned()
+    let detail = aws.aws(&[&describe[..], &["--logical-resource-id", resource]].concat()).await;
+    detail["StackResourceDetail"]["PhysicalResourceId"].as_str().expect("a resource has an id").to_owned()
 }
 
 /// What this handler asks AWS for, in all that can happen to it.
@@ -114,11 +129,10 @@ async fn each_role_may_do_what_its_handler_does_no_more_and_no_fewer() {
         aws.deploy(&options).await;
         for (function, handler) in HANDLERS {
             let asked = asked(handler, secondary).await.into_iter();
-            let asked: Permissions = asked
-                .map(|(action, resource)| {
-                    (action, resource.replace(PRIMARY, &primary).replace(SECONDARY, &other))
-                })
-                .collect();
+            let asked = asked.map(|(action, resource)| {
+                (action, resource.replace(PRIMARY, &primary).replace(SECONDARY, &other))
+            });
+            let asked: Permissions = asked.chain(done_by_lambda(&aws, function).await).collect();
             assert_eq!(allowed(&aws, function).await, asked, "{function}");
         }
     }
@@ -131,10 +145,12 @@ async fn people_alone_may_invoke_restore() {
     aws.deploy(&format!("--health-check {check} --email sre@example.com")).await;
     let mut invoked_by = Vec::new();
     for function in ["failover-lock", "failover-restore", "failover-reconcile"] {
-        let policy = aws.try_aws(&["lambda", "get-policy", "--function-name", function]).await;
-        let policy = policy.map_or(Value::Null, |policy| {
-            serde_json::from_str(policy["Policy"].as_str().unwrap_or_default()).expect("a policy is JSON")
-        });
+        let policy = match aws.try_aws(&["lambda", "get-policy", "--function-name", function]).await {
+            Ok(policy) => policy["Policy"].as_str().expect("a policy is a text").to_owned(),
+            Err(error) if error.contains("ResourceNotFoundException") => "{}".to_owned(),
+            Err(error) => panic!("{error}"),
+        };
+        let policy: Value = serde_json::from_str(&policy).expect("a policy is JSON");
         for statement in policy["Statement"].as_array().unwrap_or(&Vec::new()) {
             let source = &statement["Condition"]["ArnLike"]["AWS:SourceArn"];
             invoked_by.push((function, statement["Principal"]["Service"].clone(), source.clone()));
