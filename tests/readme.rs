@@ -31,7 +31,7 @@ fn commands_below(heading: &str) -> Vec<String> {
         match (&mut block, line) {
             (None, "```bash") => block = Some(String::new()),
             (Some(_), "```") => blocks.extend(block.take()),
-            (Some(block), line) => *block += &format!("{line}\n"),
+            (Some(block), line) => block.extend([line, "\n"]),
             (None, line) if line.starts_with('#') && line.find(' ').is_some_and(|found| found <= level) => {
                 break;
             }
