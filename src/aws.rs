@@ -130,7 +130,9 @@ impl Kind {
                 Self::Throttled
             }
             (Some("HealthCheckVersionMismatch"), _) | (None, Some(409)) => Self::Conflict,
-            (Some("NoSuchHealthCheck"), _) | (None, Some(404)) => Self::NotFound,
+            (Some("NoSuchHealthCheck" | "ResourceNotFoundException"), _) | (None, Some(404)) => {
+                Self::NotFound
+            }
             (Some("AccessDenied" | "AccessDeniedException"), _) | (None, Some(403)) => Self::Denied,
             (Some("ServiceUnavailable" | "RequestTimeout"), _)
             | (_, None | Some(200..=299 | 408 | 500..=599)) => Self::Unclear,
@@ -147,7 +149,7 @@ fn advice(call: Call, kind: Kind) -> String {
             ". It may have been done all the same: look at the health check".to_owned()
         }
         Kind::Unclear => ". AWS gave no usable answer for as long as there was time".to_owned(),
-        Kind::Denied => format!(". Grant the function's role {call}"),
+        Kind::Denied => format!(". Grant the caller's role {call}"),
         Kind::Conflict => ". Something else keeps changing the check: find out what".to_owned(),
         Kind::NotFound => ". Name one that exists".to_owned(),
         Kind::Refused => ". Trying again does not help".to_owned(),

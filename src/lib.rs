@@ -10,9 +10,13 @@
 //! - [`startup`]: logs, configuration lookup and AWS clients, for every program.
 //! - [`aws`]: how a call to AWS is made, and what its failure means.
 //! - [`deadline`]: how long an invocation may go on trying.
-//! - `src/bin/failover-lock.rs`: the Lambda function, which only wires these together.
+//! - `cli` (feature `cli`): what the operator's command line does.
+//! - `src/bin/`: `failover-lock`, the Lambda function, and `failoverctl`, the command line, which only wire
+//!   these together.
 
 pub mod aws;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod deadline;
 pub mod failover_lock;
 pub mod startup;

@@ -270,8 +270,8 @@ async fn of_two_that_lock_at_once_one_finds_the_lock_of_the_other() {
 #[tokio::test]
 async fn what_cannot_pass_is_not_tried_again_and_names_the_check_and_the_cause() {
     for (fault, said) in [
-        (DENIED, "Grant the function's role route53:UpdateHealthCheck"),
-        (Fault::Answer(403, "<html>forbidden</html>"), "Grant the function's role route53:UpdateHealthCheck"),
+        (DENIED, "Grant the caller's role route53:UpdateHealthCheck"),
+        (Fault::Answer(403, "<html>forbidden</html>"), "Grant the caller's role route53:UpdateHealthCheck"),
         (Fault::Error(403, "ExpiredToken", "The security token is expired"), "ExpiredToken"),
         (Fault::Error(400, "InvalidInput", "no such thing"), "InvalidInput (HTTP 400): no such thing"),
     ] {
@@ -549,7 +549,7 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail_always("DescribeAlarms", DENIED);
     let error = lock(&route53, &composite(&[("a", "ALARM")])).await.unwrap_err();
-    assert!(error.contains("Grant the function's role cloudwatch:DescribeAlarms"), "{error}");
+    assert!(error.contains("Grant the caller's role cloudwatch:DescribeAlarms"), "{error}");
 }
 
 #[tokio::test]

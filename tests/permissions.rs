@@ -198,7 +198,7 @@ async fn the_roles_suffice_where_permissions_are_enforced() {
     put_policy(&aws, "Lock", &without).await;
     let later = delivered(&[&message(&check, "ALARM", "2027-01-01T00:00:00.000+0000")]);
     let denied = invoke(&aws, "lock", &later).await;
-    assert!(denied.contains("Grant the function's role route53:UpdateHealthCheck"), "{denied}");
+    assert!(denied.contains("Grant the caller's role route53:UpdateHealthCheck"), "{denied}");
 }
 
 async fn put_policy(aws: &Emulator, function: &str, policy: &str) {

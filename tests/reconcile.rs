@@ -155,10 +155,10 @@ async fn a_dry_run_writes_nothing() {
 async fn what_cannot_be_read_is_an_error_that_names_the_check() {
     let denied = Fault::Error(403, "AccessDenied", "not authorized");
     for (operation, said) in [
-        ("GetHealthCheck", "Grant the function's role route53:GetHealthCheck"),
-        ("DescribeAlarmsForMetric", "Grant the function's role cloudwatch:DescribeAlarmsForMetric"),
+        ("GetHealthCheck", "Grant the caller's role route53:GetHealthCheck"),
+        ("DescribeAlarmsForMetric", "Grant the caller's role cloudwatch:DescribeAlarmsForMetric"),
         // Without the tags a restore would be undone every minute: here doubt does not lock.
-        ("ListTagsForResource", "Grant the function's role route53:ListTagsForResource"),
+        ("ListTagsForResource", "Grant the caller's role route53:ListTagsForResource"),
     ] {
         let route53 = with(check(), &[firing()]).await;
         route53.fail_always(operation, denied.clone());

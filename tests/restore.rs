@@ -167,7 +167,7 @@ async fn without_the_tag_the_path_is_not_restored() {
     let (_primary, route53) = locked().await;
     route53.fail_always("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
     let error = restore(&route53, &request()).await.unwrap_err();
-    assert!(error.contains("Grant the function's role route53:ChangeTagsForResource"), "{error}");
+    assert!(error.contains("Grant the caller's role route53:ChangeTagsForResource"), "{error}");
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
 

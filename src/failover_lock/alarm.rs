@@ -17,11 +17,11 @@ use thiserror::Error;
 use super::health_check::{HealthCheckId, InvalidId, Quoted};
 
 /// Where Route 53 publishes its metrics.
-pub(super) const NAMESPACE: &str = "AWS/Route53";
+pub(crate) const NAMESPACE: &str = "AWS/Route53";
 /// The metrics that tell a check's health; others, as `TimeToFirstByte`, tell its latency.
-pub(super) const METRICS: [&str; 2] = ["HealthCheckStatus", "HealthCheckPercentageHealthy"];
+pub(crate) const METRICS: [&str; 2] = ["HealthCheckStatus", "HealthCheckPercentageHealthy"];
 /// The dimension that names the check.
-pub(super) const DIMENSION: &str = "HealthCheckId";
+pub(crate) const DIMENSION: &str = "HealthCheckId";
 
 /// An alarm's change from one state to another.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
-use aws_sdk_cloudwatch::types::{self, AlarmType, CompositeAlarm, Dimension, MetricAlarm, StateValue};
+use aws_sdk_cloudwatch::primitives::DateTime as DateTimeOf;
+use aws_sdk_cloudwatch::types::{
+    self, AlarmType, CompositeAlarm, Dimension, MetricAlarm, StateValue, Statistic,
+};
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
@@ -82,6 +85,51 @@ impl CloudWatch {
             }
         }
         Ok(alarms)
+    }
+
+    /// The newest value of this metric in the last `minutes`, summed over a minute, and when it was.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn newest(
+        &self,
+        namespace: &str,
+        metric: &str,
+        dimension: (&str, &str),
+        minutes: i64,
+        deadline: Deadline,
+    ) -> Result<Option<(DateTime<Utc>, f64)>, Failure> {
+        let now = Utc::now().timestamp();
+        let dimension = Dimension::builder().name(dimension.0).value(dimension.1).build();
+        let output = deadline
+            .persist(async |time| {
+                let request = self.client.get_metric_statistics().namespace(namespace).metric_name(metric);
+                let request = request.dimensions(dimension.clone()).period(60).statistics(Statistic::Sum);
+                let request = request.start_time(DateTimeOf::from_secs(now - minutes * 60));
+                let request = request.end_time(DateTimeOf::from_secs(now + 60));
+                send(Call("cloudwatch:GetMetricStatistics"), time, request.send()).await
+            })
+            .await?;
+        let points = output.datapoints().iter().filter_map(|point| {
+            let at = point.timestamp()?;
+            Some((DateTime::<Utc>::from_timestamp(at.secs(), 0)?, point.sum()?))
+        });
+        Ok(points.max_by_key(|(at, _)| *at))
+    }
+
+    /// Sets a metric alarm's state until CloudWatch evaluates it the next time, which makes it act.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn set_off(&self, alarm: &str, reason: &str, deadline: Deadline) -> Result<(), Failure> {
+        deadline
+            .persist(async |time| {
+                let request = self.client.set_alarm_state().alarm_name(alarm).state_reason(reason);
+                let request = request.state_value(StateValue::Alarm);
+                send(Call("cloudwatch:SetAlarmState"), time, request.send()).await
+            })
+            .await?;
+        Ok(())
     }
 
     /// The health checks behind a composite alarm that went off; none where none of the alarms that

@@ -1,6 +1,7 @@
 //! What this system knows of a Route 53 health check: its identifier, its paths, where it asks.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -98,6 +99,14 @@ impl TryFrom<String> for HealthCheckId {
         } else {
             Err(InvalidId(text))
         }
+    }
+}
+
+impl FromStr for HealthCheckId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        Self::try_from(text.to_owned())
     }
 }
 

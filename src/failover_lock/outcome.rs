@@ -85,6 +85,12 @@ impl Report {
         Self(vec![Err(failed)])
     }
 
+    /// What became of each record.
+    #[must_use]
+    pub fn into_results(self) -> Vec<Result<Outcome, FailedRecord>> {
+        self.0
+    }
+
     /// The invocation's answer, where every record was done.
     ///
     /// # Errors

@@ -1,8 +1,12 @@
 //! Route 53 in this system's words: the only place that knows its SDK's requests and answers.
 
+use std::collections::BTreeMap;
+
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
-use aws_sdk_route53::types::{self, HealthCheckType, Tag, TagResourceType};
+use aws_sdk_route53::types::{
+    self, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover, Tag, TagResourceType,
+};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::alarm::AlarmTransition;
@@ -22,6 +26,41 @@ pub const ALARM: &str = "failover-lock:alarm";
 
 /// How far the clocks of two functions may be apart.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
+/// How many of a check's checkers find it healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkers {
+    /// Those that do.
+    pub passing: usize,
+    /// All that have reported; at least one.
+    pub reporting: usize,
+}
+
+/// A DNS record that a health check decides about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its name and type, for example `www.example.com. A`.
+    pub name: String,
+    /// Whether it is the primary of a failover pair.
+    pub is_primary: bool,
+    /// Whether it has a role in a failover pair at all.
+    pub is_failover: bool,
+    /// For a primary: whether there is a secondary that is healthy by a check of its own, or by its
+    /// alias's target. Without one Route 53 takes the secondary for healthy always.
+    pub secondary: Secondary,
+}
+
+/// What stands beside a failover primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secondary {
+    /// None.
+    Missing,
+    /// One that counts as healthy always.
+    Unchecked,
+    /// One with a health check, or with an alias whose target's health is evaluated.
+    Checked,
+}
+
+const LIST_TAGS: Call = Call("route53:ListTagsForResource");
 const NO_CHECK: &str = "the answer holds no health check";
 
 /// Route 53's health checks.
@@ -62,6 +101,15 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline, or no checker has reported.
     pub async fn is_healthy(&self, id: &HealthCheckId, deadline: Deadline) -> Result<bool, Failure> {
+        let Checkers { passing, reporting } = self.checkers(id, deadline).await?;
+        Ok(decide::is_healthy(passing, reporting))
+    }
+
+    /// What Route 53's checkers report of a check now.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline, or no checker has reported.
+    pub async fn checkers(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Checkers, Failure> {
         let call = Call("route53:GetHealthCheckStatus");
         let output = deadline
             .persist(async |time| {
@@ -77,7 +125,87 @@ impl Route53 {
         }
         // A report reads "Success: HTTP Status Code 200, OK" or "Failure: …".
         let passing = reports.iter().filter(|status| status.starts_with("Success")).count();
-        Ok(decide::is_healthy(passing, reports.len()))
+        Ok(Checkers { passing, reporting: reports.len() })
+    }
+
+    /// Every health check of the account.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn health_checks(&self, deadline: Deadline) -> Result<Vec<HealthCheck>, Failure> {
+        let call = Call("route53:ListHealthChecks");
+        let mut checks = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let output = deadline
+                .persist(async |time| {
+                    let request = self.client.list_health_checks().set_marker(marker.clone());
+                    send(call, time, request.send()).await
+                })
+                .await?;
+            for check in output.health_checks {
+                let id = HealthCheckId::try_from(check.id.clone());
+                let id = id.map_err(|error| Failure::refused(call, error.to_string()))?;
+                checks.push(read(&id, check));
+            }
+            marker = output.next_marker;
+            if marker.is_none() {
+                return Ok(checks);
+            }
+        }
+    }
+
+    /// The records of all hosted zones that this check decides about.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn records(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Vec<Record>, Failure> {
+        let mut records = Vec::new();
+        for zone in self.hosted_zones(deadline).await? {
+            let sets = self.record_sets(&zone, deadline).await?;
+            let ours = sets.iter().filter(|set| set.health_check_id() == Some(id.as_str()));
+            records.extend(ours.map(|set| record(set, &sets)));
+        }
+        Ok(records)
+    }
+
+    async fn hosted_zones(&self, deadline: Deadline) -> Result<Vec<String>, Failure> {
+        let mut zones = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let output = deadline
+                .persist(async |time| {
+                    let request = self.client.list_hosted_zones().set_marker(marker.clone());
+                    send(Call("route53:ListHostedZones"), time, request.send()).await
+                })
+                .await?;
+            zones.extend(output.hosted_zones.into_iter().map(|zone| zone.id));
+            marker = output.next_marker;
+            if marker.is_none() {
+                return Ok(zones);
+            }
+        }
+    }
+
+    async fn record_sets(&self, zone: &str, deadline: Deadline) -> Result<Vec<ResourceRecordSet>, Failure> {
+        let mut sets = Vec::new();
+        let mut next = (None, None, None);
+        loop {
+            let output = deadline
+                .persist(async |time| {
+                    let (name, kind, identifier) = next.clone();
+                    let request = self.client.list_resource_record_sets().hosted_zone_id(zone);
+                    let request = request.set_start_record_name(name).set_start_record_type(kind);
+                    let request = request.set_start_record_identifier(identifier);
+                    send(Call("route53:ListResourceRecordSets"), time, request.send()).await
+                })
+                .await?;
+            sets.extend(output.resource_record_sets);
+            next = (output.next_record_name, output.next_record_type, output.next_record_identifier);
+            if next.0.is_none() {
+                return Ok(sets);
+            }
+        }
     }
 
     /// Reads what this system has noted on a check.
@@ -85,29 +213,27 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline, or a tag holds no time that has passed.
     pub async fn notes(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Notes, Failure> {
-        let call = Call("route53:ListTagsForResource");
+        notes(&self.tags(id, deadline).await?)
+    }
+
+    /// A check's tags, by key.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn tags(
+        &self,
+        id: &HealthCheckId,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let output = deadline
             .persist(async |time| {
                 let request =
                     self.client.list_tags_for_resource().resource_type(TagResourceType::Healthcheck);
-                send(call, time, request.resource_id(id.as_str()).send()).await
+                send(LIST_TAGS, time, request.resource_id(id.as_str()).send()).await
             })
             .await?;
         let tags = output.resource_tag_set.and_then(|set| set.tags).unwrap_or_default();
-        let time = |key| {
-            let text = tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value);
-            text.map(|text| match text.parse::<DateTime<Utc>>() {
-                // A time to come would outdo every alarm until then: it is nobody's note.
-                Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
-                _ => {
-                    let cause =
-                        format!("the tag {key} holds {}, which is no time that has passed", Quoted(text));
-                    Err(Failure::refused(call, cause))
-                }
-            })
-            .transpose()
-        };
-        Ok(Notes { restored_at: time(RESTORED_AT)?, alarm_changed_at: time(ALARM_CHANGED_AT)? })
+        Ok(tags.into_iter().filter_map(|tag| tag.key.zip(tag.value)).collect())
     }
 
     /// Points a check at `path`, if it still has `version`, and returns it as it stands then.
@@ -224,6 +350,48 @@ impl Route53 {
             })
             .await?;
         Ok(())
+    }
+}
+
+/// What these tags of a check note.
+///
+/// # Errors
+/// A tag holds no time that has passed.
+pub fn notes(tags: &BTreeMap<String, String>) -> Result<Notes, Failure> {
+    let time = |key| {
+        tags.get(key)
+            .map(|text| match text.parse::<DateTime<Utc>>() {
+                // A time to come would outdo every alarm until then: it is nobody's note.
+                Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
+                _ => {
+                    let cause =
+                        format!("the tag {key} holds {}, which is no time that has passed", Quoted(text));
+                    Err(Failure::refused(LIST_TAGS, cause))
+                }
+            })
+            .transpose()
+    };
+    Ok(Notes { restored_at: time(RESTORED_AT)?, alarm_changed_at: time(ALARM_CHANGED_AT)? })
+}
+
+fn record(set: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Record {
+    let is_primary = set.failover() == Some(&ResourceRecordSetFailover::Primary);
+    let mut others = all.iter().filter(|other| other.name() == set.name() && other.r#type() == set.r#type());
+    let secondary = others.find(|other| other.failover() == Some(&ResourceRecordSetFailover::Secondary));
+    Record {
+        name: format!("{} {}", set.name(), set.r#type()),
+        is_primary,
+        is_failover: set.failover().is_some(),
+        secondary: match secondary {
+            None => Secondary::Missing,
+            Some(other)
+                if other.health_check_id().is_some()
+                    || other.alias_target().is_some_and(types::AliasTarget::evaluate_target_health) =>
+            {
+                Secondary::Checked
+            }
+            Some(_) => Secondary::Unchecked,
+        },
     }
 }
 

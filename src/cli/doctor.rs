@@ -1,0 +1,415 @@
+//! `failoverctl doctor`: the whole chain, link by link, with what mends each.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::lambda::Function;
+use super::screen::{Mood, paint, time};
+use super::sns::{self, Subscription};
+use super::state::State;
+use super::{Ended, Error, Session, patience};
+use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::decide::{self, Alarm};
+use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
+use crate::failover_lock::probe::{self, Unhealthy};
+use crate::failover_lock::route53::{RESTORED_AT, Record, Secondary};
+
+/// How far back a function's last run is looked for.
+const LAST_RUNS_MINUTES: i64 = 24 * 60;
+const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
+
+/// What was found of one link of the chain.
+#[derive(Clone, Debug, Serialize)]
+struct Link {
+    name: &'static str,
+    mood: Mood,
+    found: String,
+    /// A command, or what else to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mend: Option<String>,
+}
+
+/// What is found, in the chain's order.
+struct Findings(Vec<Link>);
+
+pub(super) async fn doctor(session: &Session, id: &HealthCheckId) -> Result<Ended, Error> {
+    let check = session.route53.health_check(id, patience()).await?;
+    let mut findings = Findings(Vec::new());
+    health_check(session, &check, &mut findings);
+    if let Some(endpoint) = &check.endpoint {
+        paths(session, id, endpoint, &mut findings).await;
+    }
+    chain(session, &check, &mut findings).await;
+    records(session, id, &mut findings).await;
+    session.screen.show(&findings.0, || findings.0.iter().map(text).collect())?;
+    let is_well = findings.0.iter().all(|link| link.mood != Mood::Wrong);
+    Ok(if is_well { Ended::Well } else { Ended::NotWell })
+}
+
+/// The check itself, as it stands.
+fn health_check(session: &Session, check: &HealthCheck, findings: &mut Findings) {
+    let HealthCheck { id, .. } = check;
+    let update = format!("aws route53 update-health-check --health-check-id {id}");
+    let path = match decide::can_hold(check) {
+        Ok(path) => path,
+        Err(cannot) => {
+            let mend = match cannot {
+                decide::CannotHold::NoPath(_) => "make an HTTP or HTTPS check of it".to_owned(),
+                decide::CannotHold::Inverted => format!("{update} --no-inverted"),
+                decide::CannotHold::Disabled => format!("{update} --no-disabled"),
+            };
+            return findings.wrong("health check", format!("no lock can hold on it: {cannot}"), mend);
+        }
+    };
+    findings.ok("health check", format!("{} asks for {path}", check.check_type));
+    if path != session.config.healthy_path.as_str() && path != session.config.locked_path.as_str() {
+        findings.wrong(
+            "health check",
+            format!("{path} is neither the healthy nor the locked path"),
+            format!(
+                "say --healthy-path {path} if it is the path of a primary in service, or: {update} --resource-path {}",
+                session.config.healthy_path
+            ),
+        );
+    }
+}
+
+/// What the primary answers at the two paths.
+async fn paths(session: &Session, id: &HealthCheckId, endpoint: &Endpoint, findings: &mut Findings) {
+    let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
+    match probe::ask(id, endpoint, healthy).await {
+        Ok(status) => findings.ok("healthy path", format!("{healthy} answers {}", status.as_u16())),
+        Err(unhealthy) => findings.wrong(
+            "healthy path",
+            format!("{unhealthy}, as seen from here"),
+            "mend the primary; until then a switch-back is refused".to_owned(),
+        ),
+    }
+    match probe::ask(id, endpoint, locked).await {
+        Ok(status) => findings.wrong(
+            "locked path",
+            format!("{locked} answers {}, so that a lock locks nothing", status.as_u16()),
+            "have the primary answer 404 there, or lock with another path: infra/deploy --locked-path PATH"
+                .to_owned(),
+        ),
+        Err(Unhealthy::Status { status, .. }) => {
+            findings.ok("locked path", format!("{locked} answers {}", status.as_u16()));
+        }
+        Err(Unhealthy::TextMissing { .. }) => {
+            findings.ok("locked path", format!("{locked} lacks the text that the check searches for"));
+        }
+        Err(unhealthy) => findings.unknown("locked path", &unhealthy),
+    }
+}
+
+/// From the alarm to the function.
+async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) {
+    let id = &check.id;
+    let alarms = match session.cloudwatch.alarms_on(id, patience()).await {
+        Ok(alarms) => alarms,
+        Err(failure) => return findings.unknown("alarm", &failure),
+    };
+    if alarms.is_empty() {
+        return findings.wrong(
+            "alarm",
+            "no metric alarm watches its health in this Region".to_owned(),
+            format!("infra/deploy --health-check {id} --email ADDRESS"),
+        );
+    }
+    let mut locks = false;
+    for alarm in &alarms {
+        locks |= alarm_leads_to_lock(session, id, alarm, findings).await;
+    }
+    if !locks {
+        findings.wrong(
+            "lock",
+            "none of its alarms leads to a function that locks it".to_owned(),
+            format!(
+                "infra/deploy --health-check {id} --email ADDRESS, with --topic and --alarm to keep yours"
+            ),
+        );
+    }
+    match session.route53.tags(id, patience()).await {
+        Err(failure) => findings.unknown("history", &failure),
+        Ok(tags) => {
+            match tags.get(RESTORED_AT) {
+                Some(at) => findings.ok("history", format!("last switched back {at}")),
+                None => findings.ok("history", "never switched back by failover-lock".to_owned()),
+            }
+            match State::of(check, &alarms, &tags, &session.config) {
+                Err(failure) => findings.unknown("state", &failure),
+                Ok(state) => {
+                    let mend = match &state {
+                        State::Unprotected { .. } | State::Overdue { .. } => Some(format!(
+                            "lock it now if its site has failed: failoverctl lock {id} --reason …"
+                        )),
+                        _ => None,
+                    };
+                    let found = Link { name: "state", mood: state.mood(), found: state.words(), mend };
+                    findings.0.push(found);
+                }
+            }
+        }
+    }
+}
+
+/// Whether this alarm, by one of its actions, has a function lock the check.
+async fn alarm_leads_to_lock(
+    session: &Session,
+    id: &HealthCheckId,
+    alarm: &Alarm,
+    findings: &mut Findings,
+) -> bool {
+    let Alarm { name, state, changed_at, actions_enabled, actions } = alarm;
+    let stands = format!("{name} is {state} since {}", time(*changed_at));
+    if *state == AlarmState::InsufficientData {
+        findings.warn("alarm", format!("{stands}: it has seen no data yet"));
+    } else {
+        findings.ok("alarm", stands);
+    }
+    if !actions_enabled {
+        findings.wrong(
+            "alarm",
+            format!("{name} has its actions off"),
+            format!("once the primary is up: aws cloudwatch enable-alarm-actions --alarm-names {name}"),
+        );
+        return false;
+    }
+    let mut locks = false;
+    for action in actions {
+        if action.contains(":lambda:") {
+            locks |= function_locks(session, id, action, LAMBDA_ALARMS, name, findings).await;
+        } else if action.contains(":sns:") {
+            match sns::subscriptions(&session.aws, action, patience()).await {
+                Err(failure) => findings.unknown("topic", &failure),
+                Ok(subscriptions) => {
+                    locks |= topic_locks(session, id, action, &subscriptions, findings).await;
+                }
+            }
+        }
+    }
+    locks
+}
+
+async fn topic_locks(
+    session: &Session,
+    id: &HealthCheckId,
+    topic: &str,
+    subscriptions: &[Subscription],
+    findings: &mut Findings,
+) -> bool {
+    let mut locks = false;
+    for subscription in subscriptions {
+        let Subscription { protocol, endpoint, is_confirmed } = subscription;
+        if !is_confirmed {
+            findings.warn(
+                "topic",
+                format!("{protocol} {endpoint} has not confirmed its subscription to {topic}"),
+            );
+        } else if protocol == "lambda" {
+            locks |= function_locks(session, id, endpoint, "sns.amazonaws.com", topic, findings).await;
+        } else {
+            findings.ok("topic", format!("{topic} tells {protocol} {endpoint}"));
+        }
+    }
+    if subscriptions.is_empty() {
+        findings.warn("topic", format!("nobody has subscribed to {topic}"));
+    }
+    locks
+}
+
+/// Whether this function locks the check when `source` invokes it by this service.
+async fn function_locks(
+    session: &Session,
+    id: &HealthCheckId,
+    arn: &str,
+    service: &str,
+    source: &str,
+    findings: &mut Findings,
+) -> bool {
+    let function = match Function::of(&session.aws, arn, patience()).await {
+        Ok(Some(function)) => function,
+        Ok(None) => {
+            let mend = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
+            findings.wrong("function", format!("{arn} does not exist"), mend);
+            return false;
+        }
+        Err(failure) => {
+            findings.unknown("function", &failure);
+            return false;
+        }
+    };
+    let name = &function.name;
+    if function.handler != "lock" {
+        findings.warn(
+            "function",
+            format!("{name} is not failover-lock's: {} {}", function.runtime, function.handler),
+        );
+        return false;
+    }
+    let is_alarm = service == LAMBDA_ALARMS;
+    let source = if is_alarm {
+        format!("arn:aws:cloudwatch:{}:{}:alarm:{source}", region(arn), account(arn))
+    } else {
+        source.to_owned()
+    };
+    let mut is_well = true;
+    if !function.lets(service, &source) {
+        is_well = false;
+        findings.wrong(
+            "function",
+            format!("{name} does not let {source} invoke it"),
+            format!(
+                "aws lambda add-permission --region {} --function-name {name} --statement-id failoverctl \
+                 --action lambda:InvokeFunction --principal {service} --source-arn {source}",
+                region(arn)
+            ),
+        );
+    }
+    for (variable, wrong) in disagreements(session, id, &function) {
+        is_well = false;
+        findings.wrong(
+            "function",
+            format!("{name}: {variable} {wrong}"),
+            format!("correct {variable} of {name}: infra/deploy"),
+        );
+    }
+    is_well &= last_run(session, name, findings).await;
+    if is_well {
+        findings.ok("function", format!("{name} locks when {source} invokes it"));
+    }
+    is_well
+}
+
+/// Variables with which the function would not lock this check as this command understands it.
+fn disagreements(session: &Session, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
+    let variable = |name: &str, default: &str| {
+        function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
+    };
+    let mut found = Vec::new();
+    let guarded = variable("GUARDED_HEALTH_CHECKS", id.as_str());
+    if !guarded.split(',').any(|one| one.trim() == id.as_str()) {
+        found.push(("GUARDED_HEALTH_CHECKS", "does not name this health check".to_owned()));
+    }
+    let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
+    for (name, default, ours) in
+        [("HEALTHY_PATH", "/lb-check", healthy), ("LOCKED_PATH", "/lb-check-failed-over", locked)]
+    {
+        let theirs = variable(name, default);
+        if theirs != ours.as_str() {
+            found.push((
+                name,
+                format!("is {theirs}, and {ours} was expected: say it to failoverctl, or correct it"),
+            ));
+        }
+    }
+    if variable("DRY_RUN", "false") == "true" {
+        found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
+    }
+    found
+}
+
+/// Whether the function's last run did not fail.
+async fn last_run(session: &Session, name: &str, findings: &mut Findings) -> bool {
+    let newest = async |metric| {
+        let of = ("FunctionName", name);
+        session.cloudwatch.newest("AWS/Lambda", metric, of, LAST_RUNS_MINUTES, patience()).await
+    };
+    match (newest("Invocations").await, newest("Errors").await) {
+        (Err(failure), _) | (_, Err(failure)) => {
+            findings.unknown("function", &failure);
+            true
+        }
+        (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
+            let mend = format!("aws logs tail /aws/lambda/{name} --since 1d");
+            findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), mend);
+            false
+        }
+        (Ok(Some((run, _))), _) => {
+            findings.ok("function", format!("{name} last ran {}, without an error", time(run)));
+            true
+        }
+        (Ok(None), _) => {
+            findings.ok("function", format!("{name} has not run in a day"));
+            true
+        }
+    }
+}
+
+/// What DNS does with the check.
+async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings) {
+    let records = match session.route53.records(id, patience().within(Duration::from_secs(20))).await {
+        Ok(records) => records,
+        Err(failure) => return findings.unknown("records", &failure),
+    };
+    if records.is_empty() {
+        return findings
+            .warn("records", "no DNS record of this account refers to it: it decides nothing".to_owned());
+    }
+    for Record { name, is_primary, is_failover, secondary } in records {
+        match (is_primary, secondary) {
+            (true, Secondary::Checked) => {
+                findings.ok("records", format!("{name} fails over from it to a checked secondary"));
+            }
+            (true, Secondary::Unchecked) => {
+                findings.warn(
+                    "records",
+                    format!("{name}: its secondary has no health check, and counts as healthy always"),
+                );
+            }
+            (true, Secondary::Missing) => findings.wrong(
+                "records",
+                format!(
+                    "{name} has no secondary: with it locked, Route 53 answers with the primary all the same"
+                ),
+                "add the secondary record of the failover pair".to_owned(),
+            ),
+            (false, _) if is_failover => {
+                findings.warn("records", format!("it is the check of {name}'s secondary"));
+            }
+            (false, _) => findings.warn("records", format!("{name} refers to it without failover")),
+        }
+    }
+}
+
+fn region(arn: &str) -> &str {
+    arn.split(':').nth(3).unwrap_or_default()
+}
+
+fn account(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
+}
+
+fn text(link: &Link) -> String {
+    let mood = match link.mood {
+        Mood::Ok => "ok",
+        Mood::Warn => "look",
+        Mood::Wrong => "WRONG",
+        Mood::Unknown => "unseen",
+    };
+    let mend = link.mend.as_ref().map(|mend| format!("{:22}→ {mend}\n", "")).unwrap_or_default();
+    // The codes of the colours are no part of the width.
+    let pad = " ".repeat(8 - mood.len());
+    format!("{}{pad}{:14}{}\n{mend}", paint(mood, link.mood), link.name, link.found)
+}
+
+// === impl Findings ===
+
+impl Findings {
+    fn ok(&mut self, name: &'static str, found: String) {
+        self.0.push(Link { name, mood: Mood::Ok, found, mend: None });
+    }
+
+    fn warn(&mut self, name: &'static str, found: String) {
+        self.0.push(Link { name, mood: Mood::Warn, found, mend: None });
+    }
+
+    fn wrong(&mut self, name: &'static str, found: String, mend: String) {
+        self.0.push(Link { name, mood: Mood::Wrong, found, mend: Some(mend) });
+    }
+
+    fn unknown(&mut self, name: &'static str, cause: &impl ToString) {
+        self.0.push(Link { name, mood: Mood::Unknown, found: cause.to_string(), mend: None });
+    }
+}

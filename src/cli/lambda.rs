@@ -1,0 +1,140 @@
+//! Lambda in failoverctl's words: the only place that knows its SDK.
+
+use std::collections::HashMap;
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_lambda::Client;
+use aws_sdk_lambda::config::Builder;
+use serde_json::Value;
+
+use crate::aws::{Call, Failure, Kind, send};
+use crate::deadline::Deadline;
+
+/// A function, as far as it matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Function {
+    pub name: String,
+    pub handler: String,
+    pub runtime: String,
+    pub variables: HashMap<String, String>,
+    /// The statements of its policy: who may invoke it.
+    pub policy: Vec<Value>,
+}
+
+// === impl Function ===
+
+impl Function {
+    /// The function of this ARN; `None` where there is none.
+    pub async fn of(aws: &SdkConfig, arn: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
+        let mut config = Builder::from(aws);
+        if let Some(region) = arn.split(':').nth(3).filter(|region| !region.is_empty()) {
+            config = config.region(Region::new(region.to_owned()));
+        }
+        let client = Client::from_conf(config.build());
+        let read = deadline
+            .persist(async |time| {
+                let request = client.get_function_configuration().function_name(arn);
+                send(Call("lambda:GetFunctionConfiguration"), time, request.send()).await
+            })
+            .await;
+        let found = match read {
+            Ok(found) => found,
+            Err(failure) if failure.kind() == Kind::NotFound => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let policy = deadline
+            .persist(async |time| {
+                let request = client.get_policy().function_name(arn);
+                send(Call("lambda:GetPolicy"), time, request.send()).await
+            })
+            .await;
+        let policy = match policy {
+            Ok(output) => output.policy.unwrap_or_default(),
+            Err(failure) if failure.kind() == Kind::NotFound => String::new(),
+            Err(failure) => return Err(failure),
+        };
+        let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
+        Ok(Some(Self {
+            name: found.function_name().unwrap_or_default().to_owned(),
+            handler: found.handler().unwrap_or_default().to_owned(),
+            runtime: found.runtime().map(|runtime| runtime.as_str().to_owned()).unwrap_or_default(),
+            variables: found.environment.and_then(|found| found.variables).unwrap_or_default(),
+            policy: policy["Statement"].as_array().cloned().unwrap_or_default(),
+        }))
+    }
+
+    /// Whether its policy lets this service invoke it in the name of this source. Conditions other
+    /// than on the source are taken to hold.
+    pub fn lets(&self, service: &str, source: &str) -> bool {
+        self.policy.iter().any(|statement| {
+            let principal = &statement["Principal"];
+            let is_service = principal == "*"
+                || principal["Service"] == service
+                || principal["Service"].as_array().is_some_and(|all| all.iter().any(|one| one == service));
+            let sources = ["ArnLike", "ArnEquals", "StringEquals", "StringLike"].into_iter();
+            let mut sources = sources.filter_map(|operator| {
+                let condition = statement["Condition"][operator].as_object()?;
+                condition
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case("aws:SourceArn"))
+                    .map(|(_, arn)| arn)
+            });
+            let fits = |arn: &Value| arn.as_str().is_some_and(|pattern| matches(pattern, source));
+            statement["Effect"] == "Allow" && is_service && sources.all(fits)
+        })
+    }
+}
+
+/// Whether a text fits IAM's pattern: `*` stands for any part, `?` for one character.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
+    let mut reached = vec![false; text.len() + 1];
+    reached[0] = true;
+    for part in pattern {
+        let mut next = vec![false; text.len() + 1];
+        for at in 0..=text.len() {
+            let from_before = at > 0 && reached[at - 1] && (part == '?' || part == text[at - 1]);
+            let by_star = part == '*' && (reached[at] || (at > 0 && next[at - 1]));
+            next[at] = if part == '*' { by_star } else { from_before };
+        }
+        reached = next;
+    }
+    reached[text.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_lets_a_service_in_for_the_source_that_it_names() {
+        let function = |statement: Value| Function { policy: vec![statement], ..Function::default() };
+        let statement = |arn: &str| {
+            json!({ "Effect": "Allow", "Principal": { "Service": "sns.amazonaws.com" }, "Action": "lambda:InvokeFunction",
+                "Condition": { "ArnLike": { "AWS:SourceArn": arn } } })
+        };
+        let topic = "arn:aws:sns:us-east-1:123456789012:alarms";
+        for (pattern, lets) in
+            [(topic, true), ("arn:aws:sns:*:123456789012:*", true), ("arn:aws:sns:us-east-1:1:x", false)]
+        {
+            assert_eq!(function(statement(pattern)).lets("sns.amazonaws.com", topic), lets, "{pattern}");
+        }
+        assert!(!function(statement(topic)).lets("events.amazonaws.com", topic));
+        assert!(!Function::default().lets("sns.amazonaws.com", topic));
+    }
+
+    #[test]
+    fn a_pattern_fits_as_iam_has_it() {
+        for (pattern, text, fits) in [
+            ("*", "", true),
+            ("a*c", "abbc", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("a*", "ba", false),
+        ] {
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! CloudWatch's logs in failoverctl's words: the only place that knows their SDK.
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_cloudwatchlogs::Client;
+use aws_sdk_cloudwatchlogs::config::Builder;
+use chrono::{DateTime, Utc};
+
+use crate::aws::{Call, Failure, Kind, send};
+use crate::deadline::Deadline;
+
+/// When a function of this ARN first logged `message` about `about` since then.
+pub(super) async fn first(
+    aws: &SdkConfig,
+    arn: &str,
+    message: &str,
+    about: &str,
+    since: DateTime<Utc>,
+    deadline: Deadline,
+) -> Result<Option<DateTime<Utc>>, Failure> {
+    let mut parts = arn.split(':').skip(3);
+    let (region, name) = (parts.next().unwrap_or_default(), parts.nth(2).unwrap_or_default());
+    let client = Client::from_conf(Builder::from(aws).region(Region::new(region.to_owned())).build());
+    let mut page: Option<String> = None;
+    loop {
+        let output = deadline
+            .persist(async |time| {
+                let request = client.filter_log_events().log_group_name(format!("/aws/lambda/{name}"));
+                let request = request.start_time(since.timestamp_millis()).set_next_token(page.clone());
+                send(Call("logs:FilterLogEvents"), time, request.send()).await
+            })
+            .await;
+        let output = match output {
+            Ok(output) => output,
+            Err(failure) if failure.kind() == Kind::NotFound => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let said = format!("\"message\":\"{message}\"");
+        let mut lines = output.events().iter().filter_map(|event| event.message().zip(event.timestamp()));
+        if let Some((_, at)) = lines.find(|(line, _)| line.contains(&said) && line.contains(about)) {
+            return Ok(DateTime::from_timestamp_millis(at));
+        }
+        page = output.next_token;
+        if page.is_none() {
+            return Ok(None);
+        }
+    }
+}

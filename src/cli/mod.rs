@@ -1,0 +1,354 @@
+//! `failoverctl`: what a person needs at three in the morning.
+//!
+//! `lock`, `restore` and `explain` run the functions' own code with the operator's credentials; `status`,
+//! `doctor` and `drill` look at what stands around it.
+
+mod change;
+mod doctor;
+mod drill;
+mod explain;
+mod lambda;
+mod logs;
+pub mod screen;
+mod sns;
+pub mod state;
+mod status;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aws_config::{Region, SdkConfig};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+
+use self::screen::Screen;
+use crate::aws::Failure;
+use crate::deadline::Deadline;
+use crate::failover_lock::FailoverLock;
+use crate::failover_lock::alarm::Malformed;
+use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::failover_lock::config::{Config, InvalidConfig};
+use crate::failover_lock::decide::CannotHold;
+use crate::failover_lock::error::InvocationError;
+use crate::failover_lock::health_check::{HealthCheckId, Quoted};
+use crate::failover_lock::route53::Route53;
+use crate::startup;
+
+/// How long a command may try to get one thing done.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// See, set and lift the locks on Route 53 health checks that keep a failed site out of service.
+#[derive(Debug, Parser)]
+#[command(
+    name = "failoverctl",
+    version,
+    after_help = "Exit status: 0 done, or all is well; 1 an error; 2 wrong usage; 3 something is not well, or was \
+                  refused or declined.\n\nCredentials, profiles and endpoints are those of the AWS CLI."
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The AWS CLI's profile to use.
+    #[arg(long, global = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// Where Route 53's metrics and alarms are: us-east-1, but in other partitions than `aws`.
+    #[arg(long, global = true, value_name = "REGION", default_value = "us-east-1")]
+    region: String,
+    /// Where AWS is, for instance an emulator.
+    #[arg(long, global = true, value_name = "URL")]
+    endpoint_url: Option<String>,
+    /// How to print what was found.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
+    output: Output,
+    /// The path of a health check in service.
+    #[arg(long, global = true, value_name = "PATH", env = "HEALTHY_PATH", default_value = "/lb-check")]
+    healthy_path: String,
+    /// The path of a locked health check.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "LOCKED_PATH",
+        default_value = "/lb-check-failed-over"
+    )]
+    locked_path: String,
+    /// The topics and functions by which an alarm reaches `lock`, comma-separated ARNs; any, if left out.
+    #[arg(long, global = true, value_name = "ARNS", env = "ALARM_ACTIONS")]
+    alarm_actions: Option<String>,
+    /// Say what is tried again and why.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the health checks that can be locked, and whether they are.
+    #[command(after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch \
+        233e180f-f023-45a3-954e-415303f21eab\n  failoverctl status --output json | jq '.[] | select(.state != \"armed\")'")]
+    Status {
+        /// The health checks; every one of the account that has a path, if none is named.
+        ids: Vec<HealthCheckId>,
+        /// Show them again every 10 seconds, until interrupted.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Walk the whole chain from the primary to its lock, and say what is wrong and what mends it.
+    #[command(after_help = "Example:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab")]
+    Doctor {
+        /// The primary's health check.
+        id: HealthCheckId,
+    },
+    /// Lock a health check: its site goes out of service and stays out.
+    #[command(
+        after_help = "Example:\n  failoverctl lock 233e180f-f023-45a3-954e-415303f21eab --reason 'data centre on fire'"
+    )]
+    Lock {
+        /// The primary's health check.
+        id: HealthCheckId,
+        /// Why, for those who find the lock.
+        #[arg(long)]
+        reason: String,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Switch a locked health check back, once the sites are synchronised.
+    #[command(
+        after_help = "Example:\n  failoverctl restore 233e180f-f023-45a3-954e-415303f21eab --reason 'synchronised, INC-1234' --wait"
+    )]
+    Restore {
+        /// The primary's health check.
+        id: HealthCheckId,
+        /// Switch back without asking the primary whether it is healthy.
+        #[arg(long)]
+        force: bool,
+        /// Why, for the log.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Wait until the primary is armed again: healthy by Route 53's checkers, and its alarm OK.
+        #[arg(long)]
+        wait: bool,
+        /// How many seconds to wait.
+        #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+        timeout: u64,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Say what `lock` would do with an event, and why; nothing is changed.
+    #[command(after_help = "Examples:\n  failoverctl explain events/sns/keycloak-alarm.json\n  \
+        failoverctl explain --offline - < message.json")]
+    Explain {
+        /// A Lambda event or an alarm's message; `-` for standard input.
+        event: PathBuf,
+        /// Read the event alone, and nothing from AWS.
+        #[arg(long)]
+        offline: bool,
+        /// The guarded health checks, comma-separated; every one, if left out.
+        #[arg(long, value_name = "IDS", env = "GUARDED_HEALTH_CHECKS")]
+        guarded: Option<String>,
+        /// `primary=secondary` pairs, comma-separated.
+        #[arg(long, value_name = "PAIRS", env = "SECONDARY_HEALTH_CHECKS")]
+        secondaries: Option<String>,
+    },
+    /// A game day: set the alarm off, follow it to the lock, and switch back.
+    #[command(after_help = "Example:\n  failoverctl drill 233e180f-f023-45a3-954e-415303f21eab")]
+    Drill {
+        /// A health check of your own that no record refers to.
+        id: HealthCheckId,
+        /// Even though records refer to it: traffic moves.
+        #[arg(long)]
+        in_service: bool,
+        /// Let the check fail by a path that is not there instead of setting its alarm's state.
+        #[arg(long)]
+        by_metric: bool,
+        /// How many seconds each leg may take.
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        timeout: u64,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Print a shell's completions.
+    #[command(after_help = "Example:\n  failoverctl completions bash > /etc/bash_completion.d/failoverctl")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// How a command ended that was not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Done, or all is well.
+    Well,
+    /// Something is not well, or was refused or declined.
+    NotWell,
+}
+
+/// Why a command could not be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// An option cannot be used.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// AWS did not do it.
+    #[error("{0}")]
+    Aws(#[from] Failure),
+    /// The health check cannot be locked.
+    #[error("health check {0}: {1}")]
+    CannotHold(HealthCheckId, CannotHold),
+    /// What the function's code says.
+    #[error("{0}")]
+    Invocation(InvocationError),
+    /// The event cannot be read.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", Quoted(.file))]
+    File {
+        /// Which.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output or the terminal is gone.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] io::Error),
+    /// A question, and nobody to answer it.
+    #[error("nobody is there to ask: say --yes")]
+    NobodyToAsk,
+    /// It did not happen in time.
+    #[error("{0}")]
+    TooLate(String),
+    /// A drill that must not be done.
+    #[error("{0}")]
+    NoDrill(String),
+}
+
+/// The account that is looked at, and how to talk about it.
+struct Session {
+    aws: SdkConfig,
+    config: Config,
+    route53: Route53,
+    cloudwatch: CloudWatch,
+    screen: Screen,
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// It could not be done.
+pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { common, command } = arguments;
+    let level = if common.verbose { LevelFilter::INFO } else { LevelFilter::OFF };
+    // A second call in one process keeps the first one's subscriber.
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).compact().try_init();
+
+    let (guarded, secondaries) = match &command {
+        Command::Explain { guarded, secondaries, .. } => (guarded.clone(), secondaries.clone()),
+        _ => (None, None),
+    };
+    let lookup = |name: &str| match name {
+        "HEALTHY_PATH" => Some(common.healthy_path.clone()),
+        "LOCKED_PATH" => Some(common.locked_path.clone()),
+        "ALARM_ACTIONS" => common.alarm_actions.clone(),
+        "GUARDED_HEALTH_CHECKS" => guarded.clone(),
+        "SECONDARY_HEALTH_CHECKS" => secondaries.clone(),
+        "DRY_RUN" => matches!(command, Command::Explain { .. }).then(|| "true".to_owned()),
+        _ => None,
+    };
+    let config = Config::read(&lookup)?;
+    let screen = Screen { json: common.output == Output::Json };
+    if let Command::Completions { shell } = command {
+        clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut io::stdout());
+        return Ok(Ended::Well);
+    }
+    if let Command::Explain { event, offline: true, .. } = &command {
+        return explain::offline(event, &config, screen);
+    }
+    let session = Session::new(&common, config, screen).await;
+    match command {
+        Command::Status { ids, watch } => status::status(&session, &ids, watch).await,
+        Command::Doctor { id } => doctor::doctor(&session, &id).await,
+        Command::Lock { id, reason, yes } => change::lock(&session, &id, &reason, yes).await,
+        Command::Restore { id, force, reason, wait, timeout, yes } => {
+            let wait = wait.then(|| Duration::from_secs(timeout));
+            change::restore(&session, &id, force, reason.as_deref(), wait, yes).await
+        }
+        Command::Explain { event, .. } => explain::explain(&session, &event).await,
+        Command::Drill { id, in_service, by_metric, timeout, yes } => {
+            let drill = drill::Drill { in_service, by_metric, leg: Duration::from_secs(timeout), yes };
+            drill::drill(&session, &id, &drill).await
+        }
+        Command::Completions { .. } => Ok(Ended::Well),
+    }
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The exit status: a refusal is no error of the command.
+    #[must_use]
+    pub fn ended(&self) -> ExitCode {
+        match self {
+            Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
+            Self::CannotHold(..) | Self::NoDrill(_) => Ended::NotWell.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    async fn new(common: &Common, config: Config, screen: Screen) -> Self {
+        let mut loader = startup::aws_config().region(Region::new(common.region.clone()));
+        if let Some(url) = &common.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        if let Some(profile) = &common.profile {
+            loader = loader.profile_name(profile);
+        }
+        let aws = loader.load().await;
+        let (route53, cloudwatch) = (Route53::new(&aws), CloudWatch::new(&aws));
+        Self { aws, config, route53, cloudwatch, screen }
+    }
+
+    /// The functions' own code.
+    fn system(&self) -> FailoverLock {
+        FailoverLock::new(self.config.clone(), &self.aws)
+    }
+}
+
+/// The deadline of one thing to be done.
+fn patience() -> Deadline {
+    Deadline::after(PATIENCE)
+}
+
+// === impl Ended ===
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Well => Self::SUCCESS,
+            Ended::NotWell => Self::from(3),
+        }
+    }
+}

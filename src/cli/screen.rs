@@ -1,0 +1,122 @@
+//! What a person or a script gets to see.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+
+use super::{Ended, Error};
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Screen {
+    /// JSON for scripts; text for people, otherwise.
+    pub json: bool,
+}
+
+/// How good something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mood {
+    /// As it should be.
+    Ok,
+    /// Worth a look.
+    Warn,
+    /// Wrong: it has to be mended.
+    Wrong,
+    /// It could not be seen.
+    Unknown,
+}
+
+/// An error as it is shown.
+#[must_use]
+pub fn error(text: &str) -> String {
+    format!("{}: {text}", paint("error", Mood::Wrong))
+}
+
+/// `text` in the colour of a mood; without a terminal the codes are taken out where it is printed.
+#[must_use]
+pub fn paint(text: &str, mood: Mood) -> String {
+    let style = match mood {
+        Mood::Ok => Style::new().fg_color(Some(AnsiColor::Green.into())),
+        Mood::Warn | Mood::Unknown => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Mood::Wrong => Style::new().fg_color(Some(AnsiColor::Red.into())).bold(),
+    };
+    format!("{style}{text}{style:#}")
+}
+
+/// A time as people and scripts read it.
+#[must_use]
+pub fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// Columns below their headings, each as wide as its widest cell, the last one in its mood's colour.
+#[must_use]
+pub fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[([String; COLUMNS], Mood)]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|(cells, _)| cells[column].chars().count());
+        cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+    };
+    let line = |cells: [&str; COLUMNS], mood: Option<Mood>| {
+        let mut line = String::new();
+        for (column, cell) in cells.iter().enumerate() {
+            match mood {
+                _ if column + 1 < COLUMNS => {
+                    let gap = width(column) - cell.chars().count() + 2;
+                    line.push_str(cell);
+                    line.push_str(&" ".repeat(gap));
+                }
+                Some(mood) => line.push_str(&paint(cell, mood)),
+                None => line.push_str(cell),
+            }
+        }
+        line + "\n"
+    };
+    let mut text = line(headings, None);
+    for (cells, mood) in rows {
+        text += &line(cells.each_ref().map(String::as_str), Some(*mood));
+    }
+    text
+}
+
+// === impl Screen ===
+
+impl Screen {
+    /// What a command found: as JSON, or as text.
+    pub fn show(self, found: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Error> {
+        if self.json {
+            let json = serde_json::to_string_pretty(found).map_err(io::Error::from)?;
+            writeln!(anstream::stdout(), "{json}")?;
+        } else {
+            write!(anstream::stdout(), "{}", text())?;
+        }
+        Ok(())
+    }
+}
+
+/// A line about what is going on, for people.
+pub(super) fn say(text: &str) -> Result<(), Error> {
+    Ok(writeln!(anstream::stderr(), "{text}")?)
+}
+
+/// Asks before something is done. Without a terminal there is nobody to ask.
+pub(super) fn ask(question: &str, yes: bool) -> Result<Ended, Error> {
+    if yes {
+        return Ok(Ended::Well);
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Error::NobodyToAsk);
+    }
+    write!(anstream::stderr(), "{question} [y/N] ")?;
+    anstream::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        Ok(Ended::Well)
+    } else {
+        say("declined, nothing was changed")?;
+        Ok(Ended::NotWell)
+    }
+}

@@ -1,0 +1,134 @@
+//! How a health check stands: locked, armed, or why neither.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use super::screen::{Mood, time};
+use crate::aws::Failure;
+use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::config::Config;
+use crate::failover_lock::decide::{self, Alarm, Finding, Reason};
+use crate::failover_lock::health_check::HealthCheck;
+use crate::failover_lock::route53::{ALARM, LOCKED_AT, notes};
+
+/// How a health check stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// The next alarm locks it.
+    Armed,
+    /// It is locked.
+    Locked {
+        /// When a function or a person locked it.
+        since: Option<DateTime<Utc>>,
+        /// The alarm it was locked for.
+        by: Option<String>,
+    },
+    /// Its alarm is in ALARM, and no lock was set for it: `reconcile` is to set it within a minute.
+    Overdue {
+        /// The alarm.
+        by: String,
+    },
+    /// Nothing would lock it.
+    Unprotected {
+        /// Why.
+        reason: Reason,
+    },
+    /// Its path is neither the healthy nor the locked one.
+    ForeignPath,
+    /// No lock can hold on it.
+    CannotBeLocked {
+        /// Why.
+        why: String,
+    },
+}
+
+// === impl State ===
+
+impl State {
+    /// The state of a check with these alarms and tags.
+    ///
+    /// # Errors
+    /// A tag of this system holds no time that has passed.
+    pub fn of(
+        check: &HealthCheck,
+        alarms: &[Alarm],
+        tags: &BTreeMap<String, String>,
+        config: &Config,
+    ) -> Result<Self, Failure> {
+        let path = match decide::can_hold(check) {
+            Ok(path) => path,
+            Err(why) => return Ok(Self::CannotBeLocked { why: why.to_string() }),
+        };
+        if path == config.locked_path.as_str() {
+            let since = tags.get(LOCKED_AT).and_then(|at| at.parse().ok());
+            return Ok(Self::Locked { since, by: tags.get(ALARM).cloned() });
+        }
+        if path != config.healthy_path.as_str() {
+            return Ok(Self::ForeignPath);
+        }
+        Ok(match decide::reconcile(path, alarms, &notes(tags)?, config) {
+            Finding::Armed | Finding::LockStands { .. } => Self::Armed,
+            Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
+            Finding::Unprotected(reason) => Self::Unprotected { reason },
+        })
+    }
+
+    /// How good that is.
+    #[must_use]
+    pub fn mood(&self) -> Mood {
+        match self {
+            Self::Armed => Mood::Ok,
+            Self::Locked { .. } => Mood::Warn,
+            Self::Overdue { .. }
+            | Self::Unprotected { .. }
+            | Self::ForeignPath
+            | Self::CannotBeLocked { .. } => Mood::Wrong,
+        }
+    }
+
+    /// The state in a line of words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Armed => "armed".to_owned(),
+            Self::Locked { since, by } => {
+                let since = since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
+                let by = by.as_ref().map(|alarm| format!(" by alarm {alarm}")).unwrap_or_default();
+                format!("locked{since}{by}")
+            }
+            Self::Overdue { by } => format!("not locked, though alarm {by} is in ALARM"),
+            Self::Unprotected { reason } => format!("unprotected: {}", why(*reason)),
+            Self::ForeignPath => "foreign path".to_owned(),
+            Self::CannotBeLocked { why } => format!("cannot be locked: {why}"),
+        }
+    }
+}
+
+/// A reason in words.
+#[must_use]
+pub fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotInAlarm => "the alarm did not go to ALARM",
+        Reason::NotAHealthCheckAlarm => "the alarm does not watch a health check's health",
+        Reason::NotGuarded => "the health check is not guarded",
+        Reason::OlderThanRestore => "the alarm went off before the last switch-back",
+        Reason::SecondaryUnhealthy => {
+            "the secondary is unhealthy, too: Route 53 answers with the primary anyway"
+        }
+        Reason::UndoneByHand => {
+            "it was locked for the alarm that still stands, and somebody set the path back"
+        }
+        Reason::ActionsDisabled => "its alarms have their actions off, or none that leads to lock",
+        Reason::NoAlarm => "no metric alarm watches its health",
+        Reason::ForeignPath => "its path is neither the healthy nor the locked one",
+    }
+}
+
+/// The alarm that matters most: one in ALARM, or the first.
+#[must_use]
+pub fn foremost(alarms: &[Alarm]) -> Option<&Alarm> {
+    alarms.iter().find(|alarm| alarm.state == AlarmState::Alarm).or(alarms.first())
+}

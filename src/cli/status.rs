@@ -1,0 +1,154 @@
+//! `failoverctl status`: a line for each health check.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use tokio::time::sleep;
+
+use super::screen::{Mood, table, time};
+use super::state::{State, foremost};
+use super::{Ended, Error, Session, patience};
+use crate::aws::Failure;
+use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
+use crate::failover_lock::route53::Checkers;
+
+/// Route 53 allows an account some 10 calls a second.
+const AT_ONCE: usize = 4;
+const REDRAW: Duration = Duration::from_secs(10);
+/// Clears the terminal and goes to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// What is known of a health check.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Status {
+    pub health_check_id: HealthCheckId,
+    /// What it asks, for example `https://primary.example.com:443`.
+    pub watches: Option<String>,
+    pub path: Option<String>,
+    #[serde(flatten)]
+    pub state: State,
+    /// The alarm on its health; the one in ALARM, if there is one.
+    pub alarm: Option<AlarmNow>,
+    /// Its checkers, where they have reported and may be read.
+    pub checkers: Option<CheckersNow>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AlarmNow {
+    pub name: String,
+    pub state: String,
+    pub since: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct CheckersNow {
+    pub healthy: usize,
+    pub total: usize,
+}
+
+pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool) -> Result<Ended, Error> {
+    loop {
+        let found = look_at(session, ids).await?;
+        if watch && !session.screen.json {
+            anstream::print!("{CLEAR}");
+        }
+        session.screen.show(&found, || text(&found))?;
+        let is_well = found.iter().all(|status| status.state.mood() != Mood::Wrong);
+        if !watch {
+            return Ok(if is_well { Ended::Well } else { Ended::NotWell });
+        }
+        tokio::select! {
+            () = sleep(REDRAW) => {}
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                return Ok(if is_well { Ended::Well } else { Ended::NotWell });
+            }
+        }
+    }
+}
+
+async fn look_at(session: &Session, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
+    let deadline = patience();
+    let checks = if ids.is_empty() {
+        let mut all = session.route53.health_checks(deadline).await?;
+        all.retain(|check| check.endpoint.is_some());
+        all
+    } else {
+        let reads = ids.iter().map(|id| session.route53.health_check(id, deadline));
+        stream::iter(reads).buffered(AT_ONCE).try_collect().await?
+    };
+    let looks = checks.into_iter().map(async |check| one(session, check).await);
+    Ok(stream::iter(looks).buffered(AT_ONCE).try_collect().await?)
+}
+
+/// What is known of one health check.
+pub(super) async fn one(session: &Session, check: HealthCheck) -> Result<Status, Failure> {
+    let deadline = patience();
+    let alarms = session.cloudwatch.alarms_on(&check.id, deadline).await?;
+    let tags = session.route53.tags(&check.id, deadline).await?;
+    // Good to know; everything else is said without it.
+    let checkers = session.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await;
+    let checkers = checkers
+        .ok()
+        .map(|Checkers { passing, reporting }| CheckersNow { healthy: passing, total: reporting });
+    Ok(Status {
+        watches: check.endpoint.as_ref().map(watches),
+        path: check.path().map(str::to_owned),
+        state: State::of(&check, &alarms, &tags, &session.config)?,
+        alarm: foremost(&alarms).map(|alarm| AlarmNow {
+            name: alarm.name.clone(),
+            state: alarm.state.to_string(),
+            since: alarm.changed_at,
+        }),
+        checkers,
+        health_check_id: check.id,
+    })
+}
+
+fn text(found: &[Status]) -> String {
+    if found.is_empty() {
+        return "There is no health check with a path in this account.\n".to_owned();
+    }
+    let rows: Vec<_> = found
+        .iter()
+        .map(|status| {
+            let alarm = status.alarm.as_ref();
+            let row = [
+                status.health_check_id.to_string(),
+                format!(
+                    "{}{}",
+                    status.watches.as_deref().unwrap_or_default(),
+                    status.path.as_deref().unwrap_or_default()
+                ),
+                status.checkers.as_ref().map_or_else(
+                    || "?".to_owned(),
+                    |checkers| format!("{}/{}", checkers.healthy, checkers.total),
+                ),
+                alarm.map_or_else(
+                    || "none".to_owned(),
+                    |alarm| format!("{} {} since {}", alarm.name, alarm.state, time(alarm.since)),
+                ),
+                status.state.words(),
+            ];
+            (row, status.state.mood())
+        })
+        .collect();
+    table(["HEALTH CHECK", "WATCHES", "HEALTHY", "ALARM", "STATE"], &rows)
+}
+
+/// Where a health check asks, without its path.
+pub(super) fn watches(endpoint: &Endpoint) -> String {
+    let scheme = if endpoint.https { "https" } else { "http" };
+    let host = endpoint.domain_name.as_deref().or(endpoint.ip_address.as_deref()).unwrap_or("?");
+    format!("{scheme}://{host}:{}", endpoint.port)
+}
+
+/// Whether an alarm would be heard now: it is not in ALARM.
+pub(super) fn is_quiet(status: &Status) -> bool {
+    status.alarm.as_ref().is_some_and(|alarm| alarm.state != AlarmState::Alarm.to_string())
+}
