@@ -67,8 +67,8 @@ async fn account(check: Check, alarm: Option<Alarm>) -> Route53 {
     route53
 }
 
-fn quiet() -> Option<Alarm> {
-    Some(Alarm::on(PRIMARY, "OK", CHANGED))
+fn quiet() -> Alarm {
+    Alarm::on(PRIMARY, "OK", CHANGED)
 }
 
 #[tokio::test]
@@ -82,14 +82,14 @@ async fn status_tells_how_each_check_stands() {
     };
     let in_alarm = || Some(Alarm::on(PRIMARY, "ALARM", CHANGED));
     for (check, alarm, ends, state, words) in [
-        (check(), quiet(), 0, "armed", "armed"),
+        (check(), Some(quiet()), 0, "armed", "armed"),
         (locked(), in_alarm(), 0, "locked", "locked since 2026-11-21T02:36:20Z by alarm primary-unhealthy"),
         (check(), in_alarm(), 3, "overdue", "not locked, though alarm primary-unhealthy is in ALARM"),
         (check(), None, 3, "unprotected", "unprotected: no metric alarm watches its health"),
-        (check().with("ResourcePath", "/x"), quiet(), 3, "foreign_path", "foreign path"),
+        (check().with("ResourcePath", "/x"), Some(quiet()), 3, "foreign_path", "foreign path"),
         (
             check().with("Inverted", "true"),
-            quiet(),
+            Some(quiet()),
             3,
             "cannot_be_locked",
             "cannot be locked: it is inverted",
@@ -111,7 +111,7 @@ async fn status_tells_how_each_check_stands() {
 #[tokio::test]
 async fn a_person_locks_and_switches_back_by_the_functions_own_code() {
     let primary = Primary::start("/lb-check").await;
-    let route53 = account(Check::new("HTTP", primary.address.port()), quiet()).await;
+    let route53 = account(Check::new("HTTP", primary.address.port()), Some(quiet())).await;
     let url = route53.url();
     let locked = run(&url, &["lock", PRIMARY, "--reason", "fire, in #1", "--yes"]).await;
     assert_eq!(locked.status, Some(0), "{locked:?}");
@@ -149,7 +149,7 @@ async fn waiting_for_a_primary_that_does_not_become_armed_ends() {
 
 #[tokio::test]
 async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
-    let route53 = account(Check::new("HTTP", 80), quiet()).await;
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
     let url = route53.url();
     let command = ["lock", PRIMARY, "--reason", "test"];
     let nobody = run(&url, &command).await;
@@ -171,7 +171,7 @@ async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
 #[tokio::test]
 async fn explain_says_what_an_event_would_do_and_changes_nothing() {
     let event = |file: &str| format!("{}/events/{file}", env!("CARGO_MANIFEST_DIR"));
-    let route53 = account(Check::new("HTTP", 80), quiet()).await;
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
     for (file, options, status, said) in [
         ("sns/keycloak-alarm.json", &[][..], 0, "would be locked (/lb-check → /lb-check-failed-over)"),
         ("sns/keycloak-ok.json", &[], 0, "ignored: the alarm did not go to ALARM"),
@@ -281,15 +281,17 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
     primary.set_up(false);
     aws.deploy("--set DryRun=true").await;
     let found = doctor().await.out;
-    for said in [
-        "/lb-check answers 503",
-        "failover-lock: DRY_RUN is true",
-        "none of its alarms leads to a function that locks",
-    ] {
+    for said in ["/lb-check answers 503", "failover-lock: DRY_RUN is true"] {
         assert!(found.contains(said), "{said}: {found}");
     }
     let text = run(&aws.url, &["doctor", &check]).await.out;
     assert!(text.contains("WRONG   healthy path") && text.contains("→ mend the primary"), "{text}");
+    let unsubscribe = "aws sns unsubscribe --subscription-arn $(aws sns list-subscriptions --output text \
+        --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")";
+    aws.bash(unsubscribe, &[]).await;
+    primary.set_up(true);
+    let found = doctor().await.out;
+    assert!(found.contains("none of its alarms leads to a function that locks it"), "{found}");
     // A page that answers everywhere makes every lock void.
     primary.set_up(true);
     let found =

@@ -64,16 +64,16 @@ pub(super) async fn drill(session: &Session, id: &HealthCheckId, drill: &Drill) 
     }
 
     let mut timeline = Timeline { session, steps: Vec::new() };
+    let began = Utc::now();
     if drill.by_metric {
         let page = ResourcePath::try_from(NO_SUCH_PAGE.to_owned());
         let page = page.map_err(|error| Error::NoDrill(error.to_string()))?;
         session.route53.set_path(id, &page, Some(check.version), patience()).await?;
-        timeline.step(Utc::now(), format!("the check asks for {NO_SUCH_PAGE}"))?;
+        timeline.step(began, format!("the check asks for {NO_SUCH_PAGE}"))?;
     } else {
         session.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await?;
-        timeline.step(Utc::now(), format!("alarm {} is set off", alarm.name))?;
+        timeline.step(began, format!("alarm {} is set off", alarm.name))?;
     }
-    let began = timeline.steps[0].at;
     let locked = follow(session, id, drill, &mut timeline, began).await;
     // Whatever became of it, the check does not stay as the drill left it.
     let restored = restore(session, id, &check, &mut timeline).await;
@@ -228,9 +228,10 @@ impl Timeline<'_> {
 
     fn step(&mut self, at: DateTime<Utc>, what: String) -> Result<(), Error> {
         let before = self.steps.last().map_or(at, |step| step.at);
-        let seconds = (at - before).as_seconds_f64();
+        // CloudWatch's clock and this one's are not the same.
+        let seconds = (at - before).as_seconds_f64().max(0.0);
         if !self.session.screen.json {
-            say(&format!("{}  {seconds:>+8.1} s  {what}", time(at)))?;
+            say(&format!("{}  {seconds:>+7.1} s  {what}", time(at)))?;
         }
         self.steps.push(Step { at, seconds, what });
         Ok(())
