@@ -109,6 +109,19 @@ async fn status_tells_how_each_check_stands() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_seen_of_one_check_hides_no_other() {
+    const OTHER: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
+    route53.put(OTHER, Check::new("HTTP", 80).tagged("failover-lock:restored-at", "noon"));
+    let shown = run(&route53.url(), &["status", OTHER, PRIMARY, "no-such-check"]).await;
+    assert_eq!(shown.status, Some(3), "{shown:?}");
+    let lines: Vec<_> = shown.out.lines().collect();
+    assert!(lines[1].contains("unknown: ") && lines[1].contains("holds \"noon\""), "{shown:?}");
+    assert!(lines[2].ends_with("armed"), "{shown:?}");
+    assert!(lines[3].contains("NoSuchHealthCheck"), "{shown:?}");
+}
+
+#[tokio::test]
 async fn a_person_locks_and_switches_back_by_the_functions_own_code() {
     let primary = Primary::start("/lb-check").await;
     let route53 = account(Check::new("HTTP", primary.address.port()), Some(quiet())).await;

@@ -38,6 +38,11 @@ pub enum State {
     },
     /// Its path is neither the healthy nor the locked one.
     ForeignPath,
+    /// It could not be seen.
+    Unknown {
+        /// Why.
+        why: String,
+    },
     /// No lock can hold on it.
     CannotBeLocked {
         /// Why.
@@ -82,6 +87,7 @@ impl State {
         match self {
             Self::Armed => Mood::Ok,
             Self::Locked { .. } => Mood::Warn,
+            Self::Unknown { .. } => Mood::Unknown,
             Self::Overdue { .. }
             | Self::Unprotected { .. }
             | Self::ForeignPath
@@ -102,6 +108,7 @@ impl State {
             Self::Overdue { by } => format!("not locked, though alarm {by} is in ALARM"),
             Self::Unprotected { reason } => format!("unprotected: {}", why(*reason)),
             Self::ForeignPath => "foreign path".to_owned(),
+            Self::Unknown { why } => format!("unknown: {why}"),
             Self::CannotBeLocked { why } => format!("cannot be locked: {why}"),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -58,7 +58,7 @@ pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool
             anstream::print!("{CLEAR}");
         }
         session.screen.show(&found, || text(&found))?;
-        let is_well = found.iter().all(|status| status.state.mood() != Mood::Wrong);
+        let is_well = found.iter().all(|status| !matches!(status.state.mood(), Mood::Wrong | Mood::Unknown));
         if !watch {
             return Ok(if is_well { Ended::Well } else { Ended::NotWell });
         }
@@ -73,17 +73,35 @@ pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool
 }
 
 async fn look_at(session: &Session, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
-    let deadline = patience();
-    let checks = if ids.is_empty() {
-        let mut all = session.route53.health_checks(deadline).await?;
-        all.retain(|check| check.endpoint.is_some());
-        all
+    let mut checks: Vec<_> = if ids.is_empty() {
+        let all = session.route53.health_checks(patience()).await?;
+        all.into_iter()
+            .filter(|check| check.endpoint.is_some())
+            .map(|check| (check.id.clone(), Some(check)))
+            .collect()
     } else {
-        let reads = ids.iter().map(|id| session.route53.health_check(id, deadline));
-        stream::iter(reads).buffered(AT_ONCE).try_collect().await?
+        ids.iter().map(|id| (id.clone(), None)).collect()
     };
-    let looks = checks.into_iter().map(async |check| one(session, check).await);
-    Ok(stream::iter(looks).buffered(AT_ONCE).try_collect().await?)
+    let looks = checks.drain(..).map(async |(id, check)| {
+        let check = match check {
+            Some(check) => Ok(check),
+            None => session.route53.health_check(&id, patience()).await,
+        };
+        let found = match check {
+            Ok(check) => one(session, check).await,
+            Err(failure) => Err(failure),
+        };
+        // What cannot be seen of one check keeps nobody from seeing the others.
+        found.unwrap_or_else(|failure| Status {
+            health_check_id: id,
+            watches: None,
+            path: None,
+            state: State::Unknown { why: failure.to_string() },
+            alarm: None,
+            checkers: None,
+        })
+    });
+    Ok(stream::iter(looks).buffered(AT_ONCE).collect().await)
 }
 
 /// What is known of one health check.
