@@ -32,13 +32,14 @@ async fn what_is_wrong_is_said_before_anything_changes() {
         ("--wait soon", 2, "--wait takes seconds, not \"soon\""),
         ("--stack 1st", 2, "--stack takes a letter, then letters, digits and hyphens, not \"1st\""),
         (&format!("--stack {}", "x".repeat(55)), 2, "--stack takes at most 54 characters"),
+        ("--set DryRunn=true", 2, "the template has no parameter DryRunn; it has HealthCheckId"),
         ("--set Key", 2, "--set takes NAME=VALUE, not \"Key\""),
         ("", 2, "--health-check is missing, and there is no stack failover to update"),
         (&format!("--health-check {check}"), 2, "--email or --notify is missing"),
         (&format!("--health-check {check} --email a@b.c --alarm x"), 2, "--alarm needs --topic"),
         (&format!("--health-check {check} --email a@b.c --locked-path /lb-check"), 2, "are both /lb-check"),
         (&format!("--health-check {check} --email a@b.c --secondary {check}"), 2, "are the same"),
-        (&format!("--health-check {check} --notify x --topic x"), 2, "--notify and --topic are the same"),
+        (&format!("--health-check {check} --notify x --topic x"), 2, "--notify is the alarm's topic"),
         (&format!("--health-check {check} --notify {plain}x"), 1, "cannot be read"),
         (
             &format!("--health-check {check} --notify {managed}"),
@@ -49,6 +50,11 @@ async fn what_is_wrong_is_said_before_anything_changes() {
             &format!("--health-check {check} --email a@b.c --topic {plain} --alarm x"),
             1,
             "the alarm x does not act",
+        ),
+        (
+            &format!("--health-check {check} --email a@b.c --region eu-west-1"),
+            2,
+            "Route 53's metrics are in us-east-1",
         ),
         ("--health-check nonsense --email a@b.c", 1, "the health check nonsense cannot be read"),
         (&format!("--health-check {} --email a@b.c", tcp.trim()), 1, "is of type TCP, which has no path"),
@@ -97,6 +103,16 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     assert_eq!(status, Some(3), "{said}");
     assert!(said.contains("NOT GUARDED: this is a dry run"), "{said}");
 
+    let own = "--set DryRun=false --notify arn:aws:sns:us-east-1:000000000000:failover-alarms";
+    let (status, said) = aws.deploy(own).await;
+    assert_eq!(status, Some(2), "{said}");
+    let moved =
+        format!("aws route53 update-health-check --health-check-id {check} --resource-path /elsewhere");
+    aws.bash(&moved, &[]).await;
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("somebody has changed it. To set it back"), "{said}");
+
     let lock = format!(
         "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
     );
@@ -104,6 +120,19 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     let (status, said) = aws.deploy("--set DryRun=false --locked-path /other").await;
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("is locked: switch back before you change the paths"), "{said}");
+}
+
+#[tokio::test]
+async fn a_check_that_is_locked_already_is_not_called_guarded_before_its_alarm_acts() {
+    let aws = Emulator::ministack().await;
+    let check = aws.health_check(1).await;
+    let lock = format!(
+        "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
+    );
+    aws.bash(&lock, &[]).await;
+    let (status, said) = aws.deploy(&format!("--health-check {check} --email a@b.c")).await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("NOT GUARDED, though locked: its alarm does not act yet"), "{said}");
 }
 
 #[tokio::test]
@@ -145,5 +174,5 @@ async fn without_the_aws_cli_it_says_what_is_missing() {
         r#"PATH=$EMPTY; dirname() { echo infra; }; export -f dirname; "$BASH" infra/deploy --dry-run"#;
     let (status, said) = aws.bash(script, &[("EMPTY", "/nowhere")]).await;
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("the AWS CLI is missing"), "{said}");
+    assert!(said.contains("these programs are missing: aws"), "{said}");
 }
