@@ -126,14 +126,14 @@ impl Kind {
     /// them answers with a bare status.
     fn of(code: Option<&str>, status: Option<u16>) -> Self {
         match (code, status) {
-            (Some("Throttling" | "ThrottlingException" | "PriorRequestNotComplete"), _) | (_, Some(429)) => {
-                Self::Throttled
-            }
+            (Some("Throttling" | "ThrottlingException" | "Throttled" | "PriorRequestNotComplete"), _)
+            | (_, Some(429)) => Self::Throttled,
             (Some("HealthCheckVersionMismatch"), _) | (None, Some(409)) => Self::Conflict,
-            (Some("NoSuchHealthCheck" | "ResourceNotFoundException"), _) | (None, Some(404)) => {
+            (Some("NoSuchHealthCheck" | "ResourceNotFoundException" | "NotFound"), _) | (None, Some(404)) => {
                 Self::NotFound
             }
-            (Some("AccessDenied" | "AccessDeniedException"), _) | (None, Some(403)) => Self::Denied,
+            (Some("AccessDenied" | "AccessDeniedException" | "AuthorizationError"), _)
+            | (None, Some(403)) => Self::Denied,
             (Some("ServiceUnavailable" | "RequestTimeout"), _)
             | (_, None | Some(200..=299 | 408 | 500..=599)) => Self::Unclear,
             _ => Self::Refused,
@@ -161,7 +161,7 @@ fn advice(call: Call, kind: Kind) -> String {
 impl Call {
     fn changes(self) -> bool {
         // IAM's names begin with what they do.
-        self.0.contains(":Update") || self.0.contains(":Change")
+        [":Update", ":Change", ":Set"].iter().any(|verb| self.0.contains(verb))
     }
 }
 
@@ -172,7 +172,7 @@ impl fmt::Display for Call {
 }
 
 /// An error and its causes in one line; each often repeats the one below it.
-fn chain(error: &dyn StdError) -> String {
+pub(crate) fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -200,6 +200,9 @@ mod tests {
             (None, 409, Kind::Conflict),
             (Some("NoSuchHealthCheck"), 404, Kind::NotFound),
             (None, 404, Kind::NotFound),
+            (Some("NotFound"), 404, Kind::NotFound),
+            (Some("AuthorizationError"), 403, Kind::Denied),
+            (Some("Throttled"), 429, Kind::Throttled),
             (Some("AccessDenied"), 403, Kind::Denied),
             (Some("AccessDeniedException"), 400, Kind::Denied),
             (None, 403, Kind::Denied),

@@ -4,6 +4,7 @@ use std::env;
 
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_sdk_route53::config::SharedHttpClient;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
@@ -57,14 +58,16 @@ pub fn aws_config() -> ConfigLoader {
     let region = environment("AWS_REGION").filter(|name| is_other_partition(name));
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.unwrap_or_else(|| "us-east-1".to_owned())))
-        .http_client(
-            aws_smithy_http_client::Builder::new()
-                .tls_provider(Provider::Rustls(CryptoMode::Ring))
-                .build_https(),
-        )
+        .http_client(http_client())
         // Retries are this crate's own (`Deadline::persist`): they know the invocation's deadline,
         // and an update whose answer was lost must be told from one that never arrived.
         .retry_config(RetryConfig::disabled())
+}
+
+/// HTTP with TLS by rustls and *ring*, for AWS's clients and whatever finds their credentials.
+#[must_use]
+pub fn http_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
 fn is_other_partition(region: &str) -> bool {

@@ -11,7 +11,7 @@ use support::emulator::Emulator;
 use support::primary::Primary;
 use support::route53::{Check, Route53};
 use support::{LOCKED, PRIMARY};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
@@ -166,7 +166,7 @@ async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
     let url = route53.url();
     let command = ["lock", PRIMARY, "--reason", "test"];
     let nobody = run(&url, &command).await;
-    assert_eq!(nobody.status, Some(1), "{nobody:?}");
+    assert_eq!(nobody.status, Some(3), "{nobody:?}");
     assert!(nobody.said.contains("nobody is there to ask: say --yes"), "{nobody:?}");
 
     let typed = format!("{FAILOVERCTL} {}", command.join(" "));
@@ -304,7 +304,10 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
     aws.bash(unsubscribe, &[]).await;
     primary.set_up(true);
     let found = doctor().await.out;
-    assert!(found.contains("none of its alarms leads to a function that locks it"), "{found}");
+    assert!(
+        found.contains("none of its alarms leads by a topic, or directly, to a function that locks it"),
+        "{found}"
+    );
     // A page that answers everywhere makes every lock void.
     primary.set_up(true);
     let found =
@@ -374,12 +377,104 @@ async fn a_drill_follows_the_alarm_to_the_lock_and_switches_back() {
         assert_eq!(ended.status, Some(0), "{ended:?}");
         let steps: Vec<Value> = serde_json::from_str(&ended.out).unwrap();
         let steps: Vec<_> = steps.iter().map(|step| step["what"].as_str().unwrap()).collect();
-        let last = ["the path is seen to be /lb-check-failed-over", "switched back", "armed again"];
-        assert_eq!(steps[steps.len() - 3..], last, "{steps:?}");
-        for said in ["alarm failover-primary-unhealthy is in ALARM", "failover-lock is done"] {
+        for said in [
+            "alarm failover-primary-unhealthy is in ALARM",
+            "failover-lock has the notification and decides",
+            "failover-lock is done",
+            "the path is seen to be /lb-check-failed-over",
+            "switched back",
+        ] {
             assert!(steps.contains(&said), "{said}: {steps:?}");
         }
+        assert_eq!(steps.last(), Some(&"armed again"));
     }
+}
+
+#[tokio::test]
+async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
+    let aws = Emulator::ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let path = async || {
+        let found = aws.aws(&["route53", "get-health-check", "--health-check-id", &check]).await;
+        found["HealthCheck"]["HealthCheckConfig"]["ResourcePath"].as_str().unwrap_or_default().to_owned()
+    };
+    let tags = async || {
+        let list =
+            ["route53", "list-tags-for-resource", "--resource-type", "healthcheck", "--resource-id", &check];
+        aws.aws(&list).await.to_string()
+    };
+
+    // A primary that the switch-back would refuse.
+    primary.set_up(false);
+    let refused = run(&aws.url, &["drill", &check, "--yes"]).await;
+    assert_eq!(refused.status, Some(3), "{refused:?}");
+    assert!(refused.said.contains("the primary has to be healthy as seen from here"), "{refused:?}");
+    primary.set_up(true);
+
+    // Nothing fails the check here, and so no alarm goes off.
+    let late = run(&aws.url, &["drill", &check, "--yes", "--by-metric", "--timeout", "0"]).await;
+    assert_eq!(late.status, Some(1), "{late:?}");
+    assert!(late.said.contains("its alarm did not go off"), "{late:?}");
+    assert_eq!(path().await, "/lb-check");
+    assert!(tags().await.contains("failover-lock:restored-at"));
+
+    // Interrupted on the way.
+    let untag = ["--resource-type", "healthcheck", "--resource-id", &check, "--remove-tag-keys"];
+    aws.aws(&[&["route53", "change-tags-for-resource"], &untag[..], &["failover-lock:restored-at"]].concat())
+        .await;
+    let mut child = Command::new(FAILOVERCTL)
+        .args(["drill", &check, "--yes", "--by-metric", "--endpoint-url", &aws.url])
+        .env_clear()
+        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    while let Some(line) = lines.next_line().await.expect("UTF-8") {
+        if line.contains("the check asks for /failoverctl-drill-no-such-page") {
+            break;
+        }
+    }
+    assert_eq!(path().await, "/failoverctl-drill-no-such-page");
+    let pid = child.id().expect("it runs").to_string();
+    aws.bash("kill -INT $PID", &[("PID", &pid)]).await;
+    assert_eq!(child.wait().await.expect("it ends").code(), Some(1));
+    assert_eq!(path().await, "/lb-check");
+    assert!(tags().await.contains("failover-lock:restored-at"));
+}
+
+#[tokio::test]
+async fn a_profile_goes_before_keys_in_the_environment_and_has_to_exist() {
+    let ended = run("http://127.0.0.1:9", &["status", PRIMARY, "--profile", "nobody"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(
+        ended.said.contains("there are no credentials to use") && ended.said.contains("nobody"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn watching_ends_when_it_is_interrupted() {
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
+    let mut child = Command::new(FAILOVERCTL)
+        .args(["status", "--watch", PRIMARY, "--endpoint-url", &route53.url()])
+        .env_clear()
+        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    while let Some(line) = lines.next_line().await.expect("UTF-8") {
+        if line.ends_with("armed") {
+            break;
+        }
+    }
+    let pid = child.id().expect("it runs").to_string();
+    Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
+    assert_eq!(child.wait().await.expect("it ends").code(), Some(0));
 }
 
 /// Route 53's checkers, for whom this check's path decides.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::screen::{Mood, ask, paint, say};
-use super::state::{State, why};
+use super::state::{BY_HAND, State, why};
 use super::status::{self, Status};
 use super::{Ended, Error, Session, patience};
 use crate::failover_lock::Handler;
@@ -27,15 +27,19 @@ pub(super) async fn lock(
     let check = session.route53.health_check(id, patience()).await?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
+    let path = check.path().unwrap_or_default();
     let question =
-        format!("Lock {id} ({asks})? Its site goes out of service until a person switches it back.");
+        format!("Lock {id} ({asks}{path})? Its site goes out of service until a person switches it back.");
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    // A person asks after any switch-back, whatever the clock says that noted it.
+    let restored_at = session.route53.notes(id, patience()).await.ok().and_then(|notes| notes.restored_at);
+    let now = restored_at.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
     let message = json!({
-        "AlarmName": format!("by hand: {reason}"),
+        "AlarmName": format!("{BY_HAND}{reason}"),
         "NewStateValue": "ALARM",
-        "StateChangeTime": Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+        "StateChangeTime": now.to_rfc3339_opts(SecondsFormat::Millis, true),
         "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
     });
     let outcome = run(session, Handler::Lock, &message.to_string()).await?;
@@ -89,11 +93,11 @@ pub(super) async fn until_armed(
         let status = status::one(session, check).await?;
         let now = progress(&status);
         if now != shown {
-            say(&now)?;
+            say(&now);
             shown = now;
         }
         match &status.state {
-            State::Armed if status::is_quiet(&status) => return Ok(()),
+            State::Armed if status::is_in_service(&status) => return Ok(()),
             State::Locked { .. } => {
                 return Err(Error::TooLate(format!("{id} was locked again: {}", status.state.words())));
             }

@@ -5,18 +5,21 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::lambda::Function;
-use super::screen::{Mood, paint, time};
+use super::screen::{Mood, paint, plain, time};
 use super::sns::{self, Subscription};
 use super::state::State;
 use super::{Ended, Error, Session, patience};
+use crate::aws::Kind;
 use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::decide::{self, Alarm};
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::probe::{self, Unhealthy};
-use crate::failover_lock::route53::{RESTORED_AT, Record, Secondary};
+use crate::failover_lock::route53::{LOCKED_AT, RESTORED_AT, Record, Secondary};
 
 /// How far back a function's last run is looked for.
-const LAST_RUNS_MINUTES: i64 = 24 * 60;
+/// CloudWatch gives 1,440 minutes at once at most.
+const LAST_RUNS_MINUTES: i64 = 23 * 60;
 const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
 
 /// What was found of one link of the chain.
@@ -43,7 +46,7 @@ pub(super) async fn doctor(session: &Session, id: &HealthCheckId) -> Result<Ende
     chain(session, &check, &mut findings).await;
     records(session, id, &mut findings).await;
     session.screen.show(&findings.0, || findings.0.iter().map(text).collect())?;
-    let is_well = findings.0.iter().all(|link| link.mood != Mood::Wrong);
+    let is_well = findings.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
     Ok(if is_well { Ended::Well } else { Ended::NotWell })
 }
 
@@ -80,11 +83,13 @@ async fn paths(session: &Session, id: &HealthCheckId, endpoint: &Endpoint, findi
     let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
     match probe::ask(id, endpoint, healthy).await {
         Ok(status) => findings.ok("healthy path", format!("{healthy} answers {}", status.as_u16())),
-        Err(unhealthy) => findings.wrong(
+        Err(unhealthy @ (Unhealthy::Status { .. } | Unhealthy::TextMissing { .. })) => findings.wrong(
             "healthy path",
-            format!("{unhealthy}, as seen from here"),
+            unhealthy.to_string(),
             "mend the primary; until then a switch-back is refused".to_owned(),
         ),
+        // Route 53's checkers may reach what this machine does not.
+        Err(unreached) => findings.unknown("healthy path", &unreached),
     }
     match probe::ask(id, endpoint, locked).await {
         Ok(status) => findings.wrong(
@@ -103,7 +108,7 @@ async fn paths(session: &Session, id: &HealthCheckId, endpoint: &Endpoint, findi
     }
 }
 
-/// From the alarm to the function.
+/// From the alarm to the function, and what became of both.
 async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
     let alarms = match session.cloudwatch.alarms_on(id, patience()).await {
@@ -111,21 +116,25 @@ async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) 
         Err(failure) => return findings.unknown("alarm", &failure),
     };
     if alarms.is_empty() {
-        return findings.wrong(
+        findings.wrong(
             "alarm",
             "no metric alarm watches its health in this Region".to_owned(),
             format!("infra/deploy --health-check {id} --email ADDRESS"),
         );
     }
+    let before = findings.0.len();
     let mut locks = false;
     for alarm in &alarms {
         locks |= alarm_leads_to_lock(session, id, alarm, findings).await;
     }
-    let is_explained = findings.0.iter().any(|link| link.mood == Mood::Wrong && link.name != "healthy path");
-    if !locks && !is_explained {
+    let seen = &findings.0[before..];
+    let is_explained = seen.iter().any(|link| link.mood == Mood::Wrong);
+    if !locks && seen.iter().any(|link| link.mood == Mood::Unknown) {
+        findings.unknown("lock", &"whether any of its alarms leads to a function that locks it");
+    } else if !locks && !alarms.is_empty() && !is_explained {
         findings.wrong(
             "lock",
-            "none of its alarms leads to a function that locks it".to_owned(),
+            "none of its alarms leads by a topic, or directly, to a function that locks it".to_owned(),
             format!(
                 "infra/deploy --health-check {id} --email ADDRESS, with --topic and --alarm to keep yours"
             ),
@@ -134,21 +143,24 @@ async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) 
     match session.route53.tags(id, patience()).await {
         Err(failure) => findings.unknown("history", &failure),
         Ok(tags) => {
-            match tags.get(RESTORED_AT) {
-                Some(at) => findings.ok("history", format!("last switched back {at}")),
-                None => findings.ok("history", "never switched back by failover-lock".to_owned()),
+            for (tag, what) in [(LOCKED_AT, "locked"), (RESTORED_AT, "switched back")] {
+                let at = tags.get(tag).map_or("never by failover-lock", String::as_str);
+                findings.ok("history", format!("last {what}: {at}"));
             }
             match State::of(check, &alarms, &tags, &session.config) {
                 Err(failure) => findings.unknown("state", &failure),
+                Ok(State::Armed) if !locks => findings.warn(
+                    "state",
+                    "its alarm acts, and what is said above keeps it from being locked".to_owned(),
+                ),
                 Ok(state) => {
                     let mend = match &state {
-                        State::Unprotected { .. } | State::Overdue { .. } => Some(format!(
-                            "lock it now if its site has failed: failoverctl lock {id} --reason …"
-                        )),
+                        State::Unprotected { .. } | State::Overdue { .. } => {
+                            Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
+                        }
                         _ => None,
                     };
-                    let found = Link { name: "state", mood: state.mood(), found: state.words(), mend };
-                    findings.0.push(found);
+                    findings.0.push(Link { name: "state", mood: state.mood(), found: state.words(), mend });
                 }
             }
         }
@@ -163,17 +175,21 @@ async fn alarm_leads_to_lock(
     findings: &mut Findings,
 ) -> bool {
     let Alarm { name, state, changed_at, actions_enabled, actions } = alarm;
-    let stands = format!("{name} is {state} since {}", time(*changed_at));
-    if *state == AlarmState::InsufficientData {
-        findings.warn("alarm", format!("{stands}: it has seen no data yet"));
-    } else {
-        findings.ok("alarm", stands);
+    let stands = format!("{} is {state} since {}", plain(name), time(*changed_at));
+    match state {
+        AlarmState::Ok => findings.ok("alarm", stands),
+        AlarmState::Alarm => findings.warn("alarm", stands),
+        AlarmState::InsufficientData => findings.warn("alarm", format!("{stands}: it has seen no data yet")),
     }
     if !actions_enabled {
         findings.wrong(
             "alarm",
             format!("{name} has its actions off"),
-            format!("once the primary is up: aws cloudwatch enable-alarm-actions --alarm-names {name}"),
+            format!(
+                "once the primary is up: aws cloudwatch enable-alarm-actions{} --alarm-names {}",
+                in_region(session),
+                quoted(name)
+            ),
         );
         return false;
     }
@@ -182,7 +198,14 @@ async fn alarm_leads_to_lock(
         if action.contains(":lambda:") {
             locks |= function_locks(session, id, action, LAMBDA_ALARMS, name, findings).await;
         } else if action.contains(":sns:") {
-            match sns::subscriptions(&session.aws, action, patience()).await {
+            match sns::subscriptions(&session.aws_of(action), action, patience()).await {
+                Err(failure) if failure.kind() == Kind::NotFound => findings.wrong(
+                    "topic",
+                    format!("{action} does not exist"),
+                    format!(
+                        "infra/deploy --health-check {id} --email ADDRESS makes another, and an alarm for it"
+                    ),
+                ),
                 Err(failure) => findings.unknown("topic", &failure),
                 Ok(subscriptions) => {
                     locks |= topic_locks(session, id, action, &subscriptions, findings).await;
@@ -229,7 +252,7 @@ async fn function_locks(
     source: &str,
     findings: &mut Findings,
 ) -> bool {
-    let function = match Function::of(&session.aws, arn, patience()).await {
+    let function = match Function::of(&session.aws_of(arn), arn, patience()).await {
         Ok(Some(function)) => function,
         Ok(None) => {
             let mend = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
@@ -251,20 +274,34 @@ async fn function_locks(
     }
     let is_alarm = service == LAMBDA_ALARMS;
     let source = if is_alarm {
-        format!("arn:aws:cloudwatch:{}:{}:alarm:{source}", region(arn), account(arn))
+        format!("arn:{}:cloudwatch:{}:{}:alarm:{source}", part(arn, 1), part(arn, 3), part(arn, 4))
     } else {
         source.to_owned()
     };
     let mut is_well = true;
     if !function.lets(service, &source) {
         is_well = false;
+        let qualifier =
+            if arn.split(':').count() > 7 { format!(" --qualifier {}", part(arn, 7)) } else { String::new() };
         findings.wrong(
             "function",
             format!("{name} does not let {source} invoke it"),
             format!(
-                "aws lambda add-permission --region {} --function-name {name} --statement-id failoverctl \
-                 --action lambda:InvokeFunction --principal {service} --source-arn {source}",
-                region(arn)
+                "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id failoverctl \
+                 --action lambda:InvokeFunction --principal {service} --source-arn {}",
+                part(arn, 3),
+                quoted(&source)
+            ),
+        );
+    }
+    if let Some(why) = &function.stopped {
+        is_well = false;
+        findings.wrong(
+            "function",
+            format!("{name} cannot run: {why}"),
+            format!(
+                "aws lambda delete-function-concurrency --region {} --function-name {name}, or infra/deploy",
+                part(arn, 3)
             ),
         );
     }
@@ -276,7 +313,7 @@ async fn function_locks(
             format!("correct {variable} of {name}: infra/deploy"),
         );
     }
-    is_well &= last_run(session, name, findings).await;
+    is_well &= last_run(session, arn, name, findings).await;
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
@@ -312,10 +349,11 @@ fn disagreements(session: &Session, id: &HealthCheckId, function: &Function) -> 
 }
 
 /// Whether the function's last run did not fail.
-async fn last_run(session: &Session, name: &str, findings: &mut Findings) -> bool {
+async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findings) -> bool {
+    let cloudwatch = CloudWatch::new(&session.aws_of(arn));
     let newest = async |metric| {
         let of = ("FunctionName", name);
-        session.cloudwatch.newest("AWS/Lambda", metric, of, LAST_RUNS_MINUTES, patience()).await
+        cloudwatch.newest("AWS/Lambda", metric, of, LAST_RUNS_MINUTES, patience()).await
     };
     match (newest("Invocations").await, newest("Errors").await) {
         (Err(failure), _) | (_, Err(failure)) => {
@@ -323,7 +361,7 @@ async fn last_run(session: &Session, name: &str, findings: &mut Findings) -> boo
             true
         }
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
-            let mend = format!("aws logs tail /aws/lambda/{name} --since 1d");
+            let mend = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", part(arn, 3));
             findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), mend);
             false
         }
@@ -345,8 +383,10 @@ async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings)
         Err(failure) => return findings.unknown("records", &failure),
     };
     if records.is_empty() {
-        return findings
-            .warn("records", "no DNS record of this account refers to it: it decides nothing".to_owned());
+        return findings.warn(
+            "records",
+            "no DNS record of this account refers to it, or to a check that it is part of".to_owned(),
+        );
     }
     for Record { name, is_primary, is_failover, secondary } in records {
         match (is_primary, secondary) {
@@ -359,6 +399,11 @@ async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings)
                     format!("{name}: its secondary has no health check, and counts as healthy always"),
                 );
             }
+            (true, Secondary::Same) => findings.wrong(
+                "records",
+                format!("{name}: its secondary has the same health check, so that a lock fails both"),
+                "give the secondary record a health check of its own site".to_owned(),
+            ),
             (true, Secondary::Missing) => findings.wrong(
                 "records",
                 format!(
@@ -374,12 +419,20 @@ async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings)
     }
 }
 
-fn region(arn: &str) -> &str {
-    arn.split(':').nth(3).unwrap_or_default()
+/// A part of an ARN, by its place.
+fn part(arn: &str, place: usize) -> &str {
+    arn.split(':').nth(place).unwrap_or_default()
 }
 
-fn account(arn: &str) -> &str {
-    arn.split(':').nth(4).unwrap_or_default()
+/// The option that has the AWS CLI ask where this command asked.
+fn in_region(session: &Session) -> String {
+    session.aws.region().map(|region| format!(" --region {region}")).unwrap_or_default()
+}
+
+/// A text as a shell takes it.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
+    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 fn text(link: &Link) -> String {

@@ -1,26 +1,33 @@
 //! `failoverctl drill`: a game day on a health check of one's own.
+//!
+//! Whatever happens on the way, the check does not stay as the drill left it: what is done after the question
+//! is undone at the end, and what cannot be undone is said with the command for it.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::change::until_armed;
-use super::lambda::Function;
-use super::screen::{ask, say, time};
-use super::sns;
+use super::lambda::{Function, unqualified};
+use super::screen::{ask, error, say, time};
 use super::state::State;
-use super::{Ended, Error, Session, logs, patience};
+use super::{Ended, Error, Session, logs, patience, sns};
+use crate::aws::{Failure, Kind};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::decide::Alarm;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
+use crate::failover_lock::probe;
 
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a function's log may take to be readable.
 const LOGS: Duration = Duration::from_secs(20);
+/// How often an update is tried that meets another one.
+const TRIES: usize = 5;
 /// What a primary surely does not serve.
 const NO_SUCH_PAGE: &str = "/failoverctl-drill-no-such-page";
 
@@ -46,9 +53,11 @@ struct Step {
 }
 
 /// The way so far.
-struct Timeline<'a> {
-    session: &'a Session,
-    steps: Vec<Step>,
+#[derive(Default)]
+struct Timeline {
+    steps: Vec<(DateTime<Utc>, String)>,
+    /// When the alarm went off, by AWS's clock.
+    alarmed_at: Option<DateTime<Utc>>,
 }
 
 pub(super) async fn drill(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<Ended, Error> {
@@ -63,101 +72,137 @@ pub(super) async fn drill(session: &Session, id: &HealthCheckId, drill: &Drill) 
         return Ok(Ended::NotWell);
     }
 
-    let mut timeline = Timeline { session, steps: Vec::new() };
-    let began = Utc::now();
-    if drill.by_metric {
-        let page = ResourcePath::try_from(NO_SUCH_PAGE.to_owned());
-        let page = page.map_err(|error| Error::NoDrill(error.to_string()))?;
-        session.route53.set_path(id, &page, Some(check.version), patience()).await?;
-        timeline.step(began, format!("the check asks for {NO_SUCH_PAGE}"))?;
-    } else {
-        session.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await?;
-        timeline.step(began, format!("alarm {} is set off", alarm.name))?;
+    let mut timeline = Timeline::default();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let locked = tokio::select! {
+        locked = fire_and_follow(session, &check, &alarm, drill, &mut timeline) => locked,
+        _ = interrupt.recv() => Err(Error::Interrupted),
+        _ = terminate.recv() => Err(Error::Interrupted),
+        _ = hangup.recv() => Err(Error::Interrupted),
+    };
+    let restored = restore(session, id, &mut timeline).await;
+    if let Err(cause) = &restored {
+        say(&error(&format!(
+            "{id} could not be switched back: {cause}. Do it with: failoverctl restore {id}; should its path be \
+             {NO_SUCH_PAGE}: aws route53 update-health-check --health-check-id {id} --resource-path {}",
+            session.config.healthy_path
+        )));
     }
-    let locked = follow(session, id, drill, &mut timeline, began).await;
-    // Whatever became of it, the check does not stay as the drill left it.
-    let restored = restore(session, id, &check, &mut timeline).await;
-    locked?;
-    restored?;
-    until_armed(session, id, drill.leg).await?;
-    timeline.step(Utc::now(), "armed again".to_owned())?;
-    session.screen.show(&timeline.steps, String::new)?;
-    Ok(Ended::Well)
+    let mut ended = locked.and(restored);
+    if ended.is_ok() {
+        // The drill is done; what a log tells of it is good to know.
+        if let Err(cause) = logged(session, id, &alarm, &mut timeline).await {
+            say(&format!("what the function logged cannot be read: {cause}"));
+        }
+        ended = until_armed(session, id, drill.leg).await;
+    }
+    if ended.is_ok() {
+        timeline.step(Utc::now(), "armed again".to_owned());
+    }
+    let steps = timeline.steps();
+    session.screen.show(&steps, || steps.iter().map(text).collect())?;
+    ended.map(|()| Ended::Well)
 }
 
-/// The check and its alarm, if a drill may be done and can succeed.
+/// The check and the alarm to set off, if a drill may be done and can succeed.
 async fn ready(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<(HealthCheck, Alarm), Error> {
     let deadline = patience();
     let check = session.route53.health_check(id, deadline).await?;
     let alarms = session.cloudwatch.alarms_on(id, deadline).await?;
     let tags = session.route53.tags(id, deadline).await?;
     let state = State::of(&check, &alarms, &tags, &session.config)?;
+    let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
-        let advice =
-            format!("{id} is not armed ({}); failoverctl doctor {id} says what mends it", state.words());
-        return Err(Error::NoDrill(advice));
+        return refuse(format!(
+            "{id} is not armed ({}); failoverctl doctor {id} says what mends it",
+            state.words()
+        ));
     }
-    let Some(alarm) = alarms.into_iter().find(|alarm| alarm.state == AlarmState::Ok && alarm.actions_enabled)
-    else {
-        return Err(Error::NoDrill(format!(
-            "no alarm on {id} is OK with its actions on, so none can go off"
-        )));
-    };
     let records = session.route53.records(id, deadline).await?;
     if let Some(record) = records.first().filter(|_| !drill.in_service) {
-        return Err(Error::NoDrill(format!(
+        return refuse(format!(
             "{} depends on {id}: a drill moves its traffic. Use a check of its own, or say --in-service",
             record.name
-        )));
+        ));
     }
-    Ok((check, alarm))
+    // The switch-back asks the same, and would leave the check locked.
+    let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
+    if let Some(endpoint) = &check.endpoint {
+        if let Err(unhealthy) = probe::ask(id, endpoint, healthy).await {
+            return refuse(format!("the primary has to be healthy as seen from here: {unhealthy}"));
+        }
+        if probe::ask(id, endpoint, locked).await.is_ok() {
+            return refuse(format!("the primary answers at {locked}, too, so that a lock locks nothing"));
+        }
+    }
+    for alarm in alarms {
+        let can_go_off = alarm.state == AlarmState::Ok && alarm.actions_enabled;
+        if can_go_off && !functions(session, &alarm).await?.is_empty() {
+            return Ok((check, alarm));
+        }
+    }
+    refuse(format!(
+        "no alarm on {id} is OK and leads to a function that locks; failoverctl doctor {id} tells more"
+    ))
 }
 
 /// From the alarm to the lock.
-async fn follow(
+async fn fire_and_follow(
     session: &Session,
-    id: &HealthCheckId,
+    check: &HealthCheck,
+    alarm: &Alarm,
     drill: &Drill,
-    timeline: &mut Timeline<'_>,
-    began: DateTime<Utc>,
+    timeline: &mut Timeline,
 ) -> Result<(), Error> {
+    let id = &check.id;
+    let began = Utc::now();
+    if drill.by_metric {
+        let page = ResourcePath::try_from(NO_SUCH_PAGE.to_owned());
+        let page = page.map_err(|error| Error::NoDrill(error.to_string()))?;
+        session.route53.set_path(id, &page, Some(check.version), patience()).await?;
+        timeline.step(began, format!("the check asks for {NO_SUCH_PAGE}"));
+    } else {
+        session.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await?;
+        timeline.step(began, format!("alarm {} is set off", alarm.name));
+    }
     let end = Instant::now() + drill.leg;
-    let mut alarmed = false;
     loop {
         let alarms = session.cloudwatch.alarms_on(id, patience()).await?;
-        let gone_off = alarms.iter().find(|alarm| {
-            alarm.state == AlarmState::Alarm && alarm.changed_at >= began - TimeDelta::seconds(2)
-        });
-        if let Some(alarm) = gone_off.filter(|_| !alarmed) {
-            alarmed = true;
-            timeline.step(alarm.changed_at, format!("alarm {} is in ALARM", alarm.name))?;
+        // It was OK before.
+        let gone_off = alarms.iter().find(|now| now.name == alarm.name && now.state == AlarmState::Alarm);
+        if let Some(now) = gone_off.filter(|_| timeline.alarmed_at.is_none()) {
+            timeline.alarmed_at = Some(now.changed_at);
+            timeline.step(now.changed_at, format!("alarm {} is in ALARM", now.name));
         }
-        let check = session.route53.health_check(id, patience()).await?;
-        if check.path() == Some(session.config.locked_path.as_str()) {
-            let seen = Utc::now();
-            for function in functions(session, &alarms).await? {
-                timeline.logged(&function, id, began).await?;
-            }
-            return timeline.step(seen, format!("the path is seen to be {}", session.config.locked_path));
+        let now = session.route53.health_check(id, patience()).await?;
+        if now.path() == Some(session.config.locked_path.as_str()) {
+            timeline.step(Utc::now(), format!("the path is seen to be {}", session.config.locked_path));
+            return Ok(());
         }
         if Instant::now() >= end {
             return Err(Error::TooLate(format!(
                 "{id} was not locked within {} s{}; failoverctl doctor {id} tells more",
                 drill.leg.as_secs(),
-                if alarmed { ", though its alarm went off" } else { ": its alarm did not go off" }
+                match timeline.alarmed_at {
+                    Some(_) => ", though its alarm went off",
+                    None => ": its alarm did not go off",
+                }
             )));
         }
         sleep(LOOK).await;
     }
 }
 
-/// The functions that lock, behind these alarms.
-async fn functions(session: &Session, alarms: &[Alarm]) -> Result<Vec<String>, Error> {
+/// The functions that lock, behind this alarm.
+async fn functions(session: &Session, alarm: &Alarm) -> Result<Vec<String>, Failure> {
     let mut arns = Vec::new();
-    for action in alarms.iter().flat_map(|alarm| &alarm.actions) {
+    for action in &alarm.actions {
         if action.contains(":sns:") {
-            let subscriptions = sns::subscriptions(&session.aws, action, patience()).await?;
-            let functions = subscriptions.into_iter().filter(|one| one.protocol == "lambda");
+            let subscriptions = sns::subscriptions(&session.aws_of(action), action, patience()).await?;
+            let functions =
+                subscriptions.into_iter().filter(|one| one.protocol == "lambda" && one.is_confirmed);
             arns.extend(functions.map(|one| one.endpoint));
         } else if action.contains(":lambda:") {
             arns.push(action.clone());
@@ -165,75 +210,95 @@ async fn functions(session: &Session, alarms: &[Alarm]) -> Result<Vec<String>, E
     }
     let mut locks = Vec::new();
     for arn in arns {
-        let function = Function::of(&session.aws, &arn, patience()).await?;
+        let function = Function::of(&session.aws_of(&arn), &arn, patience()).await?;
         if function.is_some_and(|function| function.handler == "lock") {
-            locks.push(arn);
+            locks.push(unqualified(&arn));
         }
     }
     Ok(locks)
 }
 
-/// Switches back what the drill locked; without a lock, sets the path that the check had.
-async fn restore(
-    session: &Session,
-    id: &HealthCheckId,
-    before: &HealthCheck,
-    timeline: &mut Timeline<'_>,
-) -> Result<(), Error> {
-    let check = session.route53.health_check(id, patience()).await?;
-    if check.path() == Some(session.config.locked_path.as_str()) {
-        // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
-        let request = json!({ "healthCheckId": id, "reason": "failoverctl drill" });
-        let report = session.system().handle(Handler::Restore, &request.to_string(), patience()).await;
-        report.into_answer().map_err(Error::Invocation)?;
-        return timeline.step(Utc::now(), "switched back".to_owned());
-    }
-    if check.path() != before.path() {
+/// Switches back what the drill locked, or sets the path again that it changed; and notes it, so that a
+/// notification of the drill's alarm that comes late does not lock.
+async fn restore(session: &Session, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        let check = session.route53.health_check(id, patience()).await?;
+        if check.path() == Some(session.config.locked_path.as_str()) {
+            // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
+            let request = json!({ "healthCheckId": id, "reason": "failoverctl drill" }).to_string();
+            let report = session.system().handle(Handler::Restore, &request, patience()).await;
+            report.into_answer().map_err(Error::Invocation)?;
+            timeline.step(Utc::now(), "switched back".to_owned());
+            return Ok(());
+        }
+        session.route53.note_restore(id, patience()).await?;
+        if check.path() != Some(NO_SUCH_PAGE) {
+            return Ok(());
+        }
         let healthy = &session.config.healthy_path;
-        session.route53.set_path(id, healthy, Some(check.version), patience()).await?;
-        timeline.step(Utc::now(), format!("the check asks for {healthy} again"))?;
+        match session.route53.set_path(id, healthy, Some(check.version), patience()).await {
+            Ok(_) => {
+                timeline.step(Utc::now(), format!("the check asks for {healthy} again"));
+                return Ok(());
+            }
+            // The lock has come in between.
+            Err(failure) if failure.kind() == Kind::Conflict && tries < TRIES => tries += 1,
+            Err(failure) => return Err(failure.into()),
+        }
     }
-    Ok(())
 }
 
-// === impl Timeline ===
-
-impl Timeline<'_> {
-    /// What a function has logged of its run, which CloudWatch takes some seconds to tell.
-    async fn logged(
-        &mut self,
-        function: &str,
-        id: &HealthCheckId,
-        began: DateTime<Utc>,
-    ) -> Result<(), Error> {
-        let name = function.rsplit(':').next().unwrap_or(function);
+/// What the functions have logged of their runs, which CloudWatch takes some seconds to tell.
+async fn logged(
+    session: &Session,
+    id: &HealthCheckId,
+    alarm: &Alarm,
+    timeline: &mut Timeline,
+) -> Result<(), Failure> {
+    let Some(alarmed_at) = timeline.alarmed_at else { return Ok(()) };
+    for arn in functions(session, alarm).await? {
+        let name = arn.rsplit(':').next().unwrap_or(&arn);
+        let aws = session.aws_of(&arn);
+        let since = alarmed_at - TimeDelta::seconds(1);
+        let first = async |message| logs::first(&aws, &arn, message, id.as_str(), since, patience()).await;
         let end = Instant::now() + LOGS;
-        let first = async |message| {
-            logs::first(&self.session.aws, function, message, id.as_str(), began, patience()).await
-        };
         let mut done = first("done").await?;
         while done.is_none() && Instant::now() < end {
             sleep(LOOK).await;
             done = first("done").await?;
         }
-        let decided = first("decided").await?;
-        if let Some(at) = decided {
-            self.step(at, format!("{name} has the notification and decides"))?;
+        if let Some(at) = first("decided").await? {
+            timeline.step(at, format!("{name} has the notification and decides"));
         }
         match done {
-            Some(at) => self.step(at, format!("{name} is done")),
+            Some(at) => timeline.step(at, format!("{name} is done")),
             None => say(&format!("{name} has not logged what it did within {} s", LOGS.as_secs())),
         }
     }
+    Ok(())
+}
 
-    fn step(&mut self, at: DateTime<Utc>, what: String) -> Result<(), Error> {
-        let before = self.steps.last().map_or(at, |step| step.at);
-        // CloudWatch's clock and this one's are not the same.
-        let seconds = (at - before).as_seconds_f64().max(0.0);
-        if !self.session.screen.json {
-            say(&format!("{}  {seconds:>+7.1} s  {what}", time(at)))?;
-        }
-        self.steps.push(Step { at, seconds, what });
-        Ok(())
+fn text(step: &Step) -> String {
+    format!("{}  {:>+7.1} s  {}\n", time(step.at), step.seconds, step.what)
+}
+
+// === impl Timeline ===
+
+impl Timeline {
+    fn step(&mut self, at: DateTime<Utc>, what: String) {
+        say(&format!("{} …", &what));
+        self.steps.push((at, what));
+    }
+
+    /// The steps in the order in which they were taken. Those told by AWS are by its clock.
+    fn steps(mut self) -> Vec<Step> {
+        self.steps.sort_by_key(|(at, _)| *at);
+        let mut before = None;
+        let steps = self.steps.into_iter().map(|(at, what)| {
+            let seconds = (at - before.replace(at).unwrap_or(at)).as_seconds_f64();
+            Step { at, seconds, what }
+        });
+        steps.collect()
     }
 }

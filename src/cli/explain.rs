@@ -7,7 +7,7 @@ use std::{fs, io};
 use serde::Serialize;
 
 use super::change::text;
-use super::screen::{Mood, Screen, paint, time};
+use super::screen::{Mood, Screen, paint, plain, time};
 use super::state::why;
 use super::{Ended, Error, Session, patience};
 use crate::failover_lock::Handler;
@@ -55,8 +55,12 @@ pub(super) fn offline(file: &Path, config: &Config, screen: Screen) -> Result<En
 
 fn concern(transition: &AlarmTransition, config: &Config) -> Explained {
     let alarm = Some(transition.alarm.clone());
-    let says =
-        format!("alarm {} went to {} at {}", transition.alarm, transition.state, time(transition.changed_at));
+    let says = format!(
+        "alarm {} went to {} at {}",
+        plain(&transition.alarm),
+        transition.state,
+        time(transition.changed_at)
+    );
     let (health_check_id, outcome, why) = match decide::concern(transition, config) {
         Err(error) => return wrong(alarm, error.to_string()),
         Ok(Concern::None(_)) if transition.composite.is_some() => (
@@ -81,7 +85,7 @@ fn concern(transition: &AlarmTransition, config: &Config) -> Explained {
 }
 
 fn done(outcome: Outcome) -> Explained {
-    let alarm = outcome.alarm.as_ref().map(|alarm| format!("alarm {alarm}: ")).unwrap_or_default();
+    let alarm = outcome.alarm.as_ref().map(|alarm| format!("alarm {}: ", plain(alarm))).unwrap_or_default();
     Explained {
         text: format!("{alarm}{}", text(&outcome)),
         outcome: <&str>::from(outcome.outcome).to_owned(),

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use aws_config::{Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
-use aws_sdk_lambda::config::Builder;
+use aws_sdk_lambda::types::State;
 use serde_json::Value;
 
 use crate::aws::{Call, Failure, Kind, send};
@@ -17,6 +17,8 @@ pub(super) struct Function {
     pub handler: String,
     pub runtime: String,
     pub variables: HashMap<String, String>,
+    /// Why it cannot run, where that is so.
+    pub stopped: Option<String>,
     /// The statements of its policy: who may invoke it.
     pub policy: Vec<Value>,
 }
@@ -24,13 +26,9 @@ pub(super) struct Function {
 // === impl Function ===
 
 impl Function {
-    /// The function of this ARN; `None` where there is none.
+    /// The function of this ARN, in the Region that `aws` is in; `None` where there is none.
     pub async fn of(aws: &SdkConfig, arn: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
-        let mut config = Builder::from(aws);
-        if let Some(region) = arn.split(':').nth(3).filter(|region| !region.is_empty()) {
-            config = config.region(Region::new(region.to_owned()));
-        }
-        let client = Client::from_conf(config.build());
+        let client = Client::new(aws);
         let read = deadline
             .persist(async |time| {
                 let request = client.get_function_configuration().function_name(arn);
@@ -53,8 +51,20 @@ impl Function {
             Err(failure) if failure.kind() == Kind::NotFound => String::new(),
             Err(failure) => return Err(failure),
         };
+        let concurrency = deadline
+            .persist(async |time| {
+                let request = client.get_function_concurrency().function_name(unqualified(arn));
+                send(Call("lambda:GetFunctionConcurrency"), time, request.send()).await
+            })
+            .await?;
+        let stopped = if concurrency.reserved_concurrent_executions == Some(0) {
+            Some("its reserved concurrency is 0".to_owned())
+        } else {
+            found.state().filter(|state| **state == State::Failed).map(|_| "its state is Failed".to_owned())
+        };
         let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
         Ok(Some(Self {
+            stopped,
             name: found.function_name().unwrap_or_default().to_owned(),
             handler: found.handler().unwrap_or_default().to_owned(),
             runtime: found.runtime().map(|runtime| runtime.as_str().to_owned()).unwrap_or_default(),
@@ -83,6 +93,11 @@ impl Function {
             statement["Effect"] == "Allow" && is_service && sources.all(fits)
         })
     }
+}
+
+/// A function's ARN without version or alias.
+pub(super) fn unqualified(arn: &str) -> String {
+    arn.split(':').take(7).collect::<Vec<_>>().join(":")
 }
 
 /// Whether a text fits IAM's pattern: `*` stands for any part, `?` for one character.

@@ -1,14 +1,13 @@
 //! CloudWatch's logs in failoverctl's words: the only place that knows their SDK.
 
-use aws_config::{Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::Client;
-use aws_sdk_cloudwatchlogs::config::Builder;
 use chrono::{DateTime, Utc};
 
 use crate::aws::{Call, Failure, Kind, send};
 use crate::deadline::Deadline;
 
-/// When a function of this ARN first logged `message` about `about` since then.
+/// When the function of this ARN, in the Region that `aws` is in, first logged `message` about `about` since then.
 pub(super) async fn first(
     aws: &SdkConfig,
     arn: &str,
@@ -17,9 +16,8 @@ pub(super) async fn first(
     since: DateTime<Utc>,
     deadline: Deadline,
 ) -> Result<Option<DateTime<Utc>>, Failure> {
-    let mut parts = arn.split(':').skip(3);
-    let (region, name) = (parts.next().unwrap_or_default(), parts.nth(2).unwrap_or_default());
-    let client = Client::from_conf(Builder::from(aws).region(Region::new(region.to_owned())).build());
+    let name = arn.split(':').nth(6).unwrap_or_default();
+    let client = Client::new(aws);
     let mut page: Option<String> = None;
     loop {
         let output = deadline

@@ -19,14 +19,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{Region, SdkConfig};
+use aws_sdk_route53::config::ProvideCredentials;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use thiserror::Error;
+use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 
 use self::screen::Screen;
-use crate::aws::Failure;
+use crate::aws::{Failure, chain};
 use crate::deadline::Deadline;
 use crate::failover_lock::FailoverLock;
 use crate::failover_lock::alarm::Malformed;
@@ -61,9 +65,9 @@ struct Common {
     /// The AWS CLI's profile to use.
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
-    /// Where Route 53's metrics and alarms are: us-east-1, but in other partitions than `aws`.
-    #[arg(long, global = true, value_name = "REGION", default_value = "us-east-1")]
-    region: String,
+    /// Where Route 53's metrics and alarms are; us-east-1, but in other partitions than `aws`.
+    #[arg(long, global = true, value_name = "REGION")]
+    region: Option<String>,
     /// Where AWS is, for instance an emulator.
     #[arg(long, global = true, value_name = "URL")]
     endpoint_url: Option<String>,
@@ -138,14 +142,14 @@ enum Command {
         /// Switch back without asking the primary whether it is healthy.
         #[arg(long)]
         force: bool,
-        /// Why, for the log.
+        /// Why, for the log that --verbose shows.
         #[arg(long)]
         reason: Option<String>,
         /// Wait until the primary is armed again: healthy by Route 53's checkers, and its alarm OK.
         #[arg(long)]
         wait: bool,
         /// How many seconds to wait.
-        #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "wait")]
         timeout: u64,
         /// Do not ask.
         #[arg(long, short)]
@@ -231,6 +235,12 @@ pub enum Error {
     /// Standard output or the terminal is gone.
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),
+    /// There are no credentials, or none that can be used.
+    #[error("there are no credentials to use: {0}. Log in (aws sso login), or name a profile with --profile")]
+    NoCredentials(String),
+    /// Stopped by a signal.
+    #[error("interrupted")]
+    Interrupted,
     /// A question, and nobody to answer it.
     #[error("nobody is there to ask: say --yes")]
     NobodyToAsk,
@@ -257,10 +267,14 @@ struct Session {
 /// It could not be done.
 pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { common, command } = arguments;
-    let level = if common.verbose { LevelFilter::INFO } else { LevelFilter::OFF };
+    let level = if common.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
     // A second call in one process keeps the first one's subscriber.
     let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).compact().try_init();
 
+    if let Command::Completions { shell } = command {
+        clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut io::stdout());
+        return Ok(Ended::Well);
+    }
     let (guarded, secondaries) = match &command {
         Command::Explain { guarded, secondaries, .. } => (guarded.clone(), secondaries.clone()),
         _ => (None, None),
@@ -276,14 +290,10 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     };
     let config = Config::read(&lookup)?;
     let screen = Screen { json: common.output == Output::Json };
-    if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut io::stdout());
-        return Ok(Ended::Well);
-    }
     if let Command::Explain { event, offline: true, .. } = &command {
         return explain::offline(event, &config, screen);
     }
-    let session = Session::new(&common, config, screen).await;
+    let session = Session::new(&common, config, screen).await?;
     match command {
         Command::Status { ids, watch } => status::status(&session, &ids, watch).await,
         Command::Doctor { id } => doctor::doctor(&session, &id).await,
@@ -309,7 +319,7 @@ impl Error {
     pub fn ended(&self) -> ExitCode {
         match self {
             Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
-            Self::CannotHold(..) | Self::NoDrill(_) => Ended::NotWell.into(),
+            Self::CannotHold(..) | Self::NoDrill(_) | Self::NobodyToAsk => Ended::NotWell.into(),
             _ => ExitCode::FAILURE,
         }
     }
@@ -318,17 +328,45 @@ impl Error {
 // === impl Session ===
 
 impl Session {
-    async fn new(common: &Common, config: Config, screen: Screen) -> Self {
-        let mut loader = startup::aws_config().region(Region::new(common.region.clone()));
+    async fn new(common: &Common, config: Config, screen: Screen) -> Result<Self, Error> {
+        let mut loader = startup::aws_config();
+        if let Some(region) = &common.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
         if let Some(url) = &common.endpoint_url {
             loader = loader.endpoint_url(url);
         }
         if let Some(profile) = &common.profile {
-            loader = loader.profile_name(profile);
+            // A profile that is named goes before keys in the environment, as with the AWS CLI.
+            let http = ProviderConfig::without_region().with_http_client(startup::http_client());
+            let provider =
+                ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(provider);
         }
         let aws = loader.load().await;
+        // Each call would be tried for long, and then say less.
+        if let Some(provider) = aws.credentials_provider() {
+            match timeout(PATIENCE, provider.provide_credentials()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    let of =
+                        common.profile.as_ref().map(|name| format!("profile {name}: ")).unwrap_or_default();
+                    return Err(Error::NoCredentials(of + &chain(&error)));
+                }
+                Err(_) => return Err(Error::NoCredentials("there was no answer".to_owned())),
+            }
+        }
         let (route53, cloudwatch) = (Route53::new(&aws), CloudWatch::new(&aws));
-        Self { aws, config, route53, cloudwatch, screen }
+        Ok(Self { aws, config, route53, cloudwatch, screen })
+    }
+
+    /// AWS in the Region of this ARN.
+    fn aws_of(&self, arn: &str) -> SdkConfig {
+        let region = arn.split(':').nth(3).filter(|region| !region.is_empty());
+        region.map_or_else(
+            || self.aws.clone(),
+            |region| self.aws.to_builder().region(Region::new(region.to_owned())).build(),
+        )
     }
 
     /// The functions' own code.

@@ -96,9 +96,15 @@ impl Screen {
     }
 }
 
-/// A line about what is going on, for people.
-pub(super) fn say(text: &str) -> Result<(), Error> {
-    Ok(writeln!(anstream::stderr(), "{text}")?)
+/// A line about what is going on, for people; whether anybody reads it changes nothing.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
+/// A text from elsewhere, without what would act on a terminal.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Asks before something is done. Without a terminal there is nobody to ask.
@@ -116,7 +122,7 @@ pub(super) fn ask(question: &str, yes: bool) -> Result<Ended, Error> {
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         Ok(Ended::Well)
     } else {
-        say("declined, nothing was changed")?;
+        say("declined, nothing was changed");
         Ok(Ended::NotWell)
     }
 }

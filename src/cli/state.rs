@@ -68,8 +68,12 @@ impl State {
             Err(why) => return Ok(Self::CannotBeLocked { why: why.to_string() }),
         };
         if path == config.locked_path.as_str() {
-            let since = tags.get(LOCKED_AT).and_then(|at| at.parse().ok());
-            return Ok(Self::Locked { since, by: tags.get(ALARM).cloned() });
+            let restored_at = notes(tags)?.restored_at;
+            let since = tags.get(LOCKED_AT).and_then(|at| at.parse::<DateTime<Utc>>().ok());
+            // Tags from before the last switch-back are another lock's.
+            let since = since.filter(|at| restored_at.is_none_or(|restored| restored <= *at));
+            let by = since.and_then(|_| tags.get(ALARM).cloned());
+            return Ok(Self::Locked { since, by });
         }
         if path != config.healthy_path.as_str() {
             return Ok(Self::ForeignPath);
@@ -101,9 +105,15 @@ impl State {
         match self {
             Self::Armed => "armed".to_owned(),
             Self::Locked { since, by } => {
-                let since = since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
-                let by = by.as_ref().map(|alarm| format!(" by alarm {alarm}")).unwrap_or_default();
-                format!("locked{since}{by}")
+                let Some(since) = since else {
+                    return "locked by its path alone: nobody noted when and why".to_owned();
+                };
+                let by = match by.as_deref() {
+                    Some(by) if by.starts_with(BY_HAND) => format!(" {by}"),
+                    Some(alarm) => format!(" by alarm {alarm}"),
+                    None => String::new(),
+                };
+                format!("locked since {}{by}", time(*since))
             }
             Self::Overdue { by } => format!("not locked, though alarm {by} is in ALARM"),
             Self::Unprotected { reason } => format!("unprotected: {}", why(*reason)),
@@ -113,6 +123,9 @@ impl State {
         }
     }
 }
+
+/// How the note of a lock begins that a person has set.
+pub const BY_HAND: &str = "by hand: ";
 
 /// A reason in words.
 #[must_use]
@@ -134,8 +147,8 @@ pub fn why(reason: Reason) -> &'static str {
     }
 }
 
-/// The alarm that matters most: one in ALARM, or the first.
+/// The alarm that matters most: one that acts, and among those one in ALARM.
 #[must_use]
 pub fn foremost(alarms: &[Alarm]) -> Option<&Alarm> {
-    alarms.iter().find(|alarm| alarm.state == AlarmState::Alarm).or(alarms.first())
+    alarms.iter().max_by_key(|alarm| (alarm.actions_enabled, alarm.state == AlarmState::Alarm))
 }

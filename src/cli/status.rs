@@ -1,5 +1,6 @@
 //! `failoverctl status`: a line for each health check.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -7,11 +8,12 @@ use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::screen::{Mood, table, time};
+use super::screen::{self, Mood, say, table, time};
 use super::state::{State, foremost};
 use super::{Ended, Error, Session, patience};
 use crate::aws::Failure;
 use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::route53::Checkers;
 
@@ -52,22 +54,33 @@ pub(super) struct CheckersNow {
 }
 
 pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool) -> Result<Ended, Error> {
+    // One for the whole time: an interrupt must count while AWS is being asked, too.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    let mut ended = Ended::Well;
     loop {
-        let found = look_at(session, ids).await?;
-        if watch && !session.screen.json {
-            anstream::print!("{CLEAR}");
+        let looked = tokio::select! {
+            looked = look_at(session, ids) => looked,
+            _ = &mut interrupted, if watch => return Ok(ended),
+        };
+        match looked {
+            Ok(found) => {
+                if watch && !session.screen.json {
+                    anstream::print!("{CLEAR}");
+                }
+                session.screen.show(&found, || text(&found))?;
+                let is_bad = |status: &Status| matches!(status.state.mood(), Mood::Wrong | Mood::Unknown);
+                ended = if found.iter().any(is_bad) { Ended::NotWell } else { Ended::Well };
+            }
+            // What cannot be seen now may be seen the next time.
+            Err(error) if watch => say(&screen::error(&error.to_string())),
+            Err(error) => return Err(error),
         }
-        session.screen.show(&found, || text(&found))?;
-        let is_well = found.iter().all(|status| !matches!(status.state.mood(), Mood::Wrong | Mood::Unknown));
         if !watch {
-            return Ok(if is_well { Ended::Well } else { Ended::NotWell });
+            return Ok(ended);
         }
         tokio::select! {
             () = sleep(REDRAW) => {}
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                return Ok(if is_well { Ended::Well } else { Ended::NotWell });
-            }
+            _ = &mut interrupted => return Ok(ended),
         }
     }
 }
@@ -166,7 +179,10 @@ pub(super) fn watches(endpoint: &Endpoint) -> String {
     format!("{scheme}://{host}:{}", endpoint.port)
 }
 
-/// Whether an alarm would be heard now: it is not in ALARM.
-pub(super) fn is_quiet(status: &Status) -> bool {
-    status.alarm.as_ref().is_some_and(|alarm| alarm.state != AlarmState::Alarm.to_string())
+/// Whether its alarm is OK, and its checkers find it healthy, as far as they can be read.
+pub(super) fn is_in_service(status: &Status) -> bool {
+    let is_ok = status.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok.to_string());
+    let is_healthy =
+        status.checkers.as_ref().is_none_or(|checkers| decide::is_healthy(checkers.healthy, checkers.total));
+    is_ok && is_healthy
 }

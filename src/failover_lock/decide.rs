@@ -155,7 +155,7 @@ pub enum Refusal {
     ForeignPath(String),
     /// The primary does not answer as a healthy one does.
     #[error(
-        "the primary is not healthy: {0}. Its alarm is in ALARM already and would not fire again, so it would stand unprotected. Mend the primary first; if only Route 53's checkers can reach it, or you mean it, repeat with \"force\": true"
+        "the primary is not healthy: {0}. Its alarm is in ALARM already and would not fire again, so it would stand unprotected. Mend the primary first; if only Route 53's checkers can reach it, or you mean it, repeat with \"force\": true (failoverctl: --force)"
     )]
     Unhealthy(String),
 }

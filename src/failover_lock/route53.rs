@@ -1,6 +1,6 @@
 //! Route 53 in this system's words: the only place that knows its SDK's requests and answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
@@ -56,10 +56,13 @@ pub enum Secondary {
     Missing,
     /// One that counts as healthy always.
     Unchecked,
+    /// One with the primary's own health check: what fails the one fails the other.
+    Same,
     /// One with a health check, or with an alias whose target's health is evaluated.
     Checked,
 }
 
+const LIST: Call = Call("route53:ListHealthChecks");
 const LIST_TAGS: Call = Call("route53:ListTagsForResource");
 const NO_CHECK: &str = "the answer holds no health check";
 
@@ -133,21 +136,24 @@ impl Route53 {
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn health_checks(&self, deadline: Deadline) -> Result<Vec<HealthCheck>, Failure> {
-        let call = Call("route53:ListHealthChecks");
+        let checks = self.list(deadline).await?.into_iter().map(|check| {
+            let id = HealthCheckId::try_from(check.id.clone());
+            Ok(read(&id.map_err(|error| Failure::refused(LIST, error.to_string()))?, check))
+        });
+        checks.collect()
+    }
+
+    async fn list(&self, deadline: Deadline) -> Result<Vec<types::HealthCheck>, Failure> {
         let mut checks = Vec::new();
         let mut marker: Option<String> = None;
         loop {
             let output = deadline
                 .persist(async |time| {
                     let request = self.client.list_health_checks().set_marker(marker.clone());
-                    send(call, time, request.send()).await
+                    send(LIST, time, request.send()).await
                 })
                 .await?;
-            for check in output.health_checks {
-                let id = HealthCheckId::try_from(check.id.clone());
-                let id = id.map_err(|error| Failure::refused(call, error.to_string()))?;
-                checks.push(read(&id, check));
-            }
+            checks.extend(output.health_checks);
             marker = output.next_marker;
             if marker.is_none() {
                 return Ok(checks);
@@ -160,13 +166,36 @@ impl Route53 {
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn records(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Vec<Record>, Failure> {
+        let ids = self.with_parents(id, deadline).await?;
         let mut records = Vec::new();
         for zone in self.hosted_zones(deadline).await? {
             let sets = self.record_sets(&zone, deadline).await?;
-            let ours = sets.iter().filter(|set| set.health_check_id() == Some(id.as_str()));
+            let ours = sets.iter().filter(|set| set.health_check_id().is_some_and(|id| ids.contains(id)));
             records.extend(ours.map(|set| record(set, &sets)));
         }
         Ok(records)
+    }
+
+    /// A check, and the calculated checks that it is part of, by whatever depth.
+    async fn with_parents(
+        &self,
+        id: &HealthCheckId,
+        deadline: Deadline,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let all = self.list(deadline).await?;
+        let mut ids = BTreeSet::from([id.as_str().to_owned()]);
+        loop {
+            let before = ids.len();
+            for check in &all {
+                let children = check.health_check_config().map(types::HealthCheckConfig::child_health_checks);
+                if children.unwrap_or_default().iter().any(|child| ids.contains(child)) {
+                    ids.insert(check.id.clone());
+                }
+            }
+            if ids.len() == before {
+                return Ok(ids);
+            }
+        }
     }
 
     async fn hosted_zones(&self, deadline: Deadline) -> Result<Vec<String>, Failure> {
@@ -384,6 +413,7 @@ fn record(set: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Record {
         is_failover: set.failover().is_some(),
         secondary: match secondary {
             None => Secondary::Missing,
+            Some(other) if other.health_check_id() == set.health_check_id() => Secondary::Same,
             Some(other)
                 if other.health_check_id().is_some()
                     || other.alias_target().is_some_and(types::AliasTarget::evaluate_target_health) =>
