@@ -167,7 +167,10 @@ async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
     let command = ["lock", PRIMARY, "--reason", "test"];
     let nobody = run(&url, &command).await;
     assert_eq!(nobody.status, Some(3), "{nobody:?}");
-    assert!(nobody.said.contains("nobody is there to ask: say --yes"), "{nobody:?}");
+    assert!(
+        nobody.said.contains("there is no terminal to ask on, and nothing was changed: add --yes"),
+        "{nobody:?}"
+    );
 
     let typed = format!("{FAILOVERCTL} {}", command.join(" "));
     for (answer, status, then) in [("n\n", 3, "/lb-check"), ("\n", 3, "/lb-check"), ("y\n", 0, LOCKED)] {

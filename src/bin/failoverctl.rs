@@ -1,5 +1,6 @@
 //! The operator's command line.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,6 +11,8 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match cli::run(arguments).await {
         Ok(ended) => ended.into(),
+        // Whoever read it has read enough.
+        Err(cli::Error::Terminal(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("{}", cli::screen::error(&error.to_string()));
             error.ended()

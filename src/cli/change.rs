@@ -97,7 +97,10 @@ pub(super) async fn until_armed(
             shown = now;
         }
         match &status.state {
-            State::Armed if status::is_in_service(&status) => return Ok(()),
+            State::Armed if status::is_in_service(&status) => {
+                say("armed again: the next alarm locks it");
+                return Ok(());
+            }
             State::Locked { .. } => {
                 return Err(Error::TooLate(format!("{id} was locked again: {}", status.state.words())));
             }

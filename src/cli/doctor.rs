@@ -89,7 +89,8 @@ async fn paths(session: &Session, id: &HealthCheckId, endpoint: &Endpoint, findi
             "mend the primary; until then a switch-back is refused".to_owned(),
         ),
         // Route 53's checkers may reach what this machine does not.
-        Err(unreached) => findings.unknown("healthy path", &unreached),
+        Err(unreached) => findings
+            .unknown("healthy path", &format!("{unreached}, from here; Route 53's checkers may reach it")),
     }
     match probe::ask(id, endpoint, locked).await {
         Ok(status) => findings.wrong(
@@ -155,6 +156,9 @@ async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) 
                 ),
                 Ok(state) => {
                     let mend = match &state {
+                        State::Locked { .. } => Some(format!(
+                            "mend the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
+                        )),
                         State::Unprotected { .. } | State::Overdue { .. } => {
                             Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
                         }
@@ -370,7 +374,8 @@ async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findi
             true
         }
         (Ok(None), _) => {
-            findings.ok("function", format!("{name} has not run in a day"));
+            findings
+                .ok("function", format!("{name} has no run in the metrics of a day, which lag by minutes"));
             true
         }
     }

@@ -14,7 +14,7 @@ mod sns;
 pub mod state;
 mod status;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +28,10 @@ use clap_complete::Shell;
 use thiserror::Error;
 use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::screen::Screen;
 use crate::aws::{Failure, chain};
@@ -43,15 +47,15 @@ use crate::failover_lock::route53::Route53;
 use crate::startup;
 
 /// How long a command may try to get one thing done.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// See, set and lift the locks on Route 53 health checks that keep a failed site out of service.
 #[derive(Debug, Parser)]
 #[command(
     name = "failoverctl",
     version,
-    after_help = "Exit status: 0 done, or all is well; 1 an error; 2 wrong usage; 3 something is not well, or was \
-                  refused or declined.\n\nCredentials, profiles and endpoints are those of the AWS CLI."
+    after_help = "Exit status: 0 done, or nothing is wrong (a lock is nothing wrong); 1 an error; 2 wrong usage; 3 something \
+                  is wrong or could not be seen, or was refused or declined.\n\nCredentials, profiles and endpoints are those of the AWS CLI."
 )]
 pub struct Arguments {
     #[command(flatten)]
@@ -113,7 +117,10 @@ enum Command {
         watch: bool,
     },
     /// Walk the whole chain from the primary to its lock, and say what is wrong and what mends it.
-    #[command(after_help = "Example:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab")]
+    #[command(
+        after_help = "ok: well. look: worth a look. WRONG: mend it, by what follows the arrow. unseen: could not \
+        be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab"
+    )]
     Doctor {
         /// The primary's health check.
         id: HealthCheckId,
@@ -236,13 +243,15 @@ pub enum Error {
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),
     /// There are no credentials, or none that can be used.
-    #[error("there are no credentials to use: {0}. Log in (aws sso login), or name a profile with --profile")]
+    #[error(
+        "there are no credentials to use: {0}. Log in (aws sso login), or name a profile that has some with --profile"
+    )]
     NoCredentials(String),
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
     /// A question, and nobody to answer it.
-    #[error("nobody is there to ask: say --yes")]
+    #[error("there is no terminal to ask on, and nothing was changed: add --yes")]
     NobodyToAsk,
     /// It did not happen in time.
     #[error("{0}")]
@@ -267,12 +276,17 @@ struct Session {
 /// It could not be done.
 pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { common, command } = arguments;
-    let level = if common.verbose { LevelFilter::INFO } else { LevelFilter::WARN };
+    // What `lock` does in doubt is always told; everything else that is logged is in the answer, too.
+    let told = Targets::new().with_target("failover_lock::failover_lock::lock", LevelFilter::WARN);
+    let told = if common.verbose { Targets::new().with_default(LevelFilter::INFO) } else { told };
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().compact();
     // A second call in one process keeps the first one's subscriber.
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).compact().try_init();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(told)).try_init();
 
     if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut script);
+        io::stdout().write_all(&script)?;
         return Ok(Ended::Well);
     }
     let (guarded, secondaries) = match &command {
@@ -351,7 +365,7 @@ impl Session {
                 Ok(Err(error)) => {
                     let of =
                         common.profile.as_ref().map(|name| format!("profile {name}: ")).unwrap_or_default();
-                    return Err(Error::NoCredentials(of + &chain(&error)));
+                    return Err(Error::NoCredentials(of + chain(&error).trim_end_matches('.')));
                 }
                 Err(_) => return Err(Error::NoCredentials("there was no answer".to_owned())),
             }

@@ -117,7 +117,7 @@ impl State {
             }
             Self::Overdue { by } => format!("not locked, though alarm {by} is in ALARM"),
             Self::Unprotected { reason } => format!("unprotected: {}", why(*reason)),
-            Self::ForeignPath => "foreign path".to_owned(),
+            Self::ForeignPath => "foreign path: neither the healthy nor the locked one".to_owned(),
             Self::Unknown { why } => format!("unknown: {why}"),
             Self::CannotBeLocked { why } => format!("cannot be locked: {why}"),
         }
