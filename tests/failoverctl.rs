@@ -11,8 +11,8 @@ use support::emulator::Emulator;
 use support::primary::Primary;
 use support::route53::{Check, Route53};
 use support::{LOCKED, PRIMARY};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
 
 const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
 /// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
@@ -31,8 +31,10 @@ async fn run(url: &str, arguments: &[&str]) -> Ended {
     run_with(Path::new(FAILOVERCTL), url, arguments, "").await
 }
 
-async fn run_with(program: &Path, url: &str, arguments: &[&str], input: &str) -> Ended {
-    let mut child = Command::new(program)
+/// A program that sees an AWS at `url`, and nothing of who runs the tests.
+fn command(program: &Path, url: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .envs([
@@ -46,9 +48,25 @@ async fn run_with(program: &Path, url: &str, arguments: &[&str], input: &str) ->
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
+        .kill_on_drop(true);
+    command
+}
+
+/// Waits until a running program says this.
+async fn says(output: impl AsyncRead + Unpin, this: &str) {
+    let mut lines = BufReader::new(output).lines();
+    while !lines.next_line().await.expect("UTF-8").expect("it says so before it ends").contains(this) {}
+}
+
+/// Interrupts a program as Ctrl-C does; its exit status.
+async fn interrupted(mut child: Child) -> Option<i32> {
+    let pid = child.id().expect("it runs").to_string();
+    Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
+    child.wait().await.expect("it ends").code()
+}
+
+async fn run_with(program: &Path, url: &str, arguments: &[&str], input: &str) -> Ended {
+    let mut child = command(program, url, arguments).spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("stdin is piped");
     // A program that asks nothing may have ended already.
     let _ = stdin.write_all(input.as_bytes()).await;
@@ -251,14 +269,8 @@ async fn deployed(aws: &Emulator, primary: &Primary) -> String {
     );
     let (status, said) = aws.deploy(&options).await;
     assert_eq!(status, Some(0), "{said}");
-    report(aws, &check, "1").await;
+    aws.report(&check, "1", 0).await;
     check
-}
-
-async fn report(aws: &Emulator, check: &str, value: &str) {
-    let dimension = format!("HealthCheckId={check}");
-    let metric = ["--namespace", "AWS/Route53", "--metric-name", "HealthCheckStatus", "--value", value];
-    aws.aws(&[&["cloudwatch", "put-metric-data", "--dimensions", &dimension], &metric[..]].concat()).await;
 }
 
 #[tokio::test]
@@ -398,10 +410,6 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     let aws = Emulator::ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
-    let path = async || {
-        let found = aws.aws(&["route53", "get-health-check", "--health-check-id", &check]).await;
-        found["HealthCheck"]["HealthCheckConfig"]["ResourcePath"].as_str().unwrap_or_default().to_owned()
-    };
     let tags = async || {
         let list =
             ["route53", "list-tags-for-resource", "--resource-type", "healthcheck", "--resource-id", &check];
@@ -419,32 +427,22 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     let late = run(&aws.url, &["drill", &check, "--yes", "--by-metric", "--timeout", "0"]).await;
     assert_eq!(late.status, Some(1), "{late:?}");
     assert!(late.said.contains("its alarm did not go off"), "{late:?}");
-    assert_eq!(path().await, "/lb-check");
+    assert_eq!(aws.path(&check).await, "/lb-check");
     assert!(tags().await.contains("failover-lock:restored-at"));
 
     // Interrupted on the way.
     let untag = ["--resource-type", "healthcheck", "--resource-id", &check, "--remove-tag-keys"];
     aws.aws(&[&["route53", "change-tags-for-resource"], &untag[..], &["failover-lock:restored-at"]].concat())
         .await;
-    let mut child = Command::new(FAILOVERCTL)
-        .args(["drill", &check, "--yes", "--by-metric", "--endpoint-url", &aws.url])
-        .env_clear()
-        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
-    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
-    while let Some(line) = lines.next_line().await.expect("UTF-8") {
-        if line.contains("the check asks for /failoverctl-drill-no-such-page") {
-            break;
-        }
-    }
-    assert_eq!(path().await, "/failoverctl-drill-no-such-page");
-    let pid = child.id().expect("it runs").to_string();
-    aws.bash("kill -INT $PID", &[("PID", &pid)]).await;
-    assert_eq!(child.wait().await.expect("it ends").code(), Some(1));
-    assert_eq!(path().await, "/lb-check");
+    // The option goes before the variable.
+    let arguments = ["drill", &check, "--yes", "--by-metric", "--endpoint-url", &aws.url];
+    let mut child =
+        command(Path::new(FAILOVERCTL), "http://127.0.0.1:9", &arguments).spawn().expect("it starts");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    says(stderr, "the check asks for /failoverctl-drill-no-such-page").await;
+    assert_eq!(aws.path(&check).await, "/failoverctl-drill-no-such-page");
+    assert_eq!(interrupted(child).await, Some(1));
+    assert_eq!(aws.path(&check).await, "/lb-check");
     assert!(tags().await.contains("failover-lock:restored-at"));
 }
 
@@ -461,30 +459,17 @@ async fn a_profile_goes_before_keys_in_the_environment_and_has_to_exist() {
 #[tokio::test]
 async fn watching_ends_when_it_is_interrupted() {
     let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
-    let mut child = Command::new(FAILOVERCTL)
-        .args(["status", "--watch", PRIMARY, "--endpoint-url", &route53.url()])
-        .env_clear()
-        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-    while let Some(line) = lines.next_line().await.expect("UTF-8") {
-        if line.ends_with("armed") {
-            break;
-        }
-    }
-    let pid = child.id().expect("it runs").to_string();
-    Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
-    assert_eq!(child.wait().await.expect("it ends").code(), Some(0));
+    let url = route53.url();
+    let mut child =
+        command(Path::new(FAILOVERCTL), &url, &["status", "--watch", PRIMARY]).spawn().expect("it starts");
+    says(child.stdout.take().expect("stdout is piped"), "armed").await;
+    assert_eq!(interrupted(child).await, Some(0));
 }
 
 /// Route 53's checkers, for whom this check's path decides.
 async fn checkers_of(aws: &Emulator, check: &str) {
     loop {
-        let found = aws.aws(&["route53", "get-health-check", "--health-check-id", check]).await;
-        let path = &found["HealthCheck"]["HealthCheckConfig"]["ResourcePath"];
-        report(aws, check, if path == "/lb-check" { "1" } else { "0" }).await;
+        let value = if aws.path(check).await == "/lb-check" { "1" } else { "0" };
+        aws.report(check, value, 0).await;
     }
 }

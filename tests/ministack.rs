@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use support::LOCKED;
 use support::emulator::Emulator;
 use support::primary::Primary;
@@ -32,7 +30,7 @@ impl Chain {
         let chain = Self { aws, primary, check };
 
         chain.primary.set_up(false);
-        chain.report("0", 120).await;
+        chain.aws.report(&chain.check, "0", 120).await;
         // An alarm that went off recovers at its period's end.
         let options = format!("--health-check {} --email sre@example.com --set AlarmPeriod=10", chain.check);
         let (status, said) = chain.aws.deploy(&options).await;
@@ -48,7 +46,7 @@ impl Chain {
         assert_eq!(chain.path().await, "/lb-check");
 
         chain.primary.set_up(true);
-        chain.report("1", 0).await;
+        chain.aws.report(&chain.check, "1", 0).await;
         let (status, said) = chain.aws.deploy("").await;
         assert_eq!(status, Some(0), "{said}");
         assert!(said.contains(&format!("{} is guarded", chain.check)), "{said}");
@@ -59,22 +57,12 @@ impl Chain {
     /// this state: its period must pass before an older report no longer counts.
     async fn report_until(&self, value: &str, state: &str) {
         for _ in 0..LOOKS {
-            self.report(value, 0).await;
+            self.aws.report(&self.check, value, 0).await;
             if self.alarm_state().await == state {
                 return;
             }
         }
         panic!("the alarm does not become {state}");
-    }
-
-    async fn report(&self, value: &str, seconds_ago: u64) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970").as_secs();
-        let at = (now - seconds_ago).to_string();
-        let dimension = format!("HealthCheckId={}", self.check);
-        let metric =
-            ["--namespace", "AWS/Route53", "--metric-name", "HealthCheckStatus", "--dimensions", &dimension];
-        let datum = ["--value", value, "--timestamp", &at];
-        self.aws.aws(&[&["cloudwatch", "put-metric-data"], &metric[..], &datum].concat()).await;
     }
 
     async fn set_alarm(&self, state: &str) {

@@ -1,24 +1,21 @@
 //! `failoverctl doctor`: the whole chain, link by link, with what mends each.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::lambda::Function;
 use super::screen::{Mood, paint, plain, time};
 use super::sns::{self, Subscription};
 use super::state::State;
-use super::{Ended, Error, Session, patience};
+use super::{ACCOUNT, Ended, Error, PARTITION, QUALIFIER, REGION, Session, part, patience};
 use crate::aws::Kind;
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::decide::{self, Alarm};
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::probe::{self, Unhealthy};
-use crate::failover_lock::route53::{LOCKED_AT, RESTORED_AT, Record, Secondary};
+use crate::failover_lock::route53::{LOCKED_AT, RESTORED_AT, Record, Role, Secondary};
 
-/// How far back a function's last run is looked for.
-/// CloudWatch gives 1,440 minutes at once at most.
+/// How far back a function's last run is looked for; CloudWatch tells of 1,440 minutes at once at most.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
 const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
 
@@ -278,22 +275,29 @@ async fn function_locks(
     }
     let is_alarm = service == LAMBDA_ALARMS;
     let source = if is_alarm {
-        format!("arn:{}:cloudwatch:{}:{}:alarm:{source}", part(arn, 1), part(arn, 3), part(arn, 4))
+        format!(
+            "arn:{}:cloudwatch:{}:{}:alarm:{source}",
+            part(arn, PARTITION),
+            part(arn, REGION),
+            part(arn, ACCOUNT)
+        )
     } else {
         source.to_owned()
     };
     let mut is_well = true;
     if !function.lets(service, &source) {
         is_well = false;
-        let qualifier =
-            if arn.split(':').count() > 7 { format!(" --qualifier {}", part(arn, 7)) } else { String::new() };
+        let qualifier = match part(arn, QUALIFIER) {
+            "" => String::new(),
+            qualifier => format!(" --qualifier {qualifier}"),
+        };
         findings.wrong(
             "function",
             format!("{name} does not let {source} invoke it"),
             format!(
                 "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id failoverctl \
                  --action lambda:InvokeFunction --principal {service} --source-arn {}",
-                part(arn, 3),
+                part(arn, REGION),
                 quoted(&source)
             ),
         );
@@ -305,7 +309,7 @@ async fn function_locks(
             format!("{name} cannot run: {why}"),
             format!(
                 "aws lambda delete-function-concurrency --region {} --function-name {name}, or infra/deploy",
-                part(arn, 3)
+                part(arn, REGION)
             ),
         );
     }
@@ -365,7 +369,7 @@ async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findi
             true
         }
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
-            let mend = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", part(arn, 3));
+            let mend = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", part(arn, REGION));
             findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), mend);
             false
         }
@@ -383,7 +387,7 @@ async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findi
 
 /// What DNS does with the check.
 async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings) {
-    let records = match session.route53.records(id, patience().within(Duration::from_secs(20))).await {
+    let records = match session.route53.records(id, patience()).await {
         Ok(records) => records,
         Err(failure) => return findings.unknown("records", &failure),
     };
@@ -393,40 +397,31 @@ async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings)
             "no DNS record of this account refers to it, or to a check that it is part of".to_owned(),
         );
     }
-    for Record { name, is_primary, is_failover, secondary } in records {
-        match (is_primary, secondary) {
-            (true, Secondary::Checked) => {
+    for Record { name, role } in records {
+        match role {
+            Role::Primary(Secondary::Checked) => {
                 findings.ok("records", format!("{name} fails over from it to a checked secondary"));
             }
-            (true, Secondary::Unchecked) => {
-                findings.warn(
-                    "records",
-                    format!("{name}: its secondary has no health check, and counts as healthy always"),
-                );
-            }
-            (true, Secondary::Same) => findings.wrong(
+            Role::Primary(Secondary::Unchecked) => findings.warn(
+                "records",
+                format!("{name}: its secondary has no health check, and counts as healthy always"),
+            ),
+            Role::Primary(Secondary::Same) => findings.wrong(
                 "records",
                 format!("{name}: its secondary has the same health check, so that a lock fails both"),
                 "give the secondary record a health check of its own site".to_owned(),
             ),
-            (true, Secondary::Missing) => findings.wrong(
+            Role::Primary(Secondary::Missing) => findings.wrong(
                 "records",
                 format!(
                     "{name} has no secondary: with it locked, Route 53 answers with the primary all the same"
                 ),
                 "add the secondary record of the failover pair".to_owned(),
             ),
-            (false, _) if is_failover => {
-                findings.warn("records", format!("it is the check of {name}'s secondary"));
-            }
-            (false, _) => findings.warn("records", format!("{name} refers to it without failover")),
+            Role::Secondary => findings.warn("records", format!("it is the check of {name}'s secondary")),
+            Role::None => findings.warn("records", format!("{name} refers to it without failover")),
         }
     }
-}
-
-/// A part of an ARN, by its place.
-fn part(arn: &str, place: usize) -> &str {
-    arn.split(':').nth(place).unwrap_or_default()
 }
 
 /// The option that has the AWS CLI ask where this command asked.

@@ -7,7 +7,8 @@ use aws_sdk_lambda::Client;
 use aws_sdk_lambda::types::State;
 use serde_json::Value;
 
-use crate::aws::{Call, Failure, Kind, send};
+use super::{QUALIFIER, if_there};
+use crate::aws::{Call, Failure, send};
 use crate::deadline::Deadline;
 
 /// A function, as far as it matters here.
@@ -29,28 +30,20 @@ impl Function {
     /// The function of this ARN, in the Region that `aws` is in; `None` where there is none.
     pub async fn of(aws: &SdkConfig, arn: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
         let client = Client::new(aws);
-        let read = deadline
+        let found = deadline
             .persist(async |time| {
                 let request = client.get_function_configuration().function_name(arn);
                 send(Call("lambda:GetFunctionConfiguration"), time, request.send()).await
             })
             .await;
-        let found = match read {
-            Ok(found) => found,
-            Err(failure) if failure.kind() == Kind::NotFound => return Ok(None),
-            Err(failure) => return Err(failure),
-        };
+        let Some(found) = if_there(found)? else { return Ok(None) };
         let policy = deadline
             .persist(async |time| {
                 let request = client.get_policy().function_name(arn);
                 send(Call("lambda:GetPolicy"), time, request.send()).await
             })
             .await;
-        let policy = match policy {
-            Ok(output) => output.policy.unwrap_or_default(),
-            Err(failure) if failure.kind() == Kind::NotFound => String::new(),
-            Err(failure) => return Err(failure),
-        };
+        let policy = if_there(policy)?.and_then(|output| output.policy).unwrap_or_default();
         let concurrency = deadline
             .persist(async |time| {
                 let request = client.get_function_concurrency().function_name(unqualified(arn));
@@ -97,7 +90,7 @@ impl Function {
 
 /// A function's ARN without version or alias.
 pub(super) fn unqualified(arn: &str) -> String {
-    arn.split(':').take(7).collect::<Vec<_>>().join(":")
+    arn.split(':').take(QUALIFIER).collect::<Vec<_>>().join(":")
 }
 
 /// Whether a text fits IAM's pattern: `*` stands for any part, `?` for one character.

@@ -4,7 +4,8 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::Client;
 use chrono::{DateTime, Utc};
 
-use crate::aws::{Call, Failure, Kind, send};
+use super::{NAME, if_there, part};
+use crate::aws::{Call, Failure, send};
 use crate::deadline::Deadline;
 
 /// When the function of this ARN, in the Region that `aws` is in, first logged `message` about `about` since then.
@@ -16,7 +17,7 @@ pub(super) async fn first(
     since: DateTime<Utc>,
     deadline: Deadline,
 ) -> Result<Option<DateTime<Utc>>, Failure> {
-    let name = arn.split(':').nth(6).unwrap_or_default();
+    let name = part(arn, NAME);
     let client = Client::new(aws);
     let mut page: Option<String> = None;
     loop {
@@ -27,11 +28,7 @@ pub(super) async fn first(
                 send(Call("logs:FilterLogEvents"), time, request.send()).await
             })
             .await;
-        let output = match output {
-            Ok(output) => output,
-            Err(failure) if failure.kind() == Kind::NotFound => return Ok(None),
-            Err(failure) => return Err(failure),
-        };
+        let Some(output) = if_there(output)? else { return Ok(None) };
         let said = format!("\"message\":\"{message}\"");
         let mut lines = output.events().iter().filter_map(|event| event.message().zip(event.timestamp()));
         if let Some((_, at)) = lines.find(|(line, _)| line.contains(&said) && line.contains(about)) {

@@ -34,7 +34,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::screen::Screen;
-use crate::aws::{Failure, chain};
+use crate::aws::{Failure, Kind, chain};
 use crate::deadline::Deadline;
 use crate::failover_lock::FailoverLock;
 use crate::failover_lock::alarm::Malformed;
@@ -283,45 +283,90 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     // A second call in one process keeps the first one's subscriber.
     let _ = tracing_subscriber::registry().with(lines.with_filter(told)).try_init();
 
-    if let Command::Completions { shell } = command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut script);
-        io::stdout().write_all(&script)?;
-        return Ok(Ended::Well);
-    }
-    let (guarded, secondaries) = match &command {
-        Command::Explain { guarded, secondaries, .. } => (guarded.clone(), secondaries.clone()),
-        _ => (None, None),
-    };
-    let lookup = |name: &str| match name {
-        "HEALTHY_PATH" => Some(common.healthy_path.clone()),
-        "LOCKED_PATH" => Some(common.locked_path.clone()),
-        "ALARM_ACTIONS" => common.alarm_actions.clone(),
-        "GUARDED_HEALTH_CHECKS" => guarded.clone(),
-        "SECONDARY_HEALTH_CHECKS" => secondaries.clone(),
-        "DRY_RUN" => matches!(command, Command::Explain { .. }).then(|| "true".to_owned()),
-        _ => None,
-    };
-    let config = Config::read(&lookup)?;
-    let screen = Screen { json: common.output == Output::Json };
-    if let Command::Explain { event, offline: true, .. } = &command {
-        return explain::offline(event, &config, screen);
-    }
-    let session = Session::new(&common, config, screen).await?;
     match command {
-        Command::Status { ids, watch } => status::status(&session, &ids, watch).await,
-        Command::Doctor { id } => doctor::doctor(&session, &id).await,
-        Command::Lock { id, reason, yes } => change::lock(&session, &id, &reason, yes).await,
+        Command::Status { ids, watch } => status::status(&common.session().await?, &ids, watch).await,
+        Command::Doctor { id } => doctor::doctor(&common.session().await?, &id).await,
+        Command::Lock { id, reason, yes } => change::lock(&common.session().await?, &id, &reason, yes).await,
         Command::Restore { id, force, reason, wait, timeout, yes } => {
             let wait = wait.then(|| Duration::from_secs(timeout));
-            change::restore(&session, &id, force, reason.as_deref(), wait, yes).await
+            change::restore(&common.session().await?, &id, force, reason.as_deref(), wait, yes).await
         }
-        Command::Explain { event, .. } => explain::explain(&session, &event).await,
+        Command::Explain { event, offline, guarded, secondaries } => {
+            let config = Config { dry_run: true, ..common.config(guarded.as_ref(), secondaries.as_ref())? };
+            if offline {
+                return explain::offline(&event, &config, common.screen());
+            }
+            explain::explain(&common.session_with(config).await?, &event).await
+        }
         Command::Drill { id, in_service, by_metric, timeout, yes } => {
             let drill = drill::Drill { in_service, by_metric, leg: Duration::from_secs(timeout), yes };
-            drill::drill(&session, &id, &drill).await
+            drill::drill(&common.session().await?, &id, &drill).await
         }
-        Command::Completions { .. } => Ok(Ended::Well),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "failoverctl", &mut script);
+            io::stdout().write_all(&script)?;
+            Ok(Ended::Well)
+        }
+    }
+}
+
+// === impl Common ===
+
+impl Common {
+    fn screen(&self) -> Screen {
+        Screen { json: self.output == Output::Json }
+    }
+
+    fn config(
+        &self,
+        guarded: Option<&String>,
+        secondaries: Option<&String>,
+    ) -> Result<Config, InvalidConfig> {
+        Config::read(&|name| match name {
+            "HEALTHY_PATH" => Some(self.healthy_path.clone()),
+            "LOCKED_PATH" => Some(self.locked_path.clone()),
+            "ALARM_ACTIONS" => self.alarm_actions.clone(),
+            "GUARDED_HEALTH_CHECKS" => guarded.cloned(),
+            "SECONDARY_HEALTH_CHECKS" => secondaries.cloned(),
+            _ => None,
+        })
+    }
+
+    async fn session(&self) -> Result<Session, Error> {
+        self.session_with(self.config(None, None)?).await
+    }
+
+    async fn session_with(&self, config: Config) -> Result<Session, Error> {
+        let mut loader = startup::aws_config();
+        if let Some(region) = &self.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(url) = &self.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        if let Some(profile) = &self.profile {
+            // A profile that is named goes before keys in the environment, as with the AWS CLI.
+            let http = ProviderConfig::without_region().with_http_client(startup::http_client());
+            let provider =
+                ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
+            loader = loader.profile_name(profile).credentials_provider(provider);
+        }
+        let aws = loader.load().await;
+        // Each call would be tried for long, and then say less.
+        if let Some(provider) = aws.credentials_provider() {
+            match timeout(PATIENCE, provider.provide_credentials()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    let of =
+                        self.profile.as_ref().map(|name| format!("profile {name}: ")).unwrap_or_default();
+                    return Err(Error::NoCredentials(of + chain(&error).trim_end_matches('.')));
+                }
+                Err(_) => return Err(Error::NoCredentials("there was no answer".to_owned())),
+            }
+        }
+        let (route53, cloudwatch) = (Route53::new(&aws), CloudWatch::new(&aws));
+        Ok(Session { aws, config, route53, cloudwatch, screen: self.screen() })
     }
 }
 
@@ -342,50 +387,37 @@ impl Error {
 // === impl Session ===
 
 impl Session {
-    async fn new(common: &Common, config: Config, screen: Screen) -> Result<Self, Error> {
-        let mut loader = startup::aws_config();
-        if let Some(region) = &common.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        if let Some(url) = &common.endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
-        if let Some(profile) = &common.profile {
-            // A profile that is named goes before keys in the environment, as with the AWS CLI.
-            let http = ProviderConfig::without_region().with_http_client(startup::http_client());
-            let provider =
-                ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
-            loader = loader.profile_name(profile).credentials_provider(provider);
-        }
-        let aws = loader.load().await;
-        // Each call would be tried for long, and then say less.
-        if let Some(provider) = aws.credentials_provider() {
-            match timeout(PATIENCE, provider.provide_credentials()).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => {
-                    let of =
-                        common.profile.as_ref().map(|name| format!("profile {name}: ")).unwrap_or_default();
-                    return Err(Error::NoCredentials(of + chain(&error).trim_end_matches('.')));
-                }
-                Err(_) => return Err(Error::NoCredentials("there was no answer".to_owned())),
-            }
-        }
-        let (route53, cloudwatch) = (Route53::new(&aws), CloudWatch::new(&aws));
-        Ok(Self { aws, config, route53, cloudwatch, screen })
-    }
-
     /// AWS in the Region of this ARN.
     fn aws_of(&self, arn: &str) -> SdkConfig {
-        let region = arn.split(':').nth(3).filter(|region| !region.is_empty());
-        region.map_or_else(
-            || self.aws.clone(),
-            |region| self.aws.to_builder().region(Region::new(region.to_owned())).build(),
-        )
+        match part(arn, REGION) {
+            "" => self.aws.clone(),
+            region => self.aws.to_builder().region(Region::new(region.to_owned())).build(),
+        }
     }
 
     /// The functions' own code.
     fn system(&self) -> FailoverLock {
         FailoverLock::new(self.config.clone(), &self.aws)
+    }
+}
+
+/// Where the parts of an ARN stand, `arn:PARTITION:service:REGION:ACCOUNT:function:NAME:QUALIFIER`.
+const PARTITION: usize = 1;
+const REGION: usize = 3;
+const ACCOUNT: usize = 4;
+const NAME: usize = 6;
+const QUALIFIER: usize = 7;
+
+/// A part of an ARN; empty where it has none.
+fn part(arn: &str, place: usize) -> &str {
+    arn.split(':').nth(place).unwrap_or_default()
+}
+
+/// What a call has found; `None` where what it names does not exist.
+fn if_there<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match result {
+        Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }
 

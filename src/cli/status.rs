@@ -13,7 +13,6 @@ use super::state::{State, foremost};
 use super::{Ended, Error, Session, patience};
 use crate::aws::Failure;
 use crate::failover_lock::alarm::AlarmState;
-use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::route53::Checkers;
 
@@ -36,21 +35,15 @@ pub(super) struct Status {
     /// The alarm on its health; the one in ALARM, if there is one.
     pub alarm: Option<AlarmNow>,
     /// Its checkers, where they have reported and may be read.
-    pub checkers: Option<CheckersNow>,
+    pub checkers: Option<Checkers>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AlarmNow {
     pub name: String,
-    pub state: String,
+    pub state: AlarmState,
     pub since: DateTime<Utc>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct CheckersNow {
-    pub healthy: usize,
-    pub total: usize,
 }
 
 pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool) -> Result<Ended, Error> {
@@ -86,27 +79,24 @@ pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool
 }
 
 async fn look_at(session: &Session, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
-    let mut checks: Vec<_> = if ids.is_empty() {
+    let checks: Vec<_> = if ids.is_empty() {
         let all = session.route53.health_checks(patience()).await?;
-        all.into_iter()
-            .filter(|check| check.endpoint.is_some())
-            .map(|check| (check.id.clone(), Some(check)))
-            .collect()
+        let with_path = all.into_iter().filter(|check| check.endpoint.is_some());
+        with_path.map(|check| (check.id.clone(), Some(check))).collect()
     } else {
         ids.iter().map(|id| (id.clone(), None)).collect()
     };
-    let looks = checks.drain(..).map(async |(id, check)| {
-        let check = match check {
-            Some(check) => Ok(check),
-            None => session.route53.health_check(&id, patience()).await,
-        };
-        let found = match check {
-            Ok(check) => one(session, check).await,
-            Err(failure) => Err(failure),
+    let looks = checks.into_iter().map(async |(id, check)| {
+        let look = async {
+            let check = match check {
+                Some(check) => check,
+                None => session.route53.health_check(&id, patience()).await?,
+            };
+            one(session, check).await
         };
         // What cannot be seen of one check keeps nobody from seeing the others.
-        found.unwrap_or_else(|failure| Status {
-            health_check_id: id,
+        look.await.unwrap_or_else(|failure| Status {
+            health_check_id: id.clone(),
             watches: None,
             path: None,
             state: State::Unknown { why: failure.to_string() },
@@ -123,17 +113,14 @@ pub(super) async fn one(session: &Session, check: HealthCheck) -> Result<Status,
     let alarms = session.cloudwatch.alarms_on(&check.id, deadline).await?;
     let tags = session.route53.tags(&check.id, deadline).await?;
     // Good to know; everything else is said without it.
-    let checkers = session.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await;
-    let checkers = checkers
-        .ok()
-        .map(|Checkers { passing, reporting }| CheckersNow { healthy: passing, total: reporting });
+    let checkers = session.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await.ok();
     Ok(Status {
         watches: check.endpoint.as_ref().map(watches),
         path: check.path().map(str::to_owned),
         state: State::of(&check, &alarms, &tags, &session.config)?,
         alarm: foremost(&alarms).map(|alarm| AlarmNow {
             name: alarm.name.clone(),
-            state: alarm.state.to_string(),
+            state: alarm.state,
             since: alarm.changed_at,
         }),
         checkers,
@@ -181,8 +168,6 @@ pub(super) fn watches(endpoint: &Endpoint) -> String {
 
 /// Whether its alarm is OK, and its checkers find it healthy, as far as they can be read.
 pub(super) fn is_in_service(status: &Status) -> bool {
-    let is_ok = status.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok.to_string());
-    let is_healthy =
-        status.checkers.as_ref().is_none_or(|checkers| decide::is_healthy(checkers.healthy, checkers.total));
-    is_ok && is_healthy
+    let is_ok = status.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok);
+    is_ok && status.checkers.is_none_or(Checkers::find_it_healthy)
 }

@@ -8,6 +8,7 @@ use aws_sdk_route53::types::{
     self, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover, Tag, TagResourceType,
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::Serialize;
 
 use super::alarm::AlarmTransition;
 use super::decide::{self, Notes};
@@ -26,13 +27,17 @@ pub const ALARM: &str = "failover-lock:alarm";
 
 /// How far the clocks of two functions may be apart.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
+const LIST: Call = Call("route53:ListHealthChecks");
+const LIST_TAGS: Call = Call("route53:ListTagsForResource");
+const NO_CHECK: &str = "the answer holds no health check";
+
 /// How many of a check's checkers find it healthy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Checkers {
     /// Those that do.
-    pub passing: usize,
+    pub healthy: usize,
     /// All that have reported; at least one.
-    pub reporting: usize,
+    pub total: usize,
 }
 
 /// A DNS record that a health check decides about.
@@ -40,16 +45,22 @@ pub struct Checkers {
 pub struct Record {
     /// Its name and type, for example `www.example.com. A`.
     pub name: String,
-    /// Whether it is the primary of a failover pair.
-    pub is_primary: bool,
-    /// Whether it has a role in a failover pair at all.
-    pub is_failover: bool,
-    /// For a primary: whether there is a secondary that is healthy by a check of its own, or by its
-    /// alias's target. Without one Route 53 takes the secondary for healthy always.
-    pub secondary: Secondary,
+    /// What it is in a failover pair.
+    pub role: Role,
 }
 
-/// What stands beside a failover primary.
+/// What a DNS record is in a failover pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The primary, beside this secondary.
+    Primary(Secondary),
+    /// The secondary.
+    Secondary,
+    /// It is part of none.
+    None,
+}
+
+/// The secondary of a failover pair, as far as its health goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secondary {
     /// None.
@@ -62,14 +73,20 @@ pub enum Secondary {
     Checked,
 }
 
-const LIST: Call = Call("route53:ListHealthChecks");
-const LIST_TAGS: Call = Call("route53:ListTagsForResource");
-const NO_CHECK: &str = "the answer holds no health check";
-
 /// Route 53's health checks.
 #[derive(Clone, Debug)]
 pub struct Route53 {
     client: Client,
+}
+
+// === impl Checkers ===
+
+impl Checkers {
+    /// Whether Route 53 takes the check for healthy by what they report.
+    #[must_use]
+    pub fn find_it_healthy(self) -> bool {
+        decide::is_healthy(self.healthy, self.total)
+    }
 }
 
 // === impl Route53 ===
@@ -104,8 +121,7 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline, or no checker has reported.
     pub async fn is_healthy(&self, id: &HealthCheckId, deadline: Deadline) -> Result<bool, Failure> {
-        let Checkers { passing, reporting } = self.checkers(id, deadline).await?;
-        Ok(decide::is_healthy(passing, reporting))
+        Ok(self.checkers(id, deadline).await?.find_it_healthy())
     }
 
     /// What Route 53's checkers report of a check now.
@@ -127,8 +143,8 @@ impl Route53 {
             return Err(Failure::refused(call, "no checker has reported".to_owned()));
         }
         // A report reads "Success: HTTP Status Code 200, OK" or "Failure: …".
-        let passing = reports.iter().filter(|status| status.starts_with("Success")).count();
-        Ok(Checkers { passing, reporting: reports.len() })
+        let healthy = reports.iter().filter(|status| status.starts_with("Success")).count();
+        Ok(Checkers { healthy, total: reports.len() })
     }
 
     /// Every health check of the account.
@@ -404,24 +420,28 @@ pub fn notes(tags: &BTreeMap<String, String>) -> Result<Notes, Failure> {
 }
 
 fn record(set: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Record {
-    let is_primary = set.failover() == Some(&ResourceRecordSetFailover::Primary);
-    let mut others = all.iter().filter(|other| other.name() == set.name() && other.r#type() == set.r#type());
-    let secondary = others.find(|other| other.failover() == Some(&ResourceRecordSetFailover::Secondary));
-    Record {
-        name: format!("{} {}", set.name(), set.r#type()),
-        is_primary,
-        is_failover: set.failover().is_some(),
-        secondary: match secondary {
-            None => Secondary::Missing,
-            Some(other) if other.health_check_id() == set.health_check_id() => Secondary::Same,
-            Some(other)
-                if other.health_check_id().is_some()
-                    || other.alias_target().is_some_and(types::AliasTarget::evaluate_target_health) =>
-            {
-                Secondary::Checked
-            }
-            Some(_) => Secondary::Unchecked,
-        },
+    let role = match set.failover() {
+        Some(ResourceRecordSetFailover::Primary) => Role::Primary(secondary_of(set, all)),
+        Some(_) => Role::Secondary,
+        None => Role::None,
+    };
+    Record { name: format!("{} {}", set.name(), set.r#type()), role }
+}
+
+fn secondary_of(primary: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Secondary {
+    let secondary = all.iter().find(|other| {
+        other.name() == primary.name()
+            && other.r#type() == primary.r#type()
+            && other.failover() == Some(&ResourceRecordSetFailover::Secondary)
+    });
+    let Some(secondary) = secondary else { return Secondary::Missing };
+    let by_alias = secondary.alias_target().is_some_and(types::AliasTarget::evaluate_target_health);
+    if secondary.health_check_id() == primary.health_check_id() {
+        Secondary::Same
+    } else if secondary.health_check_id().is_some() || by_alias {
+        Secondary::Checked
+    } else {
+        Secondary::Unchecked
     }
 }
 

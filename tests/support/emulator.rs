@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command as BlockingCommand, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
@@ -129,6 +130,23 @@ impl Emulator {
         let create = ["--caller-reference", &reference, "--health-check-config", &config];
         let check = self.aws(&[&["route53", "create-health-check"], &create[..]].concat()).await;
         check["HealthCheck"]["Id"].as_str().expect("a health check has an id").to_owned()
+    }
+
+    /// The path that this health check asks for.
+    pub async fn path(&self, check: &str) -> String {
+        let found = self.aws(&["route53", "get-health-check", "--health-check-id", check]).await;
+        found["HealthCheck"]["HealthCheckConfig"]["ResourcePath"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Reports on this health check as Route 53's checkers do, 1 for healthy and 0 for unhealthy.
+    pub async fn report(&self, check: &str, value: &str, seconds_ago: u64) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970").as_secs();
+        let at = (now - seconds_ago).to_string();
+        let dimension = format!("HealthCheckId={check}");
+        let metric =
+            ["--namespace", "AWS/Route53", "--metric-name", "HealthCheckStatus", "--dimensions", &dimension];
+        let datum = ["--value", value, "--timestamp", &at];
+        self.aws(&[&["cloudwatch", "put-metric-data"], &metric[..], &datum].concat()).await;
     }
 
     /// The binary under test, zipped as Lambda wants it.
