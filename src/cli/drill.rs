@@ -15,7 +15,7 @@ use super::change::until_armed;
 use super::lambda::{Function, unqualified};
 use super::screen::{ask, error, say, time};
 use super::state::State;
-use super::{Ended, Error, Session, logs, patience, sns};
+use super::{Ended, Error, NAME, Session, logs, part, patience, sns};
 use crate::aws::{Failure, Kind};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::AlarmState;
@@ -221,10 +221,16 @@ async fn functions(session: &Session, alarm: &Alarm) -> Result<Vec<String>, Fail
 /// Switches back what the drill locked, or sets the path again that it changed; and notes it, so that a
 /// notification of the drill's alarm that comes late does not lock.
 async fn restore(session: &Session, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
+    let is_locked = |check: &HealthCheck| check.path() == Some(session.config.locked_path.as_str());
     let mut tries = 0;
     loop {
-        let check = session.route53.health_check(id, patience()).await?;
-        if check.path() == Some(session.config.locked_path.as_str()) {
+        let mut check = session.route53.health_check(id, patience()).await?;
+        if !is_locked(&check) {
+            session.route53.note_restore(id, patience()).await?;
+            // A lock that came before the note stands.
+            check = session.route53.health_check(id, patience()).await?;
+        }
+        if is_locked(&check) {
             // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
             let request = json!({ "healthCheckId": id, "reason": "failoverctl drill" }).to_string();
             let report = session.system().handle(Handler::Restore, &request, patience()).await;
@@ -232,7 +238,6 @@ async fn restore(session: &Session, id: &HealthCheckId, timeline: &mut Timeline)
             timeline.step(Utc::now(), "switched back".to_owned());
             return Ok(());
         }
-        session.route53.note_restore(id, patience()).await?;
         if check.path() != Some(NO_SUCH_PAGE) {
             return Ok(());
         }
@@ -258,7 +263,7 @@ async fn logged(
 ) -> Result<(), Failure> {
     let Some(alarmed_at) = timeline.alarmed_at else { return Ok(()) };
     for arn in functions(session, alarm).await? {
-        let name = arn.rsplit(':').next().unwrap_or(&arn);
+        let name = part(&arn, NAME);
         let aws = session.aws_of(&arn);
         let since = alarmed_at - TimeDelta::seconds(1);
         let first = async |message| logs::first(&aws, &arn, message, id.as_str(), since, patience()).await;
@@ -287,7 +292,7 @@ fn text(step: &Step) -> String {
 
 impl Timeline {
     fn step(&mut self, at: DateTime<Utc>, what: String) {
-        say(&format!("{} …", &what));
+        say(&format!("{what} …"));
         self.steps.push((at, what));
     }
 
