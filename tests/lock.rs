@@ -52,15 +52,28 @@ async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
     );
     let calls = route53.calls();
     assert_eq!(
-        calls[..3],
+        calls[..2],
         [
             format!("GetHealthCheck {PRIMARY}"),
-            format!("ListTagsForResource {PRIMARY}"),
             format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=1 ResourcePath={LOCKED}"),
         ]
     );
-    assert!(calls[3].starts_with("ChangeTagsForResource"), "{calls:?}");
-    assert_eq!(calls.len(), 4);
+    assert!(calls[2].starts_with("ChangeTagsForResource"), "{calls:?}");
+    assert_eq!(calls.len(), 3);
+}
+
+#[tokio::test]
+async fn a_check_that_was_changed_before_may_have_been_restored_and_is_asked_for_it() {
+    let route53 = with_check(Check::new("HTTPS", 443).changed()).await;
+    lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(
+        route53.calls()[..3],
+        [
+            format!("GetHealthCheck {PRIMARY}"),
+            format!("ListTagsForResource {PRIMARY}"),
+            format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=3 ResourcePath={LOCKED}"),
+        ]
+    );
 }
 
 #[tokio::test]
@@ -78,7 +91,7 @@ async fn a_lock_is_noted_in_tags_that_route_53_allows() {
 
 #[tokio::test]
 async fn a_lock_that_stands_costs_two_reads_and_no_write() {
-    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED).changed()).await;
     let answer = lock(&route53, &alarm()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
     assert_eq!(
@@ -114,10 +127,7 @@ async fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
     let answer = lock_with(&route53, &[("DRY_RUN", "true")], &alarm()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "would_lock");
     assert_eq!(answer["outcomes"][0]["path"], LOCKED);
-    assert_eq!(
-        route53.calls(),
-        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
-    );
+    assert_eq!(route53.calls(), [format!("GetHealthCheck {PRIMARY}")]);
 }
 
 #[tokio::test]
@@ -307,7 +317,7 @@ async fn what_does_not_pass_in_time_is_an_error_that_names_the_check_and_the_cau
 #[tokio::test]
 async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set() {
     for fault in [DENIED, THROTTLED, Fault::Hang, Fault::Answer(200, GATEWAY)] {
-        let route53 = with_check(Check::new("HTTP", 80)).await;
+        let route53 = with_check(Check::new("HTTP", 80).changed()).await;
         route53.fail_always("ListTagsForResource", fault.clone());
         route53.fail_always("ChangeTagsForResource", fault.clone());
         let system = support::system(&route53, &[]).await;
@@ -331,7 +341,7 @@ async fn tags_that_cannot_be_written_do_not_use_up_the_invocations_time() {
 
 #[tokio::test]
 async fn tags_that_never_come_leave_the_update_time_for_a_second_attempt() {
-    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let route53 = with_check(Check::new("HTTP", 80).changed()).await;
     route53.fail_always("ListTagsForResource", Fault::Hang);
     route53.fail("UpdateHealthCheck", Fault::Hang);
     let system = support::system(&route53, &[]).await;
@@ -418,10 +428,7 @@ async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
     let pair = format!("{PRIMARY}={SECOND}");
     let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
     lock_with(&route53, &[("SECONDARY_HEALTH_CHECKS", &pair)], &alarm()).await.unwrap();
-    assert_eq!(
-        route53.calls(),
-        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
-    );
+    assert_eq!(route53.calls(), [format!("GetHealthCheck {PRIMARY}")]);
 }
 
 /// A composite alarm's message, with these children and their states as those that triggered it.

@@ -157,6 +157,16 @@ impl HealthCheck {
     pub fn path(&self) -> Option<&str> {
         self.endpoint.as_ref().map(|endpoint| endpoint.path.as_str())
     }
+
+    /// Whether it stands as it was created: nothing ever set its path, a lock and a switch-back included.
+    ///
+    /// The version is [1 at first and grows with each update][1].
+    ///
+    /// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_UpdateHealthCheck.html
+    #[must_use]
+    pub fn was_never_changed(&self) -> bool {
+        self.version == 1
+    }
 }
 
 // === impl Quoted ===

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::FailoverLock;
 use super::alarm::{self, AlarmState, AlarmTransition};
 use super::cloudwatch::Unresolved;
-use super::decide::{self, Concern, Decision, Reason, Seen};
+use super::decide::{self, Concern, Decision, Notes, Reason, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
@@ -89,11 +89,18 @@ async fn lock_check(
             }
             Err(failure) => return Err(failure.into()),
         };
-        // Read after the check: a restore sets its tag before its path, so that whoever has seen
-        // the path restored sees the tag.
-        let notes = route53.notes(id, shortly(deadline)).await;
-        let notes =
-            or_warn(id, notes, "taking the alarm for newer than the last restore").unwrap_or_default();
+        let notes = match &check {
+            // Nor was it ever switched back. A failover of many checks meets Route 53's limit on calls.
+            Some(check) if check.was_never_changed() => Notes::default(),
+            // Read after the check: a restore sets its tag before its path, so that whoever has seen
+            // the path restored sees the tag.
+            _ => or_warn(
+                id,
+                route53.notes(id, shortly(deadline)).await,
+                "taking the alarm for newer than the last restore",
+            )
+            .unwrap_or_default(),
+        };
         let seen = Seen { check: check.as_ref(), notes };
         let decision = decide::lock(transition, &seen, config)?;
         let decision = interlocked(system, id, decision, deadline).await;
