@@ -87,7 +87,6 @@ impl Failure {
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
-        let status = error.raw_response().map(|response| response.status().as_u16());
         let (code, message) = match &error {
             SdkError::ServiceError(service) => (service.err().code(), service.err().message()),
             _ => (None, None),
@@ -97,17 +96,24 @@ impl Failure {
             SdkError::DispatchFailure(failure) => failure.is_user(),
             _ => false,
         };
+        let status = error.raw_response().map(|response| response.status().as_u16());
         let kind = if never_sent { Kind::Refused } else { Kind::of(code, status) };
-        let cause = match (status, code) {
-            (Some(status), Some(code)) => {
-                let message = message.unwrap_or("no message").trim_end_matches('.');
-                format!("{code} (HTTP {status}): {message}")
-            }
-            (Some(status), None) => format!("HTTP {status} with a body that is not the API's"),
-            (None, _) => chain(&error),
-        };
-        Self { call, kind, cause: cause.chars().take(500).collect(), source: Some(Box::new(error)) }
+        let cause = cause(status, code, message, &error);
+        Self { call, kind, cause, source: Some(Box::new(error)) }
     }
+}
+
+/// What happened, in one line that is not too long for a log.
+fn cause(status: Option<u16>, code: Option<&str>, message: Option<&str>, error: &dyn StdError) -> String {
+    let cause = match (status, code) {
+        (Some(status), Some(code)) => {
+            let message = message.unwrap_or("no message").trim_end_matches('.');
+            format!("{code} (HTTP {status}): {message}")
+        }
+        (Some(status), None) => format!("HTTP {status} with a body that is not the API's"),
+        (None, _) => chain(error),
+    };
+    cause.chars().take(500).collect()
 }
 
 impl MayPass for Failure {

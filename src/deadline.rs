@@ -13,7 +13,7 @@ use tracing::warn;
 pub struct Deadline(Instant);
 
 /// A remote call's error that knows whether trying again can help.
-pub trait MayPass: std::fmt::Display {
+pub trait MayPass: std::fmt::Display + Sync {
     /// Whether the same call may succeed when it is made again.
     fn may_pass(&self) -> bool;
 }
@@ -79,14 +79,22 @@ impl Deadline {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let pause = longest.mul_f64(fastrand::f64());
-            if !error.may_pass() || self.left() < pause + SHORTEST_ATTEMPT {
+            if !self.pause(&error, &mut longest).await {
                 return Err(error);
             }
-            warn!(error = %error, pauseMs = pause.as_millis(), "trying again");
-            sleep(pause).await;
-            longest = (longest * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits until the call that failed with `error` may be made again; `false` if it should not be.
+    async fn pause(self, error: &dyn MayPass, longest: &mut Duration) -> bool {
+        let pause = longest.mul_f64(fastrand::f64());
+        if !error.may_pass() || self.left() < pause + SHORTEST_ATTEMPT {
+            return false;
+        }
+        warn!(error = %error, pauseMs = pause.as_millis(), "trying again");
+        sleep(pause).await;
+        *longest = (*longest * 2).min(LONGEST_PAUSE);
+        true
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`failover_lock`]: a CloudWatch alarm points a Route 53 health check at a path that does not
 //!   exist, and a person's request points it back.
 //! - [`startup`]: logs, configuration lookup and AWS clients, for every program.
+//! - [`https`]: whose certificates they trust, and their connections.
 //! - [`aws`]: how a call to AWS is made, and what its failure means.
 //! - [`deadline`]: how long an invocation may go on trying.
 //! - `cli` (feature `cli`): what the operator's command line does.
@@ -19,4 +20,5 @@ pub mod aws;
 pub mod cli;
 pub mod deadline;
 pub mod failover_lock;
+pub mod https;
 pub mod startup;

@@ -2,13 +2,17 @@
 
 use std::env;
 
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region};
-use aws_sdk_route53::config::SharedHttpClient;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_sdk_route53::config::SharedCredentialsProvider;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::failover_lock::health_check::Quoted;
+use crate::https::Https;
 
 /// Where configuration is looked up: a variable's name to its value. Tests pass a map.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -17,6 +21,11 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 #[derive(Debug, Error)]
 #[error("RUST_LOG: {0}; it takes a level (error, warn, info, debug, trace) or target=level pairs")]
 pub struct InvalidLogLevel(#[from] tracing_subscriber::filter::ParseError);
+
+/// A variable is neither true nor false.
+#[derive(Debug, Error)]
+#[error("{0}: {1}")]
+pub struct InvalidFlag(&'static str, String);
 
 /// The process's environment. Bytes that are not UTF-8 come out as U+FFFD, which no variable allows.
 #[must_use]
@@ -48,26 +57,72 @@ pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
     error.map_or(Ok(()), Err)
 }
 
-/// What AWS clients are made from: endpoint and credentials as the environment gives them, TLS by
-/// rustls with *ring*, no retries. `load` it.
+/// AWS as a function in Lambda finds it, by the variables of its environment alone: credentials, Region,
+/// `AWS_ENDPOINT_URL` for all services or, with its name, for one, `AWS_USE_FIPS_ENDPOINT` and
+/// `AWS_USE_DUALSTACK_ENDPOINT`. There are no profiles there, and no other source of credentials; looking
+/// for them would make a cold start longer.
 ///
-/// Route 53's control plane, its metrics and so their alarms are in us-east-1 for every commercial
-/// Region that a function may run in; other partitions keep their own Region.
+/// # Errors
+/// A variable is neither true nor false.
+pub fn function_aws(https: &Https) -> Result<SdkConfig, InvalidFlag> {
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(region(environment("AWS_REGION")))
+        .http_client(https.client())
+        .retry_config(RetryConfig::disabled())
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .service_config(Environment);
+    config.set_endpoint_url(environment("AWS_ENDPOINT_URL"));
+    config.set_use_fips(flag("AWS_USE_FIPS_ENDPOINT")?);
+    config.set_use_dual_stack(flag("AWS_USE_DUALSTACK_ENDPOINT")?);
+    Ok(config.build())
+}
+
+/// AWS as a program that a person runs finds it: by the environment, profiles, and what else the SDK looks
+/// at. `load` it.
 #[must_use]
-pub fn aws_config() -> ConfigLoader {
-    let region = environment("AWS_REGION").filter(|name| is_other_partition(name));
+pub fn aws_config(https: &Https) -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(region.unwrap_or_else(|| "us-east-1".to_owned())))
-        .http_client(http_client())
+        .region(region(environment("AWS_REGION")))
+        .http_client(https.client())
         // Retries are this crate's own (`Deadline::persist`): they know the invocation's deadline,
         // and an update whose answer was lost must be told from one that never arrived.
         .retry_config(RetryConfig::disabled())
 }
 
-/// HTTP with TLS by rustls and *ring*, for AWS's clients and whatever finds their credentials.
-#[must_use]
-pub fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+/// Route 53's control plane, its metrics and so their alarms are in us-east-1 for every commercial
+/// Region that a function may run in; other partitions keep their own Region.
+fn region(own: Option<String>) -> Region {
+    let region = own.filter(|name| is_other_partition(name));
+    Region::new(region.unwrap_or_else(|| "us-east-1".to_owned()))
+}
+
+/// What the environment says for one service.
+#[derive(Debug)]
+struct Environment;
+
+impl LoadServiceConfig for Environment {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        environment(&format!("{}_{service}", key.env()))
+    }
+}
+
+fn flag(name: &'static str) -> Result<Option<bool>, InvalidFlag> {
+    let value = environment(name).map(|text| boolean(&text)).transpose();
+    value.map_err(|cause| InvalidFlag(name, cause))
+}
+
+/// A variable's text as a truth value.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{} is neither true nor false", Quoted(text))),
+    }
 }
 
 fn is_other_partition(region: &str) -> bool {

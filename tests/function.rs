@@ -132,6 +132,17 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
         ("lock", &[("GUARDED_HEALTH_CHECKS", "")], "GUARDED_HEALTH_CHECKS"),
         ("restore", &[("DRY_RUN", "perhaps")], "DRY_RUN"),
         ("lock", &[("RUST_LOG", "lock=shout")], "RUST_LOG"),
+        ("lock", &[("AWS_CA_BUNDLE", "/no/such.pem")], "AWS_CA_BUNDLE: \"/no/such.pem\": No such file"),
+        (
+            "lock",
+            &[("AWS_CA_BUNDLE", "Cargo.toml")],
+            "AWS_CA_BUNDLE: \"Cargo.toml\": it holds no certificate",
+        ),
+        (
+            "lock",
+            &[("AWS_USE_FIPS_ENDPOINT", "yes")],
+            "AWS_USE_FIPS_ENDPOINT: \"yes\" is neither true nor false",
+        ),
         ("reconcile", &[], "GUARDED_HEALTH_CHECKS: reconcile works on the health checks that it names"),
     ] {
         let (status, lines) = Function::start(handler, variables).await.ended().await;
@@ -242,7 +253,7 @@ async fn hostile_input_never_fills_the_log() {
 
 #[tokio::test]
 async fn what_is_done_in_doubt_is_a_warning() {
-    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/elsewhere")).await;
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/elsewhere").changed()).await;
     let denied = Fault::Error(403, "AccessDenied", "not authorized");
     route53.fail_always("ListTagsForResource", denied.clone());
     route53.fail_always("ChangeTagsForResource", denied.clone());

@@ -7,12 +7,16 @@ use std::time::SystemTime;
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
 use failover_lock::failover_lock::outcome::Report;
-use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::failover_lock::{FailoverLock, Handler, route53};
+use failover_lock::https::Https;
 use failover_lock::startup;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tracing::{error, info};
+
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -31,7 +35,12 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let config = Config::read(&startup::environment)?;
     handler.accepts(&config)?;
     info!(?handler, %config, "starting");
-    let system = &FailoverLock::new(config, &startup::aws_config().load().await);
+    let https = Https::new(&startup::environment)?;
+    let aws = startup::function_aws(&https)?;
+    let system = &FailoverLock::new(config, &aws);
+    if let Some(url) = route53::endpoint(&aws).await {
+        https.open(&url).await;
+    }
 
     lambda_runtime::run(service_fn(async |event: LambdaEvent<Payload>| {
         let deadline = Deadline::before(event.context.deadline());

@@ -44,6 +44,7 @@ use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::health_check::{HealthCheckId, Quoted};
 use crate::failover_lock::route53::Route53;
+use crate::https::{Https, InvalidBundle};
 use crate::startup;
 
 /// How long a command may try to get one thing done.
@@ -219,6 +220,9 @@ pub enum Error {
     /// An option cannot be used.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
+    /// The roots to trust cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] InvalidBundle),
     /// AWS did not do it.
     #[error("{0}")]
     Aws(#[from] Failure),
@@ -338,7 +342,8 @@ impl Common {
     }
 
     async fn session_with(&self, config: Config) -> Result<Session, Error> {
-        let mut loader = startup::aws_config();
+        let https = Https::new(&startup::environment)?;
+        let mut loader = startup::aws_config(&https);
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }
@@ -347,7 +352,7 @@ impl Common {
         }
         if let Some(profile) = &self.profile {
             // A profile that is named goes before keys in the environment, as with the AWS CLI.
-            let http = ProviderConfig::without_region().with_http_client(startup::http_client());
+            let http = ProviderConfig::without_region().with_http_client(https.client());
             let provider =
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);

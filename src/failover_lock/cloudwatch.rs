@@ -1,6 +1,7 @@
 //! CloudWatch's alarms in this system's words: the only place that knows its SDK's requests and answers.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
@@ -24,7 +25,9 @@ const DESCRIBE_FOR_METRIC: Call = Call("cloudwatch:DescribeAlarmsForMetric");
 /// CloudWatch's alarms.
 #[derive(Clone, Debug)]
 pub struct CloudWatch {
-    client: Client,
+    config: SdkConfig,
+    /// Made for the first call: a lock rarely needs one, and making a client is part of a cold start.
+    client: Arc<OnceLock<Client>>,
 }
 
 /// The health checks behind a composite alarm could not be found.
@@ -58,7 +61,11 @@ impl CloudWatch {
     /// CloudWatch by this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+        Self { config: config.clone(), client: Arc::default() }
+    }
+
+    fn client(&self) -> &Client {
+        self.client.get_or_init(|| Client::new(&self.config))
     }
 
     /// The metric alarms on a check's health, metric math and composite alarms not among them:
@@ -72,7 +79,7 @@ impl CloudWatch {
         for metric in alarm::METRICS {
             let output = deadline
                 .persist(async |time| {
-                    let request = self.client.describe_alarms_for_metric().namespace(alarm::NAMESPACE);
+                    let request = self.client().describe_alarms_for_metric().namespace(alarm::NAMESPACE);
                     let request = request.metric_name(metric).dimensions(dimension.clone());
                     send(DESCRIBE_FOR_METRIC, time, request.send()).await
                 })
@@ -103,7 +110,7 @@ impl CloudWatch {
         let dimension = Dimension::builder().name(dimension.0).value(dimension.1).build();
         let output = deadline
             .persist(async |time| {
-                let request = self.client.get_metric_statistics().namespace(namespace).metric_name(metric);
+                let request = self.client().get_metric_statistics().namespace(namespace).metric_name(metric);
                 let request = request.dimensions(dimension.clone()).period(60).statistics(Statistic::Sum);
                 let request = request.start_time(DateTimeOf::from_secs(now - minutes * 60));
                 let request = request.end_time(DateTimeOf::from_secs(now + 60));
@@ -124,7 +131,7 @@ impl CloudWatch {
     pub async fn set_off(&self, alarm: &str, reason: &str, deadline: Deadline) -> Result<(), Failure> {
         deadline
             .persist(async |time| {
-                let request = self.client.set_alarm_state().alarm_name(alarm).state_reason(reason);
+                let request = self.client().set_alarm_state().alarm_name(alarm).state_reason(reason);
                 let request = request.state_value(StateValue::Alarm);
                 send(Call("cloudwatch:SetAlarmState"), time, request.send()).await
             })
@@ -195,7 +202,7 @@ impl CloudWatch {
     async fn describe(&self, names: &[String], deadline: Deadline) -> Result<DescribeAlarmsOutput, Failure> {
         deadline
             .persist(async |time| {
-                let request = self.client.describe_alarms().set_alarm_names(Some(names.to_vec()));
+                let request = self.client().describe_alarms().set_alarm_names(Some(names.to_vec()));
                 let both = request.alarm_types(AlarmType::MetricAlarm).alarm_types(AlarmType::CompositeAlarm);
                 send(DESCRIBE, time, both.max_records(100).send()).await
             })
@@ -215,7 +222,8 @@ impl CloudWatch {
         loop {
             let output = deadline
                 .persist(async |time| {
-                    let request = self.client.describe_alarms().children_of_alarm_name(name).max_records(100);
+                    let request =
+                        self.client().describe_alarms().children_of_alarm_name(name).max_records(100);
                     send(DESCRIBE, time, request.set_next_token(page.clone()).send()).await
                 })
                 .await?;

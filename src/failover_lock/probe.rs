@@ -100,18 +100,23 @@ pub async fn ask(
     path: &ResourcePath,
 ) -> Result<StatusCode, Unhealthy> {
     let probe = Probe::new(id, endpoint, path).await?;
-    if endpoint.https {
+    let connected: std::io::Result<Box<dyn Stream>> = if endpoint.https {
         let name = probe.server_name()?;
         let tls = async || {
             tls_connector(endpoint.sni).connect(name, TcpStream::connect(probe.address).await?).await
         };
-        let stream = probe.in_time("TLS connection", CONNECT, tls()).await?;
-        probe.exchange(stream.map_err(|source| probe.no_connection(source))?).await
+        probe.in_time("TLS connection", CONNECT, tls()).await?.map(|stream| Box::new(stream) as _)
     } else {
         let stream = probe.in_time("connection", CONNECT, TcpStream::connect(probe.address)).await?;
-        probe.exchange(stream.map_err(|source| probe.no_connection(source))?).await
-    }
+        stream.map(|stream| Box::new(stream) as _)
+    };
+    probe.exchange(connected.map_err(|source| probe.no_connection(source))?).await
 }
+
+/// A connection with TLS or without; one type, so that hyper is compiled for it once.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 struct Probe<'a> {
     id: &'a HealthCheckId,
@@ -169,10 +174,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    async fn exchange<S>(&self, stream: S) -> Result<StatusCode, Unhealthy>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn exchange(&self, stream: Box<dyn Stream>) -> Result<StatusCode, Unhealthy> {
         let request = Request::get(self.path.as_str())
             .header(HOST, self.host())
             .header(
@@ -195,14 +197,11 @@ impl<'a> Probe<'a> {
         Ok(status)
     }
 
-    async fn send<S>(
+    async fn send(
         &self,
-        stream: S,
+        stream: Box<dyn Stream>,
         request: Request<Empty<Bytes>>,
-    ) -> Result<(Response<Incoming>, Connection), Unhealthy>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<(Response<Incoming>, Connection), Unhealthy> {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.no_http(source))?;
         let connection = Connection(tokio::spawn(connection).abort_handle());

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
+use aws_sdk_route53::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sdk_route53::types::{
     self, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover, Tag, TagResourceType,
 };
+use aws_types::service_config::ServiceConfigKey;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::Serialize;
 
@@ -77,6 +79,20 @@ pub enum Secondary {
 #[derive(Clone, Debug)]
 pub struct Route53 {
     client: Client,
+}
+
+/// Where Route 53 is by this configuration, as a URL; `None` where there is none in its Region.
+pub async fn endpoint(config: &SdkConfig) -> Option<String> {
+    let key =
+        ServiceConfigKey::builder().service_id("Route 53").env("AWS_ENDPOINT_URL").profile("endpoint_url");
+    let own = config.service_config().and_then(|service| service.load_config(key.build().ok()?));
+    let parameters = Params::builder()
+        .set_region(config.region().map(ToString::to_string))
+        .set_endpoint(own.or_else(|| config.endpoint_url().map(str::to_owned)))
+        .set_use_fips(config.use_fips())
+        .set_use_dual_stack(config.use_dual_stack());
+    let endpoint = DefaultResolver::new().resolve_endpoint(&parameters.build().ok()?).await.ok()?;
+    Some(endpoint.url().to_owned())
 }
 
 // === impl Checkers ===
@@ -479,5 +495,27 @@ fn read(id: &HealthCheckId, check: types::HealthCheck) -> HealthCheck {
             sni: config.enable_sni.unwrap_or(https),
             search_string: config.search_string,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::Region;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_endpoint_is_the_partitions_and_of_the_kind_that_is_asked_for() {
+        let at = |region| SdkConfig::builder().region(Region::new(region));
+        for (config, url) in [
+            (at("us-east-1"), "https://route53.amazonaws.com"),
+            (at("us-east-1").use_fips(true), "https://route53-fips.amazonaws.com"),
+            (at("us-east-1").use_dual_stack(true), "https://route53.global.api.aws"),
+            (at("cn-north-1"), "https://route53.amazonaws.com.cn"),
+            (at("us-gov-west-1"), "https://route53.us-gov.amazonaws.com"),
+            (at("us-east-1").endpoint_url("http://127.0.0.1:4566"), "http://127.0.0.1:4566"),
+        ] {
+            assert_eq!(endpoint(&config.build()).await.as_deref(), Some(url));
+        }
     }
 }

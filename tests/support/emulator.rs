@@ -203,7 +203,7 @@ fn free_port() -> String {
 }
 
 /// The folder of the installed programs. Whoever comes first installs; others wait.
-fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     REQUIREMENTS.hash(&mut hasher);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));

@@ -16,14 +16,21 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// A function in its execution environment; dropped, its process ends.
 pub struct Function {
     child: Child,
-    events: mpsc::UnboundedSender<Invocation>,
+    runtime: Runtime,
     lines: JoinHandle<Vec<String>>,
+}
+
+/// The Runtime API of one execution environment; it ends with the runtime that it was started on.
+pub struct Runtime {
+    address: SocketAddr,
+    events: mpsc::UnboundedSender<Invocation>,
+    asked: Arc<Notify>,
 }
 
 /// What the function answered: its response, or its error.
@@ -36,6 +43,7 @@ struct Invocation {
 }
 
 struct RuntimeApi {
+    asked: Arc<Notify>,
     events: AsyncMutex<mpsc::UnboundedReceiver<Invocation>>,
     pending: Mutex<HashMap<String, oneshot::Sender<Answer>>>,
 }
@@ -45,18 +53,10 @@ struct RuntimeApi {
 impl Function {
     /// Starts the binary with this handler and these variables, and no others.
     pub async fn start(handler: &str, variables: &[(&str, &str)]) -> Self {
-        let (events, queue) = mpsc::unbounded_channel();
-        let api = RuntimeApi { events: AsyncMutex::new(queue), pending: Mutex::default() };
-        let address = Arc::new(api).start().await;
+        let runtime = Runtime::start().await;
         let mut child = Command::new(env!("CARGO_BIN_EXE_failover-lock"))
             .env_clear()
-            .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
-            .env("AWS_LAMBDA_FUNCTION_NAME", "failover-lock")
-            .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-            .env("AWS_REGION", "eu-west-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .envs(runtime.variables())
             // Whatever a test forgets, no request leaves this machine.
             .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
             .env("_HANDLER", handler)
@@ -74,15 +74,17 @@ impl Function {
             }
             lines
         });
-        Self { child, events, lines }
+        Self { child, runtime, lines }
     }
 
     /// Invokes the function as Lambda does, with this long until its timeout.
     pub async fn invoke(&self, event: impl Into<Bytes>, timeout: Duration) -> Answer {
-        let (answer, answered) = oneshot::channel();
-        let deadline = SystemTime::now() + timeout;
-        self.events.send(Invocation { event: event.into(), deadline, answer }).expect("the Runtime API runs");
-        answered.await.expect("the function answers")
+        self.runtime.invoke(event, timeout).await
+    }
+
+    /// Waits until it asks for its next event.
+    pub async fn asked(&self) {
+        self.runtime.asked().await;
     }
 
     /// Waits until the process ends by itself; its status and what it wrote to standard output.
@@ -98,22 +100,61 @@ impl Function {
     }
 }
 
-// === impl RuntimeApi ===
+// === impl Runtime ===
 
-impl RuntimeApi {
-    async fn start(self: Arc<Self>) -> SocketAddr {
+impl Runtime {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
+        let (events, queue) = mpsc::unbounded_channel();
+        let asked = Arc::new(Notify::new());
+        let api = RuntimeApi {
+            asked: Arc::clone(&asked),
+            events: AsyncMutex::new(queue),
+            pending: Mutex::default(),
+        };
+        let api = Arc::new(api);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let api = Arc::clone(&self);
+                let _ = stream.set_nodelay(true);
+                let api = Arc::clone(&api);
                 let service = service_fn(move |request| Arc::clone(&api).serve(request));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        address
+        Self { address, events, asked }
     }
 
+    /// What Lambda tells a function by its environment.
+    pub fn variables(&self) -> [(&'static str, String); 7] {
+        [
+            ("AWS_LAMBDA_RUNTIME_API", self.address.to_string()),
+            ("AWS_LAMBDA_FUNCTION_NAME", "failover-lock".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128".to_owned()),
+            ("AWS_REGION", "eu-west-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+        ]
+    }
+
+    /// Waits until the function asks for its next event.
+    pub async fn asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// Hands the function an event, with this long until its timeout.
+    pub async fn invoke(&self, event: impl Into<Bytes>, timeout: Duration) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let deadline = SystemTime::now() + timeout;
+        self.events.send(Invocation { event: event.into(), deadline, answer }).expect("the Runtime API runs");
+        answered.await.expect("the function answers")
+    }
+}
+
+// === impl RuntimeApi ===
+
+impl RuntimeApi {
     async fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -135,6 +176,7 @@ impl RuntimeApi {
     }
 
     async fn next(&self) -> Response<Full<Bytes>> {
+        self.asked.notify_one();
         let Some(invocation) = self.events.lock().await.recv().await else {
             return status(StatusCode::GONE);
         };
@@ -143,6 +185,8 @@ impl RuntimeApi {
         let id = format!("8476a536-e9f4-11e8-9739-{:012}", pending.len());
         pending.insert(id.clone(), invocation.answer);
         Response::builder()
+            .header("content-type", "application/json")
+            .header("lambda-runtime-trace-id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0")
             .header("lambda-runtime-aws-request-id", id)
             .header("lambda-runtime-deadline-ms", deadline.as_millis().to_string())
             .header(

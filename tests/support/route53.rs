@@ -14,23 +14,33 @@ use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use chrono::NaiveDateTime;
+use failover_lock::https::Https;
 use failover_lock::startup;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 
 use super::cloudwatch::{self, Alarm};
 
 /// What a system on this stand-in, or on whatever stands before it at `url`, is made from.
 pub async fn aws_at(url: &str) -> SdkConfig {
     let credentials = Credentials::new("stand-in", "stand-in", None, None, "stand-in");
-    startup::aws_config()
+    let https = Https::new(&|_| None).expect("no bundle is named");
+    startup::aws_config(&https)
         .endpoint_url(url)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .load()
@@ -42,7 +52,14 @@ pub async fn aws_at(url: &str) -> SdkConfig {
 pub struct Route53 {
     /// Where it listens.
     pub address: SocketAddr,
+    tls: Option<Tls>,
     state: Arc<Mutex<State>>,
+}
+
+#[derive(Clone)]
+struct Tls {
+    acceptor: TlsAcceptor,
+    root: Arc<str>,
 }
 
 /// A health check as the stand-in keeps it.
@@ -86,6 +103,7 @@ struct State {
     pace: VecDeque<Duration>,
     clock: Option<String>,
     limit: Option<Limit>,
+    connections: usize,
 }
 
 /// A token bucket, as an account has one for Route 53's API.
@@ -125,9 +143,16 @@ impl Check {
         self
     }
 
+    /// It was locked and switched back before.
+    pub fn changed(mut self) -> Self {
+        self.version = 3;
+        self
+    }
+
+    /// It bears this tag of an earlier change.
     pub fn tagged(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
-        self
+        self.changed()
     }
 
     /// Its checkers report so: the first `passing` of 16 find it healthy.
@@ -169,15 +194,32 @@ impl Check {
 
 impl Route53 {
     pub async fn start() -> Self {
+        Self::listen(None).await
+    }
+
+    /// The same over TLS, as `localhost`, with a certificate by a root of its own.
+    pub async fn start_tls() -> Self {
+        Self::listen(Some(Tls::new())).await
+    }
+
+    async fn listen(tls: Option<Tls>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let route53 = Self { address, state: Arc::default() };
+        let route53 = Self { address, tls, state: Arc::default() };
         tokio::spawn(route53.clone().serve(listener));
         route53
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        match self.tls {
+            Some(_) => format!("https://localhost:{}", self.address.port()),
+            None => format!("http://{}", self.address),
+        }
+    }
+
+    /// The root that vouches for it, as PEM.
+    pub fn root(&self) -> &str {
+        &self.tls.as_ref().expect("it was started with TLS").root
     }
 
     pub fn put(&self, id: &str, check: Check) {
@@ -200,6 +242,11 @@ impl Route53 {
     /// The calls so far: operation, health check, and what an update or a tagging said.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
+    }
+
+    /// How many connections were opened so far.
+    pub fn connections(&self) -> usize {
+        self.state().connections
     }
 
     /// Lets this happen to the next call of the operation that has no fault yet.
@@ -233,17 +280,32 @@ impl Route53 {
 
     async fn serve(self, listener: TcpListener) {
         while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            self.state().connections += 1;
             let route53 = self.clone();
             let service = service_fn(move |request| {
                 let route53 = route53.clone();
                 async move { route53.answer(request).await }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            match self.tls.as_ref().map(|tls| tls.acceptor.clone()) {
+                Some(tls) => tokio::spawn(async move {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    }
+                }),
+                None => tokio::spawn(async move {
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                }),
+            };
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {
         let (parts, body) = request.into_parts();
+        if parts.method == Method::HEAD {
+            // A connection that is opened before it is needed.
+            return Ok(response(403, String::new()));
+        }
         let body = body.collect().await.map_err(|_| "the request broke off")?.to_bytes();
         let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         if let ["service", "GraniteServiceVersion20100801", "operation", operation] = segments.as_slice() {
@@ -262,10 +324,7 @@ impl Route53 {
         if let Some(pace) = pace {
             sleep(pace).await;
         }
-        let signed =
-            parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-                value.starts_with("AWS4-HMAC-SHA256 ") && value.contains("/us-east-1/route53/aws4_request")
-            });
+        let signed = is_signed(&parts, body.as_bytes());
 
         let fault = {
             let mut state = self.state();
@@ -370,6 +429,34 @@ impl Route53 {
     }
 }
 
+/// Whether the request bears the signature for Route 53 of a key whose secret is the key's own name.
+fn is_signed(request: &Parts, body: &[u8]) -> bool {
+    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let verify = || {
+        let said = header("authorization")?.strip_prefix("AWS4-HMAC-SHA256 Credential=")?;
+        let (credential, said) = said.split_once(", SignedHeaders=")?;
+        let (names, signature) = said.split_once(", Signature=")?;
+        let key = credential.split('/').next()?;
+        let time = NaiveDateTime::parse_from_str(header("x-amz-date")?, "%Y%m%dT%H%M%SZ").ok()?;
+        let identity = Credentials::new(key, key, None, None, "stand-in").into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region("us-east-1")
+            .name("route53")
+            .time(time.and_utc().into())
+            .settings(SigningSettings::default())
+            .build()
+            .ok()?;
+        let uri = format!("https://{}{}", header("host")?, request.uri);
+        let signed = names.split(';').filter_map(|name| Some((name, header(name)?)));
+        let others = signed.filter(|(name, _)| !["host", "x-amz-date"].contains(name));
+        let request =
+            SignableRequest::new(request.method.as_str(), uri, others, SignableBody::Bytes(body)).ok()?;
+        Some(sign(request, &parameters.into()).ok()?.into_parts().1 == signature)
+    };
+    verify().unwrap_or(false)
+}
+
 fn update(check: &mut Check, body: &str) -> Result<(), Failed> {
     let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
     let mut path = None;
@@ -456,6 +543,32 @@ impl LocalName for roxmltree::Node<'_, '_> {
     }
 }
 
+// === impl Tls ===
+
+impl Tls {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut root = CertificateParams::default();
+        root.distinguished_name.push(DnType::CommonName, "the stand-in's root");
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(root, key).expect("a root can be made");
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = CertificateParams::new(["localhost".to_owned()]).expect("localhost is a name");
+        let certificate = certificate.signed_by(&key, &root).expect("a certificate can be made");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("ring has cipher suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .expect("the key is the certificate's");
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), root: root.pem().into() }
+    }
+}
+
 // === impl Limit ===
 
 impl Limit {
@@ -480,7 +593,7 @@ impl Failed {
 
     fn unsigned() -> Self {
         let message = "The request is not signed for route53 in us-east-1.".to_owned();
-        Self { status: 403, code: "InvalidSignature", message }
+        Self { status: 403, code: "SignatureDoesNotMatch", message }
     }
 
     fn response(&self) -> Response<Full<Bytes>> {
