@@ -5,8 +5,8 @@
 //!
 //! A certificate has to lead to one of Amazon's roots, which are in the binary: the five of Amazon Trust
 //! Services, as Mozilla's root program has them. Reading a system's whole store costs more than a TLS
-//! handshake. Amazon [advises against relying on its roots alone][1], so where a certificate leads to none
-//! of them, the system's store decides. `AWS_CA_BUNDLE` replaces both.
+//! handshake. Amazon [does not support pinning][1], so where a certificate leads to none of them the
+//! system's store decides as well. `AWS_CA_BUNDLE` replaces both.
 //!
 //! [1]: https://www.amazontrust.com/repository/
 
@@ -16,17 +16,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_sdk_route53::config::SharedHttpClient;
-use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, RootCertStore};
 use thiserror::Error;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -34,6 +34,7 @@ use tracing::{debug, warn};
 use crate::aws::chain;
 use crate::startup::Lookup;
 
+const TLS: Provider = Provider::Rustls(CryptoMode::Ring);
 const AMAZON: &[u8] = include_bytes!("amazon-roots.pem");
 /// How long the start waits for a connection; the first call opens one otherwise.
 const OPENING: Duration = Duration::from_secs(1);
@@ -47,11 +48,12 @@ pub struct InvalidBundle(String);
 #[derive(Clone, Debug)]
 pub struct Https(SharedHttpConnector);
 
-/// Trusts Amazon's roots, and the system's from the first certificate on that does not lead to them.
+/// Trusts some roots, and the system's as well from the first certificate on that does not lead to them.
 #[derive(Clone, Debug)]
-struct AmazonFirst {
-    amazon: SharedHttpConnector,
-    system: Arc<OnceLock<SharedHttpConnector>>,
+struct FirstRoots {
+    roots: &'static [u8],
+    first: SharedHttpConnector,
+    all: Arc<OnceLock<SharedHttpConnector>>,
 }
 
 // === impl Https ===
@@ -62,16 +64,25 @@ impl Https {
     /// # Errors
     /// The bundle cannot be read, or holds no root certificate.
     pub fn new(lookup: Lookup<'_>) -> Result<Self, InvalidBundle> {
-        Ok(Self(match lookup("AWS_CA_BUNDLE") {
-            Some(file) => trusting(TrustStore::empty().with_pem_certificate(bundle(&file)?)),
-            None => SharedHttpConnector::new(AmazonFirst {
-                amazon: trusting(TrustStore::empty().with_pem_certificate(AMAZON)),
-                system: Arc::default(),
-            }),
-        }))
+        Ok(match bundle(lookup)? {
+            Some(bundle) => Self(connector(TrustStore::empty().with_pem_certificate(bundle))),
+            None => Self::trusting_first(AMAZON),
+        })
     }
 
-    /// What an SDK's client makes its calls with. Their time is for the caller to limit.
+    /// HTTPS that trusts these roots, in PEM, and where they do not vouch for a certificate the system's.
+    ///
+    /// # Panics
+    /// They are not PEM.
+    #[must_use]
+    pub fn trusting_first(roots: &'static [u8]) -> Self {
+        let first = connector(TrustStore::empty().with_pem_certificate(roots));
+        Self(SharedHttpConnector::new(FirstRoots { roots, first, all: Arc::default() }))
+    }
+
+    /// What an SDK's client makes its calls with. Their time is for the caller to limit, as [`aws::send`] does.
+    ///
+    /// [`aws::send`]: crate::aws::send
     #[must_use]
     pub fn client(&self) -> SharedHttpClient {
         let connector = self.0.clone();
@@ -80,36 +91,40 @@ impl Https {
 
     /// Opens a connection for the calls to come, by asking for `url` without credentials.
     ///
-    /// A function's start is not throttled to its share of a processor as its events are, and nobody waits
-    /// for it twice. Where no connection can be opened the first call says why.
+    /// Where no connection can be opened, the first call says why.
     pub async fn open(&self, url: &str) {
-        let mut request = HttpRequest::empty();
-        let asked = request.set_method("HEAD").and_then(|()| request.set_uri(url));
-        let answer = async { self.0.call(request).await.map_err(|error| chain(&error)) };
-        match (asked, timeout(OPENING, answer).await) {
-            (Ok(()), Ok(Ok(_))) => {}
-            (Ok(()), Ok(Err(error))) => debug!(url, error, "no connection yet"),
-            (Ok(()), Err(_)) => debug!(url, "no connection yet, after a second"),
-            (Err(error), _) => debug!(url, %error, "no connection yet"),
+        let open = async {
+            let mut request = HttpRequest::get(url)?;
+            request.set_method("HEAD")?;
+            self.0.call(request).await?;
+            Ok::<_, Box<dyn StdError + Send + Sync>>(())
+        };
+        match timeout(OPENING, open).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(url, error = chain(&*error), "no connection yet"),
+            Err(_) => debug!(url, "no connection yet, after a second"),
         }
     }
 }
 
-// === impl AmazonFirst ===
+// === impl FirstRoots ===
 
-impl HttpConnector for AmazonFirst {
+impl HttpConnector for FirstRoots {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        if let Some(system) = self.system.get() {
-            return system.call(request);
+        if let Some(all) = self.all.get() {
+            return all.call(request);
         }
-        let (again, system) = (request.try_clone(), Arc::clone(&self.system));
-        let answer = self.amazon.call(request);
+        let (again, this) = (request.try_clone(), self.clone());
         HttpConnectorFuture::new(async move {
-            match (answer.await, again) {
+            match (this.first.call(request).await, again) {
                 // Nothing was sent: the handshake comes before the request.
-                (Err(error), Some(request)) if is_untrusted(&error) => {
-                    warn!(error = chain(&error), "not vouched for by Amazon's roots: trusting the system's");
-                    system.get_or_init(|| trusting(TrustStore::default())).call(request).await
+                (Err(error), Some(request)) if is_of_unknown_issuer(&error) => {
+                    warn!(
+                        error = chain(&error),
+                        "the roots in the binary do not vouch for AWS: trusting the system's as well"
+                    );
+                    let roots = TrustStore::default().with_pem_certificate(this.roots);
+                    this.all.get_or_init(|| connector(roots)).call(request).await
                 }
                 (answer, _) => answer,
             }
@@ -117,29 +132,43 @@ impl HttpConnector for AmazonFirst {
     }
 }
 
-fn trusting(roots: TrustStore) -> SharedHttpConnector {
-    let tls = TlsContext::builder().with_trust_store(roots).build().expect("a trust store is all it takes");
-    let provider = Provider::Rustls(CryptoMode::Ring);
-    SharedHttpConnector::new(Connector::builder().tls_provider(provider).tls_context(tls).build())
+/// An SDK's client for a program that a person runs: it trusts the system's roots, or those in
+/// `AWS_CA_BUNDLE`, and takes whatever time the SDK gives a call.
+///
+/// # Errors
+/// The bundle cannot be read, or holds no root certificate.
+pub fn client(lookup: Lookup<'_>) -> Result<SharedHttpClient, InvalidBundle> {
+    let roots = bundle(lookup)?.map(|bundle| TrustStore::empty().with_pem_certificate(bundle));
+    Ok(Builder::new().tls_provider(TLS).tls_context(tls(roots.unwrap_or_default())).build_https())
 }
 
-/// A file of certificates that the connector can use; it would panic on another.
-fn bundle(file: &str) -> Result<Vec<u8>, InvalidBundle> {
+fn connector(roots: TrustStore) -> SharedHttpConnector {
+    SharedHttpConnector::new(Connector::builder().tls_provider(TLS).tls_context(tls(roots)).build())
+}
+
+fn tls(roots: TrustStore) -> TlsContext {
+    TlsContext::builder().with_trust_store(roots).build().expect("a trust store is all it takes")
+}
+
+/// What `AWS_CA_BUNDLE` names, if a connector can use it; it would panic on another.
+fn bundle(lookup: Lookup<'_>) -> Result<Option<Vec<u8>>, InvalidBundle> {
+    let Some(file) = lookup("AWS_CA_BUNDLE").filter(|file| !file.is_empty()) else { return Ok(None) };
     let invalid = |why: &dyn std::fmt::Display| InvalidBundle(format!("{file:?}: {why}"));
-    let text = fs::read(file).map_err(|error| invalid(&error))?;
+    let text = fs::read(&file).map_err(|error| invalid(&error))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate = certificate.map_err(|error| invalid(&error))?;
         roots.add(certificate).map_err(|error| invalid(&error))?;
     }
-    if roots.is_empty() { Err(invalid(&"it holds no certificate")) } else { Ok(text) }
+    if roots.is_empty() { Err(invalid(&"it holds no certificate")) } else { Ok(Some(text)) }
 }
 
-/// Whether a connection failed because of the certificate that was shown.
-fn is_untrusted(error: &ConnectorError) -> bool {
+/// Whether a connection failed because no root that is trusted vouches for the certificate that was shown.
+fn is_of_unknown_issuer(error: &ConnectorError) -> bool {
     let mut next = Some(error as &(dyn StdError + 'static));
     while let Some(error) = next {
-        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+        if let Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) = error.downcast_ref()
+        {
             return true;
         }
         // An I/O error tells the source of what it wraps, not what it wraps.

@@ -5,13 +5,13 @@ use std::env;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
-use aws_sdk_route53::config::SharedCredentialsProvider;
+use aws_sdk_route53::config::{SharedCredentialsProvider, SharedHttpClient};
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use hyper::Uri;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::failover_lock::health_check::Quoted;
 use crate::https::Https;
 
 /// Where configuration is looked up: a variable's name to its value. Tests pass a map.
@@ -19,13 +19,13 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// `RUST_LOG` does not hold log directives.
 #[derive(Debug, Error)]
-#[error("RUST_LOG: {0}; it takes a level (error, warn, info, debug, trace) or target=level pairs")]
+#[error("RUST_LOG: {0}; it takes a level (error, warn, info, debug) or target=level pairs")]
 pub struct InvalidLogLevel(#[from] tracing_subscriber::filter::ParseError);
 
-/// A variable is neither true nor false.
-#[derive(Debug, Error)]
+/// One of the SDKs' own variables cannot be used.
+#[derive(Debug, PartialEq, Eq, Error)]
 #[error("{0}: {1}")]
-pub struct InvalidFlag(&'static str, String);
+pub struct InvalidSetting(&'static str, String);
 
 /// The process's environment. Bytes that are not UTF-8 come out as U+FFFD, which no variable allows.
 #[must_use]
@@ -57,34 +57,41 @@ pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
     error.map_or(Ok(()), Err)
 }
 
-/// AWS as a function in Lambda finds it, by the variables of its environment alone: credentials, Region,
-/// `AWS_ENDPOINT_URL` for all services or, with its name, for one, `AWS_USE_FIPS_ENDPOINT` and
-/// `AWS_USE_DUALSTACK_ENDPOINT`. There are no profiles there, and no other source of credentials; looking
-/// for them would make a cold start longer.
+/// AWS as a function in Lambda finds it, by the variables of its environment alone: keys, Region, and of the
+/// [SDKs' variables][1] those for endpoints. Profiles and other sources of keys are not for functions in
+/// their own runtime, and looking for them would make a cold start longer. An empty variable counts as unset.
+///
+/// [1]: https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
 ///
 /// # Errors
-/// A variable is neither true nor false.
-pub fn function_aws(https: &Https) -> Result<SdkConfig, InvalidFlag> {
+/// A variable is no URL, or neither true nor false.
+pub fn function_aws(lookup: Lookup<'_>, https: &Https) -> Result<SdkConfig, InvalidSetting> {
+    let ignored = flag(lookup, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")? == Some(true);
+    let url = |name| if ignored { Ok(None) } else { url(lookup, name) };
+    let services = ServiceUrls {
+        route53: url("AWS_ENDPOINT_URL_ROUTE_53")?,
+        cloudwatch: url("AWS_ENDPOINT_URL_CLOUDWATCH")?,
+    };
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(region(environment("AWS_REGION")))
+        .region(region(lookup("AWS_REGION")))
         .http_client(https.client())
         .retry_config(RetryConfig::disabled())
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
-        .service_config(Environment);
-    config.set_endpoint_url(environment("AWS_ENDPOINT_URL"));
-    config.set_use_fips(flag("AWS_USE_FIPS_ENDPOINT")?);
-    config.set_use_dual_stack(flag("AWS_USE_DUALSTACK_ENDPOINT")?);
+        .service_config(services);
+    config.set_endpoint_url(url("AWS_ENDPOINT_URL")?);
+    config.set_use_fips(flag(lookup, "AWS_USE_FIPS_ENDPOINT")?);
+    config.set_use_dual_stack(flag(lookup, "AWS_USE_DUALSTACK_ENDPOINT")?);
     Ok(config.build())
 }
 
 /// AWS as a program that a person runs finds it: by the environment, profiles, and what else the SDK looks
 /// at. `load` it.
 #[must_use]
-pub fn aws_config(https: &Https) -> ConfigLoader {
+pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest())
         .region(region(environment("AWS_REGION")))
-        .http_client(https.client())
+        .http_client(http_client)
         // Retries are this crate's own (`Deadline::persist`): they know the invocation's deadline,
         // and an update whose answer was lost must be told from one that never arrived.
         .retry_config(RetryConfig::disabled())
@@ -97,31 +104,37 @@ fn region(own: Option<String>) -> Region {
     Region::new(region.unwrap_or_else(|| "us-east-1".to_owned()))
 }
 
-/// What the environment says for one service.
+/// The URLs of single services, which go before the one of all.
 #[derive(Debug)]
-struct Environment;
+struct ServiceUrls {
+    route53: Option<String>,
+    cloudwatch: Option<String>,
+}
 
-impl LoadServiceConfig for Environment {
+impl LoadServiceConfig for ServiceUrls {
     fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
-        let service = key.service_id().to_uppercase().replace(' ', "_");
-        environment(&format!("{}_{service}", key.env()))
+        match (key.env(), key.service_id()) {
+            ("AWS_ENDPOINT_URL", "Route 53") => self.route53.clone(),
+            ("AWS_ENDPOINT_URL", "CloudWatch") => self.cloudwatch.clone(),
+            _ => None,
+        }
     }
 }
 
-fn flag(name: &'static str) -> Result<Option<bool>, InvalidFlag> {
-    let value = environment(name).map(|text| boolean(&text)).transpose();
-    value.map_err(|cause| InvalidFlag(name, cause))
+fn url(lookup: Lookup<'_>, name: &'static str) -> Result<Option<String>, InvalidSetting> {
+    let Some(text) = lookup(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    match text.parse::<Uri>() {
+        Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) => Ok(Some(text)),
+        _ => Err(InvalidSetting(name, format!("{text:?} is no URL of http or https"))),
+    }
 }
 
-/// A variable's text as a truth value.
-///
-/// # Errors
-/// It is neither.
-pub(crate) fn boolean(text: &str) -> Result<bool, String> {
+fn flag(lookup: Lookup<'_>, name: &'static str) -> Result<Option<bool>, InvalidSetting> {
+    let Some(text) = lookup(name).filter(|text| !text.is_empty()) else { return Ok(None) };
     match text.to_ascii_lowercase().as_str() {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(format!("{} is neither true nor false", Quoted(text))),
+        "true" => Ok(Some(true)),
+        "false" => Ok(Some(false)),
+        _ => Err(InvalidSetting(name, format!("{text:?} is neither true nor false"))),
     }
 }
 
@@ -131,7 +144,37 @@ fn is_other_partition(region: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_other_partition;
+    use super::*;
+
+    /// What `function_aws` makes of these variables.
+    fn aws(variables: &[(&str, &str)]) -> Result<SdkConfig, String> {
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        function_aws(&lookup, &Https::new(&|_| None).unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_sdks_own_variables_say_which_endpoints() {
+        const ALL: (&str, &str) = ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566");
+        let config = aws(&[ALL, ("AWS_USE_FIPS_ENDPOINT", "TRUE"), ("AWS_REGION", "cn-north-1")]).unwrap();
+        assert_eq!((config.endpoint_url(), config.use_fips()), (Some(ALL.1), Some(true)));
+        assert_eq!(config.region().map(Region::as_ref), Some("cn-north-1"));
+        let config = aws(&[ALL, ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]).unwrap();
+        assert_eq!((config.endpoint_url(), config.use_dual_stack()), (None, None));
+        let config = aws(&[("AWS_ENDPOINT_URL", ""), ("AWS_USE_DUALSTACK_ENDPOINT", "")]).unwrap();
+        assert_eq!((config.endpoint_url(), config.use_dual_stack()), (None, None));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_used_is_named() {
+        for (name, text, said) in [
+            ("AWS_ENDPOINT_URL", "localhost:4566", "\"localhost:4566\" is no URL of http or https"),
+            ("AWS_ENDPOINT_URL_CLOUDWATCH", "https://", "\"https://\" is no URL of http or https"),
+            ("AWS_USE_DUALSTACK_ENDPOINT", "1", "\"1\" is neither true nor false"),
+        ] {
+            assert_eq!(aws(&[(name, text)]).unwrap_err(), format!("{name}: {said}"));
+        }
+    }
 
     #[test]
     fn only_other_partitions_have_a_control_plane_of_their_own() {

@@ -423,6 +423,26 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     assert!(refused.said.contains("the primary has to be healthy as seen from here"), "{refused:?}");
     primary.set_up(true);
 
+    // A notification that does not come in time, of a check that nothing has changed yet.
+    let functions = async |action: &str| {
+        let concurrency = ["--function-name", "failover-lock", "--reserved-concurrent-executions", "0"];
+        let options = if action.starts_with("put") { &concurrency[..] } else { &concurrency[..2] };
+        aws.aws(&[&["lambda", action], options].concat()).await;
+    };
+    functions("put-function-concurrency").await;
+    let late = run(&aws.url, &["drill", &check, "--yes", "--timeout", "0"]).await;
+    assert_eq!(late.status, Some(1), "{late:?}");
+    functions("delete-function-concurrency").await;
+    assert_eq!(aws.path(&check).await, "/lb-check");
+    let before = support::delivered(&[&support::message(&check, "ALARM", support::CHANGED_AT)]);
+    let invoke =
+        ["lambda", "invoke", "--function-name", "failover-lock", "--payload", &before, "/dev/stdout"];
+    let answer = aws.aws(&invoke).await.to_string();
+    assert!(answer.contains("older_than_restore"), "{answer}");
+    let calm =
+        ["--alarm-name", "failover-primary-unhealthy", "--state-value", "OK", "--state-reason", "calm"];
+    aws.aws(&[&["cloudwatch", "set-alarm-state"], &calm[..]].concat()).await;
+
     // Nothing fails the check here, and so no alarm goes off.
     let late = run(&aws.url, &["drill", &check, "--yes", "--by-metric", "--timeout", "0"]).await;
     assert_eq!(late.status, Some(1), "{late:?}");

@@ -6,6 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use failover_lock::deadline::Deadline;
+use failover_lock::failover_lock::route53::Route53 as RealRoute53;
+use failover_lock::https::Https;
 use serde_json::Value;
 use support::lambda::{Answer, Function};
 use support::route53::{Check, Route53};
@@ -61,8 +64,19 @@ async fn where_amazons_roots_do_not_vouch_the_systems_store_decides() {
 
     let (answer, warnings) = lock(&route53, &[("SSL_CERT_FILE", &root)]).await;
     assert!(answer.is_ok(), "{answer:?}");
-    assert_eq!(warnings, ["\"not vouched for by Amazon's roots: trusting the system's\""]);
+    assert_eq!(warnings, ["\"the roots in the binary do not vouch for AWS: trusting the system's as well\""]);
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_certificate_that_leads_to_the_first_roots_needs_no_other() {
+    let (route53, _) = route53().await;
+    let https = Https::trusting_first(route53.root().to_owned().leak().as_bytes());
+    let aws = support::route53::aws_by(&https, &route53.url()).await;
+    // The system's store does not know the stand-in's root.
+    let id = PRIMARY.to_owned().try_into().unwrap();
+    let check = RealRoute53::new(&aws).health_check(&id, Deadline::after(TIMEOUT)).await;
+    assert!(check.is_ok(), "{check:?}");
 }
 
 #[tokio::test]
@@ -81,7 +95,8 @@ async fn an_endpoint_that_is_silent_does_not_keep_the_function_from_starting() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", silent.local_addr().unwrap());
     let function = Function::start("lock", &[("AWS_ENDPOINT_URL", &url)]).await;
-    assert_eq!(function.invoke("{}", TIMEOUT).await.unwrap_err()["errorType"], "MalformedEvent");
+    let answer = tokio::time::timeout(Duration::from_secs(30), function.invoke("{}", TIMEOUT)).await;
+    assert_eq!(answer.expect("it starts").unwrap_err()["errorType"], "MalformedEvent");
 }
 
 #[tokio::test]

@@ -150,7 +150,8 @@ async fn an_alarm_from_before_the_last_restore_is_harmless() {
         ("2999-01-01T00:00:00Z", "locked"),
     ] {
         let route53 =
-            with_check(Check::new("HTTP", 80).tagged("failover-lock:restored-at", restored_at)).await;
+            with_check(Check::new("HTTP", 80).changed().tagged("failover-lock:restored-at", restored_at))
+                .await;
         let answer = lock(&route53, &alarm()).await.unwrap();
         assert_eq!(answer["outcomes"][0]["outcome"], outcome, "{restored_at}");
         if outcome == "ignored" {
@@ -428,7 +429,10 @@ async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
     let pair = format!("{PRIMARY}={SECOND}");
     let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
     lock_with(&route53, &[("SECONDARY_HEALTH_CHECKS", &pair)], &alarm()).await.unwrap();
-    assert_eq!(route53.calls(), [format!("GetHealthCheck {PRIMARY}")]);
+    assert_eq!(
+        route53.calls(),
+        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
+    );
 }
 
 /// A composite alarm's message, with these children and their states as those that triggered it.

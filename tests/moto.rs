@@ -41,6 +41,8 @@ async fn the_wire_is_understood_by_an_independent_stand_in() {
     let alarm = support::delivered(&[&support::message(check, "ALARM", support::CHANGED_AT)]);
     let answer = lock.invoke(alarm.clone(), TIMEOUT).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "locked");
+    let answer = lock.invoke(alarm, TIMEOUT).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
     let locked = config(&moto, check).await;
     assert_eq!(locked["ResourcePath"], LOCKED);
     assert_eq!(
@@ -54,8 +56,7 @@ async fn the_wire_is_understood_by_an_independent_stand_in() {
     assert_eq!(answer["outcomes"][0]["outcome"], "restored");
     assert_eq!(config(&moto, check).await, before, "all but the path is as it was, and the path again");
 
-    let answer = lock.invoke(alarm, TIMEOUT).await.unwrap();
-    assert_eq!(answer["outcomes"][0]["reason"], "older_than_restore");
+    // With moto, whose checks stay at version 1 whatever happens to them, a restore cannot be seen.
     let gone = support::delivered(&[&support::message("gone", "ALARM", support::CHANGED_AT)]);
     let unguarded = Function::start("lock", &[("AWS_ENDPOINT_URL", moto.url.as_str())]).await;
     let error = unguarded.invoke(gone, TIMEOUT).await.unwrap_err();

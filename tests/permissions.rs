@@ -95,7 +95,7 @@ async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
     for event in events {
         let route53 = Route53::start().await;
         let path = if handler == Handler::Restore { LOCKED } else { "/lb-check" };
-        route53.put(PRIMARY, Check::new("HTTP", 80).with("ResourcePath", path));
+        route53.put(PRIMARY, Check::new("HTTP", 80).with("ResourcePath", path).changed());
         route53.put(SECONDARY, Check::new("HTTP", 80));
         let firing = Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49);
         route53.put_alarm("primary-unhealthy", firing);

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! cargo bench --bench cold_lock              the tables in README, in some minutes
+//! cargo bench --bench cold_lock -- count     instructions, for callgrind_annotate
 //! cargo bench --bench cold_lock -- check     instructions and size against baseline.json, as .ci/run does
 //! cargo bench --bench cold_lock -- record    writes baseline.json
 //! ```
+//! A baseline is of one architecture, and of one kind of processor, whose extensions *ring* uses.
 //! Needs valgrind, what `infra/package` needs, and for the table what the tests need. Shares of CPU are
 //! left out where no control group can be made; that takes root.
 
@@ -42,6 +44,8 @@ struct Contestant {
     command: Vec<OsString>,
     artifact: Option<PathBuf>,
     locks: bool,
+    /// Whether the checks that it locks were changed before.
+    changed: bool,
 }
 
 /// Where all contestants run.
@@ -69,7 +73,10 @@ struct Samples {
     warm_cpu: Vec<f64>,
     cpu: Vec<f64>,
     memory: Vec<f64>,
+    page_faults: Vec<f64>,
     at: [Vec<f64>; SETTINGS.len()],
+    /// Start and first event, with the smallest setting from the start on.
+    throttled: Vec<f64>,
 }
 
 /// A control group that has the share of a CPU that Lambda gives for a memory setting.
@@ -81,9 +88,13 @@ async fn main() {
     let arena = Arena::new().await;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => table(&arena).await,
+        ["count"] => {
+            let counted = arena.instructions(&Contestant::function(), 1).await[0];
+            println!("{counted} instructions in {}", arena.folder.join("callgrind.out").display());
+        }
         ["check"] => check(&arena).await,
         ["record"] => record(&arena).await,
-        other => panic!("{other:?}: this takes check, record, or nothing"),
+        other => panic!("{other:?}: this takes count, check, record, or nothing"),
     }
 }
 
@@ -93,15 +104,13 @@ async fn check(arena: &Arena) {
     let function = Contestant::function();
     let baseline: Value = serde_json::from_slice(&fs::read(baseline()).expect("baseline.json can be read"))
         .expect("baseline.json is JSON");
-    let baseline = &baseline[env::consts::ARCH];
+    let Some(baseline) = baseline.get(env::consts::ARCH) else {
+        println!("baseline.json knows no {}: cargo bench --bench cold_lock -- record", env::consts::ARCH);
+        return;
+    };
     let mut grown = Vec::new();
     for (what, now) in arena.counts(&function).await {
-        let before = baseline[what].as_f64().unwrap_or_else(|| {
-            panic!(
-                "baseline.json has no {what} for {}: cargo bench --bench cold_lock -- record",
-                env::consts::ARCH
-            )
-        });
+        let before = baseline[what].as_f64().expect("it was recorded");
         println!("{what}: {now:.0}, {:+.1} % over the baseline's {before:.0}", (now / before - 1.0) * 100.0);
         if now > before * GROWTH {
             grown.push(what);
@@ -142,6 +151,9 @@ async fn table(arena: &Arena) {
             for (index, megabytes) in SETTINGS.iter().enumerate() {
                 if let Some(share) = Share::new(*megabytes) {
                     samples.at[index].push(arena.first_at(contestant, &share).await);
+                    if index == 0 {
+                        samples.throttled.push(arena.throttled(contestant, &share).await);
+                    }
                 }
             }
         }
@@ -151,17 +163,18 @@ async fn table(arena: &Arena) {
     }
     println!("Medians of {ROUNDS} runs in turn, from the first to the third quartile in brackets.\n");
     println!(
-        "| | zip, bytes | million instructions | CPU, ms | memory, MB | init, ms | first event, ms | warm event, ms | of it own CPU, ms |"
+        "| | zip, bytes | million instructions | CPU, ms | memory, MB | page faults | init, ms | first event, ms | warm event, ms | of it own CPU, ms |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for (contestant, samples) in contestants.iter().zip(&samples) {
         let zip = contestant.artifact.as_deref().map_or("–".to_owned(), |zip| size(zip).to_string());
         let instructions = median(&arena.instructions(contestant, 1).await) / 1e6;
         println!(
-            "| {} | {zip} | {instructions:.2} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {zip} | {instructions:.2} | {} | {} | {:.0} | {} | {} | {} | {} |",
             contestant.name,
             shown(&samples.cpu),
             shown(&samples.memory),
+            median(&samples.page_faults),
             shown(&samples.init),
             shown(&samples.first),
             shown(&samples.warm),
@@ -172,10 +185,11 @@ async fn table(arena: &Arena) {
         println!("\nNo control group can be made here: shares of CPU are left out.");
         return;
     }
-    println!("\n| first event, ms, at a memory setting of | 128 MB | 256 MB | 512 MB |\n|---|---|---|---|");
+    println!("\n| ms | first event at 128 MB | at 256 MB | at 512 MB | start and first event at 128 MB |");
+    println!("|---|---|---|---|---|");
     for (contestant, samples) in contestants.iter().zip(&samples) {
         let shown: Vec<_> = samples.at.iter().map(|samples| shown(samples)).collect();
-        println!("| {} | {} |", contestant.name, shown.join(" | "));
+        println!("| {} | {} | {} |", contestant.name, shown.join(" | "), self::shown(&samples.throttled));
     }
 }
 
@@ -218,16 +232,23 @@ impl Contestant {
         Self::built("failover-lock", FUNCTION, true)
     }
 
-    fn all() -> [Self; 4] {
+    fn all() -> [Self; 5] {
         let python = emulator::tools().join("python");
         let documented = Self {
             name: "the documented function, Python 3 and boto3",
             command: [python.into(), "-m".into(), "awslambdaric".into(), "documented.handler".into()].into(),
             artifact: None,
             locks: true,
+            changed: false,
+        };
+        let again = Self {
+            name: "failover-lock, a check that was changed before",
+            changed: true,
+            ..Self::function()
         };
         [
             Self::function(),
+            again,
             documented,
             Self::built("the floor: std, rustls and a signature", "cold-lock-floor", true),
             Self::built("an empty function on lambda_runtime", "cold-lock-empty", false),
@@ -238,15 +259,19 @@ impl Contestant {
     fn built(name: &'static str, program: &str, locks: bool) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let arch = if env::consts::ARCH == "aarch64" { "arm64" } else { env::consts::ARCH };
-        let packaged = Command::new(root.join("infra/package")).args(["--program", program, arch]).status();
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below cargo's folder");
+        let packaged = Command::new(root.join("infra/package"))
+            .args(["--program", program, arch])
+            .env("CARGO_TARGET_DIR", target)
+            .status();
         assert!(packaged.expect("bash is there").success(), "infra/package has said why");
-        // Beside CARGO_TARGET_TMPDIR, which is below whatever folder cargo builds in.
-        let package = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("package");
+        let package = target.join("package");
         Self {
             name,
             command: vec![package.join(format!("{program}-{arch}/bootstrap")).into()],
             artifact: Some(package.join(format!("{program}-{arch}.zip"))),
             locks,
+            changed: false,
         }
     }
 }
@@ -302,6 +327,7 @@ impl Arena {
         samples.init.push(milliseconds(running.init));
         samples.first.push(milliseconds(running.first().await));
         samples.memory.push(running.peak_memory());
+        samples.page_faults.push(running.page_faults());
         running.child.kill().expect("a child can be killed");
         let used = running.child.wait4().expect("a child can be waited for").rusage;
         samples.cpu.push(milliseconds(used.utime + used.stime));
@@ -313,6 +339,17 @@ impl Arena {
         let first = running.first().await;
         running.end();
         milliseconds(first)
+    }
+
+    async fn throttled(&self, contestant: &Contestant, share: &Share) -> f64 {
+        let started = Instant::now();
+        let mut running = Running::spawn(self, contestant, &[]).await;
+        share.admit(running.child.id());
+        running.asks().await;
+        running.first().await;
+        let took = started.elapsed();
+        running.end();
+        milliseconds(took)
     }
 
     async fn warm(&self, contestant: &Contestant, samples: &mut Samples) {
@@ -334,16 +371,25 @@ impl Arena {
 impl<'a> Running<'a> {
     /// Starts the contestant, below `wrapper`, and waits until it asks for its first event.
     async fn start(arena: &'a Arena, contestant: &'a Contestant, wrapper: &[OsString]) -> Self {
+        let started = Instant::now();
+        let mut running = Self::spawn(arena, contestant, wrapper).await;
+        running.asks().await;
+        running.init = started.elapsed();
+        running
+    }
+
+    async fn spawn(arena: &'a Arena, contestant: &'a Contestant, wrapper: &[OsString]) -> Self {
         let runtime = Runtime::start().await;
         let command = [wrapper, &contestant.command].concat();
         let log = File::create(arena.folder.join("output.log")).expect("the target folder can be written");
-        let started = Instant::now();
         let child = Command::new(&command[0])
             .args(&command[1..])
             .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cold_lock"))
             .env_clear()
             .envs(runtime.variables())
             .env("PATH", "/usr/bin:/bin")
+            // The documented function's folder is this one.
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             // Of the documented function: Route 53 in its own Region signs for us-east-1 by itself.
             .env("AWS_DEFAULT_REGION", "us-east-1")
             .env("_HANDLER", "lock")
@@ -354,10 +400,7 @@ impl<'a> Running<'a> {
             .stdout(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", command[0].display()));
-        let mut running = Self { arena, contestant, runtime, child, init: Duration::ZERO };
-        running.asks().await;
-        running.init = started.elapsed();
-        running
+        Self { arena, contestant, runtime, child, init: Duration::ZERO }
     }
 
     /// Waits until it asks for its next event.
@@ -377,7 +420,8 @@ impl<'a> Running<'a> {
     /// Handles an alarm on a check that no one has changed yet, to the answer.
     async fn lock(&mut self, id: &str, event: String) -> Duration {
         let route53 = &self.arena.route53;
-        route53.put(id, Check::new("HTTPS", 443));
+        let check = Check::new("HTTPS", 443);
+        route53.put(id, if self.contestant.changed { check.changed() } else { check });
         let started = Instant::now();
         let answer = timeout(TIMEOUT, self.runtime.invoke(event, TIMEOUT)).await;
         let took = started.elapsed();
@@ -398,6 +442,13 @@ impl<'a> Running<'a> {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         peak.and_then(|peak| peak.trim().parse::<f64>().ok()).expect("a process has a largest resident set")
             / 1e3
+    }
+
+    /// Pages that were mapped when they were first touched, so far.
+    fn page_faults(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("Linux");
+        // The tenth field; the second, the name, has no space here.
+        stat.split(' ').nth(9).and_then(|faults| faults.parse().ok()).expect("a process has a count")
     }
 
     /// The time, in ms, that its first thread, which does all the work, has spent on a CPU.

@@ -36,7 +36,7 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     handler.accepts(&config)?;
     info!(?handler, %config, "starting");
     let https = Https::new(&startup::environment)?;
-    let aws = startup::function_aws(&https)?;
+    let aws = startup::function_aws(&startup::environment, &https)?;
     let system = &FailoverLock::new(config, &aws);
     if let Some(url) = route53::endpoint(&aws).await {
         https.open(&url).await;

@@ -238,13 +238,17 @@ async fn restore(session: &Session, id: &HealthCheckId, timeline: &mut Timeline)
             timeline.step(Utc::now(), "switched back".to_owned());
             return Ok(());
         }
-        if check.path() != Some(NO_SUCH_PAGE) {
+        let healthy = &session.config.healthy_path;
+        // Set again, a path that stands makes the check a changed one, on which the note counts.
+        let must_count = check.path() == Some(healthy.as_str()) && check.was_never_changed();
+        if check.path() != Some(NO_SUCH_PAGE) && !must_count {
             return Ok(());
         }
-        let healthy = &session.config.healthy_path;
         match session.route53.set_path(id, healthy, Some(check.version), patience()).await {
             Ok(_) => {
-                timeline.step(Utc::now(), format!("the check asks for {healthy} again"));
+                if !must_count {
+                    timeline.step(Utc::now(), format!("the check asks for {healthy} again"));
+                }
                 return Ok(());
             }
             // The lock has come in between.

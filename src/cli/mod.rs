@@ -44,7 +44,7 @@ use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::health_check::{HealthCheckId, Quoted};
 use crate::failover_lock::route53::Route53;
-use crate::https::{Https, InvalidBundle};
+use crate::https::{self, InvalidBundle};
 use crate::startup;
 
 /// How long a command may try to get one thing done.
@@ -342,8 +342,8 @@ impl Common {
     }
 
     async fn session_with(&self, config: Config) -> Result<Session, Error> {
-        let https = Https::new(&startup::environment)?;
-        let mut loader = startup::aws_config(&https);
+        let http_client = https::client(&startup::environment)?;
+        let mut loader = startup::aws_config(http_client.clone());
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }
@@ -352,7 +352,7 @@ impl Common {
         }
         if let Some(profile) = &self.profile {
             // A profile that is named goes before keys in the environment, as with the AWS CLI.
-            let http = ProviderConfig::without_region().with_http_client(https.client());
+            let http = ProviderConfig::without_region().with_http_client(http_client);
             let provider =
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);

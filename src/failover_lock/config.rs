@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use thiserror::Error;
 
 use super::health_check::{HealthCheckId, InvalidId, Quoted, ResourcePath};
-use crate::startup::{Lookup, boolean};
+use crate::startup::Lookup;
 
 /// What a function was told by its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,6 +152,14 @@ fn pairs(text: &str) -> Result<BTreeMap<HealthCheckId, HealthCheckId>, String> {
 
 fn id(text: &str) -> Result<HealthCheckId, InvalidId> {
     text.trim().to_owned().try_into()
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(format!("{} is neither true nor false", Quoted(text))),
+    }
 }
 
 #[cfg(test)]

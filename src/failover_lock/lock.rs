@@ -90,8 +90,11 @@ async fn lock_check(
             Err(failure) => return Err(failure.into()),
         };
         let notes = match &check {
-            // Nor was it ever switched back. A failover of many checks meets Route 53's limit on calls.
-            Some(check) if check.was_never_changed() => Notes::default(),
+            // Nor was it ever switched back: whatever notes a restore changes the check, too. A failover
+            // of many checks meets Route 53's limit on calls.
+            Some(check) if check.was_never_changed() && check.path() != Some(config.locked_path.as_str()) => {
+                Notes::default()
+            }
             // Read after the check: a restore sets its tag before its path, so that whoever has seen
             // the path restored sees the tag.
             _ => or_warn(

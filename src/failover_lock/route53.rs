@@ -81,7 +81,7 @@ pub struct Route53 {
     client: Client,
 }
 
-/// Where Route 53 is by this configuration, as a URL; `None` where there is none in its Region.
+/// Where Route 53 is by a function's configuration, as a URL; `None` where there is none in its Region.
 pub async fn endpoint(config: &SdkConfig) -> Option<String> {
     let key =
         ServiceConfigKey::builder().service_id("Route 53").env("AWS_ENDPOINT_URL").profile("endpoint_url");
@@ -387,6 +387,9 @@ impl Route53 {
     }
 
     /// Notes on a check that it is being switched back now, which makes older alarms harmless.
+    ///
+    /// An update of the check has to follow: on one that [was never changed](HealthCheck::was_never_changed)
+    /// `lock` looks for no notes.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.

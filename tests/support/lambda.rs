@@ -1,6 +1,8 @@
 //! Lambda's Runtime API on loopback, around the real binary.
 
 use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -54,7 +56,7 @@ impl Function {
     /// Starts the binary with this handler and these variables, and no others.
     pub async fn start(handler: &str, variables: &[(&str, &str)]) -> Self {
         let runtime = Runtime::start().await;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_failover-lock"))
+        let mut child = Command::new(binary())
             .env_clear()
             .envs(runtime.variables())
             // Whatever a test forgets, no request leaves this machine.
@@ -98,6 +100,11 @@ impl Function {
         self.child.kill().await.expect("the process can be ended");
         self.lines.await.expect("its output can be read")
     }
+}
+
+/// The binary under test: this build's, or that of an artifact, which `.ci/run` names.
+fn binary() -> OsString {
+    env::var_os("FAILOVER_LOCK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_failover-lock").into())
 }
 
 // === impl Runtime ===

@@ -38,9 +38,13 @@ use super::cloudwatch::{self, Alarm};
 
 /// What a system on this stand-in, or on whatever stands before it at `url`, is made from.
 pub async fn aws_at(url: &str) -> SdkConfig {
+    aws_by(&Https::new(&|_| None).expect("no bundle is named"), url).await
+}
+
+/// The same, by these connections.
+pub async fn aws_by(https: &Https, url: &str) -> SdkConfig {
     let credentials = Credentials::new("stand-in", "stand-in", None, None, "stand-in");
-    let https = Https::new(&|_| None).expect("no bundle is named");
-    startup::aws_config(&https)
+    startup::aws_config(https.client())
         .endpoint_url(url)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .load()
@@ -149,10 +153,10 @@ impl Check {
         self
     }
 
-    /// It bears this tag of an earlier change.
+    /// It bears this tag.
     pub fn tagged(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
-        self.changed()
+        self
     }
 
     /// Its checkers report so: the first `passing` of 16 find it healthy.
