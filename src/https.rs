@@ -156,9 +156,11 @@ fn bundle(lookup: Lookup<'_>) -> Result<Option<Vec<u8>>, InvalidBundle> {
     let invalid = |why: &dyn std::fmt::Display| InvalidBundle(format!("{file:?}: {why}"));
     let text = fs::read(&file).map_err(|error| invalid(&error))?;
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| invalid(&error))?;
-        roots.add(certificate).map_err(|error| invalid(&error))?;
+    for (certificate, number) in CertificateDer::pem_slice_iter(&text).zip(1..) {
+        let added = certificate.ok().is_some_and(|certificate| roots.add(certificate).is_ok());
+        if !added {
+            return Err(invalid(&format!("certificate {number} cannot be read")));
+        }
     }
     if roots.is_empty() { Err(invalid(&"it holds no certificate")) } else { Ok(Some(text)) }
 }

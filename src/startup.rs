@@ -19,8 +19,8 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// `RUST_LOG` does not hold log directives.
 #[derive(Debug, Error)]
-#[error("RUST_LOG: {0}; it takes a level (error, warn, info, debug) or target=level pairs")]
-pub struct InvalidLogLevel(#[from] tracing_subscriber::filter::ParseError);
+#[error("RUST_LOG: {0:?} cannot be used; it takes a level (error, warn, info, debug) or target=level pairs")]
+pub struct InvalidLogLevel(String);
 
 /// One of the SDKs' own variables cannot be used.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -40,9 +40,10 @@ pub fn environment(name: &str) -> Option<String> {
 /// # Errors
 /// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
 pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
-    let (targets, error) = match lookup("RUST_LOG").map_or(Ok(Targets::default()), |text| text.parse()) {
-        Ok(targets) => (targets, None),
-        Err(error) => (Targets::default(), Some(InvalidLogLevel(error))),
+    let (targets, error) = match lookup("RUST_LOG").map(|text| (directives(&text), text)) {
+        None => (Targets::default(), None),
+        Some((Some(targets), _)) => (targets, None),
+        Some((None, text)) => (Targets::default(), Some(InvalidLogLevel(text))),
     };
     let unset = targets == Targets::default();
     let targets = if unset { Targets::new().with_default(LevelFilter::INFO) } else { targets };
@@ -55,6 +56,13 @@ pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
     // A second call in one process keeps the first one's subscriber.
     let _ = tracing_subscriber::registry().with(lines).try_init();
     error.map_or(Ok(()), Err)
+}
+
+/// Log directives. A word alone has to be a level: taken for a target, it would silence all others.
+fn directives(text: &str) -> Option<Targets> {
+    let is_whole = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+    let is_whole = text.is_empty() || text.split(',').all(|part| is_whole(part.trim()));
+    text.parse().ok().filter(|_| is_whole)
 }
 
 /// AWS as a function in Lambda finds it, by the variables of its environment alone: keys, Region, and of the
@@ -125,7 +133,10 @@ fn url(lookup: Lookup<'_>, name: &'static str) -> Result<Option<String>, Invalid
     let Some(text) = lookup(name).filter(|text| !text.is_empty()) else { return Ok(None) };
     match text.parse::<Uri>() {
         Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) => Ok(Some(text)),
-        _ => Err(InvalidSetting(name, format!("{text:?} is no URL of http or https"))),
+        _ => Err(InvalidSetting(
+            name,
+            format!("{text:?} is no URL of http or https, like https://example.com:443"),
+        )),
     }
 }
 
@@ -168,8 +179,16 @@ mod tests {
     #[test]
     fn a_setting_that_cannot_be_used_is_named() {
         for (name, text, said) in [
-            ("AWS_ENDPOINT_URL", "localhost:4566", "\"localhost:4566\" is no URL of http or https"),
-            ("AWS_ENDPOINT_URL_CLOUDWATCH", "https://", "\"https://\" is no URL of http or https"),
+            (
+                "AWS_ENDPOINT_URL",
+                "localhost:4566",
+                "\"localhost:4566\" is no URL of http or https, like https://example.com:443",
+            ),
+            (
+                "AWS_ENDPOINT_URL_CLOUDWATCH",
+                "https://",
+                "\"https://\" is no URL of http or https, like https://example.com:443",
+            ),
             ("AWS_USE_DUALSTACK_ENDPOINT", "1", "\"1\" is neither true nor false"),
         ] {
             assert_eq!(aws(&[(name, text)]).unwrap_err(), format!("{name}: {said}"));

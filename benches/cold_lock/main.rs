@@ -163,7 +163,7 @@ async fn table(arena: &Arena) {
     }
     println!("Medians of {ROUNDS} runs in turn, from the first to the third quartile in brackets.\n");
     println!(
-        "| | zip, bytes | million instructions | CPU, ms | memory, MB | page faults | init, ms | first event, ms | warm event, ms | of it own CPU, ms |"
+        "| | zip, bytes | million instructions | CPU, ms | memory, MB | minor page faults | init, ms | first event, ms | warm event, ms | CPU of a warm event, ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for (contestant, samples) in contestants.iter().zip(&samples) {

@@ -34,9 +34,9 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
     let config = Config::read(&startup::environment)?;
     handler.accepts(&config)?;
-    info!(?handler, %config, "starting");
     let https = Https::new(&startup::environment)?;
     let aws = startup::function_aws(&startup::environment, &https)?;
+    info!(?handler, %config, "starting");
     let system = &FailoverLock::new(config, &aws);
     if let Some(url) = route53::endpoint(&aws).await {
         https.open(&url).await;
