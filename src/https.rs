@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::aws::chain;
-use crate::startup::Lookup;
+use crate::startup::{Lookup, given};
 
 const TLS: Provider = Provider::Rustls(CryptoMode::Ring);
 const AMAZON: &[u8] = include_bytes!("amazon-roots.pem");
@@ -152,7 +152,7 @@ fn tls(roots: TrustStore) -> TlsContext {
 
 /// What `AWS_CA_BUNDLE` names, if a connector can use it; it would panic on another.
 fn bundle(lookup: Lookup<'_>) -> Result<Option<Vec<u8>>, InvalidBundle> {
-    let Some(file) = lookup("AWS_CA_BUNDLE").filter(|file| !file.is_empty()) else { return Ok(None) };
+    let Some(file) = given(lookup, "AWS_CA_BUNDLE") else { return Ok(None) };
     let invalid = |why: &dyn std::fmt::Display| InvalidBundle(format!("{file:?}: {why}"));
     let text = fs::read(&file).map_err(|error| invalid(&error))?;
     let mut roots = RootCertStore::empty();

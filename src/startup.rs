@@ -40,10 +40,9 @@ pub fn environment(name: &str) -> Option<String> {
 /// # Errors
 /// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
 pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
-    let (targets, error) = match lookup("RUST_LOG").map(|text| (directives(&text), text)) {
-        None => (Targets::default(), None),
-        Some((Some(targets), _)) => (targets, None),
-        Some((None, text)) => (Targets::default(), Some(InvalidLogLevel(text))),
+    let (targets, error) = match lookup("RUST_LOG").map_or(Ok(Targets::default()), directives) {
+        Ok(targets) => (targets, None),
+        Err(error) => (Targets::default(), Some(error)),
     };
     let unset = targets == Targets::default();
     let targets = if unset { Targets::new().with_default(LevelFilter::INFO) } else { targets };
@@ -59,10 +58,12 @@ pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
 }
 
 /// Log directives. A word alone has to be a level: taken for a target, it would silence all others.
-fn directives(text: &str) -> Option<Targets> {
-    let is_whole = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
-    let is_whole = text.is_empty() || text.split(',').all(|part| is_whole(part.trim()));
-    text.parse().ok().filter(|_| is_whole)
+fn directives(text: String) -> Result<Targets, InvalidLogLevel> {
+    let is_whole = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    match text.parse() {
+        Ok(targets) if text.is_empty() || text.split(',').all(is_whole) => Ok(targets),
+        _ => Err(InvalidLogLevel(text)),
+    }
 }
 
 /// AWS as a function in Lambda finds it, by the variables of its environment alone: keys, Region, and of the
@@ -129,8 +130,13 @@ impl LoadServiceConfig for ServiceUrls {
     }
 }
 
+/// One of the SDKs' own variables; empty, it counts as unset.
+pub(crate) fn given(lookup: Lookup<'_>, name: &str) -> Option<String> {
+    lookup(name).filter(|text| !text.is_empty())
+}
+
 fn url(lookup: Lookup<'_>, name: &'static str) -> Result<Option<String>, InvalidSetting> {
-    let Some(text) = lookup(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = given(lookup, name) else { return Ok(None) };
     match text.parse::<Uri>() {
         Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) => Ok(Some(text)),
         _ => Err(InvalidSetting(
@@ -141,7 +147,7 @@ fn url(lookup: Lookup<'_>, name: &'static str) -> Result<Option<String>, Invalid
 }
 
 fn flag(lookup: Lookup<'_>, name: &'static str) -> Result<Option<bool>, InvalidSetting> {
-    let Some(text) = lookup(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = given(lookup, name) else { return Ok(None) };
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(Some(true)),
         "false" => Ok(Some(false)),

@@ -34,11 +34,11 @@ const WARM: u32 = 200;
 const TIMEOUT: Duration = Duration::from_mins(2);
 /// How much instructions and size may grow over the baseline.
 const GROWTH: f64 = 1.1;
-const FUNCTION: &str = "failover-lock";
 /// Memory settings, in MB.
 const SETTINGS: [u32; 3] = [128, 256, 512];
 
 /// A function that locks, or the empty one.
+#[derive(Clone)]
 struct Contestant {
     name: &'static str,
     command: Vec<OsString>,
@@ -61,7 +61,6 @@ struct Running<'a> {
     contestant: &'a Contestant,
     runtime: Runtime,
     child: Child,
-    init: Duration,
 }
 
 /// What one process took.
@@ -229,7 +228,7 @@ fn size(file: &Path) -> f64 {
 impl Contestant {
     /// The artifact as it is deployed.
     fn function() -> Self {
-        Self::built("failover-lock", FUNCTION, true)
+        Self::built("failover-lock", "failover-lock", true)
     }
 
     fn all() -> [Self; 5] {
@@ -241,13 +240,14 @@ impl Contestant {
             locks: true,
             changed: false,
         };
+        let function = Self::function();
         let again = Self {
             name: "failover-lock, a check that was changed before",
             changed: true,
-            ..Self::function()
+            ..function.clone()
         };
         [
-            Self::function(),
+            function,
             again,
             documented,
             Self::built("the floor: std, rustls and a signature", "cold-lock-floor", true),
@@ -323,8 +323,9 @@ impl Arena {
     }
 
     async fn cold(&self, contestant: &Contestant, samples: &mut Samples) {
+        let started = Instant::now();
         let mut running = Running::start(self, contestant, &[]).await;
-        samples.init.push(milliseconds(running.init));
+        samples.init.push(milliseconds(started.elapsed()));
         samples.first.push(milliseconds(running.first().await));
         samples.memory.push(running.peak_memory());
         samples.page_faults.push(running.page_faults());
@@ -371,10 +372,8 @@ impl Arena {
 impl<'a> Running<'a> {
     /// Starts the contestant, below `wrapper`, and waits until it asks for its first event.
     async fn start(arena: &'a Arena, contestant: &'a Contestant, wrapper: &[OsString]) -> Self {
-        let started = Instant::now();
         let mut running = Self::spawn(arena, contestant, wrapper).await;
         running.asks().await;
-        running.init = started.elapsed();
         running
     }
 
@@ -400,7 +399,7 @@ impl<'a> Running<'a> {
             .stdout(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", command[0].display()));
-        Self { arena, contestant, runtime, child, init: Duration::ZERO }
+        Self { arena, contestant, runtime, child }
     }
 
     /// Waits until it asks for its next event.
@@ -417,7 +416,7 @@ impl<'a> Running<'a> {
         self.lock(PRIMARY, recorded("sns/keycloak-alarm.json")).await
     }
 
-    /// Handles an alarm on a check that no one has changed yet, to the answer.
+    /// Handles an alarm on a check that stands on the healthy path, to the answer.
     async fn lock(&mut self, id: &str, event: String) -> Duration {
         let route53 = &self.arena.route53;
         let check = Check::new("HTTPS", 443);

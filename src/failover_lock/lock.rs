@@ -90,8 +90,8 @@ async fn lock_check(
             Err(failure) => return Err(failure.into()),
         };
         let notes = match &check {
-            // Nor was it ever switched back: whatever notes a restore changes the check, too. A failover
-            // of many checks meets Route 53's limit on calls.
+            // It was never switched back either: whatever notes a restore changes the check, too. Each
+            // call counts where many checks fail over and meet Route 53's limit.
             Some(check) if check.was_never_changed() && check.path() != Some(config.locked_path.as_str()) => {
                 Notes::default()
             }
