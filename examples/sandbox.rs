@@ -21,6 +21,7 @@ use failover_lock::failover_lock::health_check::{Endpoint, HealthCheckId, Resour
 use failover_lock::failover_lock::outcome::Outcome;
 use failover_lock::failover_lock::probe;
 use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::lambda::Report as _;
 use failover_lock::startup;
 use serde_json::json;
 

@@ -128,19 +128,50 @@ impl MayPass for Failure {
 // === impl Kind ===
 
 impl Kind {
-    /// The APIs name their errors by code, and Route 53 throttles with HTTP 400; a gateway before
-    /// them answers with a bare status.
+    /// The APIs name their errors by code, and some throttle, or fail inside, with HTTP 400; a gateway
+    /// before them answers with a bare status.
     fn of(code: Option<&str>, status: Option<u16>) -> Self {
         match (code, status) {
-            (Some("Throttling" | "ThrottlingException" | "Throttled" | "PriorRequestNotComplete"), _)
+            (
+                Some(
+                    "Throttling"
+                    | "ThrottlingException"
+                    | "Throttled"
+                    | "PriorRequestNotComplete"
+                    | "TransactionInProgressException"
+                    | "ProvisionedThroughputExceededException"
+                    | "RequestLimitExceeded",
+                ),
+                _,
+            )
             | (_, Some(429)) => Self::Throttled,
-            (Some("HealthCheckVersionMismatch"), _) | (None, Some(409)) => Self::Conflict,
-            (Some("NoSuchHealthCheck" | "ResourceNotFoundException" | "NotFound"), _) | (None, Some(404)) => {
-                Self::NotFound
-            }
+            (
+                Some(
+                    "HealthCheckVersionMismatch"
+                    | "EndpointNotFoundException"
+                    | "EndpointAlreadyExistsException"
+                    | "ConflictException"
+                    | "ConditionalCheckFailedException",
+                ),
+                _,
+            )
+            | (None, Some(409)) => Self::Conflict,
+            (
+                Some(
+                    "NoSuchHealthCheck"
+                    | "ResourceNotFoundException"
+                    | "NotFound"
+                    | "LoadBalancerNotFound"
+                    | "AcceleratorNotFoundException"
+                    | "ListenerNotFoundException"
+                    | "EndpointGroupNotFoundException",
+                ),
+                _,
+            )
+            | (None, Some(404)) => Self::NotFound,
             (Some("AccessDenied" | "AccessDeniedException" | "AuthorizationError"), _)
             | (None, Some(403)) => Self::Denied,
-            (Some("ServiceUnavailable" | "RequestTimeout"), _)
+            (Some("ServiceUnavailable" | "RequestTimeout" | "InternalServiceErrorException"), _)
             | (_, None | Some(200..=299 | 408 | 500..=599)) => Self::Unclear,
             _ => Self::Refused,
         }
@@ -152,11 +183,11 @@ fn advice(call: Call, kind: Kind) -> String {
     match kind {
         Kind::Throttled => ". AWS turned the call away for as long as there was time".to_owned(),
         Kind::Unclear if call.changes() => {
-            ". It may have been done all the same: look at the health check".to_owned()
+            format!(". It may have been done all the same: look at {}", call.changed())
         }
         Kind::Unclear => ". AWS gave no usable answer for as long as there was time".to_owned(),
         Kind::Denied => format!(". Grant the caller's role {call}"),
-        Kind::Conflict => ". Something else keeps changing the check: find out what".to_owned(),
+        Kind::Conflict => format!(". Something else keeps changing {}: find out what", call.changed()),
         Kind::NotFound => ". Name one that exists".to_owned(),
         Kind::Refused => ". Trying again does not help".to_owned(),
     }
@@ -167,7 +198,18 @@ fn advice(call: Call, kind: Kind) -> String {
 impl Call {
     fn changes(self) -> bool {
         // IAM's names begin with what they do.
-        [":Update", ":Change", ":Set"].iter().any(|verb| self.0.contains(verb))
+        [":Update", ":Change", ":Set", ":Add", ":Remove", ":Tag", ":Untag", ":Put", ":Delete"]
+            .iter()
+            .any(|verb| self.0.contains(verb))
+    }
+
+    /// What the service's calls are about here.
+    fn changed(self) -> &'static str {
+        match self.0.split(':').next() {
+            Some("globalaccelerator") => "the accelerator",
+            Some("dynamodb") => "the table",
+            _ => "the health check",
+        }
     }
 }
 
@@ -215,6 +257,12 @@ mod tests {
             (Some("ServiceUnavailable"), 400, Kind::Unclear),
             (Some("RequestTimeout"), 400, Kind::Unclear),
             (Some("InternalFailure"), 500, Kind::Unclear),
+            (Some("InternalServiceErrorException"), 400, Kind::Unclear),
+            (Some("TransactionInProgressException"), 400, Kind::Throttled),
+            (Some("EndpointNotFoundException"), 400, Kind::Conflict),
+            (Some("EndpointGroupNotFoundException"), 400, Kind::NotFound),
+            (Some("ConditionalCheckFailedException"), 400, Kind::Conflict),
+            (Some("LoadBalancerNotFound"), 400, Kind::NotFound),
             (None, 200, Kind::Unclear),
             (None, 408, Kind::Unclear),
             (None, 502, Kind::Unclear),

@@ -25,7 +25,7 @@ pub struct InvalidLogLevel(String);
 /// One of the SDKs' own variables cannot be used.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("{0}: {1}")]
-pub struct InvalidSetting(&'static str, String);
+pub struct InvalidSetting(String, String);
 
 /// The process's environment. Bytes that are not UTF-8 come out as U+FFFD, which no variable allows.
 #[must_use]
@@ -69,25 +69,31 @@ fn directives(text: String) -> Result<Targets, InvalidLogLevel> {
 /// AWS as a function in Lambda finds it, by the variables of its environment alone: keys, Region, and of the
 /// [SDKs' variables][1] those for endpoints. Profiles and other sources of keys are not for functions in
 /// their own runtime, and looking for them would make a cold start longer. An empty variable counts as unset.
+/// `services` are those that are called, as the SDKs name them, for example `Route 53`.
 ///
 /// [1]: https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
 ///
 /// # Errors
 /// A variable is no URL, or neither true nor false.
-pub fn function_aws(lookup: Lookup<'_>, https: &Https) -> Result<SdkConfig, InvalidSetting> {
+pub fn function_aws(
+    lookup: Lookup<'_>,
+    https: &Https,
+    services: &[&'static str],
+) -> Result<SdkConfig, InvalidSetting> {
     let ignored = flag(lookup, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")? == Some(true);
-    let url = |name| if ignored { Ok(None) } else { url(lookup, name) };
-    let services = ServiceUrls {
-        route53: url("AWS_ENDPOINT_URL_ROUTE_53")?,
-        cloudwatch: url("AWS_ENDPOINT_URL_CLOUDWATCH")?,
-    };
+    let url = |name: &str| if ignored { Ok(None) } else { url(lookup, name) };
+    let mut urls = Vec::new();
+    for service in services {
+        let variable = format!("AWS_ENDPOINT_URL_{}", service.to_uppercase().replace(' ', "_"));
+        urls.extend(url(&variable)?.map(|url| (*service, url)));
+    }
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(region(lookup("AWS_REGION")))
         .http_client(https.client())
         .retry_config(RetryConfig::disabled())
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
-        .service_config(services);
+        .service_config(ServiceUrls(urls));
     config.set_endpoint_url(url("AWS_ENDPOINT_URL")?);
     config.set_use_fips(flag(lookup, "AWS_USE_FIPS_ENDPOINT")?);
     config.set_use_dual_stack(flag(lookup, "AWS_USE_DUALSTACK_ENDPOINT")?);
@@ -115,18 +121,12 @@ fn region(own: Option<String>) -> Region {
 
 /// The URLs of single services, which go before the one of all.
 #[derive(Debug)]
-struct ServiceUrls {
-    route53: Option<String>,
-    cloudwatch: Option<String>,
-}
+struct ServiceUrls(Vec<(&'static str, String)>);
 
 impl LoadServiceConfig for ServiceUrls {
     fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
-        match (key.env(), key.service_id()) {
-            ("AWS_ENDPOINT_URL", "Route 53") => self.route53.clone(),
-            ("AWS_ENDPOINT_URL", "CloudWatch") => self.cloudwatch.clone(),
-            _ => None,
-        }
+        let url = self.0.iter().find(|(service, _)| *service == key.service_id())?;
+        (key.env() == "AWS_ENDPOINT_URL").then(|| url.1.clone())
     }
 }
 
@@ -135,23 +135,23 @@ pub(crate) fn given(lookup: Lookup<'_>, name: &str) -> Option<String> {
     lookup(name).filter(|text| !text.is_empty())
 }
 
-fn url(lookup: Lookup<'_>, name: &'static str) -> Result<Option<String>, InvalidSetting> {
+fn url(lookup: Lookup<'_>, name: &str) -> Result<Option<String>, InvalidSetting> {
     let Some(text) = given(lookup, name) else { return Ok(None) };
     match text.parse::<Uri>() {
         Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) => Ok(Some(text)),
         _ => Err(InvalidSetting(
-            name,
+            name.to_owned(),
             format!("{text:?} is no URL of http or https, like https://example.com:443"),
         )),
     }
 }
 
-fn flag(lookup: Lookup<'_>, name: &'static str) -> Result<Option<bool>, InvalidSetting> {
+fn flag(lookup: Lookup<'_>, name: &str) -> Result<Option<bool>, InvalidSetting> {
     let Some(text) = given(lookup, name) else { return Ok(None) };
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(Some(true)),
         "false" => Ok(Some(false)),
-        _ => Err(InvalidSetting(name, format!("{text:?} is neither true nor false"))),
+        _ => Err(InvalidSetting(name.to_owned(), format!("{text:?} is neither true nor false"))),
     }
 }
 
@@ -167,7 +167,8 @@ mod tests {
     fn aws(variables: &[(&str, &str)]) -> Result<SdkConfig, String> {
         let lookup =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        function_aws(&lookup, &Https::new(&|_| None).unwrap()).map_err(|error| error.to_string())
+        function_aws(&lookup, &Https::new(&|_| None).unwrap(), &["CloudWatch"])
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -7,7 +7,7 @@ use support::emulator::Emulator;
 #[tokio::test]
 async fn cfn_lint_has_nothing_to_say() {
     let aws = Emulator::ministack().await;
-    let said = aws.bash("cfn-lint infra/*.yaml", &[]).await;
+    let said = aws.bash("cfn-lint infra/failover-lock.yaml infra/site-fence.yaml", &[]).await;
     assert_eq!(said, (Some(0), String::new()));
 }
 

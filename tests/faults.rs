@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::Handler;
+use failover_lock::lambda::Report as _;
 use support::route53::{Check, Fault, Route53};
 use support::wire::{Break, Wire};
 use support::{LOCKED, PRIMARY, alarm};

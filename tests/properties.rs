@@ -9,6 +9,7 @@ use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::alarm;
 use failover_lock::failover_lock::health_check::HealthCheckId;
 use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::lambda::Report as _;
 use proptest::prelude::*;
 use serde_json::json;
 use support::cloudwatch::Alarm;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::Handler;
+use failover_lock::lambda::Report as _;
 use serde_json::{Value, json};
 use support::primary::Primary;
 use support::route53::{Check, Fault, Route53};

@@ -15,6 +15,7 @@ use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
 use crate::failover_lock::decide;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::{Answer, Outcome, Verdict};
+use crate::lambda::Report as _;
 
 const LOOK: Duration = Duration::from_secs(5);
 

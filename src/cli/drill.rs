@@ -22,6 +22,7 @@ use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::decide::Alarm;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::probe;
+use crate::lambda::Report as _;
 
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a function's log may take to be readable.

@@ -39,13 +39,15 @@ use crate::deadline::Deadline;
 use crate::failover_lock::FailoverLock;
 use crate::failover_lock::alarm::Malformed;
 use crate::failover_lock::cloudwatch::CloudWatch;
-use crate::failover_lock::config::{Config, InvalidConfig};
+use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
-use crate::failover_lock::health_check::{HealthCheckId, Quoted};
+use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::route53::Route53;
 use crate::https::{self, InvalidBundle};
 use crate::startup;
+use crate::text::Quoted;
+use crate::variables::InvalidConfig;
 
 /// How long a command may try to get one thing done.
 const PATIENCE: Duration = Duration::from_secs(15);

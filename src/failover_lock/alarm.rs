@@ -14,7 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::health_check::{HealthCheckId, InvalidId, Quoted};
+use super::health_check::{HealthCheckId, InvalidId};
+use crate::text::{Quoted, brief};
 
 /// Where Route 53 publishes its metrics.
 pub(crate) const NAMESPACE: &str = "AWS/Route53";
@@ -203,15 +204,6 @@ fn message(text: &str) -> Result<AlarmTransition, Malformed> {
             [] => "an empty object".to_owned(),
             _ => format!("an object with the keys {}", Quoted(&keys.join(", "))),
         }))
-    }
-}
-
-/// A parser's complaint may quote the whole text that it stumbled over.
-pub(super) fn brief(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.char_indices().nth(300) {
-        None => text,
-        Some((end, _)) => format!("{}… at line {} column {}", &text[..end], error.line(), error.column()),
     }
 }
 

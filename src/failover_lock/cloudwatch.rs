@@ -15,9 +15,10 @@ use thiserror::Error;
 
 use super::alarm::{self, AlarmState, Composite, Dimensions, Malformed, Metric};
 use super::decide::Alarm;
-use super::health_check::{HealthCheckId, Quoted};
+use super::health_check::HealthCheckId;
 use crate::aws::{Call, Failure, send};
 use crate::deadline::Deadline;
+use crate::text::Quoted;
 
 const DESCRIBE: Call = Call("cloudwatch:DescribeAlarms");
 const DESCRIBE_FOR_METRIC: Call = Call("cloudwatch:DescribeAlarmsForMetric");

@@ -1,12 +1,12 @@
 //! The variables that set a function up, read once and checked whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Display};
+use std::fmt;
 
-use thiserror::Error;
-
-use super::health_check::{HealthCheckId, InvalidId, Quoted, ResourcePath};
+use super::health_check::{HealthCheckId, InvalidId, ResourcePath};
 use crate::startup::Lookup;
+use crate::text::Quoted;
+use crate::variables::{InvalidConfig, Problems, boolean};
 
 /// What a function was told by its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +26,6 @@ pub struct Config {
     pub dry_run: bool,
 }
 
-/// Variables that cannot be used, all of them, each with what is wrong.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error("the configuration cannot be used: {}", .0.join("; "))]
-pub struct InvalidConfig(Vec<String>);
-
 // === impl Config ===
 
 impl Config {
@@ -40,7 +35,7 @@ impl Config {
     /// Names each variable that cannot be used. One that is set but empty is among them: where
     /// leaving a variable out means "every health check", an empty one is taken for a mistake.
     pub fn read(lookup: Lookup<'_>) -> Result<Self, InvalidConfig> {
-        let mut problems = Problems(Vec::new());
+        let mut problems = Problems::default();
         let text = |name: &str, default: &str| lookup(name).unwrap_or_else(|| default.to_owned());
 
         let healthy_path = problems.take("HEALTHY_PATH", text("HEALTHY_PATH", "/lb-check").try_into());
@@ -65,7 +60,7 @@ impl Config {
             Some(dry_run),
         ) = (healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run)
         else {
-            return Err(InvalidConfig(problems.0));
+            return problems.unless_any(None);
         };
         let secondaries = secondaries.unwrap_or_default();
         if healthy_path == locked_path {
@@ -76,11 +71,8 @@ impl Config {
         {
             problems.add("SECONDARY_HEALTH_CHECKS", format!("{stray} is not in GUARDED_HEALTH_CHECKS"));
         }
-        if problems.0.is_empty() {
-            Ok(Self { healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run })
-        } else {
-            Err(InvalidConfig(problems.0))
-        }
+        let config = Self { healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run };
+        problems.unless_any(Some(config))
     }
 
     /// Whether this function may touch `id`. Where nothing says which, that is every check but those
@@ -106,18 +98,6 @@ impl fmt::Display for Config {
         write!(f, " SECONDARY_HEALTH_CHECKS={}", list(pairs.collect()))?;
         let actions = self.alarm_actions.iter().flatten().cloned();
         write!(f, " ALARM_ACTIONS={} DRY_RUN={}", list(actions.collect()), self.dry_run)
-    }
-}
-
-struct Problems(Vec<String>);
-
-impl Problems {
-    fn take<T, E: Display>(&mut self, name: &str, read: Result<T, E>) -> Option<T> {
-        read.map_err(|error| self.add(name, error)).ok()
-    }
-
-    fn add(&mut self, name: &str, error: impl Display) {
-        self.0.push(format!("{name}: {error}"));
     }
 }
 
@@ -152,14 +132,6 @@ fn pairs(text: &str) -> Result<BTreeMap<HealthCheckId, HealthCheckId>, String> {
 
 fn id(text: &str) -> Result<HealthCheckId, InvalidId> {
     text.trim().to_owned().try_into()
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(format!("{} is neither true nor false", Quoted(text))),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use super::alarm::{AlarmState, AlarmTransition};
 use super::config::Config;
-use super::health_check::{HealthCheck, HealthCheckId, Quoted};
+use super::health_check::{HealthCheck, HealthCheckId};
+use crate::text::Quoted;
 
 /// Whether a transition is about a health check that this function guards.
 #[derive(Debug, PartialEq, Eq)]

@@ -9,10 +9,11 @@ use tracing::error;
 use super::alarm::Malformed;
 use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
-use super::health_check::{HealthCheckId, Quoted};
+use super::health_check::HealthCheckId;
 use super::restore::BadRequest;
 use crate::aws::{Failure, Kind};
 use crate::deadline::MayPass;
+use crate::text::Quoted;
 
 /// Why one record, or one request, could not be done.
 #[derive(Debug, Error)]

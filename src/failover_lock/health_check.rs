@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text::Quoted;
+
 /// A health check's identifier: 1 to 64 ASCII letters, digits and hyphens.
 ///
 /// Route 53 gives out UUIDs and allows at most 64 characters. Checking the alphabet here keeps
@@ -75,9 +77,6 @@ pub struct Endpoint {
     /// The text that the first 5,120 bytes of the body must hold.
     pub search_string: Option<String>,
 }
-
-/// A foreign text in a message: quoted, escaped and cut to a length that fits a log line.
-pub(crate) struct Quoted<'a>(pub &'a str);
 
 // === impl HealthCheckId ===
 
@@ -169,18 +168,6 @@ impl HealthCheck {
     }
 }
 
-// === impl Quoted ===
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 100;
-        match self.0.char_indices().nth(SHOWN) {
-            None => write!(f, "{:?}", self.0),
-            Some((end, _)) => write!(f, "{:?}… ({} bytes)", &self.0[..end], self.0.len()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,11 +193,5 @@ mod tests {
         assert!(parse(&format!("/{}", "a".repeat(254))).is_ok());
         assert_eq!(parse(&format!("/{}", "a".repeat(255))), Err(InvalidPath::TooLong(256)));
         assert!(matches!(parse("/a b"), Err(InvalidPath::BadCharacter(_, ' '))));
-    }
-
-    #[test]
-    fn a_foreign_text_is_shown_escaped_and_cut() {
-        assert_eq!(Quoted("a\nb").to_string(), r#""a\nb""#);
-        assert_eq!(Quoted(&"é".repeat(300)).to_string(), format!("\"{}\"… (600 bytes)", "é".repeat(100)));
     }
 }

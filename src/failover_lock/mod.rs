@@ -31,10 +31,10 @@ use thiserror::Error;
 
 use self::cloudwatch::CloudWatch;
 use self::config::Config;
-use self::health_check::Quoted;
 use self::outcome::Report;
 use self::route53::Route53;
 use crate::deadline::Deadline;
+use crate::text::Quoted;
 
 /// The system: what it was told, Route 53, and CloudWatch.
 #[derive(Clone, Debug)]

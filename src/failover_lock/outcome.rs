@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
-use serde_json::json;
 use tracing::info;
 
 use super::alarm::Malformed;
 use super::decide::Reason;
 use super::error::{FailedRecord, InvocationError};
 use super::health_check::HealthCheckId;
+use crate::{lambda, metrics};
 
 /// What became of an invocation: an outcome or a failure for each record, in the event's order.
 #[derive(Debug)]
@@ -76,26 +76,30 @@ pub enum Verdict {
 // === impl Report ===
 
 impl Report {
-    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    /// What became of each record.
     #[must_use]
-    pub fn not_json(cause: String) -> Self {
+    pub fn into_results(self) -> Vec<Result<Outcome, FailedRecord>> {
+        self.0
+    }
+}
+
+impl lambda::Report for Report {
+    type Answer = Answer;
+    type Error = InvocationError;
+
+    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    fn not_json(cause: String) -> Self {
         let error = Malformed::NotJson(cause).into();
         let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
         failed.log();
         Self(vec![Err(failed)])
     }
 
-    /// What became of each record.
-    #[must_use]
-    pub fn into_results(self) -> Vec<Result<Outcome, FailedRecord>> {
-        self.0
-    }
-
     /// The invocation's answer, where every record was done.
     ///
     /// # Errors
     /// Names every record that failed; the others were handled all the same.
-    pub fn into_answer(self) -> Result<Answer, InvocationError> {
+    fn into_answer(self) -> Result<Answer, InvocationError> {
         let records = self.0.len();
         let mut outcomes = Vec::new();
         let mut failed = Vec::new();
@@ -108,30 +112,15 @@ impl Report {
         if failed.is_empty() { Ok(Answer { outcomes }) } else { Err(InvocationError { records, failed }) }
     }
 
-    /// A line for each record that counts in a metric, in CloudWatch's [embedded metric format]: in
-    /// the namespace `FailoverLock`, a count of 1, once in all and once for the health check.
-    ///
-    /// [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-    pub fn metrics(&self, now: SystemTime) -> impl Iterator<Item = String> {
-        let milliseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    /// A line for each record that counts in an embedded metric of the namespace `FailoverLock`.
+    fn metrics(&self, _function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(move |result| {
             let (name, id) = match result {
                 Ok(outcome) => (outcome.outcome.metric()?, outcome.health_check_id.as_ref()),
                 Err(failed) => ("Failed", failed.health_check_id.as_ref()),
             };
-            let mut line = json!({ name: 1 });
-            let mut dimensions = json!([[]]);
-            if let Some(id) = id {
-                line["HealthCheckId"] = json!(id);
-                dimensions = json!([[], ["HealthCheckId"]]);
-            }
-            let metrics = json!([{ "Name": name, "Unit": "Count" }]);
-            let directive =
-                json!({ "Namespace": "FailoverLock", "Dimensions": dimensions, "Metrics": metrics });
-            // Embedded metrics are given in whole milliseconds, which a u64 holds for ever.
-            line["_aws"] =
-                json!({ "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] });
-            Some(line.to_string())
+            let dimension = id.map(|id| ("HealthCheckId", id.as_str()));
+            Some(metrics::count("FailoverLock", name, dimension, now))
         })
     }
 }

@@ -13,22 +13,17 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
 use hyper::header::{HOST, USER_AGENT};
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use hyper::{Request, StatusCode};
+use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::health_check::{Endpoint, HealthCheckId, Quoted, ResourcePath};
+use super::health_check::{Endpoint, HealthCheckId, ResourcePath};
+use crate::http::{self, Stream};
+use crate::text::Quoted;
 
 const CONNECT: Duration = Duration::from_secs(4);
 const ANSWER: Duration = Duration::from_secs(2);
@@ -113,11 +108,6 @@ pub async fn ask(
     probe.exchange(connected.map_err(|source| probe.no_connection(source))?).await
 }
 
-/// A connection with TLS or without; one type, so that hyper is compiled for it once.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
 struct Probe<'a> {
     id: &'a HealthCheckId,
     endpoint: &'a Endpoint,
@@ -183,7 +173,8 @@ impl<'a> Probe<'a> {
             )
             .body(Empty::<Bytes>::new())
             .map_err(|error| Unhealthy::Invalid(error.to_string()))?;
-        let (response, _connection) = self.in_time("status", ANSWER, self.send(stream, request)).await??;
+        let answered = self.in_time("status", ANSWER, http::send(stream, request)).await?;
+        let (response, _connection) = answered.map_err(|source| self.no_http(source))?;
         let status = response.status();
         if !(status.is_success() || status.is_redirection()) {
             return Err(Unhealthy::Status { path: self.path.clone(), status });
@@ -195,18 +186,6 @@ impl<'a> Probe<'a> {
             }
         }
         Ok(status)
-    }
-
-    async fn send(
-        &self,
-        stream: Box<dyn Stream>,
-        request: Request<Empty<Bytes>>,
-    ) -> Result<(Response<Incoming>, Connection), Unhealthy> {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|source| self.no_http(source))?;
-        let connection = Connection(tokio::spawn(connection).abort_handle());
-        let response = sender.send_request(request).await.map_err(|source| self.no_http(source))?;
-        Ok((response, connection))
     }
 
     /// As much of the body as a checker searches. Its end may come before, or never.
@@ -241,65 +220,12 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// Ends the connection's task with the exchange.
-struct Connection(AbortHandle);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn tls_connector(sni: bool) -> TlsConnector {
-    let provider = Arc::new(ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    config.enable_sni = sni;
-    TlsConnector::from(Arc::new(config))
-}
-
 /// Route 53's checkers validate no certificate. Nothing secret is sent to the endpoint and nothing
 /// that it answers is trusted beyond the person's own request to switch back.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+fn tls_connector(sni: bool) -> TlsConnector {
+    let mut config = http::tls_of_anybody();
+    config.enable_sni = sni;
+    TlsConnector::from(Arc::new(config))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
 use super::{FailoverLock, probe};
 use crate::deadline::Deadline;
+use crate::text::brief;
 
 /// What a person asks for.
 #[derive(Debug, Default, Deserialize)]
@@ -36,7 +37,7 @@ pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type.
     #[error(
         "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}",
-        alarm::brief(.0)
+        brief(.0)
     )]
     Unreadable(#[from] serde_json::Error),
     /// Only people switch back.

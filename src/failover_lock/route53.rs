@@ -14,9 +14,10 @@ use serde::Serialize;
 
 use super::alarm::AlarmTransition;
 use super::decide::{self, Notes};
-use super::health_check::{Endpoint, HealthCheck, HealthCheckId, Quoted, ResourcePath};
+use super::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
 use crate::aws::{Call, Failure, Kind, send};
 use crate::deadline::Deadline;
+use crate::text::Quoted;
 
 /// The tag that a restore leaves: alarms that changed before it are harmless.
 pub const RESTORED_AT: &str = "failover-lock:restored-at";

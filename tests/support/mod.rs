@@ -1,11 +1,18 @@
 //! What the tests share: stand-ins, and the system on top of them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[cfg(feature = "site-fence")]
+pub mod accelerator;
 pub mod cloudwatch;
 pub mod emulator;
+#[cfg(feature = "site-fence")]
+pub mod infinispan;
 pub mod lambda;
 pub mod primary;
 pub mod route53;
+#[cfg(feature = "site-fence")]
+pub mod sites;
+pub mod tls;
 pub mod wire;
 
 use std::time::Duration;
@@ -14,6 +21,7 @@ use failover_lock::deadline::Deadline;
 use failover_lock::failover_lock::config::Config;
 use failover_lock::failover_lock::error::InvocationError;
 use failover_lock::failover_lock::{FailoverLock, Handler};
+use failover_lock::lambda::Report as _;
 use serde_json::{Value, json};
 
 /// The health check of the documented alarm.

@@ -27,14 +27,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
-use tokio_rustls::TlsAcceptor;
 
 use super::cloudwatch::{self, Alarm};
+use super::tls::Tls;
 
 /// What a system on this stand-in, or on whatever stands before it at `url`, is made from.
 pub async fn aws_at(url: &str) -> SdkConfig {
@@ -58,12 +55,6 @@ pub struct Route53 {
     pub address: SocketAddr,
     tls: Option<Tls>,
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Clone)]
-struct Tls {
-    acceptor: TlsAcceptor,
-    root: Arc<str>,
 }
 
 /// A health check as the stand-in keeps it.
@@ -544,32 +535,6 @@ trait LocalName {
 impl LocalName for roxmltree::Node<'_, '_> {
     fn has_tag_name_local(&self, name: &str) -> bool {
         self.is_element() && self.tag_name().name() == name
-    }
-}
-
-// === impl Tls ===
-
-impl Tls {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key can be made");
-        let mut root = CertificateParams::default();
-        root.distinguished_name.push(DnType::CommonName, "the stand-in's root");
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = CertifiedIssuer::self_signed(root, key).expect("a root can be made");
-        let key = KeyPair::generate().expect("a key can be made");
-        let certificate = CertificateParams::new(["localhost".to_owned()]).expect("localhost is a name");
-        let certificate = certificate.signed_by(&key, &root).expect("a certificate can be made");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring has cipher suites for TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
-            .expect("the key is the certificate's");
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), root: root.pem().into() }
     }
 }
 

@@ -1,0 +1,301 @@
+//! AWS Global Accelerator in this system's words: the only place that knows its SDK's requests and answers.
+//!
+//! Single endpoints are removed and added: `UpdateEndpointGroup` would replace the whole list, and with it
+//! whatever was changed meanwhile.
+
+use std::collections::BTreeMap;
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_globalaccelerator::Client;
+use aws_sdk_globalaccelerator::types::{
+    EndpointConfiguration, EndpointDescription, EndpointIdentifier, HealthState, Tag,
+};
+
+use super::notes::{Note, Noted};
+use super::site::{Endpoint, EndpointGroup, Owner, Site};
+use crate::aws::{Call, Failure, send};
+use crate::deadline::Deadline;
+
+/// The [only Region][1] with an API of Global Accelerator.
+///
+/// [1]: https://docs.aws.amazon.com/global-accelerator/latest/api/Welcome.html
+const REGION: &str = "us-west-2";
+const LIST: Call = Call("globalaccelerator:ListAccelerators");
+const LISTENERS: Call = Call("globalaccelerator:ListListeners");
+const GROUPS: Call = Call("globalaccelerator:ListEndpointGroups");
+const TAGS: Call = Call("globalaccelerator:ListTagsForResource");
+const TAG: Call = Call("globalaccelerator:TagResource");
+const UNTAG: Call = Call("globalaccelerator:UntagResource");
+const REMOVE: Call = Call("globalaccelerator:RemoveEndpoints");
+const ADD: Call = Call("globalaccelerator:AddEndpoints");
+/// `RemoveEndpoints` and `AddEndpoints` take no more at once.
+const MOST: usize = 10;
+
+/// Global Accelerator.
+#[derive(Debug)]
+pub struct Accelerators(Client);
+
+/// An accelerator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accelerator {
+    /// Its ARN.
+    pub arn: String,
+    /// Its name.
+    pub name: String,
+    /// Its DNS name.
+    pub dns_name: String,
+    /// Its DNS name for IPv4 and IPv6, where it has one.
+    pub dual_stack_dns_name: Option<String>,
+}
+
+// === impl Accelerator ===
+
+impl Accelerator {
+    /// Whether this is its ARN or one of its DNS names.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let dns_names = [Some(&self.dns_name), self.dual_stack_dns_name.as_ref()];
+        self.arn == name || dns_names.into_iter().flatten().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// The account that it belongs to.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        self.arn.split(':').nth(4).unwrap_or_default()
+    }
+}
+
+// === impl Accelerators ===
+
+impl Accelerators {
+    /// Global Accelerator by this configuration, which must not retry by itself.
+    #[must_use]
+    pub fn new(aws: &SdkConfig) -> Self {
+        Self(Client::new(&aws.to_builder().region(Region::new(REGION)).build()))
+    }
+
+    /// Every accelerator of the account.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn all(&self, deadline: Deadline) -> Result<Vec<Accelerator>, Failure> {
+        let mut accelerators = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = deadline
+                .persist(async |time| {
+                    let request = self.0.list_accelerators().max_results(100).set_next_token(token.clone());
+                    send(LIST, time, request.send()).await
+                })
+                .await?;
+            accelerators.extend(page.accelerators().iter().map(|accelerator| Accelerator {
+                arn: accelerator.accelerator_arn().unwrap_or_default().to_owned(),
+                name: accelerator.name().unwrap_or_default().to_owned(),
+                dns_name: accelerator.dns_name().unwrap_or_default().to_owned(),
+                dual_stack_dns_name: accelerator.dual_stack_dns_name().map(str::to_owned),
+            }));
+            token = page.next_token;
+            if token.is_none() {
+                return Ok(accelerators);
+            }
+        }
+    }
+
+    /// The accelerator of this ARN or DNS name, if there is one.
+    ///
+    /// # Errors
+    /// As [`all`](Self::all).
+    pub async fn named(&self, name: &str, deadline: Deadline) -> Result<Option<Accelerator>, Failure> {
+        Ok(self.all(deadline).await?.into_iter().find(|accelerator| accelerator.is(name)))
+    }
+
+    /// The endpoint groups of all listeners of an accelerator; whose their endpoints are is not known here.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn groups(
+        &self,
+        accelerator: &Accelerator,
+        deadline: Deadline,
+    ) -> Result<Vec<EndpointGroup>, Failure> {
+        let mut groups = Vec::new();
+        for listener in self.listeners(accelerator, deadline).await? {
+            let mut token: Option<String> = None;
+            loop {
+                let page = deadline
+                    .persist(async |time| {
+                        let request = self.0.list_endpoint_groups().listener_arn(&listener).max_results(100);
+                        send(GROUPS, time, request.set_next_token(token.clone()).send()).await
+                    })
+                    .await?;
+                for group in page.endpoint_groups() {
+                    groups.push(EndpointGroup {
+                        arn: group.endpoint_group_arn().unwrap_or_default().to_owned(),
+                        endpoints: group.endpoint_descriptions().iter().map(endpoint).collect(),
+                    });
+                }
+                token = page.next_token;
+                if token.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    async fn listeners(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Vec<String>, Failure> {
+        let mut listeners = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = deadline
+                .persist(async |time| {
+                    let request = self.0.list_listeners().accelerator_arn(&accelerator.arn).max_results(100);
+                    send(LISTENERS, time, request.set_next_token(token.clone()).send()).await
+                })
+                .await?;
+            let arns = page.listeners().iter().filter_map(|listener| listener.listener_arn());
+            listeners.extend(arns.map(str::to_owned));
+            token = page.next_token;
+            if token.is_none() {
+                return Ok(listeners);
+            }
+        }
+    }
+
+    /// An accelerator's tags, by key.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn tags(
+        &self,
+        accelerator: &Accelerator,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let output = deadline
+            .persist(async |time| {
+                let request = self.0.list_tags_for_resource().resource_arn(&accelerator.arn);
+                send(TAGS, time, request.send()).await
+            })
+            .await?;
+        Ok(output.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)).collect())
+    }
+
+    /// Notes a site that is being taken out.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn note(
+        &self,
+        accelerator: &Accelerator,
+        site: &Site,
+        note: &Note,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let mut tags = Vec::new();
+        for (key, value) in note.tags(site) {
+            let tag = Tag::builder().key(key).value(value).build();
+            tags.push(tag.map_err(|error| Failure::refused(TAG, error.to_string()))?);
+        }
+        deadline
+            .persist(async |time| {
+                let request = self.0.tag_resource().resource_arn(&accelerator.arn);
+                send(TAG, time, request.set_tags(Some(tags.clone())).send()).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Takes tags away, by their keys.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn untag(
+        &self,
+        accelerator: &Accelerator,
+        keys: Vec<String>,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        deadline
+            .persist(async |time| {
+                let request = self.0.untag_resource().resource_arn(&accelerator.arn);
+                send(UNTAG, time, request.set_tag_keys(Some(keys.clone())).send()).await
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Removes endpoints from a group.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them is not there.
+    ///
+    /// [`Kind::Conflict`]: crate::aws::Kind::Conflict
+    pub async fn remove(
+        &self,
+        group: &EndpointGroup,
+        endpoints: &[&Endpoint],
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        for endpoints in endpoints.chunks(MOST) {
+            let mut identifiers = Vec::new();
+            for endpoint in endpoints {
+                let identifier = EndpointIdentifier::builder()
+                    .endpoint_id(&endpoint.id)
+                    .set_client_ip_preservation_enabled(endpoint.client_ip_preserved)
+                    .build();
+                identifiers.push(identifier.map_err(|error| Failure::refused(REMOVE, error.to_string()))?);
+            }
+            deadline
+                .persist(async |time| {
+                    let request = self.0.remove_endpoints().endpoint_group_arn(&group.arn);
+                    send(REMOVE, time, request.set_endpoint_identifiers(Some(identifiers.clone())).send())
+                        .await
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Adds endpoints as they are noted.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them is there.
+    ///
+    /// [`Kind::Conflict`]: crate::aws::Kind::Conflict
+    pub async fn add(&self, noted: &[&Noted], deadline: Deadline) -> Result<(), Failure> {
+        let mut by_group: BTreeMap<&str, Vec<EndpointConfiguration>> = BTreeMap::new();
+        for noted in noted {
+            by_group.entry(&noted.group).or_default().push(
+                EndpointConfiguration::builder()
+                    .endpoint_id(&noted.id)
+                    .weight(noted.weight)
+                    .set_client_ip_preservation_enabled(noted.client_ip_preserved)
+                    .build(),
+            );
+        }
+        for (group, endpoints) in by_group {
+            for endpoints in endpoints.chunks(MOST) {
+                deadline
+                    .persist(async |time| {
+                        let request = self.0.add_endpoints().endpoint_group_arn(group);
+                        send(ADD, time, request.set_endpoint_configurations(Some(endpoints.to_vec())).send())
+                            .await
+                    })
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn endpoint(described: &EndpointDescription) -> Endpoint {
+    Endpoint {
+        id: described.endpoint_id().unwrap_or_default().to_owned(),
+        // What AWS takes where nothing is said.
+        weight: described.weight().unwrap_or(128),
+        client_ip_preserved: described.client_ip_preservation_enabled(),
+        healthy: described.health_state() == Some(&HealthState::Healthy),
+        owner: Owner::Unknown,
+    }
+}

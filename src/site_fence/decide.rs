@@ -1,0 +1,155 @@
+//! What to do: pure functions from what was seen to a decision with its reason.
+
+use serde::Serialize;
+
+use super::notes::{Noted, Notes};
+use super::site::{Endpoint, EndpointGroup, Owner, Site};
+
+/// What an alert says: one site no longer sees the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accusation {
+    /// The site that is said to be offline.
+    pub site: Site,
+    /// The site that says so.
+    pub reporter: Site,
+    /// A DNS name of the accelerator that both are behind.
+    pub accelerator: String,
+}
+
+/// What is known of an accelerator when the decision falls.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The endpoint groups of all its listeners.
+    pub groups: &'a [EndpointGroup],
+    /// What is noted on it.
+    pub notes: &'a Notes,
+}
+
+/// What to do about an accusation.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// Leave the site in service.
+    Refuse(Reason),
+    /// It is out of the accelerator; see that it is out of replication, too.
+    AlreadyOut,
+    /// Remove these endpoints of these groups.
+    Remove(Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>),
+}
+
+/// Why nothing is done, or not yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+pub enum Reason {
+    /// The alert is resolved.
+    NotFiring,
+    /// It is another alert.
+    OtherAlert,
+    /// The reporter was taken out itself, on the other site's report: one is left, as it should be.
+    ReporterIsFenced,
+    /// Another site's report was first.
+    OtherReportWasFirst,
+    /// Nothing would be left in one of the groups.
+    LastEndpoint,
+    /// The reporter has no endpoint there that gets traffic.
+    ReporterMissing,
+    /// None of the reporter's endpoints there is healthy.
+    ReporterUnhealthy,
+    /// No endpoint is tagged as the site's, and there are some whose site is not known.
+    SiteUnknown,
+    /// Nothing is noted of the site's endpoints, and it has none.
+    NothingNoted,
+}
+
+/// Whether to take out the site that is accused.
+#[must_use]
+pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
+    let Accusation { site, reporter, .. } = accusation;
+    let of = |group: &'a EndpointGroup, site: &Site| -> Vec<_> {
+        group.endpoints.iter().filter(|endpoint| endpoint.is_of(site)).collect()
+    };
+    let reporters = seen.groups.iter().any(|group| !of(group, reporter).is_empty());
+    if !reporters && seen.notes.of(reporter).is_some() {
+        return Decision::Refuse(Reason::ReporterIsFenced);
+    }
+    let leaving: Vec<_> = seen
+        .groups
+        .iter()
+        .map(|group| (group, of(group, site)))
+        .filter(|(_, endpoints)| !endpoints.is_empty())
+        .collect();
+    if leaving.is_empty() {
+        let unknown = |endpoint: &Endpoint| endpoint.owner == Owner::Unknown;
+        return if seen.notes.of(site).is_none()
+            && seen.groups.iter().flat_map(|group| &group.endpoints).any(unknown)
+        {
+            Decision::Refuse(Reason::SiteUnknown)
+        } else if reporters {
+            Decision::AlreadyOut
+        } else {
+            Decision::Refuse(Reason::ReporterMissing)
+        };
+    }
+    for (group, _) in &leaving {
+        let stays = |endpoint: &&Endpoint| !endpoint.is_of(site) && endpoint.owner != Owner::Gone;
+        if !group.endpoints.iter().any(|endpoint| stays(&endpoint)) {
+            return Decision::Refuse(Reason::LastEndpoint);
+        }
+        let serving: Vec<_> = group.of(reporter).filter(|endpoint| endpoint.weight > 0).collect();
+        if serving.is_empty() {
+            return Decision::Refuse(Reason::ReporterMissing);
+        }
+        if !serving.iter().any(|endpoint| endpoint.healthy) {
+            return Decision::Refuse(Reason::ReporterUnhealthy);
+        }
+    }
+    Decision::Remove(leaving)
+}
+
+/// Which of the noted endpoints of a site have to be added again; none where all are there.
+///
+/// # Errors
+/// Nothing is noted of the site, and it has no endpoint.
+pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Vec<&'a Noted>, Reason> {
+    let is_there = |noted: &Noted| {
+        let mut groups = seen.groups.iter().filter(|group| group.arn == noted.group);
+        groups.any(|group| group.endpoints.iter().any(|endpoint| endpoint.id == noted.id))
+    };
+    let noted = seen.notes.of(site).map(|note| &note.endpoints[..]).unwrap_or_default();
+    if noted.is_empty() && !seen.groups.iter().any(|group| group.of(site).next().is_some()) {
+        return Err(Reason::NothingNoted);
+    }
+    Ok(noted.iter().filter(|noted| !is_there(noted)).collect())
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// Whether it may pass, so that Alertmanager has to ask again.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        match self {
+            Self::LastEndpoint | Self::ReporterMissing | Self::ReporterUnhealthy | Self::SiteUnknown => true,
+            Self::NotFiring
+            | Self::OtherAlert
+            | Self::ReporterIsFenced
+            | Self::OtherReportWasFirst
+            | Self::NothingNoted => false,
+        }
+    }
+}
+
+impl From<Reason> for &'static str {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::NotFiring => "not_firing",
+            Reason::OtherAlert => "other_alert",
+            Reason::ReporterIsFenced => "reporter_is_fenced",
+            Reason::OtherReportWasFirst => "other_report_was_first",
+            Reason::LastEndpoint => "last_endpoint",
+            Reason::ReporterMissing => "reporter_missing",
+            Reason::ReporterUnhealthy => "reporter_unhealthy",
+            Reason::SiteUnknown => "site_unknown",
+            Reason::NothingNoted => "nothing_noted",
+        }
+    }
+}

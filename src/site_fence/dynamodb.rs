@@ -1,0 +1,136 @@
+//! The table in which the first report about an accelerator wins: the only place that knows DynamoDB's SDK.
+//!
+//! | attribute | holds |
+//! |---|---|
+//! | `accelerator` (partition key) | the accelerator's ARN |
+//! | `site` | the site that was taken out |
+//! | `reporter` | the site that reported it |
+//! | `at` | when, for people |
+
+use std::collections::HashMap;
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{SecondsFormat, Utc};
+
+use super::config;
+use super::decide::Accusation;
+use super::site::Site;
+use crate::aws::{Call, Failure, Kind, send};
+use crate::deadline::Deadline;
+
+const PUT: Call = Call("dynamodb:PutItem");
+const GET: Call = Call("dynamodb:GetItem");
+const DELETE: Call = Call("dynamodb:DeleteItem");
+const KEY: &str = "accelerator";
+/// Nobody's yet, or this site's already.
+const FREE_OR_SAME: &str = "attribute_not_exists(#key) OR #site = :site";
+
+/// The table.
+#[derive(Debug)]
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+/// Whose report was first.
+#[derive(Debug, PartialEq, Eq)]
+pub enum First {
+    /// This one, or an earlier one on the same site.
+    This,
+    /// One on another site.
+    Other {
+        /// The site that was taken out on it.
+        site: String,
+        /// Who reported it.
+        reporter: String,
+        /// When.
+        at: String,
+    },
+}
+
+// === impl Table ===
+
+impl Table {
+    /// The table by this configuration, which must not retry by itself.
+    #[must_use]
+    pub fn new(aws: &SdkConfig, table: &config::Table) -> Self {
+        let region = Region::new(table.region.clone());
+        let client = Client::new(&aws.to_builder().region(region).build());
+        Self { client, name: table.name.clone() }
+    }
+
+    /// Enters this accusation, if no other is there for the accelerator.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn claim(
+        &self,
+        accelerator: &str,
+        accusation: &Accusation,
+        deadline: Deadline,
+    ) -> Result<First, Failure> {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let item = HashMap::from([
+            (KEY.to_owned(), text(accelerator)),
+            ("site".to_owned(), text(accusation.site.as_str())),
+            ("reporter".to_owned(), text(accusation.reporter.as_str())),
+            ("at".to_owned(), text(&Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true))),
+        ]);
+        let put = deadline
+            .persist(async |time| {
+                let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
+                let request = request.condition_expression(FREE_OR_SAME);
+                let request = request.expression_attribute_names("#key", KEY);
+                let request = request.expression_attribute_names("#site", "site");
+                let request = request.expression_attribute_values(":site", text(accusation.site.as_str()));
+                send(PUT, time, request.send()).await
+            })
+            .await;
+        let conflict = match put {
+            Ok(_) => return Ok(First::This),
+            Err(failure) if failure.kind() == Kind::Conflict => failure,
+            Err(failure) => return Err(failure),
+        };
+        // It may have been cleared since: then whoever asked decides anew.
+        let item = self.item(accelerator, deadline).await?.ok_or(conflict)?;
+        let text =
+            |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
+        Ok(First::Other { site: text("site"), reporter: text("reporter"), at: text("at") })
+    }
+
+    async fn item(
+        &self,
+        accelerator: &str,
+        deadline: Deadline,
+    ) -> Result<Option<HashMap<String, AttributeValue>>, Failure> {
+        let output = deadline
+            .persist(async |time| {
+                let request = self.client.get_item().table_name(&self.name).consistent_read(true);
+                let request = request.key(KEY, AttributeValue::S(accelerator.to_owned()));
+                send(GET, time, request.send()).await
+            })
+            .await?;
+        Ok(output.item)
+    }
+
+    /// Takes out what is entered about this site.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] another site is entered.
+    pub async fn clear(&self, accelerator: &str, site: &Site, deadline: Deadline) -> Result<(), Failure> {
+        deadline
+            .persist(async |time| {
+                let request = self.client.delete_item().table_name(&self.name);
+                let request = request.key(KEY, AttributeValue::S(accelerator.to_owned()));
+                let request = request.condition_expression(FREE_OR_SAME);
+                let request = request.expression_attribute_names("#key", KEY);
+                let request = request.expression_attribute_names("#site", "site");
+                let site = AttributeValue::S(site.as_str().to_owned());
+                send(DELETE, time, request.expression_attribute_values(":site", site).send()).await
+            })
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong, and what an operator does next.
+
+use std::fmt;
+
+use hyper::StatusCode;
+use lambda_runtime::Diagnostic;
+use thiserror::Error;
+
+use super::infinispan;
+use super::rejoin::BadRequest;
+use super::webhook::Malformed;
+use crate::aws::{Failure, Kind};
+use crate::deadline::MayPass;
+use crate::text::Quoted;
+
+/// Why an alert, or a request, could not be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// It cannot be read: correct whoever sends it.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The request to bring a site back cannot be read: correct it.
+    #[error(transparent)]
+    BadRequest(#[from] BadRequest),
+    /// No accelerator of the account has this DNS name: correct the label, or the request.
+    #[error("no accelerator of this account has the DNS name or ARN {}: correct it", Quoted(.0))]
+    NoSuchAccelerator(String),
+    /// Infinispan did not do it.
+    #[error(transparent)]
+    Infinispan(#[from] infinispan::Failure),
+    /// AWS did not do it.
+    #[error(transparent)]
+    Aws(#[from] Failure),
+}
+
+/// Why an invocation failed as a whole.
+pub struct InvocationError(pub(super) Error);
+
+// === impl Error ===
+
+impl Error {
+    /// The error's type in the function's answer and log, stable so that alarms can name it.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "MalformedAlert",
+            Self::BadRequest(_) => "BadRequest",
+            Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
+            Self::Infinispan(failure) => failure.error_type(),
+            Self::Aws(failure) => match failure.kind() {
+                Kind::Throttled | Kind::Unclear => "AwsUnavailable",
+                Kind::Conflict => "KeepsChanging",
+                Kind::NotFound => "NoSuchResource",
+                Kind::Denied => "AccessDenied",
+                Kind::Refused => "AwsRefused",
+            },
+        }
+    }
+
+    /// The status that tells Alertmanager what to do: 4xx that asking again does not help, 5xx to ask again.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::BadRequest(_) | Self::NoSuchAccelerator(_) => StatusCode::BAD_REQUEST,
+            Self::Infinispan(_) | Self::Aws(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl MayPass for Error {
+    /// Every call has been repeated as long as that could help. What is left is to read again and decide
+    /// anew, where somebody else has changed the accelerator.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Aws(failure) if failure.kind() == Kind::Conflict)
+    }
+}
+
+// === impl InvocationError ===
+
+impl From<InvocationError> for Diagnostic {
+    fn from(error: InvocationError) -> Self {
+        Self { error_type: error.0.error_type().to_owned(), error_message: error.0.to_string() }
+    }
+}
+
+/// The runtime logs an invocation's error by its `Debug`.
+impl fmt::Debug for InvocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for InvocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for InvocationError {}

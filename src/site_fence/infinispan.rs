@@ -1,0 +1,331 @@
+//! Cross-site replication as Infinispan's [REST API][1] shows it: which backup sites a site replicates to.
+//!
+//! [1]: https://infinispan.org/docs/stable/titles/rest/rest.html
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT, WWW_AUTHENTICATE};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::auth::basic;
+use super::config::{Config, Trust};
+use super::site::Site;
+use crate::aws::chain;
+use crate::deadline::{Deadline, MayPass};
+use crate::http;
+use crate::text::{Quoted, brief};
+
+const HTTPS: u16 = 443;
+const BACKUPS: &str = "/rest/v2/container/x-site/backups/";
+/// The longest answer that is read, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// The Infinispan clusters of all sites.
+#[derive(Debug)]
+pub struct Infinispan {
+    user: String,
+    endpoints: BTreeMap<Site, Authority>,
+    trust: Trust,
+    tls: OnceLock<Arc<ClientConfig>>,
+}
+
+/// Whether a site replicates to a backup site, over all of its caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Every cache does.
+    Online,
+    /// None does.
+    Offline,
+    /// Some do, or it cannot tell.
+    #[serde(other)]
+    Mixed,
+}
+
+/// A call to a site's Infinispan that did not succeed.
+#[derive(Debug, Error)]
+#[error("Infinispan of {at}, {method} {path}: {cause}")]
+pub struct Failure {
+    at: Site,
+    method: Method,
+    path: String,
+    cause: Cause,
+}
+
+#[derive(Debug, Error)]
+enum Cause {
+    #[error("INFINISPAN_SITE_ENDPOINTS has no endpoint for it: add one")]
+    NoEndpoint,
+    #[error("the system has no root certificates to trust: set INFINISPAN_CA_CERT")]
+    NoRoots,
+    #[error("no connection to {0}: {1}{advice}", advice = if is_of_certificate(.1) { CERTIFICATE } else { "" })]
+    Connect(String, std::io::Error),
+    #[error("no answer from {0} within {1:.1} s")]
+    TooSlow(String, f64),
+    #[error("no HTTP answer: {0}")]
+    Http(String),
+    #[error("HTTP {0}{1}")]
+    Status(StatusCode, String),
+    #[error("the answer cannot be read: {}", brief(.0))]
+    Unreadable(serde_json::Error),
+    #[error("it does not know the backup site {0}; it knows {1}")]
+    NoBackup(Site, String),
+    #[error("{0} stays {1} there")]
+    Stays(Site, State),
+}
+
+const CERTIFICATE: &str = ". Set INFINISPAN_CA_CERT to the root that vouches for it";
+
+#[derive(Deserialize)]
+struct Backup {
+    status: State,
+}
+
+// === impl Infinispan ===
+
+impl Infinispan {
+    /// The clusters that `config` names.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            user: config.infinispan.user.clone(),
+            endpoints: config.endpoints.clone(),
+            trust: config.trust.clone(),
+            tls: OnceLock::new(),
+        }
+    }
+
+    /// Whether a site's Infinispan is known here.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn knows(&self, at: &Site) -> Result<(), Failure> {
+        self.endpoint(at, &Method::GET, BACKUPS).map(drop)
+    }
+
+    /// Whether `at` replicates to `backup`.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline, or `at` does not know `backup`.
+    pub async fn state(
+        &self,
+        at: &Site,
+        backup: &Site,
+        password: &str,
+        deadline: Deadline,
+    ) -> Result<State, Failure> {
+        deadline.persist(async |time| self.look(at, backup, password, time).await).await
+    }
+
+    /// Sees to it that `at` replicates to `backup` (`Online`), or that it does not (`Offline`); tells whether
+    /// that had to be changed. The state is read back, whatever was answered.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline, or the state stays another one.
+    pub async fn set(
+        &self,
+        at: &Site,
+        backup: &Site,
+        wanted: State,
+        password: &str,
+        deadline: Deadline,
+    ) -> Result<bool, Failure> {
+        let action = if wanted == State::Online { "bring-online" } else { "take-offline" };
+        let path = format!("{BACKUPS}{backup}?action={action}");
+        let mut changed = false;
+        let set = async |time: Duration| {
+            let time = || time.min(deadline.left());
+            if self.look(at, backup, password, time()).await? == wanted {
+                return Ok(());
+            }
+            changed = true;
+            self.call(at, Method::POST, &path, password, time()).await?;
+            match self.look(at, backup, password, time()).await? {
+                state if state == wanted => Ok(()),
+                state => Err(Failure::new(at, &Method::POST, &path, Cause::Stays(backup.clone(), state))),
+            }
+        };
+        deadline.persist(set).await?;
+        Ok(changed)
+    }
+
+    async fn look(&self, at: &Site, backup: &Site, password: &str, time: Duration) -> Result<State, Failure> {
+        let answer = self.call(at, Method::GET, BACKUPS, password, time).await?;
+        let failed = |cause| Failure::new(at, &Method::GET, BACKUPS, cause);
+        let backups: BTreeMap<String, Backup> =
+            serde_json::from_slice(&answer).map_err(|error| failed(Cause::Unreadable(error)))?;
+        let state = backups.get(backup.as_str()).map(|backup| backup.status);
+        state.ok_or_else(|| {
+            let known: Vec<_> = backups.keys().map(String::as_str).collect();
+            let known =
+                if known.is_empty() { "none".to_owned() } else { Quoted(&known.join(", ")).to_string() };
+            failed(Cause::NoBackup(backup.clone(), known))
+        })
+    }
+
+    async fn call(
+        &self,
+        at: &Site,
+        method: Method,
+        path: &str,
+        password: &str,
+        time: Duration,
+    ) -> Result<Bytes, Failure> {
+        let endpoint = self.endpoint(at, &method, path)?;
+        let failed = |cause| Failure::new(at, &method, path, cause);
+        let call = self.exchange(endpoint, &method, path, password);
+        let slow = |_| failed(Cause::TooSlow(endpoint.to_string(), time.as_secs_f64()));
+        timeout(time, call).await.map_err(slow)?.map_err(failed)
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: &Authority,
+        method: &Method,
+        path: &str,
+        password: &str,
+    ) -> Result<Bytes, Cause> {
+        let address = (endpoint.host(), endpoint.port_u16().unwrap_or(HTTPS));
+        let tls = TlsConnector::from(self.tls()?);
+        let connect = async || {
+            let host = endpoint.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+            tls.connect(name, TcpStream::connect(address).await?).await
+        };
+        let stream = connect().await.map_err(|error| Cause::Connect(endpoint.to_string(), error))?;
+        let no_http = |error: &dyn std::error::Error| Cause::Http(chain(error));
+        let mut authorization =
+            HeaderValue::try_from(basic(&self.user, password)).map_err(|error| no_http(&error))?;
+        authorization.set_sensitive(true);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, endpoint.as_str())
+            .header(AUTHORIZATION, authorization)
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, "site-fence")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| no_http(&error))?;
+        let sent = http::send(Box::new(stream), request).await;
+        let (response, _connection) = sent.map_err(|error| no_http(&error))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(Cause::Status(status, advice(status, response.headers())));
+        }
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        Ok(body.map_err(|error| no_http(&*error))?.to_bytes())
+    }
+
+    fn endpoint(&self, at: &Site, method: &Method, path: &str) -> Result<&Authority, Failure> {
+        self.endpoints.get(at).ok_or_else(|| Failure::new(at, method, path, Cause::NoEndpoint))
+    }
+
+    /// Made for the first call: reading a system's roots takes longer than all else in a cold start.
+    fn tls(&self) -> Result<Arc<ClientConfig>, Cause> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(Arc::clone(tls));
+        }
+        let roots = match &self.trust {
+            Trust::Anybody => None,
+            Trust::Roots(roots) => Some(roots.clone()),
+            Trust::System => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Some(roots)
+            }
+        };
+        let tls = match roots {
+            None => http::tls_of_anybody(),
+            Some(roots) if roots.is_empty() => return Err(Cause::NoRoots),
+            Some(roots) => http::tls().with_root_certificates(roots).with_no_client_auth(),
+        };
+        Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(tls))))
+    }
+}
+
+fn is_of_certificate(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)))
+}
+
+/// What an operator does about a status.
+fn advice(status: StatusCode, headers: &HeaderMap) -> String {
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            let offered = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+            let offered: Vec<_> = offered.filter_map(|value| value.split(' ').next()).collect();
+            if offered.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic")) || offered.is_empty() {
+                ". Check INFINISPAN_USER and the secret of INFINISPAN_USER_SECRET".to_owned()
+            } else {
+                format!(
+                    ". It takes {} and no basic authentication: add BASIC to the endpoint's mechanisms",
+                    Quoted(&offered.join(", "))
+                )
+            }
+        }
+        StatusCode::FORBIDDEN => ". INFINISPAN_USER may not do that: give it the permission ADMIN".to_owned(),
+        _ => String::new(),
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn new(at: &Site, method: &Method, path: &str, cause: Cause) -> Self {
+        Self { at: at.clone(), method: method.clone(), path: path.to_owned(), cause }
+    }
+
+    /// Its type in the function's answer.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match &self.cause {
+            Cause::NoEndpoint | Cause::NoRoots => "InvalidConfiguration",
+            Cause::Connect(..) | Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) => {
+                "InfinispanUnavailable"
+            }
+            Cause::Status(status, _) if is_passing(*status) => "InfinispanUnavailable",
+            Cause::Status(..) | Cause::NoBackup(..) => "InfinispanRefused",
+            Cause::Stays(..) => "InfinispanUnfinished",
+        }
+    }
+}
+
+impl MayPass for Failure {
+    fn may_pass(&self) -> bool {
+        match &self.cause {
+            Cause::NoEndpoint | Cause::NoRoots | Cause::NoBackup(..) => false,
+            Cause::Connect(_, error) => !is_of_certificate(error),
+            Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) | Cause::Stays(..) => true,
+            Cause::Status(status, _) => is_passing(*status),
+        }
+    }
+}
+
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status)
+}
+
+// === impl State ===
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Mixed => "mixed",
+        })
+    }
+}

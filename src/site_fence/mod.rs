@@ -1,0 +1,175 @@
+//! Takes an offline site out of an accelerator and out of cross-site replication, and back when a person says so.
+//!
+//! ```text
+//! fence   webhook ─ auth ─ webhook::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
+//!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Table::claim, Accelerators::note, remove
+//!         ─ Infinispan::set(Offline) ─▶ outcome
+//! rejoin  request ─ the same reads ─▶ what is seen ─ decide::rejoin ─▶ what is missing
+//!         ─ Infinispan::set(Online), Accelerators::add, Table::clear, Accelerators::untag ─▶ outcome
+//! ```
+//!
+//! Each step is safe to repeat, and what is unfinished is answered so that Alertmanager asks again. Only
+//! [`rejoin`] ever brings a site back; whom it lets ask is for IAM to say.
+
+pub mod accelerator;
+pub mod auth;
+pub mod config;
+pub mod decide;
+pub mod dynamodb;
+pub mod error;
+mod fence;
+pub mod infinispan;
+pub mod load_balancer;
+pub mod notes;
+pub mod outcome;
+pub mod rejoin;
+pub mod secrets;
+pub mod site;
+pub mod webhook;
+
+use std::collections::BTreeMap;
+
+use aws_config::SdkConfig;
+use thiserror::Error;
+
+use self::accelerator::{Accelerator, Accelerators};
+use self::config::Config;
+use self::dynamodb::Table;
+use self::infinispan::Infinispan;
+use self::load_balancer::LoadBalancers;
+use self::outcome::Report;
+use self::secrets::{Kept, Secrets};
+use self::site::{EndpointGroup, Owner};
+use crate::aws::Failure;
+use crate::deadline::Deadline;
+use crate::text::Quoted;
+
+/// The AWS services that this system calls, as the SDKs name them.
+pub const SERVICES: [&str; 4] =
+    ["Global Accelerator", "Elastic Load Balancing v2", "Secrets Manager", "DynamoDB"];
+
+/// The system: what it was told, and what it calls.
+pub struct SiteFence {
+    config: Config,
+    view: View,
+    secrets: Secrets,
+    webhook_password: Kept,
+    table: Option<Table>,
+    infinispan: Infinispan,
+}
+
+/// Accelerators, and whose their endpoints are.
+#[derive(Debug)]
+pub struct View {
+    /// Global Accelerator.
+    pub accelerators: Accelerators,
+    load_balancers: LoadBalancers,
+}
+
+/// What an accelerator looks like.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The endpoint groups of all its listeners.
+    pub groups: Vec<EndpointGroup>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The functions that one binary serves; the function's handler name says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handler {
+    /// Takes Alertmanager's webhooks, takes sites out.
+    Fence,
+    /// Takes a person's request, brings a site back.
+    Rejoin,
+}
+
+/// The function's handler name is none of this binary's.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("_HANDLER: {} is no handler of this function: set it to fence or rejoin", Quoted(.0))]
+pub struct UnknownHandler(String);
+
+/// `fence` does not know whom to let in.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("WEBHOOK_USER, WEBHOOK_USER_SECRET: fence lets nobody in without them, and they are not set")]
+pub struct NobodyIsLetIn;
+
+// === impl SiteFence ===
+
+impl SiteFence {
+    /// The system as `config` sets it up, on the AWS that `aws` reaches.
+    #[must_use]
+    pub fn new(config: Config, aws: &SdkConfig) -> Self {
+        Self {
+            view: View::new(aws),
+            secrets: Secrets::new(aws, &config.secrets_region),
+            webhook_password: Kept::default(),
+            table: config.table.as_ref().map(|table| Table::new(aws, table)),
+            infinispan: Infinispan::new(&config),
+            config,
+        }
+    }
+
+    /// Handles one invocation.
+    pub async fn handle(&self, handler: Handler, event: &str, deadline: Deadline) -> Report {
+        match handler {
+            Handler::Fence => fence::fence(self, event, deadline).await,
+            Handler::Rejoin => Report::to_invoker(rejoin::rejoin(self, event, deadline).await),
+        }
+    }
+
+    async fn infinispan_password(&self, deadline: Deadline) -> Result<String, Failure> {
+        self.secrets.read(&self.config.infinispan.secret, deadline).await
+    }
+}
+
+// === impl View ===
+
+impl View {
+    /// Accelerators as this configuration, which must not retry by itself, shows them.
+    #[must_use]
+    pub fn new(aws: &SdkConfig) -> Self {
+        Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws) }
+    }
+
+    /// Looks at an accelerator.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn look(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Sight, Failure> {
+        let mut groups = self.accelerators.groups(accelerator, deadline).await?;
+        let ids = groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
+        let owners = self.load_balancers.owners(ids.collect(), accelerator.account(), deadline).await?;
+        for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
+            endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
+        }
+        Ok(Sight { groups, tags: self.accelerators.tags(accelerator, deadline).await? })
+    }
+}
+
+// === impl Handler ===
+
+impl Handler {
+    /// Whether the handler can work with this configuration.
+    ///
+    /// # Errors
+    /// `fence` needs to know who may send alerts.
+    pub fn accepts(self, config: &Config) -> Result<(), NobodyIsLetIn> {
+        match self {
+            Self::Fence if config.webhook.is_none() => Err(NobodyIsLetIn),
+            Self::Fence | Self::Rejoin => Ok(()),
+        }
+    }
+
+    /// The handler by its name.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn named(name: Option<&str>) -> Result<Self, UnknownHandler> {
+        match name {
+            Some("fence") => Ok(Self::Fence),
+            Some("rejoin") => Ok(Self::Rejoin),
+            other => Err(UnknownHandler(other.unwrap_or_default().to_owned())),
+        }
+    }
+}

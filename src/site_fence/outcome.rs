@@ -1,0 +1,271 @@
+//! What became of an invocation: its answer, its log lines and its metrics.
+
+use std::time::SystemTime;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tracing::{error, info, warn};
+
+use super::decide::Reason;
+use super::error::{Error, InvocationError};
+use super::site::Site;
+use super::webhook::{self, Malformed};
+use crate::{lambda, metrics};
+
+/// What became of an invocation: an outcome or a failure for each alert or request.
+#[derive(Debug)]
+pub struct Report {
+    results: Vec<Result<Outcome, Failed>>,
+    to: Asker,
+}
+
+/// Who gets the answer.
+#[derive(Debug)]
+enum Asker {
+    /// Alertmanager, over HTTP.
+    Alertmanager,
+    /// Somebody over HTTP whose request was turned away, with this status and for this cause.
+    TurnedAway(StatusCode, String),
+    /// Whoever invoked the function by itself.
+    Invoker,
+}
+
+/// Whom an alert, or a request, is about, as far as it could be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The site that is out, or to be taken out or brought back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
+    /// The site that reported it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reporter: Option<Site>,
+    /// The accelerator's DNS name, as it was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+}
+
+/// What became of one alert or request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Whom it is about.
+    #[serde(flatten)]
+    pub about: About,
+    /// What was done.
+    pub outcome: Verdict,
+    /// Why nothing was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// More for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// One alert or request that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Whom it is about.
+    pub about: About,
+    /// The cause.
+    pub error: Error,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+pub enum Verdict {
+    /// The site is out of the accelerator and out of replication now.
+    Fenced,
+    /// It would be, were this not a dry run.
+    WouldFence,
+    /// It was before.
+    AlreadyFenced,
+    /// The site stays as it is, for the reason given.
+    Refused,
+    /// The alert asks for nothing.
+    Ignored,
+    /// The site is back in both.
+    Rejoined,
+    /// It would be, were this not a dry run.
+    WouldRejoin,
+    /// It was before.
+    AlreadyRejoined,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// What becomes of an invocation by hand, or of an event that is none of a function URL.
+    pub(super) fn to_invoker(result: Result<Outcome, Failed>) -> Self {
+        Self::log(vec![result], Asker::Invoker)
+    }
+
+    /// What becomes of a webhook's alerts.
+    pub(super) fn to_alertmanager(results: Vec<Result<Outcome, Failed>>) -> Self {
+        Self::log(results, Asker::Alertmanager)
+    }
+
+    /// What becomes of a request that is turned away. It is logged and counts nowhere: whoever finds the URL
+    /// could raise alarms. Alertmanager counts what it could not deliver.
+    pub(super) fn turned_away(status: StatusCode, cause: &impl std::fmt::Display) -> Self {
+        warn!(status = status.as_u16(), cause = %cause, "turned away");
+        Self { results: Vec::new(), to: Asker::TurnedAway(status, cause.to_string()) }
+    }
+
+    fn log(results: Vec<Result<Outcome, Failed>>, to: Asker) -> Self {
+        for result in &results {
+            match result {
+                Ok(outcome) => outcome.log(),
+                Err(failed) => failed.log(),
+            }
+        }
+        Self { results, to }
+    }
+
+    /// What became of each alert or request.
+    pub fn results(&self) -> &[Result<Outcome, Failed>] {
+        &self.results
+    }
+}
+
+impl lambda::Report for Report {
+    type Answer = Value;
+    type Error = InvocationError;
+
+    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    fn not_json(cause: String) -> Self {
+        Self::to_invoker(Err(Failed { about: About::default(), error: Malformed::NotJson(cause).into() }))
+    }
+
+    /// What the function answers: over HTTP the status that the least finished alert needs, with the outcomes
+    /// if it is an error's.
+    ///
+    /// # Errors
+    /// What a person asked for could not be done, or the event is none of this function's.
+    fn into_answer(self) -> Result<Value, InvocationError> {
+        match self.to {
+            Asker::TurnedAway(status, cause) => {
+                Ok(json!(webhook::answer(status, Some(&json!({ "message": cause })))))
+            }
+            Asker::Alertmanager => {
+                let status = self.results.iter().map(status).max().unwrap_or(StatusCode::NO_CONTENT);
+                let outcomes = || self.results.iter().map(outcome).collect::<Vec<_>>();
+                let body = (status != StatusCode::NO_CONTENT).then(|| json!({ "outcomes": outcomes() }));
+                Ok(json!(webhook::answer(status, body.as_ref())))
+            }
+            Asker::Invoker => {
+                let outcomes: Result<Vec<_>, _> = self.results.into_iter().collect();
+                let outcomes = outcomes.map_err(|failed| InvocationError(failed.error))?;
+                Ok(json!({ "outcomes": outcomes }))
+            }
+        }
+    }
+
+    /// A line for each alert that counts in an embedded metric of the namespace `SiteFence`; by function, so that
+    /// the alarms of one accelerator's stack do not hear another's.
+    fn metrics(&self, function: &str, now: SystemTime) -> impl Iterator<Item = String> {
+        self.results.iter().filter_map(move |result| {
+            let name = match result {
+                Ok(outcome) => outcome.outcome.metric()?,
+                Err(_) => "Failed",
+            };
+            Some(metrics::count("SiteFence", name, Some(("FunctionName", function)), now))
+        })
+    }
+}
+
+fn status(result: &Result<Outcome, Failed>) -> StatusCode {
+    match result {
+        Ok(Outcome { outcome: Verdict::Refused, reason: Some(reason), .. }) if reason.may_pass() => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        Ok(_) => StatusCode::NO_CONTENT,
+        Err(failed) => failed.error.status(),
+    }
+}
+
+fn outcome(result: &Result<Outcome, Failed>) -> Value {
+    match result {
+        Ok(outcome) => json!(outcome),
+        Err(Failed { about, error }) => {
+            let mut outcome = json!(about);
+            outcome["outcome"] = json!("failed");
+            outcome["errorType"] = json!(error.error_type());
+            outcome["error"] = json!(error.to_string());
+            outcome
+        }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    pub(super) fn new(about: About, outcome: Verdict) -> Self {
+        Self { about, outcome, reason: None, detail: None }
+    }
+
+    pub(super) fn because(self, reason: Reason) -> Self {
+        Self { reason: Some(reason), ..self }
+    }
+
+    fn log(&self) {
+        let About { site, reporter, accelerator } = &self.about;
+        info!(
+            site = site.as_ref().map(Site::as_str),
+            reporter = reporter.as_ref().map(Site::as_str),
+            accelerator,
+            outcome = <&str>::from(self.outcome),
+            reason = self.reason.map(<&str>::from),
+            detail = self.detail,
+            "done"
+        );
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn log(&self) {
+        let About { site, reporter, accelerator } = &self.about;
+        error!(
+            site = site.as_ref().map(Site::as_str),
+            reporter = reporter.as_ref().map(Site::as_str),
+            accelerator,
+            outcome = "failed",
+            errorType = self.error.error_type(),
+            error = %self.error,
+            "done"
+        );
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    fn metric(self) -> Option<&'static str> {
+        match self {
+            Self::Fenced => Some("Fenced"),
+            Self::AlreadyFenced => Some("AlreadyFenced"),
+            Self::Refused => Some("Refused"),
+            Self::Rejoined => Some("Rejoined"),
+            Self::WouldFence | Self::Ignored | Self::WouldRejoin | Self::AlreadyRejoined => None,
+        }
+    }
+}
+
+impl From<Verdict> for &'static str {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Fenced => "fenced",
+            Verdict::WouldFence => "would_fence",
+            Verdict::AlreadyFenced => "already_fenced",
+            Verdict::Refused => "refused",
+            Verdict::Ignored => "ignored",
+            Verdict::Rejoined => "rejoined",
+            Verdict::WouldRejoin => "would_rejoin",
+            Verdict::AlreadyRejoined => "already_rejoined",
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What this system knows of sites and of the endpoints by which an accelerator reaches them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::text::Quoted;
+
+/// A site's name in Infinispan's configuration, in its load balancers' tag `site`, and in alerts: 1 to 64 ASCII
+/// letters, digits, `-`, `_` and `.`, the first one a letter or digit.
+///
+/// Checking the alphabet here keeps whatever an alert holds out of request paths, tags and log lines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Site(String);
+
+/// A text that is no site's name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{} is not a site's name (1 to 64 letters, digits, '-', '_' and '.')", Quoted(.0))]
+pub struct InvalidSite(String);
+
+/// An endpoint group of an accelerator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointGroup {
+    /// Its ARN, `ACCELERATOR/listener/LISTENER/endpoint-group/GROUP`.
+    pub arn: String,
+    /// Its endpoints.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An endpoint as it is set up in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// A load balancer's ARN, an instance's id, or an Elastic IP address's allocation id.
+    pub id: String,
+    /// Its share of the group's traffic, 0 to 255; 0 is none.
+    pub weight: i32,
+    /// Whether clients' addresses are preserved; `None` where AWS does not say.
+    pub client_ip_preserved: Option<bool>,
+    /// Whether Global Accelerator finds it healthy; one that is checked for the first time is not yet.
+    pub healthy: bool,
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Whose an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The site that its load balancer's tag `site` names.
+    Site(String),
+    /// It has no such tag, or is no load balancer.
+    Unknown,
+    /// Its load balancer is gone, so that it serves nobody.
+    Gone,
+}
+
+// === impl Site ===
+
+impl Site {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Site {
+    type Error = InvalidSite;
+
+    fn try_from(text: String) -> Result<Self, InvalidSite> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+        if first && text.len() <= 64 && text.bytes().all(fits) {
+            Ok(Self(text))
+        } else {
+            Err(InvalidSite(text))
+        }
+    }
+}
+
+impl FromStr for Site {
+    type Err = InvalidSite;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSite> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl EndpointGroup ===
+
+impl EndpointGroup {
+    /// The endpoints of a site.
+    pub fn of<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = &'a Endpoint> {
+        self.endpoints.iter().filter(move |endpoint| endpoint.is_of(site))
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Whether it is this site's.
+    #[must_use]
+    pub fn is_of(&self, site: &Site) -> bool {
+        matches!(&self.owner, Owner::Site(name) if name == site.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sites_name_can_stand_in_a_path_and_in_a_tag() {
+        for good in ["site-a", "LON", "dc_1.eu", &"x".repeat(64)] {
+            assert!(good.parse::<Site>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "-a", "a/b", "a?b", "a b", "a%2fb", "a\r\nb", "a:0", "ａ", &"x".repeat(65)]
+        {
+            assert!(bad.parse::<Site>().is_err(), "{bad:?}");
+        }
+    }
+}

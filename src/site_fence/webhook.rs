@@ -1,0 +1,191 @@
+//! Alertmanager's [webhook][1], version 4, as a Lambda function URL hands it over.
+//!
+//! [1]: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
+
+use std::collections::BTreeMap;
+
+use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::StatusCode;
+use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::auth::{Credentials, Denied};
+use super::decide::{Accusation, Reason};
+use super::site::{InvalidSite, Site};
+use crate::text::{Quoted, brief};
+
+/// A request to the function's URL. It has no `Debug`: its headers must not be logged.
+pub struct Request(LambdaFunctionUrlRequest);
+
+/// What a request's body holds.
+pub struct Webhook {
+    /// Its alerts, each as it came.
+    pub alerts: Vec<Box<RawValue>>,
+    /// How many alerts were left out, by the receiver's `max_alerts`.
+    pub truncated: u64,
+}
+
+/// What an alert asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Nothing of this function.
+    None(Reason),
+    /// To take a site out.
+    Accuses(Accusation),
+}
+
+/// What cannot be read: correct whoever sends it.
+#[derive(Debug, Error)]
+pub enum Malformed {
+    /// Not JSON.
+    #[error("the event is not JSON: {0}")]
+    NotJson(String),
+    /// Not a function URL's.
+    #[error("the event is no request to a function URL: {}", brief(.0))]
+    NotARequest(serde_json::Error),
+    /// A body that cannot be decoded.
+    #[error("the body cannot be decoded: {0}")]
+    Encoding(&'static str),
+    /// A body that is no webhook.
+    #[error("the body is no webhook of Alertmanager: {}", brief(.0))]
+    NotAWebhook(serde_json::Error),
+    /// A webhook of another version.
+    #[error("the webhook has version {}, and this function reads version 4", Quoted(.0))]
+    Version(String),
+    /// Alertmanager left alerts out.
+    #[error("{0} alerts were left out: take max_alerts from Alertmanager's receiver")]
+    Truncated(u64),
+    /// An alert that cannot be read.
+    #[error("the alert cannot be read: {}", brief(.0))]
+    Alert(serde_json::Error),
+    /// A label that is missing.
+    #[error("the alert has no label {0}: add it to the Prometheus rule")]
+    NoLabel(&'static str),
+    /// A label that names no site.
+    #[error("label {0}: {1}")]
+    Label(&'static str, InvalidSite),
+    /// A label that names no accelerator.
+    #[error("label accelerator: {} is no DNS name", Quoted(.0))]
+    Accelerator(String),
+    /// A site that reports itself.
+    #[error("labels site and reporter are both {0}: a site that is offline cannot say so")]
+    Itself(Site),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    version: String,
+    alerts: Vec<Box<RawValue>>,
+    #[serde(default)]
+    truncated_alerts: u64,
+}
+
+#[derive(Deserialize)]
+struct Alert {
+    status: Status,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Firing,
+    Resolved,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// It is not a function URL's.
+    pub fn read(event: &str) -> Result<Self, Malformed> {
+        serde_json::from_str(event).map(Self).map_err(Malformed::NotARequest)
+    }
+
+    /// What it brings along to be let in.
+    ///
+    /// # Errors
+    /// It brings nothing that can be used.
+    pub fn credentials(&self) -> Result<Credentials, Denied> {
+        Credentials::read(self.0.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))
+    }
+
+    /// Whether its method is POST.
+    #[must_use]
+    pub fn is_post(&self) -> bool {
+        self.0.request_context.http.method.as_deref() == Some("POST")
+    }
+
+    /// What its body holds.
+    ///
+    /// # Errors
+    /// It is no webhook of version 4.
+    pub fn webhook(&self) -> Result<Webhook, Malformed> {
+        let body = self.0.body.as_deref().unwrap_or_default();
+        let decoded;
+        let body = if self.0.is_base64_encoded {
+            decoded = STANDARD.decode(body).map_err(|_| Malformed::Encoding("it is said to be base64"))?;
+            str::from_utf8(&decoded).map_err(|_| Malformed::Encoding("it is not UTF-8"))?
+        } else {
+            body
+        };
+        let body: Body = serde_json::from_str(body).map_err(Malformed::NotAWebhook)?;
+        if body.version != "4" {
+            return Err(Malformed::Version(body.version));
+        }
+        Ok(Webhook { alerts: body.alerts, truncated: body.truncated_alerts })
+    }
+}
+
+/// What an alert asks for.
+///
+/// # Errors
+/// It is one of this name that is firing, and a label of it is missing or cannot be used.
+pub fn concern(alert: &RawValue, name: &str) -> Result<Concern, Malformed> {
+    let Alert { status, labels } = serde_json::from_str(alert.get()).map_err(Malformed::Alert)?;
+    if labels.get("alertname").map(String::as_str) != Some(name) {
+        return Ok(Concern::None(Reason::OtherAlert));
+    }
+    match status {
+        Status::Resolved => return Ok(Concern::None(Reason::NotFiring)),
+        Status::Firing => {}
+    }
+    let label = |name| labels.get(name).cloned().ok_or(Malformed::NoLabel(name));
+    let site = |name| label(name)?.try_into().map_err(|error| Malformed::Label(name, error));
+    let (site, reporter): (Site, Site) = (site("site")?, site("reporter")?);
+    if site == reporter {
+        return Err(Malformed::Itself(site));
+    }
+    let accelerator = label("accelerator")?;
+    let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
+        return Err(Malformed::Accelerator(accelerator));
+    }
+    Ok(Concern::Accuses(Accusation { site, reporter, accelerator }))
+}
+
+/// An answer over HTTP.
+#[must_use]
+pub fn answer(status: StatusCode, body: Option<&Value>) -> LambdaFunctionUrlResponse {
+    let mut answer = LambdaFunctionUrlResponse::default();
+    answer.status_code = status.as_u16().into();
+    answer.body = body.map(Value::to_string);
+    let header: Option<(HeaderName, &str)> = match status {
+        StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, r#"Basic realm="site-fence", charset="UTF-8""#)),
+        StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "POST")),
+        _ => None,
+    };
+    let body = body.map(|_| (CONTENT_TYPE, "application/json"));
+    for (name, value) in header.into_iter().chain(body) {
+        answer.headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}

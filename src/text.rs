@@ -1,0 +1,36 @@
+//! Foreign texts in messages.
+
+use std::fmt;
+
+/// A foreign text in a message: quoted, escaped and cut to a length that fits a log line.
+pub(crate) struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 100;
+        match self.0.char_indices().nth(SHOWN) {
+            None => write!(f, "{:?}", self.0),
+            Some((end, _)) => write!(f, "{:?}… ({} bytes)", &self.0[..end], self.0.len()),
+        }
+    }
+}
+
+/// A parser's complaint, which may quote the whole text that it stumbled over.
+pub(crate) fn brief(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(300) {
+        None => text,
+        Some((end, _)) => format!("{}… at line {} column {}", &text[..end], error.line(), error.column()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_text_is_shown_escaped_and_cut() {
+        assert_eq!(Quoted("a\nb").to_string(), r#""a\nb""#);
+        assert_eq!(Quoted(&"é".repeat(300)).to_string(), format!("\"{}\"… (600 bytes)", "é".repeat(100)));
+    }
+}

@@ -1,0 +1,336 @@
+//! A site reports the other one: what leaves the accelerator and replication, and what stays.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use support::infinispan;
+use support::recorded;
+use support::sites::{LABEL, REGION, Sites, USER, alert, fence, fence_within, outcomes, rejoin};
+
+#[tokio::test]
+async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let added = sites.balancer("site-c").await;
+    let ga = sites.accelerators.clone();
+    let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+    // Somebody adds an endpoint between the look and the removal.
+    let (place, id) = (group.clone(), added.clone());
+    ga.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.add(&place, Endpoint::new(&id).weight(7))));
+    assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 204);
+    let left = ga.endpoints(&group);
+    assert_eq!(left, [sites.both()[0].clone(), Endpoint::new(&added).weight(7)]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+    let tags = sites.tags();
+    assert_eq!(
+        (tags[0].0.as_str(), tags[1].0.as_str(), tags.len()),
+        ("site-fence:site-b", "site-fence:site-b:0", 2)
+    );
+    assert!(tags[0].1.ends_with("Z site-a"), "{tags:?}");
+    assert_eq!(tags[1].1, format!("0123vx00/098765zyxw00 55 true {}", sites.balancer_b));
+
+    // Once more: nothing is left to do.
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
+    assert_eq!(sites.tags(), tags);
+}
+
+#[tokio::test]
+async fn all_listeners_groups_and_pages_are_looked_at() {
+    let sites = Sites::start().await;
+    let groups = || [Group::new(REGION, sites.both()), Group::new("us-east-1", sites.both())];
+    let other = |label| Accelerator::new(label).listener([Group::new(REGION, sites.both())]);
+    let ga = &sites.accelerators;
+    for label in ["a0000000000000001", "a0000000000000002"] {
+        ga.put(other(label));
+    }
+    let ours = Accelerator::new(LABEL).listener(groups()).listener(groups()).listener(groups());
+    ga.put(ours.clone());
+    ga.page_size(1);
+    assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"]);
+    for group in ours.group_arns() {
+        assert_eq!(ga.endpoints(&group), [sites.both()[0].clone()], "{group}");
+    }
+    for label in ["a0000000000000001", "a0000000000000002"] {
+        assert_eq!(ga.endpoints(&other(label).group_arns()[0]).len(), 2, "{label} is nobody's business");
+    }
+    // Each group has its note.
+    assert_eq!(sites.tags().len(), 7);
+}
+
+#[tokio::test]
+async fn a_reporter_that_is_not_serving_is_asked_again_later() {
+    let sites = Sites::start().await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    let put =
+        |endpoints: Vec<Endpoint>| ga.put(Accelerator::new(LABEL).listener([Group::new(REGION, endpoints)]));
+    let [a, b] = sites.both();
+    for (endpoints, reason) in [
+        (vec![a.clone().health("UNHEALTHY"), b.clone()], "reporter_unhealthy"),
+        (vec![a.clone().health("INITIAL"), b.clone()], "reporter_unhealthy"),
+        (vec![a.clone().weight(0), b.clone()], "reporter_missing"),
+        (vec![b.clone(), Endpoint::new("i-0123456789abcdef0")], "reporter_missing"),
+        (vec![b.clone()], "last_endpoint"),
+        (vec![Endpoint::new("i-0123456789abcdef0"), a.clone()], "site_unknown"),
+        (vec![], "reporter_missing"),
+    ] {
+        put(endpoints.clone());
+        let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+        assert_eq!((status, body["outcomes"][0]["reason"].as_str()), (503, Some(reason)));
+        assert_eq!(sites.in_service().len(), endpoints.len(), "{reason}");
+    }
+    assert_eq!(sites.a.calls(), [""; 0]);
+    put(vec![a, b]);
+    assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 204);
+}
+
+#[tokio::test]
+async fn endpoints_of_nobody_stay_and_a_load_balancer_that_is_gone_stands_in_nobodys_way() {
+    let sites = Sites::start().await;
+    let gone = "arn:aws:elasticloadbalancing:eu-west-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
+    let elsewhere = gone.replace("000000000000", "210987654321");
+    let [a, b] = sites.both();
+    let others =
+        [Endpoint::new("eipalloc-0123456789abcdef0"), Endpoint::new(gone), Endpoint::new(&elsewhere)];
+    let all = [vec![a, b], others.to_vec()].concat();
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, all)]));
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service().len(), 4);
+    assert!(!sites.in_service().contains(&sites.balancer_b));
+
+    // The site's load balancer is gone: it serves nobody, and is not what would be left.
+    let [a, b] = sites.both();
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [a, Endpoint::new(gone)])]));
+    sites.a.set_online("site-b", "work", true);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [b, Endpoint::new(gone)])]));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["refused: last_endpoint"]);
+}
+
+#[tokio::test]
+async fn a_take_offline_that_failed_is_finished_by_the_next_request() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    sites.a.fail_always("take-offline", infinispan::Fault::Status(500, "no"));
+    let (status, body) = fence_within(&system, &alert("site-a", "site-b"), Duration::from_secs(2)).await;
+    assert_eq!(status, 503);
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(error.starts_with("Infinispan of site-a, POST /rest/v2/container/x-site/backups/site-b?action=take-offline: HTTP 500"), "{error}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    // Global Accelerator's checks may well find the reporter unhealthy as long as it cannot write.
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    sites.a.recover();
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+}
+
+#[tokio::test]
+async fn infinispans_own_word_decides_and_not_its_answer() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    sites.a.fail("take-offline", infinispan::Fault::Stuck);
+    sites.a.fail("take-offline", infinispan::Fault::CloseAfter);
+    sites.a.fail("status", infinispan::Fault::CloseBefore);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+
+    sites.a.put("site-c", &["work"]);
+    let (status, body) = fence(&system, &alert("site-a", "site-d")).await;
+    assert_eq!(status, 503);
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("it does not know the backup site site-d; it knows \"site-b, site-c\""),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
+    let sites = Sites::start().await;
+    let untrusting = sites.system(&[("INFINISPAN_CA_CERT", "")]);
+    let (status, body) = fence(&untrusting, &alert("site-a", "site-b")).await;
+    assert_eq!(status, 503);
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("UnknownIssuer") && error.contains("Set INFINISPAN_CA_CERT to the root"),
+        "{error}"
+    );
+    assert_eq!(sites.a.calls(), [""; 0], "no password was sent");
+    let told = sites.system(&[("INFINISPAN_CA_CERT", ""), ("INFINISPAN_INSECURE_TLS", "true")]);
+    assert_eq!(outcomes(&told, &alert("site-a", "site-b")).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_before_anything_is_changed() {
+    let sites = Sites::start().await;
+    let only_b = json!({ "site-b": sites.b.authority() }).to_string();
+    let other = alert("site-a", "site-b").replace("a1234567890abcdef", "a0000000000000000");
+    for (changes, event, status, said) in [
+        (
+            &[("INFINISPAN_SITE_ENDPOINTS", only_b.as_str())][..],
+            alert("site-a", "site-b"),
+            503,
+            "Infinispan of site-a, GET /rest/v2/container/x-site/backups/: INFINISPAN_SITE_ENDPOINTS has no endpoint for it",
+        ),
+        (
+            &[],
+            other,
+            400,
+            "no accelerator of this account has the DNS name or ARN \"a0000000000000000.awsglob",
+        ),
+        (
+            &[("WEBHOOK_USER_SECRET", "forgotten")],
+            alert("site-a", "site-b"),
+            503,
+            "secretsmanager:GetSecretValue: ResourceNotFoundException",
+        ),
+    ] {
+        let (answered, body) = fence(&sites.system(changes), &event).await;
+        let error = body["outcomes"][0]["error"].as_str().unwrap();
+        assert!(answered == status && error.contains(said), "{answered} {error}");
+    }
+    assert_eq!(sites.in_service().len(), 2);
+    sites.secret("infinispan-password", "changed since").await;
+    let (status, body) = fence(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(status == 503 && error.contains("HTTP 401 Unauthorized. Check INFINISPAN_USER"), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_that_was_rotated_is_read_again_and_the_old_one_is_refused() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[("DRY_RUN", "true")]);
+    assert_eq!(fence(&system, &recorded("alertmanager/resolved.json")).await.0, 204);
+    sites.secret("webhook-password", "another one").await;
+    let rotated = |password: &str| {
+        let header = failover_lock::site_fence::auth::basic(USER, password);
+        let event = alert("site-a", "site-b");
+        let (before, rest) = event.split_once("Basic ").unwrap();
+        format!("{before}{header}{}", &rest[rest.find('"').unwrap()..])
+    };
+    assert_eq!(fence(&system, &rotated("another one")).await.0, 204);
+    assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 403);
+    let other = rotated("another one").replace("keycloak", "x");
+    assert_eq!(fence(&system, &other).await.0, 204);
+}
+
+#[tokio::test]
+async fn what_global_accelerator_turns_away_or_does_twice_is_done_once() {
+    let sites = Sites::start().await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    for code in ["TransactionInProgressException", "InternalServiceErrorException", "ConflictException"] {
+        ga.fail("RemoveEndpoints", Fault::Error(code, "try again"));
+    }
+    ga.fail("ListEndpointGroups", Fault::Error("ThrottlingException", "Rate exceeded"));
+    // It is done, and the answer is lost: the second call finds nothing to remove.
+    ga.fail("RemoveEndpoints", Fault::CloseAfter);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+
+    ga.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    ga.fail_always("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
+    let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        status == 503 && error.contains("Grant the caller's role globalaccelerator:RemoveEndpoints"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_site_does_not_stay_in_service_for_want_of_a_note() {
+    let sites = Sites::start().await;
+    let denied = Fault::Error("AccessDeniedException", "not authorized");
+    sites.accelerators.fail_always("TagResource", denied);
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    // Without one, that the reporter was taken out itself cannot be told from a reporter that is missing.
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: last_endpoint"]);
+}
+
+#[tokio::test]
+async fn one_alert_that_hangs_leaves_the_others_their_time() {
+    let sites = Sites::start().await;
+    sites.b.fail_always("status", infinispan::Fault::Hang);
+    let event = recorded("alertmanager/accused-by-both.json");
+    // Site B has no say, so let it be the first: its Infinispan hangs, and site A's report comes after it.
+    let event = event.replace("site-a", "SITE").replace("site-b", "site-a").replace("SITE", "site-b");
+    let ga = &sites.accelerators;
+    ga.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]).listener([]));
+    let (status, body) = fence_within(&sites.system(&[]), &event, Duration::from_secs(4)).await;
+    assert_eq!(status, 503);
+    assert!(body["outcomes"][0]["error"].as_str().unwrap().contains("no answer from localhost:"), "{body}");
+    assert_eq!(body["outcomes"][1]["reason"], "reporter_is_fenced", "{body}");
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_says_what_it_would() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[("DRY_RUN", "true")]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["would_fence"]);
+    assert_eq!(sites.in_service().len(), 2);
+    let changes = |call: &String| !call.starts_with("List");
+    assert!(!sites.accelerators.calls().iter().any(changes));
+    assert_eq!(sites.a.calls(), ["status"]);
+}
+
+#[tokio::test]
+async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    // One function in each of two Regions: nothing but the table keeps them apart.
+    let region = ("FENCE_TABLE", "site-fence");
+    let (one, two) = (sites.system(&[region]), sites.system(&[region]));
+    for round in 0..5 {
+        sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+        sites.a.set_online("site-b", "work", true);
+        sites.b.set_online("site-a", "work", true);
+        let (alert_a, alert_b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+        let (by_a, by_b) = tokio::join!(outcomes(&one, &alert_a), outcomes(&two, &alert_b));
+        let (winner, left, loser) = match by_a[0].as_str() {
+            "fenced" => ("site-a", &sites.balancer_a, by_b),
+            _ => ("site-b", &sites.balancer_b, by_a),
+        };
+        assert!(
+            ["refused: other_report_was_first", "refused: reporter_is_fenced"].contains(&loser[0].as_str()),
+            "round {round}: {loser:?}"
+        );
+        assert_eq!(sites.in_service(), [left.as_str()], "round {round}");
+        let entries = sites.entries().await;
+        assert_eq!((entries.len(), entries[0]["reporter"].as_str()), (1, winner), "round {round}");
+        let fenced = if winner == "site-a" { "site-b" } else { "site-a" };
+        let request = json!({ "accelerator": support::sites::DNS_NAME, "site": fenced });
+        assert_eq!(rejoin(&one, &request).await.unwrap()["outcome"], "rejoined", "round {round}");
+        assert!(sites.entries().await.is_empty(), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_report_wins_and_the_others_answer_names_it() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", "site-fence")]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    // Somebody puts the endpoint back by hand, and its site reports the other one.
+    let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+    sites.accelerators.add(&group, sites.both()[1].clone());
+    let report = system
+        .handle(
+            failover_lock::site_fence::Handler::Fence,
+            &alert("site-b", "site-a"),
+            failover_lock::deadline::Deadline::after(Duration::from_secs(20)),
+        )
+        .await;
+    let outcome = report.results()[0].as_ref().unwrap();
+    let detail = outcome.detail.as_ref().unwrap();
+    assert!(detail.starts_with(r#""site-a" reported "site-b" at "#), "{detail}");
+    assert_eq!(<&str>::from(outcome.reason.unwrap()), "other_report_was_first");
+    assert_eq!(sites.in_service().len(), 2);
+    // The report that won wins again.
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+}

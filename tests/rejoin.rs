@@ -1,0 +1,84 @@
+//! A person brings a site back.
+
+mod support;
+
+use serde_json::json;
+use support::accelerator::{Accelerator, Fault, Group};
+use support::infinispan;
+use support::recorded;
+use support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin};
+
+#[tokio::test]
+async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "reason": "synchronised" });
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let dry = json!({ "accelerator": DNS_NAME, "site": "site-b", "dryRun": true });
+    assert_eq!(rejoin(&system, &dry).await.unwrap()["outcome"], "would_rejoin");
+    assert_eq!(sites.in_service().len(), 1);
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!(outcome, json!({ "site": "site-b", "accelerator": DNS_NAME, "outcome": "rejoined" }));
+    assert_eq!(sites.a.status("site-b"), "online");
+    assert_eq!(sites.tags(), []);
+    let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+    // What is added is checked anew.
+    let [a, b] = sites.both();
+    assert_eq!(sites.accelerators.endpoints(&group), [a, b.health("INITIAL")]);
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
+}
+
+#[tokio::test]
+async fn traffic_does_not_return_before_replication_is_back() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    sites.a.fail_always("bring-online", infinispan::Fault::Status(403, "no"));
+    let arn = Accelerator::new(LABEL).arn;
+    let request = json!({ "accelerator": arn, "site": "site-b" });
+    let error = rejoin(&system, &request).await.unwrap_err();
+    assert!(error.contains("HTTP 403 Forbidden. INFINISPAN_USER may not do that"), "{error}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    sites.a.recover();
+    let ga = &sites.accelerators;
+    ga.fail("AddEndpoints", Fault::CloseAfter);
+    ga.fail("UntagResource", Fault::Error("InternalServiceErrorException", "try again"));
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn only_what_a_person_asks_for_is_done() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    let webhook = serde_json::from_str(&recorded("alertmanager/resolved.json")).unwrap();
+    for (request, said) in [
+        (webhook, "the request cannot be read: unknown field"),
+        (json!({}), "missing field `accelerator`"),
+        (json!({ "accelerator": DNS_NAME }), "missing field `site`"),
+        (json!({ "accelerator": DNS_NAME, "site": "../x" }), r#""../x" is not a site's name"#),
+        (json!({ "accelerator": DNS_NAME, "site": "site-b", "froce": true }), "unknown field `froce`"),
+        (json!({ "accelerator": "other.example.com", "site": "site-b" }), "no accelerator of this account"),
+    ] {
+        let error = rejoin(&system, &request).await.unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    let unknown = json!({ "accelerator": DNS_NAME, "site": "site-z" });
+    let outcome = rejoin(&system, &unknown).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("nothing_noted")));
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
+async fn the_entry_of_another_site_is_left_alone() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", "site-fence")]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-a" });
+    let error = rejoin(&system, &request).await.unwrap_err();
+    assert!(error.contains("dynamodb:DeleteItem: ConditionalCheckFailedException"), "{error}");
+    assert_eq!(sites.entries().await[0]["site"], "site-b");
+}

@@ -1,0 +1,225 @@
+//! Two sites behind one accelerator, as Keycloak's guide sets them up: load balancers, secrets and a table in
+//! `MiniStack`, the accelerator and each site's Infinispan as stand-ins.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
+use failover_lock::deadline::Deadline;
+use failover_lock::https::Https;
+use failover_lock::lambda::Report as _;
+use failover_lock::site_fence::config::Config;
+use failover_lock::site_fence::outcome::Report;
+use failover_lock::site_fence::{Handler, SERVICES, SiteFence};
+use failover_lock::startup;
+use serde_json::{Value, json};
+
+use super::accelerator::{Accelerator, Accelerators, Endpoint, Group};
+use super::emulator::Emulator;
+use super::infinispan::Infinispan;
+
+/// The accelerator of the recorded alerts.
+pub const LABEL: &str = "a1234567890abcdef";
+pub const DNS_NAME: &str = "a1234567890abcdef.awsglobalaccelerator.com";
+/// The credentials of the recorded alerts.
+pub const USER: &str = "alertmanager";
+pub const PASSWORD: &str = "example-password";
+const INFINISPAN_PASSWORD: &str = "s3cret of Infinispan";
+pub const REGION: &str = "eu-west-1";
+pub const TABLE: &str = "site-fence";
+
+pub struct Sites {
+    pub aws: Emulator,
+    pub accelerators: Accelerators,
+    pub a: Infinispan,
+    pub b: Infinispan,
+    /// The load balancers' ARNs.
+    pub balancer_a: String,
+    pub balancer_b: String,
+}
+
+// === impl Sites ===
+
+impl Sites {
+    /// Both sites in service, in the one group of the one listener.
+    pub async fn start() -> Self {
+        let aws = Emulator::ministack().await;
+        let a = Infinispan::start("developer", INFINISPAN_PASSWORD).await;
+        let b = Infinispan::start("developer", INFINISPAN_PASSWORD).await;
+        a.put("site-b", &["sessions", "work"]);
+        b.put("site-a", &["sessions", "work"]);
+        let mut sites = Self {
+            accelerators: Accelerators::start().await,
+            balancer_a: String::new(),
+            balancer_b: String::new(),
+            aws,
+            a,
+            b,
+        };
+        sites.balancer_a = sites.balancer("site-a").await;
+        sites.balancer_b = sites.balancer("site-b").await;
+        sites.secret("webhook-password", PASSWORD).await;
+        sites.secret("infinispan-password", INFINISPAN_PASSWORD).await;
+        let group = Group::new(REGION, sites.both());
+        sites.accelerators.put(Accelerator::new(LABEL).dual_stack().listener([group]));
+        sites
+    }
+
+    /// An endpoint for each site, set up unlike each other.
+    pub fn both(&self) -> [Endpoint; 2] {
+        let a = Endpoint::new(&self.balancer_a).weight(200).client_ip(false);
+        [a, Endpoint::new(&self.balancer_b).weight(55).client_ip(true)]
+    }
+
+    /// A load balancer that is tagged as this site's.
+    pub async fn balancer(&self, site: &str) -> String {
+        use aws_sdk_elasticloadbalancingv2::types::Tag;
+        let client = aws_sdk_elasticloadbalancingv2::Client::new(&self.aws_config());
+        let request = client.create_load_balancer().name(site).subnets("subnet-1");
+        let request = request.tags(Tag::builder().key("site").value(site).build());
+        let created = request.send().await.expect("MiniStack makes load balancers");
+        created.load_balancers()[0].load_balancer_arn().expect("it has an ARN").to_owned()
+    }
+
+    /// Makes a secret, or changes it.
+    pub async fn secret(&self, name: &str, text: &str) {
+        let client = aws_sdk_secretsmanager::Client::new(&self.aws_config());
+        if client.create_secret().name(name).secret_string(text).send().await.is_err() {
+            let changed = client.put_secret_value().secret_id(name).secret_string(text).send().await;
+            changed.expect("MiniStack keeps secrets");
+        }
+    }
+
+    /// Makes the table in which the first report wins.
+    pub async fn table(&self) {
+        use aws_sdk_dynamodb::types::{
+            AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+        };
+        let key = AttributeDefinition::builder().attribute_name("accelerator");
+        let schema = KeySchemaElement::builder().attribute_name("accelerator").key_type(KeyType::Hash);
+        let request = aws_sdk_dynamodb::Client::new(&self.aws_config()).create_table().table_name(TABLE);
+        let request = request.billing_mode(BillingMode::PayPerRequest);
+        let request =
+            request.attribute_definitions(key.attribute_type(ScalarAttributeType::S).build().unwrap());
+        request.key_schema(schema.build().unwrap()).send().await.expect("MiniStack makes tables");
+    }
+
+    /// What the table holds.
+    pub async fn entries(&self) -> Vec<HashMap<String, String>> {
+        let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
+        let items = client
+            .scan()
+            .table_name(TABLE)
+            .send()
+            .await
+            .expect("the table is there")
+            .items
+            .unwrap_or_default();
+        let text = |(name, value): (String, aws_sdk_dynamodb::types::AttributeValue)| {
+            (name, value.as_s().expect("every attribute is a text").clone())
+        };
+        items.into_iter().map(|item| item.into_iter().map(text).collect()).collect()
+    }
+
+    /// The functions' variables.
+    pub fn variables(&self) -> HashMap<&'static str, String> {
+        let endpoints = json!({ "site-a": self.a.authority(), "site-b": self.b.authority() });
+        HashMap::from([
+            ("WEBHOOK_USER", USER.to_owned()),
+            ("WEBHOOK_USER_SECRET", "webhook-password".to_owned()),
+            ("INFINISPAN_USER", "developer".to_owned()),
+            ("INFINISPAN_USER_SECRET", "infinispan-password".to_owned()),
+            ("INFINISPAN_SITE_ENDPOINTS", endpoints.to_string()),
+            ("INFINISPAN_CA_CERT", format!("{}{}", self.a.root(), self.b.root())),
+            ("SECRETS_REGION", REGION.to_owned()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ENDPOINT_URL", self.aws.url.clone()),
+            ("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", self.accelerators.url()),
+        ])
+    }
+
+    fn aws_config(&self) -> SdkConfig {
+        self.aws_by(&self.variables()).to_builder().region(Region::new(REGION)).build()
+    }
+
+    fn aws_by(&self, variables: &HashMap<&'static str, String>) -> SdkConfig {
+        let lookup = |name: &str| variables.get(name).cloned();
+        let https = Https::new(&lookup).expect("no bundle is named");
+        let aws = startup::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
+        let credentials = Credentials::new("test", "test", None, None, "stand-in");
+        aws.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+    }
+
+    /// The system, with these variables changed; an empty one is taken out.
+    pub fn system(&self, changes: &[(&'static str, &str)]) -> SiteFence {
+        let mut variables = self.variables();
+        for (name, value) in changes {
+            match *value {
+                "" => variables.remove(name),
+                value => variables.insert(name, value.to_owned()),
+            };
+        }
+        let config =
+            Config::read(&|name| variables.get(name).cloned()).expect("the test's variables are valid");
+        SiteFence::new(config, &self.aws_by(&variables))
+    }
+
+    /// The ids of the endpoints that are in service, in the first group.
+    pub fn in_service(&self) -> Vec<String> {
+        let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+        self.accelerators.endpoints(&group).into_iter().map(|endpoint| endpoint.id).collect()
+    }
+
+    /// The accelerator's tags.
+    pub fn tags(&self) -> Vec<(String, String)> {
+        self.accelerators.tags(&Accelerator::new(LABEL).arn).into_iter().collect()
+    }
+}
+
+/// An HTTP answer: its status, and its body.
+pub async fn fence(system: &SiteFence, event: &str) -> (u64, Value) {
+    fence_within(system, event, Duration::from_secs(20)).await
+}
+
+/// The same, with so much time.
+pub async fn fence_within(system: &SiteFence, event: &str, time: Duration) -> (u64, Value) {
+    let report = system.handle(Handler::Fence, event, Deadline::after(time)).await;
+    let answer = report.into_answer().unwrap_or_else(|error| panic!("{error}"));
+    let body = answer["body"].as_str().map(|body| serde_json::from_str(body).expect("a body is JSON"));
+    (answer["statusCode"].as_u64().expect("a status"), body.unwrap_or_default())
+}
+
+/// What became of each alert of a webhook.
+pub async fn outcomes(system: &SiteFence, event: &str) -> Vec<String> {
+    told(&system.handle(Handler::Fence, event, Deadline::after(Duration::from_secs(20))).await)
+}
+
+/// What became of each alert, as `outcome` or `outcome: reason`.
+pub fn told(report: &Report) -> Vec<String> {
+    let told = report.results().iter().map(|result| match result {
+        Ok(outcome) => match outcome.reason {
+            Some(reason) => format!("{}: {}", <&str>::from(outcome.outcome), <&str>::from(reason)),
+            None => <&str>::from(outcome.outcome).to_owned(),
+        },
+        Err(failed) => format!("failed: {}", failed.error.error_type()),
+    });
+    told.collect()
+}
+
+/// What a person's request is answered.
+pub async fn rejoin(system: &SiteFence, request: &Value) -> Result<Value, String> {
+    let report =
+        system.handle(Handler::Rejoin, &request.to_string(), Deadline::after(Duration::from_secs(20))).await;
+    let answer = report.into_answer().map_err(|error| error.to_string())?;
+    Ok(answer["outcomes"][0].clone())
+}
+
+/// The recorded alert, from this site about that one.
+pub fn alert(reporter: &str, site: &str) -> String {
+    let event = super::recorded("alertmanager/firing.json");
+    event
+        .replace(r#"\"site-b\""#, r#"\"SITE\""#)
+        .replace(r#"\"site-a\""#, &format!(r#"\"{reporter}\""#))
+        .replace(r#"\"SITE\""#, &format!(r#"\"{site}\""#))
+}
