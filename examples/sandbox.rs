@@ -33,6 +33,8 @@ mod primary;
 #[path = "../tests/support/route53.rs"]
 #[expect(dead_code, reason = "the tests use the whole of it")]
 mod stand_in;
+#[path = "../tests/support/tls.rs"]
+mod tls;
 
 use primary::Primary;
 

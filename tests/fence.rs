@@ -40,7 +40,7 @@ async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
 #[tokio::test]
 async fn all_listeners_groups_and_pages_are_looked_at() {
     let sites = Sites::start().await;
-    let groups = || [Group::new(REGION, sites.both()), Group::new("us-east-1", sites.both())];
+    let groups = || [Group::new(REGION, sites.both()), Group::new("eu-west-1", sites.both())];
     let other = |label| Accelerator::new(label).listener([Group::new(REGION, sites.both())]);
     let ga = &sites.accelerators;
     for label in ["a0000000000000001", "a0000000000000002"] {
@@ -89,7 +89,7 @@ async fn a_reporter_that_is_not_serving_is_asked_again_later() {
 #[tokio::test]
 async fn endpoints_of_nobody_stay_and_a_load_balancer_that_is_gone_stands_in_nobodys_way() {
     let sites = Sites::start().await;
-    let gone = "arn:aws:elasticloadbalancing:eu-west-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
+    let gone = "arn:aws:elasticloadbalancing:us-east-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
     let elsewhere = gone.replace("000000000000", "210987654321");
     let [a, b] = sites.both();
     let others =

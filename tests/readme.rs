@@ -4,6 +4,7 @@ mod support;
 
 use support::emulator::Emulator;
 use support::primary::Primary;
+use support::readme::commands_below;
 
 /// What stands between the emulator and AWS: checkers that report by the check's path every second, an
 /// artifact that is there already, and a short period for the alarm.
@@ -18,28 +19,6 @@ checkers() {
 }
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 "#;
-
-/// README's blocks of bash below this heading, one after the other.
-fn commands_below(heading: &str) -> Vec<String> {
-    let readme = include_str!("../README.md");
-    let level = heading.split(' ').next().unwrap_or_default().len();
-    let mut lines = readme.lines().skip_while(|line| *line != heading);
-    assert!(lines.next().is_some(), "README has no {heading}");
-    let mut blocks = Vec::new();
-    let mut block: Option<String> = None;
-    for line in lines {
-        match (&mut block, line) {
-            (None, "```bash") => block = Some(String::new()),
-            (Some(_), "```") => blocks.extend(block.take()),
-            (Some(block), line) => block.extend([line, "\n"]),
-            (None, line) if line.starts_with('#') && line.find(' ').is_some_and(|found| found <= level) => {
-                break;
-            }
-            (None, _) => {}
-        }
-    }
-    blocks
-}
 
 /// Runs this script in one shell, with what README's reader has set.
 async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String {

@@ -35,6 +35,11 @@ impl Emulator {
         Self::ministack_with(&[("AUTH", "true")]).await
     }
 
+    /// The same, whose functions find Global Accelerator at `url`.
+    pub async fn ministack_beside(url: &str) -> Self {
+        Self::ministack_with(&[("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", url)]).await
+    }
+
     async fn ministack_with(more: &[(&str, &str)]) -> Self {
         let port = free_port();
         let variables = [
@@ -151,17 +156,24 @@ impl Emulator {
 
     /// The binary under test, zipped as Lambda wants it.
     pub fn package(&self) -> PathBuf {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let binary = Path::new(env!("CARGO_BIN_EXE_failover-lock"));
-        let zip = target.join("function.zip");
+        self.package_of(env!("CARGO_BIN_EXE_failover-lock"))
+    }
+
+    /// This binary, zipped as Lambda wants it.
+    pub fn package_of(&self, binary: &str) -> PathBuf {
+        let binary = Path::new(binary);
+        let name = binary.file_name().expect("a binary has a name");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package").join(name);
+        fs::create_dir_all(&folder).expect("target/tmp can be written");
+        let zip = folder.join("function.zip");
         let _alone = locked("package.lock");
         let made = |file: &Path| fs::metadata(file).and_then(|file| file.modified());
         if !made(&zip).is_ok_and(|zip| zip > made(binary).expect("the binary is there")) {
-            fs::copy(binary, target.join("bootstrap")).expect("the binary can be copied");
+            fs::copy(binary, folder.join("bootstrap")).expect("the binary can be copied");
             run(BlockingCommand::new(self.tools.join("python"))
                 .args(["-m", "zipfile", "-c", "function.zip.new", "bootstrap"])
-                .current_dir(target));
-            fs::rename(target.join("function.zip.new"), &zip).expect("target/tmp can be written");
+                .current_dir(&folder));
+            fs::rename(folder.join("function.zip.new"), &zip).expect("target/tmp can be written");
         }
         zip
     }
@@ -197,7 +209,8 @@ async fn announced(output: impl AsyncRead + Unpin + Send + 'static, url: &str) {
     panic!("the emulator ended before it listened:\n{}", seen.join("\n"));
 }
 
-fn free_port() -> String {
+/// A port of loopback that nobody listens on.
+pub fn free_port() -> String {
     let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     socket.local_addr().expect("a bound socket has an address").port().to_string()
 }

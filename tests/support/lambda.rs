@@ -55,8 +55,17 @@ struct RuntimeApi {
 impl Function {
     /// Starts the binary with this handler and these variables, and no others.
     pub async fn start(handler: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_program(binary(), handler, variables).await
+    }
+
+    /// The same of another program.
+    pub async fn start_program(
+        program: impl Into<OsString>,
+        handler: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let runtime = Runtime::start().await;
-        let mut child = Command::new(binary())
+        let mut child = Command::new(program.into())
             .env_clear()
             .envs(runtime.variables())
             // Whatever a test forgets, no request leaves this machine.

@@ -9,6 +9,7 @@ pub mod emulator;
 pub mod infinispan;
 pub mod lambda;
 pub mod primary;
+pub mod readme;
 pub mod route53;
 #[cfg(feature = "site-fence")]
 pub mod sites;

@@ -25,8 +25,9 @@ pub const DNS_NAME: &str = "a1234567890abcdef.awsglobalaccelerator.com";
 /// The credentials of the recorded alerts.
 pub const USER: &str = "alertmanager";
 pub const PASSWORD: &str = "example-password";
-const INFINISPAN_PASSWORD: &str = "s3cret of Infinispan";
-pub const REGION: &str = "eu-west-1";
+pub const INFINISPAN_PASSWORD: &str = "s3cret of Infinispan";
+/// Where everything but the accelerator is; the emulator runs functions here.
+pub const REGION: &str = "us-east-1";
 pub const TABLE: &str = "site-fence";
 
 pub struct Sites {
@@ -44,19 +45,14 @@ pub struct Sites {
 impl Sites {
     /// Both sites in service, in the one group of the one listener.
     pub async fn start() -> Self {
-        let aws = Emulator::ministack().await;
+        let accelerators = Accelerators::start().await;
+        let aws = Emulator::ministack_beside(&accelerators.url()).await;
         let a = Infinispan::start("developer", INFINISPAN_PASSWORD).await;
         let b = Infinispan::start("developer", INFINISPAN_PASSWORD).await;
         a.put("site-b", &["sessions", "work"]);
         b.put("site-a", &["sessions", "work"]);
-        let mut sites = Self {
-            accelerators: Accelerators::start().await,
-            balancer_a: String::new(),
-            balancer_b: String::new(),
-            aws,
-            a,
-            b,
-        };
+        let mut sites =
+            Self { accelerators, balancer_a: String::new(), balancer_b: String::new(), aws, a, b };
         sites.balancer_a = sites.balancer("site-a").await;
         sites.balancer_b = sites.balancer("site-b").await;
         sites.secret("webhook-password", PASSWORD).await;
@@ -140,15 +136,7 @@ impl Sites {
     }
 
     fn aws_config(&self) -> SdkConfig {
-        self.aws_by(&self.variables()).to_builder().region(Region::new(REGION)).build()
-    }
-
-    fn aws_by(&self, variables: &HashMap<&'static str, String>) -> SdkConfig {
-        let lookup = |name: &str| variables.get(name).cloned();
-        let https = Https::new(&lookup).expect("no bundle is named");
-        let aws = startup::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
-        let credentials = Credentials::new("test", "test", None, None, "stand-in");
-        aws.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+        aws_by(&self.variables()).to_builder().region(Region::new(REGION)).build()
     }
 
     /// The system, with these variables changed; an empty one is taken out.
@@ -162,7 +150,7 @@ impl Sites {
         }
         let config =
             Config::read(&|name| variables.get(name).cloned()).expect("the test's variables are valid");
-        SiteFence::new(config, &self.aws_by(&variables))
+        SiteFence::new(config, &aws_by(&variables))
     }
 
     /// The ids of the endpoints that are in service, in the first group.
@@ -175,6 +163,14 @@ impl Sites {
     pub fn tags(&self) -> Vec<(String, String)> {
         self.accelerators.tags(&Accelerator::new(LABEL).arn).into_iter().collect()
     }
+}
+
+fn aws_by(variables: &HashMap<&'static str, String>) -> SdkConfig {
+    let lookup = |name: &str| variables.get(name).cloned();
+    let https = Https::new(&lookup).expect("no bundle is named");
+    let aws = startup::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
+    let credentials = Credentials::new("test", "test", None, None, "stand-in");
+    aws.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
 }
 
 /// An HTTP answer: its status, and its body.
