@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -121,6 +122,38 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_res
     log_says(&sites, "not_firing").await;
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
     fs::remove_dir_all(&folder).unwrap();
+
+    let [rejoin, ..] = &commands_below("### Bring a site back")[..] else { panic!("README has the command") };
+    let given = [("REGION", support::sites::REGION), ("ACCELERATOR", DNS_NAME)];
+    let (_, said) = sites.aws.bash(rejoin, &given).await;
+    assert!(said.contains(r#""outcome": "rejoined""#), "{said}");
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+    the_roles_allow_what_was_called(&sites).await;
+}
+
+/// The emulator holds the roles to their policies for every service but Global Accelerator, which is not its own.
+async fn the_roles_allow_what_was_called(sites: &Sites) {
+    let mut allowed = BTreeSet::new();
+    for (role, policy) in [("FenceRole", "fence"), ("RejoinRole", "rejoin")] {
+        let role = format!(
+            "aws cloudformation describe-stack-resource --stack-name site --logical-resource-id {role} \
+            --query StackResourceDetail.PhysicalResourceId --output text"
+        );
+        let policy = format!(
+            "aws iam get-role-policy --policy-name {policy} --role-name $({role}) \
+            --query 'PolicyDocument.Statement[].Action[]' --output text"
+        );
+        let (status, actions) = sites.aws.bash(&policy, &[]).await;
+        assert_eq!(status, Some(0), "{actions}");
+        let actions = actions.split_whitespace();
+        let actions = actions.filter_map(|action| action.strip_prefix("globalaccelerator:"));
+        allowed.extend(actions.map(str::to_owned));
+    }
+    let calls = sites.accelerators.calls();
+    let called = calls.iter().filter_map(|call| call.split(' ').next()).map(str::to_owned);
+    // Global Accelerator asks for it on top of the calls that remove and add endpoints.
+    let called: BTreeSet<_> = called.chain(["UpdateEndpointGroup".to_owned()]).collect();
+    assert_eq!(allowed, called);
 }
 
 /// Deploys by README's commands; what the function's URL is on this emulator.
@@ -132,7 +165,8 @@ async fn deploy(sites: &Sites) -> String {
     let build =
         build.replace("infra/package --program site-fence arm64\n", "").replace(&zip, "ZIP=$ARTIFACT");
     // The emulator runs what this machine runs.
-    let deploy = deploy.replace("\"CodeKey=$KEY\"", "\"CodeKey=$KEY\" Architecture=x86_64");
+    let deploy =
+        deploy.replace("\"CodeKey=$KEY\"", "\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true");
     let variables = sites.variables();
     let accelerators = sites.accelerators.url();
     let given = [

@@ -10,6 +10,7 @@ use support::cloudwatch::Alarm;
 use support::emulator::Emulator;
 use support::primary::Primary;
 use support::route53::{Check, Route53};
+use support::sites::{DNS_NAME, REGION, Sites, alert, outcomes};
 use support::{LOCKED, PRIMARY};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -492,4 +493,88 @@ async fn checkers_of(aws: &Emulator, check: &str) {
         let value = if aws.path(check).await == "/lb-check" { "1" } else { "0" };
         aws.report(check, value, 0).await;
     }
+}
+
+/// Runs failoverctl where these sites are.
+async fn run_at(sites: &Sites, arguments: &[&str]) -> Ended {
+    let mut command = command(Path::new(FAILOVERCTL), &sites.aws.url, arguments);
+    command.env("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", sites.accelerators.url()).env("AWS_REGION", REGION);
+    let output = command.stdin(Stdio::null()).output().await.expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { status: output.status.code(), out: text(output.stdout), said: text(output.stderr) }
+}
+
+#[tokio::test]
+async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
+    let sites = Sites::start().await;
+    let ended = run_at(&sites, &["fence", "status"]).await;
+    let line = |site: &str, rest: &str| format!("{DNS_NAME}  {site}  {rest}\n");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains(&line("site-b", "1/1      in service")), "{}", ended.out);
+
+    outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let ended = run_at(&sites, &["fence", "status", DNS_NAME]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains(&line("site-a", "1/1      in service")), "{}", ended.out);
+    assert!(ended.out.contains("site-b  0/0      fenced since ") && ended.out.contains("reported by site-a"));
+    let ended = run_at(&sites, &["fence", "status", "--output", "json"]).await;
+    let found: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((&found[1]["site"], &found[1]["reporter"]), (&json!("site-b"), &json!("site-a")));
+    assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");
+
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    assert_eq!(run_at(&sites, &["fence", "status"]).await.status, Some(3));
+    let ended = run_at(&sites, &["fence", "status", "other.example.com"]).await;
+    assert_eq!(ended.status, Some(1));
+    assert!(
+        ended.said.contains("no accelerator of the DNS name or ARN \"other.example.com\""),
+        "{}",
+        ended.said
+    );
+}
+
+#[tokio::test]
+async fn fence_rejoin_asks_and_has_the_function_bring_the_site_back() {
+    let sites = Sites::start().await;
+    outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let zip = sites.aws.package_of(env!("CARGO_BIN_EXE_site-fence"));
+    let variables = sites.variables();
+    let own = ["AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR"];
+    let variables: serde_json::Map<_, _> = variables
+        .into_iter()
+        .filter(|(name, _)| !own.contains(name))
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
+    let environment = json!({ "Variables": variables }).to_string();
+    let zip = format!("fileb://{}", zip.display());
+    let role = "arn:aws:iam::000000000000:role/any";
+    let create = ["lambda", "create-function", "--function-name", "site-rejoin", "--handler", "rejoin"];
+    let code = ["--runtime", "provided.al2023", "--timeout", "60", "--zip-file", &zip, "--role", role];
+    sites.aws.aws(&[&create[..], &code[..], &["--environment", &environment]].concat()).await;
+
+    let rejoin = ["fence", "rejoin", "site-b", "--accelerator", DNS_NAME];
+    let ended = run_at(&sites, &rejoin).await;
+    assert_eq!(ended.status, Some(3));
+    assert!(ended.said.contains("there is no terminal to ask on"), "{}", ended.said);
+    let ended = run_at(&sites, &[&rejoin[..], &["--dry-run"]].concat()).await;
+    assert_eq!((ended.status, ended.out.as_str()), (Some(0), "site-b: would_rejoin\n"), "{}", ended.said);
+    assert_eq!(sites.in_service().len(), 1);
+    let ended = run_at(&sites, &[&rejoin[..], &["--yes", "--reason", "INC-1"]].concat()).await;
+    assert_eq!((ended.status, ended.out.as_str()), (Some(0), "site-b: rejoined\n"), "{}", ended.said);
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+
+    let unknown = ["fence", "rejoin", "site-z", "--accelerator", DNS_NAME, "--yes"];
+    let ended = run_at(&sites, &unknown).await;
+    assert_eq!(
+        (ended.status, ended.out.as_str()),
+        (Some(3), "site-z: refused: nothing_noted\n"),
+        "{}",
+        ended.said
+    );
+    let nowhere = ["fence", "rejoin", "site-b", "--accelerator", "other.example.com", "--yes"];
+    let ended = run_at(&sites, &nowhere).await;
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.said.contains("site-rejoin: no accelerator of this account"), "{}", ended.said);
+    let ended = run_at(&sites, &[&rejoin[..], &["--yes", "--function", "other"]].concat()).await;
+    assert!(ended.said.contains("lambda:InvokeFunction: ResourceNotFoundException"), "{}", ended.said);
 }

@@ -1,13 +1,16 @@
 //! Lambda in failoverctl's words: the only place that knows its SDK.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
+use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::State;
 use serde_json::Value;
 
-use super::{QUALIFIER, if_there};
+use super::screen::plain;
+use super::{Error, QUALIFIER, if_there};
 use crate::aws::{Call, Failure, send};
 use crate::deadline::Deadline;
 
@@ -85,6 +88,26 @@ impl Function {
             let fits = |arn: &Value| arn.as_str().is_some_and(|pattern| matches(pattern, source));
             statement["Effect"] == "Allow" && is_service && sources.all(fits)
         })
+    }
+}
+
+/// Invokes a function once, and waits for at most `time` until it has answered.
+pub(super) async fn invoke(
+    aws: &SdkConfig,
+    function: &str,
+    request: &Value,
+    time: Duration,
+) -> Result<Value, Error> {
+    let request = Client::new(aws).invoke().function_name(function).payload(Blob::new(request.to_string()));
+    let output = send(Call("lambda:InvokeFunction"), time, request.send()).await?;
+    let answer = output.payload().map(|payload| serde_json::from_slice(payload.as_ref()).unwrap_or_default());
+    let answer: Value = answer.unwrap_or_default();
+    match output.function_error() {
+        None => Ok(answer),
+        Some(kind) => {
+            let said = answer["errorMessage"].as_str().unwrap_or(kind);
+            Err(Error::Function { function: function.to_owned(), said: plain(said) })
+        }
     }
 }
 

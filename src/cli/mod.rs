@@ -1,12 +1,13 @@
 //! `failoverctl`: what a person needs at three in the morning.
 //!
 //! `lock`, `restore` and `explain` run the functions' own code with the operator's credentials; `status`,
-//! `doctor` and `drill` look at what stands around it.
+//! `doctor` and `drill` look at what stands around it. `fence` is site-fence's side.
 
 mod change;
 mod doctor;
 mod drill;
 mod explain;
+mod fence;
 mod lambda;
 mod logs;
 pub mod screen;
@@ -45,6 +46,7 @@ use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::route53::Route53;
 use crate::https::{self, InvalidBundle};
+use crate::site_fence::site::Site;
 use crate::startup;
 use crate::text::Quoted;
 use crate::variables::InvalidConfig;
@@ -199,11 +201,48 @@ enum Command {
         #[arg(long, short)]
         yes: bool,
     },
+    /// See the sites behind AWS Global Accelerator, and bring one back that site-fence has taken out.
+    Fence {
+        #[command(subcommand)]
+        command: Fence,
+    },
     /// Print a shell's completions.
     #[command(after_help = "Example:\n  failoverctl completions bash > /etc/bash_completion.d/failoverctl")]
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Fence {
+    /// Show the sites behind an accelerator, and which of them were taken out.
+    #[command(after_help = "Example:\n  failoverctl fence status a1234567890abcdef.awsglobalaccelerator.com")]
+    Status {
+        /// The accelerator's DNS name or ARN; every one of the account, if left out.
+        accelerator: Option<String>,
+    },
+    /// Bring a site back, once the sites are synchronised: into Infinispan's replication, then into the accelerator.
+    #[command(after_help = "Example:\n  failoverctl fence rejoin site-b --accelerator \
+        a1234567890abcdef.awsglobalaccelerator.com --region eu-west-1 --reason 'synchronised, INC-1234'")]
+    Rejoin {
+        /// The site.
+        site: Site,
+        /// The accelerator's DNS name or ARN.
+        #[arg(long, value_name = "NAME")]
+        accelerator: String,
+        /// The function that does it; by its name it is looked for in --region, or else AWS_REGION.
+        #[arg(long, value_name = "NAME", default_value = "site-rejoin")]
+        function: String,
+        /// Why, for the function's log.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Say what would be done, change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
     },
 }
 
@@ -262,6 +301,17 @@ pub enum Error {
     /// It did not happen in time.
     #[error("{0}")]
     TooLate(String),
+    /// There is no such accelerator.
+    #[error("this account has no accelerator{}", .0.as_ref().map(|name| format!(" of the DNS name or ARN {}", Quoted(name))).unwrap_or_default())]
+    NoAccelerator(Option<String>),
+    /// A function that was invoked has failed.
+    #[error("{function}: {said}")]
+    Function {
+        /// Which.
+        function: String,
+        /// What it says.
+        said: String,
+    },
     /// A drill that must not be done.
     #[error("{0}")]
     NoDrill(String),
@@ -307,6 +357,15 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Drill { id, in_service, by_metric, timeout, yes } => {
             let drill = drill::Drill { in_service, by_metric, leg: Duration::from_secs(timeout), yes };
             drill::drill(&common.session().await?, &id, &drill).await
+        }
+        Command::Fence { command: Fence::Status { accelerator } } => {
+            fence::status(&common.session().await?, accelerator.as_deref()).await
+        }
+        Command::Fence { command: Fence::Rejoin { site, accelerator, function, reason, dry_run, yes } } => {
+            let own = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(startup::environment);
+            let region = common.region.clone().or_else(own).map(Region::new);
+            let asked = fence::Rejoin { site, accelerator, function, reason, dry_run, yes };
+            fence::rejoin(&common.session().await?, region, asked).await
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

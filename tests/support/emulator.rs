@@ -35,9 +35,9 @@ impl Emulator {
         Self::ministack_with(&[("AUTH", "true")]).await
     }
 
-    /// The same, whose functions find Global Accelerator at `url`.
+    /// The same, where functions find Global Accelerator at `url`.
     pub async fn ministack_beside(url: &str) -> Self {
-        Self::ministack_with(&[("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", url)]).await
+        Self::ministack_with(&[("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", url), ("AUTH", "true")]).await
     }
 
     async fn ministack_with(more: &[(&str, &str)]) -> Self {

@@ -1,0 +1,177 @@
+//! `failoverctl fence`: who is behind an accelerator, who was taken out, and the way back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_config::{Region, SdkConfig};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::json;
+
+use super::screen::{Mood, ask, plain, table, time};
+use super::{Ended, Error, Session, lambda, patience};
+use crate::site_fence::View;
+use crate::site_fence::accelerator::Accelerator;
+use crate::site_fence::notes::Notes;
+use crate::site_fence::site::{Owner, Site};
+
+/// The function's own timeout, and what starting it takes.
+const INVOCATION: Duration = Duration::from_secs(70);
+
+/// A site, or what is nobody's, behind an accelerator.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    accelerator: String,
+    /// `None` for endpoints whose site cannot be told.
+    site: Option<String>,
+    /// Its endpoints in service.
+    endpoints: usize,
+    /// Those of them that Global Accelerator finds healthy.
+    healthy: usize,
+    /// When it was taken out, and who reported it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fenced_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reporter: Option<Site>,
+    /// Whether it is noted as taken out.
+    noted: bool,
+}
+
+pub(super) async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, Error> {
+    let view = View::new(&session.aws);
+    let accelerators: Vec<_> = match accelerator {
+        None => view.accelerators.all(patience()).await?,
+        Some(name) => view.accelerators.named(name, patience()).await?.into_iter().collect(),
+    };
+    if accelerators.is_empty() {
+        return Err(Error::NoAccelerator(accelerator.map(str::to_owned)));
+    }
+    let mut found = Vec::new();
+    for accelerator in &accelerators {
+        found.extend(look_at(&view, accelerator).await?);
+    }
+    session.screen.show(&found, || text(&found))?;
+    let is_bad = found.iter().any(|status| matches!(status.mood(), Mood::Wrong));
+    Ok(if is_bad { Ended::NotWell } else { Ended::Well })
+}
+
+async fn look_at(view: &View, accelerator: &Accelerator) -> Result<Vec<Status>, Error> {
+    let sight = view.look(accelerator, patience()).await?;
+    let notes = Notes::read(&accelerator.arn, &sight.tags);
+    let mut found: BTreeMap<Option<String>, Status> = BTreeMap::new();
+    for endpoint in sight.groups.iter().flat_map(|group| &group.endpoints) {
+        let site = match &endpoint.owner {
+            Owner::Site(site) => Some(site.clone()),
+            Owner::Unknown | Owner::Gone => None,
+        };
+        let status = entry(&mut found, accelerator, site);
+        status.endpoints += 1;
+        status.healthy += usize::from(endpoint.healthy);
+    }
+    for (site, note) in notes.iter() {
+        let status = entry(&mut found, accelerator, Some(site.as_str().to_owned()));
+        status.noted = true;
+        if let Some((at, reporter)) = &note.by {
+            (status.fenced_at, status.reporter) = (Some(*at), Some(reporter.clone()));
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+fn entry<'a>(
+    found: &'a mut BTreeMap<Option<String>, Status>,
+    accelerator: &Accelerator,
+    site: Option<String>,
+) -> &'a mut Status {
+    found.entry(site.clone()).or_insert_with(|| Status {
+        accelerator: accelerator.dns_name.clone(),
+        site,
+        endpoints: 0,
+        healthy: 0,
+        fenced_at: None,
+        reporter: None,
+        noted: false,
+    })
+}
+
+fn text(found: &[Status]) -> String {
+    let rows: Vec<_> = found
+        .iter()
+        .map(|status| {
+            let row = [
+                plain(&status.accelerator),
+                status.site.as_deref().map_or_else(|| "?".to_owned(), plain),
+                format!("{}/{}", status.healthy, status.endpoints),
+                status.words(),
+            ];
+            (row, status.mood())
+        })
+        .collect();
+    table(["ACCELERATOR", "SITE", "HEALTHY", "STATE"], &rows)
+}
+
+/// What a person asks the function `rejoin` for.
+#[derive(Debug)]
+pub(super) struct Rejoin {
+    pub site: Site,
+    pub accelerator: String,
+    pub function: String,
+    pub reason: Option<String>,
+    pub dry_run: bool,
+    pub yes: bool,
+}
+
+/// Invokes the function: it has the password of Infinispan, and reaches it.
+pub(super) async fn rejoin(session: &Session, region: Option<Region>, asked: Rejoin) -> Result<Ended, Error> {
+    let Rejoin { site, accelerator, function, reason, dry_run, yes } = asked;
+    let question = format!(
+        "Are the sites synchronised? Bringing {site} back into {accelerator} sends traffic to it again."
+    );
+    if ask(&question, yes || dry_run)? == Ended::NotWell {
+        return Ok(Ended::NotWell);
+    }
+    let aws: SdkConfig = match region {
+        Some(region) if !function.contains(':') => session.aws.to_builder().region(region).build(),
+        _ => session.aws_of(&function),
+    };
+    let request = json!({ "accelerator": accelerator, "site": site, "reason": reason, "dryRun": dry_run });
+    let answer = lambda::invoke(&aws, &function, &request, INVOCATION).await?;
+    let outcome = &answer["outcomes"][0];
+    session.screen.show(outcome, || {
+        let word = |key: &str| outcome[key].as_str().map(plain);
+        let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("{site}: {}{reason}\n", word("outcome").unwrap_or_default())
+    })?;
+    Ok(match outcome["outcome"].as_str() {
+        Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,
+        _ => Ended::NotWell,
+    })
+}
+
+// === impl Status ===
+
+impl Status {
+    fn mood(&self) -> Mood {
+        match self {
+            Self { site: None, .. } => Mood::Unknown,
+            Self { endpoints: 1.., healthy: 0, .. } => Mood::Wrong,
+            Self { endpoints: 1.., noted: false, .. } => Mood::Ok,
+            _ => Mood::Warn,
+        }
+    }
+
+    fn words(&self) -> String {
+        let since = match (&self.fenced_at, &self.reporter) {
+            (Some(at), Some(reporter)) => format!(" since {}, reported by {reporter}", time(*at)),
+            _ => String::new(),
+        };
+        match self {
+            Self { site: None, .. } => "their site cannot be told: tag their load balancers".to_owned(),
+            Self { endpoints: 0, .. } => format!("fenced{since}"),
+            Self { noted: true, .. } => format!("in service, though noted as fenced{since}: rejoin it"),
+            Self { healthy: 0, .. } => "in service, and not healthy".to_owned(),
+            _ => "in service".to_owned(),
+        }
+    }
+}
