@@ -334,3 +334,67 @@ async fn the_first_report_wins_and_the_others_answer_names_it() {
     // The report that won wins again.
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
 }
+
+#[tokio::test]
+async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_touched() {
+    for seed in 0..3 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let sites = Sites::start().await;
+        sites.table().await;
+        let other = sites.balancer("site-c").await;
+        let group = Group::new(REGION, [&sites.both()[..], &[Endpoint::new(&other)]].concat());
+        sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
+        let two = [(); 2].map(|()| sites.system(&[("FENCE_TABLE", "site-fence")]));
+        let mut told = Vec::new();
+        for step in 0..60 {
+            let ga = &sites.accelerators;
+            for operation in
+                ["RemoveEndpoints", "TagResource", "AddEndpoints", "UntagResource", "ListEndpointGroups"]
+            {
+                match random.u8(0..12) {
+                    0 => ga.fail(operation, Fault::CloseBefore),
+                    1 => ga.fail(operation, Fault::CloseAfter),
+                    2 => ga.fail(operation, Fault::Error("AccessDeniedException", "not authorized")),
+                    _ => {}
+                }
+            }
+            let infinispan = random.choice([&sites.a, &sites.b]).unwrap();
+            match random.u8(0..8) {
+                0 => infinispan.fail("take-offline", infinispan::Fault::Status(500, "no")),
+                1 => infinispan.fail("bring-online", infinispan::Fault::Status(403, "no")),
+                2 => infinispan.fail("status", infinispan::Fault::CloseBefore),
+                _ => {}
+            }
+            let balancer = random.choice([&sites.balancer_a, &sites.balancer_b]).unwrap();
+            ga.set_health(balancer, "UNHEALTHY");
+            if random.u8(0..3) > 0 {
+                ga.set_health(&sites.balancer_a, "HEALTHY");
+                ga.set_health(&sites.balancer_b, "HEALTHY");
+            }
+            let (a, b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+            match random.u8(0..5) {
+                0 => told.push(outcomes(&two[0], &a).await),
+                1 => told.push(outcomes(&two[1], &b).await),
+                2 => {
+                    let both = tokio::join!(outcomes(&two[0], &a), outcomes(&two[1], &b));
+                    told.extend([both.0, both.1]);
+                }
+                _ => {
+                    let is_a = sites.in_service().contains(&sites.balancer_a);
+                    let site = if is_a { "site-b" } else { "site-a" };
+                    let request = json!({ "accelerator": support::sites::DNS_NAME, "site": site });
+                    told.push(vec![format!("{:?}", rejoin(&two[0], &request).await)]);
+                }
+            }
+            let in_service = sites.in_service();
+            let stays = |balancer: &String| in_service.contains(balancer);
+            assert!(
+                stays(&sites.balancer_a) || stays(&sites.balancer_b),
+                "seed {seed}, step {step}: nobody is left after {told:#?}"
+            );
+            assert!(stays(&other), "seed {seed}, step {step}: {told:#?}");
+        }
+        let fenced = told.iter().filter(|outcomes| outcomes[0] == "fenced").count();
+        assert!(fenced > 3, "seed {seed}: {told:#?}");
+    }
+}

@@ -115,22 +115,24 @@ impl Table {
         Ok(output.item)
     }
 
-    /// Takes out what is entered about this site.
+    /// Takes out what is entered about this site, if anything is; another site's entry stays.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] another site is entered.
+    /// The call failed and did not pass before the deadline.
     pub async fn clear(&self, accelerator: &str, site: &Site, deadline: Deadline) -> Result<(), Failure> {
-        deadline
+        let deleted = deadline
             .persist(async |time| {
                 let request = self.client.delete_item().table_name(&self.name);
                 let request = request.key(KEY, AttributeValue::S(accelerator.to_owned()));
-                let request = request.condition_expression(FREE_OR_SAME);
-                let request = request.expression_attribute_names("#key", KEY);
+                let request = request.condition_expression("#site = :site");
                 let request = request.expression_attribute_names("#site", "site");
                 let site = AttributeValue::S(site.as_str().to_owned());
                 send(DELETE, time, request.expression_attribute_values(":site", site).send()).await
             })
-            .await?;
-        Ok(())
+            .await;
+        match deleted {
+            Err(failure) if failure.kind() != Kind::Conflict => Err(failure),
+            _ => Ok(()),
+        }
     }
 }
