@@ -140,7 +140,8 @@ impl Kind {
                     | "PriorRequestNotComplete"
                     | "TransactionInProgressException"
                     | "ProvisionedThroughputExceededException"
-                    | "RequestLimitExceeded",
+                    | "RequestLimitExceeded"
+                    | "ReplicatedWriteConflictException",
                 ),
                 _,
             )

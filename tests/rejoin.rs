@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::json;
 use support::accelerator::{Accelerator, Fault, Group};
 use support::infinispan;
 use support::recorded;
-use support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin};
+use support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
 
 #[tokio::test]
 async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
@@ -80,4 +82,44 @@ async fn the_entry_of_another_site_is_left_alone() {
     let request = json!({ "accelerator": DNS_NAME, "site": "site-a" });
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
     assert_eq!(sites.entries().await[0]["site"], "site-b");
+}
+
+#[tokio::test]
+async fn a_site_comes_back_without_the_other_one_if_a_person_insists() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    // Site A burns down.
+    sites.a.fail_always("status", infinispan::Fault::CloseBefore);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    let outcome = rejoin_within(&system, &request, Duration::from_secs(3)).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined");
+    assert!(
+        outcome["detail"].as_str().unwrap().starts_with("not replicated to: Infinispan of site-a"),
+        "{outcome}"
+    );
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_is_gone_keeps_no_other_from_coming_back() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    let accelerator = Accelerator::new(LABEL);
+    let gone = "arn:aws:elasticloadbalancing:us-east-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
+    let group = Group::new(REGION, [sites.both()[0].clone()]);
+    let noted = |endpoint: &str| format!("0123vx00/098765zyxw00 55 true {endpoint}");
+    let put = |tags: &[(&str, String)]| {
+        let accelerator = accelerator.clone().listener([group.clone()]);
+        sites.accelerators.put(tags.iter().fold(accelerator, |all, (key, value)| all.tagged(key, value)));
+    };
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    put(&[("site-fence:site-b:0", noted(gone))]);
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("nothing_noted")));
+    assert!(outcome["detail"].as_str().unwrap().contains(gone), "{outcome}");
+    put(&[("site-fence:site-b:0", noted(gone)), ("site-fence:site-b:1", noted(&sites.balancer_b))]);
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
 }

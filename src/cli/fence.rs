@@ -117,6 +117,7 @@ pub(super) struct Rejoin {
     pub site: Site,
     pub accelerator: String,
     pub function: String,
+    pub force: bool,
     pub reason: Option<String>,
     pub dry_run: bool,
     pub yes: bool,
@@ -124,7 +125,7 @@ pub(super) struct Rejoin {
 
 /// Invokes the function: it has the password of Infinispan, and reaches it.
 pub(super) async fn rejoin(session: &Session, region: Option<Region>, asked: Rejoin) -> Result<Ended, Error> {
-    let Rejoin { site, accelerator, function, reason, dry_run, yes } = asked;
+    let Rejoin { site, accelerator, function, force, reason, dry_run, yes } = asked;
     let question = format!(
         "Are the sites synchronised? Bringing {site} back into {accelerator} sends traffic to it again."
     );
@@ -135,13 +136,14 @@ pub(super) async fn rejoin(session: &Session, region: Option<Region>, asked: Rej
         Some(region) if !function.contains(':') => session.aws.to_builder().region(region).build(),
         _ => session.aws_of(&function),
     };
-    let request = json!({ "accelerator": accelerator, "site": site, "reason": reason, "dryRun": dry_run });
+    let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
     let answer = lambda::invoke(&aws, &function, &request, INVOCATION).await?;
     let outcome = &answer["outcomes"][0];
     session.screen.show(outcome, || {
         let word = |key: &str| outcome[key].as_str().map(plain);
         let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
-        format!("{site}: {}{reason}\n", word("outcome").unwrap_or_default())
+        let detail = word("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
+        format!("{site}: {}{reason}{detail}\n", word("outcome").unwrap_or_default())
     })?;
     Ok(match outcome["outcome"].as_str() {
         Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,

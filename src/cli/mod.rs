@@ -234,6 +234,9 @@ enum Fence {
         /// The function that does it; by its name it is looked for in --region, or else AWS_REGION.
         #[arg(long, value_name = "NAME", default_value = "site-rejoin")]
         function: String,
+        /// Bring it into the accelerator although Infinispan of the other site does not answer, or refuses.
+        #[arg(long)]
+        force: bool,
         /// Why, for the function's log.
         #[arg(long)]
         reason: Option<String>,
@@ -361,10 +364,12 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Fence { command: Fence::Status { accelerator } } => {
             fence::status(&common.session().await?, accelerator.as_deref()).await
         }
-        Command::Fence { command: Fence::Rejoin { site, accelerator, function, reason, dry_run, yes } } => {
+        Command::Fence {
+            command: Fence::Rejoin { site, accelerator, function, force, reason, dry_run, yes },
+        } => {
             let own = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(startup::environment);
             let region = common.region.clone().or_else(own).map(Region::new);
-            let asked = fence::Rejoin { site, accelerator, function, reason, dry_run, yes };
+            let asked = fence::Rejoin { site, accelerator, function, force, reason, dry_run, yes };
             fence::rejoin(&common.session().await?, region, asked).await
         }
         Command::Completions { shell } => {

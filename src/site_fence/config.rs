@@ -120,8 +120,11 @@ impl fmt::Display for Config {
             Trust::Roots(roots) => write!(f, " INFINISPAN_CA_CERT=({} certificates)", roots.len())?,
             Trust::Anybody => f.write_str(" INFINISPAN_INSECURE_TLS=true")?,
         }
-        let table = self.table.as_ref().map_or("(unset)", |table| &table.name);
-        write!(f, " SECRETS_REGION={} FENCE_TABLE={table}", self.secrets_region)?;
+        write!(f, " SECRETS_REGION={} FENCE_TABLE=", self.secrets_region)?;
+        match &self.table {
+            Some(Table { name, region }) => write!(f, "{name} (in {region})")?,
+            None => f.write_str("(unset)")?,
+        }
         write!(f, " ALERT_NAME={} DRY_RUN={}", self.alert_name, self.dry_run)
     }
 }

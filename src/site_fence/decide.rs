@@ -46,7 +46,7 @@ pub enum Reason {
     OtherAlert,
     /// The reporter was taken out itself, on the other site's report: one is left, as it should be.
     ReporterIsFenced,
-    /// Another site's report was first.
+    /// Another site's report was first, and has taken the reporter out.
     OtherReportWasFirst,
     /// Nothing would be left in one of the groups.
     LastEndpoint,
@@ -54,7 +54,7 @@ pub enum Reason {
     ReporterMissing,
     /// None of the reporter's endpoints there is healthy.
     ReporterUnhealthy,
-    /// No endpoint is tagged as the site's, and there are some whose site is not known.
+    /// No endpoint is tagged as the site's, and there are some that are not the reporter's.
     SiteUnknown,
     /// Nothing is noted of the site's endpoints, and it has none.
     NothingNoted,
@@ -64,43 +64,39 @@ pub enum Reason {
 #[must_use]
 pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     let Accusation { site, reporter, .. } = accusation;
-    let of = |group: &'a EndpointGroup, site: &Site| -> Vec<_> {
-        group.endpoints.iter().filter(|endpoint| endpoint.is_of(site)).collect()
-    };
-    let reporters = seen.groups.iter().any(|group| !of(group, reporter).is_empty());
-    if !reporters && seen.notes.of(reporter).is_some() {
-        return Decision::Refuse(Reason::ReporterIsFenced);
+    let is_there = |site| seen.groups.iter().any(|group| group.of(site).next().is_some());
+    if !is_there(reporter) {
+        // Where nobody is left, it is not settled.
+        let settled = seen.notes.of(reporter).is_some() && is_there(site);
+        return Decision::Refuse(if settled { Reason::ReporterIsFenced } else { Reason::ReporterMissing });
     }
-    let leaving: Vec<_> = seen
-        .groups
-        .iter()
-        .map(|group| (group, of(group, site)))
-        .filter(|(_, endpoints)| !endpoints.is_empty())
-        .collect();
-    if leaving.is_empty() {
-        let unknown = |endpoint: &Endpoint| endpoint.owner == Owner::Unknown;
-        return if seen.notes.of(site).is_none()
-            && seen.groups.iter().flat_map(|group| &group.endpoints).any(unknown)
-        {
-            Decision::Refuse(Reason::SiteUnknown)
-        } else if reporters {
+    if !is_there(site) {
+        // Endpoints whose site cannot be told, or that are tagged with another name, may be the site's.
+        let is_known = |endpoint: &Endpoint| endpoint.is_of(reporter) || endpoint.owner == Owner::Gone;
+        let known = seen.groups.iter().flat_map(|group| &group.endpoints).all(is_known);
+        return if known || seen.notes.of(site).is_some() {
             Decision::AlreadyOut
         } else {
-            Decision::Refuse(Reason::ReporterMissing)
+            Decision::Refuse(Reason::SiteUnknown)
         };
     }
-    for (group, _) in &leaving {
-        let stays = |endpoint: &&Endpoint| !endpoint.is_of(site) && endpoint.owner != Owner::Gone;
-        if !group.endpoints.iter().any(|endpoint| stays(&endpoint)) {
+    let mut leaving = Vec::new();
+    for group in seen.groups {
+        let endpoints: Vec<_> = group.endpoints.iter().filter(|endpoint| endpoint.is_of(site)).collect();
+        if endpoints.is_empty() {
+            continue;
+        }
+        let stays = |endpoint: &Endpoint| !endpoint.is_of(site) && endpoint.owner != Owner::Gone;
+        if !group.endpoints.iter().any(stays) {
             return Decision::Refuse(Reason::LastEndpoint);
         }
-        let serving: Vec<_> = group.of(reporter).filter(|endpoint| endpoint.weight > 0).collect();
-        if serving.is_empty() {
+        if !group.of(reporter).any(Endpoint::gets_traffic) {
             return Decision::Refuse(Reason::ReporterMissing);
         }
-        if !serving.iter().any(|endpoint| endpoint.healthy) {
+        if !group.of(reporter).any(|endpoint| endpoint.gets_traffic() && endpoint.healthy) {
             return Decision::Refuse(Reason::ReporterUnhealthy);
         }
+        leaving.push((group, endpoints));
     }
     Decision::Remove(leaving)
 }

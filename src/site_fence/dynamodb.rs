@@ -8,6 +8,7 @@
 //! | `at` | when, for people |
 
 use std::collections::HashMap;
+use std::fmt;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
@@ -19,6 +20,7 @@ use super::decide::Accusation;
 use super::site::Site;
 use crate::aws::{Call, Failure, Kind, send};
 use crate::deadline::Deadline;
+use crate::text::Quoted;
 
 const PUT: Call = Call("dynamodb:PutItem");
 const GET: Call = Call("dynamodb:GetItem");
@@ -40,14 +42,18 @@ pub enum First {
     /// This one, or an earlier one on the same site.
     This,
     /// One on another site.
-    Other {
-        /// The site that was taken out on it.
-        site: String,
-        /// Who reported it.
-        reporter: String,
-        /// When.
-        at: String,
-    },
+    Other(Entry),
+}
+
+/// A report in the table, as it stands there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The site that was taken out on it.
+    pub site: String,
+    /// Who reported it.
+    pub reporter: String,
+    /// When.
+    pub at: String,
 }
 
 // === impl Table ===
@@ -94,17 +100,18 @@ impl Table {
             Err(failure) => return Err(failure),
         };
         // It may have been cleared since: then whoever asked decides anew.
-        let item = self.item(accelerator, deadline).await?.ok_or(conflict)?;
-        let text =
-            |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
-        Ok(First::Other { site: text("site"), reporter: text("reporter"), at: text("at") })
+        match self.entry(accelerator, deadline).await? {
+            None => Err(conflict),
+            Some(entry) if entry.site == accusation.site.as_str() => Ok(First::This),
+            Some(entry) => Ok(First::Other(entry)),
+        }
     }
 
-    async fn item(
-        &self,
-        accelerator: &str,
-        deadline: Deadline,
-    ) -> Result<Option<HashMap<String, AttributeValue>>, Failure> {
+    /// What is entered for an accelerator.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn entry(&self, accelerator: &str, deadline: Deadline) -> Result<Option<Entry>, Failure> {
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_item().table_name(&self.name).consistent_read(true);
@@ -112,7 +119,14 @@ impl Table {
                 send(GET, time, request.send()).await
             })
             .await?;
-        Ok(output.item)
+        let text = |item: &HashMap<String, AttributeValue>, name: &str| {
+            item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default()
+        };
+        Ok(output.item.map(|item| Entry {
+            site: text(&item, "site"),
+            reporter: text(&item, "reporter"),
+            at: text(&item, "at"),
+        }))
     }
 
     /// Takes out what is entered about this site, if anything is; another site's entry stays.
@@ -134,5 +148,14 @@ impl Table {
             Err(failure) if failure.kind() != Kind::Conflict => Err(failure),
             _ => Ok(()),
         }
+    }
+}
+
+// === impl Entry ===
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { site, reporter, at } = self;
+        write!(f, "{} reported {} at {}", Quoted(reporter), Quoted(site), Quoted(at))
     }
 }

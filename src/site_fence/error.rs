@@ -25,6 +25,20 @@ pub enum Error {
     /// No accelerator of the account has this DNS name: correct the label, or the request.
     #[error("no accelerator of this account has the DNS name or ARN {}: correct it", Quoted(.0))]
     NoSuchAccelerator(String),
+    /// Another site's report was first, and the reporter is in service still: what was begun there is unfinished,
+    /// or was undone.
+    #[error(
+        "{first}, in FENCE_TABLE, and the reporter is in service all the same: finish that, or clear it with rejoin"
+    )]
+    OtherReport {
+        /// What the table holds.
+        first: String,
+        /// Whether it is likely to be finished in a moment.
+        may_pass: bool,
+    },
+    /// The reporter left the accelerator while the site was being removed, on another report.
+    #[error("both sites are out of the accelerator now: bring one of them back with rejoin")]
+    NobodyLeft,
     /// Infinispan did not do it.
     #[error(transparent)]
     Infinispan(#[from] infinispan::Failure),
@@ -46,6 +60,8 @@ impl Error {
             Self::Malformed(_) => "MalformedAlert",
             Self::BadRequest(_) => "BadRequest",
             Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
+            Self::OtherReport { .. } => "OtherReport",
+            Self::NobodyLeft => "NobodyLeft",
             Self::Infinispan(failure) => failure.error_type(),
             Self::Aws(failure) => match failure.kind() {
                 Kind::Throttled | Kind::Unclear => "AwsUnavailable",
@@ -62,7 +78,9 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::BadRequest(_) | Self::NoSuchAccelerator(_) => StatusCode::BAD_REQUEST,
-            Self::Infinispan(_) | Self::Aws(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OtherReport { .. } | Self::NobodyLeft | Self::Infinispan(_) | Self::Aws(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }
@@ -71,7 +89,11 @@ impl MayPass for Error {
     /// Every call has been repeated as long as that could help. What is left is to read again and decide
     /// anew, where somebody else has changed the accelerator.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Aws(failure) if failure.kind() == Kind::Conflict)
+        match self {
+            Self::Aws(failure) => failure.kind() == Kind::Conflict,
+            Self::OtherReport { may_pass, .. } => *may_pass,
+            _ => false,
+        }
     }
 }
 

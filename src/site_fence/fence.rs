@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use chrono::Utc;
 use hyper::StatusCode;
-use serde_json::value::RawValue;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::auth::Denied;
 use super::config::Login;
@@ -17,12 +16,14 @@ use super::error::Error;
 use super::infinispan::State;
 use super::notes::Notes;
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
-use super::site::{Endpoint, EndpointGroup, Site};
+use super::site::{Endpoint, EndpointGroup};
 use super::webhook::{self, Concern, Malformed, Request};
+use super::{Sight, SiteFence};
 use crate::aws::Failure;
 use crate::deadline::Deadline;
-use crate::text::Quoted;
 
+/// How long another site's report, which was first, has to be acted on.
+const FINISHING: Duration = Duration::from_secs(10);
 /// How long noting what is removed may hold up removing it.
 const NOTING: Duration = Duration::from_secs(5);
 
@@ -36,7 +37,7 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
         Ok(Ok(())) => {}
         Ok(Err(denied @ Denied::None)) => return Report::turned_away(StatusCode::UNAUTHORIZED, &denied),
         Ok(Err(denied @ Denied::Wrong)) => return Report::turned_away(StatusCode::FORBIDDEN, &denied),
-        Err(failure) => return Report::to_alertmanager(vec![Err(failed(About::default(), failure.into()))]),
+        Err(failure) => return Report::undecided(failure.into()),
     }
     if !request.is_post() {
         return Report::turned_away(
@@ -48,11 +49,22 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
         Ok(webhook) => webhook,
         Err(malformed) => return Report::to_alertmanager(vec![Err(unreadable(malformed))]),
     };
+    let concerns: Vec<_> =
+        webhook.alerts.iter().map(|alert| webhook::concern(alert, &system.config.alert_name)).collect();
+    let is_accusation = |concern: &&Result<_, _>| matches!(concern, Ok(Concern::Accuses(_)));
+    let mut to_come = u32::try_from(concerns.iter().filter(is_accusation).count()).unwrap_or(u32::MAX);
     let mut results = Vec::new();
-    for (alert, to_come) in webhook.alerts.iter().zip((1..=webhook.alerts.len()).rev()) {
-        // Whatever hangs here must leave the next ones their time.
-        let share = u32::try_from(to_come).map_or(Duration::ZERO, |to_come| deadline.left() / to_come);
-        results.push(handle(system, alert, deadline.within(share)).await);
+    for concern in concerns {
+        results.push(match concern {
+            Err(malformed) => Err(unreadable(malformed)),
+            Ok(Concern::None(reason)) => Ok(Outcome::new(About::default(), Verdict::Ignored).because(reason)),
+            Ok(Concern::Accuses(accusation)) => {
+                // Whatever hangs here must leave the next ones their time.
+                let share = deadline.left() / to_come;
+                to_come -= 1;
+                accused(system, accusation, deadline.within(share)).await
+            }
+        });
     }
     if webhook.truncated > 0 {
         results.push(Err(unreadable(Malformed::Truncated(webhook.truncated))));
@@ -75,21 +87,13 @@ async fn let_in(
     Ok(if right { Ok(()) } else { Err(Denied::Wrong) })
 }
 
-async fn handle(system: &SiteFence, alert: &RawValue, deadline: Deadline) -> Result<Outcome, Failed> {
-    match webhook::concern(alert, &system.config.alert_name) {
-        Err(malformed) => Err(unreadable(malformed)),
-        Ok(Concern::None(reason)) => Ok(Outcome::new(About::default(), Verdict::Ignored).because(reason)),
-        Ok(Concern::Accuses(accusation)) => {
-            let about = About {
-                site: Some(accusation.site.clone()),
-                reporter: Some(accusation.reporter.clone()),
-                accelerator: Some(accusation.accelerator.clone()),
-            };
-            let outcome = take_out(system, &accusation, deadline).await;
-            outcome
-                .map(|outcome| Outcome { about: about.clone(), ..outcome })
-                .map_err(|error| failed(about, error))
-        }
+async fn accused(system: &SiteFence, accusation: Accusation, deadline: Deadline) -> Result<Outcome, Failed> {
+    let outcome = take_out(system, &accusation, deadline).await;
+    let Accusation { site, reporter, accelerator } = accusation;
+    let about = About { site: Some(site), reporter: Some(reporter), accelerator: Some(accelerator) };
+    match outcome {
+        Ok(outcome) => Ok(Outcome { about, ..outcome }),
+        Err(error) => Err(Failed { about, error }),
     }
 }
 
@@ -97,15 +101,14 @@ async fn handle(system: &SiteFence, alert: &RawValue, deadline: Deadline) -> Res
 async fn take_out(system: &SiteFence, accusation: &Accusation, deadline: Deadline) -> Result<Outcome, Error> {
     let Accusation { site, reporter, accelerator: name } = accusation;
     let outcome = |verdict| Outcome::new(About::default(), verdict);
-    // Before anything is changed: half of it would leave the reporter unable to write.
-    system.infinispan.knows(reporter)?;
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
+    let password = system.infinispan_password(deadline).await?;
 
-    let mut removed = false;
-    let out = deadline
-        .persist(async |_| leave_accelerator(system, accusation, &accelerator, &mut removed, deadline).await)
-        .await?;
+    let began = Instant::now();
+    let mut leave = Leave { system, accusation, accelerator, password, removed: false, began, deadline };
+    let out = deadline.persist(async |_| leave.accelerator().await).await?;
+    let Leave { password, removed, .. } = leave;
     let would = match out {
         Out::Left => false,
         Out::WouldLeave => true,
@@ -113,7 +116,6 @@ async fn take_out(system: &SiteFence, accusation: &Accusation, deadline: Deadlin
             return Ok(Outcome { detail, ..outcome(Verdict::Refused).because(reason) });
         }
     };
-    let password = system.infinispan_password(deadline).await?;
     if system.config.dry_run {
         let state = system.infinispan.state(reporter, site, &password, deadline).await?;
         let would = would || state != State::Offline;
@@ -130,72 +132,99 @@ enum Out {
     Stays(Reason, Option<String>),
 }
 
-/// Looks, decides, removes.
-async fn leave_accelerator(
-    system: &SiteFence,
-    accusation: &Accusation,
-    accelerator: &Accelerator,
-    removed: &mut bool,
+/// A site's way out of an accelerator.
+struct Leave<'a> {
+    system: &'a SiteFence,
+    accusation: &'a Accusation,
+    accelerator: Accelerator,
+    password: String,
+    /// Whether anything was removed.
+    removed: bool,
+    began: Instant,
     deadline: Deadline,
-) -> Result<Out, Error> {
-    let sight = system.view.look(accelerator, deadline).await?;
-    let notes = Notes::read(&accelerator.arn, &sight.tags);
-    let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
-    log_decision(accusation, &decision);
-    let leaving = match decision {
-        Decision::Refuse(reason) => {
-            return Ok(Out::Stays(reason, detail(reason, &notes, &accusation.reporter)));
+}
+
+impl Leave<'_> {
+    /// Looks, decides, removes.
+    async fn accelerator(&mut self) -> Result<Out, Error> {
+        let Self { system, accusation, ref accelerator, deadline, .. } = *self;
+        let Accusation { site, reporter, .. } = accusation;
+        let sight = system.view.look(accelerator, deadline).await?;
+        let notes = Notes::read(&accelerator.arn, &sight.tags);
+        let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
+        log_decision(accusation, &decision);
+        let leaving = match decision {
+            Decision::Refuse(reason) => return self.refuse(reason, &sight, &notes).await,
+            Decision::AlreadyOut => Vec::new(),
+            Decision::Remove(leaving) => leaving,
+        };
+        if !leaving.is_empty() && !self.removed {
+            // Before anything is changed: a reporter that cannot finish leaves it to the other site's report.
+            system.infinispan.state(reporter, site, &self.password, deadline).await?;
         }
-        Decision::AlreadyOut => Vec::new(),
-        Decision::Remove(leaving) => leaving,
-    };
-    if system.config.dry_run {
-        return Ok(if leaving.is_empty() { Out::Left } else { Out::WouldLeave });
+        if system.config.dry_run {
+            return Ok(if leaving.is_empty() { Out::Left } else { Out::WouldLeave });
+        }
+        if let Some(table) = &system.table
+            && let First::Other(first) = table.claim(&accelerator.arn, accusation, deadline).await?
+        {
+            let first = first.to_string();
+            return Err(Error::OtherReport { first, may_pass: self.began.elapsed() < FINISHING });
+        }
+        self.note(&notes, &leaving).await;
+        for (group, endpoints) in &leaving {
+            system.view.accelerators.remove(group, endpoints, deadline).await?;
+            self.removed = true;
+        }
+        if !leaving.is_empty() {
+            // Nothing but this tells of a report about the reporter that was acted on at the same time.
+            let left = system.view.accelerators.groups(accelerator, deadline).await?;
+            let is_left =
+                |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
+            let mut reporters = sight.groups.iter().flat_map(|group| group.of(reporter));
+            if !reporters.any(|endpoint| is_left(&endpoint.id)) {
+                return Err(Error::NobodyLeft);
+            }
+        }
+        Ok(Out::Left)
     }
-    if let Some(table) = &system.table
-        && let First::Other { site, reporter, at } =
-            table.claim(&accelerator.arn, accusation, deadline).await?
-    {
-        let won = format!("{} reported {} at {}", Quoted(&reporter), Quoted(&site), Quoted(&at));
-        return Ok(Out::Stays(Reason::OtherReportWasFirst, Some(won)));
-    }
-    note(system, accusation, accelerator, &notes, &leaving, deadline).await;
-    for (group, endpoints) in leaving {
-        system.view.accelerators.remove(group, &endpoints, deadline).await?;
-        *removed = true;
-    }
-    Ok(Out::Left)
-}
 
-/// Notes how the endpoints are set up before they are removed. A site does not stay in service for that.
-async fn note(
-    system: &SiteFence,
-    accusation: &Accusation,
-    accelerator: &Accelerator,
-    notes: &Notes,
-    leaving: &[(&EndpointGroup, Vec<&Endpoint>)],
-    deadline: Deadline,
-) {
-    if leaving.is_empty() {
-        return;
+    /// What is refused, and where that is known, on whose report.
+    async fn refuse(&self, reason: Reason, sight: &Sight, notes: &Notes) -> Result<Out, Error> {
+        let Accusation { site, reporter, .. } = self.accusation;
+        let noted = notes.of(reporter).and_then(|note| note.by.as_ref());
+        if let (Reason::ReporterIsFenced, Some((at, by))) = (reason, noted) {
+            return Ok(Out::Stays(reason, Some(format!("{by} reported {reporter} at {}", at.to_rfc3339()))));
+        }
+        let is_there = sight.groups.iter().any(|group| group.of(site).next().is_some());
+        if let (Reason::ReporterMissing, true, Some(table)) = (reason, is_there, &self.system.table)
+            && let Some(entry) = table.entry(&self.accelerator.arn, self.deadline).await?
+            && entry.site == reporter.as_str()
+        {
+            return Ok(Out::Stays(Reason::OtherReportWasFirst, Some(entry.to_string())));
+        }
+        Ok(Out::Stays(reason, None))
     }
-    let Accusation { site, reporter, .. } = accusation;
-    let note = notes.of(site).cloned().unwrap_or_default().with(leaving, reporter, Utc::now());
-    let deadline = deadline.within(NOTING.min(deadline.left() / 4));
-    if let Err(failure) = system.view.accelerators.note(accelerator, site, &note, deadline).await {
-        warn!(
-            %site,
-            error = %failure,
-            endpoints = ?note.endpoints,
-            "removing endpoints that could not be noted: add them again by hand, as they are here"
-        );
-    }
-}
 
-/// More than the reason says.
-fn detail(reason: Reason, notes: &Notes, reporter: &Site) -> Option<String> {
-    let (at, by) = notes.of(reporter).and_then(|note| note.by.as_ref())?;
-    (reason == Reason::ReporterIsFenced).then(|| format!("{by} reported {reporter} at {}", at.to_rfc3339()))
+    /// Notes how the endpoints are set up before they are removed. A site does not stay in service for that.
+    async fn note(&self, notes: &Notes, leaving: &[(&EndpointGroup, Vec<&Endpoint>)]) {
+        if leaving.is_empty() {
+            return;
+        }
+        let Accusation { site, reporter, .. } = self.accusation;
+        let note = notes.of(site).cloned().unwrap_or_default().with(leaving, reporter, Utc::now());
+        let deadline = self.deadline.within(NOTING.min(self.deadline.left() / 4));
+        if let Err(failure) =
+            self.system.view.accelerators.note(&self.accelerator, site, &note, deadline).await
+        {
+            warn!(
+                %site,
+                error = %failure,
+                endpoints = ?note.endpoints,
+                "removing endpoints that could not be noted: add them again by hand, as they are here"
+            );
+        }
+    }
 }
 
 fn log_decision(accusation: &Accusation, decision: &Decision<'_>) {
@@ -214,10 +243,6 @@ fn log_decision(accusation: &Accusation, decision: &Decision<'_>) {
     );
 }
 
-fn failed(about: About, error: Error) -> Failed {
-    Failed { about, error }
-}
-
 fn unreadable(malformed: Malformed) -> Failed {
-    failed(About::default(), malformed.into())
+    Failed { about: About::default(), error: malformed.into() }
 }

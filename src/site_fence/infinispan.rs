@@ -108,14 +108,6 @@ impl Infinispan {
         }
     }
 
-    /// Whether a site's Infinispan is known here.
-    ///
-    /// # Errors
-    /// It is not.
-    pub fn knows(&self, at: &Site) -> Result<(), Failure> {
-        self.endpoint(at, &Method::GET, BACKUPS).map(drop)
-    }
-
     /// Whether `at` replicates to `backup`.
     ///
     /// # Errors
@@ -198,11 +190,11 @@ impl Infinispan {
         path: &str,
         password: &str,
     ) -> Result<Bytes, Cause> {
-        let address = (endpoint.host(), endpoint.port_u16().unwrap_or(HTTPS));
+        let host = endpoint.host().trim_start_matches('[').trim_end_matches(']');
+        let address = (host, endpoint.port_u16().unwrap_or(HTTPS));
         let tls = TlsConnector::from(self.tls()?);
         let connect = async || {
-            let host = endpoint.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = ServerName::try_from(host).map_err(std::io::Error::other)?;
+            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
             tls.connect(name, TcpStream::connect(address).await?).await
         };
         let stream = connect().await.map_err(|error| Cause::Connect(endpoint.to_string(), error))?;

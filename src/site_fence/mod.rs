@@ -27,7 +27,7 @@ pub mod secrets;
 pub mod site;
 pub mod webhook;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::SdkConfig;
 use thiserror::Error;
@@ -139,11 +139,24 @@ impl View {
     pub async fn look(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Sight, Failure> {
         let mut groups = self.accelerators.groups(accelerator, deadline).await?;
         let ids = groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
-        let owners = self.load_balancers.owners(ids.collect(), accelerator.account(), deadline).await?;
+        let owners = self.owners(accelerator, ids.collect(), deadline).await?;
         for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
             endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
         }
         Ok(Sight { groups, tags: self.accelerators.tags(accelerator, deadline).await? })
+    }
+
+    /// Whose each of these endpoints of an accelerator is, as far as that can be told.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn owners(
+        &self,
+        accelerator: &Accelerator,
+        endpoints: BTreeSet<&str>,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<String, Owner>, Failure> {
+        self.load_balancers.owners(endpoints, accelerator.account(), deadline).await
     }
 }
 

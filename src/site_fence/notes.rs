@@ -23,7 +23,7 @@ pub struct Notes(BTreeMap<Site, Note>);
 /// A site that was taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Note {
-    /// When, and which site reported it.
+    /// When it was last taken out, and which site reported it.
     pub by: Option<(DateTime<Utc>, Site)>,
     /// Its endpoints.
     pub endpoints: Vec<Noted>,
@@ -86,7 +86,7 @@ impl Note {
         reporter: &Site,
         now: DateTime<Utc>,
     ) -> Self {
-        self.by.get_or_insert_with(|| (now, reporter.clone()));
+        self.by = Some((now, reporter.clone()));
         for (group, endpoints) in leaving {
             for endpoint in endpoints {
                 self.endpoints.retain(|noted| noted.group != group.arn || noted.id != endpoint.id);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_noted_once_and_the_first_report_stays() {
+    fn an_endpoint_is_noted_once_as_it_was_last() {
         let first = noted();
         let group = EndpointGroup { arn: first.endpoints[0].group.clone(), endpoints: Vec::new() };
         let changed = Endpoint {
@@ -213,7 +213,7 @@ mod tests {
             owner: Owner::Unknown,
         };
         let again = first.clone().with(&[(&group, vec![&changed])], &"site-c".parse().unwrap(), Utc::now());
-        assert_eq!(again.by, first.by);
+        assert_eq!(again.by.unwrap().1.as_str(), "site-c");
         assert_eq!(again.endpoints.len(), 1);
         assert_eq!((again.endpoints[0].weight, again.endpoints[0].client_ip_preserved), (7, None));
     }

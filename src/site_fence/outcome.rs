@@ -107,11 +107,17 @@ impl Report {
         Self::log(results, Asker::Alertmanager)
     }
 
-    /// What becomes of a request that is turned away. It is logged and counts nowhere: whoever finds the URL
-    /// could raise alarms. Alertmanager counts what it could not deliver.
+    /// What becomes of a request that is turned away. It is logged; Lambda counts the answer by its status.
     pub(super) fn turned_away(status: StatusCode, cause: &impl std::fmt::Display) -> Self {
         warn!(status = status.as_u16(), cause = %cause, "turned away");
         Self { results: Vec::new(), to: Asker::TurnedAway(status, cause.to_string()) }
+    }
+
+    /// What becomes of a request of which cannot be told whether to let it in. Whoever sent it is told no more.
+    pub(super) fn undecided(error: Error) -> Self {
+        let cause = "who may send alerts cannot be read now; see the function's log".to_owned();
+        let failed = Failed { about: About::default(), error };
+        Self::log(vec![Err(failed)], Asker::TurnedAway(StatusCode::SERVICE_UNAVAILABLE, cause))
     }
 
     fn log(results: Vec<Result<Outcome, Failed>>, to: Asker) -> Self {
@@ -248,9 +254,10 @@ impl Verdict {
         match self {
             Self::Fenced => Some("Fenced"),
             Self::AlreadyFenced => Some("AlreadyFenced"),
-            Self::Refused => Some("Refused"),
+            // A dry run that was left on leaves a site in service, too.
+            Self::Refused | Self::WouldFence => Some("Refused"),
             Self::Rejoined => Some("Rejoined"),
-            Self::WouldFence | Self::Ignored | Self::WouldRejoin | Self::AlreadyRejoined => None,
+            Self::Ignored | Self::WouldRejoin | Self::AlreadyRejoined => None,
         }
     }
 }

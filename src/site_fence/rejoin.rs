@@ -2,16 +2,16 @@
 
 use serde::Deserialize;
 use thiserror::Error;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Seen};
+use super::decide::{self, Reason, Seen};
 use super::error::Error;
 use super::infinispan::State;
-use super::notes::{Note, Notes};
+use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
-use super::site::Site;
+use super::site::{Owner, Site};
 use crate::deadline::Deadline;
 use crate::text::brief;
 
@@ -23,6 +23,9 @@ pub struct Request {
     pub accelerator: String,
     /// The site to bring back.
     pub site: Site,
+    /// Bring the site into the accelerator although Infinispan of the other site does not answer, or refuses.
+    #[serde(default)]
+    pub force: bool,
     /// Why, for the log.
     pub reason: Option<String>,
     /// Say what would be done, change nothing.
@@ -35,7 +38,7 @@ pub struct Request {
 pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type; what machines send is that, too.
     #[error(
-        "the request cannot be read: {}. It takes {{\"accelerator\", \"site\", \"reason\"?, \"dryRun\"?}}",
+        "the request cannot be read: {}. It takes {{\"accelerator\", \"site\", \"force\"?, \"reason\"?, \"dryRun\"?}}",
         brief(.0)
     )]
     Unreadable(#[from] serde_json::Error),
@@ -65,13 +68,12 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
     let name = &request.accelerator;
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
-    let mut changed = false;
-    let back = deadline
-        .persist(async |_| bring_into_service(system, request, &accelerator, &mut changed, deadline).await)
-        .await?;
-    let keys = match back {
-        Back::In { keys } => keys,
-        Back::Stays(outcome) => return Ok(outcome),
+    let mut back = Back { system, request, accelerator, changed: false, detail: None, deadline };
+    let stays = deadline.persist(async |_| back.into_service().await).await?;
+    let Back { accelerator, mut changed, detail, .. } = back;
+    let keys = match stays {
+        Ok(keys) => keys,
+        Err(outcome) => return Ok(Outcome { detail, ..outcome }),
     };
     // The site is in service from here on, so that a report about the other one counts again.
     if let Some(table) = &system.table {
@@ -81,60 +83,97 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         system.view.accelerators.untag(&accelerator, keys, deadline).await?;
         changed = true;
     }
-    Ok(outcome(if changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }))
+    Ok(Outcome { detail, ..outcome(if changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }) })
 }
 
-/// Where a site is after it was to be brought into service.
-enum Back {
-    /// In service; these tags are left of its absence.
-    In {
-        keys: Vec<String>,
-    },
-    Stays(Outcome),
-}
-
-/// Looks, decides, brings online, adds.
-async fn bring_into_service(
-    system: &SiteFence,
-    request: &Request,
-    accelerator: &Accelerator,
-    changed: &mut bool,
+/// A site's way back into service.
+struct Back<'a> {
+    system: &'a SiteFence,
+    request: &'a Request,
+    accelerator: Accelerator,
+    /// Whether anything was changed.
+    changed: bool,
+    /// What a person has to know besides.
+    detail: Option<String>,
     deadline: Deadline,
-) -> Result<Back, Error> {
-    let Request { site, .. } = request;
-    let sight = system.view.look(accelerator, deadline).await?;
-    let notes = Notes::read(&accelerator.arn, &sight.tags);
-    let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
-    info!(
-        %site,
-        accelerator = request.accelerator,
-        decision = match &decision {
-            Err(_) => "refuse",
-            Ok(missing) if missing.is_empty() => "bring_online",
-            Ok(_) => "add_endpoints",
-        },
-        reason = request.reason,
-        "decided"
-    );
-    let missing = match decision {
-        Ok(missing) => missing,
-        Err(reason) => return Ok(Back::Stays(outcome(Verdict::Refused).because(reason))),
-    };
-    let other = other_site(system, site, notes.of(site))?;
-    let keys = Note::keys(site, &sight.tags);
-    let password = system.infinispan_password(deadline).await?;
-    if system.config.dry_run || request.dry_run {
-        let state = system.infinispan.state(&other, site, &password, deadline).await?;
-        let is_back = missing.is_empty() && keys.is_empty() && state == State::Online;
-        let verdict = if is_back { Verdict::AlreadyRejoined } else { Verdict::WouldRejoin };
-        return Ok(Back::Stays(outcome(verdict)));
+}
+
+impl Back<'_> {
+    /// Looks, decides, brings online, adds. What is left of the site's absence then: tags by their keys; or why
+    /// it stays out.
+    async fn into_service(&mut self) -> Result<Result<Vec<String>, Outcome>, Error> {
+        let Self { system, request, ref accelerator, deadline, .. } = *self;
+        let Request { site, force, .. } = request;
+        let sight = system.view.look(accelerator, deadline).await?;
+        let notes = Notes::read(&accelerator.arn, &sight.tags);
+        let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
+        self.log_decision(&decision);
+        let mut missing = match decision {
+            Ok(missing) => missing,
+            Err(reason) => return Ok(Err(outcome(Verdict::Refused).because(reason))),
+        };
+        // A cluster that was made anew has other load balancers.
+        let ids = missing.iter().map(|noted| noted.id.as_str()).collect();
+        let owners = system.view.owners(accelerator, ids, deadline).await?;
+        let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
+        let gone: Vec<_> =
+            missing.iter().filter(|noted| is_gone(noted)).map(|noted| noted.id.as_str()).collect();
+        if !gone.is_empty() {
+            self.detail = Some(format!("load balancers that are gone were left out: {}", gone.join(", ")));
+            missing.retain(|noted| !is_gone(noted));
+            if missing.is_empty() && !sight.groups.iter().any(|group| group.of(site).next().is_some()) {
+                return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
+            }
+        }
+        let other = other_site(system, site, notes.of(site))?;
+        let keys = Note::keys(site, &sight.tags);
+        if system.config.dry_run || request.dry_run {
+            let password = system.infinispan_password(deadline).await?;
+            let state = system.infinispan.state(&other, site, &password, deadline).await?;
+            let is_back = missing.is_empty() && keys.is_empty() && state == State::Online;
+            let verdict = if is_back { Verdict::AlreadyRejoined } else { Verdict::WouldRejoin };
+            return Ok(Err(outcome(verdict)));
+        }
+        match self.online(&other).await {
+            Ok(changed) => self.changed |= changed,
+            Err(error) if *force => {
+                warn!(%site, error = %error, "bringing the site back without replication, as was asked for");
+                let detail = self.detail.take().map(|detail| format!("; {detail}")).unwrap_or_default();
+                self.detail = Some(format!("not replicated to: {error}{detail}"));
+            }
+            Err(error) => return Err(error),
+        }
+        if !missing.is_empty() {
+            system.view.accelerators.add(&missing, deadline).await?;
+            self.changed = true;
+        }
+        Ok(Ok(keys))
     }
-    *changed |= system.infinispan.set(&other, site, State::Online, &password, deadline).await?;
-    if !missing.is_empty() {
-        system.view.accelerators.add(&missing, deadline).await?;
-        *changed = true;
+
+    /// Lets the other site replicate to this one again.
+    async fn online(&self, other: &Site) -> Result<bool, Error> {
+        let Self { system, request, deadline, .. } = self;
+        // Half of the time is for what comes after it.
+        let deadline = deadline.within(deadline.left() / 2);
+        let password = system.infinispan_password(deadline).await?;
+        Ok(system.infinispan.set(other, &request.site, State::Online, &password, deadline).await?)
     }
-    Ok(Back::In { keys })
+
+    fn log_decision(&self, decision: &Result<Vec<&Noted>, Reason>) {
+        let Request { site, accelerator, force, reason, .. } = self.request;
+        info!(
+            %site,
+            accelerator,
+            decision = match decision {
+                Err(_) => "refuse",
+                Ok(missing) if missing.is_empty() => "bring_online",
+                Ok(_) => "add_endpoints",
+            },
+            force,
+            reason,
+            "decided"
+        );
+    }
 }
 
 /// The site that replicates to `site`: the one that reported it, or else the only other one.

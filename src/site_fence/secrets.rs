@@ -1,8 +1,12 @@
 //! Passwords in Secrets Manager: the only place that knows its SDK.
 
+use std::time::Duration;
+
 use aws_config::{Region, SdkConfig};
 use aws_sdk_secretsmanager::Client;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::aws::{Call, Failure, send};
 use crate::deadline::Deadline;
@@ -13,9 +17,16 @@ const GET: Call = Call("secretsmanager:GetSecretValue");
 #[derive(Debug)]
 pub struct Secrets(Client);
 
-/// A secret that is read once, and again when it does not fit any more.
+/// A secret that is kept, and read again when it does not fit or was read long ago.
 #[derive(Default)]
-pub struct Kept(Mutex<Option<String>>);
+pub struct Kept(Mutex<Option<(Instant, String)>>);
+
+/// How long what fits is not read again.
+const TRUSTED: Duration = Duration::from_secs(60);
+/// How long what does not fit is not read again: anybody may send a wrong password, and often.
+const REFUSED: Duration = Duration::from_secs(5);
+/// How long reading it may hold up whoever comes next.
+const READING: Duration = Duration::from_secs(5);
 
 // === impl Secrets ===
 
@@ -42,10 +53,10 @@ impl Secrets {
 // === impl Kept ===
 
 impl Kept {
-    /// Whether the secret fits: as it was read before, or else as it is now. A rotation needs no new start.
+    /// Whether the secret fits. A rotation needs no new start: from a minute on the old one does not fit any more.
     ///
     /// # Errors
-    /// As [`Secrets::read`].
+    /// As [`Secrets::read`], where what is kept does not fit either.
     pub async fn fits(
         &self,
         secrets: &Secrets,
@@ -54,12 +65,23 @@ impl Kept {
         deadline: Deadline,
     ) -> Result<bool, Failure> {
         let mut kept = self.0.lock().await;
-        if kept.as_deref().is_some_and(&fits) {
-            return Ok(true);
+        let known = kept.as_ref().map(|(read, secret)| (read.elapsed(), fits(secret)));
+        if let Some((age, fits)) = known
+            && age < if fits { TRUSTED } else { REFUSED }
+        {
+            return Ok(fits);
         }
-        let secret = secrets.read(id, deadline).await?;
-        let fits = fits(&secret);
-        *kept = Some(secret);
-        Ok(fits)
+        match secrets.read(id, deadline.within(READING)).await {
+            Ok(secret) => {
+                let fits = fits(&secret);
+                *kept = Some((Instant::now(), secret));
+                Ok(fits)
+            }
+            Err(failure) if known.is_some_and(|(_, fits)| fits) => {
+                warn!(error = %failure, "trusting the password that was read before");
+                Ok(true)
+            }
+            Err(failure) => Err(failure),
+        }
     }
 }

@@ -98,7 +98,7 @@ impl fmt::Display for Site {
 
 impl EndpointGroup {
     /// The endpoints of a site.
-    pub fn of<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = &'a Endpoint> {
+    pub fn of(&self, site: &Site) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.iter().filter(move |endpoint| endpoint.is_of(site))
     }
 }
@@ -110,6 +110,12 @@ impl Endpoint {
     #[must_use]
     pub fn is_of(&self, site: &Site) -> bool {
         matches!(&self.owner, Owner::Site(name) if name == site.as_str())
+    }
+
+    /// Whether its group sends it any traffic while it is healthy.
+    #[must_use]
+    pub fn gets_traffic(&self) -> bool {
+        self.weight > 0
     }
 }
 

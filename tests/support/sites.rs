@@ -188,7 +188,12 @@ pub async fn fence_within(system: &SiteFence, event: &str, time: Duration) -> (u
 
 /// What became of each alert of a webhook.
 pub async fn outcomes(system: &SiteFence, event: &str) -> Vec<String> {
-    told(&system.handle(Handler::Fence, event, Deadline::after(Duration::from_secs(20))).await)
+    outcomes_within(system, event, Duration::from_secs(20)).await
+}
+
+/// The same, with so much time.
+pub async fn outcomes_within(system: &SiteFence, event: &str, time: Duration) -> Vec<String> {
+    told(&system.handle(Handler::Fence, event, Deadline::after(time)).await)
 }
 
 /// What became of each alert, as `outcome` or `outcome: reason`.
@@ -205,8 +210,12 @@ pub fn told(report: &Report) -> Vec<String> {
 
 /// What a person's request is answered.
 pub async fn rejoin(system: &SiteFence, request: &Value) -> Result<Value, String> {
-    let report =
-        system.handle(Handler::Rejoin, &request.to_string(), Deadline::after(Duration::from_secs(20))).await;
+    rejoin_within(system, request, Duration::from_secs(20)).await
+}
+
+/// The same, with so much time.
+pub async fn rejoin_within(system: &SiteFence, request: &Value, time: Duration) -> Result<Value, String> {
+    let report = system.handle(Handler::Rejoin, &request.to_string(), Deadline::after(time)).await;
     let answer = report.into_answer().map_err(|error| error.to_string())?;
     Ok(answer["outcomes"][0].clone())
 }
