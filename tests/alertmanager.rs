@@ -123,37 +123,44 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_res
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
     fs::remove_dir_all(&folder).unwrap();
 
+    let fenced = sites.accelerators.calls();
+    the_role_allows_what_was_called(&sites, ("FenceRole", "fence"), &fenced).await;
+
     let [rejoin, ..] = &commands_below("### Bring a site back")[..] else { panic!("README has the command") };
     let given = [("REGION", support::sites::REGION), ("ACCELERATOR", DNS_NAME)];
     let (_, said) = sites.aws.bash(rejoin, &given).await;
     assert!(said.contains(r#""outcome": "rejoined""#), "{said}");
     assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
-    the_roles_allow_what_was_called(&sites).await;
+    let rejoined = &sites.accelerators.calls()[fenced.len()..];
+    the_role_allows_what_was_called(&sites, ("RejoinRole", "rejoin"), rejoined).await;
 }
 
-/// The emulator holds the roles to their policies for every service but Global Accelerator, which is not its own.
-async fn the_roles_allow_what_was_called(sites: &Sites) {
-    let mut allowed = BTreeSet::new();
-    for (role, policy) in [("FenceRole", "fence"), ("RejoinRole", "rejoin")] {
-        let role = format!(
-            "aws cloudformation describe-stack-resource --stack-name site --logical-resource-id {role} \
-            --query StackResourceDetail.PhysicalResourceId --output text"
-        );
-        let policy = format!(
-            "aws iam get-role-policy --policy-name {policy} --role-name $({role}) \
-            --query 'PolicyDocument.Statement[].Action[]' --output text"
-        );
-        let (status, actions) = sites.aws.bash(&policy, &[]).await;
-        assert_eq!(status, Some(0), "{actions}");
-        let actions = actions.split_whitespace();
-        let actions = actions.filter_map(|action| action.strip_prefix("globalaccelerator:"));
-        allowed.extend(actions.map(str::to_owned));
-    }
-    let calls = sites.accelerators.calls();
-    let called = calls.iter().filter_map(|call| call.split(' ').next()).map(str::to_owned);
+/// Neither less nor more. For every service but Global Accelerator, which is not its own, the emulator holds the
+/// roles to their policies.
+async fn the_role_allows_what_was_called(sites: &Sites, (role, policy): (&str, &str), calls: &[String]) {
+    let role = format!(
+        "aws cloudformation describe-stack-resource --stack-name site --logical-resource-id {role} \
+        --query StackResourceDetail.PhysicalResourceId --output text"
+    );
+    let policy = format!(
+        "aws iam get-role-policy --policy-name {policy} --role-name $({role}) \
+        --query 'PolicyDocument.Statement[].Action[]' --output text"
+    );
+    let (status, actions) = sites.aws.bash(&policy, &[]).await;
+    assert_eq!(status, Some(0), "{actions}");
+    let allowed = actions.split_whitespace().filter_map(|action| action.strip_prefix("globalaccelerator:"));
+    let called = calls.iter().filter_map(|call| call.split(' ').next());
     // Global Accelerator asks for it on top of the calls that remove and add endpoints.
-    let called: BTreeSet<_> = called.chain(["UpdateEndpointGroup".to_owned()]).collect();
-    assert_eq!(allowed, called);
+    let called: BTreeSet<_> = called.chain(["UpdateEndpointGroup"]).collect();
+    assert_eq!(allowed.collect::<BTreeSet<_>>(), called);
+}
+
+#[test]
+fn what_keeps_two_reports_apart_in_one_region_is_in_the_template() {
+    let template = fs::read_to_string("infra/site-fence.yaml").unwrap();
+    let fence = template.split("\n  FenceRole:").next().unwrap().split("\n  Fence:").nth(1).unwrap();
+    // The emulator does not take it from a template.
+    assert!(fence.contains("\n      ReservedConcurrentExecutions: 1\n"), "{fence}");
 }
 
 /// Deploys by README's commands; what the function's URL is on this emulator.
@@ -193,4 +200,54 @@ async fn deploy(sites: &Sites) -> String {
         said.trim().lines().last().and_then(|line| line.strip_prefix("https://")).expect("a URL at the end");
     let id = host.split('.').next().unwrap_or_default();
     format!("{}/_aws/lambda-url/{id}/", sites.aws.url)
+}
+
+/// The guide's function, with its role and variables; what it does is of no matter here.
+const DOCUMENTED: &str = r#"
+cat >"$FOLDER/lambda.py" <<'EOT'
+def handler(event, context):
+    return {"statusCode": 204}
+EOT
+python -m zipfile -c "$FOLDER/lambda.zip" "$FOLDER/lambda.py"
+aws iam create-role --role-name "$ROLE" --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
+  {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
+# What LambdaSecretManager, ElasticLoadBalancingReadOnly and GlobalAcceleratorFullAccess have of what matters.
+aws iam put-role-policy --role-name "$ROLE" --policy-name guide --policy-document '{"Version": "2012-10-17", "Statement": [
+  {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue", "elasticloadbalancing:Describe*", "globalaccelerator:*"],
+  "Resource": "*"}]}'
+aws lambda create-function --function-name "$FUNCTION" --zip-file "fileb://$FOLDER/lambda.zip" --region "$REGION" \
+  --handler lambda.handler --runtime python3.11 --role "arn:aws:iam::000000000000:role/$ROLE" --environment "$VARIABLES"
+"#;
+
+#[tokio::test]
+async fn the_documented_function_is_replaced_in_its_place() {
+    let sites = Sites::start().await;
+    let blocks = commands_below("### Deploy it");
+    let replace = blocks.last().expect("README has the commands");
+    let replace = replace.replace("arm64", "x86_64");
+    let replace = replace.replace("target/package/site-fence-x86_64.zip", "$ARTIFACT");
+    let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
+    fs::create_dir_all(&folder).unwrap();
+    let artifact = sites.aws.package_of(env!("CARGO_BIN_EXE_site-fence"));
+    let mut variables = sites.variables();
+    // Lambda and the emulator set these.
+    variables.retain(|name, _| !name.starts_with("AWS_"));
+    let variables = serde_json::json!({ "Variables": variables }).to_string();
+    let given = [
+        ("ARTIFACT", artifact.to_str().unwrap()),
+        ("FOLDER", folder.to_str().unwrap()),
+        ("REGION", support::sites::REGION),
+        ("ROLE", "guide"),
+        ("FUNCTION", "guide"),
+        ("VARIABLES", &variables),
+    ];
+    let alert = r#"aws lambda invoke --region "$REGION" --function-name "$FUNCTION" \
+        --payload fileb://events/alertmanager/firing.json /dev/stdout | cat"#;
+    let (status, said) = sites.aws.bash(&format!("{DOCUMENTED}\n{replace}\n{alert}"), &given).await;
+    fs::remove_dir_all(&folder).unwrap();
+    assert!(status == Some(0) && said.contains(r#""statusCode": 204"#), "{said}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    let concurrency = "aws lambda get-function-concurrency --function-name guide";
+    let (_, said) = sites.aws.bash(concurrency, &[]).await;
+    assert!(said.contains(r#""ReservedConcurrentExecutions": 1"#), "{said}");
 }

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::env;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -9,14 +11,18 @@ use support::lambda::Function;
 use support::recorded;
 use support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, alert};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_site-fence");
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The binary under test: this build's, or that of an artifact, which `.ci/run` names.
+fn program() -> OsString {
+    env::var_os("SITE_FENCE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_site-fence").into())
+}
 
 async fn start(handler: &str, sites: &Sites, changes: &[(&'static str, &str)]) -> Function {
     let mut variables = sites.variables();
     variables.extend(changes.iter().map(|(name, value)| (*name, (*value).to_owned())));
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    Function::start_program(PROGRAM, handler, &variables).await
+    Function::start_program(program(), handler, &variables).await
 }
 
 #[tokio::test]
@@ -114,6 +120,6 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
     let given = sites.variables();
     let without = given.iter().filter(|(name, _)| !name.starts_with("WEBHOOK"));
     let without: Vec<_> = without.map(|(name, value)| (*name, value.as_str())).collect();
-    let (_, lines) = Function::start_program(PROGRAM, "fence", &without).await.ended().await;
+    let (_, lines) = Function::start_program(program(), "fence", &without).await.ended().await;
     assert!(lines.last().unwrap().contains("fence lets nobody in without them"), "{lines:?}");
 }

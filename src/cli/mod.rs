@@ -231,7 +231,7 @@ enum Fence {
         /// The accelerator's DNS name or ARN.
         #[arg(long, value_name = "NAME")]
         accelerator: String,
-        /// The function that does it; by its name it is looked for in --region, or else AWS_REGION.
+        /// The function that does it; by its name it is looked for in --region, or else the environment's Region.
         #[arg(long, value_name = "NAME", default_value = "site-rejoin")]
         function: String,
         /// Bring it into the accelerator although Infinispan of the other site does not answer, or refuses.

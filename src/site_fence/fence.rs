@@ -192,8 +192,8 @@ impl Leave<'_> {
     /// What is refused, and where that is known, on whose report.
     async fn refuse(&self, reason: Reason, sight: &Sight, notes: &Notes) -> Result<Out, Error> {
         let Accusation { site, reporter, .. } = self.accusation;
-        let noted = notes.of(reporter).and_then(|note| note.by.as_ref());
-        if let (Reason::ReporterIsFenced, Some((at, by))) = (reason, noted) {
+        let fenced = notes.of(reporter).and_then(|note| note.by.as_ref());
+        if let (Reason::ReporterIsFenced, Some((at, by))) = (reason, fenced) {
             return Ok(Out::Stays(reason, Some(format!("{by} reported {reporter} at {}", at.to_rfc3339()))));
         }
         let is_there = sight.groups.iter().any(|group| group.of(site).next().is_some());

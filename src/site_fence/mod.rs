@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! fence   webhook ─ auth ─ webhook::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
-//!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Table::claim, Accelerators::note, remove
-//!         ─ Infinispan::set(Offline) ─▶ outcome
+//!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Infinispan::state, Table::claim
+//!         ─ Accelerators::note, remove ─ Infinispan::set(Offline) ─▶ outcome
 //! rejoin  request ─ the same reads ─▶ what is seen ─ decide::rejoin ─▶ what is missing
 //!         ─ Infinispan::set(Online), Accelerators::add, Table::clear, Accelerators::untag ─▶ outcome
 //! ```

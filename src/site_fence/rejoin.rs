@@ -69,7 +69,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
     let mut back = Back { system, request, accelerator, changed: false, detail: None, deadline };
-    let stays = deadline.persist(async |_| back.into_service().await).await?;
+    let stays = deadline.persist(async |_| back.enter_service().await).await?;
     let Back { accelerator, mut changed, detail, .. } = back;
     let keys = match stays {
         Ok(keys) => keys,
@@ -101,7 +101,7 @@ struct Back<'a> {
 impl Back<'_> {
     /// Looks, decides, brings online, adds. What is left of the site's absence then: tags by their keys; or why
     /// it stays out.
-    async fn into_service(&mut self) -> Result<Result<Vec<String>, Outcome>, Error> {
+    async fn enter_service(&mut self) -> Result<Result<Vec<String>, Outcome>, Error> {
         let Self { system, request, ref accelerator, deadline, .. } = *self;
         let Request { site, force, .. } = request;
         let sight = system.view.look(accelerator, deadline).await?;

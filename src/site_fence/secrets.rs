@@ -22,7 +22,7 @@ pub struct Secrets(Client);
 pub struct Kept(Mutex<Option<(Instant, String)>>);
 
 /// How long what fits is not read again.
-const TRUSTED: Duration = Duration::from_secs(60);
+const TRUSTED: Duration = Duration::from_mins(1);
 /// How long what does not fit is not read again: anybody may send a wrong password, and often.
 const REFUSED: Duration = Duration::from_secs(5);
 /// How long reading it may hold up whoever comes next.
