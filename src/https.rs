@@ -155,14 +155,20 @@ fn bundle(lookup: Lookup<'_>) -> Result<Option<Vec<u8>>, InvalidBundle> {
     let Some(file) = given(lookup, "AWS_CA_BUNDLE") else { return Ok(None) };
     let invalid = |why: &dyn std::fmt::Display| InvalidBundle(format!("{file:?}: {why}"));
     let text = fs::read(&file).map_err(|error| invalid(&error))?;
+    roots(&text).map_err(|why| invalid(&why))?;
+    Ok(Some(text))
+}
+
+/// The root certificates that a PEM text holds; at least one.
+pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for (certificate, number) in CertificateDer::pem_slice_iter(&text).zip(1..) {
+    for (certificate, number) in CertificateDer::pem_slice_iter(pem).zip(1..) {
         let added = certificate.ok().is_some_and(|certificate| roots.add(certificate).is_ok());
         if !added {
-            return Err(invalid(&format!("certificate {number} cannot be read")));
+            return Err(format!("certificate {number} cannot be read"));
         }
     }
-    if roots.is_empty() { Err(invalid(&"it holds no certificate")) } else { Ok(Some(text)) }
+    if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(roots) }
 }
 
 /// Whether a connection failed because no root that is trusted vouches for the certificate that was shown.

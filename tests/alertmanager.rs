@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use support::readme::commands_below;
-use support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
+use support::sites::{self, DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -100,7 +100,7 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_res
     let sites = Sites::start().await;
     let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
     fs::create_dir_all(&folder).unwrap();
-    let url = deploy(&sites).await;
+    let url = deploy(&sites, &folder).await;
     let alertmanager = Alertmanager::start(&url, &folder).await;
 
     fs::write(&alertmanager.password, "changeme").unwrap();
@@ -133,6 +133,22 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_res
     assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
     let rejoined = &sites.accelerators.calls()[fenced.len()..];
     the_role_allows_what_was_called(&sites, ("RejoinRole", "rejoin"), rejoined).await;
+
+    let [log, by_hand] = &commands_below("### When fencing failed")[..] else {
+        panic!("README has the commands")
+    };
+    let group = sites::group();
+    let accelerators = sites.accelerators.url();
+    let given = [
+        ("REGION", support::sites::REGION),
+        ("ACCELERATORS", &accelerators),
+        ("GROUP", &group),
+        ("ID", &sites.balancer_b),
+    ];
+    let (_, said) = sites.aws.bash(log, &given).await;
+    assert!(said.contains("turned away") && said.contains(r#""outcome":"fenced""#), "{said}");
+    let (status, said) = sites.aws.bash(&format!("{AWS}{by_hand}"), &given).await;
+    assert_eq!((status, sites.in_service()), (Some(0), vec![sites.balancer_a.clone()]), "{said}");
 }
 
 /// Neither less nor more. For every service but Global Accelerator, which is not its own, the emulator holds the
@@ -164,16 +180,21 @@ fn what_keeps_two_reports_apart_in_one_region_is_in_the_template() {
 }
 
 /// Deploys by README's commands; what the function's URL is on this emulator.
-async fn deploy(sites: &Sites) -> String {
+async fn deploy(sites: &Sites, folder: &Path) -> String {
     let artifact = sites.aws.package_of(env!("CARGO_BIN_EXE_site-fence"));
     let blocks = commands_below("### Deploy it");
-    let [secrets, build, deploy, url, ..] = &blocks[..] else { panic!("{blocks:#?}") };
+    let [secrets, build, deploy, url] = &blocks[..] else { panic!("{blocks:#?}") };
     let zip = build.lines().find(|line| line.starts_with("ZIP=")).expect("README names the zip").to_owned();
     let build =
         build.replace("infra/package --program site-fence arm64\n", "").replace(&zip, "ZIP=$ARTIFACT");
     // The emulator runs what this machine runs.
     let deploy =
         deploy.replace("\"CodeKey=$KEY\"", "\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true");
+    let [act] = &commands_below("### See that it would work")[..] else { panic!("README lets it act") };
+    let [instead, _] = &commands_below("### In place of the Python function")[..] else {
+        panic!("README has the commands")
+    };
+    assert!(instead.ends_with(act), "{instead}");
     let variables = sites.variables();
     let accelerators = sites.accelerators.url();
     let given = [
@@ -188,12 +209,13 @@ async fn deploy(sites: &Sites) -> String {
         ("INFINISPAN_SITE_ENDPOINTS", variables["INFINISPAN_SITE_ENDPOINTS"].as_str()),
         ("INFINISPAN_CA_CERT", variables["INFINISPAN_CA_CERT"].as_str()),
         ("ACCELERATORS", accelerators.as_str()),
+        ("FOLDER", folder.to_str().expect("a temporary folder's name is UTF-8")),
+        ("ROLE", "guide"),
+        ("FUNCTION", "guide"),
+        ("VARIABLES", "{}"),
     ];
-    // Global Accelerator is not the emulator's.
-    let prelude = r#"aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
-        aws s3 mb "s3://$BUCKET"
-        "#;
-    let script = format!("{prelude}\n{secrets}\n{build}\n{deploy}\n{url}");
+    let bucket = r#"aws s3 mb --region "$REGION" "s3://$BUCKET""#;
+    let script = format!("{AWS}\n{bucket}\n{DOCUMENTED}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
     let (status, said) = sites.aws.bash(&script, &given).await;
     assert_eq!(status, Some(0), "{said}");
     let host =
@@ -201,6 +223,11 @@ async fn deploy(sites: &Sites) -> String {
     let id = host.split('.').next().unwrap_or_default();
     format!("{}/_aws/lambda-url/{id}/", sites.aws.url)
 }
+
+/// Global Accelerator is not the emulator's.
+const AWS: &str = r#"
+aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
+"#;
 
 /// The guide's function, with its role and variables; what it does is of no matter here.
 const DOCUMENTED: &str = r#"
@@ -222,8 +249,9 @@ aws lambda create-function --function-name "$FUNCTION" --zip-file "fileb://$FOLD
 #[tokio::test]
 async fn the_documented_function_is_replaced_in_its_place() {
     let sites = Sites::start().await;
-    let blocks = commands_below("### Deploy it");
-    let replace = blocks.last().expect("README has the commands");
+    let [_, replace] = &commands_below("### In place of the Python function")[..] else {
+        panic!("README has the commands")
+    };
     let replace = replace.replace("arm64", "x86_64");
     let replace = replace.replace("target/package/site-fence-x86_64.zip", "$ARTIFACT");
     let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
+use support::accelerator::{Accelerator, Group};
 use support::cloudwatch::Alarm;
 use support::emulator::Emulator;
 use support::primary::Primary;
 use support::route53::{Check, Route53};
-use support::sites::{DNS_NAME, REGION, Sites, alert, outcomes};
+use support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
 use support::{LOCKED, PRIMARY};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -520,8 +521,13 @@ async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
     let ended = run_at(&sites, &["fence", "status", "--output", "json"]).await;
     let found: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!((&found[1]["site"], &found[1]["reporter"]), (&json!("site-b"), &json!("site-a")));
+    assert_eq!(found[0]["endpoints"][0]["id"], json!(sites.balancer_a));
     assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");
 
+    // Somebody takes away what tells of the other site.
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
+    let ended = run_at(&sites, &["fence", "status"]).await;
+    assert!(ended.out.contains("in service; no other site is known"), "{}", ended.out);
     sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
     assert_eq!(run_at(&sites, &["fence", "status"]).await.status, Some(3));
     let ended = run_at(&sites, &["fence", "status", "other.example.com"]).await;
@@ -547,6 +553,11 @@ async fn fence_rejoin_asks_and_has_the_function_bring_the_site_back() {
         .collect();
     let environment = json!({ "Variables": variables }).to_string();
     let zip = format!("fileb://{}", zip.display());
+    let role = r#"aws iam create-role --role-name any --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
+        aws iam put-role-policy --role-name any --policy-name any --policy-document '{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "*", "Resource": "*"}]}'"#;
+    assert_eq!(sites.aws.bash(role, &[]).await.0, Some(0));
     let role = "arn:aws:iam::000000000000:role/any";
     let create = ["lambda", "create-function", "--function-name", "site-rejoin", "--handler", "rejoin"];
     let code = ["--runtime", "provided.al2023", "--timeout", "60", "--zip-file", &zip, "--role", role];
@@ -576,5 +587,9 @@ async fn fence_rejoin_asks_and_has_the_function_bring_the_site_back() {
     assert_eq!(ended.status, Some(1));
     assert!(ended.said.contains("site-rejoin: no accelerator of this account"), "{}", ended.said);
     let ended = run_at(&sites, &[&rejoin[..], &["--yes", "--function", "other"]].concat()).await;
-    assert!(ended.said.contains("lambda:InvokeFunction: ResourceNotFoundException"), "{}", ended.said);
+    assert!(
+        ended.said.contains("other: there is no such function in us-east-1: give --region or --function"),
+        "{}",
+        ended.said
+    );
 }

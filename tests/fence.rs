@@ -9,7 +9,7 @@ use support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use support::infinispan;
 use support::recorded;
 use support::sites::{
-    LABEL, PASSWORD, REGION, Sites, USER, alert, fence, fence_within, outcomes, outcomes_within, rejoin,
+    self, LABEL, PASSWORD, REGION, Sites, USER, alert, fence, fence_within, outcomes, outcomes_within, rejoin,
 };
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
     let system = sites.system(&[]);
     let added = sites.balancer("site-c").await;
     let ga = sites.accelerators.clone();
-    let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+    let group = sites::group();
     // Somebody adds an endpoint between the look and the removal.
     let (place, id) = (group.clone(), added.clone());
     ga.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.add(&place, Endpoint::new(&id).weight(7))));
@@ -168,6 +168,17 @@ async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
         "{error}"
     );
     assert_eq!(sites.a.calls(), [""; 0], "no password was sent");
+    // The right root, and another name than the certificate's.
+    let renamed =
+        json!({ "site-a": sites.a.authority().replace("localhost", "127.0.0.1"), "site-b": "unasked" });
+    let renamed = sites.system(&[("INFINISPAN_SITE_ENDPOINTS", &renamed.to_string())]);
+    let (status, body) = fence(&renamed, &alert("site-a", "site-b")).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        status == 503 && error.contains("a certificate for the host that INFINISPAN_SITE_ENDPOINTS"),
+        "{error}"
+    );
+    assert_eq!((sites.a.calls(), sites.in_service().len()), (vec![], 2), "nor was anything changed");
     let told = sites.system(&[("INFINISPAN_CA_CERT", ""), ("INFINISPAN_INSECURE_TLS", "true")]);
     assert_eq!(outcomes(&told, &alert("site-a", "site-b")).await, ["fenced"]);
 }
@@ -175,7 +186,7 @@ async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
 #[tokio::test]
 async fn what_is_missing_is_named_before_anything_is_changed() {
     let sites = Sites::start().await;
-    let only_b = json!({ "site-b": sites.b.authority() }).to_string();
+    let only_b = json!({ "site-b": sites.b.authority(), "site-c": "unasked" }).to_string();
     let other = alert("site-a", "site-b").replace("a1234567890abcdef", "a0000000000000000");
     for (changes, event, status, said) in [
         (
@@ -358,7 +369,7 @@ async fn the_first_report_wins_and_is_named_as_long_as_it_is_unfinished() {
     let system = sites.system(&[("FENCE_TABLE", "site-fence")]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     // Somebody puts the endpoint back by hand, and its site reports the other one: not settled.
-    let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+    let group = sites::group();
     sites.accelerators.add(&group, sites.both()[1].clone());
     let (status, body) = fence_within(&system, &alert("site-b", "site-a"), Duration::from_secs(2)).await;
     let error = body["outcomes"][0]["error"].as_str().unwrap();
@@ -383,7 +394,7 @@ async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_tou
         let other = sites.balancer("site-c").await;
         let group = Group::new(REGION, [&sites.both()[..], &[Endpoint::new(&other)]].concat());
         sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
-        let arn = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+        let arn = sites::group();
         let two = [(); 2].map(|()| sites.system(&[("FENCE_TABLE", "site-fence")]));
         let mut told = Vec::new();
         for step in 0..60 {

@@ -36,7 +36,7 @@ async fn goes_offline_and_comes_back(infinispan: &Infinispan, backup: &Site, pas
 }
 
 fn infinispan(user: &str, endpoint: &str, trust: (&str, &str)) -> Infinispan {
-    let endpoints = json!({ "here": endpoint }).to_string();
+    let endpoints = json!({ "here": endpoint, "there": "unasked" }).to_string();
     let variables = [
         ("INFINISPAN_USER", user),
         ("INFINISPAN_USER_SECRET", "unread"),

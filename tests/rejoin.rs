@@ -8,7 +8,7 @@ use serde_json::json;
 use support::accelerator::{Accelerator, Fault, Group};
 use support::infinispan;
 use support::recorded;
-use support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
+use support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
 
 #[tokio::test]
 async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
@@ -24,7 +24,7 @@ async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
     assert_eq!(outcome, json!({ "site": "site-b", "accelerator": DNS_NAME, "outcome": "rejoined" }));
     assert_eq!(sites.a.status("site-b"), "online");
     assert_eq!(sites.tags(), []);
-    let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
+    let group = sites::group();
     // What is added is checked anew.
     let [a, b] = sites.both();
     assert_eq!(sites.accelerators.endpoints(&group), [a, b.health("INITIAL")]);

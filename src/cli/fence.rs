@@ -26,9 +26,7 @@ struct Status {
     /// `None` for endpoints whose site cannot be told.
     site: Option<String>,
     /// Its endpoints in service.
-    endpoints: usize,
-    /// Those of them that Global Accelerator finds healthy.
-    healthy: usize,
+    endpoints: Vec<InService>,
     /// When it was taken out, and who reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fenced_at: Option<DateTime<Utc>>,
@@ -36,6 +34,18 @@ struct Status {
     reporter: Option<Site>,
     /// Whether it is noted as taken out.
     noted: bool,
+    /// Whether nothing tells of another site there.
+    alone: bool,
+}
+
+/// An endpoint in service, by what a command by hand names.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InService {
+    group: String,
+    id: String,
+    weight: i32,
+    healthy: bool,
 }
 
 pub(super) async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, Error> {
@@ -60,20 +70,30 @@ async fn look_at(view: &View, accelerator: &Accelerator) -> Result<Vec<Status>, 
     let sight = view.look(accelerator, patience()).await?;
     let notes = Notes::read(&accelerator.arn, &sight.tags);
     let mut found: BTreeMap<Option<String>, Status> = BTreeMap::new();
-    for endpoint in sight.groups.iter().flat_map(|group| &group.endpoints) {
+    for (group, endpoint) in
+        sight.groups.iter().flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)))
+    {
         let site = match &endpoint.owner {
             Owner::Site(site) => Some(site.clone()),
             Owner::Unknown | Owner::Gone => None,
         };
-        let status = entry(&mut found, accelerator, site);
-        status.endpoints += 1;
-        status.healthy += usize::from(endpoint.healthy);
+        entry(&mut found, accelerator, site).endpoints.push(InService {
+            group: group.arn.clone(),
+            id: endpoint.id.clone(),
+            weight: endpoint.weight,
+            healthy: endpoint.healthy,
+        });
     }
     for (site, note) in notes.iter() {
         let status = entry(&mut found, accelerator, Some(site.as_str().to_owned()));
         status.noted = true;
         if let Some((at, reporter)) = &note.by {
             (status.fenced_at, status.reporter) = (Some(*at), Some(reporter.clone()));
+        }
+    }
+    if found.keys().flatten().count() == 1 {
+        for status in found.values_mut() {
+            status.alone = status.site.is_some();
         }
     }
     Ok(found.into_values().collect())
@@ -87,11 +107,11 @@ fn entry<'a>(
     found.entry(site.clone()).or_insert_with(|| Status {
         accelerator: accelerator.dns_name.clone(),
         site,
-        endpoints: 0,
-        healthy: 0,
+        endpoints: Vec::new(),
         fenced_at: None,
         reporter: None,
         noted: false,
+        alone: false,
     })
 }
 
@@ -102,7 +122,7 @@ fn text(found: &[Status]) -> String {
             let row = [
                 plain(&status.accelerator),
                 status.site.as_deref().map_or_else(|| "?".to_owned(), plain),
-                format!("{}/{}", status.healthy, status.endpoints),
+                format!("{}/{}", status.healthy(), status.endpoints.len()),
                 status.words(),
             ];
             (row, status.mood())
@@ -154,12 +174,19 @@ pub(super) async fn rejoin(session: &Session, region: Option<Region>, asked: Rej
 // === impl Status ===
 
 impl Status {
+    fn healthy(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.healthy).count()
+    }
+
     fn mood(&self) -> Mood {
-        match self {
-            Self { site: None, .. } => Mood::Unknown,
-            Self { endpoints: 1.., healthy: 0, .. } => Mood::Wrong,
-            Self { endpoints: 1.., noted: false, .. } => Mood::Ok,
-            _ => Mood::Warn,
+        if self.site.is_none() {
+            Mood::Unknown
+        } else if !self.endpoints.is_empty() && self.healthy() == 0 {
+            Mood::Wrong
+        } else if self.endpoints.is_empty() || self.noted || self.alone {
+            Mood::Warn
+        } else {
+            Mood::Ok
         }
     }
 
@@ -168,12 +195,18 @@ impl Status {
             (Some(at), Some(reporter)) => format!(" since {}, reported by {reporter}", time(*at)),
             _ => String::new(),
         };
-        match self {
-            Self { site: None, .. } => "their site cannot be told: tag their load balancers".to_owned(),
-            Self { endpoints: 0, .. } => format!("fenced{since}"),
-            Self { noted: true, .. } => format!("in service, though noted as fenced{since}: rejoin it"),
-            Self { healthy: 0, .. } => "in service, and not healthy".to_owned(),
-            _ => "in service".to_owned(),
+        if self.site.is_none() {
+            "their site cannot be told: tag their load balancers".to_owned()
+        } else if self.endpoints.is_empty() {
+            format!("fenced{since}")
+        } else if self.noted {
+            format!("in service, though noted as fenced{since}: rejoin it")
+        } else if self.healthy() == 0 {
+            "in service, and not healthy".to_owned()
+        } else if self.alone {
+            "in service; no other site is known".to_owned()
+        } else {
+            "in service".to_owned()
         }
     }
 }

@@ -99,7 +99,11 @@ pub(super) async fn invoke(
     time: Duration,
 ) -> Result<Value, Error> {
     let request = Client::new(aws).invoke().function_name(function).payload(Blob::new(request.to_string()));
-    let output = send(Call("lambda:InvokeFunction"), time, request.send()).await?;
+    let Some(output) = if_there(send(Call("lambda:InvokeFunction"), time, request.send()).await)? else {
+        let region = aws.region().map_or("no Region", AsRef::as_ref);
+        let said = format!("there is no such function in {region}: give --region or --function");
+        return Err(Error::Function { function: function.to_owned(), said });
+    };
     let answer = output.payload().map(|payload| serde_json::from_slice(payload.as_ref()).unwrap_or_default());
     let answer: Value = answer.unwrap_or_default();
     match output.function_error() {

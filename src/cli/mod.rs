@@ -74,7 +74,8 @@ struct Common {
     /// The AWS CLI's profile to use.
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
-    /// Where Route 53's metrics and alarms are; us-east-1, but in other partitions than `aws`.
+    /// Where Route 53's metrics and alarms are; us-east-1, but in other partitions than `aws`. For `fence rejoin`,
+    /// where its function is.
     #[arg(long, global = true, value_name = "REGION")]
     region: Option<String>,
     /// Where AWS is, for instance an emulator.

@@ -5,10 +5,9 @@ use std::fmt;
 
 use hyper::http::uri::Authority;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 
 use super::site::Site;
+use crate::https;
 use crate::startup::Lookup;
 use crate::text::{Quoted, brief};
 use crate::variables::{InvalidConfig, Problems, boolean};
@@ -153,18 +152,29 @@ fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
     let example = r#"it takes a JSON object like {"site-a": "infinispan-a.example.com:443"}"#;
     let texts: BTreeMap<Site, String> =
         serde_json::from_str(text).map_err(|error| format!("{}; {example}", brief(&error)))?;
-    if texts.is_empty() {
-        return Err(format!("it names no site; {example}"));
+    if texts.len() < 2 {
+        return Err(format!("it names fewer than two sites; {example}"));
     }
     let endpoint = |(site, text): (Site, String)| match text.parse::<Authority>() {
-        Ok(endpoint) if !text.contains('@') && !endpoint.host().is_empty() => Ok((site, endpoint)),
+        // Whatever follows the host has to be a port.
+        Ok(endpoint)
+            if !endpoint.host().is_empty()
+                && (endpoint.as_str() == endpoint.host() || endpoint.port_u16().is_some())
+                && !text.contains('@') =>
+        {
+            Ok((site, endpoint))
+        }
         _ => Err(format!("{site}: {} is no host or host:port, without https://", Quoted(&text))),
     };
     texts.into_iter().map(endpoint).collect()
 }
 
 fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
-    let roots = text(lookup, "INFINISPAN_CA_CERT").map(|pem| pem.and_then(|pem| roots(&pem))).transpose();
+    let roots = |pem: String| {
+        https::roots(pem.as_bytes())
+            .map_err(|why| format!("{why}; it takes the text of a PEM file, not its path"))
+    };
+    let roots = text(lookup, "INFINISPAN_CA_CERT").map(|pem| pem.and_then(roots)).transpose();
     let roots = problems.take("INFINISPAN_CA_CERT", roots);
     let insecure = lookup("INFINISPAN_INSECURE_TLS").unwrap_or_else(|| "false".to_owned());
     let insecure = problems.take("INFINISPAN_INSECURE_TLS", boolean(&insecure));
@@ -178,20 +188,6 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
         (None, true) => Some(Trust::Anybody),
         (None, false) => Some(Trust::System),
     }
-}
-
-fn roots(pem: &str) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for (certificate, number) in CertificateDer::pem_slice_iter(pem.as_bytes()).zip(1..) {
-        let added = certificate.ok().is_some_and(|certificate| roots.add(certificate).is_ok());
-        if !added {
-            return Err(format!("certificate {number} cannot be read"));
-        }
-    }
-    if roots.is_empty() {
-        return Err("it holds no certificate; it takes the text of a PEM file".to_owned());
-    }
-    Ok(roots)
 }
 
 /// A Region becomes part of a host's name.
@@ -259,11 +255,14 @@ mod tests {
             ("WEBHOOK_USER", "a:b", "cannot hold a colon"),
             ("INFINISPAN_USER_SECRET", " ", "it is empty"),
             ("INFINISPAN_SITE_ENDPOINTS", "site-a=a", "expected value at line 1"),
-            ("INFINISPAN_SITE_ENDPOINTS", "{}", "it names no site"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a/b":"c"}"#, "not a site's name"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"https://c"}"#, "without https://"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"u@c"}"#, "is no host or host:port"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c/d"}"#, "is no host or host:port"),
+            ("INFINISPAN_SITE_ENDPOINTS", "{}", "it names fewer than two sites"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c"}"#, "it names fewer than two sites"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d:99999"}"#, "b: \"d:99999\" is no host"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d:"}"#, "b: \"d:\" is no host"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a/b":"c","b":"d"}"#, "not a site's name"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"https://c","b":"d"}"#, "without https://"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"u@c","b":"d"}"#, "is no host or host:port"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c/d","b":"d"}"#, "is no host or host:port"),
             ("INFINISPAN_CA_CERT", "/etc/ca.pem", "it holds no certificate"),
             (
                 "INFINISPAN_CA_CERT",

@@ -13,7 +13,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT, WWW_AU
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -71,7 +71,7 @@ enum Cause {
     NoEndpoint,
     #[error("the system has no root certificates to trust: set INFINISPAN_CA_CERT")]
     NoRoots,
-    #[error("no connection to {0}: {1}{advice}", advice = if is_of_certificate(.1) { CERTIFICATE } else { "" })]
+    #[error("no connection to {0}: {1}{advice}", advice = certificate(.1).unwrap_or_default())]
     Connect(String, std::io::Error),
     #[error("no answer from {0} within {1:.1} s")]
     TooSlow(String, f64),
@@ -86,8 +86,6 @@ enum Cause {
     #[error("{0} stays {1} there")]
     Stays(Site, State),
 }
-
-const CERTIFICATE: &str = ". Set INFINISPAN_CA_CERT to the root that vouches for it";
 
 #[derive(Deserialize)]
 struct Backup {
@@ -248,9 +246,18 @@ impl Infinispan {
     }
 }
 
-fn is_of_certificate(error: &std::io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)))
+/// What an operator does about a certificate that is not to be trusted; `None` if something else is wrong.
+fn certificate(error: &std::io::Error) -> Option<&'static str> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(why) => Some(match why {
+            CertificateError::UnknownIssuer => ". Set INFINISPAN_CA_CERT to the root that vouches for it",
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                ". Give Infinispan a certificate for the host that INFINISPAN_SITE_ENDPOINTS names"
+            }
+            _ => ". Give Infinispan another certificate",
+        }),
+        _ => None,
+    }
 }
 
 /// What an operator does about a status.
@@ -299,7 +306,7 @@ impl MayPass for Failure {
     fn may_pass(&self) -> bool {
         match &self.cause {
             Cause::NoEndpoint | Cause::NoRoots | Cause::NoBackup(..) => false,
-            Cause::Connect(_, error) => !is_of_certificate(error),
+            Cause::Connect(_, error) => certificate(error).is_none(),
             Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) | Cause::Stays(..) => true,
             Cause::Status(status, _) => is_passing(*status),
         }

@@ -155,8 +155,7 @@ impl Sites {
 
     /// The ids of the endpoints that are in service, in the first group.
     pub fn in_service(&self) -> Vec<String> {
-        let group = Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0);
-        self.accelerators.endpoints(&group).into_iter().map(|endpoint| endpoint.id).collect()
+        self.accelerators.endpoints(&group()).into_iter().map(|endpoint| endpoint.id).collect()
     }
 
     /// The accelerator's tags.
@@ -171,6 +170,11 @@ fn aws_by(variables: &HashMap<&'static str, String>) -> SdkConfig {
     let aws = startup::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
     let credentials = Credentials::new("test", "test", None, None, "stand-in");
     aws.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+}
+
+/// The ARN of the accelerator's first group.
+pub fn group() -> String {
+    Accelerator::new(LABEL).listener([Group::new(REGION, [])]).group_arns().remove(0)
 }
 
 /// An HTTP answer: its status, and its body.
