@@ -24,6 +24,8 @@ use crate::deadline::Deadline;
 
 /// How long another site's report, which was first, has to be acted on.
 const FINISHING: Duration = Duration::from_secs(10);
+/// How long it may take to see whether the reporter can finish; the other site's report waits meanwhile.
+const CHECKING: Duration = Duration::from_secs(5);
 /// How long noting what is removed may hold up removing it.
 const NOTING: Duration = Duration::from_secs(5);
 
@@ -138,7 +140,7 @@ struct Leave<'a> {
     accusation: &'a Accusation,
     accelerator: Accelerator,
     password: String,
-    /// Whether anything was removed.
+    /// Whether anything was asked to be removed.
     removed: bool,
     began: Instant,
     deadline: Deadline,
@@ -160,7 +162,7 @@ impl Leave<'_> {
         };
         if !leaving.is_empty() && !self.removed {
             // Before anything is changed: a reporter that cannot finish leaves it to the other site's report.
-            system.infinispan.state(reporter, site, &self.password, deadline).await?;
+            system.infinispan.state(reporter, site, &self.password, deadline.within(CHECKING)).await?;
         }
         if system.config.dry_run {
             return Ok(if leaving.is_empty() { Out::Left } else { Out::WouldLeave });
@@ -173,8 +175,9 @@ impl Leave<'_> {
         }
         self.note(&notes, &leaving).await;
         for (group, endpoints) in &leaving {
-            system.view.accelerators.remove(group, endpoints, deadline).await?;
+            // It may be done although no answer says so.
             self.removed = true;
+            system.view.accelerators.remove(group, endpoints, deadline).await?;
         }
         if !leaving.is_empty() {
             // Nothing but this tells of a report about the reporter that was acted on at the same time.
@@ -196,8 +199,9 @@ impl Leave<'_> {
         if let (Reason::ReporterIsFenced, Some((at, by))) = (reason, fenced) {
             return Ok(Out::Stays(reason, Some(format!("{by} reported {reporter} at {}", at.to_rfc3339()))));
         }
-        let is_there = sight.groups.iter().any(|group| group.of(site).next().is_some());
-        if let (Reason::ReporterMissing, true, Some(table)) = (reason, is_there, &self.system.table)
+        let is_there = |site| sight.groups.iter().any(|group| group.of(site).next().is_some());
+        if let (Reason::ReporterMissing, true, false, Some(table)) =
+            (reason, is_there(site), is_there(reporter), &self.system.table)
             && let Some(entry) = table.entry(&self.accelerator.arn, self.deadline).await?
             && entry.site == reporter.as_str()
         {

@@ -105,6 +105,7 @@ impl Back<'_> {
         let Self { system, request, ref accelerator, deadline, .. } = *self;
         let Request { site, force, .. } = request;
         let sight = system.view.look(accelerator, deadline).await?;
+        self.detail = None;
         let notes = Notes::read(&accelerator.arn, &sight.tags);
         let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
         self.log_decision(&decision);
@@ -125,24 +126,26 @@ impl Back<'_> {
                 return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
             }
         }
-        let other = other_site(system, site, notes.of(site))?;
-        let keys = Note::keys(site, &sight.tags);
-        if system.config.dry_run || request.dry_run {
-            let password = system.infinispan_password(deadline).await?;
-            let state = system.infinispan.state(&other, site, &password, deadline).await?;
-            let is_back = missing.is_empty() && keys.is_empty() && state == State::Online;
-            let verdict = if is_back { Verdict::AlreadyRejoined } else { Verdict::WouldRejoin };
-            return Ok(Err(outcome(verdict)));
-        }
-        match self.online(&other).await {
-            Ok(changed) => self.changed |= changed,
+        let mut keys = Note::keys(site, &sight.tags);
+        let dry_run = system.config.dry_run || request.dry_run;
+        let would = match self.online(notes.of(site), dry_run).await {
+            Ok(changed) => changed,
             Err(error) if *force => {
                 warn!(%site, error = %error, "bringing the site back without replication, as was asked for");
                 let detail = self.detail.take().map(|detail| format!("; {detail}")).unwrap_or_default();
                 self.detail = Some(format!("not replicated to: {error}{detail}"));
+                // The note stays, to tell of it.
+                keys.clear();
+                false
             }
             Err(error) => return Err(error),
+        };
+        if dry_run {
+            let is_back = !would && missing.is_empty() && keys.is_empty();
+            let verdict = if is_back { Verdict::AlreadyRejoined } else { Verdict::WouldRejoin };
+            return Ok(Err(outcome(verdict)));
         }
+        self.changed |= would;
         if !missing.is_empty() {
             system.view.accelerators.add(&missing, deadline).await?;
             self.changed = true;
@@ -150,13 +153,17 @@ impl Back<'_> {
         Ok(Ok(keys))
     }
 
-    /// Lets the other site replicate to this one again.
-    async fn online(&self, other: &Site) -> Result<bool, Error> {
-        let Self { system, request, deadline, .. } = self;
+    /// Lets the other site replicate to this one again; whether that is a change, in a dry run would be one.
+    async fn online(&self, note: Option<&Note>, dry_run: bool) -> Result<bool, Error> {
+        let Self { system, request: Request { site, .. }, deadline, .. } = self;
         // Half of the time is for what comes after it.
         let deadline = deadline.within(deadline.left() / 2);
+        let other = other_site(system, site, note)?;
         let password = system.infinispan_password(deadline).await?;
-        Ok(system.infinispan.set(other, &request.site, State::Online, &password, deadline).await?)
+        if dry_run {
+            return Ok(system.infinispan.state(&other, site, &password, deadline).await? != State::Online);
+        }
+        Ok(system.infinispan.set(&other, site, State::Online, &password, deadline).await?)
     }
 
     fn log_decision(&self, decision: &Result<Vec<&Noted>, Reason>) {

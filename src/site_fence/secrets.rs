@@ -6,7 +6,6 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_secretsmanager::Client;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::aws::{Call, Failure, send};
 use crate::deadline::Deadline;
@@ -56,7 +55,7 @@ impl Kept {
     /// Whether the secret fits. A rotation needs no new start: from a minute on the old one does not fit any more.
     ///
     /// # Errors
-    /// As [`Secrets::read`], where what is kept does not fit either.
+    /// As [`Secrets::read`].
     pub async fn fits(
         &self,
         secrets: &Secrets,
@@ -71,17 +70,9 @@ impl Kept {
         {
             return Ok(fits);
         }
-        match secrets.read(id, deadline.within(READING)).await {
-            Ok(secret) => {
-                let fits = fits(&secret);
-                *kept = Some((Instant::now(), secret));
-                Ok(fits)
-            }
-            Err(failure) if known.is_some_and(|(_, fits)| fits) => {
-                warn!(error = %failure, "trusting the password that was read before");
-                Ok(true)
-            }
-            Err(failure) => Err(failure),
-        }
+        let secret = secrets.read(id, deadline.within(READING)).await?;
+        let fits = fits(&secret);
+        *kept = Some((Instant::now(), secret));
+        Ok(fits)
     }
 }
