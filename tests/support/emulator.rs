@@ -19,7 +19,17 @@ pub struct Emulator {
     /// Where it listens.
     pub url: String,
     tools: PathBuf,
-    _process: Child,
+    /// What its functions are unpacked into, some hundred megabytes.
+    folder: PathBuf,
+    process: Child,
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // Whoever is still writing there leaves a little behind.
+        let _ = self.process.start_kill();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
 }
 
 // === impl Emulator ===
@@ -62,8 +72,11 @@ impl Emulator {
     async fn start(program: &str, arguments: &[&str], variables: &[(&str, &str)], port: &str) -> Self {
         let tools = tools();
         let url = format!("http://127.0.0.1:{port}");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{port}"));
+        fs::create_dir_all(&folder).expect("target/tmp can be written");
         let mut child = isolated(Command::new(tools.join(program)), &tools, &url)
             .args(arguments)
+            .env("TMPDIR", &folder)
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -77,7 +90,7 @@ impl Emulator {
             () = announced(out, &url) => {}
             () = announced(err, &url) => {}
         }
-        Self { url, tools, _process: child }
+        Self { url, tools, folder, process: child }
     }
 
     /// Runs an AWS CLI command against the emulator and returns what it prints: JSON, or text.
