@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::notes::{Noted, Notes};
-use super::site::{Endpoint, EndpointGroup, Owner, Site};
+use super::site::{Endpoint, EndpointGroup, Owner, Site, is_in_service};
 
 /// What an alert says: one site no longer sees the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub enum Reason {
 #[must_use]
 pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     let Accusation { site, reporter, .. } = accusation;
-    let is_there = |site| seen.groups.iter().any(|group| group.of(site).next().is_some());
+    let is_there = |site| is_in_service(site, seen.groups);
     if !is_there(reporter) {
         // Where nobody is left, it is not settled.
         let settled = seen.notes.of(reporter).is_some() && is_there(site);
@@ -111,7 +111,7 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Vec<&'a Noted>, Reason
         groups.any(|group| group.endpoints.iter().any(|endpoint| endpoint.id == noted.id))
     };
     let noted = seen.notes.of(site).map(|note| &note.endpoints[..]).unwrap_or_default();
-    if noted.is_empty() && !seen.groups.iter().any(|group| group.of(site).next().is_some()) {
+    if noted.is_empty() && !is_in_service(site, seen.groups) {
         return Err(Reason::NothingNoted);
     }
     Ok(noted.iter().filter(|noted| !is_there(noted)).collect())

@@ -16,7 +16,7 @@ use super::error::Error;
 use super::infinispan::State;
 use super::notes::Notes;
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
-use super::site::{Endpoint, EndpointGroup};
+use super::site::{Endpoint, EndpointGroup, is_in_service};
 use super::webhook::{self, Concern, Malformed, Request};
 use super::{Sight, SiteFence};
 use crate::aws::Failure;
@@ -199,7 +199,7 @@ impl Leave<'_> {
         if let (Reason::ReporterIsFenced, Some((at, by))) = (reason, fenced) {
             return Ok(Out::Stays(reason, Some(format!("{by} reported {reporter} at {}", at.to_rfc3339()))));
         }
-        let is_there = |site| sight.groups.iter().any(|group| group.of(site).next().is_some());
+        let is_there = |site| is_in_service(site, &sight.groups);
         if let (Reason::ReporterMissing, true, false, Some(table)) =
             (reason, is_there(site), is_there(reporter), &self.system.table)
             && let Some(entry) = table.entry(&self.accelerator.arn, self.deadline).await?

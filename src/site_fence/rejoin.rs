@@ -11,7 +11,7 @@ use super::error::Error;
 use super::infinispan::State;
 use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
-use super::site::{Owner, Site};
+use super::site::{Owner, Site, is_in_service};
 use crate::deadline::Deadline;
 use crate::text::brief;
 
@@ -122,7 +122,7 @@ impl Back<'_> {
         if !gone.is_empty() {
             self.detail = Some(format!("load balancers that are gone were left out: {}", gone.join(", ")));
             missing.retain(|noted| !is_gone(noted));
-            if missing.is_empty() && !sight.groups.iter().any(|group| group.of(site).next().is_some()) {
+            if missing.is_empty() && !is_in_service(site, &sight.groups) {
                 return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
             }
         }

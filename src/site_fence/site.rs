@@ -103,6 +103,12 @@ impl EndpointGroup {
     }
 }
 
+/// Whether a site has any endpoint in these groups.
+#[must_use]
+pub fn is_in_service(site: &Site, groups: &[EndpointGroup]) -> bool {
+    groups.iter().any(|group| group.of(site).next().is_some())
+}
+
 // === impl Endpoint ===
 
 impl Endpoint {
