@@ -9,6 +9,7 @@
 //!   exist, and a person's request points it back.
 //! - `site_fence` (feature `site-fence`): an alert from one of two sites takes the other one out of AWS Global
 //!   Accelerator and out of Infinispan's cross-site replication, and a person's request brings it back.
+//! - `lease` (feature `lease`): a record in DynamoDB says which of several candidates is active.
 //! - [`startup`]: logs, configuration lookup and AWS clients, for every program.
 //! - [`lambda`]: what every Lambda function does with its events.
 //! - [`https`]: whose certificates they trust, and their connections.
@@ -16,8 +17,8 @@
 //! - [`deadline`]: how long an invocation may go on trying.
 //! - [`variables`]: how a configuration that cannot be used is told.
 //! - `cli` (feature `cli`): what the operator's command line does.
-//! - `src/bin/`: `failover-lock` and `site-fence`, the Lambda functions, and `failoverctl`, the command line,
-//!   which only wire these together.
+//! - `src/bin/`: `failover-lock` and `site-fence`, the Lambda functions, `lease-keeper`, the sidecar, and
+//!   `failoverctl`, the command line, which only wire these together.
 
 pub mod aws;
 #[cfg(feature = "cli")]
@@ -27,6 +28,8 @@ pub mod failover_lock;
 mod http;
 pub mod https;
 pub mod lambda;
+#[cfg(feature = "lease")]
+pub mod lease;
 mod metrics;
 #[cfg(feature = "site-fence")]
 pub mod site_fence;

@@ -10,6 +10,7 @@ use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use hyper::Uri;
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::https::Https;
@@ -33,13 +34,16 @@ pub fn environment(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// Starts JSON log lines on standard output, at the level that `RUST_LOG` gives (default `info`).
+/// Starts JSON log lines on standard output or wherever else, at the level that `RUST_LOG` gives (default `info`).
 ///
 /// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events.
 ///
 /// # Errors
 /// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
-pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
+pub fn start_logging(
+    lookup: Lookup<'_>,
+    output: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> Result<(), InvalidLogLevel> {
     let (targets, error) = match lookup("RUST_LOG").map_or(Ok(Targets::default()), directives) {
         Ok(targets) => (targets, None),
         Err(error) => (Targets::default(), Some(error)),
@@ -51,6 +55,7 @@ pub fn start_logging(lookup: Lookup<'_>) -> Result<(), InvalidLogLevel> {
         .json()
         .flatten_event(true)
         .with_span_list(false)
+        .with_writer(output)
         .with_filter(targets.with_target("lambda_runtime", quiet));
     // A second call in one process keeps the first one's subscriber.
     let _ = tracing_subscriber::registry().with(lines).try_init();

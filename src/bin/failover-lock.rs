@@ -1,6 +1,7 @@
 //! The Lambda function: `_HANDLER` says whether it locks, restores or reconciles.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use failover_lock::failover_lock::config::Config;
@@ -19,7 +20,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
-    startup::start_logging(&startup::environment)?;
+    startup::start_logging(&startup::environment, io::stdout)?;
     let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
     let config = Config::read(&startup::environment)?;
     handler.accepts(&config)?;

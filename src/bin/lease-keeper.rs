@@ -1,0 +1,106 @@
+//! The sidecar: keeps one candidate's claim to a lease, and says over HTTP whether it is held.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{fs, io};
+
+use clap::Parser;
+use failover_lock::https::Https;
+use failover_lock::lease::command::{self, CannotStart};
+use failover_lock::lease::config::Config;
+use failover_lock::lease::http::{self, Site};
+use failover_lock::lease::{Keeper, Table, dynamodb};
+use failover_lock::startup;
+use tokio::net::TcpListener;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+/// musl's own allocator hands pages back and fetches them anew all the time, a page fault each.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// Keeps a lease in DynamoDB, so that one of several instances is active at most.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /state and /metrics tell more. \
+                  SIGTERM gives the lease up.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error; 2 wrong usage."
+)]
+struct Arguments {
+    /// The configuration, as Admiral's state checker has it.
+    #[arg(long, value_name = "FILE", required_unless_present = "child_of")]
+    config: Option<PathBuf>,
+    /// Where to answer HTTP.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8095")]
+    listen: SocketAddr,
+    /// Every candidate's configuration names the same region: a global table in eventual mode will do.
+    #[arg(long)]
+    one_region: bool,
+    /// What to run while the lease is held. It gets `LEASE_NAME`, `LEASE_OWNER` and `LEASE_EPOCH`.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+    /// Becomes the command, whose keeper this is.
+    #[arg(long, hide = true, value_name = "PID")]
+    child_of: Option<i32>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let logging = startup::start_logging(&startup::environment, io::stderr);
+    let ended = match (arguments.child_of, logging) {
+        (Some(parent), _) => Err(command::become_command(parent, &arguments.command).into()),
+        (None, Err(error)) => Err(error.into()),
+        (None, Ok(())) => run(arguments).await,
+    };
+    ended.unwrap_or_else(|error| {
+        error!(error = %error, "lease-keeper ends");
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let file = arguments.config.expect("clap asks for it");
+    let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
+    let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
+    let config = Config::parse(&config).map_err(|error| unusable(&error))?;
+    let listener = TcpListener::bind(arguments.listen);
+    let listener = listener.await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let aws = dynamodb::aws(&config, Https::new(&startup::environment)?.client()).await;
+    info!(%config, listen = %listener.local_addr()?, writer = config.me.writer, "starting");
+
+    let (name, me) = (config.lease, config.me);
+    let table = Table::new(&aws, &config.table, &name);
+    let (mut keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms);
+    if arguments.one_region {
+        keeper = keeper.in_one_region();
+    }
+    let site = Site { name: name.clone(), me: me.clone(), lease: lease.clone(), metrics: keeper.metrics() };
+    tokio::spawn(http::serve(listener, site));
+    let mut keeping = tokio::spawn(keeper.run());
+    let worked = lease.clone();
+    let mut working = tokio::spawn(async move {
+        if arguments.command.is_empty() {
+            return std::future::pending().await;
+        }
+        command::run(worked, &arguments.command, &name, &me.name).await
+    });
+    let ended: Result<_, CannotStart> = select! {
+        kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        ended = &mut working => ended?,
+        _ = terminate.recv() => Ok(None),
+        _ = interrupt.recv() => Ok(None),
+    };
+    info!("ending");
+    lease.leave();
+    // It goes passive first, what works ends then, and the lease is released after that.
+    keeping.await??;
+    ended
+        .map(|status| status.map_or(ExitCode::SUCCESS, |status| command::code(status).into()))
+        .map_err(Into::into)
+}

@@ -1,0 +1,395 @@
+//! Two are never active at once: every order of clocks' ticks, messages, delays, losses, pauses and faults, for
+//! any length of time and up to so many changes of owner. What is checked is the very `Claim` that runs.
+//!
+//! Two claims are about one table. Time has no beginning: a state knows only how long ago something was, and not
+//! even that once it makes no difference any more, and writes are known by their order alone. So there are
+//! finitely many states, and all of them are visited.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stateright::{Checker, Model, Property};
+
+use super::*;
+
+/// What every process's clock shows in every state.
+const NOW: Moment = ticks(100);
+
+/// Two candidates around one table.
+#[derive(Clone)]
+struct Lease {
+    /// In ticks, as all times here.
+    term: u64,
+    margin: u64,
+    /// By how much the second one's clock may be ahead of the first one's: over any time the two differ by as
+    /// much at most.
+    drift: u64,
+    /// How many faults there may be.
+    faults: u8,
+    /// How often the owner may change.
+    changes: u64,
+}
+
+/// What may happen at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fault {
+    /// A process ends without a word, and starts anew.
+    Crash,
+    /// A process is told to end.
+    Leave,
+    /// A person deletes the record.
+    Delete,
+    /// A person empties the owner.
+    Empty,
+    /// A person pins the lease.
+    Pin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    ahead: u64,
+    record: Option<Record>,
+    processes: [Process; 2],
+    faults: u8,
+    /// The highest epoch of an owner so far, and whether a new owner did not go beyond it.
+    highest: u64,
+    repeated: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    claim: Claim,
+    call: Option<Call>,
+    /// A write that was given up, and is on its way still.
+    late: Option<Write>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Call {
+    /// A look is on its way to the table.
+    Looking,
+    /// Its answer is on its way back.
+    Looked(Option<Record>),
+    /// A write is on its way to the table.
+    Writing(Write),
+    /// It was done, which is on its way back.
+    Written,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Action {
+    /// Time goes on, and the second clock is so much ahead then.
+    Tick(u64),
+    /// A process does what its claim says. One that does nothing is paused.
+    Ask(usize),
+    /// The table does what was asked for.
+    Serve(usize),
+    /// The answer arrives.
+    Answer(usize),
+    /// The process waits no longer.
+    GiveUp(usize),
+    /// A write that was given up arrives.
+    Arrive(usize),
+    Fault(Fault, usize),
+}
+
+const fn ticks(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+// === impl Lease ===
+
+impl Lease {
+    fn claim(&self, index: usize, life: u8) -> Claim {
+        let me = Candidate { name: format!("{index}"), writer: format!("{index}{life}") };
+        Claim::new(me, Terms::new(ticks(self.term), ticks(self.margin), Duration::ZERO).unwrap())
+    }
+}
+
+impl Model for Lease {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        let process = |index| Process { claim: self.claim(index, 0), call: None, late: None };
+        let owner = String::new();
+        let released =
+            Record { owner, updated_time: 0, writer: Some(String::new()), beat: 0, epoch: 1, released: true };
+        vec![World {
+            ahead: 0,
+            record: Some(released),
+            processes: [process(0), process(1)],
+            faults: 0,
+            highest: 1,
+            repeated: false,
+        }]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        actions.extend((0..=self.drift).filter(|ahead| ahead + 1 >= world.ahead).map(Action::Tick));
+        if world.faults < self.faults {
+            actions.extend([Fault::Delete, Fault::Empty, Fault::Pin].map(|fault| Action::Fault(fault, 0)));
+        }
+        for (index, process) in world.processes.iter().enumerate() {
+            match &process.call {
+                None => actions.push(Action::Ask(index)),
+                Some(Call::Looking) => actions.push(Action::Serve(index)),
+                Some(Call::Looked(_)) => actions.push(Action::Answer(index)),
+                Some(Call::Writing(_)) => actions.extend([Action::Serve(index), Action::GiveUp(index)]),
+                Some(Call::Written) => actions.extend([Action::Answer(index), Action::GiveUp(index)]),
+            }
+            if process.late.is_some() {
+                actions.push(Action::Arrive(index));
+            }
+            if world.faults < self.faults {
+                actions.extend([Fault::Crash, Fault::Leave].map(|fault| Action::Fault(fault, index)));
+            }
+        }
+    }
+
+    fn next_state(&self, before: &World, action: Action) -> Option<World> {
+        let mut world = before.clone();
+        match action {
+            Action::Tick(ahead) => {
+                let second = 1 + ahead - world.ahead;
+                world.ahead = ahead;
+                world.processes[0].claim.grow_older(ticks(1));
+                world.processes[1].claim.grow_older(ticks(second));
+            }
+            Action::Ask(index) => {
+                let wall_clock = world.wall_clock();
+                let process = &mut world.processes[index];
+                process.call = Some(match process.claim.next(NOW, wall_clock) {
+                    Step::Look => Call::Looking,
+                    Step::Write(write) => Call::Writing(write),
+                });
+            }
+            Action::Serve(index) => {
+                let answer = match world.processes[index].call.take()? {
+                    Call::Looking => Some(Call::Looked(world.record.clone())),
+                    // That it was refused tells the process nothing.
+                    Call::Writing(write) => world.write(&write).then_some(Call::Written),
+                    Call::Looked(_) | Call::Written => return None,
+                };
+                world.processes[index].call = answer;
+            }
+            Action::Answer(index) => {
+                let wall_clock = world.wall_clock();
+                let process = &mut world.processes[index];
+                match process.call.take()? {
+                    Call::Looked(record) => {
+                        process.call = process.claim.saw(record, NOW, wall_clock).map(Call::Writing);
+                    }
+                    Call::Written => process.claim.wrote(NOW),
+                    Call::Looking | Call::Writing(_) => return None,
+                }
+            }
+            Action::GiveUp(index) => {
+                let process = &mut world.processes[index];
+                if let Call::Writing(write) = process.call.take()? {
+                    process.late = Some(write);
+                }
+            }
+            Action::Arrive(index) => {
+                let write = world.processes[index].late.take()?;
+                world.write(&write);
+            }
+            Action::Fault(fault, index) => {
+                world.faults += 1;
+                let process = &mut world.processes[index];
+                match fault {
+                    Fault::Crash => {
+                        if let Some(Call::Writing(write)) = process.call.take() {
+                            process.late = Some(write);
+                        }
+                        process.claim = self.claim(index, world.faults);
+                    }
+                    Fault::Leave => process.claim.leave(),
+                    Fault::Delete => world.record = None,
+                    Fault::Empty => world.record.as_mut()?.owner.clear(),
+                    Fault::Pin => NOBODY_MAY.clone_into(&mut world.record.as_mut()?.owner),
+                }
+            }
+        }
+        world.forget();
+        Some(world)
+    }
+
+    fn within_boundary(&self, world: &World) -> bool {
+        world.highest <= 1 + self.changes
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(ONE, |_, world: &World| {
+                !world.processes.iter().all(|process| process.claim.is_active())
+            }),
+            Property::always(
+                "each owner has an epoch of its own, higher than all before",
+                |_, world: &World| !world.repeated,
+            ),
+            Property::sometimes("the second one takes over from the first one", |_, world: &World| {
+                world.processes[1].claim.is_active() && world.highest > 2
+            }),
+        ]
+    }
+}
+
+const ONE: &str = "one is active at most";
+
+// === impl World ===
+
+impl World {
+    /// Seconds since 1970 are beyond any epoch.
+    fn wall_clock(&self) -> i64 {
+        i64::try_from(self.highest + 1).unwrap()
+    }
+
+    fn write(&mut self, write: &Write) -> bool {
+        let fits = self.record == write.expected;
+        if fits {
+            let before = self.record.replace(write.record.clone());
+            let of = |record: &Record| (record.owner.clone(), record.writer.clone());
+            let is_new = before.is_none_or(|before| of(&before) != of(&write.record));
+            self.repeated |= is_new && !write.record.owner.is_empty() && write.record.epoch <= self.highest;
+            self.highest = self.highest.max(write.record.epoch);
+        }
+        fits
+    }
+
+    /// Forgets what makes no difference any more, and numbers writes anew, in their order.
+    fn forget(&mut self) {
+        let Self { record, processes, .. } = self;
+        // A record never comes back: a write over one that has changed will be refused, which tells nothing.
+        let fits = |write: &Write| write.expected == *record;
+        for Process { claim, call, late } in processes {
+            let answered = matches!(call, Some(Call::Written));
+            let looked = match call {
+                Some(Call::Looked(record)) => record.clone(),
+                Some(Call::Writing(write)) if !fits(write) => {
+                    *call = None;
+                    None
+                }
+                _ => None,
+            };
+            *late = late.take().filter(fits);
+            let written = match call {
+                Some(Call::Writing(write)) => Some(&write.record),
+                _ => None,
+            };
+            let may_be_seen = |one: &Record| {
+                let late = late.as_ref().map(|write| &write.record);
+                [record.as_ref(), looked.as_ref(), written, late].contains(&Some(one))
+            };
+            let longest = NOW - claim.terms.term;
+            if let Some(Pending { record, asked, .. }) = &mut claim.pending
+                && !answered
+                && !may_be_seen(record)
+            {
+                (*asked, record.beat, record.epoch) = (longest, 0, 0);
+            }
+            let mine = claim.standing() == Standing::Mine;
+            if let Some((seen, since)) = &mut claim.watched {
+                match seen {
+                    Some(seen) if !may_be_seen(seen) => (*since, seen.beat, seen.epoch) = (longest, 0, 0),
+                    _ if mine => *since = longest,
+                    _ => {}
+                }
+            }
+        }
+        let mut beats = BTreeMap::<String, BTreeSet<u64>>::new();
+        self.each_record(&mut |record| {
+            let writer = record.writer.clone().unwrap_or_default();
+            beats.entry(writer).or_default().insert(record.beat);
+        });
+        self.each_record(&mut |record| {
+            let beats = &beats[record.writer.as_deref().unwrap_or_default()];
+            // 0 is what was forgotten.
+            record.beat = beats.range(..=record.beat).filter(|beat| **beat > 0).count() as u64;
+        });
+        for Process { claim, .. } in &mut self.processes {
+            claim.beats = beats.get(&claim.me.writer).map_or(0, |beats| beats.range(1..).count() as u64);
+        }
+    }
+
+    fn each_record(&mut self, visit: &mut dyn FnMut(&mut Record)) {
+        let mut each = |record: &mut Option<Record>| record.iter_mut().for_each(&mut *visit);
+        each(&mut self.record);
+        for Process { claim, call, late } in &mut self.processes {
+            claim.watched.iter_mut().for_each(|(record, _)| each(record));
+            if let Some(Call::Looked(record)) = call {
+                each(record);
+            }
+            let write = match call {
+                Some(Call::Writing(write)) => Some(write),
+                _ => None,
+            };
+            for write in write.into_iter().chain(late) {
+                each(&mut write.expected);
+                let mut record = Some(write.record.clone());
+                each(&mut record);
+                write.record = record.expect("it was there");
+            }
+            if let Some(Pending { record, .. }) = &mut claim.pending {
+                let mut some = Some(record.clone());
+                each(&mut some);
+                *record = some.expect("it was there");
+            }
+        }
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    fn is_active(&self) -> bool {
+        self.held.is_some_and(|held| NOW < held.ends)
+    }
+
+    /// Its clock goes on by so much, and still shows the same: all else is so much longer ago. What is a term
+    /// ago is as good as any longer ago, and what has ended is as good as never held.
+    fn grow_older(&mut self, by: Duration) {
+        let longest = NOW - self.terms.term;
+        if let Some((_, since)) = &mut self.watched {
+            *since = (*since - by).max(longest);
+        }
+        if let Some(Pending { asked, .. }) = &mut self.pending {
+            *asked = (*asked - by).max(longest);
+        }
+        self.held = self.held.map(|held| Holding { until: held.until - by, ends: held.ends - by, ..held });
+        self.held = self.held.filter(|held| NOW < held.ends);
+    }
+}
+
+/// Visits every state.
+fn check(lease: Lease) -> impl Checker<Lease> {
+    let checked = lease.checker().threads(2).spawn_bfs().join();
+    println!("{} states", checked.unique_state_count());
+    checked
+}
+
+#[test]
+fn two_are_never_active_at_once_whatever_fails() {
+    check(Lease { term: 2, margin: 1, drift: 1, faults: 1, changes: 2 }).assert_properties();
+}
+
+#[test]
+fn two_are_never_active_at_once_when_a_term_is_long() {
+    check(Lease { term: 4, margin: 2, drift: 2, faults: 0, changes: 2 }).assert_properties();
+}
+
+#[test]
+#[ignore = "ten million states: two minutes and 8 GB with --release"]
+fn two_are_never_active_at_once_when_two_things_fail() {
+    check(Lease { term: 2, margin: 1, drift: 1, faults: 2, changes: 2 }).assert_properties();
+}
+
+#[test]
+fn the_bound_on_drift_is_needed() {
+    for (term, margin, drift) in [(2, 0, 1), (4, 1, 2)] {
+        let checked = check(Lease { term, margin, drift, faults: 0, changes: 2 });
+        assert!(
+            checked.discovery(ONE).is_some(),
+            "a margin of {margin} ticks, clocks that differ by {drift}"
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! The configuration file, Admiral's.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::claim::{Candidate, Terms};
+use crate::text::Quoted;
+use crate::variables::{InvalidConfig, Problems};
+
+/// What the file says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `leaseName`: which lease of the table.
+    pub lease: String,
+    /// `podIdentifier`: the owner's name, one for each site.
+    pub me: Candidate,
+    /// `waitTimeInSeconds`: how often the lease is renewed, or looked at.
+    pub period: Duration,
+    /// That times `failureThreshold`: how long a record must stand unchanged before it may be taken over.
+    pub terms: Terms,
+    /// `tableName`, or its ARN.
+    pub table: String,
+    /// `role`: the role to assume, if any.
+    pub role: Option<String>,
+    /// `region`: where the table is.
+    pub region: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "dynamoDB")]
+    dynamodb: DynamoDb,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DynamoDb {
+    #[serde(default)]
+    lease_name: String,
+    #[serde(default)]
+    pod_identifier: String,
+    #[serde(default)]
+    wait_time_in_seconds: u32,
+    #[serde(default)]
+    failure_threshold: u32,
+    #[serde(default)]
+    table_name: String,
+    #[serde(default)]
+    role: String,
+    #[serde(default)]
+    region: String,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks all of it.
+    ///
+    /// # Errors
+    /// Names each key that is missing, unknown or cannot be used.
+    pub fn parse(yaml: &str) -> Result<Self, InvalidConfig> {
+        let mut problems = Problems::default();
+        let file = serde_saphyr::from_str::<File>(yaml).map_err(|error| without_excerpt(&error));
+        let Some(File { dynamodb: file }) = problems.take("YAML", file) else {
+            return problems.unless_any(None);
+        };
+        let lease = problems.take("leaseName", filled(file.lease_name));
+        let me = problems.take("podIdentifier", Candidate::new(&file.pod_identifier));
+        let table = problems.take("tableName", filled(file.table_name));
+        let region = problems.take("region", region(file.region));
+        let role = match file.role {
+            role if role.is_empty() => Some(None),
+            role => problems.take("role", role_arn(role)).map(Some),
+        };
+        let period = match file.wait_time_in_seconds {
+            0 => Err("it has to be at least 1 second"),
+            seconds => Ok(Duration::from_secs(seconds.into())),
+        };
+        let period = problems.take("waitTimeInSeconds", period);
+        let terms = Terms::of(period.unwrap_or(Duration::from_secs(1)), file.failure_threshold);
+        let terms = problems.take(
+            "failureThreshold",
+            terms.map_err(
+                |_| "it has to be at least 2: a holder renews once a period, and would not be in time",
+            ),
+        );
+        let all = (lease, me, period, terms, table, role, region);
+        let config = match all {
+            (Some(lease), Some(me), Some(period), Some(terms), Some(table), Some(role), Some(region)) => {
+                Some(Self { lease, me, period, terms, table, role, region })
+            }
+            _ => None,
+        };
+        problems.unless_any(config)
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lease, me, period, terms, table, role, region } = self;
+        let (name, role) = (&me.name, role.as_deref().unwrap_or("none"));
+        write!(
+            f,
+            "lease {lease} in table {table}, {region}, for {name}, every {period:?}, term {:?}, role {role}",
+            terms.term()
+        )
+    }
+}
+
+/// One line, without the lines of the file that a parser likes to show.
+fn without_excerpt(error: &serde_saphyr::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+fn filled(text: String) -> Result<String, &'static str> {
+    if text.is_empty() { Err("it is missing") } else { Ok(text) }
+}
+
+fn region(text: String) -> Result<String, String> {
+    let fits = |part: char| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-';
+    match filled(text)? {
+        text if text.chars().all(fits) && text.contains('-') => Ok(text),
+        text => Err(format!("{} is no Region, like us-west-2", Quoted(&text))),
+    }
+}
+
+fn role_arn(text: String) -> Result<String, String> {
+    let parts: Vec<_> = text.splitn(6, ':').collect();
+    let is_arn = match parts[..] {
+        ["arn", partition, "iam", "", account, role] => {
+            let is_account = account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit());
+            let is_role =
+                role.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.contains('<'));
+            partition.starts_with("aws") && is_account && is_role
+        }
+        _ => false,
+    };
+    if is_arn {
+        Ok(text)
+    } else {
+        Err(format!("{} is no role's ARN, like arn:aws:iam::123456789012:role/lease", Quoted(&text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The document's example, with an account and a role.
+    const ADMIRAL: &str = "dynamoDB:
+  leaseName: mylease
+  podIdentifier: myname
+  waitTimeInSeconds: 15
+  failureThreshold: 3
+  tableName: admiral-lease
+  role: arn:aws:iam::123456789012:role/lease
+  region: us-west-2
+";
+
+    fn error(yaml: &str) -> String {
+        Config::parse(yaml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn admirals_file_is_read_as_it_stands() {
+        let config = Config::parse(ADMIRAL).unwrap();
+        assert_eq!(
+            config.to_string(),
+            "lease mylease in table admiral-lease, us-west-2, for myname, every 15s, term 45s, role \
+             arn:aws:iam::123456789012:role/lease"
+        );
+        let without = ADMIRAL.replace("role: arn:aws:iam::123456789012:role/lease", "role: \"\"");
+        assert_eq!(Config::parse(&without).unwrap().role, None);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        assert!(
+            error(&ADMIRAL.replace("region", "regoin")).contains("regoin"),
+            "{}",
+            error(&ADMIRAL.replace("region", "regoin"))
+        );
+        assert!(error(&format!("{ADMIRAL}other: 1\n")).contains("other"));
+        assert!(error(&ADMIRAL.replace("waitTimeInSeconds: 15", "waitTimeInSeconds: soon")).contains("soon"));
+    }
+
+    #[test]
+    fn everything_that_cannot_be_used_is_named_at_once() {
+        let problems = error(
+            "dynamoDB:\n  podIdentifier: SKIP-LEASE-POD\n  failureThreshold: 1\n  role: arn:aws:iam::<awsaccountno>:role/<rolename>\n  region: Oregon\n",
+        );
+        for key in [
+            "leaseName",
+            "podIdentifier",
+            "waitTimeInSeconds",
+            "failureThreshold",
+            "tableName",
+            "role",
+            "region",
+        ] {
+            assert!(problems.contains(&format!("{key}: ")), "{key}: {problems}");
+        }
+    }
+}

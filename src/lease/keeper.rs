@@ -1,0 +1,422 @@
+//! Runs a claim against its table, and says who may work.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::claim::{Candidate, Claim, Holding, Moment, NOBODY_MAY, Record, Standing, Step, Terms, Write};
+use super::clock::{now, sleep_until, wall};
+use super::dynamodb::Table;
+use super::error::Error;
+use super::metrics::Metrics;
+
+/// A name that no candidate can have.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error(
+    "{0:?} is no candidate's name: it must not be empty, nor {NOBODY_MAY}, which keeps everybody passive"
+)]
+pub struct NoName(String);
+
+/// Keeps one candidate's claim to a lease up to date.
+///
+/// It renews a lease that it holds once a period, and otherwise looks once a period whether it may take it. What
+/// fails is tried again after a quarter of a period, and never makes anybody active.
+pub struct Keeper {
+    table: Table,
+    claim: Claim,
+    period: Duration,
+    one_region: bool,
+    metrics: Metrics,
+    checked: bool,
+    status: watch::Sender<Status>,
+    leaving: watch::Receiver<bool>,
+    working: watch::Sender<()>,
+}
+
+/// A candidate's side of a lease. When the last one of its clones is dropped, the lease is released.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    status: watch::Receiver<Status>,
+    leaving: watch::Sender<bool>,
+    working: watch::Sender<()>,
+}
+
+/// That the lease is held: what needs it to work asks for a reference to this.
+///
+/// It can be lost at any time. A released lease is handed on only once no `Held` is left.
+#[derive(Debug)]
+pub struct Held {
+    holding: Holding,
+    status: watch::Receiver<Status>,
+    /// Tells the keeper that somebody works still.
+    _working: watch::Receiver<()>,
+}
+
+/// How a claim stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The lease, if it was won and not lost since. See [`Status::active`].
+    pub holding: Option<Holding>,
+    /// How the lease stands.
+    pub standing: Standing,
+    /// The record that was seen, or written, last.
+    pub record: Option<Record>,
+    /// Why the last call failed, if it did.
+    pub failing: Option<String>,
+    /// Whether this candidate gives the lease up, for good.
+    pub leaving: bool,
+}
+
+// === impl Candidate ===
+
+impl Candidate {
+    /// A candidate of this name, which may be that of others: they are told apart all the same.
+    ///
+    /// # Errors
+    /// It is no name.
+    pub fn new(name: &str) -> Result<Self, NoName> {
+        if name.is_empty() || name == NOBODY_MAY {
+            return Err(NoName(name.to_owned()));
+        }
+        // The host, a pod's name in Kubernetes, is for people.
+        let host = rustix::system::uname();
+        let writer = format!("{}/{:016x}", host.nodename().to_string_lossy(), fastrand::u64(..));
+        Ok(Self { name: name.to_owned(), writer })
+    }
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// A keeper that makes this candidate's claim once a period.
+    #[must_use]
+    pub fn new(table: Table, me: Candidate, period: Duration, terms: Terms) -> (Self, Lease) {
+        let claim = Claim::new(me, terms);
+        let status = watch::Sender::new(Status::of(&claim, None, false));
+        let leaving = watch::Sender::new(false);
+        let working = watch::Sender::new(());
+        let lease = Lease { status: status.subscribe(), leaving: leaving.clone(), working: working.clone() };
+        let leaving = leaving.subscribe();
+        let metrics = Metrics::new(table.lease());
+        let (one_region, checked) = (false, false);
+        (Self { table, claim, period, one_region, metrics, checked, status, leaving, working }, lease)
+    }
+
+    /// Says that all candidates use the table in the same Region, so that its replicas do not matter.
+    #[must_use]
+    pub fn in_one_region(self) -> Self {
+        Self { one_region: true, ..self }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Runs until the lease is given up. It must run on: a holder whose keeper does not is passive soon.
+    ///
+    /// # Errors
+    /// The table cannot keep a lease.
+    pub async fn run(mut self) -> Result<(), Error> {
+        let (status, metrics) = (self.status.subscribe(), self.metrics.clone());
+        let claimed = async {
+            self.claim().await?;
+            self.leave().await;
+            Ok(())
+        };
+        select! {
+            ended = claimed => ended,
+            () = tell(status, metrics) => Ok(()),
+        }
+    }
+
+    async fn claim(&mut self) -> Result<(), Error> {
+        let mut leaving = self.leaving.clone();
+        loop {
+            let claimed = select! {
+                biased;
+                // Nobody is left to ask for it where the other side is gone.
+                _ = leaving.wait_for(|leaving| *leaving) => return Ok(()),
+                claimed = self.turn() => claimed,
+            };
+            match claimed {
+                Err(error @ (Error::NotALeaseTable(_) | Error::EventualTable)) => return Err(error),
+                Ok(()) | Err(Error::Unreadable { .. } | Error::Aws(_)) => {}
+            }
+        }
+    }
+
+    /// One period of it.
+    async fn turn(&mut self) -> Result<(), Error> {
+        let started = now();
+        let done = self.ask().await;
+        let failing = done.as_ref().err().map(ToString::to_string);
+        if let Some(error) = &failing {
+            warn!(error, "the lease could not be claimed or renewed");
+        }
+        self.publish(failing);
+        let due = if done.is_ok() { started + self.period } else { now() + self.period / 4 };
+        // A record that is watched is looked at again as soon as it may be taken.
+        let due = match self.claim.standing() {
+            Standing::Others(at) if at > started => due.min(at),
+            _ => due,
+        };
+        if let Err(Error::NotALeaseTable(_) | Error::EventualTable) = done {
+            return done;
+        }
+        sleep_until(due).await;
+        done
+    }
+
+    async fn ask(&mut self) -> Result<(), Error> {
+        if !self.checked {
+            let time = self.time();
+            let check = self.table.check(self.one_region, time);
+            self.metrics.describe(check).await?;
+            self.checked = true;
+        }
+        let write = match self.claim.next(now(), wall()) {
+            Step::Write(write) => Some(write),
+            Step::Look => self.look().await?,
+        };
+        let Some(write) = write else { return Ok(()) };
+        if !self.write(&write).await? {
+            // Whoever changed it: it is known at once.
+            if let Some(write) = self.look().await? {
+                self.write(&write).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<Option<Write>, Error> {
+        let record = self.metrics.look(self.table.look(self.time())).await?;
+        let write = self.claim.saw(record, now(), wall());
+        self.publish(None);
+        Ok(write)
+    }
+
+    async fn write(&mut self, write: &Write) -> Result<bool, Error> {
+        let done = self.metrics.write(self.table.write(write, self.time())).await?;
+        if done {
+            self.claim.wrote(now());
+        }
+        Ok(done)
+    }
+
+    /// How long a call may take.
+    fn time(&self) -> Duration {
+        self.period / 2
+    }
+
+    /// Passive first, then released, so that others need not wait for the term's end.
+    async fn leave(&mut self) {
+        let held = self.claim.holding();
+        self.claim.leave();
+        self.publish(None);
+        if let Some(held) = held {
+            select! {
+                () = self.working.closed() => {}
+                () = sleep_until(held.ends) => {}
+            }
+        }
+        let give_up = now() + self.period;
+        while now() < give_up {
+            match self.release().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(%error, "the lease could not be released yet");
+                    sleep(self.period / 4).await;
+                }
+            }
+        }
+        error!("the lease was not released: others have to wait for the term's end");
+    }
+
+    /// Whether there is nothing of this process left in the table.
+    async fn release(&mut self) -> Result<bool, Error> {
+        match self.look().await? {
+            None => Ok(true),
+            Some(write) => self.write(&write).await,
+        }
+    }
+
+    fn publish(&self, failing: Option<String>) {
+        let status = Status::of(&self.claim, failing, self.claim.is_leaving());
+        self.status.send_if_modified(|before| {
+            let changed = *before != status;
+            *before = status;
+            changed
+        });
+    }
+}
+
+/// Says who is active, whenever that changes, and why.
+async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
+    let (mut active, mut standing) = (None, None);
+    loop {
+        let seen = status.borrow_and_update().clone();
+        let holding = seen.active();
+        let epoch = holding.map(|holding| holding.epoch);
+        if epoch != active {
+            if let Some(epoch) = epoch {
+                info!(epoch, before = standing, "active");
+            } else {
+                warn!(epoch = active, reason = seen.reason(), "passive");
+            }
+            metrics.changed(epoch.is_some());
+            active = epoch;
+        }
+        let stands = seen.stands();
+        if epoch.is_none() && !seen.leaving && standing.as_ref() != Some(&stands) {
+            info!(reason = stands, "passive still");
+        }
+        standing = Some(stands);
+        let until = holding.map(|holding| holding.until);
+        select! {
+            changed = status.changed() => if changed.is_err() { return },
+            () = sleep_until(until.unwrap_or_default()), if until.is_some() => {}
+        }
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// How the claim stands now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the lease is held. `None` says that it will not be any more: it was given up.
+    pub async fn held(&self) -> Option<Held> {
+        let mut status = self.status.clone();
+        loop {
+            let seen = status.borrow_and_update().clone();
+            if let Some(holding) = seen.active() {
+                return Some(Held { holding, status, _working: self.working.subscribe() });
+            }
+            if seen.leaving || status.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Gives the lease up: passive at once, and released when no [`Held`] is left. [`Keeper::run`] ends with that.
+    pub fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// The fencing token. Whatever keeps what is written under this lease should refuse one lower than the last.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.holding.epoch
+    }
+
+    /// Whether it is held still.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.current().is_some()
+    }
+
+    /// Waits until it is lost. By the moment returned, whatever depends on it must have ended.
+    pub(super) async fn lost(&self) -> Moment {
+        let mut status = self.status.clone();
+        let mut ends = self.holding.ends;
+        while let Some(holding) = self.current() {
+            ends = holding.ends;
+            select! {
+                changed = status.changed() => if changed.is_err() { break },
+                () = sleep_until(holding.until) => {}
+            }
+        }
+        ends
+    }
+
+    /// Works until it is done, or until the lease is lost: then the work is dropped where it stands.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        select! {
+            biased;
+            _ = self.lost() => None,
+            done = work => Some(done),
+        }
+    }
+
+    fn current(&self) -> Option<Holding> {
+        // A keeper that is gone renews nothing more, but what it won lasts until its end.
+        self.status.borrow().active().filter(|holding| holding.epoch == self.holding.epoch)
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    fn of(claim: &Claim, failing: Option<String>, leaving: bool) -> Self {
+        let (holding, standing, record) = (claim.holding(), claim.standing(), claim.record().cloned());
+        Self { holding, standing, record, failing, leaving }
+    }
+
+    /// The lease, if it is held at this very moment.
+    #[must_use]
+    pub fn active(&self) -> Option<Holding> {
+        self.holding.filter(|holding| now() < holding.until)
+    }
+
+    /// How long it is held still, if it is.
+    #[must_use]
+    pub fn active_for(&self) -> Option<Duration> {
+        self.active().map(|holding| holding.until.saturating_sub(now()))
+    }
+
+    /// How long the record has to stay as it is before this candidate may take the lease, where that is so.
+    #[must_use]
+    pub fn takes_over_in(&self) -> Option<Duration> {
+        match self.standing {
+            Standing::Others(at) if !self.leaving => Some(at.saturating_sub(now())),
+            _ => None,
+        }
+    }
+
+    /// Why this candidate is not active any more.
+    fn reason(&self) -> String {
+        match (&self.failing, self.standing) {
+            _ if self.leaving => "it gives the lease up".to_owned(),
+            (Some(error), Standing::Mine) => format!("it could not be renewed: {error}"),
+            (None, Standing::Mine) => "it was not renewed in time: this process did not run".to_owned(),
+            _ => self.stands(),
+        }
+    }
+
+    /// How the lease stands.
+    #[must_use]
+    pub fn stands(&self) -> String {
+        let record = self.record.as_ref();
+        match self.standing {
+            Standing::Unseen => "it has not been seen yet".to_owned(),
+            Standing::Missing => "there is no record".to_owned(),
+            Standing::Mine => "it is this process's".to_owned(),
+            Standing::Pinned => format!("{NOBODY_MAY} keeps everybody passive"),
+            Standing::Released => "it is released".to_owned(),
+            Standing::Others(_) => {
+                let (owner, writer) =
+                    record.map_or(("", None), |record| (record.owner.as_str(), record.writer.as_deref()));
+                let writer = writer.unwrap_or("Admiral's checker or a person");
+                match owner {
+                    "" => format!("it is nobody's, by {writer}"),
+                    owner => format!("it is {owner}'s, by {writer}"),
+                }
+            }
+        }
+    }
+}

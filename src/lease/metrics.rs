@@ -1,0 +1,123 @@
+//! What is counted about a lease, for Prometheus.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+
+use super::claim::Standing;
+use super::error::Error;
+use super::keeper::Status;
+use crate::aws::Failure;
+
+/// A candidate's metrics. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    lease: String,
+    calls: Family<Called, Counter>,
+    seconds: Family<Kind, Histogram>,
+    changes: Family<Change, Counter>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Called {
+    call: &'static str,
+    became: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    call: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Change {
+    to: &'static str,
+}
+
+/// From 1 ms up to 8 s.
+fn buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 14))
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub(super) fn new(lease: &str) -> Self {
+        let (calls, changes) = (Family::default(), Family::default());
+        let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
+        Self { lease: lease.to_owned(), calls, seconds, changes }
+    }
+
+    pub(super) async fn describe<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.time("describe", call, |_| "done").await
+    }
+
+    pub(super) async fn look<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.time("look", call, |_| "done").await
+    }
+
+    pub(super) async fn write(
+        &self,
+        call: impl Future<Output = Result<bool, Failure>>,
+    ) -> Result<bool, Failure> {
+        self.time("write", call, |done| if *done { "done" } else { "refused" }).await
+    }
+
+    async fn time<T, E>(
+        &self,
+        call: &'static str,
+        made: impl Future<Output = Result<T, E>>,
+        became: fn(&T) -> &'static str,
+    ) -> Result<T, E> {
+        let started = Instant::now();
+        let answer = made.await;
+        let became = answer.as_ref().map_or("failed", became);
+        self.calls.get_or_create(&Called { call, became }).inc();
+        self.seconds.get_or_create(&Kind { call }).observe(started.elapsed().as_secs_f64());
+        answer
+    }
+
+    pub(super) fn changed(&self, active: bool) {
+        let to = if active { "active" } else { "passive" };
+        self.changes.get_or_create(&Change { to }).inc();
+    }
+
+    /// All of it, and how the claim stands, in the [OpenMetrics] text format.
+    ///
+    /// [OpenMetrics]: https://prometheus.io/docs/specs/om/open_metrics_spec/
+    #[must_use]
+    pub fn text(&self, status: &Status) -> String {
+        let labels = [("lease".into(), self.lease.clone().into())];
+        let mut registry = Registry::with_prefix_and_labels("lease_keeper", labels.into_iter());
+        let mut gauge = |name, help, value: f64| {
+            let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+            gauge.set(value);
+            registry.register(name, help, gauge);
+        };
+        let flag = |is: bool| if is { 1.0 } else { 0.0 };
+        gauge("active", "Whether this candidate is active", flag(status.active().is_some()));
+        let left = status.active_for().unwrap_or_default().as_secs_f64();
+        gauge("active_for_seconds", "How long it stays so if it cannot renew the lease", left);
+        gauge("failing", "Whether the last call failed", flag(status.failing.is_some()));
+        gauge("pinned", "Whether everybody is kept passive", flag(status.standing == Standing::Pinned));
+        #[expect(clippy::cast_precision_loss, reason = "an epoch is far below 2^53")]
+        let epoch = status.record.as_ref().map_or(0.0, |record| record.epoch as f64);
+        gauge("epoch", "The fencing token of the record that was seen last", epoch);
+        registry.register("calls", "Calls to the table", self.calls.clone());
+        registry.register("call_seconds", "How long a call took", self.seconds.clone());
+        registry.register(
+            "changes",
+            "How often this candidate became active or passive",
+            self.changes.clone(),
+        );
+        let mut text = String::new();
+        // Only writing can fail, and a string takes any text.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}

@@ -1,0 +1,49 @@
+//! Decides which of several candidates is active, by a lease in a DynamoDB table.
+//!
+//! ```text
+//! tick ─ Claim::next ─▶ look or write ─ Table ─▶ Claim::saw, Claim::wrote ─▶ Status ─ Lease::held ─▶ Held
+//! ```
+//!
+//! [`claim`] decides and says why two are never active at once. A [`Keeper`] runs it against a [`Table`]. Whoever
+//! may only work while the lease is held asks its [`Lease`] for a [`Held`], and hands it on to what needs it:
+//!
+//! ```no_run
+//! use failover_lock::lease::{Candidate, Held, Keeper, Table, Terms};
+//! use std::time::Duration;
+//!
+//! async fn write(held: &Held) {
+//!     // The epoch goes along: whoever stores what is written can refuse one lower than the last.
+//!     println!("writing in epoch {}", held.epoch());
+//! }
+//!
+//! # async fn example(aws: &aws_config::SdkConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! let table = Table::new(aws, "admiral-lease", "orders");
+//! let period = Duration::from_secs(15);
+//! let (keeper, lease) = Keeper::new(table, Candidate::new("site-a")?, period, Terms::of(period, 3)?);
+//! let keeping = tokio::spawn(keeper.run());
+//!
+//! while let Some(held) = lease.held().await {
+//!     // What is still running when the lease is lost is dropped.
+//!     if held.during(write(&held)).await.is_some() {
+//!         break;
+//!     }
+//! }
+//! drop(lease); // Passive from here on, and released once no `Held` is left.
+//! keeping.await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod claim;
+mod clock;
+pub mod command;
+pub mod config;
+pub mod dynamodb;
+pub mod error;
+pub mod http;
+pub mod keeper;
+pub mod metrics;
+
+pub use self::claim::{Candidate, Terms};
+pub use self::dynamodb::Table;
+pub use self::keeper::{Held, Keeper, Lease};
