@@ -7,8 +7,12 @@ pub mod cloudwatch;
 pub mod emulator;
 #[cfg(feature = "site-fence")]
 pub mod infinispan;
+#[cfg(feature = "lease")]
+pub mod keeper;
 pub mod lambda;
 pub mod primary;
+#[cfg(feature = "lease")]
+pub mod proxy;
 pub mod readme;
 pub mod route53;
 #[cfg(feature = "site-fence")]

@@ -1,0 +1,410 @@
+//! Several `lease-keeper` processes around one table, behind proxies that delay, lose and cut: whatever happens,
+//! two of them never answer 200 at once.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::emulator::Emulator;
+use support::keeper::{Keeper, Observer, TABLE, create_table, get, pin, put, record, spawn};
+use support::proxy::{Fault, Proxy};
+
+/// Longer than a keeper waits for an answer: half its period.
+const TOO_LONG: Duration = Duration::from_millis(800);
+/// Not so long.
+const SLOW: Duration = Duration::from_millis(300);
+
+/// Two keepers around a new table, the first of which is active.
+async fn pair(emulator: &Emulator) -> (Keeper, Keeper, Observer, u64) {
+    create_table(emulator).await;
+    let holder = Keeper::start(&emulator.url, "site-a").await;
+    let mut observer = Observer::of(&[&holder]);
+    let epoch = observer.active(&holder).await;
+    let contender = Keeper::start(&emulator.url, "site-b").await;
+    observer.add(&contender);
+    contender.states("it is site-a's").await;
+    (holder, contender, observer, epoch)
+}
+
+/// How often a contender looks at most from its holder's last renewal until it takes over: it first sees that up to
+/// a period later, and then watches it for a term of three; one look more finds out what the last write did.
+const LOOKS_OF_A_TAKEOVER: usize = 6;
+
+/// A holder that is killed, and one that ends as it should, on this table.
+async fn is_followed(emulator: &Emulator) {
+    let (holder, contender, mut observer, first) = pair(emulator).await;
+    let looks = contender.proxy.calls("GetItem");
+    holder.signal("KILL").await;
+    let second = observer.active(&contender).await;
+    assert!(second > first, "{second} follows {first}");
+    let looks = contender.proxy.calls("GetItem") - looks;
+    assert!(looks <= LOOKS_OF_A_TAKEOVER, "it looked {looks} times");
+
+    // Its successor of the same name does not disturb whoever is active.
+    let mut restarted = Keeper::start(&emulator.url, "site-a").await;
+    observer.add(&restarted);
+    restarted.states("it is site-b's").await;
+    let looks = restarted.proxy.calls("GetItem");
+    contender.signal("TERM").await;
+    let third = observer.active(&restarted).await;
+    assert!(third > second, "{third} follows {second}");
+    let looks = restarted.proxy.calls("GetItem") - looks;
+    assert!(looks <= 2, "a released lease is taken at the next look, not after {looks}");
+    contender.says("gives the lease up").await;
+
+    restarted.signal("TERM").await;
+    assert_eq!(restarted.ended().await.code(), Some(0));
+    let left = record(emulator).await;
+    assert_eq!((&left["leaseOwner"]["S"], &left["leaseReleased"]["BOOL"]), (&json!(""), &json!(true)));
+    assert_eq!(left["leaseEpoch"]["N"], third.to_string());
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_lease_is_taken_over_from_the_dead_and_handed_over_by_the_living() {
+    is_followed(&Emulator::ministack().await).await;
+}
+
+#[tokio::test]
+async fn it_is_so_on_an_independent_stand_in_as_well() {
+    is_followed(&Emulator::moto().await).await;
+}
+
+#[tokio::test]
+async fn a_holder_that_wakes_up_too_late_never_says_that_it_is_active() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, first) = pair(&emulator).await;
+    holder.signal("STOP").await;
+    let second = observer.active(&contender).await;
+    assert!(second > first);
+    // These wait for it when it wakes up.
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            tokio::spawn({
+                let address = holder.address.clone();
+                async move { get(&address, "/leader").await }
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    holder.signal("CONT").await;
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().unwrap().0, 503);
+    }
+    observer.passive(&holder).await;
+    holder.says("\"passive\"").await;
+    holder.states("it is site-b's").await;
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_holder_that_is_cut_off_is_passive_before_another_one_is_active() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, _) = pair(&emulator).await;
+    holder.proxy.all(Fault::Lost);
+    observer.passive(&holder).await;
+    assert_eq!(contender.get("/leader").await.0, 503, "the term is not over yet");
+    let said = holder.says("\"passive\"").await;
+    assert!(said.contains("it could not be renewed: dynamodb:"), "{said}");
+    assert!(holder.state().await["failing"].as_str().unwrap().contains("no answer within 0.5 s"));
+    observer.active(&contender).await;
+    holder.proxy.all(Fault::None);
+    holder.states("it is site-b's").await;
+    assert_eq!(holder.get("/leader").await.0, 503);
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn what_fails_now_and_then_does_not_cost_the_lease() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, epoch) = pair(&emulator).await;
+    let throttled = Fault::Error {
+        status: 400,
+        code: "ProvisionedThroughputExceededException",
+        message: "The level of configured provisioned throughput for the table was exceeded",
+    };
+    for fault in [
+        Fault::CutBefore,
+        Fault::CutAfter,
+        Fault::AnswerLost,
+        Fault::SlowCall(SLOW),
+        Fault::SlowAnswer(SLOW),
+        Fault::SlowCall(TOO_LONG),
+        throttled,
+    ] {
+        let before = holder.proxy.calls("UpdateItem");
+        holder.proxy.only("UpdateItem", fault);
+        holder.proxy.arrived("UpdateItem", before + 1).await;
+        holder.proxy.only("UpdateItem", Fault::None);
+        // It is renewed again before the next one.
+        let renewed = holder.proxy.calls("UpdateItem") + 1;
+        holder.proxy.arrived("UpdateItem", renewed).await;
+        holder.states("\"failing\":null").await;
+    }
+    assert_eq!(observer.active(&holder).await, epoch);
+    assert_eq!(observer.losses(&holder), 0, "{:?}", holder.state().await);
+    assert_eq!(contender.state().await["active"], false);
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_never_comes_is_found_done_by_the_next_look() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, epoch) = pair(&emulator).await;
+    holder.proxy.only("UpdateItem", Fault::AnswerLost);
+    let looks = contender.proxy.calls("GetItem");
+    contender.proxy.arrived("GetItem", looks + 8).await;
+    assert_eq!(observer.active(&holder).await, epoch);
+    assert_eq!(observer.losses(&holder), 0, "{:?}", holder.state().await);
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_write_that_arrives_after_a_takeover_changes_nothing() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, _) = pair(&emulator).await;
+    holder.proxy.all(Fault::Held);
+    let epoch = observer.active(&contender).await;
+    assert!(holder.proxy.deliver().await > 0, "renewals were on their way");
+    holder.proxy.all(Fault::None);
+    holder.states("it is site-b's").await;
+    let looks = holder.proxy.calls("GetItem");
+    holder.proxy.arrived("GetItem", looks + 2).await;
+    assert_eq!(observer.active(&contender).await, epoch);
+    assert_eq!(observer.losses(&contender), 0);
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_table_that_is_missing_is_waited_for() {
+    let emulator = Emulator::ministack().await;
+    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let observer = Observer::of(&[&keeper]);
+    let state = keeper.states("ResourceNotFoundException").await;
+    assert!(state["failing"].as_str().unwrap().ends_with("Name one that exists"), "{state}");
+    create_table(&emulator).await;
+    observer.active(&keeper).await;
+    emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
+    observer.passive(&keeper).await;
+    let said = keeper.says("\"passive\"").await;
+    assert!(said.contains("ResourceNotFoundException"), "{said}");
+}
+
+#[tokio::test]
+async fn credentials_that_expire_make_a_holder_passive_and_are_named() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, _) = pair(&emulator).await;
+    holder.proxy.all(Fault::Error {
+        status: 400,
+        code: "ExpiredTokenException",
+        message: "The security token included in the request is expired",
+    });
+    observer.passive(&holder).await;
+    let said = holder.says("\"passive\"").await;
+    assert!(said.contains("ExpiredTokenException (HTTP 400): The security token included"), "{said}");
+    observer.active(&contender).await;
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_person_pins_everybody_passive_and_lets_go_again() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, epoch) = pair(&emulator).await;
+    pin(&emulator).await;
+    observer.passive(&holder).await;
+    let said = holder.says("\"passive\"").await;
+    assert!(said.contains("SKIP-LEASE-POD keeps everybody passive"), "{said}");
+    // However long that is.
+    let looks = contender.proxy.calls("GetItem");
+    contender.proxy.arrived("GetItem", looks + 6).await;
+    contender.states("SKIP-LEASE-POD keeps everybody passive").await;
+    assert_eq!(contender.state().await["active"], false);
+    put(&emulator, "", "0").await;
+    assert!(observer.anyone().await > epoch, "the epoch that the pin wiped out is not used again");
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_keeps_everybody_passive_and_is_named() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let item =
+        json!({ "leaseName": { "S": "orders" }, "leaseOwner": { "N": "7" }, "updatedTime": { "N": "1" } });
+    emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item.to_string()]).await;
+    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let state = keeper.states("leaseOwner is not a string").await;
+    assert_eq!(state["active"], false);
+    put(&emulator, "", "1").await;
+    Observer::of(&[&keeper]).active(&keeper).await;
+}
+
+#[tokio::test]
+async fn a_table_whose_regions_agree_only_later_is_refused() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let table = |more: Value| {
+        let mut table = json!({
+            "TableName": TABLE,
+            "KeySchema": [{ "AttributeName": "leaseName", "KeyType": "HASH" }],
+            "AttributeDefinitions": [{ "AttributeName": "leaseName", "AttributeType": "S" }],
+        });
+        table.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "Table": table })
+    };
+    let replicas = json!([{ "RegionName": "eu-west-1", "ReplicaStatus": "ACTIVE" }]);
+    let eventual = table(json!({ "Replicas": replicas, "GlobalTableVersion": "2019.11.21" }));
+    let strong = table(json!({ "Replicas": replicas, "MultiRegionConsistency": "STRONG" }));
+    let other = table(json!({ "KeySchema": [{ "AttributeName": "accelerator", "KeyType": "HASH" }] }));
+
+    for (described, said) in
+        [(&eventual, "a global table in eventual mode"), (&other, "the table's key is \\\"accelerator\\\"")]
+    {
+        let mut keeper = described_as(&emulator, described, &[]).await;
+        assert_eq!(keeper.ended().await.code(), Some(1));
+        keeper.says(said).await;
+    }
+    for (described, arguments) in [(&eventual, &["--one-region"][..]), (&strong, &[])] {
+        let keeper = described_as(&emulator, described, arguments).await;
+        Observer::of(&[&keeper]).active(&keeper).await;
+    }
+}
+
+/// A keeper that is told this of its table.
+async fn described_as(emulator: &Emulator, table: &Value, arguments: &[&str]) -> Keeper {
+    let before = Proxy::start(&emulator.url).await;
+    before.answer("DescribeTable", table.clone());
+    let keeper = Keeper::start_with(&before.url, "site-a", "", arguments).await;
+    // Whoever asks through it later has to be answered, too.
+    std::mem::forget(before);
+    keeper
+}
+
+#[tokio::test]
+async fn the_role_of_the_configuration_is_assumed() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let role = "  role: arn:aws:iam::000000000000:role/lease\n";
+    let keeper = Keeper::start_with(&emulator.url, "site-a", role, &[]).await;
+    let observer = Observer::of(&[&keeper]);
+    observer.active(&keeper).await;
+    assert_eq!(keeper.proxy.calls("AssumeRole"), 1);
+}
+
+/// A script that says when it starts and when it is told to end.
+const SCRIPT: &str = "echo runs $LEASE_NAME $LEASE_OWNER $LEASE_EPOCH; trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done";
+
+#[tokio::test]
+async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let command = ["--", "sh", "-c", SCRIPT];
+    let mut holder = Keeper::start_with(&emulator.url, "site-a", "", &command).await;
+    let mut observer = Observer::of(&[&holder]);
+    let epoch = observer.active(&holder).await;
+    holder.says(&format!("runs orders site-a {epoch}")).await;
+    let contender = Keeper::start_with(&emulator.url, "site-b", "", &command).await;
+    observer.add(&contender);
+    contender.states("it is site-a's").await;
+
+    holder.proxy.all(Fault::Lost);
+    holder.says("told").await;
+    holder.says("\"the command was ended\"").await;
+    let second = observer.active(&contender).await;
+    contender.says(&format!("runs orders site-b {second}")).await;
+
+    // It gives way when it is told to end, and only when its command has ended is the lease the other one's.
+    holder.proxy.all(Fault::None);
+    holder.states("it is site-b's").await;
+    contender.signal("TERM").await;
+    contender.says("told").await;
+    let third = observer.active(&holder).await;
+    holder.says(&format!("runs orders site-a {third}")).await;
+    holder.signal("TERM").await;
+    assert_eq!(holder.ended().await.code(), Some(0));
+    assert_eq!(record(&emulator).await["leaseOwner"]["S"], "");
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_end_when_told_to_is_killed_before_another_one_is_active() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let stubborn = "trap '' TERM; echo runs as $$; while :; do sleep 0.05; done";
+    let holder = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", stubborn]).await;
+    let said = holder.says("runs as").await;
+    let process = Path::new("/proc").join(said.rsplit(' ').next().unwrap());
+    let contender = Keeper::start(&emulator.url, "site-b").await;
+    contender.states("it is site-a's").await;
+    let observer = Observer::of(&[&holder, &contender]);
+    holder.proxy.all(Fault::Lost);
+    observer.active(&contender).await;
+    assert!(!process.exists(), "it does not run beside the next one");
+    holder.says("it was killed").await;
+}
+
+#[tokio::test]
+async fn a_command_does_not_outlive_its_keeper() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let script = "echo runs as $$; while :; do sleep 0.05; done";
+    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", script]).await;
+    let said = keeper.says("runs as").await;
+    let id = said.rsplit(' ').next().unwrap().to_owned();
+    keeper.signal("KILL").await;
+    keeper.ended().await;
+    // A process that is killed is gone when its files are closed, and so is its standard output.
+    let gone = || fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "));
+    while !gone() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_ends_releases_the_lease_and_its_status_is_the_keepers() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", "exit 7"]).await;
+    assert_eq!(keeper.ended().await.code(), Some(7));
+    assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
+    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "/no/such/program"]).await;
+    assert_eq!(keeper.ended().await.code(), Some(1));
+    keeper.says("/no/such/program cannot be started").await;
+}
+
+#[tokio::test]
+async fn what_it_is_told_wrongly_is_named() {
+    let (mut process, log) = spawn("http://127.0.0.1:1", "site-a", "  leaseNmae: other\n", &[]);
+    assert_eq!(process.wait().await.unwrap().code(), Some(1));
+    let mut log = log;
+    let said = log.wait_for(|lines| !lines.is_empty()).await.unwrap()[0].clone();
+    assert!(said.contains("leaseNmae"), "{said}");
+}
+
+#[tokio::test]
+async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    assert_eq!(keeper.get("/healthz").await, (200, r#"{"running":true}"#.to_owned()));
+    assert_eq!(keeper.get("/leader").await, (503, r#"{"active":false,"epoch":null}"#.to_owned()));
+    let observer = Observer::of(&[&keeper]);
+    let epoch = observer.active(&keeper).await;
+    assert_eq!(keeper.get("/leader").await, (200, format!(r#"{{"active":true,"epoch":{epoch}}}"#)));
+    let state = keeper.state().await;
+    assert_eq!((&state["lease"], &state["candidate"]), (&json!("orders"), &json!("site-a")));
+    assert_eq!((&state["epoch"], &state["record"]["owner"]), (&json!(epoch), &json!("site-a")));
+    let metrics = keeper.get("/metrics").await.1;
+    for line in [
+        "lease_keeper_active{lease=\"orders\"} 1.0",
+        "lease_keeper_failing{lease=\"orders\"} 0.0",
+        "lease_keeper_calls_total{lease=\"orders\",call=\"describe\",became=\"done\"} 1",
+        "lease_keeper_changes_total{lease=\"orders\",to=\"active\"} 1",
+        "# EOF",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    assert_eq!(keeper.get("/").await.0, 404);
+}
