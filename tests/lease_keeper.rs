@@ -408,3 +408,74 @@ async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
     }
     assert_eq!(keeper.get("/").await.0, 404);
 }
+
+/// What may happen to a keeper in a moment of chaos.
+#[derive(Clone, Copy, Debug)]
+enum Chaos {
+    Fault(Fault),
+    Deliver,
+    Stop,
+    Continue,
+    Kill,
+    Terminate,
+}
+
+#[tokio::test]
+async fn two_are_never_active_at_once_in_any_chaos() {
+    const MOMENTS: usize = 60;
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let seed = fastrand::u64(..);
+    println!("the seed is {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let kinds = [
+        Chaos::Fault(Fault::None),
+        Chaos::Fault(Fault::None),
+        Chaos::Fault(Fault::SlowCall(SLOW)),
+        Chaos::Fault(Fault::SlowCall(TOO_LONG)),
+        Chaos::Fault(Fault::SlowAnswer(TOO_LONG)),
+        Chaos::Fault(Fault::Lost),
+        Chaos::Fault(Fault::AnswerLost),
+        Chaos::Fault(Fault::CutAfter),
+        Chaos::Fault(Fault::Held),
+        Chaos::Deliver,
+        Chaos::Stop,
+        Chaos::Continue,
+        Chaos::Continue,
+        Chaos::Kill,
+        Chaos::Terminate,
+    ];
+    let mut keepers = Vec::new();
+    let mut observer = Observer::of(&[]);
+    for name in ["site-a", "site-b", "site-c"] {
+        let keeper = Keeper::start(&emulator.url, name).await;
+        observer.add(&keeper);
+        keepers.push((name, keeper));
+    }
+    let mut moments = tokio::time::interval(Duration::from_millis(400));
+    for _ in 0..MOMENTS {
+        moments.tick().await;
+        let (name, keeper) = random.choice(&mut keepers).expect("there are three");
+        let kind = *random.choice(&kinds).expect("there are some");
+        match kind {
+            Chaos::Fault(fault) => keeper.proxy.all(fault),
+            Chaos::Deliver => drop(keeper.proxy.deliver().await),
+            Chaos::Stop => keeper.signal("STOP").await,
+            Chaos::Continue => keeper.signal("CONT").await,
+            Chaos::Kill | Chaos::Terminate => {
+                keeper.signal("CONT").await;
+                keeper.signal(if matches!(kind, Chaos::Kill) { "KILL" } else { "TERM" }).await;
+                keeper.ended().await;
+                *keeper = Keeper::start(&emulator.url, name).await;
+                observer.add(keeper);
+            }
+        }
+        observer.vouch();
+    }
+    for (_, keeper) in &keepers {
+        keeper.signal("CONT").await;
+        keeper.proxy.all(Fault::None);
+    }
+    observer.anyone().await;
+    observer.vouch();
+}

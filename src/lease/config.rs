@@ -63,7 +63,9 @@ impl Config {
     /// Names each key that is missing, unknown or cannot be used.
     pub fn parse(yaml: &str) -> Result<Self, InvalidConfig> {
         let mut problems = Problems::default();
-        let file = serde_saphyr::from_str::<File>(yaml).map_err(|error| without_excerpt(&error));
+        // A parser likes to show the lines around: not in a log line.
+        let file = serde_saphyr::from_str::<File>(yaml);
+        let file = file.map_err(|error| error.without_snippet().to_string());
         let Some(File { dynamodb: file }) = problems.take("YAML", file) else {
             return problems.unless_any(None);
         };
@@ -108,11 +110,6 @@ impl fmt::Display for Config {
             terms.term()
         )
     }
-}
-
-/// One line, without the lines of the file that a parser likes to show.
-fn without_excerpt(error: &serde_saphyr::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn filled(text: String) -> Result<String, &'static str> {
@@ -177,14 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named() {
-        assert!(
-            error(&ADMIRAL.replace("region", "regoin")).contains("regoin"),
-            "{}",
-            error(&ADMIRAL.replace("region", "regoin"))
-        );
-        assert!(error(&format!("{ADMIRAL}other: 1\n")).contains("other"));
-        assert!(error(&ADMIRAL.replace("waitTimeInSeconds: 15", "waitTimeInSeconds: soon")).contains("soon"));
+    fn what_is_not_its_form_is_named_with_its_place() {
+        for (from, to, said) in [
+            ("region", "regoin", "unknown field `regoin`, expected one of leaseName, podIdentifier"),
+            ("dynamoDB:", "other: 1\ndynamoDB:", "unknown field `other`, expected one of dynamoDB at line 1"),
+            ("15", "soon", "invalid u32 at line 4, column 22"),
+            ("15", "15\n  waitTimeInSeconds: 5", "duplicate mapping key: waitTimeInSeconds"),
+        ] {
+            let error = error(&ADMIRAL.replace(from, to));
+            assert!(error.starts_with(&format!("the configuration cannot be used: YAML: {said}")), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
     }
 
     #[test]

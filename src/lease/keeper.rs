@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::claim::{Candidate, Claim, Holding, Moment, NOBODY_MAY, Record, Standing, Step, Terms, Write};
@@ -175,9 +175,10 @@ impl Keeper {
 
     async fn ask(&mut self) -> Result<(), Error> {
         if !self.checked {
-            let time = self.time();
-            let check = self.table.check(self.one_region, time);
-            self.metrics.describe(check).await?;
+            let started = Instant::now();
+            let checked = self.table.check(self.one_region, self.time()).await;
+            self.metrics.called("describe", started, became(checked.is_ok()));
+            checked?;
             self.checked = true;
         }
         let write = match self.claim.next(now(), wall()) {
@@ -195,14 +196,20 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<Option<Write>, Error> {
-        let record = self.metrics.look(self.table.look(self.time())).await?;
-        let write = self.claim.saw(record, now(), wall());
+        let started = Instant::now();
+        let record = self.table.look(self.time()).await;
+        self.metrics.called("look", started, became(record.is_ok()));
+        let write = self.claim.saw(record?, now(), wall());
         self.publish(None);
         Ok(write)
     }
 
     async fn write(&mut self, write: &Write) -> Result<bool, Error> {
-        let done = self.metrics.write(self.table.write(write, self.time())).await?;
+        let started = Instant::now();
+        let done = self.table.write(write, self.time()).await;
+        let refused = matches!(done, Ok(false));
+        self.metrics.called("write", started, if refused { "refused" } else { became(done.is_ok()) });
+        let done = done?;
         if done {
             self.claim.wrote(now());
         }
@@ -255,6 +262,10 @@ impl Keeper {
             changed
         });
     }
+}
+
+fn became(done: bool) -> &'static str {
+    if done { "done" } else { "failed" }
 }
 
 /// Says who is active, whenever that changes, and why.

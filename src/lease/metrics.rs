@@ -10,9 +10,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::claim::Standing;
-use super::error::Error;
 use super::keeper::Status;
-use crate::aws::Failure;
 
 /// A candidate's metrics. Clones count together.
 #[derive(Clone, Debug)]
@@ -53,33 +51,9 @@ impl Metrics {
         Self { lease: lease.to_owned(), calls, seconds, changes }
     }
 
-    pub(super) async fn describe<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.time("describe", call, |_| "done").await
-    }
-
-    pub(super) async fn look<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        self.time("look", call, |_| "done").await
-    }
-
-    pub(super) async fn write(
-        &self,
-        call: impl Future<Output = Result<bool, Failure>>,
-    ) -> Result<bool, Failure> {
-        self.time("write", call, |done| if *done { "done" } else { "refused" }).await
-    }
-
-    async fn time<T, E>(
-        &self,
-        call: &'static str,
-        made: impl Future<Output = Result<T, E>>,
-        became: fn(&T) -> &'static str,
-    ) -> Result<T, E> {
-        let started = Instant::now();
-        let answer = made.await;
-        let became = answer.as_ref().map_or("failed", became);
+    pub(super) fn called(&self, call: &'static str, started: Instant, became: &'static str) {
         self.calls.get_or_create(&Called { call, became }).inc();
         self.seconds.get_or_create(&Kind { call }).observe(started.elapsed().as_secs_f64());
-        answer
     }
 
     pub(super) fn changed(&self, active: bool) {

@@ -2,11 +2,11 @@
 //! time which of them is active.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use std::{env, fs};
 
 use failover_lock::lease::claim::NOBODY_MAY;
 use serde_json::{Value, json};
@@ -103,6 +103,11 @@ impl Keeper {
         assert!(sent.success(), "{name} cannot be sent");
     }
 
+    /// Its process's number, as long as it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("it ends").expect("it was started")
@@ -144,7 +149,8 @@ pub fn spawn(url: &str, name: &str, more: &str, arguments: &[&str]) -> (Child, w
          tableName: {TABLE}\n  region: us-east-1\n{more}"
     );
     fs::write(&file, config).expect("target/tmp can be written");
-    let mut process = Command::new(env!("CARGO_BIN_EXE_lease-keeper"))
+    let binary = env::var("LEASE_KEEPER_BINARY").unwrap_or(env!("CARGO_BIN_EXE_lease-keeper").to_owned());
+    let mut process = Command::new(binary)
         .args(["--config", file.to_str().expect("its name is UTF-8"), "--listen", "127.0.0.1:0"])
         .args(arguments)
         .env_clear()

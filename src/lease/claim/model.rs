@@ -259,8 +259,9 @@ impl World {
     /// Forgets what makes no difference any more, and numbers writes anew, in their order.
     fn forget(&mut self) {
         let Self { record, processes, .. } = self;
-        // A record never comes back: a write over one that has changed will be refused, which tells nothing.
-        let fits = |write: &Write| write.expected == *record;
+        // A record never comes back, only its absence does: a write over one that has changed will be refused,
+        // which tells nothing.
+        let fits = |write: &Write| write.expected.is_none() || write.expected == *record;
         for Process { claim, call, late } in processes {
             let answered = matches!(call, Some(Call::Written));
             let looked = match call {
@@ -280,7 +281,7 @@ impl World {
                 let late = late.as_ref().map(|write| &write.record);
                 [record.as_ref(), looked.as_ref(), written, late].contains(&Some(one))
             };
-            let longest = NOW - claim.terms.term;
+            let longest = NOW.saturating_sub(claim.terms.term);
             if let Some(Pending { record, asked, .. }) = &mut claim.pending
                 && !answered
                 && !may_be_seen(record)
@@ -312,27 +313,25 @@ impl World {
     }
 
     fn each_record(&mut self, visit: &mut dyn FnMut(&mut Record)) {
-        let mut each = |record: &mut Option<Record>| record.iter_mut().for_each(&mut *visit);
-        each(&mut self.record);
+        self.record.iter_mut().for_each(&mut *visit);
         for Process { claim, call, late } in &mut self.processes {
-            claim.watched.iter_mut().for_each(|(record, _)| each(record));
-            if let Some(Call::Looked(record)) = call {
-                each(record);
+            if let Some((record, _)) = &mut claim.watched {
+                record.iter_mut().for_each(&mut *visit);
             }
-            let write = match call {
+            if let Some(pending) = &mut claim.pending {
+                visit(&mut pending.record);
+            }
+            let writing = match call {
+                Some(Call::Looked(record)) => {
+                    record.iter_mut().for_each(&mut *visit);
+                    None
+                }
                 Some(Call::Writing(write)) => Some(write),
-                _ => None,
+                None | Some(Call::Looking | Call::Written) => None,
             };
-            for write in write.into_iter().chain(late) {
-                each(&mut write.expected);
-                let mut record = Some(write.record.clone());
-                each(&mut record);
-                write.record = record.expect("it was there");
-            }
-            if let Some(Pending { record, .. }) = &mut claim.pending {
-                let mut some = Some(record.clone());
-                each(&mut some);
-                *record = some.expect("it was there");
+            for write in writing.into_iter().chain(late) {
+                write.expected.iter_mut().for_each(&mut *visit);
+                visit(&mut write.record);
             }
         }
     }
@@ -348,14 +347,16 @@ impl Claim {
     /// Its clock goes on by so much, and still shows the same: all else is so much longer ago. What is a term
     /// ago is as good as any longer ago, and what has ended is as good as never held.
     fn grow_older(&mut self, by: Duration) {
-        let longest = NOW - self.terms.term;
+        let longest = NOW.saturating_sub(self.terms.term);
         if let Some((_, since)) = &mut self.watched {
-            *since = (*since - by).max(longest);
+            *since = since.saturating_sub(by).max(longest);
         }
         if let Some(Pending { asked, .. }) = &mut self.pending {
-            *asked = (*asked - by).max(longest);
+            *asked = asked.saturating_sub(by).max(longest);
         }
-        self.held = self.held.map(|held| Holding { until: held.until - by, ends: held.ends - by, ..held });
+        let earlier = |moment: Moment| moment.saturating_sub(by);
+        self.held =
+            self.held.map(|held| Holding { until: earlier(held.until), ends: earlier(held.ends), ..held });
         self.held = self.held.filter(|held| NOW < held.ends);
     }
 }
