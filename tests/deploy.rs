@@ -7,7 +7,16 @@ use support::emulator::Emulator;
 #[tokio::test]
 async fn cfn_lint_has_nothing_to_say() {
     let aws = Emulator::ministack().await;
-    let said = aws.bash("cfn-lint infra/failover-lock.yaml infra/site-fence.yaml", &[]).await;
+    let said =
+        aws.bash("cfn-lint infra/failover-lock.yaml infra/site-fence.yaml infra/lease-table.yaml", &[]).await;
+    assert_eq!(said, (Some(0), String::new()));
+}
+
+#[tokio::test]
+async fn kubernetes_takes_the_sidecar() {
+    let aws = Emulator::ministack().await;
+    // The first release with sidecars.
+    let said = aws.bash("kubernetes-validate --strict --quiet -k 1.29 infra/lease-keeper.yaml", &[]).await;
     assert_eq!(said, (Some(0), String::new()));
 }
 

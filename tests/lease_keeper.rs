@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use support::emulator::Emulator;
 use support::keeper::{Keeper, Observer, TABLE, create_table, get, pin, put, record, spawn};
 use support::proxy::{Fault, Proxy};
+use support::readme::commands_below;
 
 /// Longer than a keeper waits for an answer: half its period.
 const TOO_LONG: Duration = Duration::from_millis(800);
@@ -232,7 +233,7 @@ async fn a_record_that_cannot_be_read_keeps_everybody_passive_and_is_named() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let item =
-        json!({ "leaseName": { "S": "orders" }, "leaseOwner": { "N": "7" }, "updatedTime": { "N": "1" } });
+        json!({ "leaseName": { "S": "mylease" }, "leaseOwner": { "N": "7" }, "updatedTime": { "N": "1" } });
     emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item.to_string()]).await;
     let keeper = Keeper::start(&emulator.url, "site-a").await;
     let state = keeper.states("leaseOwner is not a string").await;
@@ -304,7 +305,7 @@ async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
     let mut holder = Keeper::start_with(&emulator.url, "site-a", "", &command).await;
     let mut observer = Observer::of(&[&holder]);
     let epoch = observer.active(&holder).await;
-    holder.says(&format!("runs orders site-a {epoch}")).await;
+    holder.says(&format!("runs mylease site-a {epoch}")).await;
     let contender = Keeper::start_with(&emulator.url, "site-b", "", &command).await;
     observer.add(&contender);
     contender.states("it is site-a's").await;
@@ -313,7 +314,7 @@ async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
     holder.says("told").await;
     holder.says("\"the command was ended\"").await;
     let second = observer.active(&contender).await;
-    contender.says(&format!("runs orders site-b {second}")).await;
+    contender.says(&format!("runs mylease site-b {second}")).await;
 
     // It gives way when it is told to end, and only when its command has ended is the lease the other one's.
     holder.proxy.all(Fault::None);
@@ -321,7 +322,7 @@ async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
     contender.signal("TERM").await;
     contender.says("told").await;
     let third = observer.active(&holder).await;
-    holder.says(&format!("runs orders site-a {third}")).await;
+    holder.says(&format!("runs mylease site-a {third}")).await;
     holder.signal("TERM").await;
     assert_eq!(holder.ended().await.code(), Some(0));
     assert_eq!(record(&emulator).await["leaseOwner"]["S"], "");
@@ -394,19 +395,56 @@ async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
     let epoch = observer.active(&keeper).await;
     assert_eq!(keeper.get("/leader").await, (200, format!(r#"{{"active":true,"epoch":{epoch}}}"#)));
     let state = keeper.state().await;
-    assert_eq!((&state["lease"], &state["candidate"]), (&json!("orders"), &json!("site-a")));
+    assert_eq!((&state["lease"], &state["candidate"]), (&json!("mylease"), &json!("site-a")));
     assert_eq!((&state["epoch"], &state["record"]["owner"]), (&json!(epoch), &json!("site-a")));
     let metrics = keeper.get("/metrics").await.1;
     for line in [
-        "lease_keeper_active{lease=\"orders\"} 1.0",
-        "lease_keeper_failing{lease=\"orders\"} 0.0",
-        "lease_keeper_calls_total{lease=\"orders\",call=\"describe\",became=\"done\"} 1",
-        "lease_keeper_changes_total{lease=\"orders\",to=\"active\"} 1",
+        "lease_keeper_active{lease=\"mylease\"} 1.0",
+        "lease_keeper_failing{lease=\"mylease\"} 0.0",
+        "lease_keeper_calls_total{lease=\"mylease\",call=\"describe\",became=\"done\"} 1",
+        "lease_keeper_changes_total{lease=\"mylease\",to=\"active\"} 1",
         "# EOF",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
     assert_eq!(keeper.get("/").await.0, 404);
+}
+
+#[tokio::test]
+async fn readmes_commands_make_a_table_whose_policy_suffices_and_pin_the_lease() {
+    let emulator = Emulator::ministack_enforcing_permissions().await;
+    let deploy = commands_below("### Deploy lease-keeper");
+    let runbook = commands_below("### Runbook of a lease");
+    let (deploy, [look, pin, release]) = (&deploy[0], &runbook[..]) else { panic!("{runbook:#?}") };
+    let role = "TrustedPrincipalArn=arn:aws:iam::000000000000:root LeaseName=mylease";
+    let deploy = deploy.replacen(
+        "--capabilities CAPABILITY_IAM",
+        &format!("--capabilities CAPABILITY_IAM --parameter-overrides {role}"),
+        1,
+    );
+    let region = [("REGION", "us-east-1")];
+    let (status, said) = emulator.bash(&deploy, &region).await;
+    assert_eq!(status, Some(0), "{said}");
+    let stack = emulator.aws(&["cloudformation", "describe-stacks", "--stack-name", "lease"]).await;
+    let outputs = stack["Stacks"][0]["Outputs"].as_array().expect("the stack has outputs").iter();
+    let role = outputs.clone().find(|output| output["OutputKey"] == "RoleArn").expect("a role was made");
+    let role = format!("  role: {}\n", role["OutputValue"].as_str().expect("it is a text"));
+
+    let holder = Keeper::start_with(&emulator.url, "site-a", &role, &[]).await;
+    let mut observer = Observer::of(&[&holder]);
+    let epoch = observer.active(&holder).await;
+    let contender = Keeper::start_with(&emulator.url, "site-b", &role, &[]).await;
+    observer.add(&contender);
+    let (_, said) = emulator.bash(look, &region).await;
+    assert!(said.contains("site-a") && said.contains(&epoch.to_string()), "{said}");
+    let (status, said) = emulator.bash(pin, &region).await;
+    assert_eq!(status, Some(0), "{said}");
+    observer.passive(&holder).await;
+    contender.states("SKIP-LEASE-POD keeps everybody passive").await;
+    let (status, said) = emulator.bash(&format!("{pin}{release}"), &region).await;
+    assert_eq!(status, Some(0), "{said}");
+    assert!(observer.anyone().await > epoch);
+    observer.vouch();
 }
 
 /// What may happen to a keeper in a moment of chaos.

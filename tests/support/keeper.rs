@@ -23,7 +23,7 @@ use super::proxy::Proxy;
 /// How long a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_mins(1);
 pub const TABLE: &str = "admiral-lease";
-pub const LEASE: &str = "orders";
+pub const LEASE: &str = "mylease";
 
 /// A table for leases.
 pub async fn create_table(emulator: &Emulator) {
