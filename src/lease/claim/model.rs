@@ -223,6 +223,10 @@ impl Model for Lease {
             Property::always(ONE, |_, world: &World| {
                 !world.processes.iter().all(|process| process.claim.is_active())
             }),
+            Property::always("whoever knows of another one's record is passive", |_, world: &World| {
+                let knows = |claim: &Claim| !matches!(claim.standing(), Standing::Mine | Standing::Unseen);
+                !world.processes.iter().any(|process| knows(&process.claim) && process.claim.is_active())
+            }),
             Property::always(
                 "each owner has an epoch of its own, higher than all before",
                 |_, world: &World| !world.repeated,
