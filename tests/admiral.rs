@@ -60,6 +60,8 @@ impl Admiral {
 
 /// The checker, built by the first test that needs it.
 fn build() -> PathBuf {
+    const NEEDED: &str = "This test needs Go and Debian's packages golang-github-aws-aws-sdk-go-dev and \
+        golang-gopkg-yaml.v2-dev.";
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let alone = std::fs::File::create(target.join("admiral.lock")).expect("target/tmp can be written");
     alone.lock().expect("files can be locked");
@@ -71,8 +73,6 @@ fn build() -> PathBuf {
         .envs([("GO111MODULE", "off"), ("GOPATH", "/usr/share/gocode")])
         .env("GOCACHE", target.join("go"))
         .output();
-    const NEEDED: &str = "This test needs Go and Debian's packages golang-github-aws-aws-sdk-go-dev and \
-        golang-gopkg-yaml.v2-dev.";
     match built {
         Err(error) => panic!("go cannot be run: {error}. {NEEDED}"),
         Ok(output) if !output.status.success() => {

@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -336,31 +335,74 @@ async fn a_command_that_does_not_end_when_told_to_is_killed_before_another_one_i
     let stubborn = "trap '' TERM; echo runs as $$; while :; do sleep 0.05; done";
     let holder = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", stubborn]).await;
     let said = holder.says("runs as").await;
-    let process = Path::new("/proc").join(said.rsplit(' ').next().unwrap());
+    let id = said.rsplit(' ').next().unwrap();
     let contender = Keeper::start(&emulator.url, "site-b").await;
     contender.states("it is site-a's").await;
     let observer = Observer::of(&[&holder, &contender]);
     holder.proxy.all(Fault::Lost);
     observer.active(&contender).await;
-    assert!(!process.exists(), "it does not run beside the next one");
+    assert!(is_gone(id), "it does not run beside the next one");
     holder.says("it was killed").await;
 }
 
+/// A script whose work is done by a child of its own.
+const WORKER: &str = "sh -c 'while :; do sleep 0.05; done' & echo runs as $!; wait";
+
+/// Whether a process is gone, or dead at least.
+fn is_gone(id: &str) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
 #[tokio::test]
-async fn a_command_does_not_outlive_its_keeper() {
+async fn a_command_and_its_children_do_not_outlive_their_keeper() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let script = "echo runs as $$; while :; do sleep 0.05; done";
-    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", script]).await;
+    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", WORKER]).await;
     let said = keeper.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap().to_owned();
+    let id = said.rsplit(' ').next().unwrap();
     keeper.signal("KILL").await;
     keeper.ended().await;
-    // A process that is killed is gone when its files are closed, and so is its standard output.
-    let gone = || fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "));
-    while !gone() {
+    while !is_gone(id) {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_command_does_not_run_on_when_its_keeper_is_stopped() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let holder = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", WORKER]).await;
+    let said = holder.says("runs as").await;
+    let id = said.rsplit(' ').next().unwrap();
+    let contender = Keeper::start(&emulator.url, "site-b").await;
+    let observer = Observer::of(&[&contender]);
+    contender.states("it is site-a's").await;
+    holder.signal("STOP").await;
+    observer.active(&contender).await;
+    assert!(is_gone(id), "it does not run beside the next one");
+    holder.signal("CONT").await;
+}
+
+#[tokio::test]
+async fn a_contender_waits_for_the_term_that_the_holder_has() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let holder = Keeper::start(&emulator.url, "site-a").await;
+    let mut observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    // What a holder with a term of 12 s leaves.
+    let key = json!({ "leaseName": { "S": "mylease" } }).to_string();
+    holder.signal("KILL").await;
+    let update = ["dynamodb", "update-item", "--table-name", TABLE, "--key", &key];
+    let set = ["--update-expression", "SET leaseTerm = :term", "--expression-attribute-values"];
+    let value = json!({ ":term": { "N": "12000" } }).to_string();
+    emulator.aws(&[&update[..], &set, &[&value]].concat()).await;
+    let contender = Keeper::start(&emulator.url, "site-b").await;
+    observer.add(&contender);
+    let state = contender.states("it is site-a's").await;
+    assert!(state["takesOverInSeconds"].as_f64().unwrap() > 9.0, "{state}");
+    contender.proxy.arrived("GetItem", 6).await;
+    assert_eq!(contender.state().await["active"], false, "its own term of 3 s is over");
 }
 
 #[tokio::test]
@@ -437,12 +479,18 @@ async fn readmes_commands_make_a_table_whose_policy_suffices_and_pin_the_lease()
     observer.add(&contender);
     let (_, said) = emulator.bash(look, &region).await;
     assert!(said.contains("site-a") && said.contains(&epoch.to_string()), "{said}");
-    let (status, said) = emulator.bash(pin, &region).await;
+    let (status, said) = emulator.bash(&format!("LEASE=mylease\n{pin}"), &region).await;
     assert_eq!(status, Some(0), "{said}");
     observer.passive(&holder).await;
     contender.states("SKIP-LEASE-POD keeps everybody passive").await;
-    let (status, said) = emulator.bash(&format!("{pin}{release}"), &region).await;
+    let owner = pin.replace("owner 'leaseOwner <> :pin' SKIP-LEASE-POD", "");
+    let (status, said) = emulator.bash(&format!("LEASE=mylease\n{owner}{release}"), &region).await;
     assert_eq!(status, Some(0), "{said}");
+    let (status, said) = emulator.bash(&format!("LEASE=mylease\n{owner}{release}"), &region).await;
+    assert!(
+        status != Some(0) && said.contains("ConditionalCheckFailed"),
+        "a lease that is not pinned is let be: {said}"
+    );
     assert!(observer.anyone().await > epoch);
     observer.vouch();
 }

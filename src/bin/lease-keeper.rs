@@ -9,7 +9,7 @@ use std::{fs, io};
 
 use clap::Parser;
 use failover_lock::https::Https;
-use failover_lock::lease::command::{self, CannotStart};
+use failover_lock::lease::command::{self, CannotRun};
 use failover_lock::lease::config::Config;
 use failover_lock::lease::http::{self, Site};
 use failover_lock::lease::{Keeper, Table, dynamodb};
@@ -26,13 +26,15 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 /// Keeps a lease in DynamoDB, so that one of several instances is active at most.
 #[derive(Debug, Parser)]
 #[command(
+    name = "lease-keeper",
     version,
+    override_usage = "lease-keeper --config <FILE> [OPTIONS] [-- <COMMAND>...]",
     after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /state and /metrics tell more. \
                   SIGTERM gives the lease up.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error; 2 wrong usage."
 )]
 struct Arguments {
     /// The configuration, as Admiral's state checker has it.
-    #[arg(long, value_name = "FILE", required_unless_present = "child_of")]
+    #[arg(long, value_name = "FILE", required_unless_present = "guard")]
     config: Option<PathBuf>,
     /// Where to answer HTTP.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8095")]
@@ -43,24 +45,28 @@ struct Arguments {
     /// What to run while the lease is held. It gets `LEASE_NAME`, `LEASE_OWNER` and `LEASE_EPOCH`.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
-    /// Becomes the command, whose keeper this is.
-    #[arg(long, hide = true, value_name = "PID")]
-    child_of: Option<i32>,
+    /// Is the guard of the command.
+    #[arg(long, hide = true, requires = "command")]
+    guard: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let logging = startup::start_logging(&startup::environment, io::stderr);
-    let ended = match (arguments.child_of, logging) {
-        (Some(parent), _) => Err(command::become_command(parent, &arguments.command).into()),
-        (None, Err(error)) => Err(error.into()),
-        (None, Ok(())) => run(arguments).await,
+    let ended = match logging {
+        Err(error) => Err(error.into()),
+        Ok(()) if arguments.guard => guard(&arguments.command).await,
+        Ok(()) => run(arguments).await,
     };
     ended.unwrap_or_else(|error| {
         error!(error = %error, "lease-keeper ends");
         ExitCode::FAILURE
     })
+}
+
+async fn guard(command: &[OsString]) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    Ok(command::guard(command).await.map(command::code)?.into())
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
@@ -76,10 +82,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
 
     let (name, me) = (config.lease, config.me);
     let table = Table::new(&aws, &config.table, &name);
-    let (mut keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms);
-    if arguments.one_region {
-        keeper = keeper.in_one_region();
-    }
+    let table = if arguments.one_region { table.in_one_region() } else { table };
+    let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms);
     let site = Site { name: name.clone(), me: me.clone(), lease: lease.clone(), metrics: keeper.metrics() };
     tokio::spawn(http::serve(listener, site));
     let mut keeping = tokio::spawn(keeper.run());
@@ -90,7 +94,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         }
         command::run(worked, &arguments.command, &name, &me.name).await
     });
-    let ended: Result<_, CannotStart> = select! {
+    let ended: Result<_, CannotRun> = select! {
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         ended = &mut working => ended?,
         _ = terminate.recv() => Ok(None),

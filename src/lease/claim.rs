@@ -8,7 +8,8 @@
 //! *after* the answer in which it first saw what that write left. The write lies between the two, so the
 //! holder's count begins first. The holder is active for the term less a margin; the contender writes after the
 //! whole term, and only over the very record that it watched. As long as two clocks differ by no more than the
-//! margin over a term, the holder is passive by then. `tests/lease_model.rs` checks it.
+//! margin over a term, the holder is passive by then. The term that counts is the holder's, which the record
+//! tells. `claim/model.rs` checks it.
 
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Record {
     pub epoch: u64,
     /// Whether its holder gave it up, and was passive before it did.
     pub released: bool,
+    /// The writer's term; zero where it told none.
+    pub term: Duration,
 }
 
 /// How long a lease lasts.
@@ -50,16 +53,13 @@ pub struct Terms {
     grace: Duration,
 }
 
-/// A term of which margin and grace leave nothing.
+/// Terms by which nobody would be active for long enough to renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "a term of {term:?} leaves nothing to be active in, after a margin of {margin:?} and a grace of {grace:?}"
+    "a term of {:?} is too short: it has to be two periods at least, and to leave something after a margin of {:?} \
+     and a grace of {:?}", .0.term, .0.margin, .0.grace
 )]
-pub struct NothingLeft {
-    term: Duration,
-    margin: Duration,
-    grace: Duration,
-}
+pub struct NothingLeft(Terms);
 
 /// Whom a claim is made for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,6 +79,8 @@ pub struct Holding {
     pub until: Moment,
     /// By here, whatever depended on it must have ended.
     pub ends: Moment,
+    /// From here on another one may have it.
+    pub expires: Moment,
 }
 
 /// One candidate's view of a lease.
@@ -95,6 +97,8 @@ pub struct Claim {
     beats: u64,
     /// The highest epoch that was ever seen.
     highest: u64,
+    /// The longest term that was ever seen, one's own included.
+    longest: Duration,
 }
 
 /// A write that may have been done.
@@ -150,17 +154,14 @@ impl Terms {
     /// What is left free at the end of a term, as a part of it: once for clocks, once for what has to end.
     const PART: u32 = 20;
 
-    /// A term of this length. `margin` is by how much two clocks may differ over it. A holder is passive by
-    /// `grace` before that, for what depends on the lease to end.
+    /// A term of this length. `margin` is by how much two clocks may differ over it: where they differ by more, two
+    /// may be active. A holder is passive by `grace` before that, for what depends on the lease to end.
     ///
     /// # Errors
     /// Nothing of the term is left to be active in.
     pub fn new(term: Duration, margin: Duration, grace: Duration) -> Result<Self, NothingLeft> {
-        if margin + grace < term {
-            Ok(Self { term, margin, grace })
-        } else {
-            Err(NothingLeft { term, margin, grace })
-        }
+        let terms = Self { term, margin, grace };
+        if margin + grace < term { Ok(terms) } else { Err(NothingLeft(terms)) }
     }
 
     /// A term of so many periods, a twentieth of it as margin and another one as grace.
@@ -170,8 +171,8 @@ impl Terms {
     pub fn of(period: Duration, periods: u32) -> Result<Self, NothingLeft> {
         let term = period * periods;
         let part = term / Self::PART;
-        let shortest = Self { term, margin: part, grace: part };
-        if periods < 2 { Err(NothingLeft { term, margin: part, grace: part }) } else { Ok(shortest) }
+        let terms = Self { term, margin: part, grace: part };
+        if term < period * 2 || term.is_zero() { Err(NothingLeft(terms)) } else { Ok(terms) }
     }
 
     /// How long a record must be seen unchanged before it may be taken over.
@@ -181,8 +182,9 @@ impl Terms {
     }
 
     fn holding(&self, epoch: u64, asked: Moment) -> Holding {
-        let for_at_most = self.term.saturating_sub(self.margin);
-        Holding { epoch, until: asked + for_at_most.saturating_sub(self.grace), ends: asked + for_at_most }
+        let expires = asked + self.term;
+        let ends = asked + self.term.saturating_sub(self.margin);
+        Holding { epoch, until: ends.saturating_sub(self.grace).max(asked), ends, expires }
     }
 }
 
@@ -192,7 +194,9 @@ impl Claim {
     /// A claim that has seen nothing yet.
     #[must_use]
     pub fn new(me: Candidate, terms: Terms) -> Self {
-        Self { me, terms, watched: None, pending: None, held: None, leaving: false, beats: 0, highest: 0 }
+        let (watched, pending, held) = (None, None, None);
+        let longest = terms.term;
+        Self { me, terms, watched, pending, held, leaving: false, beats: 0, highest: 0, longest }
     }
 
     /// Whom it is made for.
@@ -230,7 +234,7 @@ impl Claim {
                 record if record.owner == NOBODY_MAY => Standing::Pinned,
                 // An owner that a person has emptied may be active still: only its own word counts.
                 record if record.released && record.owner.is_empty() => Standing::Released,
-                _ => Standing::Others(*since + self.terms.term),
+                record => Standing::Others(*since + self.terms.term.max(record.term)),
             },
         }
     }
@@ -252,8 +256,12 @@ impl Claim {
             Some((before, since)) if *before == record => *since,
             _ => now,
         };
+        let was_mine = self.standing() == Standing::Mine;
         self.watched = Some((record.clone(), since));
-        self.highest = self.highest.max(record.as_ref().map_or(0, |record| record.epoch));
+        if let Some(record) = &record {
+            self.highest = self.highest.max(record.epoch);
+            self.longest = self.longest.max(record.term);
+        }
         // A write without an answer was done if this is what it left.
         let done = self.pending.take().filter(|write| record.as_ref() == Some(&write.record));
         let next = match (self.standing(), &record) {
@@ -263,8 +271,9 @@ impl Claim {
                     self.hold(&done);
                     None
                 }
-                // Nobody else has been active since this process wrote it: that would have changed it.
-                None => Some(self.renewed(record, updated_time)),
+                // Nobody else has been active since this process wrote it: that would have changed it. But it may
+                // have been written just now, by a call that was given up: its first renewal is a period later.
+                None => was_mine.then(|| self.renewed(record, updated_time)),
             },
             (standing, seen) => {
                 self.held = None;
@@ -294,8 +303,16 @@ impl Claim {
         (self.leaving, self.held) = (true, None);
     }
 
+    /// Whether a record may be this process's, or come to be it.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.pending.is_some() || self.standing() == Standing::Mine
+    }
+
     fn is_mine(&self, record: &Record) -> bool {
-        record.owner == self.me.name && record.writer.as_deref() == Some(&*self.me.writer)
+        let is_by_me = record.owner == self.me.name && record.writer.as_deref() == Some(&*self.me.writer);
+        // One that a person has put back is older than what others have seen since.
+        is_by_me && record.epoch >= self.highest
     }
 
     fn hold(&mut self, done: &Pending) {
@@ -312,7 +329,7 @@ impl Claim {
     }
 
     fn renewed(&self, record: &Record, updated_time: i64) -> Record {
-        Record { updated_time, beat: self.beats + 1, ..record.clone() }
+        Record { updated_time, beat: self.beats + 1, term: self.terms.term, ..record.clone() }
     }
 
     fn released(&self, record: &Record, updated_time: i64) -> Record {
@@ -329,11 +346,14 @@ impl Claim {
             beat: self.beats + 1,
             epoch: self.highest.max(forgotten(updated_time)),
             released: false,
+            term: self.longest,
         }
     }
 
     fn taken(&self, seen: &Record, updated_time: i64) -> Record {
-        let least = if seen.epoch == 0 { forgotten(updated_time) } else { 0 };
+        // A record that was made for nobody may have been on its way for long.
+        let is_forgotten = seen.epoch == 0 || (seen.owner.is_empty() && !seen.released);
+        let least = if is_forgotten { forgotten(updated_time) } else { 0 };
         Record {
             owner: self.me.name.clone(),
             updated_time,
@@ -341,11 +361,14 @@ impl Claim {
             beat: self.beats + 1,
             epoch: least.max(self.highest + 1),
             released: false,
+            term: self.terms.term,
         }
     }
 }
 
 /// An epoch beyond whatever it was: whoever deleted the record, or wrote it as Admiral's checker does, forgot it.
+/// It is as good as the wall clock: one that is behind the last taker's by more than the owner has changed since
+/// gives one that was given before.
 fn forgotten(updated_time: i64) -> u64 {
     u64::try_from(updated_time).unwrap_or(0)
 }

@@ -1,28 +1,48 @@
 //! A command that runs while the lease is held, and never longer.
+//!
+//! A second process stands between the keeper and the command: the guard. It knows until when the command may run, and
+//! kills it then, even where the keeper was stopped, or killed.
 
+use std::env;
 use std::ffi::OsString;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command as OwnCommand, ExitStatus};
-use std::{env, io};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group};
+use rustix::process::{Pid, Signal, kill_current_process_group, kill_process_group};
 use thiserror::Error;
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
-use super::clock::sleep_until;
+use super::claim::Moment;
+use super::clock::{now, sleep_until};
 use super::keeper::{Held, Lease};
 
-/// The program's own option for a command's process, before it becomes the command.
-pub const CHILD_OF: &str = "--child-of";
+/// The option by which the program is the guard of a command.
+pub const GUARD: &str = "--guard";
+/// What the guard is told when the lease is lost, beside when it ends.
+const LOST: &str = "lost";
 
-/// The command cannot be started.
+/// The command cannot be run.
 #[derive(Debug, Error)]
-#[error("{} cannot be started: {cause}. Correct the command after --", program.display())]
-pub struct CannotStart {
+#[error("{} cannot be {done}: {cause}. Correct the command after --", program.display())]
+pub struct CannotRun {
     program: OsString,
+    done: &'static str,
+    #[source]
     cause: io::Error,
+}
+
+impl CannotRun {
+    fn new(command: &[OsString], done: &'static str, cause: io::Error) -> Self {
+        Self { program: command.first().cloned().unwrap_or_default(), done, cause }
+    }
 }
 
 /// Runs the command whenever the lease is held, and ends it when that is lost: TERM at once, KILL at the moment by
@@ -32,49 +52,96 @@ pub struct CannotStart {
 /// The command's own children get the same signals, as long as they stay in its process group.
 ///
 /// # Errors
-/// The command cannot be started.
+/// The guard cannot be started.
 pub async fn run(
     lease: Lease,
     command: &[OsString],
     name: &str,
     owner: &str,
-) -> Result<Option<ExitStatus>, CannotStart> {
+) -> Result<Option<ExitStatus>, CannotRun> {
     while let Some(held) = lease.held().await {
-        let mut child = start(&held, command, name, owner).map_err(|cause| {
-            let program = command.first().cloned().unwrap_or_default();
-            CannotStart { program, cause }
-        })?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let signal = |signal| {
-            // A group that is gone needs no signal.
-            group.is_some_and(|group| kill_process_group(group, signal).is_ok())
-        };
-        info!(epoch = held.epoch(), pid = child.id(), "the command runs");
-        let ended = select! {
-            ended = child.wait() => Some(ended),
-            ends = held.lost() => {
-                signal(Signal::TERM);
-                let ended = select! {
-                    ended = child.wait() => ended,
-                    () = sleep_until(ends) => {
-                        signal(Signal::KILL);
-                        warn!("the command did not end when it was told to: it was killed");
-                        child.wait().await
+        let failed = |cause| CannotRun::new(command, "started", cause);
+        let mut guard = start(&held, command, name, owner).map_err(failed)?;
+        let no_pipe = || failed(io::Error::other("the guard has no pipe"));
+        let mut orders = guard.stdin.take().ok_or_else(no_pipe)?;
+        let group = guard.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        // A group that is gone needs no signal.
+        let kill = || group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
+        info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
+        let mut ends = held.ends();
+        order(&mut orders, &ends.as_nanos().to_string()).await;
+        let ended = loop {
+            select! {
+                ended = guard.wait() => break Some(ended),
+                renewed = held.renewed(ends) => match renewed {
+                    Some(later) => {
+                        ends = later;
+                        order(&mut orders, &ends.as_nanos().to_string()).await;
                     }
-                };
-                info!(status = said(ended), "the command was ended");
-                None
+                    None => break None,
+                }
             }
         };
-        // Nothing that it left behind goes on, either.
-        signal(Signal::KILL);
         if let Some(ended) = ended {
-            let status = ended.map_err(|cause| CannotStart { program: command[0].clone(), cause })?;
+            // Nothing that it left behind goes on, either.
+            kill();
+            let failed = |cause| CannotRun::new(command, "waited for", cause);
+            let status = ended.map_err(failed)?;
             info!(%status, "the command ended by itself");
             return Ok(Some(status));
         }
+        order(&mut orders, LOST).await;
+        let ended = select! {
+            ended = guard.wait() => ended,
+            () = sleep_until(ends) => {
+                kill();
+                guard.wait().await
+            }
+        };
+        kill();
+        match ended {
+            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                warn!("the command did not end when it was told to: it was killed");
+            }
+            _ => info!("the command was ended"),
+        }
     }
     Ok(None)
+}
+
+/// Is the guard: runs the command as long as standard input says that it may. It ends as the command does, or with it.
+///
+/// # Errors
+/// The command cannot be started.
+pub async fn guard(command: &[OsString]) -> Result<ExitStatus, CannotRun> {
+    let failed = |cause| CannotRun::new(command, "started", cause);
+    // TERM is for the whole group, and this is one of it.
+    let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let input = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
+    let mut orders = BufReader::new(input.map_err(failed)?).lines();
+    let mut ends = match orders.next_line().await {
+        Ok(Some(order)) => moment(&order),
+        _ => Moment::ZERO,
+    };
+    if now() >= ends {
+        return Err(failed(io::Error::other("the lease is lost already")));
+    }
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(failed(io::Error::other("it is empty")));
+    };
+    let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
+    loop {
+        select! {
+            ended = child.wait() => return ended.map_err(failed),
+            order = orders.next_line() => match order {
+                Ok(Some(order)) if order == LOST => drop(kill_current_process_group(Signal::TERM)),
+                Ok(Some(order)) => ends = moment(&order),
+                // The keeper is gone.
+                Ok(None) | Err(_) => drop(kill_current_process_group(Signal::KILL)),
+            },
+            () = sleep_until(ends) => drop(kill_current_process_group(Signal::KILL)),
+        }
+    }
 }
 
 /// The exit status by which a shell tells of it.
@@ -84,36 +151,26 @@ pub fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// Becomes the command, in the process that was started for it. It does not outlive its keeper, not even one that
-/// was killed.
-#[must_use]
-pub fn become_command(parent: i32, command: &[OsString]) -> CannotStart {
-    let program = command.first().cloned().unwrap_or_default();
-    #[cfg(target_os = "linux")]
-    if let Err(cause) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        return CannotStart { program, cause: cause.into() };
-    }
-    // The keeper may have ended before that.
-    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent) {
-        return CannotStart { program, cause: io::Error::other("its keeper is gone") };
-    }
-    let cause = OwnCommand::new(&program).args(&command[1..]).exec();
-    CannotStart { program, cause }
-}
-
 fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<Child> {
-    Command::new(env::current_exe()?)
-        .arg(CHILD_OF)
-        .arg(getpid().as_raw_nonzero().to_string())
-        .arg("--")
+    // On Linux the file may have been replaced meanwhile, and is the one that runs all the same.
+    let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
+    Command::new(own)
+        .args([GUARD, "--"])
         .args(command)
         .env("LEASE_EPOCH", held.epoch().to_string())
         .env("LEASE_NAME", name)
         .env("LEASE_OWNER", owner)
+        .stdin(Stdio::piped())
         .process_group(0)
         .spawn()
 }
 
-fn said(ended: io::Result<ExitStatus>) -> String {
-    ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+/// Tells the guard. One that is gone is noticed by its end.
+async fn order(orders: &mut ChildStdin, order: &str) {
+    let _ = orders.write_all(format!("{order}\n").as_bytes()).await;
+}
+
+/// A moment by the clock that all processes of the machine share.
+fn moment(order: &str) -> Moment {
+    Duration::from_nanos(order.parse().unwrap_or(0))
 }

@@ -49,7 +49,7 @@ struct DynamoDb {
     #[serde(default)]
     table_name: String,
     #[serde(default)]
-    role: String,
+    role: Option<String>,
     #[serde(default)]
     region: String,
 }
@@ -73,9 +73,9 @@ impl Config {
         let me = problems.take("podIdentifier", Candidate::new(&file.pod_identifier));
         let table = problems.take("tableName", filled(file.table_name));
         let region = problems.take("region", region(file.region));
-        let role = match file.role {
-            role if role.is_empty() => Some(None),
-            role => problems.take("role", role_arn(role)).map(Some),
+        let role = match file.role.filter(|role| !role.is_empty()) {
+            None => Some(None),
+            Some(role) => problems.take("role", role_arn(role)).map(Some),
         };
         let period = match file.wait_time_in_seconds {
             0 => Err("it has to be at least 1 second"),
@@ -169,8 +169,10 @@ mod tests {
             "lease mylease in table admiral-lease, us-west-2, for myname, every 15s, term 45s, role \
              arn:aws:iam::123456789012:role/lease"
         );
-        let without = ADMIRAL.replace("role: arn:aws:iam::123456789012:role/lease", "role: \"\"");
-        assert_eq!(Config::parse(&without).unwrap().role, None);
+        for role in ["role: \"\"", "role:"] {
+            let without = ADMIRAL.replace("role: arn:aws:iam::123456789012:role/lease", role);
+            assert_eq!(Config::parse(&without).unwrap().role, None);
+        }
     }
 
     #[test]

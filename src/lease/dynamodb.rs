@@ -9,6 +9,7 @@
 //! | `leaseWriter` | S | the process that wrote it |
 //! | `leaseBeat` | N | that process's count of its writes |
 //! | `leaseEpoch` | N | the fencing token |
+//! | `leaseTerm` | N | the writer's term, in milliseconds |
 //! | `leaseReleased` | BOOL | there, and true, where the holder gave it up |
 //!
 //! The first four are Admiral's, all of which its checker expects to be there: for one that is missing it takes
@@ -19,6 +20,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
@@ -44,7 +46,13 @@ const NOTES: &str = "notes";
 const WRITER: &str = "leaseWriter";
 const BEAT: &str = "leaseBeat";
 const EPOCH: &str = "leaseEpoch";
+const TERM: &str = "leaseTerm";
 const RELEASED: &str = "leaseReleased";
+/// What DynamoDB's first kind of global tables, of 2017, adds to an item; the table itself does not tell.
+const REPLICATED: &str = "aws:rep:";
+
+/// The highest number that every reader of JSON knows exactly.
+const HIGHEST_EPOCH: u64 = 1 << 53;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -54,6 +62,7 @@ pub struct Table {
     client: Client,
     name: String,
     lease: String,
+    one_region: bool,
 }
 
 /// AWS as this configuration says: its Region, and its role where it names one.
@@ -69,10 +78,18 @@ pub async fn aws(config: &Config, client: SharedHttpClient) -> SdkConfig {
 // === impl Table ===
 
 impl Table {
-    /// The lease of this name in the table of this name or ARN, by a configuration that must not retry by itself.
+    /// The lease of this name in the table of this name or ARN.
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str, lease: &str) -> Self {
-        Self { client: Client::new(aws), name: table.to_owned(), lease: lease.to_owned() }
+        // A keeper tries again by itself, and counts its calls.
+        let aws = aws.to_builder().retry_config(RetryConfig::disabled()).build();
+        Self { client: Client::new(&aws), name: table.to_owned(), lease: lease.to_owned(), one_region: false }
+    }
+
+    /// Says that all candidates use the table in the same Region, so that its replicas do not matter.
+    #[must_use]
+    pub fn in_one_region(self) -> Self {
+        Self { one_region: true, ..self }
     }
 
     /// The lease's name.
@@ -81,17 +98,16 @@ impl Table {
         &self.lease
     }
 
-    /// Makes sure that this table can keep a lease. Replicas that agree only later are no obstacle where all
-    /// candidates are in `one_region`.
+    /// Makes sure that this table can keep a lease.
     ///
     /// # Errors
     /// It is another kind of table, or the call failed.
-    pub(super) async fn check(&self, one_region: bool, time: Duration) -> Result<(), Error> {
+    pub(super) async fn check(&self, time: Duration) -> Result<(), Error> {
         let request = self.client.describe_table().table_name(&self.name);
         let table = send(DESCRIBE, time, request.send()).await?.table;
         let table =
             table.ok_or_else(|| Failure::unclear(DESCRIBE, "it tells nothing of the table".to_owned()))?;
-        keeps_leases(&table, one_region)
+        keeps_leases(&table, self.one_region)
     }
 
     /// The record as it stands, by a consistent read.
@@ -99,7 +115,11 @@ impl Table {
         let request = self.client.get_item().table_name(&self.name).consistent_read(true);
         let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
         let item = send(GET, time, request.send()).await?.item;
-        item.map(|item| read(&item)).transpose()
+        let Some(item) = item else { return Ok(None) };
+        if !self.one_region && item.keys().any(|attribute| attribute.starts_with(REPLICATED)) {
+            return Err(Error::EventualTable);
+        }
+        read(&item).map(Some)
     }
 
     /// Writes a record if the expected one stands there. `false` says that another one did.
@@ -156,7 +176,7 @@ fn keeps_leases(table: &TableDescription, one_region: bool) -> Result<(), Error>
 }
 
 /// Each attribute of a record as it stands in the table, `None` where it is not there.
-fn attributes(record: &Record) -> [(&'static str, Option<AttributeValue>); 6] {
+fn attributes(record: &Record) -> [(&'static str, Option<AttributeValue>); 7] {
     let number = |number: &dyn Display| AttributeValue::N(number.to_string());
     let counted = |count: u64| (count > 0).then(|| number(&count));
     [
@@ -165,6 +185,7 @@ fn attributes(record: &Record) -> [(&'static str, Option<AttributeValue>); 6] {
         (WRITER, record.writer.clone().map(AttributeValue::S)),
         (BEAT, counted(record.beat)),
         (EPOCH, counted(record.epoch)),
+        (TERM, counted(u64::try_from(record.term.as_millis()).unwrap_or(u64::MAX))),
         (RELEASED, record.released.then_some(AttributeValue::Bool(true))),
     ]
 }
@@ -184,7 +205,11 @@ fn read(item: &Item) -> Result<Record, Error> {
         beat: number(item, BEAT)?.unwrap_or(0),
         epoch: number(item, EPOCH)?.unwrap_or(0),
         released,
+        term: Duration::from_millis(number(item, TERM)?.unwrap_or(0)),
     };
+    if record.epoch > HIGHEST_EPOCH {
+        return Err(unreadable(EPOCH, "is beyond 2^53"));
+    }
     // Otherwise no condition would ever meet it.
     match attributes(&record).into_iter().find(|(name, value)| item.contains_key(*name) != value.is_some()) {
         Some((attribute, _)) => Err(unreadable(attribute, "is 0")),

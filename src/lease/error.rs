@@ -24,7 +24,7 @@ pub enum Error {
     EventualTable,
     /// Something in the record is not what it has to be: correct the item, or delete it.
     #[error(
-        "the record cannot be read: {attribute} {problem}. Correct the item; until then nobody can be active"
+        "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute where a person has added it; nobody can take or renew the lease until then"
     )]
     Unreadable {
         /// The attribute's name.

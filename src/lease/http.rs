@@ -76,10 +76,10 @@ pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
 impl Site {
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let status = self.lease.status();
+        let active = status.active();
         let (code, kind, body) = match path {
             "/healthz" => (StatusCode::OK, JSON, json!({ "running": true }).to_string()),
             "/leader" => {
-                let active = status.active();
                 let code = if active.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 let epoch = active.map(|holding| holding.epoch);
                 (code, JSON, json!({ "active": active.is_some(), "epoch": epoch }).to_string())
@@ -96,7 +96,7 @@ impl Site {
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let (StatusCode::OK, "/leader", Some(holding)) = (code, path, status.active()) {
+        if let ("/leader", Some(holding)) = (path, active) {
             headers.insert(EPOCH, HeaderValue::from(holding.epoch));
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -108,6 +108,7 @@ impl Site {
     }
 
     fn state(&self, status: &Status) -> Value {
+        let active = status.active();
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let record = status.record.as_ref().map(|record| {
             json!({
@@ -123,8 +124,8 @@ impl Site {
             "lease": self.name,
             "candidate": self.me.name,
             "writer": self.me.writer,
-            "active": status.active().is_some(),
-            "epoch": status.active().map(|holding| holding.epoch),
+            "active": active.is_some(),
+            "epoch": active.map(|holding| holding.epoch),
             "activeForSeconds": seconds(status.active_for()),
             "standing": status.stands(),
             "takesOverInSeconds": seconds(status.takes_over_in()),

@@ -1,5 +1,9 @@
 //! Runs a claim against its table, and says who may work.
 
+use std::future::poll_fn;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -29,15 +33,17 @@ pub struct Keeper {
     table: Table,
     claim: Claim,
     period: Duration,
-    one_region: bool,
     metrics: Metrics,
     checked: bool,
+    /// Why the last turn failed.
+    failing: Option<String>,
     status: watch::Sender<Status>,
     leaving: watch::Receiver<bool>,
     working: watch::Sender<()>,
 }
 
-/// A candidate's side of a lease. When the last one of its clones is dropped, the lease is released.
+/// A candidate's side of a lease. When the last one of its clones is dropped, the lease is given up: it is lost to
+/// each [`Held`], and released when none is left.
 #[derive(Clone, Debug)]
 pub struct Lease {
     status: watch::Receiver<Status>,
@@ -82,9 +88,10 @@ impl Candidate {
         if name.is_empty() || name == NOBODY_MAY {
             return Err(NoName(name.to_owned()));
         }
-        // The host, a pod's name in Kubernetes, is for people.
+        // The host, a pod's name in Kubernetes, is for people. A hasher's keys are the system's random numbers.
         let host = rustix::system::uname();
-        let writer = format!("{}/{:016x}", host.nodename().to_string_lossy(), fastrand::u64(..));
+        let number = RandomState::new().hash_one(now());
+        let writer = format!("{}/{number:016x}", host.nodename().to_string_lossy());
         Ok(Self { name: name.to_owned(), writer })
     }
 }
@@ -96,20 +103,14 @@ impl Keeper {
     #[must_use]
     pub fn new(table: Table, me: Candidate, period: Duration, terms: Terms) -> (Self, Lease) {
         let claim = Claim::new(me, terms);
-        let status = watch::Sender::new(Status::of(&claim, None, false));
+        let status = watch::Sender::new(Status::of(&claim, None));
         let leaving = watch::Sender::new(false);
         let working = watch::Sender::new(());
         let lease = Lease { status: status.subscribe(), leaving: leaving.clone(), working: working.clone() };
         let leaving = leaving.subscribe();
         let metrics = Metrics::new(table.lease());
-        let (one_region, checked) = (false, false);
-        (Self { table, claim, period, one_region, metrics, checked, status, leaving, working }, lease)
-    }
-
-    /// Says that all candidates use the table in the same Region, so that its replicas do not matter.
-    #[must_use]
-    pub fn in_one_region(self) -> Self {
-        Self { one_region: true, ..self }
+        let (checked, failing) = (false, None);
+        (Self { table, claim, period, metrics, checked, failing, status, leaving, working }, lease)
     }
 
     /// What is counted.
@@ -159,8 +160,14 @@ impl Keeper {
         if let Some(error) = &failing {
             warn!(error, "the lease could not be claimed or renewed");
         }
-        self.publish(failing);
-        let due = if done.is_ok() { started + self.period } else { now() + self.period / 4 };
+        self.failing = failing;
+        self.publish();
+        let due = match (&done, self.claim.holding()) {
+            (Err(_), _) => now() + self.period / 4,
+            (Ok(()), Some(_)) => started + self.period,
+            // Whom it was taken from may need a period to notice: not a shorter one.
+            (Ok(()), None) => now() + self.period,
+        };
         // A record that is watched is looked at again as soon as it may be taken.
         let due = match self.claim.standing() {
             Standing::Others(at) if at > started => due.min(at),
@@ -176,7 +183,7 @@ impl Keeper {
     async fn ask(&mut self) -> Result<(), Error> {
         if !self.checked {
             let started = Instant::now();
-            let checked = self.table.check(self.one_region, self.time()).await;
+            let checked = self.table.check(self.time()).await;
             self.metrics.called("describe", started, became(checked.is_ok()));
             checked?;
             self.checked = true;
@@ -200,7 +207,7 @@ impl Keeper {
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
         let write = self.claim.saw(record?, now(), wall());
-        self.publish(None);
+        self.publish();
         Ok(write)
     }
 
@@ -225,17 +232,24 @@ impl Keeper {
     async fn leave(&mut self) {
         let held = self.claim.holding();
         self.claim.leave();
-        self.publish(None);
+        self.failing = None;
+        self.publish();
         if let Some(held) = held {
-            select! {
-                () = self.working.closed() => {}
-                () = sleep_until(held.ends) => {}
+            // Who was told a moment ago that it is active has the same grace as when it is lost.
+            sleep_until((now() + held.ends.saturating_sub(held.until)).min(held.expires)).await;
+        }
+        select! {
+            biased;
+            () = self.working.closed() => {}
+            () = sleep_until(held.map_or_else(now, |held| held.expires)) => {
+                warn!("work goes on that needs the lease: it is not released, and others wait for the term's end");
+                return;
             }
         }
         let give_up = now() + self.period;
-        while now() < give_up {
+        while self.claim.has_written() && now() < give_up {
             match self.release().await {
-                Ok(true) => return,
+                Ok(true) => info!("released"),
                 Ok(false) => {}
                 Err(error) => {
                     warn!(%error, "the lease could not be released yet");
@@ -243,19 +257,21 @@ impl Keeper {
                 }
             }
         }
-        error!("the lease was not released: others have to wait for the term's end");
+        if self.claim.has_written() {
+            error!("the lease was not released: others have to wait for the term's end");
+        }
     }
 
-    /// Whether there is nothing of this process left in the table.
+    /// Whether it was released.
     async fn release(&mut self) -> Result<bool, Error> {
         match self.look().await? {
-            None => Ok(true),
+            None => Ok(false),
             Some(write) => self.write(&write).await,
         }
     }
 
-    fn publish(&self, failing: Option<String>) {
-        let status = Status::of(&self.claim, failing, self.claim.is_leaving());
+    fn publish(&self) {
+        let status = Status::of(&self.claim, self.failing.clone());
         self.status.send_if_modified(|before| {
             let changed = *before != status;
             *before = status;
@@ -276,10 +292,10 @@ async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
         let holding = seen.active();
         let epoch = holding.map(|holding| holding.epoch);
         if epoch != active {
-            if let Some(epoch) = epoch {
-                info!(epoch, before = standing, "active");
-            } else {
-                warn!(epoch = active, reason = seen.reason(), "passive");
+            match epoch {
+                Some(epoch) => info!(epoch, before = standing, "active"),
+                None if seen.leaving => info!(epoch = active, reason = seen.reason(), "passive"),
+                None => warn!(epoch = active, reason = seen.reason(), "passive"),
             }
             metrics.changed(epoch.is_some());
             active = epoch;
@@ -310,10 +326,14 @@ impl Lease {
     pub async fn held(&self) -> Option<Held> {
         let mut status = self.status.clone();
         loop {
+            // Before the look: a keeper that leaves meanwhile must know of it.
+            let working = self.working.subscribe();
             let seen = status.borrow_and_update().clone();
-            if let Some(holding) = seen.active() {
-                return Some(Held { holding, status, _working: self.working.subscribe() });
+            let is_kept = !seen.leaving && status.has_changed().is_ok();
+            if let Some(holding) = seen.active().filter(|_| is_kept) {
+                return Some(Held { holding, status, _working: working });
             }
+            drop(working);
             if seen.leaving || status.changed().await.is_err() {
                 return None;
             }
@@ -341,26 +361,50 @@ impl Held {
         self.current().is_some()
     }
 
-    /// Waits until it is lost. By the moment returned, whatever depends on it must have ended.
-    pub(super) async fn lost(&self) -> Moment {
-        let mut status = self.status.clone();
-        let mut ends = self.holding.ends;
-        while let Some(holding) = self.current() {
-            ends = holding.ends;
-            select! {
-                changed = status.changed() => if changed.is_err() { break },
-                () = sleep_until(holding.until) => {}
-            }
+    /// Waits until it is lost.
+    pub async fn lost(&self) {
+        let mut ends = self.ends();
+        while let Some(later) = self.renewed(ends).await {
+            ends = later;
         }
-        ends
     }
 
-    /// Works until it is done, or until the lease is lost: then the work is dropped where it stands.
+    /// Works until it is done, or until the lease is lost: then the work is dropped at the `await` where it stands.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let while_held =
+            poll_fn(
+                |context| {
+                    if self.is_held() { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
+                },
+            );
         select! {
             biased;
-            _ = self.lost() => None,
-            done = work => Some(done),
+            () = self.lost() => None,
+            done = while_held => done,
+        }
+    }
+
+    /// By when what depends on it must have ended, as far as it has been renewed.
+    pub(super) fn ends(&self) -> Moment {
+        self.current().unwrap_or(self.holding).ends
+    }
+
+    /// Waits until it is renewed, so that it ends later than `before`; `None` says that it is lost.
+    pub(super) async fn renewed(&self, before: Moment) -> Option<Moment> {
+        let mut status = self.status.clone();
+        loop {
+            let holding = self.current()?;
+            if holding.ends > before {
+                return Some(holding.ends);
+            }
+            select! {
+                changed = status.changed() => if changed.is_err() {
+                    // Nobody is left to renew it.
+                    sleep_until(holding.until).await;
+                },
+                () = sleep_until(holding.until) => {}
+            }
         }
     }
 
@@ -373,8 +417,9 @@ impl Held {
 // === impl Status ===
 
 impl Status {
-    fn of(claim: &Claim, failing: Option<String>, leaving: bool) -> Self {
+    fn of(claim: &Claim, failing: Option<String>) -> Self {
         let (holding, standing, record) = (claim.holding(), claim.standing(), claim.record().cloned());
+        let leaving = claim.is_leaving();
         Self { holding, standing, record, failing, leaving }
     }
 
@@ -404,7 +449,9 @@ impl Status {
         match (&self.failing, self.standing) {
             _ if self.leaving => "it gives the lease up".to_owned(),
             (Some(error), Standing::Mine) => format!("it could not be renewed: {error}"),
-            (None, Standing::Mine) => "it was not renewed in time: this process did not run".to_owned(),
+            (None, Standing::Mine) => {
+                "it was not renewed in time: this process did not run, or its call took long".to_owned()
+            }
             _ => self.stands(),
         }
     }

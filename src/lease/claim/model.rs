@@ -4,6 +4,8 @@
 //! Two claims are about one table. Time has no beginning: a state knows only how long ago something was, and not
 //! even that once it makes no difference any more, and writes are known by their order alone. So there are
 //! finitely many states, and all of them are visited.
+//!
+//! Not in it: a third candidate, records of Admiral's checker, two faults in one run, wall clocks that are wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +19,8 @@ const NOW: Moment = ticks(100);
 /// Two candidates around one table.
 #[derive(Clone)]
 struct Lease {
-    /// In ticks, as all times here.
-    term: u64,
+    /// Each one's, in ticks, as all times here.
+    terms: [u64; 2],
     margin: u64,
     /// By how much the second one's clock may be ahead of the first one's: over any time the two differ by as
     /// much at most.
@@ -53,6 +55,8 @@ struct World {
     /// The highest epoch of an owner so far, and whether a new owner did not go beyond it.
     highest: u64,
     repeated: bool,
+    /// How often the owner has changed.
+    changes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,7 +105,7 @@ const fn ticks(count: u64) -> Duration {
 impl Lease {
     fn claim(&self, index: usize, life: u8) -> Claim {
         let me = Candidate { name: format!("{index}"), writer: format!("{index}{life}") };
-        Claim::new(me, Terms::new(ticks(self.term), ticks(self.margin), Duration::ZERO).unwrap())
+        Claim::new(me, Terms::new(ticks(self.terms[index]), ticks(self.margin), Duration::ZERO).unwrap())
     }
 }
 
@@ -112,8 +116,15 @@ impl Model for Lease {
     fn init_states(&self) -> Vec<World> {
         let process = |index| Process { claim: self.claim(index, 0), call: None, late: None };
         let owner = String::new();
-        let released =
-            Record { owner, updated_time: 0, writer: Some(String::new()), beat: 0, epoch: 1, released: true };
+        let released = Record {
+            owner,
+            updated_time: 0,
+            writer: Some(String::new()),
+            beat: 0,
+            epoch: 1,
+            released: true,
+            term: Duration::ZERO,
+        };
         vec![World {
             ahead: 0,
             record: Some(released),
@@ -121,6 +132,7 @@ impl Model for Lease {
             faults: 0,
             highest: 1,
             repeated: false,
+            changes: 0,
         }]
     }
 
@@ -215,7 +227,7 @@ impl Model for Lease {
     }
 
     fn within_boundary(&self, world: &World) -> bool {
-        world.highest <= 1 + self.changes
+        world.changes <= self.changes
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -254,7 +266,9 @@ impl World {
             let before = self.record.replace(write.record.clone());
             let of = |record: &Record| (record.owner.clone(), record.writer.clone());
             let is_new = before.is_none_or(|before| of(&before) != of(&write.record));
-            self.repeated |= is_new && !write.record.owner.is_empty() && write.record.epoch <= self.highest;
+            let is_new = is_new && !write.record.owner.is_empty();
+            self.changes += u64::from(is_new);
+            self.repeated |= is_new && write.record.epoch <= self.highest;
             self.highest = self.highest.max(write.record.epoch);
         }
         fits
@@ -285,7 +299,7 @@ impl World {
                 let late = late.as_ref().map(|write| &write.record);
                 [record.as_ref(), looked.as_ref(), written, late].contains(&Some(one))
             };
-            let longest = NOW.saturating_sub(claim.terms.term);
+            let longest = NOW.saturating_sub(claim.longest);
             if let Some(Pending { record, asked, .. }) = &mut claim.pending
                 && !answered
                 && !may_be_seen(record)
@@ -295,7 +309,7 @@ impl World {
             let mine = claim.standing() == Standing::Mine;
             if let Some((seen, since)) = &mut claim.watched {
                 match seen {
-                    Some(seen) if !may_be_seen(seen) => (*since, seen.beat, seen.epoch) = (longest, 0, 0),
+                    Some(seen) if !may_be_seen(seen) => (*since, seen.beat) = (longest, 0),
                     _ if mine => *since = longest,
                     _ => {}
                 }
@@ -351,7 +365,7 @@ impl Claim {
     /// Its clock goes on by so much, and still shows the same: all else is so much longer ago. What is a term
     /// ago is as good as any longer ago, and what has ended is as good as never held.
     fn grow_older(&mut self, by: Duration) {
-        let longest = NOW.saturating_sub(self.terms.term);
+        let longest = NOW.saturating_sub(self.longest);
         if let Some((_, since)) = &mut self.watched {
             *since = since.saturating_sub(by).max(longest);
         }
@@ -359,8 +373,12 @@ impl Claim {
             *asked = asked.saturating_sub(by).max(longest);
         }
         let earlier = |moment: Moment| moment.saturating_sub(by);
-        self.held =
-            self.held.map(|held| Holding { until: earlier(held.until), ends: earlier(held.ends), ..held });
+        self.held = self.held.map(|Holding { epoch, until, ends, expires }| Holding {
+            epoch,
+            until: earlier(until),
+            ends: earlier(ends),
+            expires: earlier(expires),
+        });
         self.held = self.held.filter(|held| NOW < held.ends);
     }
 }
@@ -374,24 +392,25 @@ fn check(lease: Lease) -> impl Checker<Lease> {
 
 #[test]
 fn two_are_never_active_at_once_whatever_fails() {
-    check(Lease { term: 2, margin: 1, drift: 1, faults: 1, changes: 2 }).assert_properties();
+    check(Lease { terms: [2, 2], margin: 1, drift: 1, faults: 1, changes: 2 }).assert_properties();
 }
 
 #[test]
 fn two_are_never_active_at_once_when_a_term_is_long() {
-    check(Lease { term: 4, margin: 2, drift: 2, faults: 0, changes: 2 }).assert_properties();
+    check(Lease { terms: [4, 4], margin: 2, drift: 2, faults: 0, changes: 2 }).assert_properties();
 }
 
 #[test]
-#[ignore = "ten million states: two minutes and 8 GB with --release"]
-fn two_are_never_active_at_once_when_two_things_fail() {
-    check(Lease { term: 2, margin: 1, drift: 1, faults: 2, changes: 2 }).assert_properties();
+fn two_are_never_active_at_once_where_one_has_a_shorter_term() {
+    for terms in [[4, 2], [2, 4]] {
+        check(Lease { terms, margin: 1, drift: 1, faults: 0, changes: 2 }).assert_properties();
+    }
 }
 
 #[test]
 fn the_bound_on_drift_is_needed() {
     for (term, margin, drift) in [(2, 0, 1), (4, 1, 2)] {
-        let checked = check(Lease { term, margin, drift, faults: 0, changes: 2 });
+        let checked = check(Lease { terms: [term, term], margin, drift, faults: 0, changes: 2 });
         assert!(
             checked.discovery(ONE).is_some(),
             "a margin of {margin} ticks, clocks that differ by {drift}"
