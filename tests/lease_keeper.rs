@@ -412,18 +412,21 @@ async fn a_command_that_ends_releases_the_lease_and_its_status_is_the_keepers() 
     let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", "exit 7"]).await;
     assert_eq!(keeper.ended().await.code(), Some(7));
     assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
-    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "/no/such/program"]).await;
-    assert_eq!(keeper.ended().await.code(), Some(1));
-    keeper.says("/no/such/program cannot be started").await;
 }
 
 #[tokio::test]
-async fn what_it_is_told_wrongly_is_named() {
-    let (mut process, log) = spawn("http://127.0.0.1:1", "site-a", "  leaseNmae: other\n", &[]);
-    assert_eq!(process.wait().await.unwrap().code(), Some(1));
-    let mut log = log;
-    let said = log.wait_for(|lines| !lines.is_empty()).await.unwrap()[0].clone();
-    assert!(said.contains("leaseNmae"), "{said}");
+async fn what_it_is_told_wrongly_is_named_at_the_start() {
+    for (more, arguments, named) in [
+        ("  leaseNmae: other\n", &[][..], "leaseNmae"),
+        ("", &["--", "/no/such/program"], "/no/such/program cannot be started: there is no such program"),
+        ("", &["--", "no-such-program"], "no-such-program cannot be started: there is no such program"),
+        ("", &["--", "/etc/passwd"], "/etc/passwd cannot be started"),
+    ] {
+        let (mut process, mut log) = spawn("http://127.0.0.1:1", "site-a", more, arguments);
+        assert_eq!(process.wait().await.unwrap().code(), Some(1));
+        let said = log.wait_for(|lines| !lines.is_empty()).await.unwrap()[0].clone();
+        assert!(said.contains(named), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
     let config = Config::parse(&config).map_err(|error| unusable(&error))?;
+    command::check(&arguments.command)?;
     let listener = TcpListener::bind(arguments.listen);
     let listener = listener.await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

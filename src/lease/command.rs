@@ -7,7 +7,10 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -43,6 +46,26 @@ impl CannotRun {
     fn new(command: &[OsString], done: &'static str, cause: io::Error) -> Self {
         Self { program: command.first().cloned().unwrap_or_default(), done, cause }
     }
+}
+
+/// Makes sure that there is such a program: a candidate that is passive for months must not find out when it is its
+/// turn.
+///
+/// # Errors
+/// There is none, or it cannot be executed.
+pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
+    let Some(program) = command.first() else { return Ok(()) };
+    let is_program = |file: &Path| {
+        file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    let is_there = if program.as_bytes().contains(&b'/') {
+        is_program(Path::new(program))
+    } else {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path).any(|folder| is_program(&folder.join(program)))
+    };
+    let cause = || io::Error::other("there is no such program, or it may not be executed");
+    if is_there { Ok(()) } else { Err(CannotRun::new(command, "started", cause())) }
 }
 
 /// Runs the command whenever the lease is held, and ends it when that is lost: TERM at once, KILL at the moment by
