@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use failover_lock::lease::claim::NOBODY_MAY;
 use serde_json::{Value, json};
-use support::emulator::Emulator;
-use support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, pin, put, record};
+use support::emulator::{Emulator, locked};
+use support::keeper::{Keeper, LEASE, Observer, TABLE, config, create_table, pin, put, record};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -25,12 +25,7 @@ struct Admiral {
 
 impl Admiral {
     async fn start(emulator: &Emulator, name: &str) -> Self {
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("admiral-{name}.yaml"));
-        let config = format!(
-            "dynamoDB:\n  leaseName: {LEASE}\n  podIdentifier: {name}\n  waitTimeInSeconds: 1\n  failureThreshold: 3\n  \
-             tableName: {TABLE}\n  role: arn:aws:iam::000000000000:role/lease\n  region: us-east-1\n"
-        );
-        std::fs::write(&file, config).expect("target/tmp can be written");
+        let file = config(name, "  role: arn:aws:iam::000000000000:role/lease\n");
         let program = tokio::task::spawn_blocking(build).await.expect("it was built");
         let mut process = Command::new(program)
             .args(["--config".as_ref(), file.as_os_str()])
@@ -63,8 +58,7 @@ fn build() -> PathBuf {
     const NEEDED: &str = "This test needs Go and Debian's packages golang-github-aws-aws-sdk-go-dev and \
         golang-gopkg-yaml.v2-dev.";
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let alone = std::fs::File::create(target.join("admiral.lock")).expect("target/tmp can be written");
-    alone.lock().expect("files can be locked");
+    let _alone = locked("admiral.lock");
     let program = target.join("admiral");
     let built = BlockingCommand::new("go")
         .args(["build", "-o"])

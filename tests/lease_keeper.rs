@@ -4,13 +4,17 @@
 mod support;
 
 use std::fs;
+use std::future::pending;
 use std::time::Duration;
 
+use failover_lock::lease::{self, Candidate, Table, Terms};
 use serde_json::{Value, json};
 use support::emulator::Emulator;
-use support::keeper::{Keeper, Observer, TABLE, create_table, get, pin, put, record, spawn};
-use support::proxy::{Fault, Proxy};
+use support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};
+use support::proxy::{Fault, PATIENCE, Proxy};
 use support::readme::commands_below;
+use support::route53::aws_at;
+use tokio::time::timeout;
 
 /// Longer than a keeper waits for an answer: half its period.
 const TOO_LONG: Duration = Duration::from_millis(800);
@@ -266,6 +270,19 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
         assert_eq!(keeper.ended().await.code(), Some(1));
         keeper.says(said).await;
     }
+    // Global tables of 2017 tell of themselves in their items alone.
+    let item = json!({
+        "leaseName": { "S": "mylease" },
+        "leaseOwner": { "S": "" },
+        "updatedTime": { "N": "1" },
+        "aws:rep:updateregion": { "S": "eu-west-1" },
+    });
+    emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item.to_string()]).await;
+    let mut keeper = Keeper::start(&emulator.url, "site-a").await;
+    assert_eq!(keeper.ended().await.code(), Some(1));
+    keeper.says("a global table in eventual mode").await;
+    put(&emulator, "", "1").await;
+
     for (described, arguments) in [(&eventual, &["--one-region"][..]), (&strong, &[])] {
         let keeper = described_as(&emulator, described, arguments).await;
         Observer::of(&[&keeper]).active(&keeper).await;
@@ -291,6 +308,26 @@ async fn the_role_of_the_configuration_is_assumed() {
     let observer = Observer::of(&[&keeper]);
     observer.active(&keeper).await;
     assert_eq!(keeper.proxy.calls("AssumeRole"), 1);
+}
+
+#[tokio::test]
+async fn work_is_dropped_when_the_lease_is_lost_and_whoever_still_works_keeps_it_from_being_released() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let table = Table::new(&aws_at(&emulator.url).await, TABLE, LEASE);
+    let period = Duration::from_secs(1);
+    let me = Candidate::new("site-a").unwrap();
+    let (keeper, lease) = lease::Keeper::new(table, me, period, Terms::of(period, 3).unwrap());
+    let keeping = tokio::spawn(keeper.run());
+    let held = lease.held().await.expect("nobody else wants it");
+    assert_eq!(held.during(async { held.epoch() }).await, Some(held.epoch()));
+    lease.leave();
+    assert_eq!(held.during(pending::<()>()).await, None);
+    assert!(!held.is_held() && lease.held().await.is_none());
+    keeping.await.unwrap().unwrap();
+    let left = record(&emulator).await;
+    assert_eq!((&left["leaseOwner"]["S"], &left["leaseReleased"]), (&json!("site-a"), &Value::Null));
+    drop(held);
 }
 
 /// A script that says when it starts and when it is told to end.
@@ -362,9 +399,12 @@ async fn a_command_and_its_children_do_not_outlive_their_keeper() {
     let id = said.rsplit(' ').next().unwrap();
     keeper.signal("KILL").await;
     keeper.ended().await;
-    while !is_gone(id) {
-        tokio::task::yield_now().await;
-    }
+    let gone = async {
+        while !is_gone(id) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, gone).await.expect("what the command started is killed as well");
 }
 
 #[tokio::test]

@@ -199,12 +199,6 @@ impl Claim {
         Self { me, terms, watched, pending, held, leaving: false, beats: 0, highest: 0, longest }
     }
 
-    /// Whom it is made for.
-    #[must_use]
-    pub fn candidate(&self) -> &Candidate {
-        &self.me
-    }
-
     /// The lease, if it was won: it is held up to [`Holding::until`].
     #[must_use]
     pub fn holding(&self) -> Option<Holding> {

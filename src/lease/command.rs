@@ -92,15 +92,12 @@ pub async fn run(
         let kill = || group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
         info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
         let mut ends = held.ends();
-        order(&mut orders, &ends.as_nanos().to_string()).await;
         let ended = loop {
+            order(&mut orders, &ends.as_nanos().to_string()).await;
             select! {
                 ended = guard.wait() => break Some(ended),
                 renewed = held.renewed(ends) => match renewed {
-                    Some(later) => {
-                        ends = later;
-                        order(&mut orders, &ends.as_nanos().to_string()).await;
-                    }
+                    Some(later) => ends = later,
                     None => break None,
                 }
             }

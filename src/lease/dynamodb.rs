@@ -27,7 +27,7 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeySchemaElement, KeyType, MultiRegionConsistency, ScalarAttributeType, TableDescription,
 };
-use aws_sdk_route53::config::SharedHttpClient;
+use aws_sdk_route53::config::{SharedCredentialsProvider, SharedHttpClient};
 
 use super::claim::{Record, Write};
 use super::config::Config;
@@ -71,7 +71,7 @@ pub async fn aws(config: &Config, client: SharedHttpClient) -> SdkConfig {
     let own = startup::aws_config(client).region(region.clone()).load().await;
     let Some(role) = &config.role else { return own };
     let role = AssumeRoleProvider::builder(role).session_name("lease-keeper").region(region).configure(&own);
-    let credentials = aws_sdk_route53::config::SharedCredentialsProvider::new(role.build().await);
+    let credentials = SharedCredentialsProvider::new(role.build().await);
     own.into_builder().credentials_provider(credentials).build()
 }
 

@@ -24,7 +24,8 @@ pub enum Error {
     EventualTable,
     /// Something in the record is not what it has to be: correct the item, or delete it.
     #[error(
-        "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute where a person has added it; nobody can take or renew the lease until then"
+        "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute where a person \
+         has added it; nobody can take or renew the lease until then"
     )]
     Unreadable {
         /// The attribute's name.
@@ -35,4 +36,16 @@ pub enum Error {
     /// AWS did not do it.
     #[error(transparent)]
     Aws(#[from] Failure),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// Whether a keeper ends with it, instead of trying on.
+    pub(super) fn is_for_good(&self) -> bool {
+        match self {
+            Self::NotALeaseTable(_) | Self::EventualTable => true,
+            Self::Unreadable { .. } | Self::Aws(_) => false,
+        }
+    }
 }

@@ -75,6 +75,12 @@ pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
 
 impl Site {
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let mut answer = Response::<Full<Bytes>>::default();
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
         let status = self.lease.status();
         let active = status.active();
         let (code, kind, body) = match path {
@@ -91,18 +97,13 @@ impl Site {
                 (StatusCode::NOT_FOUND, JSON, paths.to_string())
             }
         };
-        let mut answer = Response::new(Full::from(body));
+        *answer.body_mut() = Full::from(body);
         *answer.status_mut() = code;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let ("/leader", Some(holding)) = (path, active) {
             headers.insert(EPOCH, HeaderValue::from(holding.epoch));
-        }
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            answer = Response::new(Full::default());
-            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         answer
     }

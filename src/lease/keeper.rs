@@ -139,30 +139,26 @@ impl Keeper {
     async fn claim(&mut self) -> Result<(), Error> {
         let mut leaving = self.leaving.clone();
         loop {
-            let claimed = select! {
+            select! {
                 biased;
                 // Nobody is left to ask for it where the other side is gone.
                 _ = leaving.wait_for(|leaving| *leaving) => return Ok(()),
-                claimed = self.turn() => claimed,
-            };
-            match claimed {
-                Err(error @ (Error::NotALeaseTable(_) | Error::EventualTable)) => return Err(error),
-                Ok(()) | Err(Error::Unreadable { .. } | Error::Aws(_)) => {}
+                turned = self.turn() => turned?,
             }
         }
     }
 
-    /// One period of it.
+    /// One period of it. What fails and may pass is told, and is no error.
     async fn turn(&mut self) -> Result<(), Error> {
         let started = now();
         let done = self.ask().await;
-        let failing = done.as_ref().err().map(ToString::to_string);
-        if let Some(error) = &failing {
+        self.failing = done.as_ref().err().map(ToString::to_string);
+        if let Some(error) = &self.failing {
             warn!(error, "the lease could not be claimed or renewed");
         }
-        self.failing = failing;
         self.publish();
-        let due = match (&done, self.claim.holding()) {
+        let due = match (done, self.claim.holding()) {
+            (Err(error), _) if error.is_for_good() => return Err(error),
             (Err(_), _) => now() + self.period / 4,
             (Ok(()), Some(_)) => started + self.period,
             // Whom it was taken from may need a period to notice: not a shorter one.
@@ -173,11 +169,8 @@ impl Keeper {
             Standing::Others(at) if at > started => due.min(at),
             _ => due,
         };
-        if let Err(Error::NotALeaseTable(_) | Error::EventualTable) = done {
-            return done;
-        }
         sleep_until(due).await;
-        done
+        Ok(())
     }
 
     async fn ask(&mut self) -> Result<(), Error> {
@@ -372,12 +365,11 @@ impl Held {
     /// Works until it is done, or until the lease is lost: then the work is dropped at the `await` where it stands.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
-        let while_held =
-            poll_fn(
-                |context| {
-                    if self.is_held() { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
-                },
-            );
+        // Whatever wakes it: timers stand still while the machine is suspended.
+        let while_held = poll_fn(|context| {
+            let is_held = self.is_held();
+            if is_held { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
+        });
         select! {
             biased;
             () = self.lost() => None,

@@ -1,5 +1,7 @@
 //! What is counted about a lease, for Prometheus.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -69,7 +71,7 @@ impl Metrics {
         let labels = [("lease".into(), self.lease.clone().into())];
         let mut registry = Registry::with_prefix_and_labels("lease_keeper", labels.into_iter());
         let mut gauge = |name, help, value: f64| {
-            let gauge = Gauge::<f64, std::sync::atomic::AtomicU64>::default();
+            let gauge = Gauge::<f64, AtomicU64>::default();
             gauge.set(value);
             registry.register(name, help, gauge);
         };

@@ -253,7 +253,7 @@ pub fn tools() -> PathBuf {
 }
 
 /// Whoever holds this file is the only one among all the tests' processes.
-fn locked(name: &str) -> File {
+pub fn locked(name: &str) -> File {
     let file =
         File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).expect("target/tmp can be written");
     file.lock().expect("files can be locked");

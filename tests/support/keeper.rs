@@ -2,7 +2,7 @@
 //! time which of them is active.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,10 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use super::emulator::Emulator;
-use super::proxy::Proxy;
+use super::proxy::{PATIENCE, Proxy};
 
-/// How long a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_mins(1);
 pub const TABLE: &str = "admiral-lease";
 pub const LEASE: &str = "mylease";
 
@@ -57,6 +55,20 @@ pub async fn pin(emulator: &Emulator) {
     put(emulator, NOBODY_MAY, "0").await;
 }
 
+/// A candidate's configuration, with further lines: a period of one second, a term of three.
+pub fn config(name: &str, more: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let file = format!("lease-{}-{number}.yaml", std::process::id());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+    let config = format!(
+        "dynamoDB:\n  leaseName: {LEASE}\n  podIdentifier: {name}\n  waitTimeInSeconds: 1\n  failureThreshold: 3\n  \
+         tableName: {TABLE}\n  region: us-east-1\n{more}"
+    );
+    fs::write(&file, config).expect("target/tmp can be written");
+    file
+}
+
 /// A running keeper. Dropped, it is killed.
 pub struct Keeper {
     pub proxy: Proxy,
@@ -69,7 +81,7 @@ pub struct Keeper {
 // === impl Keeper ===
 
 impl Keeper {
-    /// A candidate of this name, that looks or renews once a second, with a term of three.
+    /// A candidate of this name.
     pub async fn start(upstream: &str, name: &str) -> Self {
         Self::start_with(upstream, name, "", &[]).await
     }
@@ -140,15 +152,7 @@ impl Keeper {
 
 /// Starts a keeper that may not come to listening, and collects what it logs.
 pub fn spawn(url: &str, name: &str, more: &str, arguments: &[&str]) -> (Child, watch::Receiver<Vec<String>>) {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let file = format!("keeper-{}-{number}.yaml", std::process::id());
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
-    let config = format!(
-        "dynamoDB:\n  leaseName: {LEASE}\n  podIdentifier: {name}\n  waitTimeInSeconds: 1\n  failureThreshold: 3\n  \
-         tableName: {TABLE}\n  region: us-east-1\n{more}"
-    );
-    fs::write(&file, config).expect("target/tmp can be written");
+    let file = config(name, more);
     let binary = env::var("LEASE_KEEPER_BINARY").unwrap_or(env!("CARGO_BIN_EXE_lease-keeper").to_owned());
     let mut process = Command::new(binary)
         .args(["--config", file.to_str().expect("its name is UTF-8"), "--listen", "127.0.0.1:0"])
@@ -234,11 +238,6 @@ impl Observer {
                 ask(&seen, &address).await;
             }
         });
-    }
-
-    /// Asks a keeper once, now.
-    pub async fn ask(&self, keeper: &Keeper) {
-        ask(&self.seen, &keeper.address).await;
     }
 
     /// Waits until this keeper is active: the epoch.

@@ -21,7 +21,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// How long a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What happens to calls from now on.
 #[derive(Clone, Copy, Debug, Default)]
