@@ -10,9 +10,9 @@
 
 use std::time::{Duration, Instant};
 
-use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::Handler;
-use failover_lock::lambda::Report as _;
+use failover::failover_lock::Handler;
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
 use futures_util::future::join_all;
 
 #[path = "../tests/support/mod.rs"]

@@ -14,15 +14,15 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::alarm;
-use failover_lock::failover_lock::config::Config;
-use failover_lock::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
-use failover_lock::failover_lock::outcome::Outcome;
-use failover_lock::failover_lock::probe;
-use failover_lock::failover_lock::{FailoverLock, Handler};
-use failover_lock::lambda::Report as _;
-use failover_lock::startup;
+use failover::failover_lock::alarm;
+use failover::failover_lock::config::Config;
+use failover::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
+use failover::failover_lock::outcome::Outcome;
+use failover::failover_lock::probe;
+use failover::failover_lock::{FailoverLock, Handler};
+use failover::lambda::Report as _;
+use failover::program::variables;
+use failover::remote::deadline::Deadline;
 use serde_json::json;
 
 #[path = "../tests/support/cloudwatch.rs"]
@@ -113,7 +113,7 @@ impl Site {
         let transitions: Vec<_> =
             alarm::transitions(event).unwrap_or_default().into_iter().flatten().collect();
         let ids: Vec<_> = transitions.iter().flat_map(|alarm| alarm.health_checks.clone()).collect();
-        let config = Config::read(&startup::environment)?;
+        let config = Config::read(&variables::environment)?;
         // Behind a composite alarm, which names none, a check that is guarded is taken.
         let guarded = ids.iter().find(|id| config.guards(id)).or(ids.first());
         let guarded = guarded.or(config.guarded.iter().flatten().next()).cloned();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as BlockingCommand, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use failover_lock::lease::claim::NOBODY_MAY;
+use failover::lease::claim::NOBODY_MAY;
 use serde_json::{Value, json};
 use support::emulator::{Emulator, locked};
 use support::keeper::{Keeper, LEASE, Observer, TABLE, config, create_table, pin, put, record};

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use failover_lock::deadline::Deadline;
-use failover_lock::lambda::Report as _;
-use failover_lock::site_fence::Handler;
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::Handler;
 use support::accelerator::{Accelerator, Group};
 use support::recorded;
 use support::sites::{self, LABEL, REGION, Sites};

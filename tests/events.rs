@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 
-use failover_lock::failover_lock::Handler;
+use failover::failover_lock::Handler;
 use support::cloudwatch::Alarm;
 use support::{PRIMARY, route53};
 

@@ -6,9 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::Handler;
-use failover_lock::lambda::Report as _;
+use failover::failover_lock::Handler;
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
 use support::route53::{Check, Fault, Route53};
 use support::wire::{Break, Wire};
 use support::{LOCKED, PRIMARY, alarm};

@@ -224,7 +224,7 @@ async fn a_password_that_was_rotated_is_read_again_and_the_old_one_is_refused_th
     let sites = Sites::start().await;
     let system = sites.system(&[("DRY_RUN", "true")]);
     let with = |password: &str| {
-        let header = failover_lock::site_fence::auth::basic(USER, password);
+        let header = failover::site_fence::auth::basic(USER, password);
         let event = recorded("alertmanager/resolved.json");
         let (before, rest) = event.split_once("Basic ").unwrap();
         format!("{before}{header}{}", &rest[rest.find('"').unwrap()..])

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::route53::Route53 as RealRoute53;
-use failover_lock::https::Https;
+use failover::failover_lock::route53::Route53 as RealRoute53;
+use failover::remote::deadline::Deadline;
+use failover::remote::https::Https;
 use serde_json::Value;
 use support::lambda::{Answer, Function};
 use support::route53::{Check, Route53};

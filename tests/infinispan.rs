@@ -9,10 +9,10 @@ mod support;
 use std::env;
 use std::time::Duration;
 
-use failover_lock::deadline::Deadline;
-use failover_lock::site_fence::config::Config;
-use failover_lock::site_fence::infinispan::{Infinispan, State};
-use failover_lock::site_fence::site::Site;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::config::Config;
+use failover::site_fence::infinispan::{Infinispan, State};
+use failover::site_fence::site::Site;
 use hyper::Uri;
 use serde_json::json;
 

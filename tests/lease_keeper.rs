@@ -7,7 +7,7 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
-use failover_lock::lease::{self, Candidate, Table, Terms};
+use failover::lease::{self, Candidate, Table, Terms};
 use serde_json::{Value, json};
 use support::emulator::Emulator;
 use support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};

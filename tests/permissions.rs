@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use failover_lock::failover_lock::Handler;
+use failover::failover_lock::Handler;
 use serde_json::{Value, json};
 use support::cloudwatch::{Alarm, Kind};
 use support::emulator::Emulator;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use failover_lock::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
-use failover_lock::failover_lock::probe::ask;
+use failover::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
+use failover::failover_lock::probe::ask;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;

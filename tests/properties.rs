@@ -5,11 +5,11 @@ mod support;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
-use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::alarm;
-use failover_lock::failover_lock::health_check::HealthCheckId;
-use failover_lock::failover_lock::{FailoverLock, Handler};
-use failover_lock::lambda::Report as _;
+use failover::failover_lock::alarm;
+use failover::failover_lock::health_check::HealthCheckId;
+use failover::failover_lock::{FailoverLock, Handler};
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
 use proptest::prelude::*;
 use serde_json::json;
 use support::cloudwatch::Alarm;

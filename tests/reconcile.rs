@@ -2,7 +2,7 @@
 
 mod support;
 
-use failover_lock::failover_lock::Handler;
+use failover::failover_lock::Handler;
 use serde_json::Value;
 use support::cloudwatch::{Alarm, Kind};
 use support::route53::{Check, Fault, Route53};

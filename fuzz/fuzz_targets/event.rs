@@ -7,8 +7,8 @@
 //! Without a nightly toolchain: `RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none event …`.
 #![no_main]
 
-use failover_lock::failover_lock::alarm;
-use failover_lock::failover_lock::health_check::HealthCheckId;
+use failover::failover_lock::alarm;
+use failover::failover_lock::health_check::HealthCheckId;
 
 libfuzzer_sys::fuzz_target!(|event: &[u8]| {
     let Ok(event) = std::str::from_utf8(event) else { return };

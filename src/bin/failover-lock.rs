@@ -4,10 +4,12 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
-use failover_lock::failover_lock::config::Config;
-use failover_lock::failover_lock::{FailoverLock, Handler, route53};
-use failover_lock::https::Https;
-use failover_lock::{lambda, startup};
+use failover::failover_lock::config::Config;
+use failover::failover_lock::{FailoverLock, Handler, route53};
+use failover::lambda;
+use failover::program::{logging, variables};
+use failover::remote::https::Https;
+use failover::remote::sdk;
 use tracing::info;
 
 /// musl's own allocator hands pages back and fetches them anew all the time, a page fault each.
@@ -20,12 +22,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
-    startup::start_logging(&startup::environment, io::stdout)?;
-    let handler = Handler::named(startup::environment("_HANDLER").as_deref())?;
-    let config = Config::read(&startup::environment)?;
+    logging::start_logging(&variables::environment, io::stdout)?;
+    let handler = Handler::named(variables::environment("_HANDLER").as_deref())?;
+    let config = Config::read(&variables::environment)?;
     handler.accepts(&config)?;
-    let https = Https::new(&startup::environment)?;
-    let aws = startup::function_aws(&startup::environment, &https, &["Route 53", "CloudWatch"])?;
+    let https = Https::new(&variables::environment)?;
+    let aws = sdk::function_aws(&variables::environment, &https, &["Route 53", "CloudWatch"])?;
     info!(?handler, %config, "starting");
     let system = FailoverLock::new(config, &aws);
     if let Some(url) = route53::endpoint(&aws).await {

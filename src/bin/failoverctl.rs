@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
-use failover_lock::cli::{self, Arguments};
+use failover::cli::{self, Arguments};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::{fs, io};
 
 use clap::Parser;
-use failover_lock::https::Https;
-use failover_lock::lease::command::{self, CannotRun};
-use failover_lock::lease::config::Config;
-use failover_lock::lease::http::{self, Site};
-use failover_lock::lease::{Keeper, Table, dynamodb};
-use failover_lock::startup;
+use failover::lease::command::{self, CannotRun};
+use failover::lease::config::Config;
+use failover::lease::server::{self, Site};
+use failover::lease::{Keeper, Table, dynamodb};
+use failover::program::{logging, variables};
+use failover::remote::https::Https;
 use tokio::net::TcpListener;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +53,7 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let logging = startup::start_logging(&startup::environment, io::stderr);
+    let logging = logging::start_logging(&variables::environment, io::stderr);
     let ended = match logging {
         Err(error) => Err(error.into()),
         Ok(()) if arguments.guard => guard(&arguments.command).await,
@@ -78,7 +78,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let listener = TcpListener::bind(arguments.listen);
     let listener = listener.await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let aws = dynamodb::aws(&config, Https::new(&startup::environment)?.client()).await;
+    let aws = dynamodb::aws(&config, Https::new(&variables::environment)?.client()).await;
     info!(%config, listen = %listener.local_addr()?, writer = config.me.writer, "starting");
 
     let (name, me) = (config.lease, config.me);
@@ -86,7 +86,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let table = if arguments.one_region { table.in_one_region() } else { table };
     let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms);
     let site = Site { name: name.clone(), me: me.clone(), lease: lease.clone(), metrics: keeper.metrics() };
-    tokio::spawn(http::serve(listener, site));
+    tokio::spawn(server::serve(listener, site));
     let mut keeping = tokio::spawn(keeper.run());
     let worked = lease.clone();
     let mut working = tokio::spawn(async move {

@@ -2,18 +2,18 @@
 
 use serde::Serialize;
 
-use super::lambda::Function;
+use super::function::Function;
 use super::screen::{Mood, paint, plain, time};
 use super::sns::{self, Subscription};
 use super::state::State;
 use super::{ACCOUNT, Ended, Error, PARTITION, QUALIFIER, REGION, Session, part, patience};
-use crate::aws::Kind;
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::decide::{self, Alarm};
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::probe::{self, Unhealthy};
 use crate::failover_lock::route53::{LOCKED_AT, RESTORED_AT, Record, Role, Secondary};
+use crate::remote::aws::Kind;
 
 /// How far back a function's last run is looked for; CloudWatch tells of 1,440 minutes at once at most.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;

@@ -12,17 +12,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::change::until_armed;
-use super::lambda::{Function, unqualified};
+use super::function::{Function, unqualified};
 use super::screen::{ask, error, say, time};
 use super::state::State;
 use super::{Ended, Error, NAME, Session, logs, part, patience, sns};
-use crate::aws::{Failure, Kind};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::decide::Alarm;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::probe;
 use crate::lambda::Report as _;
+use crate::remote::aws::{Failure, Kind};
 
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a function's log may take to be readable.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::screen::{Mood, ask, plain, table, time};
-use super::{Ended, Error, Session, lambda, patience};
+use super::{Ended, Error, Session, function, patience};
 use crate::site_fence::View;
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::notes::Notes;
@@ -157,7 +157,7 @@ pub(super) async fn rejoin(session: &Session, region: Option<Region>, asked: Rej
         _ => session.aws_of(&function),
     };
     let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
-    let answer = lambda::invoke(&aws, &function, &request, INVOCATION).await?;
+    let answer = function::invoke(&aws, &function, &request, INVOCATION).await?;
     let outcome = &answer["outcomes"][0];
     session.screen.show(outcome, || {
         let word = |key: &str| outcome[key].as_str().map(plain);

@@ -5,8 +5,8 @@ use aws_sdk_cloudwatchlogs::Client;
 use chrono::{DateTime, Utc};
 
 use super::{NAME, if_there, part};
-use crate::aws::{Call, Failure, send};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Call, Failure, send};
+use crate::remote::deadline::Deadline;
 
 /// When the function of this ARN, in the Region that `aws` is in, first logged `message` about `about` since then.
 pub(super) async fn first(

@@ -8,7 +8,8 @@ mod doctor;
 mod drill;
 mod explain;
 mod fence;
-mod lambda;
+mod function;
+
 mod logs;
 pub mod screen;
 mod sns;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{Region, SdkConfig};
-use aws_sdk_route53::config::ProvideCredentials;
+use aws_credential_types::provider::ProvideCredentials;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use thiserror::Error;
@@ -35,8 +36,6 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::screen::Screen;
-use crate::aws::{Failure, Kind, chain};
-use crate::deadline::Deadline;
 use crate::failover_lock::FailoverLock;
 use crate::failover_lock::alarm::Malformed;
 use crate::failover_lock::cloudwatch::CloudWatch;
@@ -45,11 +44,14 @@ use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::route53::Route53;
-use crate::https::{self, InvalidBundle};
+use crate::program::text::Quoted;
+use crate::program::variables;
+use crate::program::variables::InvalidConfig;
+use crate::remote::aws::{Failure, Kind, chain};
+use crate::remote::deadline::Deadline;
+use crate::remote::https::{self, InvalidBundle};
+use crate::remote::sdk;
 use crate::site_fence::site::Site;
-use crate::startup;
-use crate::text::Quoted;
-use crate::variables::InvalidConfig;
 
 /// How long a command may try to get one thing done.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -337,7 +339,7 @@ struct Session {
 pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { common, command } = arguments;
     // What `lock` does in doubt is always told; everything else that is logged is in the answer, too.
-    let told = Targets::new().with_target("failover_lock::failover_lock::lock", LevelFilter::WARN);
+    let told = Targets::new().with_target("failover::failover_lock::lock", LevelFilter::WARN);
     let told = if common.verbose { Targets::new().with_default(LevelFilter::INFO) } else { told };
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().compact();
     // A second call in one process keeps the first one's subscriber.
@@ -368,7 +370,7 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Fence {
             command: Fence::Rejoin { site, accelerator, function, force, reason, dry_run, yes },
         } => {
-            let own = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(startup::environment);
+            let own = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(variables::environment);
             let region = common.region.clone().or_else(own).map(Region::new);
             let asked = fence::Rejoin { site, accelerator, function, force, reason, dry_run, yes };
             fence::rejoin(&common.session().await?, region, asked).await
@@ -409,8 +411,8 @@ impl Common {
     }
 
     async fn session_with(&self, config: Config) -> Result<Session, Error> {
-        let http_client = https::client(&startup::environment)?;
-        let mut loader = startup::aws_config(http_client.clone());
+        let http_client = https::client(&variables::environment)?;
+        let mut loader = sdk::aws_config(http_client.clone());
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));
         }

@@ -3,8 +3,8 @@
 use aws_config::SdkConfig;
 use aws_sdk_sns::Client;
 
-use crate::aws::{Call, Failure, send};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Call, Failure, send};
+use crate::remote::deadline::Deadline;
 
 /// Who gets what a topic is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::screen::{Mood, time};
-use crate::aws::Failure;
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Alarm, Finding, Reason};
 use crate::failover_lock::health_check::HealthCheck;
 use crate::failover_lock::route53::{ALARM, LOCKED_AT, notes};
+use crate::remote::aws::Failure;
 
 /// How a health check stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -11,10 +11,10 @@ use tokio::time::sleep;
 use super::screen::{self, Mood, say, table, time};
 use super::state::{State, foremost};
 use super::{Ended, Error, Session, patience};
-use crate::aws::Failure;
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::route53::Checkers;
+use crate::remote::aws::Failure;
 
 /// Route 53 allows an account some 10 calls a second.
 const AT_ONCE: usize = 4;

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::health_check::{HealthCheckId, InvalidId};
-use crate::text::{Quoted, brief};
+use crate::program::text::{Quoted, brief};
 
 /// Where Route 53 publishes its metrics.
 pub(crate) const NAMESPACE: &str = "AWS/Route53";

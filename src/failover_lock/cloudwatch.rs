@@ -16,9 +16,9 @@ use thiserror::Error;
 use super::alarm::{self, AlarmState, Composite, Dimensions, Malformed, Metric};
 use super::decide::Alarm;
 use super::health_check::HealthCheckId;
-use crate::aws::{Call, Failure, send};
-use crate::deadline::Deadline;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::{Call, Failure, send};
+use crate::remote::deadline::Deadline;
 
 const DESCRIBE: Call = Call("cloudwatch:DescribeAlarms");
 const DESCRIBE_FOR_METRIC: Call = Call("cloudwatch:DescribeAlarmsForMetric");

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::health_check::{HealthCheckId, InvalidId, ResourcePath};
-use crate::startup::Lookup;
-use crate::text::Quoted;
-use crate::variables::{InvalidConfig, Problems, boolean};
+use crate::program::text::Quoted;
+use crate::program::variables::Lookup;
+use crate::program::variables::{InvalidConfig, Problems, boolean};
 
 /// What a function was told by its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]

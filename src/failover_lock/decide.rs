@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::alarm::{AlarmState, AlarmTransition};
 use super::config::Config;
 use super::health_check::{HealthCheck, HealthCheckId};
-use crate::text::Quoted;
+use crate::program::text::Quoted;
 
 /// Whether a transition is about a health check that this function guards.
 #[derive(Debug, PartialEq, Eq)]

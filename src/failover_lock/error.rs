@@ -11,9 +11,9 @@ use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
 use super::health_check::HealthCheckId;
 use super::restore::BadRequest;
-use crate::aws::{Failure, Kind};
-use crate::deadline::MayPass;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::MayPass;
 
 /// Why one record, or one request, could not be done.
 #[derive(Debug, Error)]

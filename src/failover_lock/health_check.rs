@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::text::Quoted;
+use crate::program::text::Quoted;
 
 /// A health check's identifier: 1 to 64 ASCII letters, digits and hyphens.
 ///

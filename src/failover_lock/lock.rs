@@ -13,8 +13,8 @@ use super::decide::{self, Concern, Decision, Notes, Reason, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
-use crate::aws::{Failure, Kind};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::Deadline;
 
 /// What is good to know never holds up a lock: reading it gets at most this long, and never more
 /// than half of the time that is left.

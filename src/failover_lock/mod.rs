@@ -33,8 +33,8 @@ use self::cloudwatch::CloudWatch;
 use self::config::Config;
 use self::outcome::Report;
 use self::route53::Route53;
-use crate::deadline::Deadline;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::deadline::Deadline;
 
 /// The system: what it was told, Route 53, and CloudWatch.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::alarm::Malformed;
 use super::decide::Reason;
 use super::error::{FailedRecord, InvocationError};
 use super::health_check::HealthCheckId;
-use crate::{lambda, metrics};
+use crate::lambda::{self, metrics};
 
 /// What became of an invocation: an outcome or a failure for each record, in the event's order.
 #[derive(Debug)]

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::health_check::{Endpoint, HealthCheckId, ResourcePath};
-use crate::http::{self, Stream};
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::http::{self, Stream};
 
 const CONNECT: Duration = Duration::from_secs(4);
 const ANSWER: Duration = Duration::from_secs(2);

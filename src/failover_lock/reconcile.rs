@@ -14,7 +14,7 @@ use super::error::{Error, FailedRecord};
 use super::health_check::HealthCheckId;
 use super::lock::{act, interlocked, note_alarm};
 use super::outcome::{Outcome, Verdict};
-use crate::deadline::Deadline;
+use crate::remote::deadline::Deadline;
 
 /// Route 53 allows an account a burst of 50 calls and 10 a second after it.
 const AT_ONCE: usize = 10;

@@ -12,8 +12,8 @@ use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
 use super::{FailoverLock, probe};
-use crate::deadline::Deadline;
-use crate::text::brief;
+use crate::program::text::brief;
+use crate::remote::deadline::Deadline;
 
 /// What a person asks for.
 #[derive(Debug, Default, Deserialize)]

@@ -15,9 +15,9 @@ use serde::Serialize;
 use super::alarm::AlarmTransition;
 use super::decide::{self, Notes};
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
-use crate::aws::{Call, Failure, Kind, send};
-use crate::deadline::Deadline;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::deadline::Deadline;
 
 /// The tag that a restore leaves: alarms that changed before it are harmless.
 pub const RESTORED_AT: &str = "failover-lock:restored-at";

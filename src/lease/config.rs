@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::claim::{Candidate, Terms};
-use crate::text::Quoted;
-use crate::variables::{InvalidConfig, Problems};
+use crate::program::text::Quoted;
+use crate::program::variables::{InvalidConfig, Problems};
 
 /// What the file says.
 #[derive(Clone, Debug)]

@@ -23,17 +23,18 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeySchemaElement, KeyType, MultiRegionConsistency, ScalarAttributeType, TableDescription,
 };
-use aws_sdk_route53::config::{SharedCredentialsProvider, SharedHttpClient};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use super::claim::{Record, Write};
 use super::config::Config;
 use super::error::Error;
-use crate::aws::{Call, Failure, Kind, send};
-use crate::startup;
+use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::sdk;
 
 const DESCRIBE: Call = Call("dynamodb:DescribeTable");
 const GET: Call = Call("dynamodb:GetItem");
@@ -68,7 +69,7 @@ pub struct Table {
 /// AWS as this configuration says: its Region, and its role where it names one.
 pub async fn aws(config: &Config, client: SharedHttpClient) -> SdkConfig {
     let region = Region::new(config.region.clone());
-    let own = startup::aws_config(client).region(region.clone()).load().await;
+    let own = sdk::aws_config(client).region(region.clone()).load().await;
     let Some(role) = &config.role else { return own };
     let role = AssumeRoleProvider::builder(role).session_name("lease-keeper").region(region).configure(&own);
     let credentials = SharedCredentialsProvider::new(role.build().await);

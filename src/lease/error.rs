@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
-use crate::aws::Failure;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::Failure;
 
 /// Why the lease could not be looked at, or written.
 #[derive(Debug, Error)]

@@ -8,7 +8,7 @@
 //! may only work while the lease is held asks its [`Lease`] for a [`Held`], and hands it on to what needs it:
 //!
 //! ```no_run
-//! use failover_lock::lease::{Candidate, Held, Keeper, Table, Terms};
+//! use failover::lease::{Candidate, Held, Keeper, Table, Terms};
 //! use std::time::Duration;
 //!
 //! async fn write(held: &Held) {
@@ -40,9 +40,9 @@ pub mod command;
 pub mod config;
 pub mod dynamodb;
 pub mod error;
-pub mod http;
 pub mod keeper;
 pub mod metrics;
+pub mod server;
 
 pub use self::claim::{Candidate, Terms};
 pub use self::dynamodb::Table;

@@ -13,8 +13,8 @@ use aws_sdk_globalaccelerator::types::{
 
 use super::notes::{Note, Noted};
 use super::site::{Endpoint, EndpointGroup, Owner, Site};
-use crate::aws::{Call, Failure, send};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Call, Failure, send};
+use crate::remote::deadline::Deadline;
 
 /// The [only Region][1] with an API of Global Accelerator.
 ///
@@ -230,7 +230,7 @@ impl Accelerators {
     /// # Errors
     /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them is not there.
     ///
-    /// [`Kind::Conflict`]: crate::aws::Kind::Conflict
+    /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
     pub async fn remove(
         &self,
         group: &EndpointGroup,
@@ -262,7 +262,7 @@ impl Accelerators {
     /// # Errors
     /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them is there.
     ///
-    /// [`Kind::Conflict`]: crate::aws::Kind::Conflict
+    /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
     pub async fn add(&self, noted: &[&Noted], deadline: Deadline) -> Result<(), Failure> {
         let mut by_group: BTreeMap<&str, Vec<EndpointConfiguration>> = BTreeMap::new();
         for noted in noted {

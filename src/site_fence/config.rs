@@ -7,10 +7,10 @@ use hyper::http::uri::Authority;
 use rustls::RootCertStore;
 
 use super::site::Site;
-use crate::https;
-use crate::startup::Lookup;
-use crate::text::{Quoted, brief};
-use crate::variables::{InvalidConfig, Problems, boolean};
+use crate::program::text::{Quoted, brief};
+use crate::program::variables::Lookup;
+use crate::program::variables::{InvalidConfig, Problems, boolean};
+use crate::remote::https;
 
 /// What a function was told by its variables.
 #[derive(Clone, Debug)]

@@ -18,9 +18,9 @@ use chrono::{SecondsFormat, Utc};
 use super::config;
 use super::decide::Accusation;
 use super::site::Site;
-use crate::aws::{Call, Failure, Kind, send};
-use crate::deadline::Deadline;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::deadline::Deadline;
 
 const PUT: Call = Call("dynamodb:PutItem");
 const GET: Call = Call("dynamodb:GetItem");

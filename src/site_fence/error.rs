@@ -9,9 +9,9 @@ use thiserror::Error;
 use super::infinispan;
 use super::rejoin::BadRequest;
 use super::webhook::Malformed;
-use crate::aws::{Failure, Kind};
-use crate::deadline::MayPass;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::MayPass;
 
 /// Why an alert, or a request, could not be done.
 #[derive(Debug, Error)]

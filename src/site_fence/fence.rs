@@ -19,8 +19,8 @@ use super::outcome::{About, Failed, Outcome, Report, Verdict};
 use super::site::{Endpoint, EndpointGroup, is_in_service};
 use super::webhook::{self, Concern, Malformed, Request};
 use super::{Sight, SiteFence};
-use crate::aws::Failure;
-use crate::deadline::Deadline;
+use crate::remote::aws::Failure;
+use crate::remote::deadline::Deadline;
 
 /// How long another site's report, which was first, has to be acted on.
 const FINISHING: Duration = Duration::from_secs(10);

@@ -23,10 +23,10 @@ use tokio_rustls::TlsConnector;
 use super::auth::basic;
 use super::config::{Config, Trust};
 use super::site::Site;
-use crate::aws::chain;
-use crate::deadline::{Deadline, MayPass};
-use crate::http;
-use crate::text::{Quoted, brief};
+use crate::program::text::{Quoted, brief};
+use crate::remote::aws::chain;
+use crate::remote::deadline::{Deadline, MayPass};
+use crate::remote::http;
 
 const HTTPS: u16 = 443;
 const BACKUPS: &str = "/rest/v2/container/x-site/backups/";

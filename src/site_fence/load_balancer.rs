@@ -6,8 +6,8 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_elasticloadbalancingv2::Client;
 
 use super::site::Owner;
-use crate::aws::{Call, Failure, Kind, send};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::deadline::Deadline;
 
 const DESCRIBE_TAGS: Call = Call("elasticloadbalancing:DescribeTags");
 const SITE: &str = "site";

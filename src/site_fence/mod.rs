@@ -40,9 +40,9 @@ use self::load_balancer::LoadBalancers;
 use self::outcome::Report;
 use self::secrets::{Kept, Secrets};
 use self::site::{EndpointGroup, Owner};
-use crate::aws::Failure;
-use crate::deadline::Deadline;
-use crate::text::Quoted;
+use crate::program::text::Quoted;
+use crate::remote::aws::Failure;
+use crate::remote::deadline::Deadline;
 
 /// The AWS services that this system calls, as the SDKs name them.
 pub const SERVICES: [&str; 4] =

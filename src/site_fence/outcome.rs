@@ -11,7 +11,7 @@ use super::decide::Reason;
 use super::error::{Error, InvocationError};
 use super::site::Site;
 use super::webhook::{self, Malformed};
-use crate::{lambda, metrics};
+use crate::lambda::{self, metrics};
 
 /// What became of an invocation: an outcome or a failure for each alert or request.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use super::infinispan::State;
 use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::site::{Owner, Site, is_in_service};
-use crate::deadline::Deadline;
-use crate::text::brief;
+use crate::program::text::brief;
+use crate::remote::deadline::Deadline;
 
 /// What a person asks for.
 #[derive(Clone, Debug, Deserialize)]

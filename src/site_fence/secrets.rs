@@ -7,8 +7,8 @@ use aws_sdk_secretsmanager::Client;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::aws::{Call, Failure, send};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Call, Failure, send};
+use crate::remote::deadline::Deadline;
 
 const GET: Call = Call("secretsmanager:GetSecretValue");
 

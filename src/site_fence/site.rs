@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::text::Quoted;
+use crate::program::text::Quoted;
 
 /// A site's name in Infinispan's configuration, in its load balancers' tag `site`, and in alerts: 1 to 64 ASCII
 /// letters, digits, `-`, `_` and `.`, the first one a letter or digit.

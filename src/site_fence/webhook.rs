@@ -17,7 +17,7 @@ use thiserror::Error;
 use super::auth::{Credentials, Denied};
 use super::decide::{Accusation, Reason};
 use super::site::{InvalidSite, Site};
-use crate::text::{Quoted, brief};
+use crate::program::text::{Quoted, brief};
 
 /// A request to the function's URL. It has no `Debug`: its headers must not be logged.
 pub struct Request(LambdaFunctionUrlRequest);

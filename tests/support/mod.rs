@@ -1,11 +1,11 @@
 //! What the tests share: stand-ins, and the system on top of them.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-#[cfg(feature = "site-fence")]
+#[cfg(feature = "fence")]
 pub mod accelerator;
 pub mod cloudwatch;
 pub mod emulator;
-#[cfg(feature = "site-fence")]
+#[cfg(feature = "fence")]
 pub mod infinispan;
 #[cfg(feature = "lease")]
 pub mod keeper;
@@ -15,18 +15,18 @@ pub mod primary;
 pub mod proxy;
 pub mod readme;
 pub mod route53;
-#[cfg(feature = "site-fence")]
+#[cfg(feature = "fence")]
 pub mod sites;
 pub mod tls;
 pub mod wire;
 
 use std::time::Duration;
 
-use failover_lock::deadline::Deadline;
-use failover_lock::failover_lock::config::Config;
-use failover_lock::failover_lock::error::InvocationError;
-use failover_lock::failover_lock::{FailoverLock, Handler};
-use failover_lock::lambda::Report as _;
+use failover::failover_lock::config::Config;
+use failover::failover_lock::error::InvocationError;
+use failover::failover_lock::{FailoverLock, Handler};
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
 use serde_json::{Value, json};
 
 /// The health check of the documented alarm.

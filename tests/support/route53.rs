@@ -17,8 +17,8 @@ use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use chrono::NaiveDateTime;
-use failover_lock::https::Https;
-use failover_lock::startup;
+use failover::remote::https::Https;
+use failover::remote::sdk;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
@@ -41,7 +41,7 @@ pub async fn aws_at(url: &str) -> SdkConfig {
 /// The same, by these connections.
 pub async fn aws_by(https: &Https, url: &str) -> SdkConfig {
     let credentials = Credentials::new("stand-in", "stand-in", None, None, "stand-in");
-    startup::aws_config(https.client())
+    sdk::aws_config(https.client())
         .endpoint_url(url)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .load()

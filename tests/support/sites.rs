@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
-use failover_lock::deadline::Deadline;
-use failover_lock::https::Https;
-use failover_lock::lambda::Report as _;
-use failover_lock::site_fence::config::Config;
-use failover_lock::site_fence::outcome::Report;
-use failover_lock::site_fence::{Handler, SERVICES, SiteFence};
-use failover_lock::startup;
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use failover::remote::https::Https;
+use failover::remote::sdk;
+use failover::site_fence::config::Config;
+use failover::site_fence::outcome::Report;
+use failover::site_fence::{Handler, SERVICES, SiteFence};
 use serde_json::{Value, json};
 
 use super::accelerator::{Accelerator, Accelerators, Endpoint, Group};
@@ -167,7 +167,7 @@ impl Sites {
 fn aws_by(variables: &HashMap<&'static str, String>) -> SdkConfig {
     let lookup = |name: &str| variables.get(name).cloned();
     let https = Https::new(&lookup).expect("no bundle is named");
-    let aws = startup::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
+    let aws = sdk::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
     let credentials = Credentials::new("test", "test", None, None, "stand-in");
     aws.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
 }

@@ -4,11 +4,16 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use aws_sdk_route53::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::deadline::MayPass;
+use crate::remote::deadline::MayPass;
+
+/// An SDK's error.
+type SdkError<E> = result::SdkError<E, HttpResponse>;
 
 /// A call by its name in IAM, for example `route53:GetHealthCheck`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +226,8 @@ impl fmt::Display for Call {
 }
 
 /// An error and its causes in one line; each often repeats the one below it.
-pub(crate) fn chain(error: &dyn StdError) -> String {
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -15,10 +15,10 @@ use std::fs;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aws_sdk_route53::config::SharedHttpClient;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
 };
@@ -31,8 +31,8 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::aws::chain;
-use crate::startup::{Lookup, given};
+use crate::program::variables::{Lookup, given};
+use crate::remote::aws::chain;
 
 const TLS: Provider = Provider::Rustls(CryptoMode::Ring);
 const AMAZON: &[u8] = include_bytes!("amazon-roots.pem");
@@ -82,7 +82,7 @@ impl Https {
 
     /// What an SDK's client makes its calls with. Their time is for the caller to limit, as [`aws::send`] does.
     ///
-    /// [`aws::send`]: crate::aws::send
+    /// [`aws::send`]: crate::remote::aws::send
     #[must_use]
     pub fn client(&self) -> SharedHttpClient {
         let connector = self.0.clone();

@@ -1,5 +1,7 @@
 //! What a program does to be a Lambda function: events in, answers, log lines and metrics out.
 
+pub(crate) mod metrics;
+
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::process::ExitCode;
@@ -10,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tracing::error;
 
-use crate::deadline::Deadline;
+use crate::remote::deadline::Deadline;
 
 /// What became of an invocation.
 pub trait Report {

@@ -1,75 +1,21 @@
-//! What the programs do before their first event: logs, configuration lookup, AWS clients.
-
-use std::env;
+//! The SDKs' configuration: which AWS a program calls, with which credentials and at which endpoints.
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
-use aws_sdk_route53::config::{SharedCredentialsProvider, SharedHttpClient};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use hyper::Uri;
 use thiserror::Error;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::https::Https;
-
-/// Where configuration is looked up: a variable's name to its value. Tests pass a map.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// `RUST_LOG` does not hold log directives.
-#[derive(Debug, Error)]
-#[error("RUST_LOG: {0:?} cannot be used; it takes a level (error, warn, info, debug) or target=level pairs")]
-pub struct InvalidLogLevel(String);
+use super::https::Https;
+use crate::program::variables::{Lookup, boolean, environment, given};
 
 /// One of the SDKs' own variables cannot be used.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("{0}: {1}")]
 pub struct InvalidSetting(String, String);
-
-/// The process's environment. Bytes that are not UTF-8 come out as U+FFFD, which no variable allows.
-#[must_use]
-pub fn environment(name: &str) -> Option<String> {
-    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// Starts JSON log lines on standard output or wherever else, at the level that `RUST_LOG` gives (default `info`).
-///
-/// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events.
-///
-/// # Errors
-/// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
-pub fn start_logging(
-    lookup: Lookup<'_>,
-    output: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
-) -> Result<(), InvalidLogLevel> {
-    let (targets, error) = match lookup("RUST_LOG").map_or(Ok(Targets::default()), directives) {
-        Ok(targets) => (targets, None),
-        Err(error) => (Targets::default(), Some(error)),
-    };
-    let unset = targets == Targets::default();
-    let targets = if unset { Targets::new().with_default(LevelFilter::INFO) } else { targets };
-    let quiet = targets.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::DEBUG);
-    let lines = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_writer(output)
-        .with_filter(targets.with_target("lambda_runtime", quiet));
-    // A second call in one process keeps the first one's subscriber.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
-    error.map_or(Ok(()), Err)
-}
-
-/// Log directives. A word alone has to be a level: taken for a target, it would silence all others.
-fn directives(text: String) -> Result<Targets, InvalidLogLevel> {
-    let is_whole = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
-    match text.parse() {
-        Ok(targets) if text.is_empty() || text.split(',').all(is_whole) => Ok(targets),
-        _ => Err(InvalidLogLevel(text)),
-    }
-}
 
 /// AWS as a function in Lambda finds it, by the variables of its environment alone: keys, Region, and of the
 /// [SDKs' variables][1] those for endpoints. Profiles and other sources of keys are not for functions in
@@ -135,11 +81,6 @@ impl LoadServiceConfig for ServiceUrls {
     }
 }
 
-/// One of the SDKs' own variables; empty, it counts as unset.
-pub(crate) fn given(lookup: Lookup<'_>, name: &str) -> Option<String> {
-    lookup(name).filter(|text| !text.is_empty())
-}
-
 fn url(lookup: Lookup<'_>, name: &str) -> Result<Option<String>, InvalidSetting> {
     let Some(text) = given(lookup, name) else { return Ok(None) };
     match text.parse::<Uri>() {
@@ -152,12 +93,8 @@ fn url(lookup: Lookup<'_>, name: &str) -> Result<Option<String>, InvalidSetting>
 }
 
 fn flag(lookup: Lookup<'_>, name: &str) -> Result<Option<bool>, InvalidSetting> {
-    let Some(text) = given(lookup, name) else { return Ok(None) };
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Ok(Some(true)),
-        "false" => Ok(Some(false)),
-        _ => Err(InvalidSetting(name.to_owned(), format!("{text:?} is neither true nor false"))),
-    }
+    let flag = given(lookup, name).map(|text| boolean(&text)).transpose();
+    flag.map_err(|problem| InvalidSetting(name.to_owned(), problem))
 }
 
 fn is_other_partition(region: &str) -> bool {
@@ -201,7 +138,7 @@ mod tests {
                 "https://",
                 "\"https://\" is no URL of http or https, like https://example.com:443",
             ),
-            ("AWS_USE_DUALSTACK_ENDPOINT", "1", "\"1\" is neither true nor false"),
+            ("AWS_USE_DUALSTACK_ENDPOINT", "yes", "\"yes\" is neither true nor false"),
         ] {
             assert_eq!(aws(&[(name, text)]).unwrap_err(), format!("{name}: {said}"));
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A foreign text in a message: quoted, escaped and cut to a length that fits a log line.
-pub(crate) struct Quoted<'a>(pub &'a str);
+pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,8 +15,9 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A parser's complaint, which may quote the whole text that it stumbled over.
-pub(crate) fn brief(error: &serde_json::Error) -> String {
+/// A JSON parser's message, cut to a length that fits a log line: it may quote the whole text.
+#[must_use]
+pub fn brief(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.char_indices().nth(300) {
         None => text,

@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::AbortHandle;
 
 /// A connection with TLS or without; one type, so that hyper is compiled for it once.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// Ends the connection's task with the exchange.
-pub(crate) struct Connection(AbortHandle);
+pub struct Connection(AbortHandle);
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -28,8 +28,11 @@ impl Drop for Connection {
     }
 }
 
-/// Sends a request, and waits for the answer's head; its body can be read while the connection is kept.
-pub(crate) async fn send(
+/// Sends a request and returns the response's head. The body can be read as long as the [`Connection`] is kept.
+///
+/// # Errors
+/// The connection failed, or the answer is not HTTP/1.1.
+pub async fn send(
     stream: Box<dyn Stream>,
     request: Request<Empty<Bytes>>,
 ) -> hyper::Result<(Response<Incoming>, Connection)> {
@@ -38,15 +41,20 @@ pub(crate) async fn send(
     Ok((sender.send_request(request).await?, connection))
 }
 
-/// TLS, up to which certificates are trusted.
-pub(crate) fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
+/// A TLS configuration that lacks only the certificates to trust.
+///
+/// # Panics
+/// Never: *ring* has cipher suites for both protocol versions.
+#[must_use]
+pub fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has cipher suites for TLS 1.2 and 1.3")
 }
 
-/// TLS that takes any certificate.
-pub(crate) fn tls_of_anybody() -> ClientConfig {
+/// A TLS configuration that accepts any certificate.
+#[must_use]
+pub fn tls_of_anybody() -> ClientConfig {
     let anybody = Arc::new(AnyCertificate(Arc::new(ring::default_provider())));
     tls().dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::screen::plain;
 use super::{Error, QUALIFIER, if_there};
-use crate::aws::{Call, Failure, send};
-use crate::deadline::Deadline;
+use crate::remote::aws::{Call, Failure, send};
+use crate::remote::deadline::Deadline;
 
 /// A function, as far as it matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,50 @@
+//! JSON log lines.
+
+use thiserror::Error;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+use super::variables::Lookup;
+
+/// `RUST_LOG` does not hold log directives.
+#[derive(Debug, Error)]
+#[error("RUST_LOG: {0:?} cannot be used; it takes a level (error, warn, info, debug) or target=level pairs")]
+pub struct InvalidLogLevel(String);
+
+/// Starts JSON log lines on standard output or wherever else, at the level that `RUST_LOG` gives (default `info`).
+///
+/// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events.
+///
+/// # Errors
+/// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
+pub fn start_logging(
+    lookup: Lookup<'_>,
+    output: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+) -> Result<(), InvalidLogLevel> {
+    let (targets, error) = match lookup("RUST_LOG").map_or(Ok(Targets::default()), directives) {
+        Ok(targets) => (targets, None),
+        Err(error) => (Targets::default(), Some(error)),
+    };
+    let unset = targets == Targets::default();
+    let targets = if unset { Targets::new().with_default(LevelFilter::INFO) } else { targets };
+    let quiet = targets.default_level().unwrap_or(LevelFilter::OFF).min(LevelFilter::DEBUG);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .with_writer(output)
+        .with_filter(targets.with_target("lambda_runtime", quiet));
+    // A second call in one process keeps the first one's subscriber.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
+    error.map_or(Ok(()), Err)
+}
+
+/// Log directives. A word alone has to be a level: taken for a target, it would silence all others.
+fn directives(text: String) -> Result<Targets, InvalidLogLevel> {
+    let is_whole = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    match text.parse() {
+        Ok(targets) if text.is_empty() || text.split(',').all(is_whole) => Ok(targets),
+        _ => Err(InvalidLogLevel(text)),
+    }
+}

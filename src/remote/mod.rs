@@ -1,0 +1,7 @@
+//! Calls that leave the process: how one is made, how long it may take, and what its failure means.
+
+pub mod aws;
+pub mod deadline;
+pub mod http;
+pub mod https;
+pub mod sdk;
