@@ -36,21 +36,21 @@ impl Function {
         let found = deadline
             .persist(async |time| {
                 let request = client.get_function_configuration().function_name(arn);
-                send(Call("lambda:GetFunctionConfiguration"), time, request.send()).await
+                send(Call::new("lambda:GetFunctionConfiguration", "the function"), time, request.send()).await
             })
             .await;
         let Some(found) = if_there(found)? else { return Ok(None) };
         let policy = deadline
             .persist(async |time| {
                 let request = client.get_policy().function_name(arn);
-                send(Call("lambda:GetPolicy"), time, request.send()).await
+                send(Call::new("lambda:GetPolicy", "the function"), time, request.send()).await
             })
             .await;
         let policy = if_there(policy)?.and_then(|output| output.policy).unwrap_or_default();
         let concurrency = deadline
             .persist(async |time| {
                 let request = client.get_function_concurrency().function_name(unqualified(arn));
-                send(Call("lambda:GetFunctionConcurrency"), time, request.send()).await
+                send(Call::new("lambda:GetFunctionConcurrency", "the function"), time, request.send()).await
             })
             .await?;
         let stopped = if concurrency.reserved_concurrent_executions == Some(0) {
@@ -99,7 +99,9 @@ pub(super) async fn invoke(
     time: Duration,
 ) -> Result<Value, Error> {
     let request = Client::new(aws).invoke().function_name(function).payload(Blob::new(request.to_string()));
-    let Some(output) = if_there(send(Call("lambda:InvokeFunction"), time, request.send()).await)? else {
+    let Some(output) =
+        if_there(send(Call::new("lambda:InvokeFunction", "the function"), time, request.send()).await)?
+    else {
         let region = aws.region().map_or("no Region", AsRef::as_ref);
         let said = format!("there is no such function in {region}: give --region or --function");
         return Err(Error::Function { function: function.to_owned(), said });

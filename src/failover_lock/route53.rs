@@ -30,8 +30,8 @@ pub const ALARM: &str = "failover-lock:alarm";
 
 /// How far the clocks of two functions may be apart.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
-const LIST: Call = Call("route53:ListHealthChecks");
-const LIST_TAGS: Call = Call("route53:ListTagsForResource");
+const LIST: Call = Call::new("route53:ListHealthChecks", "the health check");
+const LIST_TAGS: Call = Call::new("route53:ListTagsForResource", "the health check");
 const NO_CHECK: &str = "the answer holds no health check";
 
 /// How many of a check's checkers find it healthy.
@@ -120,7 +120,7 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn health_check(&self, id: &HealthCheckId, deadline: Deadline) -> Result<HealthCheck, Failure> {
-        let call = Call("route53:GetHealthCheck");
+        let call = Call::new("route53:GetHealthCheck", "the health check");
         deadline
             .persist(async |time| {
                 let request = self.client.get_health_check().health_check_id(id.as_str());
@@ -146,7 +146,7 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline, or no checker has reported.
     pub async fn checkers(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Checkers, Failure> {
-        let call = Call("route53:GetHealthCheckStatus");
+        let call = Call::new("route53:GetHealthCheckStatus", "the health check");
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_health_check_status().health_check_id(id.as_str());
@@ -238,7 +238,7 @@ impl Route53 {
             let output = deadline
                 .persist(async |time| {
                     let request = self.client.list_hosted_zones().set_marker(marker.clone());
-                    send(Call("route53:ListHostedZones"), time, request.send()).await
+                    send(Call::new("route53:ListHostedZones", "the hosted zone"), time, request.send()).await
                 })
                 .await?;
             zones.extend(output.hosted_zones.into_iter().map(|zone| zone.id));
@@ -259,7 +259,8 @@ impl Route53 {
                     let request = self.client.list_resource_record_sets().hosted_zone_id(zone);
                     let request = request.set_start_record_name(name).set_start_record_type(kind);
                     let request = request.set_start_record_identifier(identifier);
-                    send(Call("route53:ListResourceRecordSets"), time, request.send()).await
+                    send(Call::new("route53:ListResourceRecordSets", "the hosted zone"), time, request.send())
+                        .await
                 })
                 .await?;
             sets.extend(output.resource_record_sets);
@@ -316,7 +317,7 @@ impl Route53 {
         version: Option<i64>,
         deadline: Deadline,
     ) -> Result<HealthCheck, Failure> {
-        let call = Call("route53:UpdateHealthCheck");
+        let call = Call::new("route53:UpdateHealthCheck", "the health check");
         let mut may_have_arrived = false;
         let result = deadline
             .persist(async |time| {
@@ -411,7 +412,8 @@ impl Route53 {
                 let request =
                     self.client.change_tags_for_resource().resource_type(TagResourceType::Healthcheck);
                 let request = request.resource_id(id.as_str()).set_add_tags(Some(tags.clone()));
-                send(Call("route53:ChangeTagsForResource"), time, request.send()).await
+                send(Call::new("route53:ChangeTagsForResource", "the health check"), time, request.send())
+                    .await
             })
             .await?;
         Ok(())
