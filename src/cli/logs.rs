@@ -4,7 +4,8 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::Client;
 use chrono::{DateTime, Utc};
 
-use super::{NAME, if_there, part};
+use super::function;
+use super::session::if_there;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
@@ -17,7 +18,7 @@ pub(super) async fn first(
     since: DateTime<Utc>,
     deadline: Deadline,
 ) -> Result<Option<DateTime<Utc>>, Failure> {
-    let name = part(arn, NAME);
+    let (name, _) = function::name(arn);
     let client = Client::new(aws);
     let said = format!("\"message\":\"{message}\"");
     let lines = pages(deadline, async |time, token| {

@@ -13,8 +13,7 @@ use aws_sdk_cloudwatch::types::{
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-use super::alarm::{self, AlarmState, Composite, Dimensions, Malformed, Metric};
-use super::decide::Alarm;
+use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Malformed, Metric};
 use super::health_check::HealthCheckId;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, pages, send};
