@@ -14,10 +14,10 @@ use super::function;
 use super::screen::{Mood, ask, plain, table, time};
 use super::session::{Common, Session, patience};
 use crate::program::variables;
-use crate::site_fence::View;
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{Owner, Site};
+use crate::site_fence::view::View;
 
 /// The function's own timeout, and what starting it takes.
 const INVOCATION: Duration = Duration::from_secs(70);

@@ -16,8 +16,9 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{SecondsFormat, Utc};
 
 use super::config;
-use super::decide::Accusation;
+
 use super::site::Site;
+use super::webhook::Accusation;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, Kind, send};
 use crate::remote::deadline::Deadline;
