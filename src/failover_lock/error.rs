@@ -6,9 +6,9 @@ use lambda_runtime::Diagnostic;
 use thiserror::Error;
 use tracing::error;
 
-use super::alarm::Malformed;
 use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
+use super::event::Malformed;
 use super::health_check::HealthCheckId;
 use super::request::BadRequest;
 use crate::program::text::Quoted;
@@ -27,16 +27,14 @@ pub enum Error {
     /// No lock can hold on the check: change the check.
     #[error(transparent)]
     CannotHold(#[from] CannotHold),
-    /// A check that could not be read was locked, and no lock holds on it: set its path back.
-    #[error(
-        "the path WAS set, without a look at the check before, and now it shows: {0}. Set the path back by hand, and grant the function's role route53:GetHealthCheck"
-    )]
-    LockedBlindly(#[source] CannotHold),
+    /// Whether the check is guarded could not be read.
+    #[error("whether the check has the tag of GUARDED_TAG could not be read: {0}")]
+    NotSeen(String),
     /// The request to switch back cannot be read: correct it.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
     /// The check stays locked, for the reason given.
-    #[error("not switched back: {0}")]
+    #[error("not restored: {0}")]
     Refused(#[from] Refusal),
     /// What is behind a composite alarm cannot be found.
     #[error(transparent)]
@@ -79,7 +77,8 @@ impl Error {
         match self {
             Self::Malformed(_) => "MalformedEvent",
             Self::Ambiguous(_) => "AmbiguousAlarm",
-            Self::CannotHold(_) | Self::LockedBlindly(_) => "LockCannotHold",
+            Self::CannotHold(_) => "LockCannotHold",
+            Self::NotSeen(_) => "AwsUnavailable",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {

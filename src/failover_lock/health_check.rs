@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -57,6 +58,9 @@ pub struct HealthCheck {
     pub inverted: bool,
     /// Route 53 has stopped checking and treats it as healthy.
     pub disabled: bool,
+    /// How long its checkers need to change their verdict: `FailureThreshold` × `RequestInterval`, in both
+    /// directions.
+    pub turns_within: TimeDelta,
 }
 
 /// Where and how a health check of a type with a path asks.

@@ -1,15 +1,18 @@
-//! Switches a locked check back, when a person says so.
+//! Restores a locked check, when a person says so.
 
+use chrono::{DateTime, Utc};
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::config::Config;
-use super::decide::{self, Refusal, SwitchBack};
+use super::decide::{self, Refusal, Release};
 use super::error::{Error, FailedRecord};
-use super::health_check::{HealthCheck, HealthCheckId};
+use super::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use super::outcome::{Outcome, Verdict};
+use super::record::{Record, Restore};
 use super::request::Request;
+use super::view::{self, or_warn};
 use super::{FailoverLock, probe};
+use crate::remote::aws::Kind;
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -24,7 +27,7 @@ pub(super) async fn restore(
     restore_check(system, &request, &id, deadline).await.map_err(|error| failed(Some(id), error))
 }
 
-/// Reads the check, decides, asks the primary, acts; and starts again when somebody else changed
+/// Reads the check, decides, asks the primary, acts; and starts again when someone else changed
 /// the check meanwhile.
 async fn restore_check(
     system: &FailoverLock,
@@ -36,56 +39,130 @@ async fn restore_check(
     if !config.guards(id) {
         return Err(Refusal::NotGuarded.into());
     }
+    let began = Utc::now();
     let read_decide_act = async |_| {
+        // Before the read: an alarm that changes from here on is newer than what is seen.
+        let seen = Utc::now();
         let check = route53.health_check(id, deadline).await?;
-        let decision = decide::switch_back(&check, config)?;
+        let record = recorded(system, &check, began, deadline).await?;
+        let decision = decide::restore(&check, &record, config)?;
         info!(
             healthCheckId = %id,
             decision = match decision {
-                SwitchBack::AlreadyRestored => "leave_restored",
-                SwitchBack::Restore => "restore",
+                Release::AlreadyRestored => "leave_restored",
+                Release::Restore(_) => "restore",
             },
             force = request.force,
             reason = request.reason,
             "decided"
         );
-        let outcome = |outcome, version| Outcome {
+        let dry_run = config.dry_run || request.dry_run;
+        let outcome = |outcome, to: &str, version| Outcome {
             previous_path: check.path().map(str::to_owned),
-            path: Some(config.healthy_path.as_str().to_owned()),
+            path: Some(to.to_owned()),
             version: Some(version),
             ..Outcome::new(Some(id), outcome)
         };
+        let restore_to = |to: &ResourcePath| Restore {
+            version: check.version + 1,
+            seen,
+            done: None,
+            to: to.as_str().to_owned(),
+            by: request.reason.clone().unwrap_or_default(),
+        };
         match decision {
-            SwitchBack::AlreadyRestored => Ok(outcome(Verdict::AlreadyRestored, check.version)),
-            SwitchBack::Restore => {
-                if !request.force {
-                    ask_primary(&check, config, deadline).await?;
+            Release::AlreadyRestored => {
+                let path = check.path().unwrap_or_default();
+                if dry_run {
+                    return Ok(outcome(Verdict::AlreadyRestored, path, check.version));
                 }
-                if config.dry_run || request.dry_run {
-                    return Ok(outcome(Verdict::WouldRestore, check.version));
+                // A new version on the same path: a lock that is under way meets a conflict, and decides
+                // again with what is recorded here.
+                let to = resource_path(path)?;
+                let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
+                let done = Restore { done: Some(Utc::now()), ..restore_to(&to) };
+                route53.record_restore(id, &done, record.former, deadline).await?;
+                Ok(outcome(Verdict::AlreadyRestored, path, restored.version))
+            }
+            Release::Restore(paths) => {
+                let to = if request.force {
+                    resource_path(paths.first().map_or("", String::as_str))?
+                } else {
+                    healthy_path(&check, &paths, deadline).await?
+                };
+                if dry_run {
+                    return Ok(outcome(Verdict::WouldRestore, to.as_str(), check.version));
                 }
-                // First the tag, then the path: an alarm from before that is delivered in between
-                // must not lock again, and if only one of the two can be done, it is the harmless one.
-                route53.note_restore(id, deadline).await?;
-                let restored =
-                    route53.set_path(id, &config.healthy_path, Some(check.version), deadline).await?;
-                Ok(outcome(Verdict::Restored, restored.version))
+                // First the record, then the path: an alarm from before that is delivered in between must not
+                // lock again, and if only one of the two can be done, it is the harmless one.
+                let restore = restore_to(&to);
+                route53.record_restore(id, &restore, record.former, deadline).await?;
+                let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
+                let done = Restore { done: Some(Utc::now()), ..restore };
+                let recorded = route53.record_restore(id, &done, false, deadline).await;
+                or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
+                Ok(outcome(Verdict::Restored, to.as_str(), restored.version))
             }
         }
     };
     deadline.persist(read_decide_act).await
 }
 
-async fn ask_primary(check: &HealthCheck, config: &Config, deadline: Deadline) -> Result<(), Refusal> {
+/// What is recorded on the check. A tag that cannot be read counts as none: a restore replaces it.
+async fn recorded(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    began: DateTime<Utc>,
+    deadline: Deadline,
+) -> Result<Record, Error> {
+    let FailoverLock { config, route53, .. } = system;
+    let id = &check.id;
+    let tags = match route53.tags(id, deadline).await {
+        Ok(tags) => tags,
+        Err(denied) if denied.kind() == Kind::Denied && config.guarded_tag.is_none() => {
+            warn!(healthCheckId = %id, error = %denied, "restoring HEALTHY_PATH: the path from before cannot be read");
+            return Ok(Record::default());
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    if !config.guards_tagged(&tags) {
+        return Err(Refusal::NotGuarded.into());
+    }
+    let record = view::record(&tags, check, config).unwrap_or_else(|error| {
+        warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
+        Record::default()
+    });
+    if let Some(lock) = &record.lock
+        && let Some(alarm) = lock.alarm.filter(|alarm| *alarm > began)
+    {
+        return Err(Refusal::NewerAlarm(alarm, lock.by.clone()).into());
+    }
+    Ok(record)
+}
+
+/// The first of these paths at which the primary is healthy.
+async fn healthy_path(
+    check: &HealthCheck,
+    paths: &[String],
+    deadline: Deadline,
+) -> Result<ResourcePath, Error> {
     let endpoint = check.endpoint.as_ref().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
-    let unhealthy =
-        match timeout(deadline.left(), probe::ask(&check.id, endpoint, &config.healthy_path)).await {
+    let mut causes = Vec::new();
+    for path in paths {
+        let path = resource_path(path)?;
+        match timeout(deadline.left(), probe::ask(&check.id, endpoint, &path)).await {
             Ok(Ok(status)) => {
-                info!(healthCheckId = %check.id, status = status.as_u16(), "the primary is healthy");
-                return Ok(());
+                info!(healthCheckId = %check.id, path = %path, status = status.as_u16(), "the primary is healthy");
+                return Ok(path);
             }
-            Ok(Err(unhealthy)) => unhealthy.to_string(),
-            Err(_) => "it gave no answer in the time that the invocation had".to_owned(),
-        };
-    Err(Refusal::Unhealthy(unhealthy))
+            Ok(Err(unhealthy)) => causes.push(unhealthy.to_string()),
+            Err(_) => causes.push("it gave no answer in the time that the invocation had".to_owned()),
+        }
+    }
+    causes.dedup();
+    Err(Refusal::Unhealthy(causes.join("; ")).into())
+}
+
+fn resource_path(path: &str) -> Result<ResourcePath, Refusal> {
+    ResourcePath::try_from(path.to_owned()).map_err(|_| Refusal::ForeignPath(path.to_owned()))
 }
