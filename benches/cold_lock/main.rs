@@ -26,8 +26,9 @@ use wait4::Wait4 as _;
 mod support;
 
 use support::lambda::Runtime;
+use support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
 use support::route53::{Check, Route53};
-use support::{CHANGED_AT, LOCKED, PRIMARY, delivered, emulator, message, recorded};
+use support::{emulator, recorded};
 
 const ROUNDS: usize = 15;
 const WARM: u32 = 200;

@@ -1,17 +1,15 @@
 //! Every recorded alert, and what the function `fence` does with it.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use crate::support::accelerator::{Accelerator, Group};
+use crate::support::recorded;
+use crate::support::sites::{self, LABEL, REGION, Sites};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use failover::site_fence::Handler;
-use support::accelerator::{Accelerator, Group};
-use support::recorded;
-use support::sites::{self, LABEL, REGION, Sites};
 
 /// What is expected of an event: the status, and what becomes of each of its alerts.
 enum Expected {

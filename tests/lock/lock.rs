@@ -1,16 +1,15 @@
 //! What the function `lock` does to Route 53, call by call.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
+use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use serde_json::{Value, json};
-use support::cloudwatch::{Alarm, Kind};
-use support::route53::{Check, Fault, Route53};
-use support::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
 
 const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 const DENIED: Fault =
@@ -29,7 +28,7 @@ async fn lock(route53: &Route53, event: &str) -> Result<Value, String> {
 }
 
 async fn lock_with(route53: &Route53, variables: &[(&str, &str)], event: &str) -> Result<Value, String> {
-    support::run(route53, variables, Handler::Lock, event).await
+    support::lock::run(route53, variables, Handler::Lock, event).await
 }
 
 fn updates(route53: &Route53) -> usize {
@@ -306,7 +305,7 @@ async fn what_does_not_pass_in_time_is_an_error_that_names_the_check_and_the_cau
     ] {
         let route53 = with_check(Check::new("HTTP", 80)).await;
         route53.fail_always("UpdateHealthCheck", fault.clone());
-        let system = support::system(&route53, &[]).await;
+        let system = support::lock::system(&route53, &[]).await;
         let deadline = Deadline::after(Duration::from_secs(2));
         let error =
             system.handle(Handler::Lock, &alarm(), deadline).await.into_answer().unwrap_err().to_string();
@@ -322,7 +321,7 @@ async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set()
         let route53 = with_check(Check::new("HTTP", 80).changed()).await;
         route53.fail_always("ListTagsForResource", fault.clone());
         route53.fail_always("ChangeTagsForResource", fault.clone());
-        let system = support::system(&route53, &[]).await;
+        let system = support::lock::system(&route53, &[]).await;
         let deadline = Deadline::after(Duration::from_secs(3));
         let answer = system.handle(Handler::Lock, &alarm(), deadline).await.into_answer();
         assert!(answer.is_ok(), "{fault:?}: {answer:?}");
@@ -334,7 +333,7 @@ async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set()
 async fn tags_that_cannot_be_written_do_not_use_up_the_invocations_time() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail_always("ChangeTagsForResource", THROTTLED);
-    let system = support::system(&route53, &[]).await;
+    let system = support::lock::system(&route53, &[]).await;
     let deadline = Deadline::after(Duration::from_mins(1));
     let report = system.handle(Handler::Lock, &alarm(), deadline).await;
     assert!(report.into_answer().is_ok());
@@ -346,7 +345,7 @@ async fn tags_that_never_come_leave_the_update_time_for_a_second_attempt() {
     let route53 = with_check(Check::new("HTTP", 80).changed()).await;
     route53.fail_always("ListTagsForResource", Fault::Hang);
     route53.fail("UpdateHealthCheck", Fault::Hang);
-    let system = support::system(&route53, &[]).await;
+    let system = support::lock::system(&route53, &[]).await;
     let report = system.handle(Handler::Lock, &alarm(), Deadline::after(Duration::from_secs(3))).await;
     assert!(report.into_answer().is_ok());
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);

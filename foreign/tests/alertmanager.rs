@@ -1,6 +1,7 @@
 //! A real Alertmanager, configured by `infra/alertmanager.yaml`, and the function behind its URL on an emulator,
 //! deployed by README's commands.
 
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use support::readme::commands_below;
-use support::sites::{self, DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
+use support::sites::{self, DNS_NAME, DOCUMENTED_FENCE, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -27,7 +28,7 @@ impl Alertmanager {
     /// Started with the configuration of `infra/alertmanager.yaml` for those without an operator.
     async fn start(function_url: &str, folder: &Path) -> Self {
         let password = folder.join("password");
-        let infra = fs::read_to_string("infra/alertmanager.yaml").unwrap();
+        let infra = fs::read_to_string(support::root().join("infra/alertmanager.yaml")).unwrap();
         let lines = infra.lines().filter_map(|line| line.strip_prefix("#|"));
         let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
         let config = lines
@@ -52,7 +53,7 @@ impl Alertmanager {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("it is installed");
+            .expect("prometheus-alertmanager is installed (Debian: apt-get install prometheus-alertmanager)");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             if line.contains("Listening") {
@@ -93,11 +94,7 @@ async fn log_says(sites: &Sites, what: &str) {
 
 #[tokio::test]
 async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_resolved_is_nothing() {
-    if Command::new("prometheus-alertmanager").arg("--version").output().await.is_err() {
-        eprintln!("SKIPPED: Alertmanager is not installed (Debian: apt-get install prometheus-alertmanager)");
-        return;
-    }
-    let sites = Sites::start().await;
+    let sites = Sites::start_with_functions().await;
     let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
     fs::create_dir_all(&folder).unwrap();
     let url = deploy(&sites, &folder).await;
@@ -171,17 +168,9 @@ async fn the_role_allows_what_was_called(sites: &Sites, (role, policy): (&str, &
     assert_eq!(allowed.collect::<BTreeSet<_>>(), called);
 }
 
-#[test]
-fn what_keeps_two_reports_apart_in_one_region_is_in_the_template() {
-    let template = fs::read_to_string("infra/site-fence.yaml").unwrap();
-    let fence = template.split("\n  FenceRole:").next().unwrap().split("\n  Fence:").nth(1).unwrap();
-    // The emulator does not take it from a template.
-    assert!(fence.contains("\n      ReservedConcurrentExecutions: 1\n"), "{fence}");
-}
-
 /// Deploys by README's commands; what the function's URL is on this emulator.
 async fn deploy(sites: &Sites, folder: &Path) -> String {
-    let artifact = sites.aws.package_of(env!("CARGO_BIN_EXE_site-fence"));
+    let artifact = sites.aws.package("site-fence");
     let blocks = commands_below("### Deploy it");
     let [secrets, build, deploy, url] = &blocks[..] else { panic!("{blocks:#?}") };
     let zip = build.lines().find(|line| line.starts_with("ZIP=")).expect("README names the zip").to_owned();
@@ -215,7 +204,7 @@ async fn deploy(sites: &Sites, folder: &Path) -> String {
         ("VARIABLES", "{}"),
     ];
     let bucket = r#"aws s3 mb --region "$REGION" "s3://$BUCKET""#;
-    let script = format!("{AWS}\n{bucket}\n{DOCUMENTED}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
+    let script = format!("{AWS}\n{bucket}\n{DOCUMENTED_FENCE}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
     let (status, said) = sites.aws.bash(&script, &given).await;
     assert_eq!(status, Some(0), "{said}");
     let host =
@@ -228,54 +217,3 @@ async fn deploy(sites: &Sites, folder: &Path) -> String {
 const AWS: &str = r#"
 aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
 "#;
-
-/// The guide's function, with its role and variables; what it does is of no matter here.
-const DOCUMENTED: &str = r#"
-cat >"$FOLDER/lambda.py" <<'EOT'
-def handler(event, context):
-    return {"statusCode": 204}
-EOT
-python -m zipfile -c "$FOLDER/lambda.zip" "$FOLDER/lambda.py"
-aws iam create-role --role-name "$ROLE" --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
-  {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
-# What LambdaSecretManager, ElasticLoadBalancingReadOnly and GlobalAcceleratorFullAccess have of what matters.
-aws iam put-role-policy --role-name "$ROLE" --policy-name guide --policy-document '{"Version": "2012-10-17", "Statement": [
-  {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue", "elasticloadbalancing:Describe*", "globalaccelerator:*"],
-  "Resource": "*"}]}'
-aws lambda create-function --function-name "$FUNCTION" --zip-file "fileb://$FOLDER/lambda.zip" --region "$REGION" \
-  --handler lambda.handler --runtime python3.11 --role "arn:aws:iam::000000000000:role/$ROLE" --environment "$VARIABLES"
-"#;
-
-#[tokio::test]
-async fn the_documented_function_is_replaced_in_its_place() {
-    let sites = Sites::start().await;
-    let [_, replace] = &commands_below("### In place of the Python function")[..] else {
-        panic!("README has the commands")
-    };
-    let replace = replace.replace("arm64", "x86_64");
-    let replace = replace.replace("target/package/site-fence-x86_64.zip", "$ARTIFACT");
-    let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
-    fs::create_dir_all(&folder).unwrap();
-    let artifact = sites.aws.package_of(env!("CARGO_BIN_EXE_site-fence"));
-    let mut variables = sites.variables();
-    // Lambda and the emulator set these.
-    variables.retain(|name, _| !name.starts_with("AWS_"));
-    let variables = serde_json::json!({ "Variables": variables }).to_string();
-    let given = [
-        ("ARTIFACT", artifact.to_str().unwrap()),
-        ("FOLDER", folder.to_str().unwrap()),
-        ("REGION", support::sites::REGION),
-        ("ROLE", "guide"),
-        ("FUNCTION", "guide"),
-        ("VARIABLES", &variables),
-    ];
-    let alert = r#"aws lambda invoke --region "$REGION" --function-name "$FUNCTION" \
-        --payload fileb://events/alertmanager/firing.json /dev/stdout | cat"#;
-    let (status, said) = sites.aws.bash(&format!("{DOCUMENTED}\n{replace}\n{alert}"), &given).await;
-    fs::remove_dir_all(&folder).unwrap();
-    assert!(status == Some(0) && said.contains(r#""statusCode": 204"#), "{said}");
-    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
-    let concurrency = "aws lambda get-function-concurrency --function-name guide";
-    let (_, said) = sites.aws.bash(concurrency, &[]).await;
-    assert!(said.contains(r#""ReservedConcurrentExecutions": 1"#), "{said}");
-}

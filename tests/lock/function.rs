@@ -1,15 +1,14 @@
 //! The binary as Lambda runs it: behind the Runtime API, with variables, logs and a deadline.
 
-mod support;
-
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
+use crate::support;
+use crate::support::lambda::Function;
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
+use crate::support::primary::Primary;
+use crate::support::route53::{Check, Fault, Route53};
 use serde_json::{Value, json};
-use support::lambda::Function;
-use support::primary::Primary;
-use support::route53::{Check, Fault, Route53};
-use support::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 

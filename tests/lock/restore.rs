@@ -1,16 +1,15 @@
 //! What the function `restore` does, and what it refuses.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support;
+use crate::support::lock::{LOCKED, PRIMARY, alarm, delivered, message};
+use crate::support::primary::Primary;
+use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use serde_json::{Value, json};
-use support::primary::Primary;
-use support::route53::{Check, Fault, Route53};
-use support::{LOCKED, PRIMARY, alarm, delivered, message};
 
 /// A primary that is up, and its health check, which is locked.
 async fn locked() -> (Primary, Route53) {
@@ -29,7 +28,7 @@ async fn restore(route53: &Route53, request: &str) -> Result<Value, String> {
 }
 
 async fn restore_with(route53: &Route53, variables: &[(&str, &str)], request: &str) -> Result<Value, String> {
-    support::run(route53, variables, Handler::Restore, request).await
+    support::lock::run(route53, variables, Handler::Restore, request).await
 }
 
 fn writes(route53: &Route53) -> Vec<String> {
@@ -64,11 +63,11 @@ async fn a_locked_check_with_a_healthy_primary_is_switched_back_tag_first() {
 async fn after_a_restore_older_alarms_are_harmless_and_newer_ones_lock_again() {
     let (_primary, route53) = locked().await;
     restore(&route53, &request()).await.unwrap();
-    let system = support::system(&route53, &[]).await;
-    let late = support::invoke(&system, Handler::Lock, &alarm()).await.unwrap();
+    let system = support::lock::system(&route53, &[]).await;
+    let late = support::lock::invoke(&system, Handler::Lock, &alarm()).await.unwrap();
     assert_eq!(late["outcomes"][0]["reason"], "older_than_restore");
     let newer = delivered(&[&message(PRIMARY, "ALARM", "2099-01-01T00:00:00.000+0000")]);
-    let locked = support::invoke(&system, Handler::Lock, &newer).await.unwrap();
+    let locked = support::lock::invoke(&system, Handler::Lock, &newer).await.unwrap();
     assert_eq!(locked["outcomes"][0]["outcome"], "locked");
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
@@ -224,7 +223,7 @@ async fn a_primary_that_never_answers_is_told_before_the_deadline() {
     let (_primary, route53) = locked().await;
     route53
         .put(PRIMARY, Check::new("HTTP", silent.local_addr().unwrap().port()).with("ResourcePath", LOCKED));
-    let system = support::system(&route53, &[]).await;
+    let system = support::lock::system(&route53, &[]).await;
     let report = system.handle(Handler::Restore, &request(), Deadline::after(Duration::from_secs(1))).await;
     let error = report.into_answer().unwrap_err().to_string();
     assert!(error.contains("no answer in the time that the invocation had"), "{error}");

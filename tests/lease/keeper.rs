@@ -1,19 +1,16 @@
 //! Several `lease-keeper` processes around one table, behind proxies that delay, lose and cut: whatever happens,
 //! two of them never answer 200 at once.
 
-mod support;
-
 use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
+use crate::support::emulator::Emulator;
+use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};
+use crate::support::proxy::{Fault, PATIENCE, Proxy};
+use crate::support::readme::commands_below;
 use failover::lease::{self, Candidate, Table, Terms};
 use serde_json::{Value, json};
-use support::emulator::Emulator;
-use support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};
-use support::proxy::{Fault, PATIENCE, Proxy};
-use support::readme::commands_below;
-use support::route53::aws_at;
 use tokio::time::timeout;
 
 /// Longer than a keeper waits for an answer: half its period.
@@ -24,10 +21,10 @@ const SLOW: Duration = Duration::from_millis(300);
 /// Two keepers around a new table, the first of which is active.
 async fn pair(emulator: &Emulator) -> (Keeper, Keeper, Observer, u64) {
     create_table(emulator).await;
-    let holder = Keeper::start(&emulator.url, "site-a").await;
+    let holder = Keeper::start(emulator, "site-a").await;
     let mut observer = Observer::of(&[&holder]);
     let epoch = observer.active(&holder).await;
-    let contender = Keeper::start(&emulator.url, "site-b").await;
+    let contender = Keeper::start(emulator, "site-b").await;
     observer.add(&contender);
     contender.states("it is site-a's").await;
     (holder, contender, observer, epoch)
@@ -48,7 +45,7 @@ async fn is_followed(emulator: &Emulator) {
     assert!(looks <= LOOKS_OF_A_TAKEOVER, "it looked {looks} times");
 
     // Its successor of the same name does not disturb whoever is active.
-    let mut restarted = Keeper::start(&emulator.url, "site-a").await;
+    let mut restarted = Keeper::start(emulator, "site-a").await;
     observer.add(&restarted);
     restarted.states("it is site-b's").await;
     let looks = restarted.proxy.calls("GetItem");
@@ -185,7 +182,7 @@ async fn a_write_that_arrives_after_a_takeover_changes_nothing() {
 #[tokio::test]
 async fn a_table_that_is_missing_is_waited_for() {
     let emulator = Emulator::ministack().await;
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     let observer = Observer::of(&[&keeper]);
     let state = keeper.states("ResourceNotFoundException").await;
     assert!(state["failing"].as_str().unwrap().ends_with("Name one that exists"), "{state}");
@@ -238,7 +235,7 @@ async fn a_record_that_cannot_be_read_keeps_everybody_passive_and_is_named() {
     let item =
         json!({ "leaseName": { "S": "mylease" }, "leaseOwner": { "N": "7" }, "updatedTime": { "N": "1" } });
     emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item.to_string()]).await;
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     let state = keeper.states("leaseOwner is not a string").await;
     assert_eq!(state["active"], false);
     put(&emulator, "", "1").await;
@@ -278,7 +275,7 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
         "aws:rep:updateregion": { "S": "eu-west-1" },
     });
     emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item.to_string()]).await;
-    let mut keeper = Keeper::start(&emulator.url, "site-a").await;
+    let mut keeper = Keeper::start(&emulator, "site-a").await;
     assert_eq!(keeper.ended().await.code(), Some(1));
     keeper.says("a global table in eventual mode").await;
     put(&emulator, "", "1").await;
@@ -293,7 +290,7 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
 async fn described_as(emulator: &Emulator, table: &Value, arguments: &[&str]) -> Keeper {
     let before = Proxy::start(&emulator.url).await;
     before.answer("DescribeTable", table.clone());
-    let keeper = Keeper::start_with(&before.url, "site-a", "", arguments).await;
+    let keeper = Keeper::start_behind(&before.url, emulator, "site-a", "", arguments).await;
     // Whoever asks through it later has to be answered, too.
     std::mem::forget(before);
     keeper
@@ -303,8 +300,8 @@ async fn described_as(emulator: &Emulator, table: &Value, arguments: &[&str]) ->
 async fn the_role_of_the_configuration_is_assumed() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let role = "  role: arn:aws:iam::000000000000:role/lease\n";
-    let keeper = Keeper::start_with(&emulator.url, "site-a", role, &[]).await;
+    let role = format!("  role: arn:aws:iam::{}:role/lease\n", emulator.account());
+    let keeper = Keeper::start_with(&emulator, "site-a", &role, &[]).await;
     let observer = Observer::of(&[&keeper]);
     observer.active(&keeper).await;
     assert_eq!(keeper.proxy.calls("AssumeRole"), 1);
@@ -314,7 +311,7 @@ async fn the_role_of_the_configuration_is_assumed() {
 async fn work_is_dropped_when_the_lease_is_lost_and_whoever_still_works_keeps_it_from_being_released() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let table = Table::new(&aws_at(&emulator.url).await, TABLE, LEASE);
+    let table = Table::new(&emulator.config().await, TABLE, LEASE);
     let period = Duration::from_secs(1);
     let me = Candidate::new("site-a").unwrap();
     let (keeper, lease) = lease::Keeper::new(table, me, period, Terms::of(period, 3).unwrap());
@@ -338,11 +335,11 @@ async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let command = ["--", "sh", "-c", SCRIPT];
-    let mut holder = Keeper::start_with(&emulator.url, "site-a", "", &command).await;
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &command).await;
     let mut observer = Observer::of(&[&holder]);
     let epoch = observer.active(&holder).await;
     holder.says(&format!("runs mylease site-a {epoch}")).await;
-    let contender = Keeper::start_with(&emulator.url, "site-b", "", &command).await;
+    let contender = Keeper::start_with(&emulator, "site-b", "", &command).await;
     observer.add(&contender);
     contender.states("it is site-a's").await;
 
@@ -370,10 +367,10 @@ async fn a_command_that_does_not_end_when_told_to_is_killed_before_another_one_i
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let stubborn = "trap '' TERM; echo runs as $$; while :; do sleep 0.05; done";
-    let holder = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", stubborn]).await;
+    let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", stubborn]).await;
     let said = holder.says("runs as").await;
     let id = said.rsplit(' ').next().unwrap();
-    let contender = Keeper::start(&emulator.url, "site-b").await;
+    let contender = Keeper::start(&emulator, "site-b").await;
     contender.states("it is site-a's").await;
     let observer = Observer::of(&[&holder, &contender]);
     holder.proxy.all(Fault::Lost);
@@ -394,7 +391,7 @@ fn is_gone(id: &str) -> bool {
 async fn a_command_and_its_children_do_not_outlive_their_keeper() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", WORKER]).await;
+    let mut keeper = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", WORKER]).await;
     let said = keeper.says("runs as").await;
     let id = said.rsplit(' ').next().unwrap();
     keeper.signal("KILL").await;
@@ -411,10 +408,10 @@ async fn a_command_and_its_children_do_not_outlive_their_keeper() {
 async fn a_command_does_not_run_on_when_its_keeper_is_stopped() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let holder = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", WORKER]).await;
+    let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", WORKER]).await;
     let said = holder.says("runs as").await;
     let id = said.rsplit(' ').next().unwrap();
-    let contender = Keeper::start(&emulator.url, "site-b").await;
+    let contender = Keeper::start(&emulator, "site-b").await;
     let observer = Observer::of(&[&contender]);
     contender.states("it is site-a's").await;
     holder.signal("STOP").await;
@@ -427,7 +424,7 @@ async fn a_command_does_not_run_on_when_its_keeper_is_stopped() {
 async fn a_contender_waits_for_the_term_that_the_holder_has() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let holder = Keeper::start(&emulator.url, "site-a").await;
+    let holder = Keeper::start(&emulator, "site-a").await;
     let mut observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
     // What a holder with a term of 12 s leaves.
@@ -437,7 +434,7 @@ async fn a_contender_waits_for_the_term_that_the_holder_has() {
     let set = ["--update-expression", "SET leaseTerm = :term", "--expression-attribute-values"];
     let value = json!({ ":term": { "N": "12000" } }).to_string();
     emulator.aws(&[&update[..], &set, &[&value]].concat()).await;
-    let contender = Keeper::start(&emulator.url, "site-b").await;
+    let contender = Keeper::start(&emulator, "site-b").await;
     observer.add(&contender);
     let state = contender.states("it is site-a's").await;
     assert!(state["takesOverInSeconds"].as_f64().unwrap() > 9.0, "{state}");
@@ -449,7 +446,7 @@ async fn a_contender_waits_for_the_term_that_the_holder_has() {
 async fn a_command_that_ends_releases_the_lease_and_its_status_is_the_keepers() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let mut keeper = Keeper::start_with(&emulator.url, "site-a", "", &["--", "sh", "-c", "exit 7"]).await;
+    let mut keeper = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", "exit 7"]).await;
     assert_eq!(keeper.ended().await.code(), Some(7));
     assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
 }
@@ -462,7 +459,7 @@ async fn what_it_is_told_wrongly_is_named_at_the_start() {
         ("", &["--", "no-such-program"], "no-such-program cannot be started: there is no such program"),
         ("", &["--", "/etc/passwd"], "/etc/passwd cannot be started"),
     ] {
-        let (mut process, mut log) = spawn("http://127.0.0.1:1", "site-a", more, arguments);
+        let (mut process, mut log) = spawn(("http://127.0.0.1:1", "test"), "site-a", more, arguments);
         assert_eq!(process.wait().await.unwrap().code(), Some(1));
         let said = log.wait_for(|lines| !lines.is_empty()).await.unwrap()[0].clone();
         assert!(said.contains(named), "{said}");
@@ -473,7 +470,7 @@ async fn what_it_is_told_wrongly_is_named_at_the_start() {
 async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     assert_eq!(keeper.get("/healthz").await, (200, r#"{"running":true}"#.to_owned()));
     assert_eq!(keeper.get("/leader").await, (503, r#"{"active":false,"epoch":null}"#.to_owned()));
     let observer = Observer::of(&[&keeper]);
@@ -497,7 +494,7 @@ async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
 
 #[tokio::test]
 async fn readmes_commands_make_a_table_whose_policy_suffices_and_pin_the_lease() {
-    let emulator = Emulator::ministack_enforcing_permissions().await;
+    let emulator = Emulator::own_ministack_enforcing_permissions().await;
     let deploy = commands_below("### Deploy lease-keeper");
     let runbook = commands_below("### Runbook of a lease");
     let (deploy, [look, pin, release]) = (&deploy[0], &runbook[..]) else { panic!("{runbook:#?}") };
@@ -515,10 +512,10 @@ async fn readmes_commands_make_a_table_whose_policy_suffices_and_pin_the_lease()
     let role = outputs.clone().find(|output| output["OutputKey"] == "RoleArn").expect("a role was made");
     let role = format!("  role: {}\n", role["OutputValue"].as_str().expect("it is a text"));
 
-    let holder = Keeper::start_with(&emulator.url, "site-a", &role, &[]).await;
+    let holder = Keeper::start_with(&emulator, "site-a", &role, &[]).await;
     let mut observer = Observer::of(&[&holder]);
     let epoch = observer.active(&holder).await;
-    let contender = Keeper::start_with(&emulator.url, "site-b", &role, &[]).await;
+    let contender = Keeper::start_with(&emulator, "site-b", &role, &[]).await;
     observer.add(&contender);
     let (_, said) = emulator.bash(look, &region).await;
     assert!(said.contains("site-a") && said.contains(&epoch.to_string()), "{said}");
@@ -577,7 +574,7 @@ async fn two_are_never_active_at_once_in_any_chaos() {
     let mut keepers = Vec::new();
     let mut observer = Observer::of(&[]);
     for name in ["site-a", "site-b", "site-c"] {
-        let keeper = Keeper::start(&emulator.url, name).await;
+        let keeper = Keeper::start(&emulator, name).await;
         observer.add(&keeper);
         keepers.push((name, keeper));
     }
@@ -595,7 +592,7 @@ async fn two_are_never_active_at_once_in_any_chaos() {
                 keeper.signal("CONT").await;
                 keeper.signal(if matches!(kind, Chaos::Kill) { "KILL" } else { "TERM" }).await;
                 keeper.ended().await;
-                *keeper = Keeper::start(&emulator.url, name).await;
+                *keeper = Keeper::start(&emulator, name).await;
                 observer.add(keeper);
             }
         }

@@ -1,11 +1,9 @@
 //! The whole chain on an emulator, set up by `infra/deploy` with the template as it is: metric →
 //! alarm → topic → function → health check, and back; and the schedule, where a notification is lost.
 
-mod support;
-
-use support::LOCKED;
-use support::emulator::Emulator;
-use support::primary::Primary;
+use crate::support::emulator::Emulator;
+use crate::support::lock::LOCKED;
+use crate::support::primary::Primary;
 
 /// How often something that happens by itself is looked for; each look is a run of the AWS CLI.
 const LOOKS: usize = 60;
@@ -24,7 +22,7 @@ struct Chain {
 impl Chain {
     /// Deploys the guard while the primary is not up yet, which must not lock it, and again when it is.
     async fn start() -> Self {
-        let aws = Emulator::ministack().await;
+        let aws = Emulator::own_ministack().await;
         let primary = Primary::start("/lb-check").await;
         let check = aws.health_check(primary.address.port()).await;
         let chain = Self { aws, primary, check };

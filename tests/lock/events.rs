@@ -1,13 +1,13 @@
 //! Every recorded event, and what the function `lock` does with it.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::support;
+use crate::support::cloudwatch::Alarm;
+use crate::support::lock::PRIMARY;
+use crate::support::route53;
 use failover::failover_lock::Handler;
-use support::cloudwatch::Alarm;
-use support::{PRIMARY, route53};
 
 /// The second check of the events that name two, and the one of the captured event.
 const OTHER: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
@@ -63,8 +63,8 @@ async fn every_recorded_event_is_decided_as_the_table_says() {
         }
         // The documented alarm has its health check's id as its name.
         route53.put_alarm(PRIMARY, Alarm::on(PRIMARY, "ALARM", 0.0));
-        let system = support::system(&route53, variables).await;
-        let answer = support::invoke(&system, Handler::Lock, &support::recorded(file)).await;
+        let system = support::lock::system(&route53, variables).await;
+        let answer = support::lock::invoke(&system, Handler::Lock, &support::recorded(file)).await;
 
         let locked: &[&str] = match expected {
             Locks(id) => {
@@ -102,7 +102,7 @@ async fn every_recorded_event_is_decided_as_the_table_says() {
             }
         };
         for id in [PRIMARY, OTHER] {
-            let path = if locked.contains(&id) { support::LOCKED } else { "/lb-check" };
+            let path = if locked.contains(&id) { support::lock::LOCKED } else { "/lb-check" };
             assert_eq!(route53.check(id).path(), path, "{file}: {id}");
         }
     }

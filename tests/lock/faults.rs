@@ -2,16 +2,15 @@
 //! there is an error before the deadline that names the check and the cause; never a wrong path,
 //! never two effects.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support;
+use crate::support::lock::{LOCKED, PRIMARY, alarm};
+use crate::support::route53::{Check, Fault, Route53};
+use crate::support::wire::{Break, Wire};
 use failover::failover_lock::Handler;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
-use support::route53::{Check, Fault, Route53};
-use support::wire::{Break, Wire};
-use support::{LOCKED, PRIMARY, alarm};
 
 async fn with_check() -> Route53 {
     let route53 = Route53::start().await;
@@ -21,7 +20,7 @@ async fn with_check() -> Route53 {
 
 /// Locks through `url`: the outcome's name, or the error.
 async fn lock_through(url: &str, time: Duration) -> Result<String, String> {
-    let system = support::system_at(url, &[]).await;
+    let system = support::lock::system_at(url, &[]).await;
     let report = system.handle(Handler::Lock, &alarm(), Deadline::after(time)).await;
     let answer = report.into_answer().map_err(|error| error.to_string())?;
     Ok(<&str>::from(answer.outcomes[0].outcome).to_owned())

@@ -1,10 +1,8 @@
 //! README's commands, as they stand there.
 
-mod support;
-
-use support::emulator::Emulator;
-use support::primary::Primary;
-use support::readme::commands_below;
+use crate::support::emulator::Emulator;
+use crate::support::primary::Primary;
+use crate::support::readme::commands_below;
 
 /// What stands between the emulator and AWS: checkers that report by the check's path every second, an
 /// artifact that is there already, and a short period for the alarm.
@@ -22,7 +20,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
 /// Runs this script in one shell, with what README's reader has set.
 async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String {
-    let artifact = aws.package();
+    let artifact = aws.package("failover-lock");
     let artifact = [("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8"))];
     let given = [&[("EMAIL", "sre@example.com")], &artifact[..], variables].concat();
     let (status, said) = aws.bash(&format!("{PRELUDE}{script}"), &given).await;
@@ -37,7 +35,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 
 #[tokio::test]
 async fn the_drill_locks_and_restores_a_check_of_its_own() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let site = Primary::start("/lb-check").await;
     let script = commands_below("### Try it on a check of its own").concat();
     let local = format!("Type=HTTP,IPAddress=127.0.0.1,Port={}", site.address.port());
@@ -112,7 +110,7 @@ this() { count '"done"'; }
 
 /// Runs README's commands for a replacement, with alarms between them.
 async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> String {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let primary = aws.health_check(1).await;
     let folder = std::env::temp_dir().join(format!("failover-lock-{primary}"));
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");

@@ -1,18 +1,17 @@
 //! Whom a function believes to be AWS, and when it connects.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::lambda::{Answer, Function};
+use crate::support::lock::{LOCKED, PRIMARY, alarm};
+use crate::support::route53::{Check, Route53};
 use failover::failover_lock::route53::Route53 as RealRoute53;
 use failover::remote::deadline::Deadline;
 use failover::remote::https::Https;
 use serde_json::Value;
-use support::lambda::{Answer, Function};
-use support::route53::{Check, Route53};
-use support::{LOCKED, PRIMARY, alarm};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -72,7 +71,7 @@ async fn where_amazons_roots_do_not_vouch_the_systems_store_decides() {
 async fn a_certificate_that_leads_to_the_first_roots_needs_no_other() {
     let (route53, _) = route53().await;
     let https = Https::trusting_first(route53.root().to_owned().leak().as_bytes());
-    let aws = support::route53::aws_by(&https, &route53.url()).await;
+    let aws = support::aws::aws_by(&https, &route53.url()).await;
     // The system's store does not know the stand-in's root.
     let id = PRIMARY.to_owned().try_into().unwrap();
     let check = RealRoute53::new(&aws).health_check(&id, Deadline::after(TIMEOUT)).await;

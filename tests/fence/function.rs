@@ -1,28 +1,20 @@
 //! The binary `site-fence` as Lambda runs it: behind the Runtime API, with variables, logs and a deadline.
 
-mod support;
-
-use std::env;
-use std::ffi::OsString;
 use std::time::Duration;
 
+use crate::support;
+use crate::support::lambda::Function;
+use crate::support::recorded;
+use crate::support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, alert};
 use serde_json::{Value, json};
-use support::lambda::Function;
-use support::recorded;
-use support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, alert};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The binary under test: this build's, or that of an artifact, which `.ci/run` names.
-fn program() -> OsString {
-    env::var_os("SITE_FENCE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_site-fence").into())
-}
 
 async fn start(handler: &str, sites: &Sites, changes: &[(&'static str, &str)]) -> Function {
     let mut variables = sites.variables();
     variables.extend(changes.iter().map(|(name, value)| (*name, (*value).to_owned())));
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    Function::start_program(program(), handler, &variables).await
+    Function::start_program("site-fence", handler, &variables).await
 }
 
 #[tokio::test]
@@ -73,7 +65,7 @@ async fn nothing_secret_is_logged_whatever_is_sent() {
     let sites = Sites::start().await;
     let fence = start("fence", &sites, &[("RUST_LOG", "trace")]).await;
     let mut answers = Vec::new();
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/events/alertmanager")).unwrap() {
+    for entry in std::fs::read_dir("events/alertmanager").unwrap() {
         let event = std::fs::read_to_string(entry.unwrap().path()).unwrap();
         answers.push(format!("{:?}", fence.invoke(event, TIMEOUT).await));
     }
@@ -120,6 +112,6 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
     let given = sites.variables();
     let without = given.iter().filter(|(name, _)| !name.starts_with("WEBHOOK"));
     let without: Vec<_> = without.map(|(name, value)| (*name, value.as_str())).collect();
-    let (_, lines) = Function::start_program(program(), "fence", &without).await.ended().await;
+    let (_, lines) = Function::start_program("site-fence", "fence", &without).await.ended().await;
     assert!(lines.last().unwrap().contains("fence lets nobody in without them"), "{lines:?}");
 }

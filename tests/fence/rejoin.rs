@@ -1,14 +1,12 @@
 //! A person brings a site back.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::accelerator::{Accelerator, Fault, Group};
+use crate::support::infinispan;
+use crate::support::recorded;
+use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
 use serde_json::json;
-use support::accelerator::{Accelerator, Fault, Group};
-use support::infinispan;
-use support::recorded;
-use support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
 
 #[tokio::test]
 async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
@@ -77,7 +75,7 @@ async fn only_what_a_person_asks_for_is_done() {
 async fn the_entry_of_another_site_is_left_alone() {
     let sites = Sites::start().await;
     sites.table().await;
-    let system = sites.system(&[("FENCE_TABLE", "site-fence")]);
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
     outcomes(&system, &alert("site-a", "site-b")).await;
     let request = json!({ "accelerator": DNS_NAME, "site": "site-a" });
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");

@@ -1,12 +1,11 @@
 //! What the schedule finds, sets and reports.
 
-mod support;
-
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
+use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
 use serde_json::Value;
-use support::cloudwatch::{Alarm, Kind};
-use support::route53::{Check, Fault, Route53};
-use support::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
 
 const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 /// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
@@ -27,7 +26,7 @@ async fn reconcile(route53: &Route53) -> Value {
 }
 
 async fn reconcile_with(route53: &Route53, variables: &[(&str, &str)]) -> Result<Value, String> {
-    let answer = support::run(route53, variables, Handler::Reconcile, "{}").await;
+    let answer = support::lock::run(route53, variables, Handler::Reconcile, "{}").await;
     answer.map(|answer| answer["outcomes"][0].clone())
 }
 
@@ -52,9 +51,9 @@ async fn a_lost_notification_is_made_up_for() {
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
     assert_eq!(route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"], "2026-11-21T02:36:15.490Z");
     // And the notification that was only late finds the lock.
-    let system = support::system(&route53, &[GUARDED]).await;
+    let system = support::lock::system(&route53, &[GUARDED]).await;
     let late = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
-    let answer = support::invoke(&system, Handler::Lock, &late).await.unwrap();
+    let answer = support::lock::invoke(&system, Handler::Lock, &late).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
 }
 
@@ -214,7 +213,7 @@ async fn only_alarms_that_lead_to_lock_count() {
 #[tokio::test]
 async fn a_later_alarm_that_lock_found_locked_is_noted_and_an_earlier_one_changes_no_note() {
     let route53 = with(check(), &[firing()]).await;
-    let system = support::system(&route53, &[GUARDED]).await;
+    let system = support::lock::system(&route53, &[GUARDED]).await;
     let noted = || route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"].clone();
     for (changed_at, note) in [
         (CHANGED_AT, "2026-11-21T02:36:15.490Z"),
@@ -222,17 +221,17 @@ async fn a_later_alarm_that_lock_found_locked_is_noted_and_an_earlier_one_change
         ("2026-11-21T02:30:00.000+0000", "2026-11-21T02:36:40.000Z"),
     ] {
         let event = delivered(&[&message(PRIMARY, "ALARM", changed_at)]);
-        support::invoke(&system, Handler::Lock, &event).await.unwrap();
+        support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
         assert_eq!(noted(), note, "{changed_at}");
     }
     // Locked again for an alarm that is older than what is noted.
     route53.set_path(PRIMARY, "/lb-check");
     let event = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
-    support::invoke(&system, Handler::Lock, &event).await.unwrap();
+    support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
     assert_eq!(noted(), "2026-11-21T02:36:40.000Z");
     // No note lies in the time to come.
     let event = delivered(&[&message(PRIMARY, "ALARM", "2999-01-01T00:00:00.000+0000")]);
-    support::invoke(&system, Handler::Lock, &event).await.unwrap();
+    support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
     assert!(!noted().starts_with("2999"), "{}", noted());
 }
 

@@ -1,6 +1,7 @@
 //! Beside Admiral's state checker: its records are understood, and it understands ours. The checker is the
 //! published one with its faults (`admiral/main.go`), on the AWS SDK for Go as it uses it, against a real wire.
 
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::path::{Path, PathBuf};
@@ -25,13 +26,13 @@ struct Admiral {
 
 impl Admiral {
     async fn start(emulator: &Emulator, name: &str) -> Self {
-        let file = config(name, "  role: arn:aws:iam::000000000000:role/lease\n");
+        let file = config(name, &format!("  role: arn:aws:iam::{}:role/lease\n", emulator.account()));
         let program = tokio::task::spawn_blocking(build).await.expect("it was built");
         let mut process = Command::new(program)
             .args(["--config".as_ref(), file.as_os_str()])
             .env_clear()
             .envs([("AWS_ENDPOINT_URL", emulator.url.as_str()), ("AWS_REGION", "us-east-1")])
-            .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
+            .envs([("AWS_ACCESS_KEY_ID", &emulator.key), ("AWS_SECRET_ACCESS_KEY", &emulator.key)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -92,7 +93,7 @@ async fn admiral_gives_way_to_a_keeper_that_holds_the_lease_and_takes_over_when_
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     create_role(&emulator).await;
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     let observer = Observer::of(&[&keeper]);
     let epoch = observer.active(&keeper).await;
     let mut admiral = Admiral::start(&emulator, "site-b").await;
@@ -118,7 +119,7 @@ async fn admiral_takes_a_lease_that_a_keeper_released() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     create_role(&emulator).await;
-    let mut keeper = Keeper::start(&emulator.url, "site-a").await;
+    let mut keeper = Keeper::start(&emulator, "site-a").await;
     Observer::of(&[&keeper]).active(&keeper).await;
     keeper.signal("TERM").await;
     keeper.ended().await;
@@ -135,7 +136,7 @@ async fn a_keeper_waits_for_an_admiral_that_renews_and_takes_over_from_one_that_
     let mut admiral = Admiral::start(&emulator, "site-b").await;
     admiral.check().await;
     assert_eq!(admiral.check().await, (true, "site-b".to_owned()));
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     let observer = Observer::of(&[&keeper]);
     keeper.states("it is site-b's, by Admiral's checker or a person").await;
     // It renews once for each look of the keeper, for longer than a term.
@@ -159,7 +160,7 @@ async fn a_keeper_waits_for_an_admiral_that_renews_and_takes_over_from_one_that_
 async fn a_keeper_whose_record_admiral_overwrites_is_passive_at_its_next_renewal() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     let observer = Observer::of(&[&keeper]);
     observer.active(&keeper).await;
     let renewals = keeper.proxy.calls("UpdateItem");
@@ -177,7 +178,7 @@ async fn both_stay_passive_while_the_lease_is_pinned() {
     create_table(&emulator).await;
     create_role(&emulator).await;
     pin(&emulator).await;
-    let keeper = Keeper::start(&emulator.url, "site-a").await;
+    let keeper = Keeper::start(&emulator, "site-a").await;
     let mut admiral = Admiral::start(&emulator, "site-b").await;
     keeper.proxy.arrived("GetItem", 5).await;
     for _ in 0..2 {

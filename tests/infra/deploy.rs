@@ -1,8 +1,6 @@
 //! The template and `infra/deploy`, as people use them.
 
-mod support;
-
-use support::emulator::Emulator;
+use crate::support::emulator::Emulator;
 
 #[tokio::test]
 async fn cfn_lint_has_nothing_to_say() {
@@ -22,7 +20,7 @@ async fn kubernetes_takes_the_sidecar() {
 
 #[tokio::test]
 async fn what_is_wrong_is_said_before_anything_changes() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let tcp = "aws route53 create-health-check --caller-reference tcp --query HealthCheck.Id --output text \
         --health-check-config Type=TCP,IPAddress=127.0.0.1,Port=1";
@@ -87,7 +85,7 @@ async fn what_is_wrong_is_said_before_anything_changes() {
 
 #[tokio::test]
 async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let [check, other] = [aws.health_check(1).await, aws.health_check(2).await];
     let options = format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true");
     let (status, said) = aws.deploy(&options).await;
@@ -133,7 +131,7 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
 
 #[tokio::test]
 async fn a_check_that_is_locked_already_is_not_called_guarded_before_its_alarm_acts() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let lock = format!(
         "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
@@ -146,7 +144,7 @@ async fn a_check_that_is_locked_already_is_not_called_guarded_before_its_alarm_a
 
 #[tokio::test]
 async fn a_stack_that_was_never_made_is_no_stack() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let set = "aws cloudformation create-change-set --stack-name failover --change-set-name x --change-set-type CREATE \
         --template-body file://infra/failover-lock.yaml --capabilities CAPABILITY_IAM --parameters \
@@ -160,7 +158,7 @@ async fn a_stack_that_was_never_made_is_no_stack() {
 
 #[tokio::test]
 async fn people_are_told_by_a_topic_of_theirs_with_its_own_key() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let topic = r#"KEY=$(aws kms create-key --query KeyMetadata.Arn --output text)
         aws sns create-topic --name people --attributes "KmsMasterKeyId=$KEY" --query TopicArn --output text
@@ -178,7 +176,7 @@ async fn people_are_told_by_a_topic_of_theirs_with_its_own_key() {
 
 #[tokio::test]
 async fn without_the_aws_cli_it_says_what_is_missing() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let script =
         r#"PATH=$EMPTY; dirname() { echo infra; }; export -f dirname; "$BASH" infra/deploy --dry-run"#;
     let (status, said) = aws.bash(script, &[("EMPTY", "/nowhere")]).await;

@@ -1,18 +1,17 @@
 //! The operator's command line, as it is typed.
 
-mod support;
-
 use std::path::Path;
 use std::process::Stdio;
 
+use crate::support;
+use crate::support::accelerator::{Accelerator, Group};
+use crate::support::cloudwatch::Alarm;
+use crate::support::emulator::{Emulator, path};
+use crate::support::lock::{LOCKED, PRIMARY};
+use crate::support::primary::Primary;
+use crate::support::route53::{Check, Route53};
+use crate::support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
 use serde_json::{Value, json};
-use support::accelerator::{Accelerator, Group};
-use support::cloudwatch::Alarm;
-use support::emulator::Emulator;
-use support::primary::Primary;
-use support::route53::{Check, Route53};
-use support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
-use support::{LOCKED, PRIMARY};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -40,7 +39,7 @@ fn command(program: &Path, url: &str, arguments: &[&str]) -> Command {
         .args(arguments)
         .env_clear()
         .envs([
-            ("PATH", "/usr/bin:/bin"),
+            ("PATH", path().as_str()),
             ("HOME", env!("CARGO_TARGET_TMPDIR")),
             ("AWS_ENDPOINT_URL", url),
             ("AWS_ACCESS_KEY_ID", "test"),
@@ -63,7 +62,7 @@ async fn says(output: impl AsyncRead + Unpin, this: &str) {
 /// Interrupts a program as Ctrl-C does; its exit status.
 async fn interrupted(mut child: Child) -> Option<i32> {
     let pid = child.id().expect("it runs").to_string();
-    Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs");
+    Command::new("sh").args(["-c", r#"kill -INT "$0""#, &pid]).status().await.expect("sh runs");
     child.wait().await.expect("it ends").code()
 }
 
@@ -229,7 +228,7 @@ async fn explain_says_what_an_event_would_do_and_changes_nothing() {
         assert!(ended.out.contains(said) || ended.said.contains(said), "{said}: {ended:?}");
     }
     assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
-    let message = support::message(PRIMARY, "ALARM", support::CHANGED_AT);
+    let message = support::lock::message(PRIMARY, "ALARM", support::lock::CHANGED_AT);
     let piped =
         run_with(Path::new(FAILOVERCTL), &route53.url(), &["explain", "-", "--output", "json"], &message)
             .await;
@@ -277,7 +276,7 @@ async fn deployed(aws: &Emulator, primary: &Primary) -> String {
 
 #[tokio::test]
 async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mends_it() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
     let doctor = async || run(&aws.url, &["doctor", &check, "--output", "json"]).await;
@@ -334,7 +333,7 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
 
 #[tokio::test]
 async fn doctor_and_drill_look_at_the_records_that_depend_on_a_check() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
     let zone = "aws route53 create-hosted-zone --name example.com --caller-reference x --query HostedZone.Id --output text";
@@ -378,7 +377,7 @@ async fn doctor_and_drill_look_at_the_records_that_depend_on_a_check() {
 
 #[tokio::test]
 async fn a_drill_follows_the_alarm_to_the_lock_and_switches_back() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
     let all = run(&aws.url, &["status"]).await;
@@ -409,7 +408,7 @@ async fn a_drill_follows_the_alarm_to_the_lock_and_switches_back() {
 
 #[tokio::test]
 async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
     let tags = async || {
@@ -436,7 +435,8 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     assert_eq!(late.status, Some(1), "{late:?}");
     functions("delete-function-concurrency").await;
     assert_eq!(aws.path(&check).await, "/lb-check");
-    let before = support::delivered(&[&support::message(&check, "ALARM", support::CHANGED_AT)]);
+    let before =
+        support::lock::delivered(&[&support::lock::message(&check, "ALARM", support::lock::CHANGED_AT)]);
     let invoke =
         ["lambda", "invoke", "--function-name", "failover-lock", "--payload", &before, "/dev/stdout"];
     let answer = aws.aws(&invoke).await.to_string();
@@ -541,14 +541,13 @@ async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
 
 #[tokio::test]
 async fn fence_rejoin_asks_and_has_the_function_bring_the_site_back() {
-    let sites = Sites::start().await;
+    let sites = Sites::start_with_functions().await;
     outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
-    let zip = sites.aws.package_of(env!("CARGO_BIN_EXE_site-fence"));
+    let zip = sites.aws.package("site-fence");
     let variables = sites.variables();
-    let own = ["AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR"];
     let variables: serde_json::Map<_, _> = variables
         .into_iter()
-        .filter(|(name, _)| !own.contains(name))
+        .filter(|(name, _)| !name.starts_with("AWS_"))
         .map(|(name, value)| (name.to_owned(), json!(value)))
         .collect();
     let environment = json!({ "Variables": variables }).to_string();

@@ -1,16 +1,15 @@
 //! A site reports the other one: what leaves the accelerator and replication, and what stays.
 
-mod support;
-
 use std::time::Duration;
 
-use serde_json::json;
-use support::accelerator::{Accelerator, Endpoint, Fault, Group};
-use support::infinispan;
-use support::recorded;
-use support::sites::{
+use crate::support;
+use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::infinispan;
+use crate::support::recorded;
+use crate::support::sites::{
     self, LABEL, PASSWORD, REGION, Sites, USER, alert, fence, fence_within, outcomes, outcomes_within, rejoin,
 };
+use serde_json::json;
 
 #[tokio::test]
 async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
@@ -283,7 +282,7 @@ async fn a_site_does_not_stay_in_service_for_want_of_a_note() {
     assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_missing"]);
     // The table tells, where there is one.
     sites.table().await;
-    let system = sites.system(&[("FENCE_TABLE", "site-fence")]);
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
     assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: other_report_was_first"]);
 }
@@ -333,7 +332,7 @@ async fn one_alert_that_hangs_leaves_the_others_their_time() {
 async fn a_dry_run_changes_nothing_and_says_what_it_would() {
     let sites = Sites::start().await;
     sites.table().await;
-    let system = sites.system(&[("DRY_RUN", "true"), ("FENCE_TABLE", "site-fence")]);
+    let system = sites.system(&[("DRY_RUN", "true"), ("FENCE_TABLE", &sites.table_name())]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["would_fence"]);
     assert_eq!(sites.in_service().len(), 2);
     let changes = |call: &String| !call.starts_with("List");
@@ -347,7 +346,8 @@ async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
     let sites = Sites::start().await;
     sites.table().await;
     // One function in each of two Regions: nothing but the table keeps them apart.
-    let region = ("FENCE_TABLE", "site-fence");
+    let table = sites.table_name();
+    let region = ("FENCE_TABLE", table.as_str());
     let (one, two) = (sites.system(&[region]), sites.system(&[region]));
     for round in 0..5 {
         sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
@@ -379,7 +379,7 @@ async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
 async fn the_first_report_wins_and_is_named_as_long_as_it_is_unfinished() {
     let sites = Sites::start().await;
     sites.table().await;
-    let system = sites.system(&[("FENCE_TABLE", "site-fence")]);
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     // Somebody puts the endpoint back by hand, and its site reports the other one: not settled.
     let group = sites::group();
@@ -408,8 +408,8 @@ async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_tou
         let group = Group::new(REGION, [&sites.both()[..], &[Endpoint::new(&other)]].concat());
         sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
         let arn = sites::group();
-        let table = if seed > 0 { "site-fence" } else { "" };
-        let two = [(); 2].map(|()| sites.system(&[("FENCE_TABLE", table)]));
+        let table = if seed > 0 { sites.table_name() } else { String::new() };
+        let two = [(); 2].map(|()| sites.system(&[("FENCE_TABLE", &table)]));
         let mut told = Vec::new();
         for step in 0..60 {
             let ga = &sites.accelerators;

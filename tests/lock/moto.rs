@@ -1,15 +1,14 @@
 //! Lock and restore against moto: a second reading of Route 53's wire protocol, independent of the
 //! one in `support/`.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support;
+use crate::support::emulator::Emulator;
+use crate::support::lambda::Function;
+use crate::support::lock::LOCKED;
+use crate::support::primary::Primary;
 use serde_json::{Value, json};
-use support::LOCKED;
-use support::emulator::Emulator;
-use support::lambda::Function;
-use support::primary::Primary;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -38,7 +37,8 @@ async fn the_wire_is_understood_by_an_independent_stand_in() {
 
     let variables = [("AWS_ENDPOINT_URL", moto.url.as_str()), ("GUARDED_HEALTH_CHECKS", check)];
     let lock = Function::start("lock", &variables).await;
-    let alarm = support::delivered(&[&support::message(check, "ALARM", support::CHANGED_AT)]);
+    let alarm =
+        support::lock::delivered(&[&support::lock::message(check, "ALARM", support::lock::CHANGED_AT)]);
     let answer = lock.invoke(alarm.clone(), TIMEOUT).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "locked");
     let answer = lock.invoke(alarm, TIMEOUT).await.unwrap();
@@ -57,7 +57,8 @@ async fn the_wire_is_understood_by_an_independent_stand_in() {
     assert_eq!(config(&moto, check).await, before, "all but the path is as it was, and the path again");
 
     // With moto, whose checks stay at version 1 whatever happens to them, a restore cannot be seen.
-    let gone = support::delivered(&[&support::message("gone", "ALARM", support::CHANGED_AT)]);
+    let gone =
+        support::lock::delivered(&[&support::lock::message("gone", "ALARM", support::lock::CHANGED_AT)]);
     let unguarded = Function::start("lock", &[("AWS_ENDPOINT_URL", moto.url.as_str())]).await;
     let error = unguarded.invoke(gone, TIMEOUT).await.unwrap_err();
     assert_eq!(error["errorType"], "NoSuchHealthCheck", "{error}");

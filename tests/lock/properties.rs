@@ -1,9 +1,11 @@
 //! What holds whatever arrives, and in whatever order.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support;
+use crate::support::cloudwatch::Alarm;
+use crate::support::lock::{LOCKED, PRIMARY, delivered, message};
+use crate::support::route53::{Check, Route53};
 use chrono::{DateTime, SecondsFormat};
 use failover::failover_lock::alarm;
 use failover::failover_lock::health_check::HealthCheckId;
@@ -12,9 +14,6 @@ use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use proptest::prelude::*;
 use serde_json::json;
-use support::cloudwatch::Alarm;
-use support::route53::{Check, Route53};
-use support::{LOCKED, PRIMARY, delivered, message};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -64,9 +63,9 @@ proptest! {
     fn no_event_causes_a_call_for_an_id_that_is_none(id in ".{0,70}", event in nearly_an_event()) {
         runtime().block_on(async {
             let route53 = Route53::start().await;
-            let system = support::system(&route53, &[]).await;
-            for event in [delivered(&[&message(&id, "ALARM", support::CHANGED_AT)]), event] {
-                let _ = support::invoke(&system, Handler::Lock, &event).await;
+            let system = support::lock::system(&route53, &[]).await;
+            for event in [delivered(&[&message(&id, "ALARM", support::lock::CHANGED_AT)]), event] {
+                let _ = support::lock::invoke(&system, Handler::Lock, &event).await;
             }
             for call in route53.calls().iter().filter(|call| !call.starts_with("DescribeAlarms")) {
                 let id = call.split(' ').nth(1).unwrap_or_default();
@@ -129,7 +128,7 @@ impl World {
     async fn new() -> Self {
         let route53 = Route53::start().await;
         route53.put(PRIMARY, Check::new("HTTP", 80));
-        let system = support::system(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)]).await;
+        let system = support::lock::system(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)]).await;
         let mut world = Self {
             route53,
             system,

@@ -1,16 +1,16 @@
 //! Least privilege, both ways: the roles of the template as it is deployed, against the calls that
 //! the handlers make.
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::emulator::Emulator;
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
+use crate::support::recorded;
+use crate::support::route53::{Check, Route53};
 use failover::failover_lock::Handler;
 use serde_json::{Value, json};
-use support::cloudwatch::{Alarm, Kind};
-use support::emulator::Emulator;
-use support::route53::{Check, Route53};
-use support::{CHANGED_AT, LOCKED, PRIMARY, delivered, message, recorded};
 
 const SECONDARY: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 const GUARDED: (&str, &str) = ("GUARDED_HEALTH_CHECKS", PRIMARY);
@@ -83,8 +83,8 @@ async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
         Handler::Lock => {
             let folders = ["sns", "cloudwatch", "eventbridge"].into_iter();
             let files = folders.flat_map(|folder| {
-                let path = format!("{}/events/{folder}", env!("CARGO_MANIFEST_DIR"));
-                let files = std::fs::read_dir(path).expect("the recorded events are there");
+                let files =
+                    std::fs::read_dir(format!("events/{folder}")).expect("the recorded events are there");
                 files.map(move |file| format!("{folder}/{}", file.unwrap().file_name().to_string_lossy()))
             });
             files.map(|file| recorded(&file)).collect()
@@ -104,7 +104,7 @@ async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
             Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "ALARM"),
         );
         // What is refused has made its calls, too.
-        let _ = support::run(&route53, variables, handler, &event).await;
+        let _ = support::lock::run(&route53, variables, handler, &event).await;
         for call in route53.calls() {
             let mut words = call.split(' ');
             let (operation, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -122,7 +122,7 @@ async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
 #[tokio::test]
 async fn each_role_may_do_what_its_handler_does_no_more_and_no_fewer() {
     for secondary in [false, true] {
-        let aws = Emulator::ministack().await;
+        let aws = Emulator::own_ministack().await;
         let [primary, other] = [aws.health_check(1).await, aws.health_check(2).await];
         let options = format!("--health-check {primary} --email sre@example.com");
         let options = if secondary { format!("{options} --secondary {other}") } else { options };
@@ -140,7 +140,7 @@ async fn each_role_may_do_what_its_handler_does_no_more_and_no_fewer() {
 
 #[tokio::test]
 async fn people_alone_may_invoke_restore() {
-    let aws = Emulator::ministack().await;
+    let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     aws.deploy(&format!("--health-check {check} --email sre@example.com")).await;
     let mut invoked_by = Vec::new();
@@ -169,7 +169,7 @@ async fn people_alone_may_invoke_restore() {
 
 #[tokio::test]
 async fn the_roles_suffice_where_permissions_are_enforced() {
-    let aws = Emulator::ministack_enforcing_permissions().await;
+    let aws = Emulator::own_ministack_enforcing_permissions().await;
     let check = aws.health_check(1).await;
     aws.deploy(&format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true"))
         .await;
