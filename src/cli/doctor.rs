@@ -1,18 +1,23 @@
 //! `failoverctl doctor`: the whole chain, link by link, with what mends each.
 
+use clap::Args;
 use serde::Serialize;
 
-use super::function::Function;
+use super::dns::{self, Record, Role, Secondary};
+use super::error::{Ended, Error};
+use super::function::{self, Function};
+use super::guard::{Guard, Options};
 use super::screen::{Mood, paint, plain, time};
+use super::session::{Common, patience};
 use super::sns::{self, Subscription};
 use super::state::State;
-use super::{ACCOUNT, Ended, Error, PARTITION, QUALIFIER, REGION, Session, part, patience};
-use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
-use crate::failover_lock::decide::{self, Alarm};
+use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
+use crate::failover_lock::notes::{LOCKED_AT, RESTORED_AT};
 use crate::failover_lock::probe::{self, Unhealthy};
-use crate::failover_lock::route53::{LOCKED_AT, RESTORED_AT, Record, Role, Secondary};
+use crate::remote::arn::Arn;
 use crate::remote::aws::Kind;
 
 /// How far back a function's last run is looked for; CloudWatch tells of 1,440 minutes at once at most.
@@ -33,22 +38,37 @@ struct Link {
 /// What is found, in the chain's order.
 struct Findings(Vec<Link>);
 
-pub(super) async fn doctor(session: &Session, id: &HealthCheckId) -> Result<Ended, Error> {
-    let check = session.route53.health_check(id, patience()).await?;
+/// Walk the whole chain from the primary to its lock, and say what is wrong and what mends it.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "ok: well. look: worth a look. WRONG: mend it, by what follows the arrow. unseen: could not \
+    be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab"
+)]
+pub(super) struct Arguments {
+    /// The primary's health check.
+    id: HealthCheckId,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { id, options } = arguments;
+    let (guard, id) = (&options.guard(common).await?, &id);
+    let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings(Vec::new());
-    health_check(session, &check, &mut findings);
+    health_check(guard, &check, &mut findings);
     if let Some(endpoint) = &check.endpoint {
-        paths(session, id, endpoint, &mut findings).await;
+        paths(guard, id, endpoint, &mut findings).await;
     }
-    chain(session, &check, &mut findings).await;
-    records(session, id, &mut findings).await;
-    session.screen.show(&findings.0, || findings.0.iter().map(text).collect())?;
+    chain(guard, &check, &mut findings).await;
+    records(guard, id, &mut findings).await;
+    guard.session.screen.show(&findings.0, || findings.0.iter().map(text).collect())?;
     let is_well = findings.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
     Ok(if is_well { Ended::Well } else { Ended::NotWell })
 }
 
 /// The check itself, as it stands.
-fn health_check(session: &Session, check: &HealthCheck, findings: &mut Findings) {
+fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let HealthCheck { id, .. } = check;
     let update = format!("aws route53 update-health-check --health-check-id {id}");
     let path = match decide::can_hold(check) {
@@ -63,21 +83,21 @@ fn health_check(session: &Session, check: &HealthCheck, findings: &mut Findings)
         }
     };
     findings.ok("health check", format!("{} asks for {path}", check.check_type));
-    if path != session.config.healthy_path.as_str() && path != session.config.locked_path.as_str() {
+    if path != guard.config.healthy_path.as_str() && path != guard.config.locked_path.as_str() {
         findings.wrong(
             "health check",
             format!("{path} is neither the healthy nor the locked path"),
             format!(
                 "say --healthy-path {path} if it is the path of a primary in service, or: {update} --resource-path {}",
-                session.config.healthy_path
+                guard.config.healthy_path
             ),
         );
     }
 }
 
 /// What the primary answers at the two paths.
-async fn paths(session: &Session, id: &HealthCheckId, endpoint: &Endpoint, findings: &mut Findings) {
-    let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
+async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings: &mut Findings) {
+    let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
     match probe::ask(id, endpoint, healthy).await {
         Ok(status) => findings.ok("healthy path", format!("{healthy} answers {}", status.as_u16())),
         Err(unhealthy @ (Unhealthy::Status { .. } | Unhealthy::TextMissing { .. })) => findings.wrong(
@@ -107,9 +127,9 @@ async fn paths(session: &Session, id: &HealthCheckId, endpoint: &Endpoint, findi
 }
 
 /// From the alarm to the function, and what became of both.
-async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) {
+async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
-    let alarms = match session.cloudwatch.alarms_on(id, patience()).await {
+    let alarms = match guard.cloudwatch.alarms_on(id, patience()).await {
         Ok(alarms) => alarms,
         Err(failure) => return findings.unknown("alarm", &failure),
     };
@@ -123,7 +143,7 @@ async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) 
     let before = findings.0.len();
     let mut locks = false;
     for alarm in &alarms {
-        locks |= alarm_leads_to_lock(session, id, alarm, findings).await;
+        locks |= alarm_leads_to_lock(guard, id, alarm, findings).await;
     }
     let seen = &findings.0[before..];
     let is_explained = seen.iter().any(|link| link.mood == Mood::Wrong);
@@ -138,14 +158,14 @@ async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) 
             ),
         );
     }
-    match session.route53.tags(id, patience()).await {
+    match guard.route53.tags(id, patience()).await {
         Err(failure) => findings.unknown("history", &failure),
         Ok(tags) => {
             for (tag, what) in [(LOCKED_AT, "locked"), (RESTORED_AT, "switched back")] {
                 let at = tags.get(tag).map_or("never by failover-lock", String::as_str);
                 findings.ok("history", format!("last {what}: {at}"));
             }
-            match State::of(check, &alarms, &tags, &session.config) {
+            match State::of(check, &alarms, &tags, &guard.config) {
                 Err(failure) => findings.unknown("state", &failure),
                 Ok(State::Armed) if !locks => findings.warn(
                     "state",
@@ -170,7 +190,7 @@ async fn chain(session: &Session, check: &HealthCheck, findings: &mut Findings) 
 
 /// Whether this alarm, by one of its actions, has a function lock the check.
 async fn alarm_leads_to_lock(
-    session: &Session,
+    guard: &Guard,
     id: &HealthCheckId,
     alarm: &Alarm,
     findings: &mut Findings,
@@ -188,7 +208,7 @@ async fn alarm_leads_to_lock(
             format!("{name} has its actions off"),
             format!(
                 "once the primary is up: aws cloudwatch enable-alarm-actions{} --alarm-names {}",
-                in_region(session),
+                in_region(guard),
                 quoted(name)
             ),
         );
@@ -197,9 +217,9 @@ async fn alarm_leads_to_lock(
     let mut locks = false;
     for action in actions {
         if action.contains(":lambda:") {
-            locks |= function_locks(session, id, action, LAMBDA_ALARMS, name, findings).await;
+            locks |= function_locks(guard, id, action, LAMBDA_ALARMS, name, findings).await;
         } else if action.contains(":sns:") {
-            match sns::subscriptions(&session.aws_of(action), action, patience()).await {
+            match sns::subscriptions(&guard.session.aws_of(action), action, patience()).await {
                 Err(failure) if failure.kind() == Kind::NotFound => findings.wrong(
                     "topic",
                     format!("{action} does not exist"),
@@ -209,7 +229,7 @@ async fn alarm_leads_to_lock(
                 ),
                 Err(failure) => findings.unknown("topic", &failure),
                 Ok(subscriptions) => {
-                    locks |= topic_locks(session, id, action, &subscriptions, findings).await;
+                    locks |= topic_locks(guard, id, action, &subscriptions, findings).await;
                 }
             }
         }
@@ -218,7 +238,7 @@ async fn alarm_leads_to_lock(
 }
 
 async fn topic_locks(
-    session: &Session,
+    guard: &Guard,
     id: &HealthCheckId,
     topic: &str,
     subscriptions: &[Subscription],
@@ -233,7 +253,7 @@ async fn topic_locks(
                 format!("{protocol} {endpoint} has not confirmed its subscription to {topic}"),
             );
         } else if protocol == "lambda" {
-            locks |= function_locks(session, id, endpoint, "sns.amazonaws.com", topic, findings).await;
+            locks |= function_locks(guard, id, endpoint, "sns.amazonaws.com", topic, findings).await;
         } else {
             findings.ok("topic", format!("{topic} tells {protocol} {endpoint}"));
         }
@@ -246,14 +266,14 @@ async fn topic_locks(
 
 /// Whether this function locks the check when `source` invokes it by this service.
 async fn function_locks(
-    session: &Session,
+    guard: &Guard,
     id: &HealthCheckId,
     arn: &str,
     service: &str,
     source: &str,
     findings: &mut Findings,
 ) -> bool {
-    let function = match Function::of(&session.aws_of(arn), arn, patience()).await {
+    let function = match Function::of(&guard.session.aws_of(arn), arn, patience()).await {
         Ok(Some(function)) => function,
         Ok(None) => {
             let mend = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
@@ -274,30 +294,23 @@ async fn function_locks(
         return false;
     }
     let is_alarm = service == LAMBDA_ALARMS;
-    let source = if is_alarm {
-        format!(
-            "arn:{}:cloudwatch:{}:{}:alarm:{source}",
-            part(arn, PARTITION),
-            part(arn, REGION),
-            part(arn, ACCOUNT)
-        )
+    let source = if is_alarm && let Some(Arn { partition, region, account, .. }) = Arn::parse(arn) {
+        format!("arn:{partition}:cloudwatch:{region}:{account}:alarm:{source}")
     } else {
         source.to_owned()
     };
     let mut is_well = true;
     if !function.lets(service, &source) {
         is_well = false;
-        let qualifier = match part(arn, QUALIFIER) {
-            "" => String::new(),
-            qualifier => format!(" --qualifier {qualifier}"),
-        };
+        let (_, qualifier) = function::name(arn);
+        let qualifier = qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default();
         findings.wrong(
             "function",
             format!("{name} does not let {source} invoke it"),
             format!(
                 "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id failoverctl \
                  --action lambda:InvokeFunction --principal {service} --source-arn {}",
-                part(arn, REGION),
+                region(arn),
                 quoted(&source)
             ),
         );
@@ -309,11 +322,11 @@ async fn function_locks(
             format!("{name} cannot run: {why}"),
             format!(
                 "aws lambda delete-function-concurrency --region {} --function-name {name}, or infra/deploy",
-                part(arn, REGION)
+                region(arn)
             ),
         );
     }
-    for (variable, wrong) in disagreements(session, id, &function) {
+    for (variable, wrong) in disagreements(guard, id, &function) {
         is_well = false;
         findings.wrong(
             "function",
@@ -321,7 +334,7 @@ async fn function_locks(
             format!("correct {variable} of {name}: infra/deploy"),
         );
     }
-    is_well &= last_run(session, arn, name, findings).await;
+    is_well &= last_run(guard, arn, name, findings).await;
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
@@ -329,7 +342,7 @@ async fn function_locks(
 }
 
 /// Variables with which the function would not lock this check as this command understands it.
-fn disagreements(session: &Session, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
+fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
     let variable = |name: &str, default: &str| {
         function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
     };
@@ -338,7 +351,7 @@ fn disagreements(session: &Session, id: &HealthCheckId, function: &Function) -> 
     if !guarded.split(',').any(|one| one.trim() == id.as_str()) {
         found.push(("GUARDED_HEALTH_CHECKS", "does not name this health check".to_owned()));
     }
-    let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
+    let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
     for (name, default, ours) in
         [("HEALTHY_PATH", "/lb-check", healthy), ("LOCKED_PATH", "/lb-check-failed-over", locked)]
     {
@@ -357,8 +370,8 @@ fn disagreements(session: &Session, id: &HealthCheckId, function: &Function) -> 
 }
 
 /// Whether the function's last run did not fail.
-async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findings) -> bool {
-    let cloudwatch = CloudWatch::new(&session.aws_of(arn));
+async fn last_run(guard: &Guard, arn: &str, name: &str, findings: &mut Findings) -> bool {
+    let cloudwatch = CloudWatch::new(&guard.session.aws_of(arn));
     let newest = async |metric| {
         let of = ("FunctionName", name);
         cloudwatch.newest("AWS/Lambda", metric, of, LAST_RUNS_MINUTES, patience()).await
@@ -369,7 +382,7 @@ async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findi
             true
         }
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
-            let mend = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", part(arn, REGION));
+            let mend = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", region(arn));
             findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), mend);
             false
         }
@@ -386,8 +399,8 @@ async fn last_run(session: &Session, arn: &str, name: &str, findings: &mut Findi
 }
 
 /// What DNS does with the check.
-async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings) {
-    let records = match session.route53.records(id, patience()).await {
+async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
+    let records = match dns::records(&guard.session.aws, id, patience()).await {
         Ok(records) => records,
         Err(failure) => return findings.unknown("records", &failure),
     };
@@ -425,8 +438,13 @@ async fn records(session: &Session, id: &HealthCheckId, findings: &mut Findings)
 }
 
 /// The option that has the AWS CLI ask where this command asked.
-fn in_region(session: &Session) -> String {
-    session.aws.region().map(|region| format!(" --region {region}")).unwrap_or_default()
+fn in_region(guard: &Guard) -> String {
+    guard.session.aws.region().map(|region| format!(" --region {region}")).unwrap_or_default()
+}
+
+/// The Region in an ARN.
+fn region(arn: &str) -> &str {
+    Arn::parse(arn).map_or("", |arn| arn.region)
 }
 
 /// A text as a shell takes it.

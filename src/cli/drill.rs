@@ -6,19 +6,22 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::change::until_armed;
-use super::function::{Function, unqualified};
+use super::error::{Ended, Error};
+use super::function::{self, Function, unqualified};
+use super::guard::{Guard, Options};
 use super::screen::{ask, error, say, time};
+use super::session::{Common, patience};
 use super::state::State;
-use super::{Ended, Error, NAME, Session, logs, part, patience, sns};
+use super::status::until_armed;
+use super::{dns, logs, sns};
 use crate::failover_lock::Handler;
-use crate::failover_lock::alarm::AlarmState;
-use crate::failover_lock::decide::Alarm;
+use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::probe;
 use crate::lambda::Report as _;
@@ -32,16 +35,26 @@ const TRIES: usize = 5;
 /// What a primary surely does not serve.
 const NO_SUCH_PAGE: &str = "/failoverctl-drill-no-such-page";
 
-/// How to drill.
-pub(super) struct Drill {
-    /// Even though DNS records refer to the check.
-    pub in_service: bool,
-    /// By letting the check fail instead of setting its alarm's state.
-    pub by_metric: bool,
-    /// How long each leg may take.
-    pub leg: Duration,
+/// A game day: set the alarm off, follow it to the lock, and restore.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl drill 233e180f-f023-45a3-954e-415303f21eab")]
+pub(super) struct Arguments {
+    /// A health check of your own that no record refers to.
+    id: HealthCheckId,
+    /// Even though records refer to it: traffic moves.
+    #[arg(long)]
+    in_service: bool,
+    /// Let the check fail by a path that is not there instead of setting its alarm's state.
+    #[arg(long)]
+    by_metric: bool,
+    /// How many seconds each leg may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
     /// Do not ask.
-    pub yes: bool,
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// One step of the way, and when it was taken.
@@ -61,8 +74,9 @@ struct Timeline {
     alarmed_at: Option<DateTime<Utc>>,
 }
 
-pub(super) async fn drill(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<Ended, Error> {
-    let (check, alarm) = ready(session, id, drill).await?;
+pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Error> {
+    let (guard, id, drill) = (&drill.options.guard(common).await?, &drill.id, &drill);
+    let (check, alarm) = ready(guard, id, drill).await?;
     let how = if drill.by_metric {
         "its path is changed, so that it fails".to_owned()
     } else {
@@ -78,42 +92,42 @@ pub(super) async fn drill(session: &Session, id: &HealthCheckId, drill: &Drill) 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let locked = tokio::select! {
-        locked = fire_and_follow(session, &check, &alarm, drill, &mut timeline) => locked,
+        locked = fire_and_follow(guard, &check, &alarm, drill, &mut timeline) => locked,
         _ = interrupt.recv() => Err(Error::Interrupted),
         _ = terminate.recv() => Err(Error::Interrupted),
         _ = hangup.recv() => Err(Error::Interrupted),
     };
-    let restored = restore(session, id, &mut timeline).await;
+    let restored = restore(guard, id, &mut timeline).await;
     if let Err(cause) = &restored {
         say(&error(&format!(
             "{id} could not be switched back: {cause}. Do it with: failoverctl restore {id}; should its path be \
              {NO_SUCH_PAGE}: aws route53 update-health-check --health-check-id {id} --resource-path {}",
-            session.config.healthy_path
+            guard.config.healthy_path
         )));
     }
     let mut ended = locked.and(restored);
     if ended.is_ok() {
         // The drill is done; what a log tells of it is good to know.
-        if let Err(cause) = logged(session, id, &alarm, &mut timeline).await {
+        if let Err(cause) = logged(guard, id, &alarm, &mut timeline).await {
             say(&format!("what the function logged cannot be read: {cause}"));
         }
-        ended = until_armed(session, id, drill.leg).await;
+        ended = until_armed(guard, id, Duration::from_secs(drill.timeout)).await;
     }
     if ended.is_ok() {
         timeline.step(Utc::now(), "armed again".to_owned());
     }
     let steps = timeline.steps();
-    session.screen.show(&steps, || steps.iter().map(text).collect())?;
+    guard.session.screen.show(&steps, || steps.iter().map(text).collect())?;
     ended.map(|()| Ended::Well)
 }
 
 /// The check and the alarm to set off, if a drill may be done and can succeed.
-async fn ready(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<(HealthCheck, Alarm), Error> {
+async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(HealthCheck, Alarm), Error> {
     let deadline = patience();
-    let check = session.route53.health_check(id, deadline).await?;
-    let alarms = session.cloudwatch.alarms_on(id, deadline).await?;
-    let tags = session.route53.tags(id, deadline).await?;
-    let state = State::of(&check, &alarms, &tags, &session.config)?;
+    let check = guard.route53.health_check(id, deadline).await?;
+    let alarms = guard.cloudwatch.alarms_on(id, deadline).await?;
+    let tags = guard.route53.tags(id, deadline).await?;
+    let state = State::of(&check, &alarms, &tags, &guard.config)?;
     let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
         return refuse(format!(
@@ -121,7 +135,7 @@ async fn ready(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<(
             state.words()
         ));
     }
-    let records = session.route53.records(id, deadline).await?;
+    let records = dns::records(&guard.session.aws, id, deadline).await?;
     if let Some(record) = records.first().filter(|_| !drill.in_service) {
         return refuse(format!(
             "{} depends on {id}: a drill moves its traffic. Use a check of its own, or say --in-service",
@@ -129,7 +143,7 @@ async fn ready(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<(
         ));
     }
     // The switch-back asks the same, and would leave the check locked.
-    let (healthy, locked) = (&session.config.healthy_path, &session.config.locked_path);
+    let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
     if let Some(endpoint) = &check.endpoint {
         if let Err(unhealthy) = probe::ask(id, endpoint, healthy).await {
             return refuse(format!("the primary has to be healthy as seen from here: {unhealthy}"));
@@ -140,7 +154,7 @@ async fn ready(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<(
     }
     for alarm in alarms {
         let can_go_off = alarm.state == AlarmState::Ok && alarm.actions_enabled;
-        if can_go_off && !functions(session, &alarm).await?.is_empty() {
+        if can_go_off && !functions(guard, &alarm).await?.is_empty() {
             return Ok((check, alarm));
         }
     }
@@ -151,10 +165,10 @@ async fn ready(session: &Session, id: &HealthCheckId, drill: &Drill) -> Result<(
 
 /// From the alarm to the lock.
 async fn fire_and_follow(
-    session: &Session,
+    guard: &Guard,
     check: &HealthCheck,
     alarm: &Alarm,
-    drill: &Drill,
+    drill: &Arguments,
     timeline: &mut Timeline,
 ) -> Result<(), Error> {
     let id = &check.id;
@@ -162,30 +176,30 @@ async fn fire_and_follow(
     if drill.by_metric {
         let page = ResourcePath::try_from(NO_SUCH_PAGE.to_owned());
         let page = page.map_err(|error| Error::NoDrill(error.to_string()))?;
-        session.route53.set_path(id, &page, Some(check.version), patience()).await?;
+        guard.route53.set_path(id, &page, Some(check.version), patience()).await?;
         timeline.step(began, format!("the check asks for {NO_SUCH_PAGE}"));
     } else {
-        session.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await?;
+        guard.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await?;
         timeline.step(began, format!("alarm {} is set off", alarm.name));
     }
-    let end = Instant::now() + drill.leg;
+    let end = Instant::now() + Duration::from_secs(drill.timeout);
     loop {
-        let alarms = session.cloudwatch.alarms_on(id, patience()).await?;
+        let alarms = guard.cloudwatch.alarms_on(id, patience()).await?;
         // It was OK before.
         let gone_off = alarms.iter().find(|now| now.name == alarm.name && now.state == AlarmState::Alarm);
         if let Some(now) = gone_off.filter(|_| timeline.alarmed_at.is_none()) {
             timeline.alarmed_at = Some(now.changed_at);
             timeline.step(now.changed_at, format!("alarm {} is in ALARM", now.name));
         }
-        let now = session.route53.health_check(id, patience()).await?;
-        if now.path() == Some(session.config.locked_path.as_str()) {
-            timeline.step(Utc::now(), format!("the path is seen to be {}", session.config.locked_path));
+        let now = guard.route53.health_check(id, patience()).await?;
+        if now.path() == Some(guard.config.locked_path.as_str()) {
+            timeline.step(Utc::now(), format!("the path is seen to be {}", guard.config.locked_path));
             return Ok(());
         }
         if Instant::now() >= end {
             return Err(Error::TooLate(format!(
                 "{id} was not locked within {} s{}; failoverctl doctor {id} tells more",
-                drill.leg.as_secs(),
+                drill.timeout,
                 match timeline.alarmed_at {
                     Some(_) => ", though its alarm went off",
                     None => ": its alarm did not go off",
@@ -197,11 +211,11 @@ async fn fire_and_follow(
 }
 
 /// The functions that lock, behind this alarm.
-async fn functions(session: &Session, alarm: &Alarm) -> Result<Vec<String>, Failure> {
+async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<String>, Failure> {
     let mut arns = Vec::new();
     for action in &alarm.actions {
         if action.contains(":sns:") {
-            let subscriptions = sns::subscriptions(&session.aws_of(action), action, patience()).await?;
+            let subscriptions = sns::subscriptions(&guard.session.aws_of(action), action, patience()).await?;
             let functions =
                 subscriptions.into_iter().filter(|one| one.protocol == "lambda" && one.is_confirmed);
             arns.extend(functions.map(|one| one.endpoint));
@@ -211,9 +225,9 @@ async fn functions(session: &Session, alarm: &Alarm) -> Result<Vec<String>, Fail
     }
     let mut locks = Vec::new();
     for arn in arns {
-        let function = Function::of(&session.aws_of(&arn), &arn, patience()).await?;
+        let function = Function::of(&guard.session.aws_of(&arn), &arn, patience()).await?;
         if function.is_some_and(|function| function.handler == "lock") {
-            locks.push(unqualified(&arn));
+            locks.push(unqualified(&arn).to_owned());
         }
     }
     Ok(locks)
@@ -221,31 +235,31 @@ async fn functions(session: &Session, alarm: &Alarm) -> Result<Vec<String>, Fail
 
 /// Switches back what the drill locked, or sets the path again that it changed; and notes it, so that a
 /// notification of the drill's alarm that comes late does not lock.
-async fn restore(session: &Session, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
-    let is_locked = |check: &HealthCheck| check.path() == Some(session.config.locked_path.as_str());
+async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
+    let is_locked = |check: &HealthCheck| check.path() == Some(guard.config.locked_path.as_str());
     let mut tries = 0;
     loop {
-        let mut check = session.route53.health_check(id, patience()).await?;
+        let mut check = guard.route53.health_check(id, patience()).await?;
         if !is_locked(&check) {
-            session.route53.note_restore(id, patience()).await?;
+            guard.route53.note_restore(id, patience()).await?;
             // A lock that came before the note stands.
-            check = session.route53.health_check(id, patience()).await?;
+            check = guard.route53.health_check(id, patience()).await?;
         }
         if is_locked(&check) {
             // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
             let request = json!({ "healthCheckId": id, "reason": "failoverctl drill" }).to_string();
-            let report = session.system().handle(Handler::Restore, &request, patience()).await;
+            let report = guard.system().handle(Handler::Restore, &request, patience()).await;
             report.into_answer().map_err(Error::Invocation)?;
             timeline.step(Utc::now(), "switched back".to_owned());
             return Ok(());
         }
-        let healthy = &session.config.healthy_path;
+        let healthy = &guard.config.healthy_path;
         // Set again, a path that stands makes the check a changed one, on which the note counts.
         let must_count = check.path() == Some(healthy.as_str()) && check.was_never_changed();
         if check.path() != Some(NO_SUCH_PAGE) && !must_count {
             return Ok(());
         }
-        match session.route53.set_path(id, healthy, Some(check.version), patience()).await {
+        match guard.route53.set_path(id, healthy, Some(check.version), patience()).await {
             Ok(_) => {
                 if !must_count {
                     timeline.step(Utc::now(), format!("the check asks for {healthy} again"));
@@ -261,15 +275,15 @@ async fn restore(session: &Session, id: &HealthCheckId, timeline: &mut Timeline)
 
 /// What the functions have logged of their runs, which CloudWatch takes some seconds to tell.
 async fn logged(
-    session: &Session,
+    guard: &Guard,
     id: &HealthCheckId,
     alarm: &Alarm,
     timeline: &mut Timeline,
 ) -> Result<(), Failure> {
     let Some(alarmed_at) = timeline.alarmed_at else { return Ok(()) };
-    for arn in functions(session, alarm).await? {
-        let name = part(&arn, NAME);
-        let aws = session.aws_of(&arn);
+    for arn in functions(guard, alarm).await? {
+        let (name, _) = function::name(&arn);
+        let aws = guard.session.aws_of(&arn);
         let since = alarmed_at - TimeDelta::seconds(1);
         let first = async |message| logs::first(&aws, &arn, message, id.as_str(), since, patience()).await;
         let end = Instant::now() + LOGS;

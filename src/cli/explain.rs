@@ -1,15 +1,17 @@
 //! `failoverctl explain`: what `lock` would do with an event.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use clap::Args;
 use serde::Serialize;
 
-use super::change::text;
+use super::error::{Ended, Error};
+use super::guard::{Guard, Options};
 use super::screen::{Mood, Screen, paint, plain, time};
-use super::state::why;
-use super::{Ended, Error, Session, patience};
+use super::session::{Common, patience};
+use super::state::{text, why};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{self, AlarmTransition};
 use crate::failover_lock::config::Config;
@@ -34,23 +36,40 @@ struct Explained {
     text: String,
 }
 
-/// The whole decision, with the account's health checks as they stand.
-pub(super) async fn explain(session: &Session, file: &Path) -> Result<Ended, Error> {
-    let event = read(file)?;
-    let report = session.system().handle(Handler::Lock, &event, patience()).await;
-    show(session.screen, report.into_results().into_iter().map(|result| result.map_or_else(failed, done)))
+/// Say what `lock` would do with an event, and why; nothing is changed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  failoverctl explain events/sns/keycloak-alarm.json\n  \
+    failoverctl explain --offline - < message.json")]
+pub(super) struct Arguments {
+    /// A Lambda event or an alarm's message; `-` for standard input.
+    event: PathBuf,
+    /// Read the event alone, and nothing from AWS.
+    #[arg(long)]
+    offline: bool,
+    /// The guarded health checks, comma-separated; every one, if left out.
+    #[arg(long, value_name = "IDS", env = "GUARDED_HEALTH_CHECKS")]
+    guarded: Option<String>,
+    /// `primary=secondary` pairs, comma-separated.
+    #[arg(long, value_name = "PAIRS", env = "SECONDARY_HEALTH_CHECKS")]
+    secondaries: Option<String>,
+    #[command(flatten)]
+    options: Options,
 }
 
-/// What the event alone says.
-pub(super) fn offline(file: &Path, config: &Config, screen: Screen) -> Result<Ended, Error> {
-    let event = read(file)?;
-    show(
-        screen,
-        alarm::transitions(&event)?.into_iter().map(|transition| match transition {
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { event, offline, guarded, secondaries, options } = arguments;
+    let config = Config { dry_run: true, ..options.config(guarded.as_ref(), secondaries.as_ref())? };
+    let event = read(&event)?;
+    if offline {
+        let explained = alarm::transitions(&event)?.into_iter().map(|transition| match transition {
             Err(error) => wrong(None, error.to_string()),
-            Ok(transition) => concern(&transition, config),
-        }),
-    )
+            Ok(transition) => concern(&transition, &config),
+        });
+        return show(common.screen(), explained);
+    }
+    let guard = Guard::new(common.session().await?, config);
+    let results = guard.system().handle(Handler::Lock, &event, patience()).await.into_results();
+    show(guard.session.screen, results.into_iter().map(|result| result.map_or_else(failed, done)))
 }
 
 fn concern(transition: &AlarmTransition, config: &Config) -> Explained {

@@ -5,18 +5,67 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
+use super::error::{Ended, Error};
+use super::function;
 use super::screen::{Mood, ask, plain, table, time};
-use super::{Ended, Error, Session, function, patience};
-use crate::site_fence::View;
+use super::session::{Common, Session, patience};
+use crate::program::variables;
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{Owner, Site};
+use crate::site_fence::view::View;
 
 /// The function's own timeout, and what starting it takes.
 const INVOCATION: Duration = Duration::from_secs(70);
+
+/// See the sites behind AWS Global Accelerator, and rejoin one that site-fence has taken out.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Fence,
+}
+
+#[derive(Debug, Subcommand)]
+enum Fence {
+    /// Show the sites behind an accelerator, and which of them were taken out.
+    #[command(after_help = "Example:\n  failoverctl fence status a1234567890abcdef.awsglobalaccelerator.com")]
+    Status {
+        /// The accelerator's DNS name or ARN; every one of the account, if left out.
+        accelerator: Option<String>,
+    },
+    Rejoin(Rejoin),
+}
+
+/// Rejoin a site, once the sites are synchronised: into Infinispan's replication, then into the accelerator.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl fence rejoin site-b --accelerator \
+    a1234567890abcdef.awsglobalaccelerator.com --region eu-west-1 --reason 'synchronised, INC-1234'")]
+struct Rejoin {
+    /// The site.
+    site: Site,
+    /// The accelerator's DNS name or ARN.
+    #[arg(long, value_name = "NAME")]
+    accelerator: String,
+    /// The function that rejoins it. A name is looked up in --region, or else in the environment's Region.
+    #[arg(long, value_name = "NAME", default_value = "site-rejoin")]
+    function: String,
+    /// Add it to the accelerator although Infinispan of the other site does not answer, or refuses.
+    #[arg(long)]
+    force: bool,
+    /// The reason, for the function's log.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Say what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+}
 
 /// A site, or what is nobody's, behind an accelerator.
 #[derive(Debug, Serialize)]
@@ -48,7 +97,19 @@ struct InService {
     healthy: bool,
 }
 
-pub(super) async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, Error> {
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let session = common.session().await?;
+    match arguments.command {
+        Fence::Status { accelerator } => status(&session, accelerator.as_deref()).await,
+        Fence::Rejoin(arguments) => {
+            let own = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(variables::environment);
+            let region = common.region.clone().or_else(own).map(Region::new);
+            rejoin(&session, region, arguments).await
+        }
+    }
+}
+
+async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, Error> {
     let view = View::new(&session.aws);
     let accelerators: Vec<_> = match accelerator {
         None => view.accelerators.all(patience()).await?,
@@ -131,21 +192,9 @@ fn text(found: &[Status]) -> String {
     table(["ACCELERATOR", "SITE", "HEALTHY", "STATE"], &rows)
 }
 
-/// What a person asks the function `rejoin` for.
-#[derive(Debug)]
-pub(super) struct Rejoin {
-    pub site: Site,
-    pub accelerator: String,
-    pub function: String,
-    pub force: bool,
-    pub reason: Option<String>,
-    pub dry_run: bool,
-    pub yes: bool,
-}
-
 /// Invokes the function: it has the password of Infinispan, and reaches it.
-pub(super) async fn rejoin(session: &Session, region: Option<Region>, asked: Rejoin) -> Result<Ended, Error> {
-    let Rejoin { site, accelerator, function, force, reason, dry_run, yes } = asked;
+async fn rejoin(session: &Session, region: Option<Region>, arguments: Rejoin) -> Result<Ended, Error> {
+    let Rejoin { site, accelerator, function, force, reason, dry_run, yes } = arguments;
     let question = format!(
         "Are the sites synchronised? Bringing {site} back into {accelerator} sends traffic to it again."
     );

@@ -9,8 +9,10 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::State;
 use serde_json::Value;
 
+use super::error::Error;
 use super::screen::plain;
-use super::{Error, QUALIFIER, if_there};
+use super::session::if_there;
+use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, send};
 use crate::remote::deadline::Deadline;
 
@@ -36,21 +38,21 @@ impl Function {
         let found = deadline
             .persist(async |time| {
                 let request = client.get_function_configuration().function_name(arn);
-                send(Call("lambda:GetFunctionConfiguration"), time, request.send()).await
+                send(Call::new("lambda:GetFunctionConfiguration", "the function"), time, request.send()).await
             })
             .await;
         let Some(found) = if_there(found)? else { return Ok(None) };
         let policy = deadline
             .persist(async |time| {
                 let request = client.get_policy().function_name(arn);
-                send(Call("lambda:GetPolicy"), time, request.send()).await
+                send(Call::new("lambda:GetPolicy", "the function"), time, request.send()).await
             })
             .await;
         let policy = if_there(policy)?.and_then(|output| output.policy).unwrap_or_default();
         let concurrency = deadline
             .persist(async |time| {
                 let request = client.get_function_concurrency().function_name(unqualified(arn));
-                send(Call("lambda:GetFunctionConcurrency"), time, request.send()).await
+                send(Call::new("lambda:GetFunctionConcurrency", "the function"), time, request.send()).await
             })
             .await?;
         let stopped = if concurrency.reserved_concurrent_executions == Some(0) {
@@ -99,7 +101,9 @@ pub(super) async fn invoke(
     time: Duration,
 ) -> Result<Value, Error> {
     let request = Client::new(aws).invoke().function_name(function).payload(Blob::new(request.to_string()));
-    let Some(output) = if_there(send(Call("lambda:InvokeFunction"), time, request.send()).await)? else {
+    let Some(output) =
+        if_there(send(Call::new("lambda:InvokeFunction", "the function"), time, request.send()).await)?
+    else {
         let region = aws.region().map_or("no Region", AsRef::as_ref);
         let said = format!("there is no such function in {region}: give --region or --function");
         return Err(Error::Function { function: function.to_owned(), said });
@@ -115,9 +119,15 @@ pub(super) async fn invoke(
     }
 }
 
+/// A function's name by its ARN, and the version or alias that the ARN ends with, if any.
+pub(super) fn name(arn: &str) -> (&str, Option<&str>) {
+    let resource = Arn::parse(arn).and_then(|arn| arn.resource.strip_prefix("function:")).unwrap_or(arn);
+    resource.split_once(':').map_or((resource, None), |(name, qualifier)| (name, Some(qualifier)))
+}
+
 /// A function's ARN without version or alias.
-pub(super) fn unqualified(arn: &str) -> String {
-    arn.split(':').take(QUALIFIER).collect::<Vec<_>>().join(":")
+pub(super) fn unqualified(arn: &str) -> &str {
+    name(arn).1.and_then(|qualifier| arn.strip_suffix(qualifier)?.strip_suffix(':')).unwrap_or(arn)
 }
 
 /// Whether a text fits IAM's pattern: `*` stands for any part, `?` for one character.
@@ -158,6 +168,14 @@ mod tests {
         }
         assert!(!function(statement(topic)).lets("events.amazonaws.com", topic));
         assert!(!Function::default().lets("sns.amazonaws.com", topic));
+    }
+
+    #[test]
+    fn an_arn_names_a_function_with_or_without_a_qualifier() {
+        let arn = "arn:aws:lambda:eu-west-1:123456789012:function:lock";
+        let qualified = format!("{arn}:live");
+        assert_eq!((name(arn), unqualified(arn)), (("lock", None), arn));
+        assert_eq!((name(&qualified), unqualified(&qualified)), (("lock", Some("live")), arn));
     }
 
     #[test]

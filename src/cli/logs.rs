@@ -4,8 +4,9 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::Client;
 use chrono::{DateTime, Utc};
 
-use super::{NAME, if_there, part};
-use crate::remote::aws::{Call, Failure, send};
+use super::function;
+use super::session::if_there;
+use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 /// When the function of this ARN, in the Region that `aws` is in, first logged `message` about `about` since then.
@@ -17,26 +18,17 @@ pub(super) async fn first(
     since: DateTime<Utc>,
     deadline: Deadline,
 ) -> Result<Option<DateTime<Utc>>, Failure> {
-    let name = part(arn, NAME);
+    let (name, _) = function::name(arn);
     let client = Client::new(aws);
-    let mut page: Option<String> = None;
-    loop {
-        let output = deadline
-            .persist(async |time| {
-                let request = client.filter_log_events().log_group_name(format!("/aws/lambda/{name}"));
-                let request = request.start_time(since.timestamp_millis()).set_next_token(page.clone());
-                send(Call("logs:FilterLogEvents"), time, request.send()).await
-            })
-            .await;
-        let Some(output) = if_there(output)? else { return Ok(None) };
-        let said = format!("\"message\":\"{message}\"");
-        let mut lines = output.events().iter().filter_map(|event| event.message().zip(event.timestamp()));
-        if let Some((_, at)) = lines.find(|(line, _)| line.contains(&said) && line.contains(about)) {
-            return Ok(DateTime::from_timestamp_millis(at));
-        }
-        page = output.next_token;
-        if page.is_none() {
-            return Ok(None);
-        }
-    }
+    let said = format!("\"message\":\"{message}\"");
+    let lines = pages(deadline, async |time, token| {
+        let request = client.filter_log_events().log_group_name(format!("/aws/lambda/{name}"));
+        let request = request.start_time(since.timestamp_millis()).set_next_token(token);
+        let page = send(Call::new("logs:FilterLogEvents", "the log group"), time, request.send()).await?;
+        let lines = page.events().iter().filter_map(|event| event.message().zip(event.timestamp()));
+        let lines = lines.filter(|(line, _)| line.contains(&said) && line.contains(about));
+        Ok((lines.map(|(_, at)| at).collect(), page.next_token))
+    });
+    let lines: Vec<i64> = if_there(lines.await)?.unwrap_or_default();
+    Ok(lines.first().and_then(|at| DateTime::from_timestamp_millis(*at)))
 }

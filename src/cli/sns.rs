@@ -3,7 +3,8 @@
 use aws_config::SdkConfig;
 use aws_sdk_sns::Client;
 
-use crate::remote::aws::{Call, Failure, send};
+use crate::remote::arn::Arn;
+use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 /// Who gets what a topic is told.
@@ -24,24 +25,16 @@ pub(super) async fn subscriptions(
     deadline: Deadline,
 ) -> Result<Vec<Subscription>, Failure> {
     let client = Client::new(aws);
-    let mut subscriptions = Vec::new();
-    let mut page: Option<String> = None;
-    loop {
-        let output = deadline
-            .persist(async |time| {
-                let request =
-                    client.list_subscriptions_by_topic().topic_arn(topic).set_next_token(page.clone());
-                send(Call("sns:ListSubscriptionsByTopic"), time, request.send()).await
-            })
-            .await?;
-        subscriptions.extend(output.subscriptions().iter().map(|one| Subscription {
+    pages(deadline, async |time, token| {
+        let request = client.list_subscriptions_by_topic().topic_arn(topic).set_next_token(token);
+        let page = send(Call::new("sns:ListSubscriptionsByTopic", "the topic"), time, request.send()).await?;
+        let subscriptions = page.subscriptions().iter().map(|one| Subscription {
             protocol: one.protocol().unwrap_or_default().to_owned(),
             endpoint: one.endpoint().unwrap_or_default().to_owned(),
-            is_confirmed: one.subscription_arn().is_some_and(|arn| arn.starts_with("arn:")),
-        }));
-        page = output.next_token;
-        if page.is_none() {
-            return Ok(subscriptions);
-        }
-    }
+            // Until it is confirmed, its ARN reads `PendingConfirmation`.
+            is_confirmed: one.subscription_arn().is_some_and(|arn| Arn::parse(arn).is_some()),
+        });
+        Ok((subscriptions.collect(), page.next_token))
+    })
+    .await
 }

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::screen::{Mood, time};
-use crate::failover_lock::alarm::AlarmState;
+use super::screen::{Mood, paint, time};
+use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
-use crate::failover_lock::decide::{self, Alarm, Finding, Reason};
-use crate::failover_lock::health_check::HealthCheck;
-use crate::failover_lock::route53::{ALARM, LOCKED_AT, notes};
+use crate::failover_lock::decide::{self, Finding, Reason};
+use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
+use crate::failover_lock::notes::{ALARM, LOCKED_AT};
+use crate::failover_lock::outcome::{Outcome, Verdict};
+use crate::failover_lock::route53::notes;
 use crate::remote::aws::Failure;
 
 /// How a health check stands.
@@ -151,4 +153,28 @@ pub fn why(reason: Reason) -> &'static str {
 #[must_use]
 pub fn foremost(alarms: &[Alarm]) -> Option<&Alarm> {
     alarms.iter().max_by_key(|alarm| (alarm.actions_enabled, alarm.state == AlarmState::Alarm))
+}
+
+/// An outcome in a line of words.
+pub(super) fn text(outcome: &Outcome) -> String {
+    let id = outcome.health_check_id.as_ref().map_or("no health check", HealthCheckId::as_str);
+    let path = match (&outcome.previous_path, &outcome.path) {
+        (Some(before), Some(now)) if before != now => format!(" ({before} → {now})"),
+        (_, Some(now)) => format!(" ({now})"),
+        _ => String::new(),
+    };
+    let (words, mood) = match outcome.outcome {
+        Verdict::Locked => ("locked", Mood::Ok),
+        Verdict::WouldLock => ("would be locked", Mood::Ok),
+        Verdict::AlreadyLocked => ("is locked already", Mood::Ok),
+        Verdict::Ignored => ("ignored", Mood::Warn),
+        Verdict::Deferred => ("deferred", Mood::Warn),
+        Verdict::Restored => ("restored", Mood::Ok),
+        Verdict::WouldRestore => ("would be restored", Mood::Ok),
+        Verdict::AlreadyRestored => ("is restored already", Mood::Ok),
+        Verdict::Armed => ("armed", Mood::Ok),
+        Verdict::Unprotected => ("unprotected", Mood::Wrong),
+    };
+    let reason = outcome.reason.map(|reason| format!(": {}", why(reason))).unwrap_or_default();
+    format!("{id}: {}{path}{reason}\n", paint(words, mood))
 }

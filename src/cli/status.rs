@@ -4,13 +4,16 @@ use std::pin::pin;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use clap::Args;
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::screen::{self, Mood, say, table, time};
+use super::error::{Ended, Error};
+use super::guard::{Guard, Options};
+use super::screen::{self, Mood, paint, say, table, time};
+use super::session::{Common, patience};
 use super::state::{State, foremost};
-use super::{Ended, Error, Session, patience};
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::route53::Checkers;
@@ -18,6 +21,8 @@ use crate::remote::aws::Failure;
 
 /// Route 53 allows an account some 10 calls a second.
 const AT_ONCE: usize = 4;
+/// How often a command that waits looks.
+const LOOK: Duration = Duration::from_secs(5);
 const REDRAW: Duration = Duration::from_secs(10);
 /// Clears the terminal and goes to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -46,21 +51,37 @@ pub(super) struct AlarmNow {
     pub since: DateTime<Utc>,
 }
 
-pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool) -> Result<Ended, Error> {
+/// Show the health checks that can be locked, and whether they are.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch \
+    233e180f-f023-45a3-954e-415303f21eab\n  failoverctl status --output json | jq '.[] | select(.state != \"armed\")'")]
+pub(super) struct Arguments {
+    /// The health checks; every one of the account that has a path, if none is named.
+    ids: Vec<HealthCheckId>,
+    /// Show them again every 10 seconds, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { ids, watch, options } = arguments;
+    let guard = &options.guard(common).await?;
     // One for the whole time: an interrupt must count while AWS is being asked, too.
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut ended = Ended::Well;
     loop {
         let looked = tokio::select! {
-            looked = look_at(session, ids) => looked,
+            looked = look_at(guard, &ids) => looked,
             _ = &mut interrupted, if watch => return Ok(ended),
         };
         match looked {
             Ok(found) => {
-                if watch && !session.screen.json {
+                if watch && !guard.session.screen.json {
                     anstream::print!("{CLEAR}");
                 }
-                session.screen.show(&found, || text(&found))?;
+                guard.session.screen.show(&found, || text(&found))?;
                 let is_bad = |status: &Status| matches!(status.state.mood(), Mood::Wrong | Mood::Unknown);
                 ended = if found.iter().any(is_bad) { Ended::NotWell } else { Ended::Well };
             }
@@ -78,9 +99,9 @@ pub(super) async fn status(session: &Session, ids: &[HealthCheckId], watch: bool
     }
 }
 
-async fn look_at(session: &Session, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
+async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
     let checks: Vec<_> = if ids.is_empty() {
-        let all = session.route53.health_checks(patience()).await?;
+        let all = guard.route53.health_checks(patience()).await?;
         let with_path = all.into_iter().filter(|check| check.endpoint.is_some());
         with_path.map(|check| (check.id.clone(), Some(check))).collect()
     } else {
@@ -90,9 +111,9 @@ async fn look_at(session: &Session, ids: &[HealthCheckId]) -> Result<Vec<Status>
         let look = async {
             let check = match check {
                 Some(check) => check,
-                None => session.route53.health_check(&id, patience()).await?,
+                None => guard.route53.health_check(&id, patience()).await?,
             };
-            one(session, check).await
+            one(guard, check).await
         };
         // What cannot be seen of one check keeps nobody from seeing the others.
         look.await.unwrap_or_else(|failure| Status {
@@ -108,16 +129,16 @@ async fn look_at(session: &Session, ids: &[HealthCheckId]) -> Result<Vec<Status>
 }
 
 /// What is known of one health check.
-pub(super) async fn one(session: &Session, check: HealthCheck) -> Result<Status, Failure> {
+pub(super) async fn one(guard: &Guard, check: HealthCheck) -> Result<Status, Failure> {
     let deadline = patience();
-    let alarms = session.cloudwatch.alarms_on(&check.id, deadline).await?;
-    let tags = session.route53.tags(&check.id, deadline).await?;
+    let alarms = guard.cloudwatch.alarms_on(&check.id, deadline).await?;
+    let tags = guard.route53.tags(&check.id, deadline).await?;
     // Good to know; everything else is said without it.
-    let checkers = session.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await.ok();
+    let checkers = guard.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await.ok();
     Ok(Status {
         watches: check.endpoint.as_ref().map(watches),
         path: check.path().map(str::to_owned),
-        state: State::of(&check, &alarms, &tags, &session.config)?,
+        state: State::of(&check, &alarms, &tags, &guard.config)?,
         alarm: foremost(&alarms).map(|alarm| AlarmNow {
             name: alarm.name.clone(),
             state: alarm.state,
@@ -170,4 +191,48 @@ pub(super) fn watches(endpoint: &Endpoint) -> String {
 pub(super) fn is_in_service(status: &Status) -> bool {
     let is_ok = status.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok);
     is_ok && status.checkers.is_none_or(Checkers::find_it_healthy)
+}
+
+/// Shows how the checkers find the primary and its alarm becomes OK, until the check is armed.
+pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Duration) -> Result<(), Error> {
+    let end = Instant::now() + timeout;
+    let mut shown = String::new();
+    loop {
+        let check = guard.route53.health_check(id, patience()).await?;
+        let status = one(guard, check).await?;
+        let now = progress(&status);
+        if now != shown {
+            say(&now);
+            shown = now;
+        }
+        match &status.state {
+            State::Armed if is_in_service(&status) => {
+                say("armed again: the next alarm locks it");
+                return Ok(());
+            }
+            State::Locked { .. } => {
+                return Err(Error::TooLate(format!("{id} was locked again: {}", status.state.words())));
+            }
+            _ if Instant::now() >= end => {
+                return Err(Error::TooLate(format!(
+                    "{id} is not armed after {} s: {}. failoverctl doctor {id} tells more",
+                    timeout.as_secs(),
+                    status.state.words()
+                )));
+            }
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+fn progress(status: &Status) -> String {
+    let checkers = status.checkers.as_ref().map_or_else(
+        || "checkers unknown".to_owned(),
+        |checkers| format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total),
+    );
+    let alarm = status.alarm.as_ref().map_or_else(
+        || "there is no alarm".to_owned(),
+        |alarm| format!("alarm {} is {}", alarm.name, alarm.state),
+    );
+    format!("{checkers}; {alarm}; {}", paint(&status.state.words(), status.state.mood()))
 }

@@ -40,6 +40,22 @@ pub struct AlarmTransition {
     pub composite: Option<Composite>,
 }
 
+/// A metric alarm on a check's health, as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: AlarmState,
+    /// When its state last changed.
+    pub changed_at: DateTime<Utc>,
+    /// Whether its actions are on.
+    pub actions_enabled: bool,
+    /// What it does when it goes to ALARM, as ARNs. None does not mean that nothing hears of it:
+    /// EventBridge does.
+    pub actions: Vec<String>,
+}
+
 /// A composite alarm, as its message tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Composite {

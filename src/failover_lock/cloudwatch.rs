@@ -13,15 +13,14 @@ use aws_sdk_cloudwatch::types::{
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-use super::alarm::{self, AlarmState, Composite, Dimensions, Malformed, Metric};
-use super::decide::Alarm;
+use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Malformed, Metric};
 use super::health_check::HealthCheckId;
 use crate::program::text::Quoted;
-use crate::remote::aws::{Call, Failure, send};
+use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
-const DESCRIBE: Call = Call("cloudwatch:DescribeAlarms");
-const DESCRIBE_FOR_METRIC: Call = Call("cloudwatch:DescribeAlarmsForMetric");
+const DESCRIBE: Call = Call::new("cloudwatch:DescribeAlarms", "the alarm");
+const DESCRIBE_FOR_METRIC: Call = Call::new("cloudwatch:DescribeAlarmsForMetric", "the alarm");
 
 /// CloudWatch's alarms.
 #[derive(Clone, Debug)]
@@ -115,7 +114,7 @@ impl CloudWatch {
                 let request = request.dimensions(dimension.clone()).period(60).statistics(Statistic::Sum);
                 let request = request.start_time(DateTimeOf::from_secs(now - minutes * 60));
                 let request = request.end_time(DateTimeOf::from_secs(now + 60));
-                send(Call("cloudwatch:GetMetricStatistics"), time, request.send()).await
+                send(Call::new("cloudwatch:GetMetricStatistics", "the metric"), time, request.send()).await
             })
             .await?;
         let points = output.datapoints().iter().filter_map(|point| {
@@ -134,7 +133,7 @@ impl CloudWatch {
             .persist(async |time| {
                 let request = self.client().set_alarm_state().alarm_name(alarm).state_reason(reason);
                 let request = request.state_value(StateValue::Alarm);
-                send(Call("cloudwatch:SetAlarmState"), time, request.send()).await
+                send(Call::new("cloudwatch:SetAlarmState", "the alarm"), time, request.send()).await
             })
             .await?;
         Ok(())
@@ -218,26 +217,16 @@ impl CloudWatch {
         counts: impl Fn(Option<&StateValue>) -> bool,
         deadline: Deadline,
     ) -> Result<Vec<String>, Failure> {
-        let mut children = Vec::new();
-        let mut page: Option<String> = None;
-        loop {
-            let output = deadline
-                .persist(async |time| {
-                    let request =
-                        self.client().describe_alarms().children_of_alarm_name(name).max_records(100);
-                    send(DESCRIBE, time, request.set_next_token(page.clone()).send()).await
-                })
-                .await?;
-            let metric = output.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+        pages(deadline, async |time, token| {
+            let request = self.client().describe_alarms().children_of_alarm_name(name).max_records(100);
+            let page = send(DESCRIBE, time, request.set_next_token(token).send()).await?;
+            let metric = page.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
             let composite =
-                output.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+                page.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
             let counted = metric.chain(composite).filter(|(_, state)| counts(*state));
-            children.extend(counted.filter_map(|(name, _)| name.map(str::to_owned)));
-            page = output.next_token;
-            if page.is_none() {
-                return Ok(children);
-            }
-        }
+            Ok((counted.filter_map(|(name, _)| name.map(str::to_owned)).collect(), page.next_token))
+        })
+        .await
     }
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::health_check::{HealthCheckId, InvalidId, ResourcePath};
 use crate::program::text::Quoted;
-use crate::program::variables::Lookup;
-use crate::program::variables::{InvalidConfig, Problems, boolean};
+use crate::program::variables::{InvalidConfig, Lookup, Problems, boolean};
+use crate::remote::arn::Arn;
 
 /// What a function was told by its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ fn ids(text: &str) -> Result<BTreeSet<HealthCheckId>, InvalidId> {
 
 fn arns(text: &str) -> Result<BTreeSet<String>, String> {
     let arn = |text: &str| match text.trim() {
-        arn if arn.starts_with("arn:") => Ok(arn.to_owned()),
+        arn if Arn::parse(arn).is_some() => Ok(arn.to_owned()),
         other => Err(format!("{} is not an ARN", Quoted(other))),
     };
     text.split(',').map(arn).collect()

@@ -4,9 +4,10 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::alarm::{AlarmState, AlarmTransition};
+use super::alarm::{Alarm, AlarmState, AlarmTransition};
 use super::config::Config;
 use super::health_check::{HealthCheck, HealthCheckId};
+use super::notes::Notes;
 use crate::program::text::Quoted;
 
 /// Whether a transition is about a health check that this function guards.
@@ -65,31 +66,6 @@ pub struct Seen<'a> {
     pub check: Option<&'a HealthCheck>,
     /// What is noted on it; nothing where that cannot be read.
     pub notes: Notes,
-}
-
-/// What this system has noted on a check, in tags.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// When it was last switched back.
-    pub restored_at: Option<DateTime<Utc>>,
-    /// When the newest alarm changed that a lock was set for, or that found it standing.
-    pub alarm_changed_at: Option<DateTime<Utc>>,
-}
-
-/// A metric alarm on a check's health, as it stands now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alarm {
-    /// Its name.
-    pub name: String,
-    /// Its state.
-    pub state: AlarmState,
-    /// When its state last changed.
-    pub changed_at: DateTime<Utc>,
-    /// Whether its actions are on.
-    pub actions_enabled: bool,
-    /// What it does when it goes to ALARM, as ARNs. None does not mean that nothing hears of it:
-    /// EventBridge does.
-    pub actions: Vec<String>,
 }
 
 /// What `reconcile` finds of a check.

@@ -10,7 +10,7 @@ use super::alarm::Malformed;
 use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
 use super::health_check::HealthCheckId;
-use super::restore::BadRequest;
+use super::request::BadRequest;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass;

@@ -14,16 +14,19 @@
 //! ask at all is for IAM to say.
 
 pub mod alarm;
+mod apply;
 pub mod cloudwatch;
 pub mod config;
 pub mod decide;
 pub mod error;
 pub mod health_check;
 mod lock;
+pub mod notes;
 pub mod outcome;
 pub mod probe;
 mod reconcile;
-pub mod restore;
+pub mod request;
+mod restore;
 pub mod route53;
 
 use aws_config::SdkConfig;

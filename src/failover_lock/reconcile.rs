@@ -8,11 +8,12 @@ use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
 use super::FailoverLock;
-use super::alarm::{AlarmState, AlarmTransition};
-use super::decide::{self, Alarm, Decision, Finding, Notes, Seen};
+use super::alarm::{Alarm, AlarmState, AlarmTransition};
+use super::apply::{act, interlocked, note_alarm};
+use super::decide::{self, Decision, Finding, Seen};
 use super::error::{Error, FailedRecord};
 use super::health_check::HealthCheckId;
-use super::lock::{act, interlocked, note_alarm};
+use super::notes::Notes;
 use super::outcome::{Outcome, Verdict};
 use crate::remote::deadline::Deadline;
 

@@ -1,37 +1,25 @@
 //! Route 53 in this system's words: the only place that knows its SDK's requests and answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
-use aws_sdk_route53::types::{
-    self, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover, Tag, TagResourceType,
-};
+use aws_sdk_route53::types::{self, HealthCheckType, Tag, TagResourceType};
 use aws_types::service_config::ServiceConfigKey;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::alarm::AlarmTransition;
-use super::decide::{self, Notes};
+use super::decide;
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
+use super::notes::{ALARM, ALARM_CHANGED_AT, LOCKED_AT, Notes, RESTORED_AT, noted, tag_value};
 use crate::program::text::Quoted;
-use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::aws::{Call, Failure, Kind, pages, send};
 use crate::remote::deadline::Deadline;
 
-/// The tag that a restore leaves: alarms that changed before it are harmless.
-pub const RESTORED_AT: &str = "failover-lock:restored-at";
-/// The tag that says when the check was locked.
-pub const LOCKED_AT: &str = "failover-lock:locked-at";
-/// The tag that says when the alarm that locked it changed, or a later one that found the lock.
-pub const ALARM_CHANGED_AT: &str = "failover-lock:alarm-changed-at";
-/// The tag that names the alarm that locked it.
-pub const ALARM: &str = "failover-lock:alarm";
-
-/// How far the clocks of two functions may be apart.
-const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
-const LIST: Call = Call("route53:ListHealthChecks");
-const LIST_TAGS: Call = Call("route53:ListTagsForResource");
+const LIST: Call = Call::new("route53:ListHealthChecks", "the health check");
+const LIST_TAGS: Call = Call::new("route53:ListTagsForResource", "the health check");
 const NO_CHECK: &str = "the answer holds no health check";
 
 /// How many of a check's checkers find it healthy.
@@ -41,39 +29,6 @@ pub struct Checkers {
     pub healthy: usize,
     /// All that have reported; at least one.
     pub total: usize,
-}
-
-/// A DNS record that a health check decides about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Its name and type, for example `www.example.com. A`.
-    pub name: String,
-    /// What it is in a failover pair.
-    pub role: Role,
-}
-
-/// What a DNS record is in a failover pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The primary, beside this secondary.
-    Primary(Secondary),
-    /// The secondary.
-    Secondary,
-    /// It is part of none.
-    None,
-}
-
-/// The secondary of a failover pair, as far as its health goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secondary {
-    /// None.
-    Missing,
-    /// One that counts as healthy always.
-    Unchecked,
-    /// One with the primary's own health check: what fails the one fails the other.
-    Same,
-    /// One with a health check, or with an alias whose target's health is evaluated.
-    Checked,
 }
 
 /// Route 53's health checks.
@@ -120,7 +75,7 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn health_check(&self, id: &HealthCheckId, deadline: Deadline) -> Result<HealthCheck, Failure> {
-        let call = Call("route53:GetHealthCheck");
+        let call = Call::new("route53:GetHealthCheck", "the health check");
         deadline
             .persist(async |time| {
                 let request = self.client.get_health_check().health_check_id(id.as_str());
@@ -146,7 +101,7 @@ impl Route53 {
     /// # Errors
     /// The call failed and did not pass before the deadline, or no checker has reported.
     pub async fn checkers(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Checkers, Failure> {
-        let call = Call("route53:GetHealthCheckStatus");
+        let call = Call::new("route53:GetHealthCheckStatus", "the health check");
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_health_check_status().health_check_id(id.as_str());
@@ -169,105 +124,15 @@ impl Route53 {
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn health_checks(&self, deadline: Deadline) -> Result<Vec<HealthCheck>, Failure> {
-        let checks = self.list(deadline).await?.into_iter().map(|check| {
-            let id = HealthCheckId::try_from(check.id.clone());
-            Ok(read(&id.map_err(|error| Failure::refused(LIST, error.to_string()))?, check))
-        });
-        checks.collect()
-    }
-
-    async fn list(&self, deadline: Deadline) -> Result<Vec<types::HealthCheck>, Failure> {
-        let mut checks = Vec::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let output = deadline
-                .persist(async |time| {
-                    let request = self.client.list_health_checks().set_marker(marker.clone());
-                    send(LIST, time, request.send()).await
-                })
-                .await?;
-            checks.extend(output.health_checks);
-            marker = output.next_marker;
-            if marker.is_none() {
-                return Ok(checks);
-            }
-        }
-    }
-
-    /// The records of all hosted zones that this check decides about.
-    ///
-    /// # Errors
-    /// A call failed and did not pass before the deadline.
-    pub async fn records(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Vec<Record>, Failure> {
-        let ids = self.with_parents(id, deadline).await?;
-        let mut records = Vec::new();
-        for zone in self.hosted_zones(deadline).await? {
-            let sets = self.record_sets(&zone, deadline).await?;
-            let ours = sets.iter().filter(|set| set.health_check_id().is_some_and(|id| ids.contains(id)));
-            records.extend(ours.map(|set| record(set, &sets)));
-        }
-        Ok(records)
-    }
-
-    /// A check, and the calculated checks that it is part of, by whatever depth.
-    async fn with_parents(
-        &self,
-        id: &HealthCheckId,
-        deadline: Deadline,
-    ) -> Result<BTreeSet<String>, Failure> {
-        let all = self.list(deadline).await?;
-        let mut ids = BTreeSet::from([id.as_str().to_owned()]);
-        loop {
-            let before = ids.len();
-            for check in &all {
-                let children = check.health_check_config().map(types::HealthCheckConfig::child_health_checks);
-                if children.unwrap_or_default().iter().any(|child| ids.contains(child)) {
-                    ids.insert(check.id.clone());
-                }
-            }
-            if ids.len() == before {
-                return Ok(ids);
-            }
-        }
-    }
-
-    async fn hosted_zones(&self, deadline: Deadline) -> Result<Vec<String>, Failure> {
-        let mut zones = Vec::new();
-        let mut marker: Option<String> = None;
-        loop {
-            let output = deadline
-                .persist(async |time| {
-                    let request = self.client.list_hosted_zones().set_marker(marker.clone());
-                    send(Call("route53:ListHostedZones"), time, request.send()).await
-                })
-                .await?;
-            zones.extend(output.hosted_zones.into_iter().map(|zone| zone.id));
-            marker = output.next_marker;
-            if marker.is_none() {
-                return Ok(zones);
-            }
-        }
-    }
-
-    async fn record_sets(&self, zone: &str, deadline: Deadline) -> Result<Vec<ResourceRecordSet>, Failure> {
-        let mut sets = Vec::new();
-        let mut next = (None, None, None);
-        loop {
-            let output = deadline
-                .persist(async |time| {
-                    let (name, kind, identifier) = next.clone();
-                    let request = self.client.list_resource_record_sets().hosted_zone_id(zone);
-                    let request = request.set_start_record_name(name).set_start_record_type(kind);
-                    let request = request.set_start_record_identifier(identifier);
-                    send(Call("route53:ListResourceRecordSets"), time, request.send()).await
-                })
-                .await?;
-            sets.extend(output.resource_record_sets);
-            next = (output.next_record_name, output.next_record_type, output.next_record_identifier);
-            if next.0.is_none() {
-                return Ok(sets);
-            }
-        }
+        pages(deadline, async |time, marker| {
+            let page = send(LIST, time, self.client.list_health_checks().set_marker(marker).send()).await?;
+            let checks = page.health_checks.into_iter().map(|check| {
+                let id = HealthCheckId::try_from(check.id.clone());
+                Ok(read(&id.map_err(|error| Failure::refused(LIST, error.to_string()))?, check))
+            });
+            Ok((checks.collect::<Result<Vec<_>, Failure>>()?, page.next_marker))
+        })
+        .await
     }
 
     /// Reads what this system has noted on a check.
@@ -316,7 +181,7 @@ impl Route53 {
         version: Option<i64>,
         deadline: Deadline,
     ) -> Result<HealthCheck, Failure> {
-        let call = Call("route53:UpdateHealthCheck");
+        let call = Call::new("route53:UpdateHealthCheck", "the health check");
         let mut may_have_arrived = false;
         let result = deadline
             .persist(async |time| {
@@ -411,70 +276,20 @@ impl Route53 {
                 let request =
                     self.client.change_tags_for_resource().resource_type(TagResourceType::Healthcheck);
                 let request = request.resource_id(id.as_str()).set_add_tags(Some(tags.clone()));
-                send(Call("route53:ChangeTagsForResource"), time, request.send()).await
+                send(Call::new("route53:ChangeTagsForResource", "the health check"), time, request.send())
+                    .await
             })
             .await?;
         Ok(())
     }
 }
 
-/// What these tags of a check note.
+/// The notes in these tags.
 ///
 /// # Errors
-/// A tag holds no time that has passed.
+/// A tag of this system holds no time that has passed.
 pub fn notes(tags: &BTreeMap<String, String>) -> Result<Notes, Failure> {
-    let time = |key| {
-        tags.get(key)
-            .map(|text| match text.parse::<DateTime<Utc>>() {
-                // A time to come would outdo every alarm until then: it is nobody's note.
-                Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
-                _ => {
-                    let cause =
-                        format!("the tag {key} holds {}, which is no time that has passed", Quoted(text));
-                    Err(Failure::refused(LIST_TAGS, cause))
-                }
-            })
-            .transpose()
-    };
-    Ok(Notes { restored_at: time(RESTORED_AT)?, alarm_changed_at: time(ALARM_CHANGED_AT)? })
-}
-
-fn record(set: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Record {
-    let role = match set.failover() {
-        Some(ResourceRecordSetFailover::Primary) => Role::Primary(secondary_of(set, all)),
-        Some(_) => Role::Secondary,
-        None => Role::None,
-    };
-    Record { name: format!("{} {}", set.name(), set.r#type()), role }
-}
-
-fn secondary_of(primary: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Secondary {
-    let secondary = all.iter().find(|other| {
-        other.name() == primary.name()
-            && other.r#type() == primary.r#type()
-            && other.failover() == Some(&ResourceRecordSetFailover::Secondary)
-    });
-    let Some(secondary) = secondary else { return Secondary::Missing };
-    let by_alias = secondary.alias_target().is_some_and(types::AliasTarget::evaluate_target_health);
-    if secondary.health_check_id() == primary.health_check_id() {
-        Secondary::Same
-    } else if secondary.health_check_id().is_some() || by_alias {
-        Secondary::Checked
-    } else {
-        Secondary::Unchecked
-    }
-}
-
-/// CloudWatch gives milliseconds. A message may claim a time to come; it is not noted.
-fn noted(changed_at: DateTime<Utc>) -> String {
-    changed_at.min(Utc::now()).to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// A tag's value holds at most 256 letters, digits, spaces and `_ . : / = + - @`; an alarm's name
-/// may hold others, which become `_`.
-fn tag_value(text: &str) -> String {
-    let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
-    text.chars().take(256).map(|c| if fits(c) { c } else { '_' }).collect()
+    Notes::read(tags).map_err(|error| Failure::refused(LIST_TAGS, error.to_string()))
 }
 
 fn read(id: &HealthCheckId, check: types::HealthCheck) -> HealthCheck {

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use super::claim::Moment;
 use super::clock::{now, sleep_until};
-use super::keeper::{Held, Lease};
+use super::held::{Held, Lease};
 
 /// The option by which the program is the guard of a command.
 pub const GUARD: &str = "--guard";

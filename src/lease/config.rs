@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::claim::{Candidate, Terms};
 use crate::program::text::Quoted;
 use crate::program::variables::{InvalidConfig, Problems};
+use crate::remote::arn::Arn;
 
 /// What the file says.
 #[derive(Clone, Debug)]
@@ -125,17 +126,13 @@ fn region(text: String) -> Result<String, String> {
 }
 
 fn role_arn(text: String) -> Result<String, String> {
-    let parts: Vec<_> = text.splitn(6, ':').collect();
-    let is_arn = match parts[..] {
-        ["arn", partition, "iam", "", account, role] => {
-            let is_account = account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit());
-            let is_role =
-                role.strip_prefix("role/").is_some_and(|name| !name.is_empty() && !name.contains('<'));
-            partition.starts_with("aws") && is_account && is_role
-        }
-        _ => false,
+    let is_role = |arn: Arn<'_>| {
+        let is_account = arn.account.len() == 12 && arn.account.bytes().all(|digit| digit.is_ascii_digit());
+        let name = arn.resource.strip_prefix("role/").unwrap_or_default();
+        let is_role = arn.service == "iam" && arn.region.is_empty();
+        is_role && is_account && arn.partition.starts_with("aws") && !name.is_empty() && !name.contains('<')
     };
-    if is_arn {
+    if Arn::parse(&text).is_some_and(is_role) {
         Ok(text)
     } else {
         Err(format!("{} is no role's ARN, like arn:aws:iam::123456789012:role/lease", Quoted(&text)))

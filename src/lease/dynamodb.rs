@@ -36,9 +36,9 @@ use super::error::Error;
 use crate::remote::aws::{Call, Failure, Kind, send};
 use crate::remote::sdk;
 
-const DESCRIBE: Call = Call("dynamodb:DescribeTable");
-const GET: Call = Call("dynamodb:GetItem");
-const UPDATE: Call = Call("dynamodb:UpdateItem");
+const DESCRIBE: Call = Call::new("dynamodb:DescribeTable", "the table");
+const GET: Call = Call::new("dynamodb:GetItem", "the table");
+const UPDATE: Call = Call::new("dynamodb:UpdateItem", "the table");
 
 const NAME: &str = "leaseName";
 const OWNER: &str = "leaseOwner";

@@ -1,9 +1,6 @@
 //! Runs a claim against its table, and says who may work.
 
-use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -12,11 +9,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::claim::{Candidate, Claim, Holding, Moment, NOBODY_MAY, Record, Standing, Step, Terms, Write};
+use super::claim::{Candidate, Claim, NOBODY_MAY, Standing, Step, Terms, Write};
 use super::clock::{now, sleep_until, wall};
 use super::dynamodb::Table;
 use super::error::Error;
+use super::held::Lease;
 use super::metrics::Metrics;
+use super::status::Status;
 
 /// A name that no candidate can have.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -40,41 +39,6 @@ pub struct Keeper {
     status: watch::Sender<Status>,
     leaving: watch::Receiver<bool>,
     working: watch::Sender<()>,
-}
-
-/// A candidate's side of a lease. When the last one of its clones is dropped, the lease is given up: it is lost to
-/// each [`Held`], and released when none is left.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    status: watch::Receiver<Status>,
-    leaving: watch::Sender<bool>,
-    working: watch::Sender<()>,
-}
-
-/// That the lease is held: what needs it to work asks for a reference to this.
-///
-/// It can be lost at any time. A released lease is handed on only once no `Held` is left.
-#[derive(Debug)]
-pub struct Held {
-    holding: Holding,
-    status: watch::Receiver<Status>,
-    /// Tells the keeper that somebody works still.
-    _working: watch::Receiver<()>,
-}
-
-/// How a claim stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The lease, if it was won and not lost since. See [`Status::active`].
-    pub holding: Option<Holding>,
-    /// How the lease stands.
-    pub standing: Standing,
-    /// The record that was seen, or written, last.
-    pub record: Option<Record>,
-    /// Why the last call failed, if it did.
-    pub failing: Option<String>,
-    /// Whether this candidate gives the lease up, for good.
-    pub leaving: bool,
 }
 
 // === impl Candidate ===
@@ -106,7 +70,7 @@ impl Keeper {
         let status = watch::Sender::new(Status::of(&claim, None));
         let leaving = watch::Sender::new(false);
         let working = watch::Sender::new(());
-        let lease = Lease { status: status.subscribe(), leaving: leaving.clone(), working: working.clone() };
+        let lease = Lease::new(status.subscribe(), leaving.clone(), working.clone());
         let leaving = leaving.subscribe();
         let metrics = Metrics::new(table.lease());
         let (checked, failing) = (false, None);
@@ -302,171 +266,6 @@ async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
         select! {
             changed = status.changed() => if changed.is_err() { return },
             () = sleep_until(until.unwrap_or_default()), if until.is_some() => {}
-        }
-    }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    /// How the claim stands now.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.status.borrow().clone()
-    }
-
-    /// Waits until the lease is held. `None` says that it will not be any more: it was given up.
-    pub async fn held(&self) -> Option<Held> {
-        let mut status = self.status.clone();
-        loop {
-            // Before the look: a keeper that leaves meanwhile must know of it.
-            let working = self.working.subscribe();
-            let seen = status.borrow_and_update().clone();
-            let is_kept = !seen.leaving && status.has_changed().is_ok();
-            if let Some(holding) = seen.active().filter(|_| is_kept) {
-                return Some(Held { holding, status, _working: working });
-            }
-            drop(working);
-            if seen.leaving || status.changed().await.is_err() {
-                return None;
-            }
-        }
-    }
-
-    /// Gives the lease up: passive at once, and released when no [`Held`] is left. [`Keeper::run`] ends with that.
-    pub fn leave(&self) {
-        self.leaving.send_replace(true);
-    }
-}
-
-// === impl Held ===
-
-impl Held {
-    /// The fencing token. Whatever keeps what is written under this lease should refuse one lower than the last.
-    #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.holding.epoch
-    }
-
-    /// Whether it is held still.
-    #[must_use]
-    pub fn is_held(&self) -> bool {
-        self.current().is_some()
-    }
-
-    /// Waits until it is lost.
-    pub async fn lost(&self) {
-        let mut ends = self.ends();
-        while let Some(later) = self.renewed(ends).await {
-            ends = later;
-        }
-    }
-
-    /// Works until it is done, or until the lease is lost: then the work is dropped at the `await` where it stands.
-    pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        // Whatever wakes it: timers stand still while the machine is suspended.
-        let while_held = poll_fn(|context| {
-            let is_held = self.is_held();
-            if is_held { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
-        });
-        select! {
-            biased;
-            () = self.lost() => None,
-            done = while_held => done,
-        }
-    }
-
-    /// By when what depends on it must have ended, as far as it has been renewed.
-    pub(super) fn ends(&self) -> Moment {
-        self.current().unwrap_or(self.holding).ends
-    }
-
-    /// Waits until it is renewed, so that it ends later than `before`; `None` says that it is lost.
-    pub(super) async fn renewed(&self, before: Moment) -> Option<Moment> {
-        let mut status = self.status.clone();
-        loop {
-            let holding = self.current()?;
-            if holding.ends > before {
-                return Some(holding.ends);
-            }
-            select! {
-                changed = status.changed() => if changed.is_err() {
-                    // Nobody is left to renew it.
-                    sleep_until(holding.until).await;
-                },
-                () = sleep_until(holding.until) => {}
-            }
-        }
-    }
-
-    fn current(&self) -> Option<Holding> {
-        // A keeper that is gone renews nothing more, but what it won lasts until its end.
-        self.status.borrow().active().filter(|holding| holding.epoch == self.holding.epoch)
-    }
-}
-
-// === impl Status ===
-
-impl Status {
-    fn of(claim: &Claim, failing: Option<String>) -> Self {
-        let (holding, standing, record) = (claim.holding(), claim.standing(), claim.record().cloned());
-        let leaving = claim.is_leaving();
-        Self { holding, standing, record, failing, leaving }
-    }
-
-    /// The lease, if it is held at this very moment.
-    #[must_use]
-    pub fn active(&self) -> Option<Holding> {
-        self.holding.filter(|holding| now() < holding.until)
-    }
-
-    /// How long it is held still, if it is.
-    #[must_use]
-    pub fn active_for(&self) -> Option<Duration> {
-        self.active().map(|holding| holding.until.saturating_sub(now()))
-    }
-
-    /// How long the record has to stay as it is before this candidate may take the lease, where that is so.
-    #[must_use]
-    pub fn takes_over_in(&self) -> Option<Duration> {
-        match self.standing {
-            Standing::Others(at) if !self.leaving => Some(at.saturating_sub(now())),
-            _ => None,
-        }
-    }
-
-    /// Why this candidate is not active any more.
-    fn reason(&self) -> String {
-        match (&self.failing, self.standing) {
-            _ if self.leaving => "it gives the lease up".to_owned(),
-            (Some(error), Standing::Mine) => format!("it could not be renewed: {error}"),
-            (None, Standing::Mine) => {
-                "it was not renewed in time: this process did not run, or its call took long".to_owned()
-            }
-            _ => self.stands(),
-        }
-    }
-
-    /// How the lease stands.
-    #[must_use]
-    pub fn stands(&self) -> String {
-        let record = self.record.as_ref();
-        match self.standing {
-            Standing::Unseen => "it has not been seen yet".to_owned(),
-            Standing::Missing => "there is no record".to_owned(),
-            Standing::Mine => "it is this process's".to_owned(),
-            Standing::Pinned => format!("{NOBODY_MAY} keeps everybody passive"),
-            Standing::Released => "it is released".to_owned(),
-            Standing::Others(_) => {
-                let (owner, writer) =
-                    record.map_or(("", None), |record| (record.owner.as_str(), record.writer.as_deref()));
-                let writer = writer.unwrap_or("Admiral's checker or a person");
-                match owner {
-                    "" => format!("it is nobody's, by {writer}"),
-                    owner => format!("it is {owner}'s, by {writer}"),
-                }
-            }
         }
     }
 }

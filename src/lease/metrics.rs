@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::claim::Standing;
-use super::keeper::Status;
+use super::status::Status;
 
 /// A candidate's metrics. Clones count together.
 #[derive(Clone, Debug)]

@@ -40,10 +40,13 @@ pub mod command;
 pub mod config;
 pub mod dynamodb;
 pub mod error;
+pub mod held;
 pub mod keeper;
 pub mod metrics;
 pub mod server;
+pub mod status;
 
 pub use self::claim::{Candidate, Terms};
 pub use self::dynamodb::Table;
-pub use self::keeper::{Held, Keeper, Lease};
+pub use self::held::{Held, Lease};
+pub use self::keeper::Keeper;

@@ -23,8 +23,9 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use super::claim::Candidate;
-use super::keeper::{Lease, Status};
+use super::held::Lease;
 use super::metrics::Metrics;
+use super::status::Status;
 
 /// The header of `/leader` that has the fencing token.
 pub const EPOCH: &str = "lease-epoch";

@@ -10,14 +10,19 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::remote::deadline::MayPass;
+use super::deadline::{Deadline, MayPass};
 
 /// An SDK's error.
 type SdkError<E> = result::SdkError<E, HttpResponse>;
 
-/// A call by its name in IAM, for example `route53:GetHealthCheck`.
+/// A call to AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call(pub &'static str);
+pub struct Call {
+    /// Its name in IAM, for example `route53:GetHealthCheck`.
+    action: &'static str,
+    /// What it reads or changes, in words, for example `the health check`.
+    noun: &'static str,
+}
 
 /// A call that did not succeed.
 #[derive(Debug, Error)]
@@ -64,6 +69,29 @@ where
         Ok(Ok(output)) => Ok(output),
         Ok(Err(error)) => Err(Failure::from_sdk(call, error)),
         Err(_) => Err(Failure::unclear(call, format!("no answer within {:.1} s", time.as_secs_f64()))),
+    }
+}
+
+/// Reads a list page by page.
+///
+/// `read` gets the time that it may take and a page's token, `None` for the first page. It returns the
+/// page's items and the token of the next page.
+///
+/// # Errors
+/// A page could not be read before the deadline.
+pub async fn pages<T, Token: Clone>(
+    deadline: Deadline,
+    mut read: impl AsyncFnMut(Duration, Option<Token>) -> Result<(Vec<T>, Option<Token>), Failure>,
+) -> Result<Vec<T>, Failure> {
+    let mut items = Vec::new();
+    let mut token = None;
+    loop {
+        let (page, next) = deadline.persist(async |time| read(time, token.clone()).await).await?;
+        items.extend(page);
+        if next.is_none() {
+            return Ok(items);
+        }
+        token = next;
     }
 }
 
@@ -189,12 +217,12 @@ fn advice(call: Call, kind: Kind) -> String {
     match kind {
         Kind::Throttled => ". AWS turned the call away for as long as there was time".to_owned(),
         Kind::Unclear if call.changes() => {
-            format!(". It may have been done all the same: look at {}", call.changed())
+            format!(". It may have been done all the same: look at {}", call.noun)
         }
         Kind::Unclear => ". AWS gave no usable answer for as long as there was time".to_owned(),
         Kind::Denied => format!(". Grant the caller's role {call}"),
-        Kind::Conflict => format!(". Something else keeps changing {}: find out what", call.changed()),
-        Kind::NotFound => ". Name one that exists".to_owned(),
+        Kind::Conflict => format!(". Something else keeps changing {}: find out what", call.noun),
+        Kind::NotFound => format!(". Check that {} exists", call.noun),
         Kind::Refused => ". Trying again does not help".to_owned(),
     }
 }
@@ -202,26 +230,23 @@ fn advice(call: Call, kind: Kind) -> String {
 // === impl Call ===
 
 impl Call {
+    /// The call of this name in IAM, which reads or changes `noun`.
+    #[must_use]
+    pub const fn new(action: &'static str, noun: &'static str) -> Self {
+        Self { action, noun }
+    }
+
     fn changes(self) -> bool {
         // IAM's names begin with what they do.
         [":Update", ":Change", ":Set", ":Add", ":Remove", ":Tag", ":Untag", ":Put", ":Delete"]
             .iter()
-            .any(|verb| self.0.contains(verb))
-    }
-
-    /// What the service's calls are about here.
-    fn changed(self) -> &'static str {
-        match self.0.split(':').next() {
-            Some("globalaccelerator") => "the accelerator",
-            Some("dynamodb") => "the table",
-            _ => "the health check",
-        }
+            .any(|verb| self.action.contains(verb))
     }
 }
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.action)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Calls that leave the process: how one is made, how long it may take, and what its failure means.
 
+pub mod arn;
 pub mod aws;
 pub mod deadline;
 pub mod http;

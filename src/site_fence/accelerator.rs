@@ -13,21 +13,22 @@ use aws_sdk_globalaccelerator::types::{
 
 use super::notes::{Note, Noted};
 use super::site::{Endpoint, EndpointGroup, Owner, Site};
-use crate::remote::aws::{Call, Failure, send};
+use crate::remote::arn::Arn;
+use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 /// The [only Region][1] with an API of Global Accelerator.
 ///
 /// [1]: https://docs.aws.amazon.com/global-accelerator/latest/api/Welcome.html
 const REGION: &str = "us-west-2";
-const LIST: Call = Call("globalaccelerator:ListAccelerators");
-const LISTENERS: Call = Call("globalaccelerator:ListListeners");
-const GROUPS: Call = Call("globalaccelerator:ListEndpointGroups");
-const TAGS: Call = Call("globalaccelerator:ListTagsForResource");
-const TAG: Call = Call("globalaccelerator:TagResource");
-const UNTAG: Call = Call("globalaccelerator:UntagResource");
-const REMOVE: Call = Call("globalaccelerator:RemoveEndpoints");
-const ADD: Call = Call("globalaccelerator:AddEndpoints");
+const LIST: Call = Call::new("globalaccelerator:ListAccelerators", "the accelerator");
+const LISTENERS: Call = Call::new("globalaccelerator:ListListeners", "the accelerator");
+const GROUPS: Call = Call::new("globalaccelerator:ListEndpointGroups", "the accelerator");
+const TAGS: Call = Call::new("globalaccelerator:ListTagsForResource", "the accelerator");
+const TAG: Call = Call::new("globalaccelerator:TagResource", "the accelerator");
+const UNTAG: Call = Call::new("globalaccelerator:UntagResource", "the accelerator");
+const REMOVE: Call = Call::new("globalaccelerator:RemoveEndpoints", "the accelerator");
+const ADD: Call = Call::new("globalaccelerator:AddEndpoints", "the accelerator");
 /// `RemoveEndpoints` and `AddEndpoints` take no more at once.
 const MOST: usize = 10;
 
@@ -62,7 +63,7 @@ impl Accelerator {
     /// The account that it belongs to.
     #[must_use]
     pub fn account(&self) -> &str {
-        self.arn.split(':').nth(4).unwrap_or_default()
+        Arn::parse(&self.arn).map_or("", |arn| arn.account)
     }
 }
 
@@ -80,26 +81,18 @@ impl Accelerators {
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn all(&self, deadline: Deadline) -> Result<Vec<Accelerator>, Failure> {
-        let mut accelerators = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = deadline
-                .persist(async |time| {
-                    let request = self.0.list_accelerators().max_results(100).set_next_token(token.clone());
-                    send(LIST, time, request.send()).await
-                })
-                .await?;
-            accelerators.extend(page.accelerators().iter().map(|accelerator| Accelerator {
+        pages(deadline, async |time, token| {
+            let request = self.0.list_accelerators().max_results(100).set_next_token(token);
+            let page = send(LIST, time, request.send()).await?;
+            let accelerators = page.accelerators().iter().map(|accelerator| Accelerator {
                 arn: accelerator.accelerator_arn().unwrap_or_default().to_owned(),
                 name: accelerator.name().unwrap_or_default().to_owned(),
                 dns_name: accelerator.dns_name().unwrap_or_default().to_owned(),
                 dual_stack_dns_name: accelerator.dual_stack_dns_name().map(str::to_owned),
-            }));
-            token = page.next_token;
-            if token.is_none() {
-                return Ok(accelerators);
-            }
-        }
+            });
+            Ok((accelerators.collect(), page.next_token))
+        })
+        .await
     }
 
     /// The accelerator of this ARN or DNS name, if there is one.
@@ -121,46 +114,28 @@ impl Accelerators {
     ) -> Result<Vec<EndpointGroup>, Failure> {
         let mut groups = Vec::new();
         for listener in self.listeners(accelerator, deadline).await? {
-            let mut token: Option<String> = None;
-            loop {
-                let page = deadline
-                    .persist(async |time| {
-                        let request = self.0.list_endpoint_groups().listener_arn(&listener).max_results(100);
-                        send(GROUPS, time, request.set_next_token(token.clone()).send()).await
-                    })
-                    .await?;
-                for group in page.endpoint_groups() {
-                    groups.push(EndpointGroup {
-                        arn: group.endpoint_group_arn().unwrap_or_default().to_owned(),
-                        endpoints: group.endpoint_descriptions().iter().map(endpoint).collect(),
-                    });
-                }
-                token = page.next_token;
-                if token.is_none() {
-                    break;
-                }
-            }
+            let of_listener = pages(deadline, async |time, token| {
+                let request = self.0.list_endpoint_groups().listener_arn(&listener).max_results(100);
+                let page = send(GROUPS, time, request.set_next_token(token).send()).await?;
+                let groups = page.endpoint_groups().iter().map(|group| EndpointGroup {
+                    arn: group.endpoint_group_arn().unwrap_or_default().to_owned(),
+                    endpoints: group.endpoint_descriptions().iter().map(endpoint).collect(),
+                });
+                Ok((groups.collect(), page.next_token))
+            });
+            groups.extend(of_listener.await?);
         }
         Ok(groups)
     }
 
     async fn listeners(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Vec<String>, Failure> {
-        let mut listeners = Vec::new();
-        let mut token: Option<String> = None;
-        loop {
-            let page = deadline
-                .persist(async |time| {
-                    let request = self.0.list_listeners().accelerator_arn(&accelerator.arn).max_results(100);
-                    send(LISTENERS, time, request.set_next_token(token.clone()).send()).await
-                })
-                .await?;
+        pages(deadline, async |time, token| {
+            let request = self.0.list_listeners().accelerator_arn(&accelerator.arn).max_results(100);
+            let page = send(LISTENERS, time, request.set_next_token(token).send()).await?;
             let arns = page.listeners().iter().filter_map(|listener| listener.listener_arn());
-            listeners.extend(arns.map(str::to_owned));
-            token = page.next_token;
-            if token.is_none() {
-                return Ok(listeners);
-            }
-        }
+            Ok((arns.map(str::to_owned).collect(), page.next_token))
+        })
+        .await
     }
 
     /// An accelerator's tags, by key.

@@ -10,6 +10,7 @@ use super::site::Site;
 use crate::program::text::{Quoted, brief};
 use crate::program::variables::Lookup;
 use crate::program::variables::{InvalidConfig, Problems, boolean};
+use crate::remote::arn::Arn;
 use crate::remote::https;
 
 /// What a function was told by its variables.
@@ -198,11 +199,11 @@ fn region(text: String) -> Result<String, String> {
 }
 
 fn table(name: String, own_region: Option<String>) -> Result<Table, String> {
-    let of_arn = match name.split(':').collect::<Vec<_>>()[..] {
-        ["arn", _, "dynamodb", region, _, resource] if resource.starts_with("table/") => {
-            Some(region.to_owned())
+    let of_arn = match Arn::parse(&name) {
+        Some(arn) if arn.service == "dynamodb" && arn.resource.starts_with("table/") => {
+            Some(arn.region.to_owned())
         }
-        [_] => None,
+        None if !name.contains(':') => None,
         _ => return Err(format!("{} is neither a table's name nor its ARN", Quoted(&name))),
     };
     let region = region(of_arn.or(own_region).ok_or("a table's name needs AWS_REGION; give its ARN")?)?;

@@ -4,16 +4,15 @@ use serde::Serialize;
 
 use super::notes::{Noted, Notes};
 use super::site::{Endpoint, EndpointGroup, Owner, Site, is_in_service};
+use super::webhook::{Accusation, Alert, Malformed, Status};
 
-/// What an alert says: one site no longer sees the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accusation {
-    /// The site that is said to be offline.
-    pub site: Site,
-    /// The site that says so.
-    pub reporter: Site,
-    /// A DNS name of the accelerator that both are behind.
-    pub accelerator: String,
+/// What an alert asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Nothing of this function.
+    None(Reason),
+    /// To take a site out.
+    Accuses(Accusation),
 }
 
 /// What is known of an accelerator when the decision falls.
@@ -58,6 +57,21 @@ pub enum Reason {
     SiteUnknown,
     /// Nothing is noted of the site's endpoints, and it has none.
     NothingNoted,
+}
+
+/// Decides whether an alert is about this function, before anything is read: whether it is the one of this
+/// name, and firing.
+///
+/// # Errors
+/// It is, and a label of it is missing or invalid.
+pub fn concern(alert: &Alert, name: &str) -> Result<Concern, Malformed> {
+    if alert.name() != Some(name) {
+        return Ok(Concern::None(Reason::OtherAlert));
+    }
+    match alert.status {
+        Status::Resolved => Ok(Concern::None(Reason::NotFiring)),
+        Status::Firing => Ok(Concern::Accuses(alert.accusation()?)),
+    }
 }
 
 /// Whether to take out the site that is accused.

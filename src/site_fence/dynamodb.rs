@@ -16,15 +16,16 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{SecondsFormat, Utc};
 
 use super::config;
-use super::decide::Accusation;
+
 use super::site::Site;
+use super::webhook::Accusation;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, Kind, send};
 use crate::remote::deadline::Deadline;
 
-const PUT: Call = Call("dynamodb:PutItem");
-const GET: Call = Call("dynamodb:GetItem");
-const DELETE: Call = Call("dynamodb:DeleteItem");
+const PUT: Call = Call::new("dynamodb:PutItem", "the table");
+const GET: Call = Call::new("dynamodb:GetItem", "the table");
+const DELETE: Call = Call::new("dynamodb:DeleteItem", "the table");
 const KEY: &str = "accelerator";
 /// Nobody's yet, or this site's already.
 const FREE_OR_SAME: &str = "attribute_not_exists(#key) OR #site = :site";

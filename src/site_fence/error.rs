@@ -7,7 +7,7 @@ use lambda_runtime::Diagnostic;
 use thiserror::Error;
 
 use super::infinispan;
-use super::rejoin::BadRequest;
+use super::request::BadRequest;
 use super::webhook::Malformed;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Failure, Kind};

@@ -6,10 +6,11 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_elasticloadbalancingv2::Client;
 
 use super::site::Owner;
+use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, Kind, send};
 use crate::remote::deadline::Deadline;
 
-const DESCRIBE_TAGS: Call = Call("elasticloadbalancing:DescribeTags");
+const DESCRIBE_TAGS: Call = Call::new("elasticloadbalancing:DescribeTags", "the load balancer");
 const SITE: &str = "site";
 /// [`DescribeTags` takes no more at once][1], and those of one Region only.
 ///
@@ -42,11 +43,11 @@ impl LoadBalancers {
     ) -> Result<BTreeMap<String, Owner>, Failure> {
         let mut by_region: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for endpoint in endpoints {
-            let parts: Vec<_> = endpoint.split(':').collect();
-            if let ["arn", _, "elasticloadbalancing", region, owner, _] = parts[..]
-                && owner == account
+            if let Some(arn) = Arn::parse(endpoint)
+                && arn.service == "elasticloadbalancing"
+                && arn.account == account
             {
-                by_region.entry(region).or_default().push(endpoint);
+                by_region.entry(arn.region).or_default().push(endpoint);
             }
         }
         let mut owners = BTreeMap::new();

@@ -12,6 +12,7 @@
 //! [`rejoin`] ever brings a site back; whom it lets ask is for IAM to say.
 
 pub mod accelerator;
+mod apply;
 pub mod auth;
 pub mod config;
 pub mod decide;
@@ -22,24 +23,22 @@ pub mod infinispan;
 pub mod load_balancer;
 pub mod notes;
 pub mod outcome;
-pub mod rejoin;
+mod rejoin;
+pub mod request;
 pub mod secrets;
 pub mod site;
+pub mod view;
 pub mod webhook;
-
-use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::SdkConfig;
 use thiserror::Error;
 
-use self::accelerator::{Accelerator, Accelerators};
 use self::config::Config;
 use self::dynamodb::Table;
 use self::infinispan::Infinispan;
-use self::load_balancer::LoadBalancers;
 use self::outcome::Report;
 use self::secrets::{Kept, Secrets};
-use self::site::{EndpointGroup, Owner};
+use self::view::View;
 use crate::program::text::Quoted;
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
@@ -56,23 +55,6 @@ pub struct SiteFence {
     webhook_password: Kept,
     table: Option<Table>,
     infinispan: Infinispan,
-}
-
-/// Accelerators, and whose their endpoints are.
-#[derive(Debug)]
-pub struct View {
-    /// Global Accelerator.
-    pub accelerators: Accelerators,
-    load_balancers: LoadBalancers,
-}
-
-/// What an accelerator looks like.
-#[derive(Clone, Debug)]
-pub struct Sight {
-    /// The endpoint groups of all its listeners.
-    pub groups: Vec<EndpointGroup>,
-    /// Its tags.
-    pub tags: BTreeMap<String, String>,
 }
 
 /// The functions that one binary serves; the function's handler name says which.
@@ -120,43 +102,6 @@ impl SiteFence {
 
     async fn infinispan_password(&self, deadline: Deadline) -> Result<String, Failure> {
         self.secrets.read(&self.config.infinispan.secret, deadline).await
-    }
-}
-
-// === impl View ===
-
-impl View {
-    /// Accelerators as this configuration, which must not retry by itself, shows them.
-    #[must_use]
-    pub fn new(aws: &SdkConfig) -> Self {
-        Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws) }
-    }
-
-    /// Looks at an accelerator.
-    ///
-    /// # Errors
-    /// A call failed and did not pass before the deadline.
-    pub async fn look(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Sight, Failure> {
-        let mut groups = self.accelerators.groups(accelerator, deadline).await?;
-        let ids = groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
-        let owners = self.owners(accelerator, ids.collect(), deadline).await?;
-        for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
-            endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
-        }
-        Ok(Sight { groups, tags: self.accelerators.tags(accelerator, deadline).await? })
-    }
-
-    /// Whose each of these endpoints of an accelerator is, as far as that can be told.
-    ///
-    /// # Errors
-    /// A call failed and did not pass before the deadline.
-    pub async fn owners(
-        &self,
-        accelerator: &Accelerator,
-        endpoints: BTreeSet<&str>,
-        deadline: Deadline,
-    ) -> Result<BTreeMap<String, Owner>, Failure> {
-        self.load_balancers.owners(endpoints, accelerator.account(), deadline).await
     }
 }
 

@@ -1,7 +1,5 @@
 //! Brings a site back, when a person says so.
 
-use serde::Deserialize;
-use thiserror::Error;
 use tracing::{info, warn};
 
 use super::SiteFence;
@@ -11,43 +9,9 @@ use super::error::Error;
 use super::infinispan::State;
 use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
+use super::request::{BadRequest, Request};
 use super::site::{Owner, Site, is_in_service};
-use crate::program::text::brief;
 use crate::remote::deadline::Deadline;
-
-/// What a person asks for.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Request {
-    /// The accelerator's DNS name or ARN.
-    pub accelerator: String,
-    /// The site to bring back.
-    pub site: Site,
-    /// Bring the site into the accelerator although Infinispan of the other site does not answer, or refuses.
-    #[serde(default)]
-    pub force: bool,
-    /// Why, for the log.
-    pub reason: Option<String>,
-    /// Say what would be done, change nothing.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-/// A request that cannot be read.
-#[derive(Debug, Error)]
-pub enum BadRequest {
-    /// Not JSON, a misspelt field, a value of another type; what machines send is that, too.
-    #[error(
-        "the request cannot be read: {}. It takes {{\"accelerator\", \"site\", \"force\"?, \"reason\"?, \"dryRun\"?}}",
-        brief(.0)
-    )]
-    Unreadable(#[from] serde_json::Error),
-    /// Where replication to the site was switched off is not known.
-    #[error(
-        "which site replicates to {0} is not noted, and INFINISPAN_SITE_ENDPOINTS does not name exactly one other site"
-    )]
-    WhichOther(Site),
-}
 
 /// Handles one request.
 pub(super) async fn rejoin(system: &SiteFence, request: &str, deadline: Deadline) -> Result<Outcome, Failed> {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::remote::aws::{Call, Failure, send};
 use crate::remote::deadline::Deadline;
 
-const GET: Call = Call("secretsmanager:GetSecretValue");
+const GET: Call = Call::new("secretsmanager:GetSecretValue", "the secret");
 
 /// Secrets Manager in one Region.
 #[derive(Debug)]

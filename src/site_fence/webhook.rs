@@ -15,7 +15,6 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::auth::{Credentials, Denied};
-use super::decide::{Accusation, Reason};
 use super::site::{InvalidSite, Site};
 use crate::program::text::{Quoted, brief};
 
@@ -30,13 +29,15 @@ pub struct Webhook {
     pub truncated: u64,
 }
 
-/// What an alert asks for.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Concern {
-    /// Nothing of this function.
-    None(Reason),
-    /// To take a site out.
-    Accuses(Accusation),
+/// What an alert says: one site no longer sees the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accusation {
+    /// The site that is said to be offline.
+    pub site: Site,
+    /// The site that says so.
+    pub reporter: Site,
+    /// A DNS name of the accelerator that both are behind.
+    pub accelerator: String,
 }
 
 /// What cannot be read: correct whoever sends it.
@@ -86,16 +87,21 @@ struct Body {
     truncated_alerts: u64,
 }
 
+/// An alert of a webhook.
 #[derive(Deserialize)]
-struct Alert {
-    status: Status,
+pub struct Alert {
+    /// Whether it is firing still; each alert of a webhook has a status of its own.
+    pub status: Status,
     labels: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
+/// An alert's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+pub enum Status {
+    /// The rule holds.
     Firing,
+    /// The rule does not hold any more.
     Resolved,
 }
 
@@ -145,31 +151,41 @@ impl Request {
     }
 }
 
-/// What an alert asks for.
-///
-/// # Errors
-/// It is one of this name that is firing, and a label of it is missing or cannot be used.
-pub fn concern(alert: &RawValue, name: &str) -> Result<Concern, Malformed> {
-    let Alert { status, labels } = serde_json::from_str(alert.get()).map_err(Malformed::Alert)?;
-    if labels.get("alertname").map(String::as_str) != Some(name) {
-        return Ok(Concern::None(Reason::OtherAlert));
+// === impl Alert ===
+
+impl Alert {
+    /// Reads an alert.
+    ///
+    /// # Errors
+    /// It has no status or no labels.
+    pub fn read(alert: &RawValue) -> Result<Self, Malformed> {
+        serde_json::from_str(alert.get()).map_err(Malformed::Alert)
     }
-    match status {
-        Status::Resolved => return Ok(Concern::None(Reason::NotFiring)),
-        Status::Firing => {}
+
+    /// The name of its rule.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.labels.get("alertname").map(String::as_str)
     }
-    let label = |name| labels.get(name).cloned().ok_or(Malformed::NoLabel(name));
-    let site = |name| label(name)?.try_into().map_err(|error| Malformed::Label(name, error));
-    let (site, reporter): (Site, Site) = (site("site")?, site("reporter")?);
-    if site == reporter {
-        return Err(Malformed::Itself(site));
+
+    /// Reads the accusation in its labels.
+    ///
+    /// # Errors
+    /// A label is missing or invalid.
+    pub fn accusation(&self) -> Result<Accusation, Malformed> {
+        let label = |name| self.labels.get(name).cloned().ok_or(Malformed::NoLabel(name));
+        let site = |name| label(name)?.try_into().map_err(|error| Malformed::Label(name, error));
+        let (site, reporter): (Site, Site) = (site("site")?, site("reporter")?);
+        if site == reporter {
+            return Err(Malformed::Itself(site));
+        }
+        let accelerator = label("accelerator")?;
+        let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+        if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
+            return Err(Malformed::Accelerator(accelerator));
+        }
+        Ok(Accusation { site, reporter, accelerator })
     }
-    let accelerator = label("accelerator")?;
-    let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
-        return Err(Malformed::Accelerator(accelerator));
-    }
-    Ok(Concern::Accuses(Accusation { site, reporter, accelerator }))
 }
 
 /// An answer over HTTP.

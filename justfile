@@ -1,0 +1,44 @@
+# Short names for common commands. `just --list` shows them; `just ci` runs everything that a change must pass.
+
+[private]
+default:
+    @just --list
+
+# Format, lints and documentation; no tests
+check:
+    cargo fmt --check
+    cargo clippy --locked --all-targets --all-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
+
+# The tests of one system: lock, fence, lease, ctl or infra. Further arguments go to the test program
+test SYSTEM *ARGS:
+    cargo test --locked {{ if SYSTEM == "infra" { "--all-features" } else { "--features " + SYSTEM } }} --test {{ SYSTEM }} -- {{ ARGS }}
+
+# Every test
+test-all:
+    cargo test --locked --all-features
+
+# Everything that a change must pass. Installs missing Debian packages as root
+ci:
+    .ci/run
+
+# An artifact: PROGRAM is failover-lock, site-fence or lease-keeper, ARCH is arm64 or x86_64
+package PROGRAM ARCH:
+    infra/package --program {{ PROGRAM }} {{ ARCH }}
+
+# A benchmark: cold_lock, lease or mass_failover
+bench NAME *ARGS:
+    cargo bench --locked --all-features --bench {{ NAME }} -- {{ ARGS }}
+
+# The whole way of a lock on loopback; with FILE, what that event would do
+sandbox *FILE:
+    cargo run --locked --example sandbox -- {{ FILE }}
+
+# A fuzz target, for example `event`. Needs a nightly toolchain and `cargo install cargo-fuzz`
+fuzz TARGET *ARGS:
+    mkdir -p fuzz/corpus/{{ TARGET }}
+    cargo +nightly fuzz run {{ TARGET }} fuzz/corpus/{{ TARGET }} events/*/ {{ ARGS }}
+
+# Licences, advisories, duplicate versions and sources of dependencies. Needs `cargo install --locked cargo-deny`
+deny:
+    cargo deny --locked check

@@ -1,0 +1,111 @@
+//! How a command ends, and what it fails with.
+
+use std::io;
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::failover_lock::alarm::Malformed;
+use crate::failover_lock::decide::CannotHold;
+use crate::failover_lock::error::InvocationError;
+use crate::failover_lock::health_check::HealthCheckId;
+use crate::program::text::Quoted;
+use crate::program::variables::InvalidConfig;
+use crate::remote::aws::Failure;
+use crate::remote::https::InvalidBundle;
+
+/// How a command ended that was not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Done, or all is well.
+    Well,
+    /// Something is not well, or was refused or declined.
+    NotWell,
+}
+
+/// Why a command could not be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// An option cannot be used.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// The roots to trust cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] InvalidBundle),
+    /// AWS did not do it.
+    #[error("{0}")]
+    Aws(#[from] Failure),
+    /// The health check cannot be locked.
+    #[error("health check {0}: {1}")]
+    CannotHold(HealthCheckId, CannotHold),
+    /// What the function's code says.
+    #[error("{0}")]
+    Invocation(InvocationError),
+    /// The event cannot be read.
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", Quoted(.file))]
+    File {
+        /// Which.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Standard output or the terminal is gone.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] io::Error),
+    /// There are no credentials, or none that can be used.
+    #[error(
+        "there are no credentials to use: {0}. Log in (aws sso login), or name a profile that has some with --profile"
+    )]
+    NoCredentials(String),
+    /// Stopped by a signal.
+    #[error("interrupted")]
+    Interrupted,
+    /// A question, and nobody to answer it.
+    #[error("there is no terminal to ask on, and nothing was changed: add --yes")]
+    NobodyToAsk,
+    /// It did not happen in time.
+    #[error("{0}")]
+    TooLate(String),
+    /// There is no such accelerator.
+    #[error("this account has no accelerator{}", .0.as_ref().map(|name| format!(" of the DNS name or ARN {}", Quoted(name))).unwrap_or_default())]
+    NoAccelerator(Option<String>),
+    /// A function that was invoked has failed.
+    #[error("{function}: {said}")]
+    Function {
+        /// Which.
+        function: String,
+        /// What it says.
+        said: String,
+    },
+    /// A drill that must not be done.
+    #[error("{0}")]
+    NoDrill(String),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The exit status: a refusal is no error of the command.
+    #[must_use]
+    pub fn ended(&self) -> ExitCode {
+        match self {
+            Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
+            Self::CannotHold(..) | Self::NoDrill(_) | Self::NobodyToAsk => Ended::NotWell.into(),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+// === impl Ended ===
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Well => Self::SUCCESS,
+            Ended::NotWell => Self::from(3),
+        }
+    }
+}

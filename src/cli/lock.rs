@@ -1,0 +1,64 @@
+//! `failoverctl lock`: the function's own code, run by an operator.
+
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use clap::Args;
+use serde_json::json;
+
+use super::error::{Ended, Error};
+use super::guard::Options;
+use super::screen::ask;
+use super::session::{Common, patience};
+use super::state::{BY_HAND, text};
+use super::status;
+use crate::failover_lock::Handler;
+use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
+use crate::failover_lock::decide;
+use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::outcome::Verdict;
+
+/// Lock a health check: its site goes out of service and stays out.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  failoverctl lock 233e180f-f023-45a3-954e-415303f21eab --reason 'data centre on fire'"
+)]
+pub(super) struct Arguments {
+    /// The primary's health check.
+    id: HealthCheckId,
+    /// The reason, for those who find the lock.
+    #[arg(long)]
+    reason: String,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { id, reason, yes, options } = arguments;
+    let guard = options.guard(common).await?;
+    let check = guard.route53.health_check(&id, patience()).await?;
+    decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
+    let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
+    let path = check.path().unwrap_or_default();
+    let question =
+        format!("Lock {id} ({asks}{path})? Its site goes out of service until a person switches it back.");
+    if ask(&question, yes)? == Ended::NotWell {
+        return Ok(Ended::NotWell);
+    }
+    // A person asks after any switch-back, whatever the clock says that noted it.
+    let restored_at = guard.route53.notes(&id, patience()).await.ok().and_then(|notes| notes.restored_at);
+    let now = restored_at.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
+    let message = json!({
+        "AlarmName": format!("{BY_HAND}{reason}"),
+        "NewStateValue": "ALARM",
+        "StateChangeTime": now.to_rfc3339_opts(SecondsFormat::Millis, true),
+        "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
+    });
+    let outcome = guard.handle(Handler::Lock, &message.to_string()).await?;
+    guard.session.screen.show(&outcome, || text(&outcome))?;
+    Ok(match outcome.outcome {
+        Verdict::Locked | Verdict::AlreadyLocked => Ended::Well,
+        _ => Ended::NotWell,
+    })
+}

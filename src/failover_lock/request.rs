@@ -1,0 +1,64 @@
+//! A person's request to restore a health check.
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::alarm::{self, Parts};
+use super::config::Config;
+use super::health_check::HealthCheckId;
+use crate::program::text::brief;
+
+/// What a person asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Request {
+    /// The check; may be left out where exactly one is guarded.
+    pub health_check_id: Option<HealthCheckId>,
+    /// Switch back without asking the primary first.
+    #[serde(default)]
+    pub force: bool,
+    /// Why, for the log.
+    pub reason: Option<String>,
+    /// Say what would be done, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A request that cannot be read.
+#[derive(Debug, Error)]
+pub enum BadRequest {
+    /// Not JSON, a misspelt field, a value of another type.
+    #[error(
+        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}",
+        brief(.0)
+    )]
+    Unreadable(#[from] serde_json::Error),
+    /// Only people switch back.
+    #[error("this is an event of SNS, an alarm or a schedule: only a person's request switches back")]
+    MachineMade,
+    /// It does not say which check.
+    #[error("healthCheckId is missing, and GUARDED_HEALTH_CHECKS does not name exactly one check")]
+    WhichCheck,
+}
+
+// === impl Request ===
+
+impl Request {
+    pub(super) fn read(text: &str) -> Result<Self, BadRequest> {
+        let parts: Parts = serde_json::from_str(text)?;
+        if alarm::is_machine_made(&parts) {
+            return Err(BadRequest::MachineMade);
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
+    pub(super) fn which(&self, config: &Config) -> Result<HealthCheckId, BadRequest> {
+        match (&self.health_check_id, &config.guarded) {
+            (Some(id), _) => Ok(id.clone()),
+            (None, Some(guarded)) if guarded.len() == 1 => {
+                guarded.first().cloned().ok_or(BadRequest::WhichCheck)
+            }
+            (None, _) => Err(BadRequest::WhichCheck),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The observation: an accelerator's endpoints, whose they are, and what is noted of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_config::SdkConfig;
+
+use super::accelerator::{Accelerator, Accelerators};
+use super::load_balancer::LoadBalancers;
+use super::site::{EndpointGroup, Owner};
+use crate::remote::aws::Failure;
+use crate::remote::deadline::Deadline;
+
+/// Accelerators, and whose their endpoints are.
+#[derive(Debug)]
+pub struct View {
+    /// Global Accelerator.
+    pub accelerators: Accelerators,
+    load_balancers: LoadBalancers,
+}
+
+/// What an accelerator looks like.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// The endpoint groups of all its listeners.
+    pub groups: Vec<EndpointGroup>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+// === impl View ===
+
+impl View {
+    /// Accelerators as this configuration, which must not retry by itself, shows them.
+    #[must_use]
+    pub fn new(aws: &SdkConfig) -> Self {
+        Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws) }
+    }
+
+    /// Looks at an accelerator.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn look(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Sight, Failure> {
+        let mut groups = self.accelerators.groups(accelerator, deadline).await?;
+        let ids = groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
+        let owners = self.owners(accelerator, ids.collect(), deadline).await?;
+        for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
+            endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
+        }
+        Ok(Sight { groups, tags: self.accelerators.tags(accelerator, deadline).await? })
+    }
+
+    /// Whose each of these endpoints of an accelerator is, as far as that can be told.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn owners(
+        &self,
+        accelerator: &Accelerator,
+        endpoints: BTreeSet<&str>,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<String, Owner>, Failure> {
+        self.load_balancers.owners(endpoints, accelerator.account(), deadline).await
+    }
+}
