@@ -26,7 +26,6 @@ use failover::remote::deadline::Deadline;
 use serde_json::json;
 
 #[path = "../tests/support/aws.rs"]
-#[expect(dead_code, reason = "the tests use the whole of it")]
 mod aws;
 #[path = "../tests/support/cloudwatch.rs"]
 #[expect(dead_code, reason = "the tests use the whole of it")]

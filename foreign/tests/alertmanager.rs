@@ -1,5 +1,5 @@
 //! A real Alertmanager, configured by `infra/alertmanager.yaml`, and the function behind its URL on an emulator,
-//! deployed by README's commands.
+//! deployed by the documented commands.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use support::readme::commands_below;
+use support::docs::commands_below;
 use support::sites::{self, DNS_NAME, DOCUMENTED_FENCE, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -123,7 +123,9 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_res
     let fenced = sites.accelerators.calls();
     the_role_allows_what_was_called(&sites, ("FenceRole", "fence"), &fenced).await;
 
-    let [rejoin, ..] = &commands_below("### Bring a site back")[..] else { panic!("README has the command") };
+    let [rejoin, ..] = &commands_below("runbook.md", "## Rejoin a site")[..] else {
+        panic!("the page has the command")
+    };
     let given = [("REGION", support::sites::REGION), ("ACCELERATOR", DNS_NAME)];
     let (_, said) = sites.aws.bash(rejoin, &given).await;
     assert!(said.contains(r#""outcome": "rejoined""#), "{said}");
@@ -131,8 +133,8 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_res
     let rejoined = &sites.accelerators.calls()[fenced.len()..];
     the_role_allows_what_was_called(&sites, ("RejoinRole", "rejoin"), rejoined).await;
 
-    let [log, by_hand] = &commands_below("### When fencing failed")[..] else {
-        panic!("README has the commands")
+    let [log, by_hand] = &commands_below("runbook.md", "## site-fence-failed")[..] else {
+        panic!("the page has the commands")
     };
     let group = sites::group();
     let accelerators = sites.accelerators.url();
@@ -168,20 +170,22 @@ async fn the_role_allows_what_was_called(sites: &Sites, (role, policy): (&str, &
     assert_eq!(allowed.collect::<BTreeSet<_>>(), called);
 }
 
-/// Deploys by README's commands; what the function's URL is on this emulator.
+/// Deploys by the documented commands; what the function's URL is on this emulator.
 async fn deploy(sites: &Sites, folder: &Path) -> String {
     let artifact = sites.aws.package("site-fence");
-    let blocks = commands_below("### Deploy it");
+    let blocks = commands_below("fence.md", "## Deploy");
     let [secrets, build, deploy, url] = &blocks[..] else { panic!("{blocks:#?}") };
-    let zip = build.lines().find(|line| line.starts_with("ZIP=")).expect("README names the zip").to_owned();
+    let zip = build.lines().find(|line| line.starts_with("ZIP=")).expect("the page names the zip").to_owned();
     let build =
         build.replace("infra/package --program site-fence arm64\n", "").replace(&zip, "ZIP=$ARTIFACT");
     // The emulator runs what this machine runs.
     let deploy =
         deploy.replace("\"CodeKey=$KEY\"", "\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true");
-    let [act] = &commands_below("### See that it would work")[..] else { panic!("README lets it act") };
-    let [instead, _] = &commands_below("### In place of the Python function")[..] else {
-        panic!("README has the commands")
+    let [act] = &commands_below("fence.md", "## Verify the installation")[..] else {
+        panic!("the page lets it act")
+    };
+    let [instead, _] = &commands_below("fence.md", "## Replace the documented Python function")[..] else {
+        panic!("the page has the commands")
     };
     assert!(instead.ends_with(act), "{instead}");
     let variables = sites.variables();
@@ -204,7 +208,8 @@ async fn deploy(sites: &Sites, folder: &Path) -> String {
         ("VARIABLES", "{}"),
     ];
     let bucket = r#"aws s3 mb --region "$REGION" "s3://$BUCKET""#;
-    let script = format!("{AWS}\n{bucket}\n{DOCUMENTED_FENCE}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
+    let script =
+        format!("{AWS}\n{bucket}\n{DOCUMENTED_FENCE}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
     let (status, said) = sites.aws.bash(&script, &given).await;
     assert_eq!(status, Some(0), "{said}");
     let host =

@@ -1,9 +1,9 @@
-//! `infra/site-fence.yaml`, and README's commands that put site-fence in the place of the documented function.
+//! `infra/site-fence.yaml`, and the documented commands that put site-fence in the place of the documented function.
 
 use std::fs;
 
+use crate::support::docs::commands_below;
 use crate::support::emulator::free_port;
-use crate::support::readme::commands_below;
 use crate::support::sites::{DOCUMENTED_FENCE, REGION, Sites};
 
 #[test]
@@ -17,8 +17,8 @@ fn what_keeps_two_reports_apart_in_one_region_is_in_the_template() {
 #[tokio::test]
 async fn the_documented_function_is_replaced_in_its_place() {
     let sites = Sites::start_with_functions().await;
-    let [_, replace] = &commands_below("### In place of the Python function")[..] else {
-        panic!("README has the commands")
+    let [_, replace] = &commands_below("fence.md", "## Replace the documented Python function")[..] else {
+        panic!("docs/fence.md has the commands")
     };
     let replace = replace.replace("arm64", "x86_64");
     let replace = replace.replace("target/package/site-fence-x86_64.zip", "$ARTIFACT");

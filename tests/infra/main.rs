@@ -5,6 +5,6 @@ mod support;
 
 mod chain;
 mod deploy;
+mod docs;
 mod fence;
 mod permissions;
-mod readme;

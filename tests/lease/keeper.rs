@@ -5,10 +5,10 @@ use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
+use crate::support::docs::commands_below;
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};
 use crate::support::proxy::{Fault, PATIENCE, Proxy};
-use crate::support::readme::commands_below;
 use failover::lease::{self, Candidate, Table, Terms};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -493,10 +493,10 @@ async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
 }
 
 #[tokio::test]
-async fn readmes_commands_make_a_table_whose_policy_suffices_and_pin_the_lease() {
+async fn the_documented_commands_create_a_table_whose_policy_suffices_and_pin_the_lease() {
     let emulator = Emulator::own_ministack_enforcing_permissions().await;
-    let deploy = commands_below("### Deploy lease-keeper");
-    let runbook = commands_below("### Runbook of a lease");
+    let deploy = commands_below("lease.md", "## Deploy");
+    let runbook = commands_below("runbook.md", "## Lease commands");
     let (deploy, [look, pin, release]) = (&deploy[0], &runbook[..]) else { panic!("{runbook:#?}") };
     let role = "TrustedPrincipalArn=arn:aws:iam::000000000000:root LeaseName=mylease";
     let deploy = deploy.replacen(

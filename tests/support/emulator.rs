@@ -324,7 +324,8 @@ pub fn tools() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join(format!("python-{:016x}", hasher.finish()));
     let _alone = locked("python.lock");
-    if !folder.join("complete").exists() {
+    // Its Python may have gone since.
+    if !folder.join("complete").exists() || !folder.join("bin/python").exists() {
         run(BlockingCommand::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
         run(BlockingCommand::new(folder.join("bin/python"))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])

@@ -6,6 +6,7 @@ pub mod accelerator;
 pub mod aws;
 #[cfg(feature = "lock")]
 pub mod cloudwatch;
+pub mod docs;
 pub mod emulator;
 #[cfg(feature = "fence")]
 pub mod infinispan;
@@ -18,7 +19,6 @@ pub mod primary;
 pub mod program;
 #[cfg(feature = "lease")]
 pub mod proxy;
-pub mod readme;
 #[cfg(feature = "lock")]
 pub mod route53;
 #[cfg(feature = "fence")]

@@ -2,12 +2,12 @@
 //! Route 53 over TLS on loopback, which checks signatures and keeps state.
 //!
 //! ```text
-//! cargo bench --bench cold_lock              the tables in README, in some minutes
+//! cargo bench --bench cold_lock              the tables in docs/performance.md, in some minutes
 //! cargo bench --bench cold_lock -- count     instructions, for callgrind_annotate
 //! cargo bench --bench cold_lock -- check     instructions and size against baseline.json, as .ci/run does
 //! cargo bench --bench cold_lock -- record    writes baseline.json
 //! ```
-//! A baseline is of one architecture, and of one kind of processor, whose extensions *ring* uses.
+//! in the folder `foreign`. A baseline is of one architecture, and of one kind of processor, whose extensions *ring* uses.
 //! Needs valgrind, what `infra/package` needs, and for the table what the tests need. Shares of CPU are
 //! left out where no control group can be made; that takes root.
 
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use wait4::Wait4 as _;
 
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 
 use support::lambda::Runtime;
@@ -258,15 +258,12 @@ impl Contestant {
 
     /// A program of this package, built as `infra/package` builds what is deployed.
     fn built(name: &'static str, program: &str, locks: bool) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = support::root();
         let arch = if env::consts::ARCH == "aarch64" { "arm64" } else { env::consts::ARCH };
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is below cargo's folder");
-        let packaged = Command::new(root.join("infra/package"))
-            .args(["--program", program, arch])
-            .env("CARGO_TARGET_DIR", target)
-            .status();
+        let packaged = Command::new(root.join("infra/package")).args(["--program", program, arch]).status();
         assert!(packaged.expect("bash is there").success(), "infra/package has said why");
-        let package = target.join("package");
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+        let package = root.join(target).join("package");
         Self {
             name,
             command: vec![package.join(format!("{program}-{arch}/bootstrap")).into()],
@@ -286,7 +283,7 @@ impl Arena {
         let route53 = Route53::start_tls().await;
         // A function reads its own five roots once, and a bundle twice, to check it first: with two of
         // the five and the stand-in's it reads as much as it does without a bundle.
-        let roots = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/amazon-roots.pem"));
+        let roots = fs::read_to_string(support::root().join("src/remote/amazon-roots.pem"));
         let roots = roots.expect("the roots can be read");
         let two: String = roots.split_inclusive("END CERTIFICATE-----\n").take(2).collect();
         let bundle = folder.join("bundle.pem");

@@ -1,8 +1,8 @@
-//! README's commands, as they stand there.
+//! The documented commands of failover-lock, as they stand in `docs`.
 
+use crate::support::docs::commands_below;
 use crate::support::emulator::Emulator;
 use crate::support::primary::Primary;
-use crate::support::readme::commands_below;
 
 /// What stands between the emulator and AWS: checkers that report by the check's path every second, an
 /// artifact that is there already, and a short period for the alarm.
@@ -18,7 +18,7 @@ checkers() {
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 "#;
 
-/// Runs this script in one shell, with what README's reader has set.
+/// Runs this script in one shell, with what the reader has set.
 async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String {
     let artifact = aws.package("failover-lock");
     let artifact = [("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8"))];
@@ -29,7 +29,7 @@ async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String
 }
 
 fn replaced(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "README does not say {from} there any more");
+    assert!(text.contains(from), "docs/lock.md does not say {from} there any more");
     text.replace(from, to)
 }
 
@@ -37,7 +37,7 @@ fn replaced(text: &str, from: &str, to: &str) -> String {
 async fn the_drill_locks_and_restores_a_check_of_its_own() {
     let aws = Emulator::own_ministack().await;
     let site = Primary::start("/lb-check").await;
-    let script = commands_below("### Try it on a check of its own").concat();
+    let script = commands_below("lock.md", "## Try it on a check of its own").concat();
     let local = format!("Type=HTTP,IPAddress=127.0.0.1,Port={}", site.address.port());
     let script = replaced(&script, "Type=HTTPS,FullyQualifiedDomainName=$HOST,Port=443", &local);
     let script = replaced(&script, "infra/deploy ", "checkers \"$DRILL\" &\ninfra/deploy ");
@@ -108,7 +108,7 @@ guide() { count ResponseMetadata; }
 this() { count '"done"'; }
 "#;
 
-/// Runs README's commands for a replacement, with alarms between them.
+/// Runs the documented commands for a replacement, with alarms between them.
 async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> String {
     let aws = Emulator::own_ministack().await;
     let primary = aws.health_check(1).await;
@@ -124,7 +124,7 @@ async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> Stri
         ("REGION", "eu-west-1"),
         ("FOLDER", folder.to_str().expect("the folder's name is UTF-8")),
     ];
-    let script = commands(&commands_below(heading));
+    let script = commands(&commands_below("lock.md", heading));
     let said = run(&aws, &variables, &format!("{DOCUMENTED}{ALARMS}{script}")).await;
     std::fs::remove_dir_all(&folder).expect("the folder is there");
     assert!(said.matches("locked\n").count() > 5 && !said.contains("LOST"), "{said}");
@@ -134,7 +134,7 @@ async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> Stri
 
 #[tokio::test]
 async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_there_or_back() {
-    let said = replaces("### Beside it, then instead of it", |blocks| {
+    let said = replaces("### Deploy the stack next to it, then remove it", |blocks| {
         let [deploy, instead, back] = blocks else { panic!("{blocks:#?}") };
         format!(
             "fire; quiet
@@ -153,7 +153,7 @@ async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_th
 
 #[tokio::test]
 async fn the_documented_function_is_replaced_in_its_place_and_no_alarm_is_lost_there_or_back() {
-    let said = replaces("### In its place", |blocks| {
+    let said = replaces("### Replace its code", |blocks| {
         let [replace, act, instead, back] = blocks else { panic!("{blocks:#?}") };
         let replace = replaced(replace, "infra/package x86_64\n", "");
         let replace = replaced(&replace, "target/package/failover-lock-x86_64.zip", "$ARTIFACT");
