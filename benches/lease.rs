@@ -26,10 +26,10 @@ const RENEWALS: usize = 20;
 async fn main() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let mut holder = Keeper::start(&emulator.url, "site-a").await;
+    let mut holder = Keeper::start(&emulator, "site-a").await;
     let mut observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
-    let mut contender = Keeper::start(&emulator.url, "site-b").await;
+    let mut contender = Keeper::start(&emulator, "site-b").await;
     observer.add(&contender);
     contender.states("it is site-a's").await;
 
@@ -71,7 +71,7 @@ async fn main() {
             observer.active(&contender).await;
             times.push(started.elapsed());
             // It comes back as the contender.
-            let successor = Keeper::start(&emulator.url, "site").await;
+            let successor = Keeper::start(&emulator, "site").await;
             observer.add(&successor);
             successor.states("it is site").await;
             (holder, contender) = (contender, successor);

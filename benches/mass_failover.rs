@@ -18,8 +18,8 @@ use futures_util::future::join_all;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use support::lock::{CHANGED_AT, LOCKED, delivered, message, system};
 use support::route53::{Check, Route53};
-use support::{CHANGED_AT, LOCKED, delivered, message};
 
 const CHECKS: u32 = 500;
 const ENVIRONMENTS: u32 = 4;
@@ -68,7 +68,7 @@ async fn main() {
 
 /// One environment: it takes every fourth alarm, one after the other.
 async fn work(route53: &Route53, environment: u32) -> Vec<Duration> {
-    let system = support::system(route53, &[]).await;
+    let system = system(route53, &[]).await;
     let mut answered = Vec::new();
     for number in (0..CHECKS).filter(|number| number % ENVIRONMENTS == environment) {
         let alarm = delivered(&[&message(&id(number), "ALARM", CHANGED_AT)]);

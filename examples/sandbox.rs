@@ -25,6 +25,8 @@ use failover::program::variables;
 use failover::remote::deadline::Deadline;
 use serde_json::json;
 
+#[path = "../tests/support/aws.rs"]
+mod aws;
 #[path = "../tests/support/cloudwatch.rs"]
 #[expect(dead_code, reason = "the tests use the whole of it")]
 mod cloudwatch;
@@ -131,7 +133,7 @@ impl Site {
         {
             route53.put_alarm(name, cloudwatch::Alarm::on(id.as_str(), "ALARM", 0.0));
         }
-        let system = FailoverLock::new(config.clone(), &stand_in::aws_at(&route53.url()).await);
+        let system = FailoverLock::new(config.clone(), &aws::aws_at(&route53.url()).await);
         Ok(Self { id, config, primary, route53, system, started: Instant::now() })
     }
 

@@ -1,96 +1,120 @@
 //! AWS emulators and the AWS CLI, installed by the first test that needs them into a virtual
 //! environment below `target/`.
 
+use std::collections::BTreeMap;
+use std::env;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command as BlockingCommand, Stdio};
+use std::process::{ChildStdin, Command as BlockingCommand, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_config::SdkConfig;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+use tokio::task::spawn_blocking;
+
+use super::aws::{aws_at, credentials};
+use super::program::program;
 
 const REQUIREMENTS: &str = include_str!("../requirements.txt");
+/// Runs an emulator in a process group of its own until standard input ends, which it does when the test drops the
+/// emulator, and when the test program ends, however it ends. Then the group and the folder go.
+const WITH_THE_TEST: &str = r#"
+    set -m
+    trap "" INT
+    "$@" </dev/null 2>&1 &
+    exec >/dev/null 2>&1
+    read -r
+    kill -KILL -- "-$!"
+    rm -rf -- "$TMPDIR"
+"#;
+/// Whom an emulator takes for the owner of account 000000000000, in whose name its functions act.
+const OWNER: &str = "test";
 
-/// A running emulator; dropped, its process ends.
+/// Variables of an emulator.
+type Variables = Vec<(&'static str, String)>;
+
+/// An account of a running emulator.
 pub struct Emulator {
     /// Where it listens.
     pub url: String,
+    /// The access key id, and the secret: the number of an account that is the test's own, or the owner of account
+    /// 000000000000.
+    pub key: String,
     tools: PathBuf,
-    /// What its functions are unpacked into, some hundred megabytes.
-    folder: PathBuf,
-    process: Child,
+    _process: Arc<Process>,
 }
 
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        // Whoever is still writing there leaves a little behind.
-        let _ = self.process.start_kill();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
+/// A running emulator; dropped, its process ends.
+struct Process {
+    url: String,
+    _input: ChildStdin,
 }
 
 // === impl Emulator ===
 
 impl Emulator {
-    /// `MiniStack`, which runs functions as processes of this machine.
+    /// An account of its own in the one `MiniStack` of the test program. For a test whose functions run in the
+    /// emulator, this is not enough: they act in account 000000000000.
     pub async fn ministack() -> Self {
-        Self::ministack_with(&[]).await
+        static ACCOUNTS: AtomicU32 = AtomicU32::new(1);
+        let account = format!("{:012}", ACCOUNTS.fetch_add(1, Ordering::Relaxed));
+        Self::of(shared(Vec::new()).await, account)
+    }
+
+    /// Account 000000000000 in the one `MiniStack` of the test program in which every call needs a permission.
+    pub async fn common_ministack_enforcing_permissions() -> Self {
+        Self::of(shared(enforcing()).await, OWNER.to_owned())
+    }
+
+    /// A `MiniStack` of its own, which runs functions as processes of this machine.
+    pub async fn own_ministack() -> Self {
+        Self::alone(Vec::new()).await
     }
 
     /// The same, where every call needs a permission.
-    pub async fn ministack_enforcing_permissions() -> Self {
-        Self::ministack_with(&[("AUTH", "true")]).await
+    pub async fn own_ministack_enforcing_permissions() -> Self {
+        Self::alone(enforcing()).await
     }
 
     /// The same, where functions find Global Accelerator at `url`.
-    pub async fn ministack_beside(url: &str) -> Self {
-        Self::ministack_with(&[("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", url), ("AUTH", "true")]).await
-    }
-
-    async fn ministack_with(more: &[(&str, &str)]) -> Self {
-        let port = free_port();
-        let variables = [
-            ("BIND_HOST", "127.0.0.1"),
-            ("GATEWAY_PORT", &port),
-            ("LAMBDA_EXECUTOR", "local"),
-            ("IOT_MTLS_ENABLED", "0"),
-            ("PYTHONUNBUFFERED", "1"),
-        ];
-        Self::start("ministack", &[], &[&variables, more].concat(), &port).await
+    pub async fn own_ministack_beside(url: &str) -> Self {
+        let beside = ("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", url.to_owned());
+        Self::alone(enforcing().into_iter().chain([beside]).collect()).await
     }
 
     /// moto's server, an independent second opinion on the wire protocol.
     pub async fn moto() -> Self {
-        let port = free_port();
-        Self::start("moto_server", &["-H", "127.0.0.1", "-p", &port], &[("PYTHONUNBUFFERED", "1")], &port)
-            .await
+        let started = spawn_blocking(|| {
+            let port = free_port();
+            Process::start("moto_server", &["-H", "127.0.0.1", "-p", &port], &Vec::new(), &port)
+        });
+        Self::of(Arc::new(started.await.expect("moto starts")), OWNER.to_owned())
     }
 
-    async fn start(program: &str, arguments: &[&str], variables: &[(&str, &str)], port: &str) -> Self {
-        let tools = tools();
-        let url = format!("http://127.0.0.1:{port}");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{port}"));
-        fs::create_dir_all(&folder).expect("target/tmp can be written");
-        let mut child = isolated(Command::new(tools.join(program)), &tools, &url)
-            .args(arguments)
-            .env("TMPDIR", &folder)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
-        let out = child.stdout.take().expect("stdout is piped");
-        let err = child.stderr.take().expect("stderr is piped");
-        // Each announces its address on one of the two once it listens.
-        tokio::select! {
-            () = announced(out, &url) => {}
-            () = announced(err, &url) => {}
-        }
-        Self { url, tools, folder, process: child }
+    async fn alone(variables: Variables) -> Self {
+        let started = spawn_blocking(move || Process::ministack(&variables)).await;
+        Self::of(Arc::new(started.expect("MiniStack starts")), OWNER.to_owned())
+    }
+
+    fn of(process: Arc<Process>, key: String) -> Self {
+        Self { url: process.url.clone(), key, tools: tools(), _process: process }
+    }
+
+    /// The configuration of a system in the account.
+    pub async fn config(&self) -> SdkConfig {
+        aws_at(&self.url).await.into_builder().credentials_provider(credentials(&self.key)).build()
+    }
+
+    /// The number of the account.
+    pub fn account(&self) -> &str {
+        if self.key == OWNER { "000000000000" } else { &self.key }
     }
 
     /// Runs an AWS CLI command against the emulator and returns what it prints: JSON, or text.
@@ -103,7 +127,8 @@ impl Emulator {
 
     /// The same, for a command that may fail.
     pub async fn try_aws(&self, arguments: &[&str]) -> Result<Value, String> {
-        let output = isolated(Command::new(self.tools.join("aws")), &self.tools, &self.url)
+        let output = self
+            .command(self.tools.join("aws"))
             .args(arguments)
             .args(["--endpoint-url", &self.url])
             .output()
@@ -119,10 +144,11 @@ impl Emulator {
 
     /// Runs a command line of bash against the emulator: its exit status, and all that it prints.
     pub async fn bash(&self, script: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
-        let output = isolated(Command::new("bash"), &self.tools, &self.url)
+        let output = self
+            .command("bash")
             .args(["-euo", "pipefail", "-c", script])
             .envs(variables.iter().copied())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(super::root())
             .output()
             .await
             .expect("bash starts");
@@ -132,7 +158,7 @@ impl Emulator {
 
     /// Runs `infra/deploy` with the binary under test as its artifact.
     pub async fn deploy(&self, options: &str) -> (Option<i32>, String) {
-        let artifact = self.package();
+        let artifact = self.package("failover-lock");
         let artifact = artifact.to_str().expect("the target folder's name is UTF-8");
         self.bash(
             &format!(r#"infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 {options}"#),
@@ -167,22 +193,19 @@ impl Emulator {
         self.aws(&[&["cloudwatch", "put-metric-data"], &metric[..], &datum].concat()).await;
     }
 
-    /// The binary under test, zipped as Lambda wants it.
-    pub fn package(&self) -> PathBuf {
-        self.package_of(env!("CARGO_BIN_EXE_failover-lock"))
-    }
-
-    /// This binary, zipped as Lambda wants it.
-    pub fn package_of(&self, binary: &str) -> PathBuf {
-        let binary = Path::new(binary);
-        let name = binary.file_name().expect("a binary has a name");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("package").join(name);
+    /// This program, zipped as Lambda takes it.
+    pub fn package(&self, name: &str) -> PathBuf {
+        let binary = program(name);
+        let mut hasher = DefaultHasher::new();
+        binary.hash(&mut hasher);
+        let folder = format!("package/{name}-{:016x}", hasher.finish());
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
         fs::create_dir_all(&folder).expect("target/tmp can be written");
         let zip = folder.join("function.zip");
         let _alone = locked("package.lock");
         let made = |file: &Path| fs::metadata(file).and_then(|file| file.modified());
-        if !made(&zip).is_ok_and(|zip| zip > made(binary).expect("the binary is there")) {
-            fs::copy(binary, folder.join("bootstrap")).expect("the binary can be copied");
+        if !made(&zip).is_ok_and(|zip| zip > made(&binary).expect("the binary is there")) {
+            fs::copy(&binary, folder.join("bootstrap")).expect("the binary can be copied");
             run(BlockingCommand::new(self.tools.join("python"))
                 .args(["-m", "zipfile", "-c", "function.zip.new", "bootstrap"])
                 .current_dir(&folder));
@@ -190,36 +213,102 @@ impl Emulator {
         }
         zip
     }
-}
 
-/// Nothing that a child does reaches AWS, or knows anybody's credentials.
-fn isolated(mut command: Command, tools: &Path, url: &str) -> Command {
-    let path = format!("{}:/usr/bin:/bin", tools.display());
-    let home = env!("CARGO_TARGET_TMPDIR");
-    command.env_clear().envs([
-        ("PATH", path.as_str()),
-        ("HOME", home),
-        ("TMPDIR", home),
-        ("AWS_ENDPOINT_URL", url),
-        ("AWS_ACCESS_KEY_ID", "test"),
-        ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-    ]);
-    command
-}
-
-async fn announced(output: impl AsyncRead + Unpin + Send + 'static, url: &str) {
-    let mut lines = BufReader::new(output).lines();
-    let mut seen = Vec::new();
-    while let Ok(Some(line)) = lines.next_line().await {
-        if line.contains(&format!("Running on {url}")) {
-            // Its pipe must not fill up.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return;
-        }
-        seen.push(line);
+    /// A program that sees this account, and nothing of the one who runs the tests.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(isolated(&self.tools, &self.url, &self.key));
+        command
     }
-    panic!("the emulator ended before it listened:\n{}", seen.join("\n"));
+}
+
+// === impl Process ===
+
+impl Process {
+    fn ministack(variables: &Variables) -> Self {
+        let port = free_port();
+        let own = [
+            ("BIND_HOST", "127.0.0.1"),
+            ("GATEWAY_PORT", &port),
+            ("LAMBDA_EXECUTOR", "local"),
+            ("IOT_MTLS_ENABLED", "0"),
+        ];
+        let own = own.map(|(name, value)| (name, value.to_owned()));
+        Self::start("ministack", &[], &own.into_iter().chain(variables.clone()).collect(), &port)
+    }
+
+    fn start(program: &str, arguments: &[&str], variables: &Variables, port: &str) -> Self {
+        let tools = tools();
+        let url = format!("http://127.0.0.1:{port}");
+        // What functions are unpacked into, some hundred megabytes.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{port}"));
+        fs::create_dir_all(&folder).expect("target/tmp can be written");
+        let mut child = BlockingCommand::new("bash")
+            .args(["-c", WITH_THE_TEST, "bash"])
+            .arg(tools.join(program))
+            .args(arguments)
+            .env_clear()
+            .envs(isolated(&tools, &url, OWNER))
+            .env("TMPDIR", &folder)
+            .env("PYTHONUNBUFFERED", "1")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash starts");
+        let input = child.stdin.take().expect("stdin is piped");
+        let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let (lines, seen) = mpsc::channel();
+        // Its pipe must not fill up, whoever reads the lines.
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
+            child.wait()
+        });
+        let listens = format!("Running on {url}");
+        let mut said = Vec::new();
+        for line in seen {
+            if line.contains(&listens) {
+                return Self { url, _input: input };
+            }
+            said.push(line);
+        }
+        panic!("the emulator {program} ended before it listened:\n{}", said.join("\n"));
+    }
+}
+
+/// The test program's one `MiniStack` with these variables.
+async fn shared(variables: Variables) -> Arc<Process> {
+    static SHARED: Mutex<BTreeMap<Variables, Arc<Process>>> = Mutex::new(BTreeMap::new());
+    let shared = spawn_blocking(move || {
+        // Where the start panicked for another test, this one tries again.
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = || Arc::new(Process::ministack(&variables));
+        Arc::clone(shared.entry(variables.clone()).or_insert_with(start))
+    });
+    shared.await.expect("MiniStack starts")
+}
+
+fn enforcing() -> Variables {
+    vec![("AUTH", "true".to_owned())]
+}
+
+/// The environment of a child that must not reach AWS, or find anyone's credentials.
+fn isolated(tools: &Path, url: &str, key: &str) -> [(&'static str, String); 7] {
+    let home = env!("CARGO_TARGET_TMPDIR");
+    [
+        ("PATH", format!("{}:{}", tools.display(), path())),
+        ("HOME", home.to_owned()),
+        ("TMPDIR", home.to_owned()),
+        ("AWS_ENDPOINT_URL", url.to_owned()),
+        ("AWS_ACCESS_KEY_ID", key.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", key.to_owned()),
+        ("AWS_DEFAULT_REGION", "us-east-1".to_owned()),
+    ]
+}
+
+/// Where this machine's own programs are.
+pub fn path() -> String {
+    env::var("PATH").expect("cargo was found by PATH")
 }
 
 /// A port of loopback that nobody listens on.
@@ -235,24 +324,18 @@ pub fn tools() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join(format!("python-{:016x}", hasher.finish()));
     let _alone = locked("python.lock");
-    if !folder.join("complete").exists() {
-        let requirements = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/requirements.txt");
+    // Its Python may have gone since.
+    if !folder.join("complete").exists() || !folder.join("bin/python").exists() {
         run(BlockingCommand::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
-        run(BlockingCommand::new(folder.join("bin/python")).args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-            requirements,
-        ]));
+        run(BlockingCommand::new(folder.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .arg(super::root().join("tests/requirements.txt")));
         fs::write(folder.join("complete"), "").expect("target/tmp can be written");
     }
     folder.join("bin")
 }
 
-/// Whoever holds this file is the only one among all the tests' processes.
+/// The holder of this file is the only one among all the tests' processes.
 pub fn locked(name: &str) -> File {
     let file =
         File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)).expect("target/tmp can be written");
@@ -261,8 +344,8 @@ pub fn locked(name: &str) -> File {
 }
 
 fn run(command: &mut BlockingCommand) {
-    const NEEDED: &str = "The tests against MiniStack and moto need python3 (3.10 or later) with its venv module \
-        (Debian: apt-get install python3-venv) and a package index that pip reaches.";
+    const NEEDED: &str = "The tests need python3 (3.10 or later) with its venv module (Debian: apt-get install \
+        python3-venv) and a package index that pip reaches.";
     match command.output() {
         Err(error) => panic!("{} cannot be run: {error}. {NEEDED}", command.get_program().display()),
         Ok(output) if !output.status.success() => panic!(

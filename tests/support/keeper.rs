@@ -2,11 +2,11 @@
 //! time which of them is active.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use std::{env, fs};
 
 use failover::lease::claim::NOBODY_MAY;
 use serde_json::{Value, json};
@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
-use super::emulator::Emulator;
+use super::emulator::{Emulator, path};
+use super::program::program;
 use super::proxy::{PATIENCE, Proxy};
 
 pub const TABLE: &str = "admiral-lease";
@@ -82,14 +83,25 @@ pub struct Keeper {
 
 impl Keeper {
     /// A candidate of this name.
-    pub async fn start(upstream: &str, name: &str) -> Self {
-        Self::start_with(upstream, name, "", &[]).await
+    pub async fn start(emulator: &Emulator, name: &str) -> Self {
+        Self::start_with(emulator, name, "", &[]).await
     }
 
     /// The same, with further lines of the configuration, and arguments.
-    pub async fn start_with(upstream: &str, name: &str, more: &str, arguments: &[&str]) -> Self {
+    pub async fn start_with(emulator: &Emulator, name: &str, more: &str, arguments: &[&str]) -> Self {
+        Self::start_behind(&emulator.url, emulator, name, more, arguments).await
+    }
+
+    /// The same, where something stands between it and the emulator.
+    pub async fn start_behind(
+        upstream: &str,
+        emulator: &Emulator,
+        name: &str,
+        more: &str,
+        arguments: &[&str],
+    ) -> Self {
         let proxy = Proxy::start(upstream).await;
-        let (process, log) = spawn(&proxy.url, name, more, arguments);
+        let (process, log) = spawn((&proxy.url, &emulator.key), name, more, arguments);
         let mut keeper = Self { proxy, address: String::new(), process, log };
         let started = keeper.says("\"starting\"").await;
         let started: Value = serde_json::from_str(&started).expect("log lines are JSON");
@@ -111,7 +123,8 @@ impl Keeper {
     /// Sends a signal, by its name.
     pub async fn signal(&self, name: &str) {
         let id = self.process.id().expect("it runs").to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status().await.expect("kill is there");
+        let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &id]).status().await;
+        let sent = sent.expect("sh is there");
         assert!(sent.success(), "{name} cannot be sent");
     }
 
@@ -150,16 +163,20 @@ impl Keeper {
     }
 }
 
-/// Starts a keeper that may not come to listening, and collects what it logs.
-pub fn spawn(url: &str, name: &str, more: &str, arguments: &[&str]) -> (Child, watch::Receiver<Vec<String>>) {
+/// Starts a keeper whose AWS is at this URL, with this key, and collects what it logs. It may not come to listening.
+pub fn spawn(
+    (url, key): (&str, &str),
+    name: &str,
+    more: &str,
+    arguments: &[&str],
+) -> (Child, watch::Receiver<Vec<String>>) {
     let file = config(name, more);
-    let binary = env::var("LEASE_KEEPER_BINARY").unwrap_or(env!("CARGO_BIN_EXE_lease-keeper").to_owned());
-    let mut process = Command::new(binary)
+    let mut process = Command::new(program("lease-keeper"))
         .args(["--config", file.to_str().expect("its name is UTF-8"), "--listen", "127.0.0.1:0"])
         .args(arguments)
         .env_clear()
-        .envs([("AWS_ENDPOINT_URL", url), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
-        .env("PATH", "/usr/bin:/bin")
+        .envs([("AWS_ENDPOINT_URL", url), ("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", key)])
+        .env("PATH", path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

@@ -1,8 +1,6 @@
 //! Lambda's Runtime API on loopback, around the real binary.
 
 use std::collections::HashMap;
-use std::env;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -20,6 +18,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
+
+use super::program::program;
 
 /// A function in its execution environment; dropped, its process ends.
 pub struct Function {
@@ -55,17 +55,13 @@ struct RuntimeApi {
 impl Function {
     /// Starts the binary with this handler and these variables, and no others.
     pub async fn start(handler: &str, variables: &[(&str, &str)]) -> Self {
-        Self::start_program(binary(), handler, variables).await
+        Self::start_program("failover-lock", handler, variables).await
     }
 
     /// The same of another program.
-    pub async fn start_program(
-        program: impl Into<OsString>,
-        handler: &str,
-        variables: &[(&str, &str)],
-    ) -> Self {
+    pub async fn start_program(name: &str, handler: &str, variables: &[(&str, &str)]) -> Self {
         let runtime = Runtime::start().await;
-        let mut child = Command::new(program.into())
+        let mut child = Command::new(program(name))
             .env_clear()
             .envs(runtime.variables())
             // Whatever a test forgets, no request leaves this machine.
@@ -109,11 +105,6 @@ impl Function {
         self.child.kill().await.expect("the process can be ended");
         self.lines.await.expect("its output can be read")
     }
-}
-
-/// The binary under test: this build's, or that of an artifact, which `.ci/run` names.
-fn binary() -> OsString {
-    env::var_os("FAILOVER_LOCK_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_failover-lock").into())
 }
 
 // === impl Runtime ===

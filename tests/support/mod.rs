@@ -1,101 +1,42 @@
 //! What the tests share: stand-ins, and the system on top of them.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, reason = "each test program uses its own part")]
 
 #[cfg(feature = "fence")]
 pub mod accelerator;
+pub mod aws;
+#[cfg(feature = "lock")]
 pub mod cloudwatch;
+pub mod docs;
 pub mod emulator;
 #[cfg(feature = "fence")]
 pub mod infinispan;
 #[cfg(feature = "lease")]
 pub mod keeper;
 pub mod lambda;
+#[cfg(feature = "lock")]
+pub mod lock;
 pub mod primary;
+pub mod program;
 #[cfg(feature = "lease")]
 pub mod proxy;
-pub mod readme;
+#[cfg(feature = "lock")]
 pub mod route53;
 #[cfg(feature = "fence")]
 pub mod sites;
 pub mod tls;
 pub mod wire;
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use failover::failover_lock::config::Config;
-use failover::failover_lock::error::InvocationError;
-use failover::failover_lock::{FailoverLock, Handler};
-use failover::lambda::Report as _;
-use failover::remote::deadline::Deadline;
-use serde_json::{Value, json};
-
-/// The health check of the documented alarm.
-pub const PRIMARY: &str = "233e180f-f023-45a3-954e-415303f21eab";
-/// When the documented alarm changed, in `events/`.
-pub const CHANGED_AT: &str = "2026-11-21T02:36:15.490+0000";
-pub const LOCKED: &str = "/lb-check-failed-over";
-
-/// The system as these variables set it up, on this Route 53.
-pub async fn system(route53: &route53::Route53, variables: &[(&str, &str)]) -> FailoverLock {
-    system_at(&route53.url(), variables).await
-}
-
-/// The same, wherever AWS is.
-pub async fn system_at(url: &str, variables: &[(&str, &str)]) -> FailoverLock {
-    let lookup =
-        |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    let config = Config::read(&lookup).expect("the test's variables are valid");
-    FailoverLock::new(config, &route53::aws_at(url).await)
-}
-
-/// A function of the system, with the time that Lambda would give it.
-pub async fn invoke(system: &FailoverLock, handler: Handler, event: &str) -> Result<Value, InvocationError> {
-    let deadline = Deadline::after(Duration::from_secs(20));
-    system.handle(handler, event, deadline).await.into_answer().map(|answer| json!(answer))
-}
-
-/// One invocation of a system that these variables set up on this Route 53: its answer, or its error.
-pub async fn run(
-    route53: &route53::Route53,
-    variables: &[(&str, &str)],
-    handler: Handler,
-    event: &str,
-) -> Result<Value, String> {
-    invoke(&system(route53, variables).await, handler, event).await.map_err(|error| error.to_string())
+/// The repository's root, also for a package in one of its folders.
+pub fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = package.ancestors().find(|folder| folder.join("tests/requirements.txt").is_file());
+    root.expect("the tests are in the repository").to_owned()
 }
 
 /// A recorded event.
 pub fn recorded(file: &str) -> String {
-    let path = format!("{}/events/{file}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
-/// The documented alarm's message.
-pub fn message(health_check_id: &str, state: &str, changed_at: &str) -> String {
-    json!({
-        "AlarmName": "primary-unhealthy",
-        "AlarmDescription": null,
-        "NewStateValue": state,
-        "StateChangeTime": changed_at,
-        "Trigger": {
-            "Namespace": "AWS/Route53",
-            "MetricName": "HealthCheckStatus",
-            "Dimensions": [{ "value": health_check_id, "name": "HealthCheckId" }],
-        },
-    })
-    .to_string()
-}
-
-/// The event in which SNS delivers these messages.
-pub fn delivered(messages: &[&str]) -> String {
-    let records: Vec<_> = messages
-        .iter()
-        .map(|message| json!({ "EventSource": "aws:sns", "Sns": { "Message": message } }))
-        .collect();
-    json!({ "Records": records }).to_string()
-}
-
-/// The documented alarm going off, as SNS delivers it.
-pub fn alarm() -> String {
-    delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)])
+    let path = root().join("events").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -12,13 +12,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use aws_config::SdkConfig;
-use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
+use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use chrono::NaiveDateTime;
-use failover::remote::https::Https;
-use failover::remote::sdk;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
@@ -32,21 +29,6 @@ use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
 use super::tls::Tls;
-
-/// What a system on this stand-in, or on whatever stands before it at `url`, is made from.
-pub async fn aws_at(url: &str) -> SdkConfig {
-    aws_by(&Https::new(&|_| None).expect("no bundle is named"), url).await
-}
-
-/// The same, by these connections.
-pub async fn aws_by(https: &Https, url: &str) -> SdkConfig {
-    let credentials = Credentials::new("stand-in", "stand-in", None, None, "stand-in");
-    sdk::aws_config(https.client())
-        .endpoint_url(url)
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .load()
-        .await
-}
 
 /// A running stand-in; it ends with the runtime that it was started on.
 #[derive(Clone)]

@@ -2,10 +2,10 @@
 //! `MiniStack`, the accelerator and each site's Infinispan as stand-ins.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
-use aws_sdk_route53::config::{Credentials, SharedCredentialsProvider};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use failover::remote::https::Https;
@@ -16,6 +16,7 @@ use failover::site_fence::{Handler, SERVICES, SiteFence};
 use serde_json::{Value, json};
 
 use super::accelerator::{Accelerator, Accelerators, Endpoint, Group};
+use super::aws::credentials;
 use super::emulator::Emulator;
 use super::infinispan::Infinispan;
 
@@ -28,7 +29,23 @@ pub const PASSWORD: &str = "example-password";
 pub const INFINISPAN_PASSWORD: &str = "s3cret of Infinispan";
 /// Where everything but the accelerator is; the emulator runs functions here.
 pub const REGION: &str = "us-east-1";
-pub const TABLE: &str = "site-fence";
+
+/// The guide's function, with its role and variables; what it does is of no matter here.
+pub const DOCUMENTED_FENCE: &str = r#"
+cat >"$FOLDER/lambda.py" <<'EOT'
+def handler(event, context):
+    return {"statusCode": 204}
+EOT
+python -m zipfile -c "$FOLDER/lambda.zip" "$FOLDER/lambda.py"
+aws iam create-role --role-name "$ROLE" --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
+  {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
+# What LambdaSecretManager, ElasticLoadBalancingReadOnly and GlobalAcceleratorFullAccess have of what matters.
+aws iam put-role-policy --role-name "$ROLE" --policy-name guide --policy-document '{"Version": "2012-10-17", "Statement": [
+  {"Effect": "Allow", "Action": ["secretsmanager:GetSecretValue", "elasticloadbalancing:Describe*", "globalaccelerator:*"],
+  "Resource": "*"}]}'
+aws lambda create-function --function-name "$FUNCTION" --zip-file "fileb://$FOLDER/lambda.zip" --region "$REGION" \
+  --handler lambda.handler --runtime python3.11 --role "arn:aws:iam::000000000000:role/$ROLE" --environment "$VARIABLES"
+"#;
 
 pub struct Sites {
     pub aws: Emulator,
@@ -38,6 +55,8 @@ pub struct Sites {
     /// The load balancers' ARNs.
     pub balancer_a: String,
     pub balancer_b: String,
+    /// What sets the names of its resources apart from those of other tests.
+    own: String,
 }
 
 // === impl Sites ===
@@ -45,14 +64,26 @@ pub struct Sites {
 impl Sites {
     /// Both sites in service, in the one group of the one listener.
     pub async fn start() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let own = format!("-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let aws = Emulator::common_ministack_enforcing_permissions().await;
+        Self::on(aws, Accelerators::start().await, own).await
+    }
+
+    /// The same on an emulator in which functions run.
+    pub async fn start_with_functions() -> Self {
         let accelerators = Accelerators::start().await;
-        let aws = Emulator::ministack_beside(&accelerators.url()).await;
+        let aws = Emulator::own_ministack_beside(&accelerators.url()).await;
+        Self::on(aws, accelerators, String::new()).await
+    }
+
+    async fn on(aws: Emulator, accelerators: Accelerators, own: String) -> Self {
         let a = Infinispan::start("developer", INFINISPAN_PASSWORD).await;
         let b = Infinispan::start("developer", INFINISPAN_PASSWORD).await;
         a.put("site-b", &["sessions", "work"]);
         b.put("site-a", &["sessions", "work"]);
         let mut sites =
-            Self { accelerators, balancer_a: String::new(), balancer_b: String::new(), aws, a, b };
+            Self { accelerators, balancer_a: String::new(), balancer_b: String::new(), aws, a, b, own };
         sites.balancer_a = sites.balancer("site-a").await;
         sites.balancer_b = sites.balancer("site-b").await;
         sites.secret("webhook-password", PASSWORD).await;
@@ -72,7 +103,7 @@ impl Sites {
     pub async fn balancer(&self, site: &str) -> String {
         use aws_sdk_elasticloadbalancingv2::types::Tag;
         let client = aws_sdk_elasticloadbalancingv2::Client::new(&self.aws_config());
-        let request = client.create_load_balancer().name(site).subnets("subnet-1");
+        let request = client.create_load_balancer().name(self.name(site)).subnets("subnet-1");
         let request = request.tags(Tag::builder().key("site").value(site).build());
         let created = request.send().await.expect("MiniStack makes load balancers");
         created.load_balancers()[0].load_balancer_arn().expect("it has an ARN").to_owned()
@@ -81,20 +112,31 @@ impl Sites {
     /// Makes a secret, or changes it.
     pub async fn secret(&self, name: &str, text: &str) {
         let client = aws_sdk_secretsmanager::Client::new(&self.aws_config());
-        if client.create_secret().name(name).secret_string(text).send().await.is_err() {
+        let name = self.name(name);
+        if client.create_secret().name(&name).secret_string(text).send().await.is_err() {
             let changed = client.put_secret_value().secret_id(name).secret_string(text).send().await;
             changed.expect("MiniStack keeps secrets");
         }
     }
 
-    /// Makes the table in which the first report wins.
+    /// The table in which the first report wins.
+    pub fn table_name(&self) -> String {
+        self.name("site-fence")
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{name}{}", self.own)
+    }
+
+    /// Makes the table.
     pub async fn table(&self) {
         use aws_sdk_dynamodb::types::{
             AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
         };
         let key = AttributeDefinition::builder().attribute_name("accelerator");
         let schema = KeySchemaElement::builder().attribute_name("accelerator").key_type(KeyType::Hash);
-        let request = aws_sdk_dynamodb::Client::new(&self.aws_config()).create_table().table_name(TABLE);
+        let request =
+            aws_sdk_dynamodb::Client::new(&self.aws_config()).create_table().table_name(self.table_name());
         let request = request.billing_mode(BillingMode::PayPerRequest);
         let request =
             request.attribute_definitions(key.attribute_type(ScalarAttributeType::S).build().unwrap());
@@ -106,7 +148,7 @@ impl Sites {
         let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
         let items = client
             .scan()
-            .table_name(TABLE)
+            .table_name(self.table_name())
             .send()
             .await
             .expect("the table is there")
@@ -123,13 +165,15 @@ impl Sites {
         let endpoints = json!({ "site-a": self.a.authority(), "site-b": self.b.authority() });
         HashMap::from([
             ("WEBHOOK_USER", USER.to_owned()),
-            ("WEBHOOK_USER_SECRET", "webhook-password".to_owned()),
+            ("WEBHOOK_USER_SECRET", self.name("webhook-password")),
             ("INFINISPAN_USER", "developer".to_owned()),
-            ("INFINISPAN_USER_SECRET", "infinispan-password".to_owned()),
+            ("INFINISPAN_USER_SECRET", self.name("infinispan-password")),
             ("INFINISPAN_SITE_ENDPOINTS", endpoints.to_string()),
             ("INFINISPAN_CA_CERT", format!("{}{}", self.a.root(), self.b.root())),
             ("SECRETS_REGION", REGION.to_owned()),
             ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", self.aws.key.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.aws.key.clone()),
             ("AWS_ENDPOINT_URL", self.aws.url.clone()),
             ("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", self.accelerators.url()),
         ])
@@ -168,8 +212,7 @@ fn aws_by(variables: &HashMap<&'static str, String>) -> SdkConfig {
     let lookup = |name: &str| variables.get(name).cloned();
     let https = Https::new(&lookup).expect("no bundle is named");
     let aws = sdk::function_aws(&lookup, &https, &SERVICES).expect("the URLs are URLs");
-    let credentials = Credentials::new("test", "test", None, None, "stand-in");
-    aws.to_builder().credentials_provider(SharedCredentialsProvider::new(credentials)).build()
+    aws.to_builder().credentials_provider(credentials(&variables["AWS_ACCESS_KEY_ID"])).build()
 }
 
 /// The ARN of the accelerator's first group.

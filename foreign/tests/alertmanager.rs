@@ -1,0 +1,224 @@
+//! A real Alertmanager, configured by `infra/alertmanager.yaml`, and the function behind its URL on an emulator,
+//! deployed by the documented commands.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use support::docs::commands_below;
+use support::sites::{self, DNS_NAME, DOCUMENTED_FENCE, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// How often to look; each look takes the AWS CLI half a second or more.
+const LOOKS: usize = 120;
+
+/// A running Alertmanager; dropped, its process ends.
+struct Alertmanager {
+    url: String,
+    password: PathBuf,
+    _process: Child,
+}
+
+impl Alertmanager {
+    /// Started with the configuration of `infra/alertmanager.yaml` for those without an operator.
+    async fn start(function_url: &str, folder: &Path) -> Self {
+        let password = folder.join("password");
+        let infra = fs::read_to_string(support::root().join("infra/alertmanager.yaml")).unwrap();
+        let lines = infra.lines().filter_map(|line| line.strip_prefix("#|"));
+        let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+        let config = lines
+            .join("\n")
+            .replace("REPLACE_YOUR_RECEIVER", "people")
+            .replace("REPLACE_FUNCTION_URL", function_url)
+            .replace("REPLACE_WEBHOOK_USER", USER)
+            .replace("/etc/alertmanager/site-fence-password", password.to_str().unwrap())
+            // The test has less time than an operator, and wants to see what is resolved, too.
+            .replace("group_interval: 90s", "group_interval: 2s")
+            .replace("send_resolved: false", "send_resolved: true");
+        assert!(!config.contains("REPLACE") && config.contains("2s") && config.contains("true"), "{config}");
+        let file = folder.join("alertmanager.yml");
+        fs::write(&file, config).unwrap();
+        let address = format!("127.0.0.1:{}", support::emulator::free_port());
+        let mut child = Command::new("prometheus-alertmanager")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.path={}", folder.join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--cluster.listen-address=")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("prometheus-alertmanager is installed (Debian: apt-get install prometheus-alertmanager)");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.contains("Listening") {
+                break;
+            }
+        }
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { url: format!("http://{address}"), password, _process: child }
+    }
+
+    /// Site A reports site B offline; `ends` says when that is over.
+    async fn alert(&self, ends: &[&str]) {
+        let accelerator = format!("accelerator={DNS_NAME}");
+        let labels = ["alertname=SiteOffline", "site=site-b", "reporter=site-a", &accelerator];
+        let added = Command::new("amtool")
+            .args(["--alertmanager.url", &self.url, "alert", "add"])
+            .args(ends)
+            .args(labels)
+            .status()
+            .await
+            .expect("amtool comes with Alertmanager");
+        assert!(added.success());
+    }
+}
+
+/// Waits until the function's log says this.
+async fn log_says(sites: &Sites, what: &str) {
+    let mut lines = String::new();
+    for _ in 0..LOOKS {
+        let look = "aws logs filter-log-events --log-group-name /aws/lambda/site-fence --query 'events[].message' --output text";
+        lines = sites.aws.bash(look, &[]).await.1;
+        if lines.contains(what) {
+            return;
+        }
+    }
+    panic!("the log never says {what}: {lines}");
+}
+
+#[tokio::test]
+async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_resolved_is_nothing() {
+    let sites = Sites::start_with_functions().await;
+    let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
+    fs::create_dir_all(&folder).unwrap();
+    let url = deploy(&sites, &folder).await;
+    let alertmanager = Alertmanager::start(&url, &folder).await;
+
+    fs::write(&alertmanager.password, "changeme").unwrap();
+    alertmanager.alert(&[]).await;
+    log_says(&sites, r#""status":403"#).await;
+    assert_eq!(sites.in_service().len(), 2);
+
+    // The next interval brings the right password, and a 503 for a reporter that is not healthy.
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    fs::write(&alertmanager.password, PASSWORD).unwrap();
+    log_says(&sites, "reporter_unhealthy").await;
+    assert_eq!(sites.in_service().len(), 2);
+    sites.accelerators.set_health(&sites.balancer_a, "HEALTHY");
+    log_says(&sites, r#""outcome":"fenced""#).await;
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+
+    alertmanager.alert(&["--end", "2026-01-01T00:00:00Z", "--start", "2025-12-31T00:00:00Z"]).await;
+    log_says(&sites, "not_firing").await;
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    fs::remove_dir_all(&folder).unwrap();
+
+    let fenced = sites.accelerators.calls();
+    the_role_allows_what_was_called(&sites, ("FenceRole", "fence"), &fenced).await;
+
+    let [rejoin, ..] = &commands_below("runbook.md", "## Rejoin a site")[..] else {
+        panic!("the page has the command")
+    };
+    let given = [("REGION", support::sites::REGION), ("ACCELERATOR", DNS_NAME)];
+    let (_, said) = sites.aws.bash(rejoin, &given).await;
+    assert!(said.contains(r#""outcome": "rejoined""#), "{said}");
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+    let rejoined = &sites.accelerators.calls()[fenced.len()..];
+    the_role_allows_what_was_called(&sites, ("RejoinRole", "rejoin"), rejoined).await;
+
+    let [log, by_hand] = &commands_below("runbook.md", "## site-fence-failed")[..] else {
+        panic!("the page has the commands")
+    };
+    let group = sites::group();
+    let accelerators = sites.accelerators.url();
+    let given = [
+        ("REGION", support::sites::REGION),
+        ("ACCELERATORS", &accelerators),
+        ("GROUP", &group),
+        ("ID", &sites.balancer_b),
+    ];
+    let (_, said) = sites.aws.bash(log, &given).await;
+    assert!(said.contains("turned away") && said.contains(r#""outcome":"fenced""#), "{said}");
+    let (status, said) = sites.aws.bash(&format!("{AWS}{by_hand}"), &given).await;
+    assert_eq!((status, sites.in_service()), (Some(0), vec![sites.balancer_a.clone()]), "{said}");
+}
+
+/// Neither less nor more. For every service but Global Accelerator, which is not its own, the emulator holds the
+/// roles to their policies.
+async fn the_role_allows_what_was_called(sites: &Sites, (role, policy): (&str, &str), calls: &[String]) {
+    let role = format!(
+        "aws cloudformation describe-stack-resource --stack-name site --logical-resource-id {role} \
+        --query StackResourceDetail.PhysicalResourceId --output text"
+    );
+    let policy = format!(
+        "aws iam get-role-policy --policy-name {policy} --role-name $({role}) \
+        --query 'PolicyDocument.Statement[].Action[]' --output text"
+    );
+    let (status, actions) = sites.aws.bash(&policy, &[]).await;
+    assert_eq!(status, Some(0), "{actions}");
+    let allowed = actions.split_whitespace().filter_map(|action| action.strip_prefix("globalaccelerator:"));
+    let called = calls.iter().filter_map(|call| call.split(' ').next());
+    // Global Accelerator asks for it on top of the calls that remove and add endpoints.
+    let called: BTreeSet<_> = called.chain(["UpdateEndpointGroup"]).collect();
+    assert_eq!(allowed.collect::<BTreeSet<_>>(), called);
+}
+
+/// Deploys by the documented commands; what the function's URL is on this emulator.
+async fn deploy(sites: &Sites, folder: &Path) -> String {
+    let artifact = sites.aws.package("site-fence");
+    let blocks = commands_below("fence.md", "## Deploy");
+    let [secrets, build, deploy, url] = &blocks[..] else { panic!("{blocks:#?}") };
+    let zip = build.lines().find(|line| line.starts_with("ZIP=")).expect("the page names the zip").to_owned();
+    let build =
+        build.replace("infra/package --program site-fence arm64\n", "").replace(&zip, "ZIP=$ARTIFACT");
+    // The emulator runs what this machine runs.
+    let deploy =
+        deploy.replace("\"CodeKey=$KEY\"", "\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true");
+    let [act] = &commands_below("fence.md", "## Verify the installation")[..] else {
+        panic!("the page lets it act")
+    };
+    let [instead, _] = &commands_below("fence.md", "## Replace the documented Python function")[..] else {
+        panic!("the page has the commands")
+    };
+    assert!(instead.ends_with(act), "{instead}");
+    let variables = sites.variables();
+    let accelerators = sites.accelerators.url();
+    let given = [
+        ("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8")),
+        ("REGION", support::sites::REGION),
+        ("BUCKET", "artifacts"),
+        ("EMAIL", "sre@example.com"),
+        ("ACCELERATOR", DNS_NAME),
+        ("WEBHOOK_PASSWORD", PASSWORD),
+        ("INFINISPAN_USER", "developer"),
+        ("INFINISPAN_PASSWORD", INFINISPAN_PASSWORD),
+        ("INFINISPAN_SITE_ENDPOINTS", variables["INFINISPAN_SITE_ENDPOINTS"].as_str()),
+        ("INFINISPAN_CA_CERT", variables["INFINISPAN_CA_CERT"].as_str()),
+        ("ACCELERATORS", accelerators.as_str()),
+        ("FOLDER", folder.to_str().expect("a temporary folder's name is UTF-8")),
+        ("ROLE", "guide"),
+        ("FUNCTION", "guide"),
+        ("VARIABLES", "{}"),
+    ];
+    let bucket = r#"aws s3 mb --region "$REGION" "s3://$BUCKET""#;
+    let script =
+        format!("{AWS}\n{bucket}\n{DOCUMENTED_FENCE}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
+    let (status, said) = sites.aws.bash(&script, &given).await;
+    assert_eq!(status, Some(0), "{said}");
+    let host =
+        said.trim().lines().last().and_then(|line| line.strip_prefix("https://")).expect("a URL at the end");
+    let id = host.split('.').next().unwrap_or_default();
+    format!("{}/_aws/lambda-url/{id}/", sites.aws.url)
+}
+
+/// Global Accelerator is not the emulator's.
+const AWS: &str = r#"
+aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
+"#;

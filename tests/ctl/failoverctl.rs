@@ -1,0 +1,594 @@
+//! The operator's command line, as it is typed.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::support;
+use crate::support::accelerator::{Accelerator, Group};
+use crate::support::cloudwatch::Alarm;
+use crate::support::emulator::{Emulator, path};
+use crate::support::lock::{LOCKED, PRIMARY};
+use crate::support::primary::Primary;
+use crate::support::route53::{Check, Route53};
+use crate::support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
+/// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
+const CHANGED: f64 = 1_795_228_575.49;
+
+/// How a command ended, and what it printed.
+#[derive(Debug)]
+struct Ended {
+    status: Option<i32>,
+    out: String,
+    said: String,
+}
+
+/// Runs failoverctl against an AWS at `url`.
+async fn run(url: &str, arguments: &[&str]) -> Ended {
+    run_with(Path::new(FAILOVERCTL), url, arguments, "").await
+}
+
+/// A program that sees an AWS at `url`, and nothing of who runs the tests.
+fn command(program: &Path, url: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs([
+            ("PATH", path().as_str()),
+            ("HOME", env!("CARGO_TARGET_TMPDIR")),
+            ("AWS_ENDPOINT_URL", url),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("TERM", "xterm"),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// Waits until a running program says this.
+async fn says(output: impl AsyncRead + Unpin, this: &str) {
+    let mut lines = BufReader::new(output).lines();
+    while !lines.next_line().await.expect("UTF-8").expect("it says so before it ends").contains(this) {}
+}
+
+/// Interrupts a program as Ctrl-C does; its exit status.
+async fn interrupted(mut child: Child) -> Option<i32> {
+    let pid = child.id().expect("it runs").to_string();
+    Command::new("sh").args(["-c", r#"kill -INT "$0""#, &pid]).status().await.expect("sh runs");
+    child.wait().await.expect("it ends").code()
+}
+
+async fn run_with(program: &Path, url: &str, arguments: &[&str], input: &str) -> Ended {
+    let mut child = command(program, url, arguments).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // A program that asks nothing may have ended already.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { status: output.status.code(), out: text(output.stdout), said: text(output.stderr) }
+}
+
+async fn account(check: Check, alarm: Option<Alarm>) -> Route53 {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, check);
+    if let Some(alarm) = alarm {
+        route53.put_alarm("primary-unhealthy", alarm);
+    }
+    route53
+}
+
+fn quiet() -> Alarm {
+    Alarm::on(PRIMARY, "OK", CHANGED)
+}
+
+#[tokio::test]
+async fn status_tells_how_each_check_stands() {
+    let check = || Check::new("HTTP", 80);
+    let locked = || {
+        check()
+            .with("ResourcePath", LOCKED)
+            .tagged("failover-lock:locked-at", "2026-11-21T02:36:20Z")
+            .tagged("failover-lock:alarm", "primary-unhealthy")
+    };
+    let in_alarm = || Some(Alarm::on(PRIMARY, "ALARM", CHANGED));
+    for (check, alarm, ends, state, words) in [
+        (check(), Some(quiet()), 0, "armed", "armed"),
+        (locked(), in_alarm(), 0, "locked", "locked since 2026-11-21T02:36:20Z by alarm primary-unhealthy"),
+        (check(), in_alarm(), 3, "overdue", "not locked, though alarm primary-unhealthy is in ALARM"),
+        (check(), None, 3, "unprotected", "unprotected: no metric alarm watches its health"),
+        (check().with("ResourcePath", "/x"), Some(quiet()), 3, "foreign_path", "foreign path"),
+        (
+            check().with("Inverted", "true"),
+            Some(quiet()),
+            3,
+            "cannot_be_locked",
+            "cannot be locked: it is inverted",
+        ),
+    ] {
+        let mut check = check;
+        check.reports = vec!["Success: HTTP Status Code 200, OK", "Failure: Connection refused"];
+        let route53 = account(check, alarm).await;
+        let shown = run(&route53.url(), &["status", PRIMARY]).await;
+        assert_eq!(shown.status, Some(ends), "{shown:?}");
+        assert!(shown.out.contains(words) && shown.out.contains("  1/2  "), "{shown:?}");
+        assert!(!shown.out.contains('\x1b'), "no colours without a terminal: {shown:?}");
+        let shown = run(&route53.url(), &["status", PRIMARY, "--output", "json"]).await;
+        let json: Value = serde_json::from_str(&shown.out).unwrap();
+        assert_eq!((&json[0]["state"], &json[0]["checkers"]["total"]), (&state.into(), &2.into()), "{json}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_seen_of_one_check_hides_no_other() {
+    const OTHER: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
+    route53.put(OTHER, Check::new("HTTP", 80).tagged("failover-lock:restored-at", "noon"));
+    let shown = run(&route53.url(), &["status", OTHER, PRIMARY, "no-such-check"]).await;
+    assert_eq!(shown.status, Some(3), "{shown:?}");
+    let lines: Vec<_> = shown.out.lines().collect();
+    assert!(lines[1].contains("unknown: ") && lines[1].contains("holds \"noon\""), "{shown:?}");
+    assert!(lines[2].ends_with("armed"), "{shown:?}");
+    assert!(lines[3].contains("NoSuchHealthCheck"), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_person_locks_and_switches_back_by_the_functions_own_code() {
+    let primary = Primary::start("/lb-check").await;
+    let route53 = account(Check::new("HTTP", primary.address.port()), Some(quiet())).await;
+    let url = route53.url();
+    let locked = run(&url, &["lock", PRIMARY, "--reason", "fire, in #1", "--yes"]).await;
+    assert_eq!(locked.status, Some(0), "{locked:?}");
+    assert_eq!(locked.out, format!("{PRIMARY}: locked (/lb-check → {LOCKED})\n"));
+    assert_eq!(route53.check(PRIMARY).tags["failover-lock:alarm"], "by hand: fire_ in _1");
+
+    primary.set_up(false);
+    let refused = run(&url, &["restore", PRIMARY, "--yes"]).await;
+    assert_eq!(refused.status, Some(3), "{refused:?}");
+    assert!(refused.said.contains("/lb-check answers 503"), "{refused:?}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+
+    primary.set_up(true);
+    let restored = run(&url, &["restore", PRIMARY, "--yes", "--wait", "--reason", "synchronised"]).await;
+    assert_eq!(restored.status, Some(0), "{restored:?}");
+    assert_eq!(restored.out, format!("{PRIMARY}: restored ({LOCKED} → /lb-check)\n"));
+    assert!(restored.said.contains("alarm primary-unhealthy is OK; armed"), "{restored:?}");
+    let restored = run(&url, &["restore", PRIMARY, "--yes", "--output", "json"]).await;
+    let json: Value = serde_json::from_str(&restored.out).unwrap();
+    assert_eq!(json["outcome"], "already_restored");
+}
+
+#[tokio::test]
+async fn waiting_for_a_primary_that_does_not_become_armed_ends() {
+    let primary = Primary::start("/lb-check").await;
+    let locked = Check::new("HTTP", primary.address.port()).with("ResourcePath", LOCKED);
+    let route53 = account(locked, Some(Alarm::on(PRIMARY, "ALARM", CHANGED))).await;
+    let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--wait", "--timeout", "0"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(
+        ended.said.contains("is not armed after 0 s: unprotected: the alarm went off before"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
+    let url = route53.url();
+    let command = ["lock", PRIMARY, "--reason", "test"];
+    let nobody = run(&url, &command).await;
+    assert_eq!(nobody.status, Some(3), "{nobody:?}");
+    assert!(
+        nobody.said.contains("there is no terminal to ask on, and nothing was changed: add --yes"),
+        "{nobody:?}"
+    );
+
+    let typed = format!("{FAILOVERCTL} {}", command.join(" "));
+    for (answer, status, then) in [("n\n", 3, "/lb-check"), ("\n", 3, "/lb-check"), ("y\n", 0, LOCKED)] {
+        let terminal = Path::new("script");
+        let ended = run_with(terminal, &url, &["-qec", &typed, "/dev/null"], answer).await;
+        assert_eq!(ended.status, Some(status), "{ended:?}");
+        assert!(ended.out.contains("out of service until a person switches it back. [y/N]"), "{ended:?}");
+        assert_eq!(route53.check(PRIMARY).path(), then, "{answer:?}");
+        assert_eq!(ended.out.contains("declined, nothing was changed"), status == 3, "{ended:?}");
+        assert_eq!(ended.out.contains('\x1b'), status == 0, "colours on a terminal: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn explain_says_what_an_event_would_do_and_changes_nothing() {
+    let event = |file: &str| format!("{}/events/{file}", env!("CARGO_MANIFEST_DIR"));
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
+    for (file, options, status, said) in [
+        ("sns/keycloak-alarm.json", &[][..], 0, "would be locked (/lb-check → /lb-check-failed-over)"),
+        ("sns/keycloak-ok.json", &[], 0, "ignored: the alarm did not go to ALARM"),
+        ("sns/keycloak-alarm.json", &["--guarded", "x"], 0, "ignored: the health check is not guarded"),
+        ("sns/two-records-one-broken.json", &[], 3, "error: record 1: the alarm's message cannot be read"),
+        ("sns/keycloak-alarm.json", &["--offline"], 0, "went to ALARM at 2026-11-21T02:36:15Z: lock"),
+        (
+            "sns/latency-alarm.json",
+            &["--offline"],
+            0,
+            "ignored, the alarm does not watch a health check's health",
+        ),
+        ("sns/composite-alarm.json", &["--offline"], 0, "look up, it is a composite alarm"),
+        ("no-such-file.json", &["--offline"], 1, "no-such-file.json\" cannot be read"),
+    ] {
+        let file = event(file);
+        let ended = run(&route53.url(), &[&["explain", &file], options].concat()).await;
+        assert_eq!(ended.status, Some(status), "{ended:?}");
+        assert!(ended.out.contains(said) || ended.said.contains(said), "{said}: {ended:?}");
+    }
+    assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
+    let message = support::lock::message(PRIMARY, "ALARM", support::lock::CHANGED_AT);
+    let piped =
+        run_with(Path::new(FAILOVERCTL), &route53.url(), &["explain", "-", "--output", "json"], &message)
+            .await;
+    let json: Value = serde_json::from_str(&piped.out).unwrap();
+    assert_eq!((&json[0]["outcome"], &json[0]["alarm"]), (&"would_lock".into(), &"primary-unhealthy".into()));
+}
+
+#[tokio::test]
+async fn what_is_typed_wrong_is_named() {
+    for (typed, said) in [
+        (&["status", "../x"][..], "\"../x\" is not a health check id"),
+        (&["lock", PRIMARY], "--reason <REASON>"),
+        (&["restore"], "<ID>"),
+        (&["statsu"], "tip: a similar subcommand exists: 'status'"),
+        (&["status", "--output", "yaml"], "possible values: text, json"),
+    ] {
+        let ended = run("http://127.0.0.1:9", typed).await;
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        assert!(ended.said.contains(said), "{ended:?}");
+    }
+    let ended = run("http://127.0.0.1:9", &["status", "--locked-path", "/lb-check"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.said.contains("LOCKED_PATH: it equals HEALTHY_PATH"), "{ended:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = run("http://127.0.0.1:9", &["completions", shell]).await;
+        assert!(ended.out.contains("failoverctl") && ended.out.contains("doctor"), "{shell}");
+    }
+    for command in ["status", "doctor", "lock", "restore", "explain", "drill", "completions"] {
+        let ended = run("http://127.0.0.1:9", &[command, "--help"]).await;
+        assert!(ended.out.contains("Example"), "{command}: {}", ended.out);
+    }
+}
+
+/// A stack that is guarded, with its primary up.
+async fn deployed(aws: &Emulator, primary: &Primary) -> String {
+    let check = aws.health_check(primary.address.port()).await;
+    let options = format!(
+        "--health-check {check} --email sre@example.com --set AlarmPeriod=10 --set AlarmActionsEnabled=true"
+    );
+    let (status, said) = aws.deploy(&options).await;
+    assert_eq!(status, Some(0), "{said}");
+    aws.report(&check, "1", 0).await;
+    check
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mends_it() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let doctor = async || run(&aws.url, &["doctor", &check, "--output", "json"]).await;
+    let well = doctor().await;
+    assert_eq!(well.status, Some(0), "{well:?}");
+
+    let topic = "arn:aws:sns:us-east-1:000000000000:failover-alarms";
+    let off = "aws cloudwatch disable-alarm-actions --alarm-names failover-primary-unhealthy";
+    let closed = "aws lambda remove-permission --function-name failover-lock --statement-id \
+        $(aws lambda get-policy --function-name failover-lock --query Policy --output text | grep -o 'failover-Lock[^\"]*')";
+    for (broken, name, said) in [
+        (off, "alarm", "failover-primary-unhealthy has its actions off"),
+        (closed, "function", &*format!("failover-lock does not let {topic} invoke it")),
+    ] {
+        let (status, printed) = aws.bash(broken, &[]).await;
+        assert_eq!(status, Some(0), "{printed}");
+        let found = doctor().await;
+        assert_eq!(found.status, Some(3), "{found:?}");
+        let links: Vec<Value> = serde_json::from_str(&found.out).unwrap();
+        let link = links.iter().find(|link| link["mood"] == "wrong" && link["found"] == said);
+        let link = link.unwrap_or_else(|| panic!("{said}: {links:#?}"));
+        assert_eq!(link["name"], name);
+        // What it says mends it.
+        let mend = link["mend"].as_str().unwrap();
+        let (status, printed) = aws.bash(&mend[mend.find("aws").unwrap()..], &[]).await;
+        assert_eq!(status, Some(0), "{mend}: {printed}");
+        let well = doctor().await;
+        assert_eq!(well.status, Some(0), "{well:?}");
+    }
+
+    primary.set_up(false);
+    aws.deploy("--set DryRun=true").await;
+    let found = doctor().await.out;
+    for said in ["/lb-check answers 503", "failover-lock: DRY_RUN is true"] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+    let text = run(&aws.url, &["doctor", &check]).await.out;
+    assert!(text.contains("WRONG   healthy path") && text.contains("→ mend the primary"), "{text}");
+    let unsubscribe = "aws sns unsubscribe --subscription-arn $(aws sns list-subscriptions --output text \
+        --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")";
+    aws.bash(unsubscribe, &[]).await;
+    primary.set_up(true);
+    let found = doctor().await.out;
+    assert!(
+        found.contains("none of its alarms leads by a topic, or directly, to a function that locks it"),
+        "{found}"
+    );
+    // A page that answers everywhere makes every lock void.
+    primary.set_up(true);
+    let found =
+        run(&aws.url, &["doctor", &check, "--healthy-path", "/up", "--locked-path", "/lb-check"]).await.out;
+    assert!(found.contains("so that a lock locks nothing"), "{found}");
+}
+
+#[tokio::test]
+async fn doctor_and_drill_look_at_the_records_that_depend_on_a_check() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let zone = "aws route53 create-hosted-zone --name example.com --caller-reference x --query HostedZone.Id --output text";
+    let record = |role: &str, more: Value| {
+        let mut record = json!({ "Name": "www.example.com", "Type": "A", "TTL": 60, "SetIdentifier": role,
+            "Failover": role, "ResourceRecords": [{ "Value": "127.0.0.1" }] });
+        record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "Changes": [{ "Action": "UPSERT", "ResourceRecordSet": record }] }).to_string()
+    };
+    let (_, zone) = aws.bash(zone, &[]).await;
+    let put = async |batch: String| {
+        let put = [
+            "route53",
+            "change-resource-record-sets",
+            "--hosted-zone-id",
+            zone.trim(),
+            "--change-batch",
+            &batch,
+        ];
+        aws.aws(&put).await;
+    };
+    put(record("PRIMARY", json!({ "HealthCheckId": check }))).await;
+    let found = run(&aws.url, &["doctor", &check]).await;
+    assert_eq!(found.status, Some(3), "{found:?}");
+    assert!(found.out.contains("www.example.com. A has no secondary"), "{found:?}");
+    put(record("SECONDARY", json!({}))).await;
+    let found = run(&aws.url, &["doctor", &check]).await;
+    assert!(
+        found.out.contains("its secondary has no health check, and counts as healthy always"),
+        "{found:?}"
+    );
+    let other = aws.health_check(2).await;
+    put(record("SECONDARY", json!({ "HealthCheckId": other }))).await;
+    let found = run(&aws.url, &["doctor", &check]).await;
+    assert!(found.out.contains("www.example.com. A fails over from it to a checked secondary"), "{found:?}");
+
+    let refused = run(&aws.url, &["drill", &check, "--yes"]).await;
+    assert_eq!(refused.status, Some(3), "{refused:?}");
+    assert!(refused.said.contains("a drill moves its traffic. Use a check of its own"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_drill_follows_the_alarm_to_the_lock_and_switches_back() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let all = run(&aws.url, &["status"]).await;
+    assert!(all.out.contains(&check) && all.out.contains("armed"), "{all:?}");
+
+    for how in [&["--output", "json"][..], &["--output", "json", "--by-metric"]] {
+        let arguments = [&["drill", &check, "--yes"], how].concat();
+        let drill = run(&aws.url, &arguments);
+        let ended = tokio::select! {
+            ended = drill => ended,
+            () = checkers_of(&aws, &check) => unreachable!("checkers never end"),
+        };
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let steps: Vec<Value> = serde_json::from_str(&ended.out).unwrap();
+        let steps: Vec<_> = steps.iter().map(|step| step["what"].as_str().unwrap()).collect();
+        for said in [
+            "alarm failover-primary-unhealthy is in ALARM",
+            "failover-lock has the notification and decides",
+            "failover-lock is done",
+            "the path is seen to be /lb-check-failed-over",
+            "switched back",
+        ] {
+            assert!(steps.contains(&said), "{said}: {steps:?}");
+        }
+        assert_eq!(steps.last(), Some(&"armed again"));
+    }
+}
+
+#[tokio::test]
+async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let tags = async || {
+        let list =
+            ["route53", "list-tags-for-resource", "--resource-type", "healthcheck", "--resource-id", &check];
+        aws.aws(&list).await.to_string()
+    };
+
+    // A primary that the switch-back would refuse.
+    primary.set_up(false);
+    let refused = run(&aws.url, &["drill", &check, "--yes"]).await;
+    assert_eq!(refused.status, Some(3), "{refused:?}");
+    assert!(refused.said.contains("the primary has to be healthy as seen from here"), "{refused:?}");
+    primary.set_up(true);
+
+    // A notification that does not come in time, of a check that nothing has changed yet.
+    let functions = async |action: &str| {
+        let concurrency = ["--function-name", "failover-lock", "--reserved-concurrent-executions", "0"];
+        let options = if action.starts_with("put") { &concurrency[..] } else { &concurrency[..2] };
+        aws.aws(&[&["lambda", action], options].concat()).await;
+    };
+    functions("put-function-concurrency").await;
+    let late = run(&aws.url, &["drill", &check, "--yes", "--timeout", "0"]).await;
+    assert_eq!(late.status, Some(1), "{late:?}");
+    functions("delete-function-concurrency").await;
+    assert_eq!(aws.path(&check).await, "/lb-check");
+    let before =
+        support::lock::delivered(&[&support::lock::message(&check, "ALARM", support::lock::CHANGED_AT)]);
+    let invoke =
+        ["lambda", "invoke", "--function-name", "failover-lock", "--payload", &before, "/dev/stdout"];
+    let answer = aws.aws(&invoke).await.to_string();
+    assert!(answer.contains("older_than_restore"), "{answer}");
+    let calm =
+        ["--alarm-name", "failover-primary-unhealthy", "--state-value", "OK", "--state-reason", "calm"];
+    aws.aws(&[&["cloudwatch", "set-alarm-state"], &calm[..]].concat()).await;
+
+    // Nothing fails the check here, and so no alarm goes off.
+    let late = run(&aws.url, &["drill", &check, "--yes", "--by-metric", "--timeout", "0"]).await;
+    assert_eq!(late.status, Some(1), "{late:?}");
+    assert!(late.said.contains("its alarm did not go off"), "{late:?}");
+    assert_eq!(aws.path(&check).await, "/lb-check");
+    assert!(tags().await.contains("failover-lock:restored-at"));
+
+    // Interrupted on the way.
+    let untag = ["--resource-type", "healthcheck", "--resource-id", &check, "--remove-tag-keys"];
+    aws.aws(&[&["route53", "change-tags-for-resource"], &untag[..], &["failover-lock:restored-at"]].concat())
+        .await;
+    // The option goes before the variable.
+    let arguments = ["drill", &check, "--yes", "--by-metric", "--endpoint-url", &aws.url];
+    let mut child =
+        command(Path::new(FAILOVERCTL), "http://127.0.0.1:9", &arguments).spawn().expect("it starts");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    says(stderr, "the check asks for /failoverctl-drill-no-such-page").await;
+    assert_eq!(aws.path(&check).await, "/failoverctl-drill-no-such-page");
+    assert_eq!(interrupted(child).await, Some(1));
+    assert_eq!(aws.path(&check).await, "/lb-check");
+    assert!(tags().await.contains("failover-lock:restored-at"));
+}
+
+#[tokio::test]
+async fn a_profile_goes_before_keys_in_the_environment_and_has_to_exist() {
+    let ended = run("http://127.0.0.1:9", &["status", PRIMARY, "--profile", "nobody"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(
+        ended.said.contains("there are no credentials to use") && ended.said.contains("nobody"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn watching_ends_when_it_is_interrupted() {
+    let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
+    let url = route53.url();
+    let mut child =
+        command(Path::new(FAILOVERCTL), &url, &["status", "--watch", PRIMARY]).spawn().expect("it starts");
+    says(child.stdout.take().expect("stdout is piped"), "armed").await;
+    assert_eq!(interrupted(child).await, Some(0));
+}
+
+/// Route 53's checkers, for whom this check's path decides.
+async fn checkers_of(aws: &Emulator, check: &str) {
+    loop {
+        let value = if aws.path(check).await == "/lb-check" { "1" } else { "0" };
+        aws.report(check, value, 0).await;
+    }
+}
+
+/// Runs failoverctl where these sites are.
+async fn run_at(sites: &Sites, arguments: &[&str]) -> Ended {
+    let mut command = command(Path::new(FAILOVERCTL), &sites.aws.url, arguments);
+    command.env("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", sites.accelerators.url()).env("AWS_REGION", REGION);
+    let output = command.stdin(Stdio::null()).output().await.expect("it starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Ended { status: output.status.code(), out: text(output.stdout), said: text(output.stderr) }
+}
+
+#[tokio::test]
+async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
+    let sites = Sites::start().await;
+    let ended = run_at(&sites, &["fence", "status"]).await;
+    let line = |site: &str, rest: &str| format!("{DNS_NAME}  {site}  {rest}\n");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains(&line("site-b", "1/1      in service")), "{}", ended.out);
+
+    outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let ended = run_at(&sites, &["fence", "status", DNS_NAME]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains(&line("site-a", "1/1      in service")), "{}", ended.out);
+    assert!(ended.out.contains("site-b  0/0      fenced since ") && ended.out.contains("reported by site-a"));
+    let ended = run_at(&sites, &["fence", "status", "--output", "json"]).await;
+    let found: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((&found[1]["site"], &found[1]["reporter"]), (&json!("site-b"), &json!("site-a")));
+    assert_eq!(found[0]["endpoints"][0]["id"], json!(sites.balancer_a));
+    assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");
+
+    // Somebody takes away what tells of the other site.
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
+    let ended = run_at(&sites, &["fence", "status"]).await;
+    assert!(ended.out.contains("in service; no other site is known"), "{}", ended.out);
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    assert_eq!(run_at(&sites, &["fence", "status"]).await.status, Some(3));
+    let ended = run_at(&sites, &["fence", "status", "other.example.com"]).await;
+    assert_eq!(ended.status, Some(1));
+    assert!(
+        ended.said.contains("no accelerator of the DNS name or ARN \"other.example.com\""),
+        "{}",
+        ended.said
+    );
+}
+
+#[tokio::test]
+async fn fence_rejoin_asks_and_has_the_function_bring_the_site_back() {
+    let sites = Sites::start_with_functions().await;
+    outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let zip = sites.aws.package("site-fence");
+    let variables = sites.variables();
+    let variables: serde_json::Map<_, _> = variables
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with("AWS_"))
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
+    let environment = json!({ "Variables": variables }).to_string();
+    let zip = format!("fileb://{}", zip.display());
+    let role = r#"aws iam create-role --role-name any --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
+        aws iam put-role-policy --role-name any --policy-name any --policy-document '{"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": "*", "Resource": "*"}]}'"#;
+    assert_eq!(sites.aws.bash(role, &[]).await.0, Some(0));
+    let role = "arn:aws:iam::000000000000:role/any";
+    let create = ["lambda", "create-function", "--function-name", "site-rejoin", "--handler", "rejoin"];
+    let code = ["--runtime", "provided.al2023", "--timeout", "60", "--zip-file", &zip, "--role", role];
+    sites.aws.aws(&[&create[..], &code[..], &["--environment", &environment]].concat()).await;
+
+    let rejoin = ["fence", "rejoin", "site-b", "--accelerator", DNS_NAME];
+    let ended = run_at(&sites, &rejoin).await;
+    assert_eq!(ended.status, Some(3));
+    assert!(ended.said.contains("there is no terminal to ask on"), "{}", ended.said);
+    let ended = run_at(&sites, &[&rejoin[..], &["--dry-run"]].concat()).await;
+    assert_eq!((ended.status, ended.out.as_str()), (Some(0), "site-b: would_rejoin\n"), "{}", ended.said);
+    assert_eq!(sites.in_service().len(), 1);
+    let ended = run_at(&sites, &[&rejoin[..], &["--yes", "--reason", "INC-1"]].concat()).await;
+    assert_eq!((ended.status, ended.out.as_str()), (Some(0), "site-b: rejoined\n"), "{}", ended.said);
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+
+    let unknown = ["fence", "rejoin", "site-z", "--accelerator", DNS_NAME, "--yes"];
+    let ended = run_at(&sites, &unknown).await;
+    assert_eq!(
+        (ended.status, ended.out.as_str()),
+        (Some(3), "site-z: refused: nothing_noted\n"),
+        "{}",
+        ended.said
+    );
+    let nowhere = ["fence", "rejoin", "site-b", "--accelerator", "other.example.com", "--yes"];
+    let ended = run_at(&sites, &nowhere).await;
+    assert_eq!(ended.status, Some(1));
+    assert!(ended.said.contains("site-rejoin: no accelerator of this account"), "{}", ended.said);
+    let ended = run_at(&sites, &[&rejoin[..], &["--yes", "--function", "other"]].concat()).await;
+    assert!(
+        ended.said.contains("other: there is no such function in us-east-1: give --region or --function"),
+        "{}",
+        ended.said
+    );
+}

@@ -1,0 +1,6 @@
+//! failoverctl: the operators' command line.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod failoverctl;

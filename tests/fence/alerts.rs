@@ -1,0 +1,98 @@
+//! Every recorded alert, and what the function `fence` does with it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use crate::support::accelerator::{Accelerator, Group};
+use crate::support::recorded;
+use crate::support::sites::{self, LABEL, REGION, Sites};
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::Handler;
+
+/// What is expected of an event: the status, and what becomes of each of its alerts.
+enum Expected {
+    Answers(u64, &'static [&'static str]),
+    /// The invocation fails and says this.
+    Fails(&'static str),
+}
+use Expected::{Answers, Fails};
+
+const MALFORMED: &str = "failed: MalformedAlert";
+
+#[rustfmt::skip]
+const TABLE: &[(&str, Expected)] = &[
+    ("firing", Answers(204, &["fenced"])),
+    ("base64", Answers(204, &["fenced"])),
+    ("dual-stack", Answers(204, &["fenced"])),
+    ("mixed", Answers(204, &["ignored: not_firing", "fenced"])),
+    ("accused-by-both", Answers(204, &["fenced", "refused: reporter_is_fenced"])),
+    ("missing-site", Answers(400, &[MALFORMED, "fenced"])),
+    ("truncated", Answers(400, &["fenced", MALFORMED])),
+    ("resolved", Answers(204, &["ignored: not_firing"])),
+    ("other-alert", Answers(204, &["ignored: other_alert"])),
+    ("hostile", Answers(400, &[MALFORMED; 9])),
+    ("no-credentials", Answers(401, &[])),
+    ("bearer", Answers(401, &[])),
+    ("unreadable-credentials", Answers(401, &[])),
+    ("wrong-password", Answers(403, &[])),
+    ("wrong-user", Answers(403, &[])),
+    ("get", Answers(405, &[])),
+    ("no-body", Answers(400, &[MALFORMED])),
+    ("not-json", Answers(400, &[MALFORMED])),
+    ("not-a-webhook", Answers(400, &[MALFORMED])),
+    ("version-3", Answers(400, &[MALFORMED])),
+    ("bad-base64", Answers(400, &[MALFORMED])),
+    ("not-utf8", Answers(400, &[MALFORMED])),
+    ("console-test", Fails("the event is no request to a function URL")),
+    ("alb", Fails("the event is no request to a function URL")),
+];
+
+#[tokio::test]
+async fn every_recorded_alert_is_decided_as_the_table_says() {
+    let sites = Sites::start().await;
+    for (file, expected) in TABLE {
+        for cache in ["sessions", "work"] {
+            sites.a.set_online("site-b", cache, true);
+        }
+        let group = Group::new(REGION, sites.both());
+        sites.accelerators.put(Accelerator::new(LABEL).dual_stack().listener([group]));
+        let system = sites.system(&[]);
+        let before = sites.accelerators.calls().len();
+        let event = recorded(&format!("alertmanager/{file}.json"));
+        let report = system.handle(Handler::Fence, &event, Deadline::after(Duration::from_secs(20))).await;
+        let told = sites::told(&report);
+        let answer = report.into_answer();
+        match expected {
+            Answers(status, outcomes) => {
+                let answer = answer.unwrap_or_else(|error| panic!("{file}: {error}"));
+                assert_eq!(
+                    (answer["statusCode"].as_u64(), &told[..]),
+                    (Some(*status), &outcomes.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()[..]),
+                    "{file}"
+                );
+            }
+            Fails(said) => {
+                let error = answer.expect_err(file).to_string();
+                assert!(error.contains(said) && error.len() < 500, "{file}: {error}");
+            }
+        }
+        if told.iter().any(|outcome| outcome == "fenced") {
+            assert_eq!(sites.in_service(), [sites.balancer_a.as_str()], "{file}");
+            assert_eq!(sites.a.status("site-b"), "offline", "{file}");
+        } else {
+            assert_eq!(sites.accelerators.calls().len(), before, "{file}");
+            assert_eq!(sites.a.status("site-b"), "online", "{file}");
+        }
+        assert_eq!(sites.b.status("site-a"), "online", "{file}");
+    }
+}
+
+#[test]
+fn the_table_leaves_no_alert_out() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/events/alertmanager");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let files: BTreeSet<_> = fs::read_dir(folder).unwrap().map(name).collect();
+    assert_eq!(files, TABLE.iter().map(|(file, _)| format!("{file}.json")).collect());
+}

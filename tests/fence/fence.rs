@@ -1,0 +1,492 @@
+//! A site reports the other one: what leaves the accelerator and replication, and what stays.
+
+use std::time::Duration;
+
+use crate::support;
+use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::infinispan;
+use crate::support::recorded;
+use crate::support::sites::{
+    self, LABEL, PASSWORD, REGION, Sites, USER, alert, fence, fence_within, outcomes, outcomes_within, rejoin,
+};
+use serde_json::json;
+
+#[tokio::test]
+async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let added = sites.balancer("site-c").await;
+    let ga = sites.accelerators.clone();
+    let group = sites::group();
+    // Somebody adds an endpoint between the look and the removal.
+    let (place, id) = (group.clone(), added.clone());
+    ga.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.add(&place, Endpoint::new(&id).weight(7))));
+    assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 204);
+    let left = ga.endpoints(&group);
+    assert_eq!(left, [sites.both()[0].clone(), Endpoint::new(&added).weight(7)]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+    let tags = sites.tags();
+    assert_eq!(
+        (tags[0].0.as_str(), tags[1].0.as_str(), tags.len()),
+        ("site-fence:site-b", "site-fence:site-b:0", 2)
+    );
+    assert!(tags[0].1.ends_with("Z site-a"), "{tags:?}");
+    assert_eq!(tags[1].1, format!("0123vx00/098765zyxw00 55 true {}", sites.balancer_b));
+
+    // Once more: nothing is left to do.
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
+    assert_eq!(sites.tags(), tags);
+}
+
+#[tokio::test]
+async fn all_listeners_groups_and_pages_are_looked_at() {
+    let sites = Sites::start().await;
+    let groups = || [Group::new(REGION, sites.both()), Group::new("eu-west-1", sites.both())];
+    let other = |label| Accelerator::new(label).listener([Group::new(REGION, sites.both())]);
+    let ga = &sites.accelerators;
+    for label in ["a0000000000000001", "a0000000000000002"] {
+        ga.put(other(label));
+    }
+    let ours = Accelerator::new(LABEL).listener(groups()).listener(groups()).listener(groups());
+    ga.put(ours.clone());
+    ga.page_size(1);
+    assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"]);
+    for group in ours.group_arns() {
+        assert_eq!(ga.endpoints(&group), [sites.both()[0].clone()], "{group}");
+    }
+    for label in ["a0000000000000001", "a0000000000000002"] {
+        assert_eq!(ga.endpoints(&other(label).group_arns()[0]).len(), 2, "{label} is nobody's business");
+    }
+    // Each group has its note.
+    assert_eq!(sites.tags().len(), 7);
+}
+
+#[tokio::test]
+async fn a_reporter_that_is_not_serving_is_asked_again_later() {
+    let sites = Sites::start().await;
+    let misnamed = sites.balancer("Site-B").await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    let put =
+        |endpoints: Vec<Endpoint>| ga.put(Accelerator::new(LABEL).listener([Group::new(REGION, endpoints)]));
+    let [a, b] = sites.both();
+    for (endpoints, reason) in [
+        (vec![a.clone().health("UNHEALTHY"), b.clone()], "reporter_unhealthy"),
+        (vec![a.clone().health("INITIAL"), b.clone()], "reporter_unhealthy"),
+        (vec![a.clone().weight(0), b.clone()], "reporter_missing"),
+        (vec![b.clone(), Endpoint::new("i-0123456789abcdef0")], "reporter_missing"),
+        (vec![b.clone()], "reporter_missing"),
+        (vec![Endpoint::new("i-0123456789abcdef0"), a.clone()], "site_unknown"),
+        (vec![Endpoint::new(&misnamed), a.clone()], "site_unknown"),
+        (vec![], "reporter_missing"),
+    ] {
+        put(endpoints.clone());
+        let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+        assert_eq!((status, body["outcomes"][0]["reason"].as_str()), (503, Some(reason)));
+        assert_eq!(sites.in_service().len(), endpoints.len(), "{reason}");
+    }
+    // One of two groups would be left with nobody.
+    let groups = [Group::new(REGION, [a.clone(), b.clone()]), Group::new("eu-west-1", [b.clone()])];
+    ga.put(Accelerator::new(LABEL).listener(groups));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["refused: last_endpoint"]);
+    assert_eq!(sites.in_service().len(), 2);
+    assert_eq!(sites.a.calls(), [""; 0]);
+    put(vec![a, b]);
+    assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 204);
+}
+
+#[tokio::test]
+async fn endpoints_of_nobody_stay_and_a_load_balancer_that_is_gone_stands_in_nobodys_way() {
+    let sites = Sites::start().await;
+    let gone = "arn:aws:elasticloadbalancing:us-east-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
+    let elsewhere = gone.replace("000000000000", "210987654321");
+    let [a, b] = sites.both();
+    let others =
+        [Endpoint::new("eipalloc-0123456789abcdef0"), Endpoint::new(gone), Endpoint::new(&elsewhere)];
+    let all = [vec![a, b], others.to_vec()].concat();
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, all)]));
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service().len(), 4);
+    assert!(!sites.in_service().contains(&sites.balancer_b));
+
+    // The site's load balancer is gone: it serves nobody, and is not what would be left.
+    let [a, b] = sites.both();
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [a, Endpoint::new(gone)])]));
+    sites.a.set_online("site-b", "work", true);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [b, Endpoint::new(gone)])]));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["refused: reporter_missing"]);
+}
+
+#[tokio::test]
+async fn a_take_offline_that_failed_is_finished_by_the_next_request() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    sites.a.fail_always("take-offline", infinispan::Fault::Status(500, "no"));
+    let (status, body) = fence_within(&system, &alert("site-a", "site-b"), Duration::from_secs(2)).await;
+    assert_eq!(status, 503);
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(error.starts_with("Infinispan of site-a, POST /rest/v2/container/x-site/backups/site-b?action=take-offline: HTTP 500"), "{error}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    // Global Accelerator's checks may well find the reporter unhealthy as long as it cannot write.
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    sites.a.recover();
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+}
+
+#[tokio::test]
+async fn infinispans_own_word_decides_and_not_its_answer() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    sites.a.fail("take-offline", infinispan::Fault::Stuck);
+    sites.a.fail("take-offline", infinispan::Fault::CloseAfter);
+    sites.a.fail("status", infinispan::Fault::CloseBefore);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+
+    sites.a.put("site-c", &["work"]);
+    let (status, body) = fence(&system, &alert("site-a", "site-d")).await;
+    assert_eq!(status, 503);
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("it does not know the backup site site-d; it knows \"site-b, site-c\""),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
+    let sites = Sites::start().await;
+    let untrusting = sites.system(&[("INFINISPAN_CA_CERT", "")]);
+    let (status, body) = fence(&untrusting, &alert("site-a", "site-b")).await;
+    assert_eq!(status, 503);
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("UnknownIssuer") && error.contains("Set INFINISPAN_CA_CERT to the root"),
+        "{error}"
+    );
+    assert_eq!(sites.a.calls(), [""; 0], "no password was sent");
+    // The right root, and another name than the certificate's.
+    let renamed =
+        json!({ "site-a": sites.a.authority().replace("localhost", "127.0.0.1"), "site-b": "unasked" });
+    let renamed = sites.system(&[("INFINISPAN_SITE_ENDPOINTS", &renamed.to_string())]);
+    let (status, body) = fence(&renamed, &alert("site-a", "site-b")).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        status == 503 && error.contains("a certificate for the host that INFINISPAN_SITE_ENDPOINTS"),
+        "{error}"
+    );
+    assert_eq!((sites.a.calls(), sites.in_service().len()), (vec![], 2), "nor was anything changed");
+    let told = sites.system(&[("INFINISPAN_CA_CERT", ""), ("INFINISPAN_INSECURE_TLS", "true")]);
+    assert_eq!(outcomes(&told, &alert("site-a", "site-b")).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_before_anything_is_changed() {
+    let sites = Sites::start().await;
+    let only_b = json!({ "site-b": sites.b.authority(), "site-c": "unasked" }).to_string();
+    let other = alert("site-a", "site-b").replace("a1234567890abcdef", "a0000000000000000");
+    for (changes, event, status, said) in [
+        (
+            &[("INFINISPAN_SITE_ENDPOINTS", only_b.as_str())][..],
+            alert("site-a", "site-b"),
+            503,
+            "Infinispan of site-a, GET /rest/v2/container/x-site/backups/: INFINISPAN_SITE_ENDPOINTS has no endpoint",
+        ),
+        (
+            &[],
+            other,
+            400,
+            "no accelerator of this account has the DNS name or ARN \"a0000000000000000.awsglob",
+        ),
+    ] {
+        let (answered, body) = fence(&sites.system(changes), &event).await;
+        let error = body["outcomes"][0]["error"].as_str().unwrap();
+        assert!(answered == status && error.contains(said), "{answered} {error}");
+    }
+    sites.secret("infinispan-password", "changed since").await;
+    let (status, body) = fence(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(status == 503 && error.contains("HTTP 401 Unauthorized. Check INFINISPAN_USER"), "{error}");
+    assert_eq!(sites.in_service().len(), 2);
+    assert_eq!(sites.tags(), []);
+
+    let system = sites.system(&[("WEBHOOK_USER_SECRET", "forgotten")]);
+    let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+    let message = "who may send alerts cannot be read now; see the function's log";
+    assert_eq!((status, body), (503, json!({ "message": message })));
+}
+
+#[tokio::test]
+async fn a_password_that_was_rotated_is_read_again_and_the_old_one_is_refused_then() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[("DRY_RUN", "true")]);
+    let with = |password: &str| {
+        let header = failover::site_fence::auth::basic(USER, password);
+        let event = recorded("alertmanager/resolved.json");
+        let (before, rest) = event.split_once("Basic ").unwrap();
+        format!("{before}{header}{}", &rest[rest.find('"').unwrap()..])
+    };
+    let status = async |password| fence(&system, &with(password)).await.0;
+    let later = async |seconds| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+    };
+    assert_eq!(status(PASSWORD).await, 204);
+    sites.secret("webhook-password", "another one").await;
+    // Read just now, it is not read again for every guess.
+    assert_eq!((status("another one").await, status(PASSWORD).await), (403, 204));
+    later(6).await;
+    assert_eq!((status("another one").await, status(PASSWORD).await), (204, 403));
+    sites.secret("webhook-password", "the third").await;
+    assert_eq!(status("another one").await, 204);
+    later(61).await;
+    assert_eq!((status("another one").await, status("the third").await), (403, 204));
+}
+
+#[tokio::test]
+async fn what_global_accelerator_turns_away_or_does_twice_is_done_once() {
+    let sites = Sites::start().await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    for code in ["TransactionInProgressException", "InternalServiceErrorException", "ConflictException"] {
+        ga.fail("RemoveEndpoints", Fault::Error(code, "try again"));
+    }
+    ga.fail("ListEndpointGroups", Fault::Error("ThrottlingException", "Rate exceeded"));
+    // It is done, and the answer is lost: the second call finds nothing to remove.
+    ga.fail("RemoveEndpoints", Fault::CloseAfter);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+
+    ga.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    ga.fail_always("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
+    let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert!(
+        status == 503 && error.contains("Grant the caller's role globalaccelerator:RemoveEndpoints"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_site_does_not_stay_in_service_for_want_of_a_note() {
+    let sites = Sites::start().await;
+    let denied = Fault::Error("AccessDeniedException", "not authorized");
+    sites.accelerators.fail_always("TagResource", denied);
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    // Without one, that the reporter was taken out itself cannot be told from a reporter that is missing.
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_missing"]);
+    // The table tells, where there is one.
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: other_report_was_first"]);
+}
+
+#[tokio::test]
+async fn where_both_were_removed_at_once_it_is_not_settled() {
+    let sites = Sites::start().await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    // Another execution, which nothing keeps apart from this one, takes the reporter out.
+    let reporter = sites.balancer_a.clone();
+    ga.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.remove(&reporter)));
+    let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+    assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("NobodyLeft")));
+    for (reporter, site) in [("site-a", "site-b"), ("site-b", "site-a")] {
+        let (status, body) = fence(&system, &alert(reporter, site)).await;
+        assert_eq!((status, &body["outcomes"][0]["reason"]), (503, &json!("reporter_missing")));
+    }
+    assert_eq!(sites.a.status("site-b"), "online");
+}
+
+#[tokio::test]
+async fn a_reporter_whose_infinispan_hangs_leaves_the_other_one_its_turn() {
+    let sites = Sites::start().await;
+    sites.a.fail_always("status", infinispan::Fault::Hang);
+    let (status, _) =
+        fence_within(&sites.system(&[]), &alert("site-a", "site-b"), Duration::from_mins(1)).await;
+    // The invocation has a minute, in which it could ask some twenty times.
+    assert!(status == 503 && sites.a.calls().len() < 5, "{:?}", sites.a.calls());
+    assert_eq!(sites.in_service().len(), 2);
+}
+
+#[tokio::test]
+async fn one_alert_that_hangs_leaves_the_others_their_time() {
+    let sites = Sites::start().await;
+    sites.b.fail_always("status", infinispan::Fault::Hang);
+    let event = recorded("alertmanager/accused-by-both.json");
+    // Site B's report is the first here, and its Infinispan hangs.
+    let event = event.replace("site-a", "SITE").replace("site-b", "site-a").replace("SITE", "site-b");
+    let (status, body) = fence_within(&sites.system(&[]), &event, Duration::from_secs(6)).await;
+    assert_eq!(status, 503);
+    assert!(body["outcomes"][0]["error"].as_str().unwrap().contains("no answer from localhost:"), "{body}");
+    assert_eq!(body["outcomes"][1]["outcome"], "fenced", "{body}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_says_what_it_would() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("DRY_RUN", "true"), ("FENCE_TABLE", &sites.table_name())]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["would_fence"]);
+    assert_eq!(sites.in_service().len(), 2);
+    let changes = |call: &String| !call.starts_with("List");
+    assert!(!sites.accelerators.calls().iter().any(changes));
+    assert!(sites.a.calls().iter().all(|call| call == "status"));
+    assert!(sites.entries().await.is_empty());
+}
+
+#[tokio::test]
+async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    // One function in each of two Regions: nothing but the table keeps them apart.
+    let table = sites.table_name();
+    let region = ("FENCE_TABLE", table.as_str());
+    let (one, two) = (sites.system(&[region]), sites.system(&[region]));
+    for round in 0..5 {
+        sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+        sites.a.set_online("site-b", "work", true);
+        sites.b.set_online("site-a", "work", true);
+        let (alert_a, alert_b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+        let (by_a, by_b) = tokio::join!(outcomes(&one, &alert_a), outcomes(&two, &alert_b));
+        let (winner, left, loser) = match by_a[0].as_str() {
+            "fenced" => ("site-a", &sites.balancer_a, by_b),
+            _ => ("site-b", &sites.balancer_b, by_a),
+        };
+        assert!(
+            ["refused: other_report_was_first", "refused: reporter_is_fenced"].contains(&loser[0].as_str()),
+            "round {round}: {loser:?}"
+        );
+        let (kept, other) = if winner == "site-a" { (&sites.b, "site-a") } else { (&sites.a, "site-b") };
+        assert_eq!(kept.status(other), "online", "round {round}: the loser changes nothing");
+        assert_eq!(sites.in_service(), [left.as_str()], "round {round}");
+        let entries = sites.entries().await;
+        assert_eq!((entries.len(), entries[0]["reporter"].as_str()), (1, winner), "round {round}");
+        let fenced = if winner == "site-a" { "site-b" } else { "site-a" };
+        let request = json!({ "accelerator": support::sites::DNS_NAME, "site": fenced });
+        assert_eq!(rejoin(&one, &request).await.unwrap()["outcome"], "rejoined", "round {round}");
+        assert!(sites.entries().await.is_empty(), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_report_wins_and_is_named_as_long_as_it_is_unfinished() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    // Somebody puts the endpoint back by hand, and its site reports the other one: not settled.
+    let group = sites::group();
+    sites.accelerators.add(&group, sites.both()[1].clone());
+    let (status, body) = fence_within(&system, &alert("site-b", "site-a"), Duration::from_secs(2)).await;
+    let error = body["outcomes"][0]["error"].as_str().unwrap();
+    assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("OtherReport")));
+    assert!(error.starts_with(r#""site-a" reported "site-b" at "#), "{error}");
+    assert_eq!(sites.in_service().len(), 2);
+    // What was first is first again; and once it is cleared, the other one.
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.accelerators.add(&group, sites.both()[1].clone());
+    let request = json!({ "accelerator": support::sites::DNS_NAME, "site": "site-b" });
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_touched() {
+    const TIME: Duration = Duration::from_secs(2);
+    for seed in 0..3 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let sites = Sites::start().await;
+        sites.table().await;
+        let other = sites.balancer("site-c").await;
+        let group = Group::new(REGION, [&sites.both()[..], &[Endpoint::new(&other)]].concat());
+        sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
+        let arn = sites::group();
+        let table = if seed > 0 { sites.table_name() } else { String::new() };
+        let two = [(); 2].map(|()| sites.system(&[("FENCE_TABLE", &table)]));
+        let mut told = Vec::new();
+        for step in 0..60 {
+            let ga = &sites.accelerators;
+            for operation in
+                ["RemoveEndpoints", "TagResource", "AddEndpoints", "UntagResource", "ListEndpointGroups"]
+            {
+                match random.u8(0..12) {
+                    0 => ga.fail(operation, Fault::CloseBefore),
+                    1 => ga.fail(operation, Fault::CloseAfter),
+                    2 => ga.fail(operation, Fault::Error("AccessDeniedException", "not authorized")),
+                    _ => {}
+                }
+            }
+            let infinispan = random.choice([&sites.a, &sites.b]).unwrap();
+            match random.u8(0..8) {
+                0 => infinispan.fail("take-offline", infinispan::Fault::Status(500, "no")),
+                1 => infinispan.fail("bring-online", infinispan::Fault::Status(403, "no")),
+                2 => infinispan.fail("status", infinispan::Fault::CloseBefore),
+                _ => {}
+            }
+            let balancer = random.choice([&sites.balancer_a, &sites.balancer_b]).unwrap();
+            ga.set_health(balancer, "UNHEALTHY");
+            if random.u8(0..3) > 0 {
+                ga.set_health(&sites.balancer_a, "HEALTHY");
+                ga.set_health(&sites.balancer_b, "HEALTHY");
+            }
+            let (a, b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+            let fenced = |outcomes: &[String]| ["fenced", "already_fenced"].contains(&outcomes[0].as_str());
+            match random.u8(0..5) {
+                0 => {
+                    let outcomes = outcomes_within(&two[0], &a, TIME).await;
+                    let is_out = !sites.in_service().contains(&sites.balancer_b);
+                    let is_offline = sites.a.status("site-b") == "offline";
+                    assert!(
+                        !fenced(&outcomes) || is_out && is_offline,
+                        "seed {seed}, step {step}: {told:#?}"
+                    );
+                    told.push(outcomes);
+                }
+                1 => {
+                    let outcomes = outcomes_within(&two[1], &b, TIME).await;
+                    let is_out = !sites.in_service().contains(&sites.balancer_a);
+                    let is_offline = sites.b.status("site-a") == "offline";
+                    assert!(
+                        !fenced(&outcomes) || is_out && is_offline,
+                        "seed {seed}, step {step}: {told:#?}"
+                    );
+                    told.push(outcomes);
+                }
+                // In one Region, without a table, reports are handled one at a time.
+                2 if seed > 0 => {
+                    let both =
+                        tokio::join!(outcomes_within(&two[0], &a, TIME), outcomes_within(&two[1], &b, TIME));
+                    told.extend([both.0, both.1]);
+                }
+                _ => {
+                    let is_a = sites.in_service().contains(&sites.balancer_a);
+                    let site = if is_a { "site-b" } else { "site-a" };
+                    let request = json!({ "accelerator": support::sites::DNS_NAME, "site": site });
+                    let answer = format!("{:?}", rejoin(&two[0], &request).await);
+                    if answer.contains("nothing_noted") {
+                        // A person adds it by hand, then.
+                        let [a, b] = sites.both();
+                        ga.add(&arn, if is_a { b } else { a });
+                    }
+                    told.push(vec![answer]);
+                }
+            }
+            let in_service = sites.in_service();
+            let stays = |balancer: &String| in_service.contains(balancer);
+            assert!(
+                stays(&sites.balancer_a) || stays(&sites.balancer_b),
+                "seed {seed}, step {step}: nobody is left after {told:#?}"
+            );
+            assert!(stays(&other), "seed {seed}, step {step}: {told:#?}");
+        }
+        let fenced = told.iter().filter(|outcomes| outcomes[0] == "fenced").count();
+        assert!(fenced > 3, "seed {seed}: {told:#?}");
+    }
+}

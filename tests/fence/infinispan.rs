@@ -1,0 +1,77 @@
+//! Infinispan's REST API: against the stand-in, and against a real server on request:
+//!
+//! ```text
+//! INFINISPAN_TEST_URL=https://USER:PASSWORD@HOST:PORT/BACKUP_SITE \
+//!     cargo test --all-features --test fence a_real_server -- --ignored
+//! ```
+//! That takes the server's backup site offline and brings it online again. Its certificate is checked if
+//! `INFINISPAN_CA_CERT` is set.
+
+use crate::support;
+use std::env;
+use std::time::Duration;
+
+use failover::remote::deadline::Deadline;
+use failover::site_fence::config::Config;
+use failover::site_fence::infinispan::{Infinispan, State};
+use failover::site_fence::site::Site;
+use hyper::Uri;
+use serde_json::json;
+
+async fn goes_offline_and_comes_back(infinispan: &Infinispan, backup: &Site, password: &str) {
+    let here: Site = "here".parse().unwrap();
+    let time = || Deadline::after(Duration::from_secs(20));
+    let set = async |wanted| infinispan.set(&here, backup, wanted, password, time()).await.unwrap();
+    let state = async || infinispan.state(&here, backup, password, time()).await.unwrap();
+    set(State::Online).await;
+    for (wanted, other) in [(State::Offline, State::Online), (State::Online, State::Offline)] {
+        assert_eq!(state().await, other);
+        assert!(set(wanted).await, "{wanted} is a change");
+        assert_eq!(state().await, wanted);
+        assert!(!set(wanted).await, "{wanted} again is none");
+    }
+    let wrong = infinispan.state(&here, backup, "no such password", time()).await.unwrap_err().to_string();
+    assert!(wrong.contains("HTTP 401"), "{wrong}");
+    let unknown = infinispan.state(&here, &"no-such-site".parse().unwrap(), password, time()).await;
+    let unknown = unknown.unwrap_err().to_string();
+    assert!(unknown.contains("it does not know the backup site no-such-site"), "{unknown}");
+}
+
+fn infinispan(user: &str, endpoint: &str, trust: (&str, &str)) -> Infinispan {
+    let endpoints = json!({ "here": endpoint, "there": "unasked" }).to_string();
+    let variables = [
+        ("INFINISPAN_USER", user),
+        ("INFINISPAN_USER_SECRET", "unread"),
+        ("INFINISPAN_SITE_ENDPOINTS", &endpoints),
+        ("SECRETS_REGION", "us-east-1"),
+        trust,
+    ];
+    let lookup =
+        |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    Infinispan::new(&Config::read(&lookup).expect("they can be used"))
+}
+
+#[tokio::test]
+async fn the_stand_in_takes_a_site_offline_and_brings_it_back() {
+    let server = support::infinispan::Infinispan::start("developer", "s3cret").await;
+    server.put("site-b", &["sessions", "work"]);
+    let infinispan = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root()));
+    goes_offline_and_comes_back(&infinispan, &"site-b".parse().unwrap(), "s3cret").await;
+}
+
+#[tokio::test]
+#[ignore = "it needs a server, which INFINISPAN_TEST_URL names"]
+async fn a_real_server_takes_a_site_offline_and_brings_it_back() {
+    let url = env::var("INFINISPAN_TEST_URL").expect("INFINISPAN_TEST_URL names a server");
+    let url: Uri = url.parse().expect("INFINISPAN_TEST_URL is a URL");
+    let authority = url.authority().expect("it names a server").as_str();
+    let (login, endpoint) = authority.rsplit_once('@').expect("it has USER:PASSWORD@");
+    let (user, password) = login.split_once(':').expect("it has USER:PASSWORD@");
+    let backup = url.path().trim_matches('/').parse().expect("its path is a backup site");
+    let roots = env::var("INFINISPAN_CA_CERT");
+    let trust = match &roots {
+        Ok(roots) => ("INFINISPAN_CA_CERT", roots.as_str()),
+        Err(_) => ("INFINISPAN_INSECURE_TLS", "true"),
+    };
+    goes_offline_and_comes_back(&infinispan(user, endpoint, trust), &backup, password).await;
+}

@@ -1,0 +1,10 @@
+//! site-fence: a report takes an offline site out of AWS Global Accelerator, a person rejoins it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod alerts;
+mod fence;
+mod function;
+mod infinispan;
+mod rejoin;

@@ -1,0 +1,128 @@
+//! A person brings a site back.
+
+use std::time::Duration;
+
+use crate::support::accelerator::{Accelerator, Fault, Group};
+use crate::support::infinispan;
+use crate::support::recorded;
+use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
+use serde_json::json;
+
+#[tokio::test]
+async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "reason": "synchronised" });
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let dry = json!({ "accelerator": DNS_NAME, "site": "site-b", "dryRun": true });
+    assert_eq!(rejoin(&system, &dry).await.unwrap()["outcome"], "would_rejoin");
+    assert_eq!(sites.in_service().len(), 1);
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!(outcome, json!({ "site": "site-b", "accelerator": DNS_NAME, "outcome": "rejoined" }));
+    assert_eq!(sites.a.status("site-b"), "online");
+    assert_eq!(sites.tags(), []);
+    let group = sites::group();
+    // What is added is checked anew.
+    let [a, b] = sites.both();
+    assert_eq!(sites.accelerators.endpoints(&group), [a, b.health("INITIAL")]);
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
+}
+
+#[tokio::test]
+async fn traffic_does_not_return_before_replication_is_back() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    sites.a.fail_always("bring-online", infinispan::Fault::Status(403, "no"));
+    let arn = Accelerator::new(LABEL).arn;
+    let request = json!({ "accelerator": arn, "site": "site-b" });
+    let error = rejoin(&system, &request).await.unwrap_err();
+    assert!(error.contains("HTTP 403 Forbidden. INFINISPAN_USER may not do that"), "{error}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    sites.a.recover();
+    let ga = &sites.accelerators;
+    ga.fail("AddEndpoints", Fault::CloseAfter);
+    ga.fail("UntagResource", Fault::Error("InternalServiceErrorException", "try again"));
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
+}
+
+#[tokio::test]
+async fn only_what_a_person_asks_for_is_done() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    let webhook = serde_json::from_str(&recorded("alertmanager/resolved.json")).unwrap();
+    for (request, said) in [
+        (webhook, "the request cannot be read: unknown field"),
+        (json!({}), "missing field `accelerator`"),
+        (json!({ "accelerator": DNS_NAME }), "missing field `site`"),
+        (json!({ "accelerator": DNS_NAME, "site": "../x" }), r#""../x" is not a site's name"#),
+        (json!({ "accelerator": DNS_NAME, "site": "site-b", "froce": true }), "unknown field `froce`"),
+        (json!({ "accelerator": "other.example.com", "site": "site-b" }), "no accelerator of this account"),
+    ] {
+        let error = rejoin(&system, &request).await.unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    let unknown = json!({ "accelerator": DNS_NAME, "site": "site-z" });
+    let outcome = rejoin(&system, &unknown).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("nothing_noted")));
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
+async fn the_entry_of_another_site_is_left_alone() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-a" });
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
+    assert_eq!(sites.entries().await[0]["site"], "site-b");
+}
+
+#[tokio::test]
+async fn a_site_comes_back_without_the_other_one_if_a_person_insists() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    // Site A burns down.
+    sites.a.fail_always("status", infinispan::Fault::CloseBefore);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    let outcome = rejoin_within(&system, &request, Duration::from_secs(3)).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined");
+    assert!(
+        outcome["detail"].as_str().unwrap().starts_with("not replicated to: Infinispan of site-a"),
+        "{outcome}"
+    );
+    // Its note tells that nothing is replicated to it, until that is mended.
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 2));
+    sites.a.recover();
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!((sites.a.status("site-b").as_str(), sites.tags().len()), ("online", 0));
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_is_gone_keeps_no_other_from_coming_back() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    let accelerator = Accelerator::new(LABEL);
+    let gone = "arn:aws:elasticloadbalancing:us-east-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
+    let group = Group::new(REGION, [sites.both()[0].clone()]);
+    let noted = |endpoint: &str| format!("0123vx00/098765zyxw00 55 true {endpoint}");
+    let put = |tags: &[(&str, String)]| {
+        let accelerator = accelerator.clone().listener([group.clone()]);
+        sites.accelerators.put(tags.iter().fold(accelerator, |all, (key, value)| all.tagged(key, value)));
+    };
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    put(&[("site-fence:site-b:0", noted(gone))]);
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("nothing_noted")));
+    assert!(outcome["detail"].as_str().unwrap().contains(gone), "{outcome}");
+    put(&[("site-fence:site-b:0", noted(gone)), ("site-fence:site-b:1", noted(&sites.balancer_b))]);
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
+}

@@ -1,0 +1,185 @@
+//! The template and `infra/deploy`, as people use them.
+
+use crate::support::emulator::Emulator;
+
+#[tokio::test]
+async fn cfn_lint_has_nothing_to_say() {
+    let aws = Emulator::ministack().await;
+    let said =
+        aws.bash("cfn-lint infra/failover-lock.yaml infra/site-fence.yaml infra/lease-table.yaml", &[]).await;
+    assert_eq!(said, (Some(0), String::new()));
+}
+
+#[tokio::test]
+async fn kubernetes_takes_the_sidecar() {
+    let aws = Emulator::ministack().await;
+    // The first release with sidecars.
+    let said = aws.bash("kubernetes-validate --strict --quiet -k 1.29 infra/lease-keeper.yaml", &[]).await;
+    assert_eq!(said, (Some(0), String::new()));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said_before_anything_changes() {
+    let aws = Emulator::own_ministack().await;
+    let check = aws.health_check(1).await;
+    let tcp = "aws route53 create-health-check --caller-reference tcp --query HealthCheck.Id --output text \
+        --health-check-config Type=TCP,IPAddress=127.0.0.1,Port=1";
+    let (_, tcp) = aws.bash(tcp, &[]).await;
+    let [plain, managed] = ["plain", "managed --attributes KmsMasterKeyId=alias/aws/sns"]
+        .map(|name| format!("aws sns create-topic --query TopicArn --output text --name {name}"));
+    let (plain, managed) = (aws.bash(&plain, &[]).await.1, aws.bash(&managed, &[]).await.1);
+    let (plain, managed) = (plain.trim(), managed.trim());
+    let elsewhere = format!("--health-check {check} --email sre@example.com --healthy-path /live");
+    for (options, status, said) in [
+        ("--health-check", 2, "--health-check needs a value"),
+        ("--colour blue", 2, "there is no --colour"),
+        ("now", 2, "\"now\" is no option"),
+        ("--stack=x", 2, "write --stack and its value as two words"),
+        ("--arch riscv", 2, "--arch takes arm64 or x86_64, not \"riscv\""),
+        ("--wait soon", 2, "--wait takes seconds, not \"soon\""),
+        ("--stack 1st", 2, "--stack takes a letter, then letters, digits and hyphens, not \"1st\""),
+        (&format!("--stack {}", "x".repeat(55)), 2, "--stack takes at most 54 characters"),
+        ("--set DryRunn=true", 2, "the template has no parameter DryRunn; it has HealthCheckId"),
+        ("--set Key", 2, "--set takes NAME=VALUE, not \"Key\""),
+        ("", 2, "--health-check is missing, and there is no stack failover to update"),
+        (&format!("--health-check {check}"), 2, "--email or --notify is missing"),
+        (&format!("--health-check {check} --email a@b.c --alarm x"), 2, "--alarm needs --topic"),
+        (&format!("--health-check {check} --email a@b.c --locked-path /lb-check"), 2, "are both /lb-check"),
+        (&format!("--health-check {check} --email a@b.c --secondary {check}"), 2, "are the same"),
+        (&format!("--health-check {check} --notify x --topic x"), 2, "--notify is the alarm's topic"),
+        (&format!("--health-check {check} --notify {plain}x"), 1, "cannot be read"),
+        (
+            &format!("--health-check {check} --notify {managed}"),
+            1,
+            "alias/aws/sns, which CloudWatch cannot use",
+        ),
+        (
+            &format!("--health-check {check} --email a@b.c --topic {plain} --alarm x"),
+            1,
+            "the alarm x does not act",
+        ),
+        (
+            &format!("--health-check {check} --email a@b.c --region eu-west-1"),
+            2,
+            "Route 53's metrics are in us-east-1",
+        ),
+        ("--health-check nonsense --email a@b.c", 1, "the health check nonsense cannot be read"),
+        (&format!("--health-check {} --email a@b.c", tcp.trim()), 1, "is of type TCP, which has no path"),
+        (&elsewhere, 1, "asks for /lb-check: if that is the path to restore, say --healthy-path /lb-check"),
+    ] {
+        let (ended, printed) = aws.deploy(options).await;
+        assert_eq!(ended, Some(status), "{options}: {printed}");
+        assert!(printed.contains(said), "{options}: {printed}");
+    }
+    let (_, printed) = aws.deploy(&format!("--health-check {check} --email a@b.c --dry-run")).await;
+    for step in ["create-bucket", "put-object", "AlarmActionsEnabled=true"] {
+        assert!(
+            printed.lines().any(|line| line.starts_with("would run") && line.contains(step)),
+            "{printed}"
+        );
+    }
+    let (_, stacks) =
+        aws.bash("aws cloudformation list-stacks --query StackSummaries && aws s3 ls", &[]).await;
+    assert_eq!(stacks.trim(), "[]");
+}
+
+#[tokio::test]
+async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
+    let aws = Emulator::own_ministack().await;
+    let [check, other] = [aws.health_check(1).await, aws.health_check(2).await];
+    let options = format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true");
+    let (status, said) = aws.deploy(&options).await;
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains(&format!("{check} is guarded.")), "{said}");
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("No changes to deploy"), "{said}");
+    let (status, said) = aws.deploy(&format!("--health-check {other}")).await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains(&format!("the stack failover guards {check}: give {other} a stack of its own")),
+        "{said}"
+    );
+
+    let (status, said) = aws.deploy("--set AlarmActionsEnabled=false").await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("actions_disabled"), "{said}");
+    let (status, _) = aws.deploy("--set AlarmActionsEnabled=true --set DryRun=true").await;
+    assert_eq!(status, Some(0));
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("NOT GUARDED: this is a dry run"), "{said}");
+
+    let own = "--set DryRun=false --notify arn:aws:sns:us-east-1:000000000000:failover-alarms";
+    let (status, said) = aws.deploy(own).await;
+    assert_eq!(status, Some(2), "{said}");
+    let moved =
+        format!("aws route53 update-health-check --health-check-id {check} --resource-path /elsewhere");
+    aws.bash(&moved, &[]).await;
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("somebody has changed it. To set it back"), "{said}");
+
+    let lock = format!(
+        "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
+    );
+    aws.bash(&lock, &[]).await;
+    let (status, said) = aws.deploy("--set DryRun=false --locked-path /other").await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("is locked: switch back before you change the paths"), "{said}");
+}
+
+#[tokio::test]
+async fn a_check_that_is_locked_already_is_not_called_guarded_before_its_alarm_acts() {
+    let aws = Emulator::own_ministack().await;
+    let check = aws.health_check(1).await;
+    let lock = format!(
+        "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
+    );
+    aws.bash(&lock, &[]).await;
+    let (status, said) = aws.deploy(&format!("--health-check {check} --email a@b.c")).await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("NOT GUARDED, though locked: its alarm does not act yet"), "{said}");
+}
+
+#[tokio::test]
+async fn a_stack_that_was_never_made_is_no_stack() {
+    let aws = Emulator::own_ministack().await;
+    let check = aws.health_check(1).await;
+    let set = "aws cloudformation create-change-set --stack-name failover --change-set-name x --change-set-type CREATE \
+        --template-body file://infra/failover-lock.yaml --capabilities CAPABILITY_IAM --parameters \
+        ParameterKey=CodeBucket,ParameterValue=x ParameterKey=CodeKey,ParameterValue=x \
+        ParameterKey=NotificationEmail,ParameterValue=a@b.c ParameterKey=HealthCheckId,ParameterValue=x";
+    let (status, said) = aws.bash(set, &[]).await;
+    assert_eq!(status, Some(0), "{said}");
+    let (status, said) = aws.deploy(&format!("--health-check {check} --email a@b.c")).await;
+    assert_eq!(status, Some(3), "{said}");
+}
+
+#[tokio::test]
+async fn people_are_told_by_a_topic_of_theirs_with_its_own_key() {
+    let aws = Emulator::own_ministack().await;
+    let check = aws.health_check(1).await;
+    let topic = r#"KEY=$(aws kms create-key --query KeyMetadata.Arn --output text)
+        aws sns create-topic --name people --attributes "KmsMasterKeyId=$KEY" --query TopicArn --output text
+        echo "$KEY""#;
+    let (_, made) = aws.bash(topic, &[]).await;
+    let (topic, key) = made.trim().split_once('\n').expect("two lines");
+    let (_, said) = aws.deploy(&format!("--health-check {check} --notify {topic}")).await;
+    assert!(said.contains("NOT GUARDED YET"), "{said}");
+    let role = "aws cloudformation describe-stack-resource --stack-name failover --logical-resource-id LockRole \
+        --query StackResourceDetail.PhysicalResourceId --output text";
+    let policy = format!("aws iam get-role-policy --policy-name lock --role-name $({role})");
+    let (_, policy) = aws.bash(&policy, &[]).await;
+    assert!(policy.contains(topic) && policy.contains(key), "{policy}");
+}
+
+#[tokio::test]
+async fn without_the_aws_cli_it_says_what_is_missing() {
+    let aws = Emulator::own_ministack().await;
+    let script =
+        r#"PATH=$EMPTY; dirname() { echo infra; }; export -f dirname; "$BASH" infra/deploy --dry-run"#;
+    let (status, said) = aws.bash(script, &[("EMPTY", "/nowhere")]).await;
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("these programs are missing: aws"), "{said}");
+}

@@ -1,0 +1,177 @@
+//! The documented commands of failover-lock, as they stand in `docs`.
+
+use crate::support::docs::commands_below;
+use crate::support::emulator::Emulator;
+use crate::support::primary::Primary;
+
+/// What stands between the emulator and AWS: checkers that report by the check's path every second, an
+/// artifact that is there already, and a short period for the alarm.
+const PRELUDE: &str = r#"
+infra/deploy() { command infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 60 --set AlarmPeriod=10 "$@"; }
+checkers() {
+  while :; do
+    asks=$(aws route53 get-health-check --health-check-id "$1" --query HealthCheck.HealthCheckConfig.ResourcePath --output text)
+    aws cloudwatch put-metric-data --namespace AWS/Route53 --metric-name HealthCheckStatus \
+      --dimensions "HealthCheckId=$1" --value "$([ "$asks" = /lb-check ] && echo 1 || echo 0)"
+  done
+}
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+"#;
+
+/// Runs this script in one shell, with what the reader has set.
+async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String {
+    let artifact = aws.package("failover-lock");
+    let artifact = [("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8"))];
+    let given = [&[("EMAIL", "sre@example.com")], &artifact[..], variables].concat();
+    let (status, said) = aws.bash(&format!("{PRELUDE}{script}"), &given).await;
+    assert_eq!(status, Some(0), "{said}");
+    said
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "docs/lock.md does not say {from} there any more");
+    text.replace(from, to)
+}
+
+#[tokio::test]
+async fn the_drill_locks_and_restores_a_check_of_its_own() {
+    let aws = Emulator::own_ministack().await;
+    let site = Primary::start("/lb-check").await;
+    let script = commands_below("lock.md", "## Try it on a check of its own").concat();
+    let local = format!("Type=HTTP,IPAddress=127.0.0.1,Port={}", site.address.port());
+    let script = replaced(&script, "Type=HTTPS,FullyQualifiedDomainName=$HOST,Port=443", &local);
+    let script = replaced(&script, "infra/deploy ", "checkers \"$DRILL\" &\ninfra/deploy ");
+    let said = run(&aws, &[], &script).await;
+    for step in ["is guarded", "/lb-check-failed-over\n", "\"restored\"", "/lb-check\nOK\n"] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
+    let (_, left) = aws.bash("aws route53 list-health-checks --query HealthChecks", &[]).await;
+    assert_eq!(left.trim(), "[]");
+}
+
+/// The guide's set-up, made by its commands, with the one change that this emulator's messages need:
+/// they say `Value` where CloudWatch says `value`.
+const DOCUMENTED: &str = r#"
+cat >"$FOLDER/lambda.py" <<'EOF'
+import boto3
+import json
+
+def handler(event, context):
+    msg = json.loads(event['Records'][0]['Sns']['Message'])
+    healthCheckId = msg['Trigger']['Dimensions'][0]['Value']
+    response = boto3.client("route53").update_health_check(
+        HealthCheckId=healthCheckId, ResourcePath="/lb-check-failed-over")
+    print(json.dumps(response, default=str))
+EOF
+python -m zipfile -c "$FOLDER/lambda.zip" "$FOLDER/lambda.py"
+aws sns create-topic --name "$PRIMARY" --region us-east-1
+aws cloudwatch put-metric-alarm --alarm-actions "$TOPIC" --actions-enabled --alarm-name "$ALARM" \
+  --dimensions "Name=HealthCheckId,Value=$PRIMARY" --comparison-operator LessThanThreshold --evaluation-periods 1 \
+  --metric-name HealthCheckStatus --namespace AWS/Route53 --period 60 --statistic Minimum --threshold 1.0 \
+  --treat-missing-data notBreaching --region us-east-1
+aws iam create-role --role-name "$ROLE" --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
+  {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
+POLICY=$(aws iam create-policy --policy-name "$ROLE" --query Policy.Arn --output text --policy-document '{
+  "Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["route53:UpdateHealthCheck"], "Resource": "*"}]}')
+aws iam attach-role-policy --role-name "$ROLE" --policy-arn "$POLICY"
+NEW=$(aws lambda create-function --function-name "$FUNCTION" --zip-file "fileb://$FOLDER/lambda.zip" --region "$REGION" \
+  --handler lambda.handler --runtime python3.11 --role "arn:aws:iam::000000000000:role/$ROLE" --query FunctionArn --output text)
+aws lambda add-permission --function-name "$FUNCTION" --statement-id function-with-sns --region "$REGION" \
+  --action lambda:InvokeFunction --principal sns.amazonaws.com --source-arn "$TOPIC"
+aws sns subscribe --protocol lambda --topic-arn "$TOPIC" --notification-endpoint "$NEW" --region us-east-1
+"#;
+
+/// `fire` lets the alarm go off and tells whether the check was locked; `trap fire DEBUG` does it between
+/// any two commands.
+const ALARMS: &str = r#"
+path() { aws route53 get-health-check --health-check-id "$PRIMARY" --query HealthCheck.HealthCheckConfig.ResourcePath --output text; }
+fire() {
+  quiet
+  aws cloudwatch set-alarm-state --region us-east-1 --alarm-name "$ALARM" --state-value ALARM --state-reason test
+  for look in {1..20}; do [ "$(path)" = /lb-check ] || { echo locked; return; }; done
+  echo LOST
+}
+quiet() {
+  aws route53 update-health-check --health-check-id "$PRIMARY" --resource-path /lb-check >"$FOLDER/last"
+  aws cloudwatch put-metric-data --namespace AWS/Route53 --metric-name HealthCheckStatus \
+    --dimensions "HealthCheckId=$PRIMARY" --value 1
+  aws cloudwatch set-alarm-state --region us-east-1 --alarm-name "$ALARM" --state-value OK --state-reason test
+}
+# How often the guide's function, and this one, have locked; a run may still be under way.
+count() {
+  local now before=none
+  until now=$(aws logs filter-log-events --region "$REGION" --log-group-name "/aws/lambda/$FUNCTION" --output text \
+    --query "length(events[?contains(message, '$1')])") && [ "$now" = "$before" ]; do before=$now; done
+  echo "$now"
+}
+guide() { count ResponseMetadata; }
+this() { count '"done"'; }
+"#;
+
+/// Runs the documented commands for a replacement, with alarms between them.
+async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> String {
+    let aws = Emulator::own_ministack().await;
+    let primary = aws.health_check(1).await;
+    let folder = std::env::temp_dir().join(format!("failover-lock-{primary}"));
+    std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
+    let topic = format!("arn:aws:sns:us-east-1:000000000000:{primary}");
+    let variables = [
+        ("PRIMARY", primary.as_str()),
+        ("ALARM", &primary),
+        ("ROLE", &primary),
+        ("FUNCTION", &primary),
+        ("TOPIC", &topic),
+        ("REGION", "eu-west-1"),
+        ("FOLDER", folder.to_str().expect("the folder's name is UTF-8")),
+    ];
+    let script = commands(&commands_below("lock.md", heading));
+    let said = run(&aws, &variables, &format!("{DOCUMENTED}{ALARMS}{script}")).await;
+    std::fs::remove_dir_all(&folder).expect("the folder is there");
+    assert!(said.matches("locked\n").count() > 5 && !said.contains("LOST"), "{said}");
+    assert!(said.contains("the guide is off the topic") && said.contains("the guide is back"), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_there_or_back() {
+    let said = replaces("### Deploy the stack next to it, then remove it", |blocks| {
+        let [deploy, instead, back] = blocks else { panic!("{blocks:#?}") };
+        format!(
+            "fire; quiet
+            {deploy}
+            trap fire DEBUG
+            {instead}
+            trap - DEBUG; before=$(guide); fire; [ $(guide) = $before ] && echo the guide is off the topic
+            trap fire DEBUG
+            {back}
+            trap - DEBUG; before=$(guide); fire; [ $(guide) -gt $before ] && echo the guide is back"
+        )
+    })
+    .await;
+    assert!(said.contains("\"would_lock\""), "{said}");
+}
+
+#[tokio::test]
+async fn the_documented_function_is_replaced_in_its_place_and_no_alarm_is_lost_there_or_back() {
+    let said = replaces("### Replace its code", |blocks| {
+        let [replace, act, instead, back] = blocks else { panic!("{blocks:#?}") };
+        let replace = replaced(replace, "infra/package x86_64\n", "");
+        let replace = replaced(&replace, "target/package/failover-lock-x86_64.zip", "$ARTIFACT");
+        format!(
+            "trap fire DEBUG
+            {replace}
+            trap - DEBUG; quiet
+            {act}
+            trap fire DEBUG
+            {instead}
+            trap - DEBUG; guide=$(guide) this=$(this); fire
+            [ $(guide) = $guide ] && [ $(this) -gt $this ] && echo the guide is off the topic
+            trap fire DEBUG
+            {back}
+            trap - DEBUG; guide=$(guide) this=$(this); fire
+            [ $(guide) -gt $guide ] && [ $(this) = $this ] && echo the guide is back"
+        )
+    })
+    .await;
+    assert!(said.contains("\"would_lock\""), "{said}");
+}

@@ -1,0 +1,10 @@
+//! What surrounds the programs: the templates, the scripts, the documented commands and the source's layers.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chain;
+mod deploy;
+mod docs;
+mod fence;
+mod permissions;

@@ -1,0 +1,215 @@
+//! Least privilege, both ways: the roles of the template as it is deployed, against the calls that
+//! the handlers make.
+
+use std::collections::BTreeSet;
+
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::emulator::Emulator;
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
+use crate::support::recorded;
+use crate::support::route53::{Check, Route53};
+use failover::failover_lock::Handler;
+use serde_json::{Value, json};
+
+const SECONDARY: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+const GUARDED: (&str, &str) = ("GUARDED_HEALTH_CHECKS", PRIMARY);
+const HANDLERS: [(&str, Handler); 3] =
+    [("Lock", Handler::Lock), ("Restore", Handler::Restore), ("Reconcile", Handler::Reconcile)];
+
+type Permissions = BTreeSet<(String, String)>;
+
+/// What the role of this function may do: actions, each on its resource.
+async fn allowed(aws: &Emulator, function: &str) -> Permissions {
+    let policy = policy(aws, function).await;
+    let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
+    let mut allowed = Permissions::new();
+    for statement in statements {
+        assert_eq!(statement["Effect"], "Allow");
+        let actions = match &statement["Action"] {
+            Value::Array(actions) => actions.clone(),
+            action => vec![action.clone()],
+        };
+        let resource = statement["Resource"].as_str().expect("one resource a statement").to_owned();
+        for action in actions {
+            allowed.insert((action.as_str().expect("an action is a text").to_owned(), resource.clone()));
+        }
+    }
+    allowed
+}
+
+/// What Lambda itself does in the role's name: logs, and for `lock` the failure destination.
+async fn done_by_lambda(aws: &Emulator, function: &str) -> Permissions {
+    let log = format!(
+        "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/failover-{}:*",
+        function.to_lowercase()
+    );
+    let mut done = vec![("logs:CreateLogStream", log.clone()), ("logs:PutLogEvents", log)];
+    if function == "Lock" {
+        let topic = "arn:aws:sns:us-east-1:000000000000:failover-notifications".to_owned();
+        let key = format!("arn:aws:kms:us-east-1:000000000000:key/{}", physical_id(aws, "Key").await);
+        done.extend([("sns:Publish", topic), ("kms:Decrypt", key.clone()), ("kms:GenerateDataKey", key)]);
+    }
+    done.into_iter().map(|(action, resource)| (action.to_owned(), resource)).collect()
+}
+
+/// The one policy of this function's role, and nothing else may be attached to it.
+async fn policy(aws: &Emulator, function: &str) -> Value {
+    let role = role(aws, function).await;
+    let attached = aws.aws(&["iam", "list-attached-role-policies", "--role-name", &role]).await;
+    assert_eq!(attached["AttachedPolicies"], json!([]));
+    let names = aws.aws(&["iam", "list-role-policies", "--role-name", &role]).await;
+    let [name] = &names["PolicyNames"].as_array().expect("a list")[..] else { panic!("{names}") };
+    let get = ["iam", "get-role-policy", "--role-name", &role, "--policy-name", name.as_str().unwrap_or("")];
+    aws.aws(&get).await["PolicyDocument"].clone()
+}
+
+async fn role(aws: &Emulator, function: &str) -> String {
+    physical_id(aws, &format!("{function}Role")).await
+}
+
+async fn physical_id(aws: &Emulator, resource: &str) -> String {
+    let describe = ["cloudformation", "describe-stack-resource", "--stack-name", "failover"];
+    let detail = aws.aws(&[&describe[..], &["--logical-resource-id", resource]].concat()).await;
+    detail["StackResourceDetail"]["PhysicalResourceId"].as_str().expect("a resource has an id").to_owned()
+}
+
+/// What this handler asks AWS for, in all that can happen to it.
+async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
+    let mut asked = Permissions::new();
+    let secondary = ("SECONDARY_HEALTH_CHECKS", &*format!("{PRIMARY}={SECONDARY}"));
+    let variables = if with_secondary { &[GUARDED, secondary][..] } else { &[GUARDED] };
+    let events = match handler {
+        Handler::Lock => {
+            let folders = ["sns", "cloudwatch", "eventbridge"].into_iter();
+            let files = folders.flat_map(|folder| {
+                let files =
+                    std::fs::read_dir(format!("events/{folder}")).expect("the recorded events are there");
+                files.map(move |file| format!("{folder}/{}", file.unwrap().file_name().to_string_lossy()))
+            });
+            files.map(|file| recorded(&file)).collect()
+        }
+        Handler::Restore => vec![json!({ "healthCheckId": PRIMARY, "force": true }).to_string()],
+        Handler::Reconcile => vec![recorded("eventbridge/scheduled.json")],
+    };
+    for event in events {
+        let route53 = Route53::start().await;
+        let path = if handler == Handler::Restore { LOCKED } else { "/lb-check" };
+        route53.put(PRIMARY, Check::new("HTTP", 80).with("ResourcePath", path).changed());
+        route53.put(SECONDARY, Check::new("HTTP", 80));
+        let firing = Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49);
+        route53.put_alarm("primary-unhealthy", firing);
+        route53.put_alarm(
+            "composite",
+            Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "ALARM"),
+        );
+        // What is refused has made its calls, too.
+        let _ = support::lock::run(&route53, variables, handler, &event).await;
+        for call in route53.calls() {
+            let mut words = call.split(' ');
+            let (operation, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            asked.insert(match operation {
+                "DescribeAlarms" | "DescribeAlarmsForMetric" => {
+                    (format!("cloudwatch:{operation}"), "*".to_owned())
+                }
+                _ => (format!("route53:{operation}"), format!("arn:aws:route53:::healthcheck/{of}")),
+            });
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_its_handler_does_no_more_and_no_fewer() {
+    for secondary in [false, true] {
+        let aws = Emulator::own_ministack().await;
+        let [primary, other] = [aws.health_check(1).await, aws.health_check(2).await];
+        let options = format!("--health-check {primary} --email sre@example.com");
+        let options = if secondary { format!("{options} --secondary {other}") } else { options };
+        aws.deploy(&options).await;
+        for (function, handler) in HANDLERS {
+            let asked = asked(handler, secondary).await.into_iter();
+            let asked = asked.map(|(action, resource)| {
+                (action, resource.replace(PRIMARY, &primary).replace(SECONDARY, &other))
+            });
+            let asked: Permissions = asked.chain(done_by_lambda(&aws, function).await).collect();
+            assert_eq!(allowed(&aws, function).await, asked, "{function}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn people_alone_may_invoke_restore() {
+    let aws = Emulator::own_ministack().await;
+    let check = aws.health_check(1).await;
+    aws.deploy(&format!("--health-check {check} --email sre@example.com")).await;
+    let mut invoked_by = Vec::new();
+    for function in ["failover-lock", "failover-restore", "failover-reconcile"] {
+        let policy = match aws.try_aws(&["lambda", "get-policy", "--function-name", function]).await {
+            Ok(policy) => policy["Policy"].as_str().expect("a policy is a text").to_owned(),
+            Err(error) if error.contains("ResourceNotFoundException") => "{}".to_owned(),
+            Err(error) => panic!("{error}"),
+        };
+        let policy: Value = serde_json::from_str(&policy).expect("a policy is JSON");
+        for statement in policy["Statement"].as_array().unwrap_or(&Vec::new()) {
+            let source = &statement["Condition"]["ArnLike"]["AWS:SourceArn"];
+            invoked_by.push((function, statement["Principal"]["Service"].clone(), source.clone()));
+        }
+    }
+    let topic = json!("arn:aws:sns:us-east-1:000000000000:failover-alarms");
+    let schedule = json!("arn:aws:events:us-east-1:000000000000:rule/failover-reconcile");
+    assert_eq!(
+        invoked_by,
+        [
+            ("failover-lock", json!("sns.amazonaws.com"), topic),
+            ("failover-reconcile", json!("events.amazonaws.com"), schedule)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_roles_suffice_where_permissions_are_enforced() {
+    let aws = Emulator::own_ministack_enforcing_permissions().await;
+    let check = aws.health_check(1).await;
+    aws.deploy(&format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true"))
+        .await;
+    for (function, _) in HANDLERS {
+        // The emulator takes every request about a health check for one about `*`.
+        let policy = policy(&aws, function).await.to_string();
+        let name = format!("arn:aws:route53:::healthcheck/{check}");
+        put_policy(&aws, function, &policy.replace(&name, "*")).await;
+    }
+    let alarm = delivered(&[&message(&check, "ALARM", CHANGED_AT)]);
+    let request = json!({ "healthCheckId": check, "force": true }).to_string();
+    let locked = invoke(&aws, "lock", &alarm).await;
+    assert!(locked.contains("\"locked\""), "{locked}");
+    let restored = invoke(&aws, "restore", &request).await;
+    assert!(restored.contains("\"restored\""), "{restored}");
+    let reconciled = invoke(&aws, "reconcile", "{}").await;
+    assert!(reconciled.contains("\"outcomes\""), "{reconciled}");
+    for function in ["lock", "restore", "reconcile"] {
+        let group = format!("/aws/lambda/failover-{function}");
+        let log = aws.aws(&["logs", "filter-log-events", "--log-group-name", &group]).await.to_string();
+        assert!(log.contains("\\\"done\\\"") && !log.contains("WARN"), "{function}: {log}");
+    }
+
+    // And they are enforced: without one of its actions, `lock` says which it lacks.
+    let without = policy(&aws, "Lock").await.to_string().replace("route53:UpdateHealthCheck", "route53:None");
+    put_policy(&aws, "Lock", &without).await;
+    let later = delivered(&[&message(&check, "ALARM", "2027-01-01T00:00:00.000+0000")]);
+    let denied = invoke(&aws, "lock", &later).await;
+    assert!(denied.contains("Grant the caller's role route53:UpdateHealthCheck"), "{denied}");
+}
+
+async fn put_policy(aws: &Emulator, function: &str, policy: &str) {
+    let role = role(aws, function).await;
+    let name = function.to_lowercase();
+    let put = ["iam", "put-role-policy", "--role-name", &role, "--policy-name", &name];
+    aws.aws(&[&put[..], &["--policy-document", policy]].concat()).await;
+}
+
+async fn invoke(aws: &Emulator, function: &str, payload: &str) -> String {
+    let name = format!("failover-{function}");
+    let invoke = ["lambda", "invoke", "--function-name", &name, "--payload", payload, "/dev/stdout"];
+    aws.aws(&invoke).await.as_str().expect("the CLI prints two JSON texts").to_owned()
+}

@@ -1,0 +1,6 @@
+//! lease-keeper: a lease in a DynamoDB table decides which of two instances is active.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod keeper;

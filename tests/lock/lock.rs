@@ -1,0 +1,600 @@
+//! What the function `lock` does to Route 53, call by call.
+
+use std::time::Duration;
+
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
+use crate::support::route53::{Check, Fault, Route53};
+use failover::failover_lock::Handler;
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use serde_json::{Value, json};
+
+const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+const DENIED: Fault =
+    Fault::Error(403, "AccessDenied", "User: arn:aws:sts::123456789012:assumed-role/x is not authorized");
+const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
+const GATEWAY: &str = "<html><body><h1>502 Bad Gateway</h1></body></html>";
+
+async fn with_check(check: Check) -> Route53 {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, check);
+    route53
+}
+
+async fn lock(route53: &Route53, event: &str) -> Result<Value, String> {
+    lock_with(route53, &[], event).await
+}
+
+async fn lock_with(route53: &Route53, variables: &[(&str, &str)], event: &str) -> Result<Value, String> {
+    support::lock::run(route53, variables, Handler::Lock, event).await
+}
+
+fn updates(route53: &Route53) -> usize {
+    route53.calls().iter().filter(|call| call.starts_with("UpdateHealthCheck")).count()
+}
+
+#[tokio::test]
+async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
+    let route53 = with_check(Check::new("HTTPS", 443)).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(
+        answer,
+        json!({ "outcomes": [{
+            "healthCheckId": PRIMARY,
+            "outcome": "locked",
+            "previousPath": "/lb-check",
+            "path": LOCKED,
+            "version": 2,
+            "alarm": "primary-unhealthy",
+        }]})
+    );
+    let calls = route53.calls();
+    assert_eq!(
+        calls[..2],
+        [
+            format!("GetHealthCheck {PRIMARY}"),
+            format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=1 ResourcePath={LOCKED}"),
+        ]
+    );
+    assert!(calls[2].starts_with("ChangeTagsForResource"), "{calls:?}");
+    assert_eq!(calls.len(), 3);
+}
+
+#[tokio::test]
+async fn a_check_that_was_changed_before_may_have_been_restored_and_is_asked_for_it() {
+    let route53 = with_check(Check::new("HTTPS", 443).changed()).await;
+    lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(
+        route53.calls()[..3],
+        [
+            format!("GetHealthCheck {PRIMARY}"),
+            format!("ListTagsForResource {PRIMARY}"),
+            format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=3 ResourcePath={LOCKED}"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_lock_is_noted_in_tags_that_route_53_allows() {
+    let route53 = with_check(Check::new("HTTPS", 443)).await;
+    let named = message(PRIMARY, "ALARM", CHANGED_AT)
+        .replace("primary-unhealthy", &format!("P1 | site «ä» {}", "x".repeat(300)));
+    lock(&route53, &delivered(&[&named])).await.unwrap();
+    let tags = route53.check(PRIMARY).tags;
+    assert_eq!(tags["failover-lock:alarm-changed-at"], "2026-11-21T02:36:15.490Z");
+    let alarm = &tags["failover-lock:alarm"];
+    assert!(alarm.starts_with("P1 _ site _ä_ xxx"), "{alarm}");
+    assert!(tags["failover-lock:locked-at"].ends_with('Z'));
+}
+
+#[tokio::test]
+async fn a_lock_that_stands_costs_two_reads_and_no_write() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED).changed()).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
+    assert_eq!(
+        route53.calls(),
+        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
+    );
+}
+
+#[tokio::test]
+async fn an_ok_after_the_lock_leaves_it_standing() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    lock(&route53, &alarm()).await.unwrap();
+    let later = message(PRIMARY, "OK", "2026-11-21T02:40:15.490+0000");
+    let answer = lock(&route53, &delivered(&[&later])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_in_alarm");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_path_that_is_neither_of_the_two_is_locked_all_the_same() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/elsewhere")).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["previousPath"], "/elsewhere");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    let route53 = with_check(Check::new("HTTP", 80).without("ResourcePath")).await;
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["previousPath"], "/");
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let answer = lock_with(&route53, &[("DRY_RUN", "true")], &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "would_lock");
+    assert_eq!(answer["outcomes"][0]["path"], LOCKED);
+    assert_eq!(route53.calls(), [format!("GetHealthCheck {PRIMARY}")]);
+}
+
+#[tokio::test]
+async fn the_paths_are_those_of_the_variables() {
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", "/ready")).await;
+    let variables = [("HEALTHY_PATH", "/ready"), ("LOCKED_PATH", "/out?of=service&now")];
+    lock_with(&route53, &variables, &alarm()).await.unwrap();
+    assert_eq!(route53.check(PRIMARY).path(), "/out?of=service&now");
+}
+
+#[tokio::test]
+async fn an_alarm_from_before_the_last_restore_is_harmless() {
+    for (restored_at, outcome) in [
+        ("2026-11-21T02:36:16Z", "ignored"),
+        // Within one second nobody can tell which came first: lock.
+        ("2026-11-21T02:36:15Z", "locked"),
+        ("2026-11-20T23:59:59Z", "locked"),
+        ("yesterday", "locked"),
+        // A time to come is nobody's restore.
+        ("2999-01-01T00:00:00Z", "locked"),
+    ] {
+        let route53 =
+            with_check(Check::new("HTTP", 80).changed().tagged("failover-lock:restored-at", restored_at))
+                .await;
+        let answer = lock(&route53, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome, "{restored_at}");
+        if outcome == "ignored" {
+            assert_eq!(answer["outcomes"][0]["reason"], "older_than_restore");
+            assert_eq!(updates(&route53), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_no_lock_can_hold_on_is_an_error_that_says_why() {
+    for (check, said) in [
+        (Check::new("TCP", 443).without("ResourcePath"), r#"type "TCP" requests no path"#),
+        (Check::new("CALCULATED", 443).without("ResourcePath"), r#"type "CALCULATED" requests no path"#),
+        (Check::new("HTTPS", 443).with("Inverted", "true"), "inverted"),
+        (Check::new("HTTPS", 443).with("Disabled", "true"), "disabled"),
+    ] {
+        let route53 = with_check(check).await;
+        let error = lock(&route53, &alarm()).await.unwrap_err();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
+        assert_eq!(updates(&route53), 0, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_does_not_exist_is_an_error_that_names_it() {
+    let error = lock(&Route53::start().await, &alarm()).await.unwrap_err();
+    assert!(error.contains(PRIMARY) && error.contains("NoSuchHealthCheck"), "{error}");
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_update_locks_without_a_version() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    for operation in ["GetHealthCheck", "ListTagsForResource", "ChangeTagsForResource"] {
+        route53.fail_always(operation, DENIED);
+    }
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "locked");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    assert!(route53.calls().contains(&format!("UpdateHealthCheck {PRIMARY} ResourcePath={LOCKED}")));
+}
+
+#[tokio::test]
+async fn a_check_that_could_not_be_read_before_the_lock_is_looked_at_after_it() {
+    let route53 = with_check(Check::new("HTTP", 80).with("Inverted", "true")).await;
+    route53.fail_always("GetHealthCheck", DENIED);
+    let error = lock(&route53, &alarm()).await.unwrap_err();
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    assert!(error.contains("inverted") && error.contains("Set the path back by hand"), "{error}");
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_until_the_lock_stands() {
+    for fault in [
+        THROTTLED,
+        Fault::Error(400, "PriorRequestNotComplete", "still busy"),
+        Fault::Error(503, "ServiceUnavailable", "try later"),
+        Fault::Answer(429, "slow down"),
+        Fault::Answer(502, GATEWAY),
+        Fault::Answer(200, GATEWAY),
+        Fault::CloseBefore,
+        Fault::Hang,
+    ] {
+        for operation in ["GetHealthCheck", "UpdateHealthCheck"] {
+            let route53 = with_check(Check::new("HTTP", 80)).await;
+            route53.fail(operation, fault.clone());
+            let answer = lock(&route53, &alarm()).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{operation} {fault:?}: {error}"));
+            assert_eq!(answer["outcomes"][0]["outcome"], "locked", "{operation} {fault:?}");
+            assert_eq!(route53.check(PRIMARY).version, 2, "{operation} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_update_whose_answer_was_lost_has_one_effect_and_is_told_as_a_lock() {
+    for fault in [
+        Fault::CloseAfter,
+        Fault::AnswerAfter(502, GATEWAY),
+        Fault::AnswerAfter(200, "<?xml version=\"1.0\"?><Upd"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail("UpdateHealthCheck", fault.clone());
+        let answer = lock(&route53, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], "locked", "{fault:?}");
+        assert_eq!(answer["outcomes"][0]["version"], 2, "{fault:?}");
+        assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 2), "{fault:?}");
+        assert!(route53.check(PRIMARY).tags.contains_key("failover-lock:locked-at"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["version"], 4);
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn an_update_whose_answer_was_lost_is_not_taken_for_what_somebody_else_did() {
+    for (path, outcome, version) in [("/elsewhere", "locked", 4), (LOCKED, "already_locked", 3)] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+        route53.fail("UpdateHealthCheck", Fault::Meddle(path));
+        let answer = lock(&route53, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome, "{path}");
+        assert_eq!(
+            (route53.check(PRIMARY).path(), route53.check(PRIMARY).version),
+            (LOCKED, version),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_lock_at_once_one_finds_the_lock_of_the_other() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
+    assert_eq!(route53.check(PRIMARY).version, 2);
+}
+
+#[tokio::test]
+async fn what_cannot_pass_is_not_tried_again_and_names_the_check_and_the_cause() {
+    for (fault, said) in [
+        (DENIED, "Grant the caller's role route53:UpdateHealthCheck"),
+        (Fault::Answer(403, "<html>forbidden</html>"), "Grant the caller's role route53:UpdateHealthCheck"),
+        (Fault::Error(403, "ExpiredToken", "The security token is expired"), "ExpiredToken"),
+        (Fault::Error(400, "InvalidInput", "no such thing"), "InvalidInput (HTTP 400): no such thing"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("UpdateHealthCheck", fault.clone());
+        let error = lock(&route53, &alarm()).await.unwrap_err();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
+        assert!(error.contains(r#"record 1: alarm "primary-unhealthy""#), "{error}");
+        assert_eq!(updates(&route53), 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_pass_in_time_is_an_error_that_names_the_check_and_the_cause() {
+    for (fault, said) in [
+        (THROTTLED, "UpdateHealthCheck: Throttling (HTTP 400): Rate exceeded"),
+        (Fault::Hang, "UpdateHealthCheck: no answer within"),
+        (Fault::CloseBefore, "UpdateHealthCheck: "),
+        (Fault::Meddle("/elsewhere"), "HealthCheckVersionMismatch"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("UpdateHealthCheck", fault.clone());
+        let system = support::lock::system(&route53, &[]).await;
+        let deadline = Deadline::after(Duration::from_secs(2));
+        let error =
+            system.handle(Handler::Lock, &alarm(), deadline).await.into_answer().unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{fault:?}: {error}");
+        assert!(updates(&route53) > 1, "{fault:?}");
+        assert_ne!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn tags_that_cannot_be_read_or_written_do_not_keep_a_lock_from_being_set() {
+    for fault in [DENIED, THROTTLED, Fault::Hang, Fault::Answer(200, GATEWAY)] {
+        let route53 = with_check(Check::new("HTTP", 80).changed()).await;
+        route53.fail_always("ListTagsForResource", fault.clone());
+        route53.fail_always("ChangeTagsForResource", fault.clone());
+        let system = support::lock::system(&route53, &[]).await;
+        let deadline = Deadline::after(Duration::from_secs(3));
+        let answer = system.handle(Handler::Lock, &alarm(), deadline).await.into_answer();
+        assert!(answer.is_ok(), "{fault:?}: {answer:?}");
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn tags_that_cannot_be_written_do_not_use_up_the_invocations_time() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail_always("ChangeTagsForResource", THROTTLED);
+    let system = support::lock::system(&route53, &[]).await;
+    let deadline = Deadline::after(Duration::from_mins(1));
+    let report = system.handle(Handler::Lock, &alarm(), deadline).await;
+    assert!(report.into_answer().is_ok());
+    assert!(deadline.left() > Duration::from_secs(30), "{:?} left", deadline.left());
+}
+
+#[tokio::test]
+async fn tags_that_never_come_leave_the_update_time_for_a_second_attempt() {
+    let route53 = with_check(Check::new("HTTP", 80).changed()).await;
+    route53.fail_always("ListTagsForResource", Fault::Hang);
+    route53.fail("UpdateHealthCheck", Fault::Hang);
+    let system = support::lock::system(&route53, &[]).await;
+    let report = system.handle(Handler::Lock, &alarm(), Deadline::after(Duration::from_secs(3))).await;
+    assert!(report.into_answer().is_ok());
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn an_answer_with_another_path_is_an_error() {
+    let wrong = r#"<?xml version="1.0"?><UpdateHealthCheckResponse xmlns="https://route53.amazonaws.com/doc/2013-04-01/"><HealthCheck><Id>x</Id><CallerReference>x</CallerReference><HealthCheckConfig><Type>HTTP</Type><ResourcePath>/lb-check</ResourcePath></HealthCheckConfig><HealthCheckVersion>2</HealthCheckVersion></HealthCheck></UpdateHealthCheckResponse>"#;
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::Answer(200, wrong));
+    let error = lock(&route53, &alarm()).await.unwrap_err();
+    assert!(error.contains(r#"answers with "/lb-check""#), "{error}");
+}
+
+#[tokio::test]
+async fn each_record_stands_alone() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let broken = [
+        "{",
+        "5",
+        r#"{"AlarmName":"x"}"#,
+        &message("../x", "ALARM", CHANGED_AT),
+        &message(SECOND, "ALARM", CHANGED_AT),
+    ];
+    let good = message(PRIMARY, "ALARM", CHANGED_AT);
+    let messages: Vec<&str> = broken.into_iter().chain([good.as_str()]).collect();
+    let error = lock(&route53, &delivered(&messages)).await.unwrap_err();
+    assert!(error.starts_with("5 of 6 records failed, the others were handled: record 1: "), "{error}");
+    assert!(
+        error.contains("record 3: the alarm's message cannot be read: missing field `NewStateValue`"),
+        "{error}"
+    );
+    assert!(
+        error.contains(&format!("record 5: alarm \"primary-unhealthy\": health check {SECOND}: ")),
+        "{error}"
+    );
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_record_whose_check_does_not_answer_holds_up_no_other() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.put(SECOND, Check::new("HTTP", 80));
+    // The first record's first call hangs; the second record's calls are answered.
+    route53.fail("GetHealthCheck", Fault::Hang);
+    let first = message(SECOND, "ALARM", CHANGED_AT);
+    let answer = lock(&route53, &delivered(&[&first, &message(PRIMARY, "ALARM", CHANGED_AT)])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["healthCheckId"], SECOND);
+    let calls = route53.calls();
+    let update =
+        |id| calls.iter().position(|call| call.starts_with(&format!("UpdateHealthCheck {id}"))).unwrap();
+    assert!(update(PRIMARY) < update(SECOND), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_lock_waits_while_the_secondary_is_known_to_be_unhealthy() {
+    let pair = format!("{PRIMARY}={SECOND}");
+    let variables = [("SECONDARY_HEALTH_CHECKS", pair.as_str())];
+    for (secondary, outcome) in [
+        (Some(Check::new("HTTP", 80).reported(2)), "deferred"),
+        (Some(Check::new("HTTP", 80).reported(3)), "locked"),
+        // Nothing is known of it: when in doubt, lock.
+        (Some(Check::new("HTTP", 80)), "locked"),
+        (None, "locked"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        if let Some(secondary) = secondary {
+            route53.put(SECOND, secondary);
+        }
+        let answer = lock_with(&route53, &variables, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome);
+        assert_eq!(updates(&route53), usize::from(outcome == "locked"));
+        if outcome == "deferred" {
+            assert_eq!(answer["outcomes"][0]["reason"], "secondary_unhealthy");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
+    let pair = format!("{PRIMARY}={SECOND}");
+    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
+    lock_with(&route53, &[("SECONDARY_HEALTH_CHECKS", &pair)], &alarm()).await.unwrap();
+    assert_eq!(
+        route53.calls(),
+        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
+    );
+}
+
+/// A composite alarm's message, with these children and their states as those that triggered it.
+fn composite(children: &[(&str, &str)]) -> String {
+    let child = |(name, state): &(&str, &str)| {
+        let arn = format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm:{name}");
+        json!({ "Arn": arn, "State": { "Value": state, "Timestamp": CHANGED_AT } })
+    };
+    let mut message = json!({
+        "AlarmName": "composite",
+        "AlarmRule": "ALARM(a) OR ALARM(b)",
+        "NewStateValue": "ALARM",
+        "StateChangeTime": CHANGED_AT,
+    });
+    if !children.is_empty() {
+        message["TriggeringChildren"] = children.iter().map(child).collect();
+    }
+    delivered(&[&message.to_string()])
+}
+
+fn built_from(names: &[&str], state: &'static str) -> Alarm {
+    Alarm::of(Kind::Composite(names.iter().map(|&name| name.to_owned()).collect()), state)
+}
+
+fn on(id: &str, state: &'static str) -> Alarm {
+    Alarm::on(id, state, 0.0)
+}
+
+async fn with_alarms(alarms: &[(&str, Alarm)]) -> Route53 {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    for (name, alarm) in alarms {
+        route53.put_alarm(name, alarm.clone());
+    }
+    route53
+}
+
+#[tokio::test]
+async fn a_composite_alarm_locks_the_check_behind_the_alarms_that_triggered_it() {
+    let math = Alarm {
+        comparison: "GreaterThanThreshold",
+        ..Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM")
+    };
+    let latency = Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..on("", "ALARM") };
+    for (children, known, calls) in [
+        (&[("a: b", "ALARM")][..], vec![("a: b", on(PRIMARY, "ALARM"))], 1),
+        (&[("math", "ALARM")], vec![("math", math)], 1),
+        (
+            &[("a", "ALARM"), ("b", "ALARM")],
+            vec![("a", on(PRIMARY, "ALARM")), ("b", on(PRIMARY, "ALARM"))],
+            1,
+        ),
+        // One that the rule wants to be OK has not failed.
+        (&[("a", "ALARM"), ("b", "OK")], vec![("a", on(PRIMARY, "ALARM")), ("b", on(SECOND, "OK"))], 1),
+        (&[("inner", "ALARM")], vec![("inner", built_from(&["a"], "ALARM")), ("a", on(PRIMARY, "ALARM"))], 3),
+        // Without a list of those that triggered it, or with one that tells of other things, those
+        // in ALARM are taken; they are told in pages of two.
+        (
+            &[],
+            vec![
+                ("composite", built_from(&["x", "b", "a"], "ALARM")),
+                ("a", on(PRIMARY, "ALARM")),
+                ("b", on(SECOND, "OK")),
+                ("x", latency.clone()),
+            ],
+            4,
+        ),
+        (
+            &[("x", "ALARM")],
+            vec![
+                ("composite", built_from(&["a", "x"], "ALARM")),
+                ("a", on(PRIMARY, "ALARM")),
+                ("x", latency),
+            ],
+            4,
+        ),
+    ] {
+        let route53 = with_alarms(&known).await;
+        let answer = lock(&route53, &composite(children)).await.unwrap();
+        let outcome = &answer["outcomes"][0];
+        assert_eq!(
+            (&outcome["outcome"], &outcome["alarm"]),
+            (&"locked".into(), &"composite".into()),
+            "{children:?}"
+        );
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+        let described = route53.calls().into_iter().filter(|call| call.starts_with("DescribeAlarms")).count();
+        assert_eq!(described, calls, "{children:?}: {:?}", route53.calls());
+    }
+}
+
+#[tokio::test]
+async fn a_composite_alarm_of_more_than_a_hundred_is_looked_up_in_parts() {
+    let names: Vec<String> = (0..150).map(|number| format!("alarm-{number}")).collect();
+    let listed: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "ALARM")).collect();
+    let known: Vec<_> = names.iter().map(|name| (name.as_str(), on(PRIMARY, "ALARM"))).collect();
+    let route53 = with_alarms(&known).await;
+    assert_eq!(lock(&route53, &composite(&listed)).await.unwrap()["outcomes"][0]["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams_is_ignored() {
+    let other = || Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..on("", "ALARM") };
+    let whole = |child: &str| ("composite", built_from(&[child], "ALARM"));
+    for (known, said) in [
+        (vec![whole("child")], Err(r#"built from "child", which this account does not have"#)),
+        (vec![whole("child"), ("child", built_from(&["child"], "ALARM"))], Err("more than 5 deep")),
+        (vec![whole("child"), ("child", on("../x", "ALARM"))], Err("names a health check that cannot exist")),
+        // The message comes late, and the alarm has been OK since.
+        (vec![whole("child"), ("child", on(PRIMARY, "OK"))], Err("is in ALARM any more")),
+        (vec![whole("child"), ("child", other())], Ok("not_a_health_check_alarm")),
+    ] {
+        let route53 = with_alarms(&known).await;
+        let children: &[_] =
+            if matches!(said, Err(said) if said.contains("any more")) { &[] } else { &[("child", "ALARM")] };
+        let answer = lock(&route53, &composite(children)).await;
+        match (answer, said) {
+            (Ok(answer), Ok(reason)) => assert_eq!(answer["outcomes"][0]["reason"], reason),
+            (Err(error), Err(said)) => {
+                assert!(error.contains(said) && error.contains("composite"), "{error}");
+            }
+            (answer, _) => panic!("{known:?}: {answer:?}"),
+        }
+        assert_eq!(updates(&route53), 0, "{known:?}");
+    }
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail_always("DescribeAlarms", DENIED);
+    let error = lock(&route53, &composite(&[("a", "ALARM")])).await.unwrap_err();
+    assert!(error.contains("Grant the caller's role cloudwatch:DescribeAlarms"), "{error}");
+}
+
+#[tokio::test]
+async fn an_alarm_on_a_query_does_not_say_of_which_check() {
+    let query = r#"SELECT MIN(HealthCheckStatus) FROM SCHEMA("AWS/Route53", HealthCheckId)"#;
+    let sns = json!({ "AlarmName": "q", "NewStateValue": "ALARM", "StateChangeTime": CHANGED_AT,
+        "Trigger": { "Metrics": [{ "Id": "q", "Expression": query, "ReturnData": true }] } });
+    let configuration = json!({ "metrics": [{ "id": "q", "expression": query, "returnData": true }] });
+    let state = json!({ "value": "ALARM", "timestamp": CHANGED_AT });
+    let direct = json!({ "alarmData": { "alarmName": "q", "state": state, "configuration": configuration } });
+    for event in [delivered(&[&sns.to_string()]), direct.to_string()] {
+        let route53 = Route53::start().await;
+        let error = lock(&route53, &event).await.unwrap_err();
+        assert!(error.contains("does not say of which health check"), "{error}");
+        assert_eq!(route53.calls(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_that_goes_off_when_the_check_recovers_does_not_lock_it() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let recovered = message(PRIMARY, "ALARM", CHANGED_AT)
+        .replace("\"MetricName\"", "\"ComparisonOperator\":\"GreaterThanOrEqualToThreshold\",\"MetricName\"");
+    let answer = lock(&route53, &delivered(&[&recovered])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_a_health_check_alarm");
+    assert_eq!(route53.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_message_that_was_kept_without_its_envelope_locks_when_it_is_handed_in() {
+    let kept = message(PRIMARY, "ALARM", CHANGED_AT);
+    let notification = json!({ "Type": "Notification", "TopicArn": "arn:aws:sns:us-east-1:123456789012:x", "Message": kept });
+    for event in [kept.clone(), notification.to_string()] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        assert_eq!(lock(&route53, &event).await.unwrap()["outcomes"][0]["outcome"], "locked");
+    }
+}

@@ -1,0 +1,261 @@
+//! What the schedule finds, sets and reports.
+
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
+use crate::support::route53::{Check, Fault, Route53};
+use failover::failover_lock::Handler;
+use serde_json::Value;
+
+const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+/// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
+const CHANGED: f64 = 1_795_228_575.49;
+const GUARDED: (&str, &str) = ("GUARDED_HEALTH_CHECKS", PRIMARY);
+
+async fn with(check: Check, alarms: &[Alarm]) -> Route53 {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, check);
+    for (number, alarm) in alarms.iter().enumerate() {
+        route53.put_alarm(&format!("alarm-{number}"), alarm.clone());
+    }
+    route53
+}
+
+async fn reconcile(route53: &Route53) -> Value {
+    reconcile_with(route53, &[GUARDED]).await.unwrap()
+}
+
+async fn reconcile_with(route53: &Route53, variables: &[(&str, &str)]) -> Result<Value, String> {
+    let answer = support::lock::run(route53, variables, Handler::Reconcile, "{}").await;
+    answer.map(|answer| answer["outcomes"][0].clone())
+}
+
+fn writes(route53: &Route53) -> Vec<String> {
+    let calls = route53.calls().into_iter();
+    calls.filter(|call| call.starts_with("Update") || call.starts_with("Change")).collect()
+}
+
+fn check() -> Check {
+    Check::new("HTTP", 80)
+}
+
+fn firing() -> Alarm {
+    Alarm::on(PRIMARY, "ALARM", CHANGED)
+}
+
+#[tokio::test]
+async fn a_lost_notification_is_made_up_for() {
+    let route53 = with(check(), &[firing()]).await;
+    let outcome = reconcile(&route53).await;
+    assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"alarm-0".into()));
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    assert_eq!(route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"], "2026-11-21T02:36:15.490Z");
+    // And the notification that was only late finds the lock.
+    let system = support::lock::system(&route53, &[GUARDED]).await;
+    let late = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
+    let answer = support::lock::invoke(&system, Handler::Lock, &late).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn what_is_armed_or_locked_is_left_as_it_is() {
+    for state in ["OK", "INSUFFICIENT_DATA"] {
+        let route53 = with(check(), &[Alarm::on(PRIMARY, state, CHANGED)]).await;
+        assert_eq!(reconcile(&route53).await["outcome"], "armed");
+        assert_eq!(
+            route53.calls().len(),
+            3,
+            "an ordinary day costs one call to Route 53: {:?}",
+            route53.calls()
+        );
+    }
+    let noted = check()
+        .with("ResourcePath", LOCKED)
+        .tagged("failover-lock:alarm-changed-at", "2026-11-21T02:36:15.490Z");
+    let route53 = with(noted, &[firing()]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "already_locked");
+    assert_eq!(writes(&route53), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_lock_that_somebody_undid_by_hand_is_reported_and_not_set_again() {
+    let route53 = with(check(), &[firing()]).await;
+    reconcile(&route53).await;
+    route53.set_path(PRIMARY, "/lb-check");
+    let before = writes(&route53);
+    let outcome = reconcile(&route53).await;
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"unprotected".into(), &"undone_by_hand".into()));
+    assert_eq!(writes(&route53), before);
+    // A new failure is a new reason.
+    route53.put_alarm("alarm-0", Alarm::on(PRIMARY, "ALARM", CHANGED + 600.0));
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn an_alarm_that_found_the_lock_standing_does_not_undo_what_somebody_decided_later() {
+    let percentage = Alarm {
+        kind: Kind::Metric("HealthCheckPercentageHealthy", PRIMARY.to_owned()),
+        ..Alarm::on("", "ALARM", CHANGED + 30.0)
+    };
+    let route53 = with(check(), &[firing()]).await;
+    reconcile(&route53).await;
+    route53.put_alarm("alarm-1", percentage);
+    assert_eq!(reconcile(&route53).await["outcome"], "already_locked");
+    route53.set_path(PRIMARY, "/lb-check");
+    assert_eq!(reconcile(&route53).await["reason"], "undone_by_hand");
+}
+
+#[tokio::test]
+async fn what_nothing_would_lock_is_reported() {
+    let restored = || check().tagged("failover-lock:restored-at", "2026-11-21T03:00:00Z");
+    for (check, alarms, reason) in [
+        (check(), vec![], "no_alarm"),
+        (check(), vec![Alarm::on(SECOND, "ALARM", CHANGED)], "no_alarm"),
+        (check(), vec![Alarm { actions_enabled: false, ..firing() }], "actions_disabled"),
+        // An alarm that goes off when the check is healthy again.
+        (check(), vec![Alarm { comparison: "GreaterThanOrEqualToThreshold", ..firing() }], "no_alarm"),
+        (check().with("ResourcePath", "/elsewhere"), vec![firing()], "foreign_path"),
+        (restored(), vec![firing()], "older_than_restore"),
+    ] {
+        let route53 = with(check, &alarms).await;
+        let outcome = reconcile(&route53).await;
+        assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"unprotected".into(), &reason.into()));
+        assert_eq!(outcome["healthCheckId"], PRIMARY);
+        assert_eq!(writes(&route53), [""; 0], "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_deferred_lock_is_set_as_soon_as_the_secondary_carries_the_traffic() {
+    let route53 = with(check(), &[firing()]).await;
+    route53.put(SECOND, check().reported(0));
+    let pair = format!("{PRIMARY}={SECOND}");
+    let variables = [GUARDED, ("SECONDARY_HEALTH_CHECKS", pair.as_str())];
+    let outcome = reconcile_with(&route53, &variables).await.unwrap();
+    assert_eq!(
+        (&outcome["outcome"], &outcome["reason"]),
+        (&"deferred".into(), &"secondary_unhealthy".into())
+    );
+    route53.put(SECOND, check().reported(16));
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let variables = [GUARDED, ("DRY_RUN", "true")];
+    let route53 = with(check(), &[firing()]).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "would_lock");
+    route53.set_path(PRIMARY, LOCKED);
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "already_locked");
+    assert_eq!(writes(&route53), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_an_error_that_names_the_check() {
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    for (operation, said) in [
+        ("GetHealthCheck", "Grant the caller's role route53:GetHealthCheck"),
+        ("DescribeAlarmsForMetric", "Grant the caller's role cloudwatch:DescribeAlarmsForMetric"),
+        // Without the tags a restore would be undone every minute: here doubt does not lock.
+        ("ListTagsForResource", "Grant the caller's role route53:ListTagsForResource"),
+    ] {
+        let route53 = with(check(), &[firing()]).await;
+        route53.fail_always(operation, denied.clone());
+        let error = reconcile_with(&route53, &[GUARDED]).await.unwrap_err();
+        assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
+        assert_eq!(writes(&route53), [""; 0], "{operation}");
+    }
+    let route53 = with(check().with("Inverted", "true"), &[firing()]).await;
+    assert!(reconcile_with(&route53, &[GUARDED]).await.unwrap_err().contains("inverted"));
+}
+
+#[tokio::test]
+async fn one_check_that_cannot_be_read_loses_none_of_the_others() {
+    let route53 = with(check(), &[firing()]).await;
+    let both = format!("{SECOND},{PRIMARY}");
+    let error = reconcile_with(&route53, &[("GUARDED_HEALTH_CHECKS", &both)]).await.unwrap_err();
+    assert!(error.contains("1 of 2") && error.contains(SECOND), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn of_several_alarms_the_newest_decides() {
+    let restored = check().tagged("failover-lock:restored-at", "2026-11-21T03:00:00Z");
+    let route53 = with(restored, &[firing(), Alarm::on(PRIMARY, "ALARM", CHANGED + 3600.0)]).await;
+    let outcome = reconcile(&route53).await;
+    assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"alarm-1".into()));
+}
+
+#[tokio::test]
+async fn an_alarm_without_actions_counts_as_one_that_eventbridge_passes_on() {
+    let route53 = with(check(), &[Alarm { actions: &[], ..firing() }]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn only_alarms_that_lead_to_lock_count() {
+    let pager = Alarm { actions: &["arn:aws:sns:us-east-1:123456789012:pager"], ..firing() };
+    let variables = [
+        GUARDED,
+        (
+            "ALARM_ACTIONS",
+            "arn:aws:lambda:us-east-1:123456789012:function:x, arn:aws:sns:us-east-1:123456789012:alarms",
+        ),
+    ];
+    let route53 = with(check(), &[pager.clone(), Alarm::on(PRIMARY, "OK", CHANGED)]).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "armed");
+    let route53 = with(check(), std::slice::from_ref(&pager)).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["reason"], "actions_disabled");
+    let route53 = with(check(), &[firing()]).await;
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_later_alarm_that_lock_found_locked_is_noted_and_an_earlier_one_changes_no_note() {
+    let route53 = with(check(), &[firing()]).await;
+    let system = support::lock::system(&route53, &[GUARDED]).await;
+    let noted = || route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"].clone();
+    for (changed_at, note) in [
+        (CHANGED_AT, "2026-11-21T02:36:15.490Z"),
+        ("2026-11-21T02:36:40.000+0000", "2026-11-21T02:36:40.000Z"),
+        ("2026-11-21T02:30:00.000+0000", "2026-11-21T02:36:40.000Z"),
+    ] {
+        let event = delivered(&[&message(PRIMARY, "ALARM", changed_at)]);
+        support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
+        assert_eq!(noted(), note, "{changed_at}");
+    }
+    // Locked again for an alarm that is older than what is noted.
+    route53.set_path(PRIMARY, "/lb-check");
+    let event = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
+    support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
+    assert_eq!(noted(), "2026-11-21T02:36:40.000Z");
+    // No note lies in the time to come.
+    let event = delivered(&[&message(PRIMARY, "ALARM", "2999-01-01T00:00:00.000+0000")]);
+    support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
+    assert!(!noted().starts_with("2999"), "{}", noted());
+}
+
+#[tokio::test]
+async fn a_tag_that_holds_no_time_that_has_passed_is_an_error_that_names_it() {
+    for (tag, value) in [
+        ("failover-lock:restored-at", "2999-01-01T00:00:00Z"),
+        ("failover-lock:alarm-changed-at", "2999-01-01T00:00:00Z"),
+        ("failover-lock:alarm-changed-at", "noon"),
+    ] {
+        let route53 = with(check().tagged(tag, value), &[firing()]).await;
+        let error = reconcile_with(&route53, &[GUARDED]).await.unwrap_err();
+        assert!(error.contains(tag) && error.contains(value), "{error}");
+        assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
+    }
+}
+
+#[tokio::test]
+async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
+    let route53 = with(check(), &[firing()]).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
+    let outcome = reconcile(&route53).await;
+    assert_eq!((&outcome["outcome"], &outcome["version"]), (&"locked".into(), &3.into()));
+    let route53 = with(check(), &[firing()]).await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
+    assert_eq!(reconcile(&route53).await["reason"], "foreign_path");
+}

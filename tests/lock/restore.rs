@@ -1,0 +1,241 @@
+//! What the function `restore` does, and what it refuses.
+
+use std::time::Duration;
+
+use crate::support;
+use crate::support::lock::{LOCKED, PRIMARY, alarm, delivered, message};
+use crate::support::primary::Primary;
+use crate::support::route53::{Check, Fault, Route53};
+use failover::failover_lock::Handler;
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use serde_json::{Value, json};
+
+/// A primary that is up, and its health check, which is locked.
+async fn locked() -> (Primary, Route53) {
+    let primary = Primary::start("/lb-check").await;
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, Check::new("HTTP", primary.address.port()).with("ResourcePath", LOCKED));
+    (primary, route53)
+}
+
+fn request() -> String {
+    json!({ "healthCheckId": PRIMARY, "reason": "sites synchronised" }).to_string()
+}
+
+async fn restore(route53: &Route53, request: &str) -> Result<Value, String> {
+    restore_with(route53, &[], request).await
+}
+
+async fn restore_with(route53: &Route53, variables: &[(&str, &str)], request: &str) -> Result<Value, String> {
+    support::lock::run(route53, variables, Handler::Restore, request).await
+}
+
+fn writes(route53: &Route53) -> Vec<String> {
+    let calls = route53.calls().into_iter();
+    calls.filter(|call| call.starts_with("Update") || call.starts_with("Change")).collect()
+}
+
+#[tokio::test]
+async fn a_locked_check_with_a_healthy_primary_is_switched_back_tag_first() {
+    let (_primary, route53) = locked().await;
+    let answer = restore(&route53, &request()).await.unwrap();
+    assert_eq!(
+        answer,
+        json!({ "outcomes": [{
+            "healthCheckId": PRIMARY,
+            "outcome": "restored",
+            "previousPath": LOCKED,
+            "path": "/lb-check",
+            "version": 2,
+        }]})
+    );
+    let writes = writes(&route53);
+    assert!(
+        writes[0].starts_with(&format!("ChangeTagsForResource {PRIMARY} Key=failover-lock:restored-at")),
+        "{writes:?}"
+    );
+    assert_eq!(writes[1], format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=1 ResourcePath=/lb-check"));
+    assert_eq!(writes.len(), 2);
+}
+
+#[tokio::test]
+async fn after_a_restore_older_alarms_are_harmless_and_newer_ones_lock_again() {
+    let (_primary, route53) = locked().await;
+    restore(&route53, &request()).await.unwrap();
+    let system = support::lock::system(&route53, &[]).await;
+    let late = support::lock::invoke(&system, Handler::Lock, &alarm()).await.unwrap();
+    assert_eq!(late["outcomes"][0]["reason"], "older_than_restore");
+    let newer = delivered(&[&message(PRIMARY, "ALARM", "2099-01-01T00:00:00.000+0000")]);
+    let locked = support::lock::invoke(&system, Handler::Lock, &newer).await.unwrap();
+    assert_eq!(locked["outcomes"][0]["outcome"], "locked");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_not_healthy_stays_locked_unless_forced() {
+    let (primary, route53) = locked().await;
+    primary.set_up(false);
+    let error = restore(&route53, &request()).await.unwrap_err();
+    for said in [PRIMARY, "/lb-check answers 503", "its alarm is in ALARM already", r#""force": true"#] {
+        assert!(error.to_lowercase().contains(&said.to_lowercase()), "{said}: {error}");
+    }
+    assert_eq!(writes(&route53), [""; 0]);
+    let forced = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
+    let answer = restore(&route53, &forced).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "restored");
+    assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
+}
+
+#[tokio::test]
+async fn what_is_not_locked_is_not_touched() {
+    let (_primary, route53) = locked().await;
+    route53.put(PRIMARY, Check::new("HTTP", 80));
+    let answer = restore(&route53, &request()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_restored");
+    for (check, said) in [
+        (Check::new("HTTP", 80).with("ResourcePath", "/elsewhere"), r#"its path is "/elsewhere", neither"#),
+        (Check::new("TCP", 443).without("ResourcePath"), r#"its type "TCP" requests no path"#),
+    ] {
+        route53.put(PRIMARY, check);
+        for request in [request(), json!({ "healthCheckId": PRIMARY, "force": true }).to_string()] {
+            let error = restore(&route53, &request).await.unwrap_err();
+            assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
+        }
+    }
+    assert_eq!(writes(&route53), [""; 0]);
+}
+
+#[tokio::test]
+async fn only_a_guarded_check_is_switched_back_and_a_single_one_need_not_be_named() {
+    let (_primary, route53) = locked().await;
+    let error =
+        restore_with(&route53, &[("GUARDED_HEALTH_CHECKS", "another")], &request()).await.unwrap_err();
+    assert!(
+        error.contains("not in this function's GUARDED_HEALTH_CHECKS") && error.contains(PRIMARY),
+        "{error}"
+    );
+    for variables in [&[][..], &[("GUARDED_HEALTH_CHECKS", "a,b")]] {
+        let error = restore_with(&route53, variables, "{}").await.unwrap_err();
+        assert!(error.contains("healthCheckId is missing"), "{error}");
+    }
+    assert_eq!(route53.calls(), [""; 0]);
+    let answer = restore_with(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)], "{}").await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn a_request_that_a_machine_made_or_nobody_understands_is_refused() {
+    let (_primary, route53) = locked().await;
+    for (request, said) in [
+        (alarm().as_str(), "only a person's request"),
+        (&support::recorded("sns/keycloak-ok.json"), "only a person's request"),
+        (&support::recorded("cloudwatch/alarm-action-ok.json"), "only a person's request"),
+        (&support::recorded("eventbridge/scheduled.json"), "only a person's request"),
+        (&json!({ "healthcheckId": PRIMARY }).to_string(), "unknown field `healthcheckId`"),
+        (&json!({ "healthCheckId": PRIMARY, "Force": true }).to_string(), "unknown field `Force`"),
+        (&json!({ "healthCheckId": PRIMARY, "force": "true" }).to_string(), "expected a boolean"),
+        (&json!({ "healthCheckId": "../hostedzone/Z1" }).to_string(), "not a health check id"),
+        (&json!({ "healthCheckId": 5 }).to_string(), "expected a string"),
+        ("[]", "invalid type: sequence"),
+        ("null", "invalid type: null"),
+        ("", "EOF"),
+    ] {
+        let error = restore_with(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)], request).await.unwrap_err();
+        assert!(error.contains(said), "{request}: {error}");
+        assert!(said.contains("person") || error.starts_with("the request cannot be read: "), "{error}");
+        assert!(said.contains("person") || error.contains("It takes {\"healthCheckId\"?"), "{error}");
+    }
+    assert_eq!(route53.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_the_primary_and_writes_nothing() {
+    let dry = json!({ "healthCheckId": PRIMARY, "dryRun": true }).to_string();
+    for (variables, request) in [(&[][..], dry), (&[("DRY_RUN", "true")], request())] {
+        let (primary, route53) = locked().await;
+        let answer = restore_with(&route53, variables, &request).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], "would_restore");
+        primary.set_up(false);
+        assert!(restore_with(&route53, variables, &request).await.is_err());
+        assert_eq!(writes(&route53), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn without_the_tag_the_path_is_not_restored() {
+    let (_primary, route53) = locked().await;
+    route53.fail_always("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
+    let error = restore(&route53, &request()).await.unwrap_err();
+    assert!(error.contains("Grant the caller's role route53:ChangeTagsForResource"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_restored() {
+    let (_primary, route53) = locked().await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
+    let answer = restore(&route53, &request()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["version"], 3);
+    let (_primary, route53) = locked().await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
+    let error = restore(&route53, &request()).await.unwrap_err();
+    assert!(error.contains("/elsewhere"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), "/elsewhere");
+}
+
+#[tokio::test]
+async fn a_restore_whose_answer_was_lost_has_one_effect() {
+    let (_primary, route53) = locked().await;
+    route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+    let answer = restore(&route53, &request()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "restored");
+    assert_eq!(route53.check(PRIMARY).version, 2);
+}
+
+#[tokio::test]
+async fn the_primary_is_asked_as_its_health_check_says() {
+    let (_primary, route53) = locked().await;
+    let port = route53.check(PRIMARY).config["Port"].clone();
+    let locked = |kind| Check::new(kind, port.parse().unwrap()).with("ResourcePath", LOCKED);
+    for (check, said) in [
+        (locked("HTTP_STR_MATCH").with("SearchString", "status: UP"), r#"do not hold "status: UP""#),
+        (locked("HTTPS"), "no connection to 127.0.0.1"),
+        (
+            locked("HTTPS").with("FullyQualifiedDomainName", "-- no name --"),
+            r#"the domain name "-- no name --""#,
+        ),
+        (
+            locked("HTTP").without("IPAddress").with("FullyQualifiedDomainName", "primary.invalid"),
+            "primary.invalid has no IPv4",
+        ),
+    ] {
+        route53.put(PRIMARY, check);
+        let error = restore(&route53, &request()).await.unwrap_err();
+        assert!(error.contains(said), "{error}");
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_never_answers_is_told_before_the_deadline() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (_primary, route53) = locked().await;
+    route53
+        .put(PRIMARY, Check::new("HTTP", silent.local_addr().unwrap().port()).with("ResourcePath", LOCKED));
+    let system = support::lock::system(&route53, &[]).await;
+    let report = system.handle(Handler::Restore, &request(), Deadline::after(Duration::from_secs(1))).await;
+    let error = report.into_answer().unwrap_err().to_string();
+    assert!(error.contains("no answer in the time that the invocation had"), "{error}");
+}
+
+#[tokio::test]
+async fn a_check_without_room_for_the_tag_is_not_restored_and_says_so() {
+    let (_primary, route53) = locked().await;
+    let full =
+        (0..10).fold(route53.check(PRIMARY), |check, number| check.tagged(&format!("team:{number}"), "x"));
+    route53.put(PRIMARY, full);
+    let error = restore(&route53, &request()).await.unwrap_err();
+    assert!(error.contains("route53:ChangeTagsForResource: ") && error.contains("10 tags"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
