@@ -50,7 +50,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     // A person asks after any restore, whatever the clock says that recorded it.
     let tags = guard.route53.tags(&id, patience()).await.unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
-    let record = Record::read(&tags, path, check.version, locked_path).unwrap_or_default();
+    let record = Record::read(&tags, path, check.version, locked_path, Utc::now()).unwrap_or_default();
     let restored_at = record.restore.map(|restore| restore.seen);
     let now = restored_at.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
     let message = json!({

@@ -65,7 +65,7 @@ impl State {
             Ok(path) => path,
             Err(why) => return Self::CannotBeLocked { why: why.to_string() },
         };
-        let record = match Record::read(tags, path, check.version, config.locked_path.as_str()) {
+        let record = match Record::read(tags, path, check.version, config.locked_path.as_str(), Utc::now()) {
             Ok(record) => record,
             Err(why) => return Self::Unknown { why: why.to_string() },
         };
@@ -75,6 +75,7 @@ impl State {
             record: &record,
             alarms,
             health,
+            turns_within: check.turns_within,
             now: Utc::now(),
         };
         let finding = match decide::reconcile(&standing(Health::Unasked), config) {
@@ -162,7 +163,6 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::LockDoesNotHold => "it is on the locked path, and its alarms say that it is healthy",
         Reason::EnabledInAlarm => "its alarm's actions were turned on while it was in ALARM",
         Reason::NoData => "its alarms have no data",
-        Reason::RecordUnreadable => "its tags failover-lock:* cannot be read",
         Reason::NoPath => "its type requests no path",
         Reason::Inverted => "it is inverted",
         Reason::Disabled => "it is disabled",

@@ -83,6 +83,9 @@ pub(super) async fn act(
         }
         Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
         Decision::Lock { version } => {
+            if let Some(path) = path.filter(|path| *path != config.healthy_path.as_str()) {
+                warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets this path again");
+            }
             let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
             record_lock(system, cause, target, Some(locked.version), deadline).await;
             // A check that could not be read before is seen here for the first time.
@@ -119,12 +122,12 @@ pub(super) async fn record_lock(
         ),
     };
     let before = before.filter(|before| !before.is_empty() && before != system.config.locked_path.as_str());
+    let now = system.clock.now();
     let lock = Lock {
         version,
-        at: standing
-            .filter(|_| path == Some(system.config.locked_path.as_str()))
-            .map_or_else(Utc::now, |lock| lock.at),
-        alarm: cause.changed_at.max(standing.and_then(|lock| lock.alarm)),
+        at: standing.filter(|_| path == Some(system.config.locked_path.as_str())).map_or(now, |lock| lock.at),
+        // A message may claim a future time; it is not recorded.
+        alarm: cause.changed_at.map(|at| at.min(now)).max(standing.and_then(|lock| lock.alarm)),
         before,
         by: cause.alarm.clone(),
     };

@@ -172,12 +172,16 @@ impl fmt::Display for Config {
         write!(f, " SECONDARY_HEALTH_CHECKS={}", list(pairs.collect()))?;
         let actions = self.alarm_actions.iter().flatten().cloned();
         write!(f, " ALARM_ACTIONS={}", list(actions.collect()))?;
-        let tag = self.guarded_tag.as_ref().map(|tag| match &tag.value {
-            Some(value) => format!("{}={value}", tag.key),
-            None => tag.key.clone(),
-        });
-        write!(f, " GUARDED_TAG={}", list(tag.into_iter().collect()))?;
-        write!(f, " RELOCK_UNDONE={} DRY_RUN={}", self.relock_undone, self.dry_run)
+        if let Some(tag) = &self.guarded_tag {
+            write!(f, " GUARDED_TAG={}", tag.key)?;
+            if let Some(value) = &tag.value {
+                write!(f, "={value}")?;
+            }
+        }
+        if self.relock_undone {
+            f.write_str(" RELOCK_UNDONE=true")?;
+        }
+        write!(f, " DRY_RUN={}", self.dry_run)
     }
 }
 

@@ -86,8 +86,6 @@ pub enum Reason {
     NoData,
     /// Its path is not one of a check in service.
     ForeignPath,
-    /// The tags that say whether it is meant to be out cannot be read.
-    RecordUnreadable,
     /// Its type requests no path.
     NoPath,
     /// It is inverted.
@@ -142,6 +140,8 @@ pub struct Standing<'a> {
     pub alarms: &'a [Alarm],
     /// What Route 53's checkers find.
     pub health: Health,
+    /// How long they need to change their verdict.
+    pub turns_within: TimeDelta,
     /// The present time.
     pub now: DateTime<Utc>,
 }
@@ -309,7 +309,7 @@ fn older_than(
 /// Decides about a check by what is recorded and by its alarms as they stand, not by one's change.
 #[must_use]
 pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> {
-    let Standing { path, version, record, alarms, health, now } = *seen;
+    let Standing { path, version, record, alarms, .. } = *seen;
     let leads_to_lock = |alarm: &&Alarm| match &config.alarm_actions {
         None => alarm.actions_enabled,
         Some(ours) => alarm.actions_enabled && alarm.actions.iter().any(|action| ours.contains(action)),
@@ -324,7 +324,7 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
 
     match (record.intent(path, version), &record.lock) {
         (Intent::Out, Some(lock)) if locked => {
-            if all_are(AlarmState::Ok) && now - lock.at >= MUST_FAIL {
+            if all_are(AlarmState::Ok) && seen.now - lock.at >= MUST_FAIL {
                 return done(Finding::Unprotected(Reason::LockDoesNotHold));
             }
             let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
@@ -343,11 +343,11 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
                 return done(Finding::Unprotected(Reason::ForeignPath));
             }
             match newest {
-                Some(alarm) => in_service(alarm, restored, health, now),
+                Some(alarm) => in_service(alarm, restored, seen),
                 None if alarms.is_empty() => done(Finding::Unprotected(Reason::NoAlarm)),
                 None if acting.is_empty() => done(Finding::Unprotected(Reason::ActionsDisabled)),
                 None if all_are(AlarmState::InsufficientData)
-                    && acting.iter().all(|alarm| now - alarm.changed_at >= DATA_COMES) =>
+                    && acting.iter().all(|alarm| seen.now - alarm.changed_at >= DATA_COMES) =>
                 {
                     done(Finding::Unprotected(Reason::NoData))
                 }
@@ -358,16 +358,12 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
 }
 
 /// A check in service whose alarm is in ALARM: the notification was lost, or the alarm is not about what is now.
-fn in_service<'a>(
-    alarm: &'a Alarm,
-    restored: Option<&Restore>,
-    health: Health,
-    now: DateTime<Utc>,
-) -> Step<Finding<'a>> {
+fn in_service<'a>(alarm: &'a Alarm, restored: Option<&Restore>, seen: &Standing<'_>) -> Step<Finding<'a>> {
+    let Standing { health, turns_within, now, .. } = *seen;
     let ask_unless =
         |finding| if health == Health::Unasked { Step::AskCheckers } else { Step::Done(finding) };
     if let Some(restore) = restored {
-        let older = older_than(restore, alarm.changed_at, alarm.breaching, Health::Healthy, SETTLED);
+        let older = older_than(restore, alarm.changed_at, alarm.breaching, Health::Healthy, turns_within);
         if older == Some(true) {
             // It cannot fire again until it has been OK. Whether the primary has failed anew, Route 53 knows.
             let waits = now - restore.done.unwrap_or(restore.seen) < SETTLED;
@@ -498,7 +494,6 @@ impl From<Reason> for &'static str {
             Reason::NoAlarm => "no_alarm",
             Reason::NoData => "no_data",
             Reason::ForeignPath => "foreign_path",
-            Reason::RecordUnreadable => "record_unreadable",
             Reason::NoPath => "no_path",
             Reason::Inverted => "inverted",
             Reason::Disabled => "disabled",

@@ -10,6 +10,7 @@ use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
 use super::event::Malformed;
 use super::health_check::HealthCheckId;
+use super::record::InvalidRecord;
 use super::request::BadRequest;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Failure, Kind};
@@ -27,6 +28,9 @@ pub enum Error {
     /// No lock can hold on the check: change the check.
     #[error(transparent)]
     CannotHold(#[from] CannotHold),
+    /// What is recorded on the check cannot be read: correct the tag.
+    #[error("{0}. Delete the tag, then restore or lock the check")]
+    Record(#[from] InvalidRecord),
     /// Whether the check is guarded could not be read.
     #[error("whether the check has the tag of GUARDED_TAG could not be read: {0}")]
     NotSeen(String),
@@ -79,6 +83,7 @@ impl Error {
             Self::Ambiguous(_) => "AmbiguousAlarm",
             Self::CannotHold(_) => "LockCannotHold",
             Self::NotSeen(_) => "AwsUnavailable",
+            Self::Record(_) => "RecordUnreadable",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {

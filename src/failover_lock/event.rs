@@ -125,14 +125,15 @@ fn parse<'a, T: Deserialize<'a>>(what: &'static str, text: &'a str) -> Result<T,
 
 impl Record {
     fn read(text: &str) -> Self {
-        let envelope: Envelope = match parse("the record", text) {
+        let envelope: Envelope = match parse("the SNS record", text) {
             Ok(envelope) => envelope,
             Err(error) => return Self { message_id: None, message: Err(error) },
         };
         let message = match (envelope.sns, envelope.body) {
             (Some(sns), _) => enveloped(&sns.message),
             (None, Some(body)) => enveloped(&body),
-            (None, None) => Ok(Message::Foreign(match envelope.event_source {
+            // It came from neither a topic nor a queue: another service is wired to this function.
+            (None, None) => Err(Malformed::Foreign(match envelope.event_source {
                 Some(source) => format!("a record from {}", Quoted(&source)),
                 None => "a record without Sns".to_owned(),
             })),

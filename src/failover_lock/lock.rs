@@ -198,8 +198,8 @@ async fn check_and_tags(
 /// What is recorded in a check's tags; a tag that cannot be read counts as none.
 fn recorded(system: &FailoverLock, id: &HealthCheckId, tags: &Tags, check: Option<&HealthCheck>) -> Record {
     let read = match check {
-        Some(check) => view::record(tags, check, &system.config),
-        None => Record::read(tags, "", 0, system.config.locked_path.as_str()),
+        Some(check) => view::record(system, tags, check),
+        None => Record::read(tags, "", 0, system.config.locked_path.as_str(), system.clock.now()),
     };
     read.unwrap_or_else(|error| {
         warn!(healthCheckId = %id, error = %error, "taking the alarm for newer than the last restore");

@@ -15,6 +15,7 @@
 
 pub mod alarm;
 mod apply;
+pub mod clock;
 pub mod cloudwatch;
 pub mod config;
 pub mod decide;
@@ -34,6 +35,7 @@ mod view;
 use aws_config::SdkConfig;
 use thiserror::Error;
 
+use self::clock::Clock;
 use self::cloudwatch::CloudWatch;
 use self::config::Config;
 use self::outcome::Report;
@@ -48,6 +50,7 @@ pub struct FailoverLock {
     route53: Route53,
     cloudwatch: CloudWatch,
     known: reconcile::Known,
+    clock: Clock,
 }
 
 /// The functions that one binary serves; the function's handler name says which.
@@ -84,7 +87,14 @@ impl FailoverLock {
             route53: Route53::new(aws),
             cloudwatch: CloudWatch::new(aws),
             known: reconcile::Known::default(),
+            clock: Clock::default(),
         }
+    }
+
+    /// The system with another clock than the machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Handles one invocation.

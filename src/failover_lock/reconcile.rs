@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::Utc;
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -19,6 +18,7 @@ use tracing::{info, warn};
 use super::FailoverLock;
 use super::alarm::{Alarm, AlarmState};
 use super::apply::{Cause, Target, act, record_lock};
+use super::config::Config;
 use super::decide::{self, Decision, Finding, Health, Reason, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
@@ -139,7 +139,7 @@ async fn tags(system: &FailoverLock, looks: &[Look], deadline: Deadline) -> BTre
     for Look { id, check, alarms } in looks {
         let Ok(check) = check else { continue };
         let quiet = alarms.as_ref().is_some_and(|alarms| !is_in_alarm(alarms));
-        if !system.known.has(check, quiet) && !system.has_no_record(check) {
+        if system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check)) {
             wanted.push(id.clone());
         }
     }
@@ -202,8 +202,8 @@ async fn decide_and_act(
     };
     let unprotected = |reason| Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) };
     let quiet = !is_in_alarm(alarms);
-    let record = match known.get(check, quiet) {
-        _ if system.has_no_record(check) => Record::default(),
+    let record = match system.known(check, quiet) {
+        _ if quiet && system.has_no_record(check) => Record::default(),
         Some(Tagged::Guarded(record)) => record,
         Some(Tagged::NotGuarded) => return Ok(None),
         None => {
@@ -215,29 +215,18 @@ async fn decide_and_act(
                 known.put(check, Tagged::NotGuarded);
                 return Ok(None);
             }
-            match view::record(&tags, check, config) {
-                Ok(record) => record,
-                Err(error) => {
-                    warn!(healthCheckId = %id, error = %error, decision = "report", "decided");
-                    return Ok(Some(unprotected(Reason::RecordUnreadable)));
-                }
-            }
+            view::record(system, &tags, check)?
         }
     };
-    let path = match decide::can_hold(check) {
-        Ok(path) => path,
-        Err(cannot) => {
-            warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
-            return Ok(Some(unprotected(Reason::from(&cannot))));
-        }
-    };
+    let path = decide::can_hold(check)?;
     let mut seen = Standing {
         path,
         version: check.version,
         record: &record,
         alarms,
         health: Health::Unasked,
-        now: Utc::now(),
+        turns_within: check.turns_within,
+        now: system.clock.now(),
     };
     let finding = loop {
         match decide::reconcile(&seen, config) {
@@ -313,20 +302,24 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
 // === impl FailoverLock ===
 
 impl FailoverLock {
-    /// Whether nothing can be recorded on a check: whatever records a lock or a restore changes the check as well.
+    /// Whether nothing can be recorded on a check: whatever records a lock or a restore changes the check as well,
+    /// except a lock that waits for the secondary.
     fn has_no_record(&self, check: &HealthCheck) -> bool {
-        let locked = check.path() == Some(self.config.locked_path.as_str());
-        check.was_never_changed() && !locked && self.config.guarded_tag.is_none()
+        let Config { locked_path, guarded_tag, secondaries, .. } = &self.config;
+        let locked = check.path() == Some(locked_path.as_str());
+        check.was_never_changed() && !locked && guarded_tag.is_none() && !secondaries.contains_key(&check.id)
+    }
+
+    /// What is known of a check's record from an earlier tick, unless it can have changed without the check.
+    fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
+        let waits = self.config.secondaries.contains_key(&check.id);
+        if waits { None } else { self.known.get(check, quiet) }
     }
 }
 
 // === impl Known ===
 
 impl Known {
-    fn has(&self, check: &HealthCheck, quiet: bool) -> bool {
-        self.get(check, quiet).is_some()
-    }
-
     /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
     fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
         let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -98,7 +98,7 @@ pub struct InvalidRecord {
 // === impl Record ===
 
 impl Record {
-    /// Reads the record in the tags of a check on `path` at `version`.
+    /// Reads the record in the tags of a check on `path` at `version`, at the time `now`.
     ///
     /// # Errors
     /// A tag of this system cannot be read.
@@ -107,8 +107,9 @@ impl Record {
         path: &str,
         version: i64,
         locked_path: &str,
+        now: DateTime<Utc>,
     ) -> Result<Self, InvalidRecord> {
-        let tag = |key| tags.get(key).map(|text| Fields { key, text });
+        let tag = |key| tags.get(key).map(|text| Fields { key, text, now });
         let lock = tag(OUT).map(|fields| fields.lock()).transpose()?;
         let restore = tag(IN).map(|fields| fields.restore()).transpose()?;
         let time = |key| tag(key).map(|fields| fields.time(fields.text)).transpose();
@@ -180,8 +181,7 @@ impl Lock {
     pub fn tag(&self) -> String {
         let mut text = format!("v={} at={}", self.version.unwrap_or(0), seconds(self.at));
         if let Some(alarm) = self.alarm {
-            // A message may claim a future time; it is not recorded.
-            let _ = write!(text, " alarm={}", milliseconds(alarm.min(Utc::now())));
+            let _ = write!(text, " alarm={}", milliseconds(alarm));
         }
         if let Some(before) = self.before.as_deref().map(escaped)
             && text.len() + " before=".len() + before.len() <= LONGEST
@@ -214,6 +214,7 @@ impl Restore {
 struct Fields<'a> {
     key: &'static str,
     text: &'a str,
+    now: DateTime<Utc>,
 }
 
 impl<'a> Fields<'a> {
@@ -254,7 +255,7 @@ impl<'a> Fields<'a> {
     fn time(&self, text: &str) -> Result<DateTime<Utc>, InvalidRecord> {
         match text.parse::<DateTime<Utc>>() {
             // A future time would outrank every alarm until then, so this system cannot have written it.
-            Ok(time) if time <= Utc::now() + CLOCK_SKEW => Ok(time),
+            Ok(time) if time <= self.now + CLOCK_SKEW => Ok(time),
             _ => Err(self.invalid()),
         }
     }
@@ -328,7 +329,7 @@ mod tests {
     }
 
     fn read(of: &[(&str, &str)], path: &str, version: i64) -> Record {
-        Record::read(&tags(of), path, version, LOCKED).unwrap()
+        Record::read(&tags(of), path, version, LOCKED, Utc::now()).unwrap()
     }
 
     #[test]
@@ -360,7 +361,7 @@ mod tests {
             let tag = lock.tag();
             assert!(tag.chars().count() <= LONGEST, "{tag}");
             assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
-            assert!(Fields { key: OUT, text: &tag }.lock().is_ok(), "{tag}");
+            assert!(Fields { key: OUT, text: &tag, now: Utc::now() }.lock().is_ok(), "{tag}");
         }
     }
 
@@ -369,10 +370,10 @@ mod tests {
         for text in
             ["", "v=1", "v=x at=2026-01-05T10:00:00Z", "v=1 at=yesterday", "v=1 at=2999-01-05T10:00:00Z"]
         {
-            let error = Record::read(&tags(&[(OUT, text)]), "/", 1, LOCKED).unwrap_err();
+            let error = Record::read(&tags(&[(OUT, text)]), "/", 1, LOCKED, Utc::now()).unwrap_err();
             assert!(error.to_string().contains(OUT), "{error}");
         }
-        assert!(Record::read(&tags(&[(RESTORED_AT, "soon")]), "/", 1, LOCKED).is_err());
+        assert!(Record::read(&tags(&[(RESTORED_AT, "soon")]), "/", 1, LOCKED, Utc::now()).is_err());
     }
 
     #[test]

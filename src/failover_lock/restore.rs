@@ -39,10 +39,10 @@ async fn restore_check(
     if !config.guards(id) {
         return Err(Refusal::NotGuarded.into());
     }
-    let began = Utc::now();
+    let began = system.clock.now();
     let read_decide_act = async |_| {
         // Before the read: an alarm that changes from here on is newer than what is seen.
-        let seen = Utc::now();
+        let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
         let record = recorded(system, &check, began, deadline).await?;
         let decision = decide::restore(&check, &record, config)?;
@@ -80,7 +80,7 @@ async fn restore_check(
                 // again with what is recorded here.
                 let to = resource_path(path)?;
                 let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
-                let done = Restore { done: Some(Utc::now()), ..restore_to(&to) };
+                let done = Restore { done: Some(system.clock.now()), ..restore_to(&to) };
                 route53.record_restore(id, &done, record.former, deadline).await?;
                 Ok(outcome(Verdict::AlreadyRestored, path, restored.version))
             }
@@ -98,7 +98,7 @@ async fn restore_check(
                 let restore = restore_to(&to);
                 route53.record_restore(id, &restore, record.former, deadline).await?;
                 let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
-                let done = Restore { done: Some(Utc::now()), ..restore };
+                let done = Restore { done: Some(system.clock.now()), ..restore };
                 let recorded = route53.record_restore(id, &done, false, deadline).await;
                 or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
                 Ok(outcome(Verdict::Restored, to.as_str(), restored.version))
@@ -128,7 +128,7 @@ async fn recorded(
     if !config.guards_tagged(&tags) {
         return Err(Refusal::NotGuarded.into());
     }
-    let record = view::record(&tags, check, config).unwrap_or_else(|error| {
+    let record = view::record(system, &tags, check).unwrap_or_else(|error| {
         warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
         Record::default()
     });

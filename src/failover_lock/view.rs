@@ -11,7 +11,6 @@ use tracing::warn;
 
 use super::FailoverLock;
 use super::alarm::HoldsBack;
-use super::config::Config;
 use super::decide::Health;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::record::{InvalidRecord, Record};
@@ -25,8 +24,13 @@ const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
 pub(super) type Tags = BTreeMap<String, String>;
 
 /// What is recorded in these tags of a check.
-pub(super) fn record(tags: &Tags, check: &HealthCheck, config: &Config) -> Result<Record, InvalidRecord> {
-    Record::read(tags, check.path().unwrap_or_default(), check.version, config.locked_path.as_str())
+pub(super) fn record(
+    system: &FailoverLock,
+    tags: &Tags,
+    check: &HealthCheck,
+) -> Result<Record, InvalidRecord> {
+    let (path, locked_path) = (check.path().unwrap_or_default(), system.config.locked_path.as_str());
+    Record::read(tags, path, check.version, locked_path, system.clock.now())
 }
 
 /// What Route 53's checkers find of a check now.
