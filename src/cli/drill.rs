@@ -250,7 +250,8 @@ async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> 
         }
     }
     // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
-    let request = json!({ "healthCheckId": id, "reason": "failoverctl drill" }).to_string();
+    let request = json!({ "healthCheckId": id, "path": healthy, "reason": "failoverctl drill" });
+    let request = request.to_string();
     let outcome = guard.handle(Handler::Restore, &request).await?;
     if outcome.outcome == Verdict::Restored {
         timeline.step(Utc::now(), "restored".to_owned());

@@ -13,8 +13,8 @@ use super::decide::{self, Decision, Reason};
 use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
-use super::record::{Intent, Lock, Record};
-use super::view::or_warn;
+use super::record::{self, Before, Intent, Lock, Record};
+use super::view::{Tags, or_warn};
 use crate::remote::deadline::Deadline;
 
 /// Recording what was done is tried for so long: the lock stands without it, and `reconcile` makes
@@ -38,6 +38,8 @@ pub(super) struct Target<'a> {
     pub check: Option<&'a HealthCheck>,
     /// `None` if it could not be read.
     pub record: Option<&'a Record>,
+    /// `None` if they were not read.
+    pub tags: Option<&'a Tags>,
 }
 
 /// Does what was decided about a check as it was read.
@@ -107,32 +109,37 @@ pub(super) async fn record_lock(
     version: Option<i64>,
     deadline: Deadline,
 ) {
-    let Target { id, check, record } = target;
+    let Target { id, check, record, .. } = target;
     let path = check.and_then(HealthCheck::path);
     let is_out = |record: &&Record| {
         record.intent(path.unwrap_or_default(), check.map_or(0, |check| check.version)) == Intent::Out
     };
     let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
+    let locked_path = system.config.locked_path.as_str();
     let before = match path {
-        Some(path) if path != system.config.locked_path.as_str() => Some(path.to_owned()),
+        Some(path) if path != locked_path => Before::Path(path.to_owned()),
         // It is on the locked path: the lock that stands knows, or the restore before it.
-        _ => standing.map_or_else(
-            || record.and_then(|record| record.restore.as_ref()).map(|restore| restore.to.clone()),
-            |lock| lock.before.clone(),
-        ),
+        _ => match (standing, record.and_then(|record| record.restore.as_ref())) {
+            (Some(lock), _) => lock.before.clone(),
+            (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
+                Before::Path(restore.to.clone())
+            }
+            (None, _) => Before::Unknown,
+        },
     };
-    let before = before.filter(|before| !before.is_empty() && before != system.config.locked_path.as_str());
     let now = system.clock.now();
     let lock = Lock {
         version,
-        at: standing.filter(|_| path == Some(system.config.locked_path.as_str())).map_or(now, |lock| lock.at),
+        at: standing.filter(|_| path == Some(locked_path)).map_or(now, |lock| lock.at),
         // A message may claim a future time; it is not recorded.
         alarm: cause.changed_at.map(|at| at.min(now)).max(standing.and_then(|lock| lock.alarm)),
         before,
         by: cause.alarm.clone(),
     };
-    let former = record.is_none_or(|record| record.former);
-    let result = system.route53.record_lock(id, &lock, former, deadline.within(RECORDING)).await;
+    // Where there is no room for two tags, the newer one replaces the other: a lock needs no restore's.
+    let full = target.tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
+    let removed = record::removed(record, full.then_some(record::IN));
+    let result = system.route53.record_lock(id, &lock, removed, deadline.within(RECORDING)).await;
     or_warn(id, result, "the lock could not be recorded; reconcile records it if the path shows it");
 }
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::alarm::{Alarm, AlarmState, AlarmTransition, HoldsBack};
 use super::config::Config;
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::record::{Intent, Record, Restore};
+use super::record::{Before, Intent, Record, Restore};
 use crate::program::text::Quoted;
 
 /// How long Route 53's checkers and CloudWatch may take after a change of the path until the alarm shows it.
@@ -194,8 +194,8 @@ pub enum CannotHold {
 pub enum Release {
     /// It stands on a path of a check in service: record that it is meant to.
     AlreadyRestored,
-    /// It is locked: set one of these paths, the first at which the primary is healthy.
-    Restore(Vec<String>),
+    /// It is locked: set this path.
+    Restore(String),
 }
 
 /// Why a check is not restored.
@@ -212,6 +212,12 @@ pub enum Refusal {
     /// Someone else has changed the path.
     #[error("its path is {}, neither the locked nor the healthy one: somebody changed it: find out why, and set the locked path to have it restored from there", Quoted(.0))]
     ForeignPath(String),
+    /// The path from before is not known.
+    #[error("its path from before is {0}: name it in the request (\"path\"; failoverctl: --path)")]
+    WhichPath(&'static str),
+    /// It cannot be set.
+    #[error("{} cannot be a health check's path: name another one in the request (\"path\"; failoverctl: --path)", Quoted(.0))]
+    InvalidPath(String),
     /// An alarm arrived after the request.
     #[error("an alarm changed at {at}, after this request began ({by}): look at the primary again, and repeat the request", at = .0.to_rfc3339(), by = Quoted(.1))]
     NewerAlarm(DateTime<Utc>, String),
@@ -269,11 +275,16 @@ pub fn lock(
             None => return Ok(Step::AskCheckers),
         }
     }
-    if can_hold(check)? != config.locked_path.as_str() {
-        return Ok(Step::Done(Decision::Lock { version: Some(version) }));
-    }
     let known = seen.record.intent(path, version) == Intent::Out && is_known(changed_at, seen.record);
-    Ok(Step::Done(if known { Decision::AlreadyLocked } else { Decision::Touch { version } }))
+    let was_set = seen.record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
+    let locked = can_hold(check)? == config.locked_path.as_str();
+    Ok(Step::Done(match (locked, known) {
+        (true, true) => Decision::AlreadyLocked,
+        (true, false) => Decision::Touch { version },
+        // This alarm was answered, and someone has set the path back since: it is no new failure.
+        (false, true) if was_set && !config.relock_undone => Decision::Ignore(Reason::UndoneByHand),
+        (false, _) => Decision::Lock { version: Some(version) },
+    }))
 }
 
 /// Whether an alarm is from before a restore: it changed earlier, or its breaching datapoints show the lock.
@@ -429,29 +440,40 @@ pub fn can_hold(check: &HealthCheck) -> Result<&str, CannotHold> {
     Ok(path)
 }
 
-/// Decides about a check that a person wants back.
+/// Decides about a check that a person wants back, on `path` if the request names one.
 ///
 /// # Errors
 /// Why it stays as it is.
-pub fn restore(check: &HealthCheck, record: &Record, config: &Config) -> Result<Release, Refusal> {
-    let path = check.path().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
+pub fn restore(
+    check: &HealthCheck,
+    record: &Record,
+    path: Option<&str>,
+    config: &Config,
+) -> Result<Release, Refusal> {
+    let present = check.path().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
     let healthy = config.healthy_path.as_str();
-    let before = record.lock.as_ref().and_then(|lock| lock.before.as_deref());
-    let to = record.restored(path, check.version).map(|restore| restore.to.as_str());
-    if path == config.locked_path.as_str() {
-        // The path from before: the lock's, or where the lock is not on record that of the last restore.
-        let known = match record.intent(path, check.version) {
-            Intent::Out => before,
-            Intent::In => to,
+    let restored = record.restored(present, check.version).map(|restore| restore.to.as_str());
+    let before = record.lock.as_ref().map(|lock| &lock.before);
+    if present != config.locked_path.as_str() {
+        let is_before = matches!(before, Some(Before::Path(before)) if before == present);
+        let ours = present == healthy || is_before || [restored, path].contains(&Some(present));
+        return if ours {
+            Ok(Release::AlreadyRestored)
+        } else {
+            Err(Refusal::ForeignPath(present.to_owned()))
         };
-        let mut paths: Vec<_> = known.into_iter().chain([healthy]).map(str::to_owned).collect();
-        paths.dedup();
-        return Ok(Release::Restore(paths));
     }
-    if path == healthy || Some(path) == before || Some(path) == to {
-        return Ok(Release::AlreadyRestored);
+    if let Some(path) = path {
+        return Ok(Release::Restore(path.to_owned()));
     }
-    Err(Refusal::ForeignPath(path.to_owned()))
+    // The path from before: the lock's, or where the lock is not on record that of the last restore.
+    let out = record.intent(present, check.version) == Intent::Out;
+    match before.filter(|_| out) {
+        Some(Before::Path(before)) => Ok(Release::Restore(before.clone())),
+        Some(Before::TooLong) => Err(Refusal::WhichPath("too long for the tag that records it")),
+        Some(Before::Unknown) => Ok(Release::Restore(healthy.to_owned())),
+        None => Ok(Release::Restore(restored.filter(|to| !to.is_empty()).unwrap_or(healthy).to_owned())),
+    }
 }
 
 // === impl Reason ===

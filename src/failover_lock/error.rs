@@ -31,6 +31,14 @@ pub enum Error {
     /// What is recorded on the check cannot be read: correct the tag.
     #[error("{0}. Delete the tag, then restore or lock the check")]
     Record(#[from] InvalidRecord),
+    /// There is no room for the tag that records a restore: remove another one.
+    #[error(
+        "{0}. A health check has 10 tags at most, and this one has no room for failover-lock:in: remove one, then repeat the request"
+    )]
+    NoRoom(#[source] Failure),
+    /// The check was changed while it was being read.
+    #[error("the health check was changed while it was being read")]
+    Stale,
     /// Whether the check is guarded could not be read.
     #[error("whether the check has the tag of GUARDED_TAG could not be read: {0}")]
     NotSeen(String),
@@ -84,6 +92,8 @@ impl Error {
             Self::CannotHold(_) => "LockCannotHold",
             Self::NotSeen(_) => "AwsUnavailable",
             Self::Record(_) => "RecordUnreadable",
+            Self::NoRoom(_) => "AwsRefused",
+            Self::Stale => "HealthCheckKeepsChanging",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {
@@ -102,7 +112,11 @@ impl MayPass for Error {
     /// Every call has been repeated as long as that could help. What is left is to read again and
     /// decide anew, where somebody else has changed the check.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Aws(failure) if failure.kind() == Kind::Conflict)
+        match self {
+            Self::Aws(failure) => failure.kind() == Kind::Conflict,
+            Self::Stale => true,
+            _ => false,
+        }
     }
 }
 

@@ -26,7 +26,8 @@ pub struct InvalidId(String);
 /// may hold a query.
 ///
 /// The length and the leading slash are Route 53's own rules for `ResourcePath`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ResourcePath(String);
 
 /// A text that cannot be a health check's path.

@@ -136,8 +136,9 @@ impl lambda::Report for Report {
                 Err(error) => failed.push(error),
             }
         }
-        // A queue delivers again what its answer names, and nothing else.
-        if failed.is_empty() || batch_item_failures.is_some() {
+        // A queue delivers again what its answer names, and nothing else. Where every message failed, an error is
+        // the same, and also understood by a queue that is not set up to be answered so.
+        if failed.is_empty() || (batch_item_failures.is_some() && !outcomes.is_empty()) {
             Ok(Answer { outcomes, batch_item_failures })
         } else {
             Err(InvocationError { records, failed })

@@ -174,8 +174,9 @@ async fn reconcile_check(
     };
     let mut tries = 0;
     loop {
-        let result = decide_and_act(system, &check, &alarms, tags.as_ref(), deadline).await;
         tries += 1;
+        let last = tries >= TRIES;
+        let result = decide_and_act(system, &check, &alarms, tags.as_ref(), last, deadline).await;
         match result {
             Err(conflict) if conflict.may_pass() && tries < TRIES => {
                 check = route53.health_check(&id, deadline).await?;
@@ -191,6 +192,7 @@ async fn decide_and_act(
     check: &HealthCheck,
     alarms: &[Alarm],
     tags: Option<&Tags>,
+    last: bool,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
     let FailoverLock { config, route53, known, .. } = system;
@@ -219,23 +221,44 @@ async fn decide_and_act(
         }
     };
     let path = decide::can_hold(check)?;
-    let mut seen = Standing {
-        path,
-        version: check.version,
-        record: &record,
-        alarms,
-        health: Health::Unasked,
-        turns_within: check.turns_within,
-        now: system.clock.now(),
-    };
-    let finding = loop {
-        match decide::reconcile(&seen, config) {
-            Step::AskCheckers => seen.health = view::health(system, id, deadline).await,
-            Step::Done(finding) => break finding,
+    if record.is_ahead_of(check.version) && !last {
+        // Someone has changed the check since it was read.
+        return Err(Error::Stale);
+    }
+    let mut acting = alarms.to_vec();
+    let mut muted = false;
+    let (finding, now) = loop {
+        let mut seen = Standing {
+            path,
+            version: check.version,
+            record: &record,
+            alarms: &acting,
+            health: Health::Unasked,
+            turns_within: check.turns_within,
+            now: system.clock.now(),
+        };
+        let finding = loop {
+            match decide::reconcile(&seen, config) {
+                Step::AskCheckers => seen.health = view::health(system, id, deadline).await,
+                Step::Done(finding) => break finding,
+            }
+        };
+        match finding {
+            // Of several alarms the newest decides that is not muted.
+            Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await => {
+                let name = alarm.name.clone();
+                acting.retain(|alarm| alarm.name != name);
+                muted = true;
+            }
+            Finding::NeverLocked(_) | Finding::Recorded | Finding::LockStands { .. } => {
+                break (finding, seen.now);
+            }
+            _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), seen.now),
+            finding => break (finding, seen.now),
         }
     };
     log_finding(id, &finding);
-    let target = Target { id, check: Some(check), record: Some(&record) };
+    let target = Target { id, check: Some(check), record: Some(&record), tags };
     let recorded = || Cause {
         alarm: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default(),
         changed_at: record.lock.as_ref().and_then(|lock| lock.alarm),
@@ -247,7 +270,7 @@ async fn decide_and_act(
         }
         Finding::LockStands { unknown: None, unrecorded: false } => {
             known.put(check, Tagged::Guarded(record.clone()));
-            let reminds = record.lock.as_ref().is_some_and(|lock| is_due(seen.now - lock.at));
+            let reminds = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
             return Ok(Some(Outcome { reminds, ..outcome(Verdict::AlreadyLocked) }));
         }
         Finding::LockStands { unknown, .. } => {
@@ -259,12 +282,7 @@ async fn decide_and_act(
             return Ok(Some(outcome(Verdict::AlreadyLocked)));
         }
         Finding::Unprotected(reason) => return Ok(Some(unprotected(reason))),
-        Finding::NeverLocked(alarm) => {
-            if view::is_muted(system, id, &alarm.name, deadline).await {
-                return Ok(Some(unprotected(Reason::ActionsMuted)));
-            }
-            Cause::from(alarm)
-        }
+        Finding::NeverLocked(alarm) => Cause::from(alarm),
         Finding::Recorded => recorded(),
     };
     let lock = Decision::Lock { version: Some(check.version) };

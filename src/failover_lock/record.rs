@@ -36,6 +36,8 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 ///
 /// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_Tag.html
 const LONGEST: usize = 256;
+/// What stands for a path that does not fit; a path begins with `/`.
+const TOO_LONG: &str = "-";
 
 /// What is recorded on a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,10 +59,22 @@ pub struct Lock {
     pub at: DateTime<Utc>,
     /// When the newest alarm changed that asked for it.
     pub alarm: Option<DateTime<Utc>>,
-    /// The path before, if it is known and fits into the tag.
-    pub before: Option<String>,
+    /// The path before.
+    pub before: Before,
     /// The alarm's name, or a person's reason.
     pub by: String,
+}
+
+/// The path that a check had before its lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Before {
+    /// It was not seen.
+    #[default]
+    Unknown,
+    /// It does not fit into the tag.
+    TooLong,
+    /// This one.
+    Path(String),
 }
 
 /// A restore.
@@ -95,6 +109,25 @@ pub struct InvalidRecord {
     text: String,
 }
 
+/// [How many tags a health check may have][1].
+///
+/// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeTagsForResource.html
+const MOST_TAGS: usize = 10;
+
+/// Whether a check with these tags has no room for the tag `key`, when those of the former record are removed.
+#[must_use]
+pub fn has_no_room(tags: &BTreeMap<String, String>, key: &str) -> bool {
+    let others = tags.keys().filter(|other| *other != key && !FORMER.contains(&other.as_str()));
+    others.count() >= MOST_TAGS
+}
+
+/// The tags to remove when a tag of this record is written: those of the former record, and `other`.
+#[must_use]
+pub fn removed(record: Option<&Record>, other: Option<&str>) -> Vec<String> {
+    let former = record.is_none_or(|record| record.former);
+    FORMER.into_iter().filter(|_| former).chain(other).map(str::to_owned).collect()
+}
+
 // === impl Record ===
 
 impl Record {
@@ -123,7 +156,7 @@ impl Record {
                 // The former record knows no version: whether the lock stands is read from the path.
                 let version = if path == locked_path { version } else { version - 1 };
                 let by = tags.get(ALARM).cloned().unwrap_or_default();
-                record.lock = Some(Lock { version: Some(version), at, alarm, before: None, by });
+                record.lock = Some(Lock { version: Some(version), at, alarm, before: Before::Unknown, by });
             }
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
@@ -166,6 +199,14 @@ impl Record {
         locked.max(self.restore.as_ref().map(|restore| restore.version)) == Some(version)
     }
 
+    /// Whether it knows a version that was made after this one, so that the check was read before it.
+    #[must_use]
+    pub fn is_ahead_of(&self, version: i64) -> bool {
+        let locked = self.lock.as_ref().and_then(|lock| lock.version);
+        let done = self.restore.as_ref().filter(|restore| restore.done.is_some());
+        locked.max(done.map(|restore| restore.version)) > Some(version)
+    }
+
     /// Whether nothing is recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -183,9 +224,16 @@ impl Lock {
         if let Some(alarm) = self.alarm {
             let _ = write!(text, " alarm={}", milliseconds(alarm));
         }
-        if let Some(before) = self.before.as_deref().map(escaped)
-            && text.len() + " before=".len() + before.len() <= LONGEST
-        {
+        let before = match &self.before {
+            Before::Unknown => None,
+            Before::TooLong => Some(TOO_LONG.to_owned()),
+            Before::Path(path) => {
+                let path = escaped(path);
+                let fits = text.len() + " before=".len() + path.len() <= LONGEST;
+                Some(if fits { path } else { TOO_LONG.to_owned() })
+            }
+        };
+        if let Some(before) = before {
             let _ = write!(text, " before={before}");
         }
         with_reason(text, &self.by)
@@ -224,7 +272,11 @@ impl<'a> Fields<'a> {
             version: Some(version).filter(|version| *version > 0),
             at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
             alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,
-            before: self.field("before").map(unescaped),
+            before: match self.field("before") {
+                None => Before::Unknown,
+                Some(TOO_LONG) => Before::TooLong,
+                Some(path) => Before::Path(unescaped(path)),
+            },
             by: self.reason(),
         })
     }
@@ -338,7 +390,7 @@ mod tests {
             version: Some(8),
             at: at("10:02:11"),
             alarm: Some(at("10:02:07.490")),
-            before: Some("/health/v2?deep=1&x=a+b%20c".to_owned()),
+            before: Before::Path("/health/v2?deep=1&x=a+b%20c".to_owned()),
             by: "shop by=night".to_owned(),
         };
         let restore = Restore {
@@ -355,13 +407,15 @@ mod tests {
     #[test]
     fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
         let path = format!("/{}", "é?".repeat(60));
-        for before in [Some(path), Some(format!("/{}", "a".repeat(254))), None] {
+        for before in [Before::Path(path), Before::Path(format!("/{}", "a".repeat(254))), Before::Unknown] {
+            let long = matches!(before, Before::Path(_));
             let by = "alarm «ü» (night)\n".repeat(30);
             let lock = Lock { version: Some(1), at: at("10:00:00"), alarm: Some(at("10:00:00")), before, by };
             let tag = lock.tag();
             assert!(tag.chars().count() <= LONGEST, "{tag}");
             assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
-            assert!(Fields { key: OUT, text: &tag, now: Utc::now() }.lock().is_ok(), "{tag}");
+            let read = Fields { key: OUT, text: &tag, now: Utc::now() }.lock().unwrap();
+            assert_eq!(read.before == Before::TooLong, long, "{tag}");
         }
     }
 

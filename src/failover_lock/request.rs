@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::config::Config;
 use super::event::{self, Parts};
-use super::health_check::HealthCheckId;
+use super::health_check::{HealthCheckId, ResourcePath};
 use crate::program::text::brief;
 
 /// What a person asks for.
@@ -17,7 +17,9 @@ pub struct Request {
     /// Switch back without asking the primary first.
     #[serde(default)]
     pub force: bool,
-    /// Why, for the log.
+    /// The path to set; the one from before, if it is left out.
+    pub path: Option<ResourcePath>,
+    /// Why, for the record.
     pub reason: Option<String>,
     /// Say what would be done, change nothing.
     #[serde(default)]
@@ -29,7 +31,7 @@ pub struct Request {
 pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type.
     #[error(
-        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}",
+        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"path\"?, \"reason\"?, \"dryRun\"?}}",
         brief(.0)
     )]
     Unreadable(#[from] serde_json::Error),

@@ -8,11 +8,11 @@ use super::decide::{self, Refusal, Release};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use super::outcome::{Outcome, Verdict};
-use super::record::{Record, Restore};
+use super::record::{self, Record, Restore};
 use super::request::Request;
-use super::view::{self, or_warn};
+use super::view::{self, Tags, or_warn};
 use super::{FailoverLock, probe};
-use crate::remote::aws::Kind;
+use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -44,8 +44,9 @@ async fn restore_check(
         // Before the read: an alarm that changes from here on is newer than what is seen.
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
-        let record = recorded(system, &check, began, deadline).await?;
-        let decision = decide::restore(&check, &record, config)?;
+        let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
+        let asked = request.path.as_ref().map(ResourcePath::as_str);
+        let decision = decide::restore(&check, &record, asked, config)?;
         info!(
             healthCheckId = %id,
             decision = match decision {
@@ -63,6 +64,9 @@ async fn restore_check(
             version: Some(version),
             ..Outcome::new(Some(id), outcome)
         };
+        // Where there is no room for two tags, the newer one replaces the other.
+        let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
+        let removed = || record::removed(Some(&record), full.then_some(record::OUT));
         let restore_to = |to: &ResourcePath| Restore {
             version: check.version + 1,
             seen,
@@ -81,25 +85,33 @@ async fn restore_check(
                 let to = resource_path(path)?;
                 let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
                 let done = Restore { done: Some(system.clock.now()), ..restore_to(&to) };
-                route53.record_restore(id, &done, record.former, deadline).await?;
+                route53
+                    .record_restore(id, &done, removed(), deadline)
+                    .await
+                    .map_err(|failure| unrecorded(failure, &tags))?;
                 Ok(outcome(Verdict::AlreadyRestored, path, restored.version))
             }
-            Release::Restore(paths) => {
-                let to = if request.force {
-                    resource_path(paths.first().map_or("", String::as_str))?
-                } else {
-                    healthy_path(&check, &paths, deadline).await?
-                };
+            Release::Restore(path) => {
+                let to = resource_path(&path)?;
+                if !request.force {
+                    ask_primary(&check, &to, deadline).await?;
+                }
                 if dry_run {
                     return Ok(outcome(Verdict::WouldRestore, to.as_str(), check.version));
                 }
                 // First the record, then the path: an alarm from before that is delivered in between must not
                 // lock again, and if only one of the two can be done, it is the harmless one.
                 let restore = restore_to(&to);
-                route53.record_restore(id, &restore, record.former, deadline).await?;
+                match route53.record_restore(id, &restore, removed(), deadline).await {
+                    Ok(()) => {}
+                    Err(failure) if request.force && record::has_no_room(&tags, record::IN) && !full => {
+                        warn!(healthCheckId = %id, error = %failure, "restoring without a record: there is no room for its tag, and an alarm from before that is delivered again locks");
+                    }
+                    Err(failure) => return Err(unrecorded(failure, &tags)),
+                }
                 let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
                 let done = Restore { done: Some(system.clock.now()), ..restore };
-                let recorded = route53.record_restore(id, &done, false, deadline).await;
+                let recorded = route53.record_restore(id, &done, Vec::new(), deadline).await;
                 or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
                 Ok(outcome(Verdict::Restored, to.as_str(), restored.version))
             }
@@ -108,20 +120,31 @@ async fn restore_check(
     deadline.persist(read_decide_act).await
 }
 
+/// A check's tags, and what is recorded in them.
+#[derive(Default)]
+struct Recorded {
+    record: Record,
+    tags: Tags,
+}
+
 /// What is recorded on the check. A tag that cannot be read counts as none: a restore replaces it.
 async fn recorded(
     system: &FailoverLock,
+    request: &Request,
     check: &HealthCheck,
     began: DateTime<Utc>,
     deadline: Deadline,
-) -> Result<Record, Error> {
+) -> Result<Recorded, Error> {
     let FailoverLock { config, route53, .. } = system;
     let id = &check.id;
     let tags = match route53.tags(id, deadline).await {
         Ok(tags) => tags,
-        Err(denied) if denied.kind() == Kind::Denied && config.guarded_tag.is_none() => {
-            warn!(healthCheckId = %id, error = %denied, "restoring HEALTHY_PATH: the path from before cannot be read");
-            return Ok(Record::default());
+        // The record is needed for the path from before, and the request names one.
+        Err(denied)
+            if denied.kind() == Kind::Denied && request.path.is_some() && config.guarded_tag.is_none() =>
+        {
+            warn!(healthCheckId = %id, error = %denied, "restoring without reading what is recorded");
+            return Ok(Recorded::default());
         }
         Err(failure) => return Err(failure.into()),
     };
@@ -137,32 +160,28 @@ async fn recorded(
     {
         return Err(Refusal::NewerAlarm(alarm, lock.by.clone()).into());
     }
-    Ok(record)
+    Ok(Recorded { record, tags })
 }
 
-/// The first of these paths at which the primary is healthy.
-async fn healthy_path(
-    check: &HealthCheck,
-    paths: &[String],
-    deadline: Deadline,
-) -> Result<ResourcePath, Error> {
+/// Why a restore could not be recorded, and what to do where the check has no room for another tag.
+fn unrecorded(failure: Failure, tags: &Tags) -> Error {
+    if record::has_no_room(tags, record::IN) { Error::NoRoom(failure) } else { failure.into() }
+}
+
+/// Asks the primary at `path` as Route 53's checkers would ask it.
+async fn ask_primary(check: &HealthCheck, path: &ResourcePath, deadline: Deadline) -> Result<(), Refusal> {
     let endpoint = check.endpoint.as_ref().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
-    let mut causes = Vec::new();
-    for path in paths {
-        let path = resource_path(path)?;
-        match timeout(deadline.left(), probe::ask(&check.id, endpoint, &path)).await {
-            Ok(Ok(status)) => {
-                info!(healthCheckId = %check.id, path = %path, status = status.as_u16(), "the primary is healthy");
-                return Ok(path);
-            }
-            Ok(Err(unhealthy)) => causes.push(unhealthy.to_string()),
-            Err(_) => causes.push("it gave no answer in the time that the invocation had".to_owned()),
+    let unhealthy = match timeout(deadline.left(), probe::ask(&check.id, endpoint, path)).await {
+        Ok(Ok(status)) => {
+            info!(healthCheckId = %check.id, path = %path, status = status.as_u16(), "the primary is healthy");
+            return Ok(());
         }
-    }
-    causes.dedup();
-    Err(Refusal::Unhealthy(causes.join("; ")).into())
+        Ok(Err(unhealthy)) => unhealthy.to_string(),
+        Err(_) => "it gave no answer in the time that the invocation had".to_owned(),
+    };
+    Err(Refusal::Unhealthy(unhealthy))
 }
 
 fn resource_path(path: &str) -> Result<ResourcePath, Refusal> {
-    ResourcePath::try_from(path.to_owned()).map_err(|_| Refusal::ForeignPath(path.to_owned()))
+    ResourcePath::try_from(path.to_owned()).map_err(|_| Refusal::InvalidPath(path.to_owned()))
 }

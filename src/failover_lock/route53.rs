@@ -237,7 +237,7 @@ impl Route53 {
         Err(Failure::refused(call, cause))
     }
 
-    /// Records the newest lock on a check; removes the tags of the former record, if there are any.
+    /// Records the newest lock on a check, and removes other tags.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -245,13 +245,13 @@ impl Route53 {
         &self,
         id: &HealthCheckId,
         lock: &Lock,
-        former: bool,
+        removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        self.tag(id, record::OUT, lock.tag(), former, deadline).await
+        self.tag(id, record::OUT, lock.tag(), removed, deadline).await
     }
 
-    /// Records a restore on a check; removes the tags of the former record, if there are any.
+    /// Records a restore on a check, and removes other tags.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -259,10 +259,10 @@ impl Route53 {
         &self,
         id: &HealthCheckId,
         restore: &Restore,
-        former: bool,
+        removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        self.tag(id, record::IN, restore.tag(), former, deadline).await
+        self.tag(id, record::IN, restore.tag(), removed, deadline).await
     }
 
     async fn tag(
@@ -270,11 +270,11 @@ impl Route53 {
         id: &HealthCheckId,
         key: &str,
         value: String,
-        former: bool,
+        removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
         let tag = Tag::builder().key(key).value(value).build();
-        let removed = former.then(|| record::FORMER.map(str::to_owned).to_vec());
+        let removed = Some(removed).filter(|removed| !removed.is_empty());
         deadline
             .persist(async |time| {
                 let request =

@@ -51,9 +51,9 @@ async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
             "alarm": "primary-unhealthy",
         }]})
     );
-    // The tags are read beside the check, and not waited for where nothing can be recorded.
-    let calls: Vec<_> =
-        route53.calls().into_iter().filter(|call| !call.starts_with("ListTagsForResource")).collect();
+    // Where the check answers slowly, its tags are read beside it.
+    let calls = route53.calls();
+    let calls: Vec<_> = calls.iter().filter(|call| !call.starts_with("ListTagsForResource")).collect();
     assert_eq!(
         calls[..2],
         [
@@ -74,6 +74,22 @@ async fn a_check_that_was_changed_before_may_have_been_restored_and_is_asked_for
     read.sort_unstable();
     assert_eq!(read, [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]);
     assert_eq!(calls[2], format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=3 ResourcePath={LOCKED}"));
+}
+
+#[tokio::test]
+async fn tags_are_read_beside_a_check_that_answers_slowly() {
+    let route53 = with_check(Check::new("HTTPS", 443).changed()).await;
+    let held = route53.hold("GetHealthCheck");
+    let tags = route53.hold("ListTagsForResource");
+    let event = alarm();
+    let locking = lock(&route53, &event);
+    let reading = async {
+        tokio::join!(held.reached(), tags.reached());
+        held.release();
+        tags.release();
+    };
+    let (answer, ()) = tokio::join!(locking, reading);
+    assert_eq!(answer.unwrap()["outcomes"][0]["outcome"], "locked");
 }
 
 #[tokio::test]

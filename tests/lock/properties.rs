@@ -213,7 +213,9 @@ impl World {
             Step::Delivered(at) => {
                 let (changed, state, event) = self.notification(at);
                 prop_assert!(self.call(Handler::Lock, &event).await.is_ok());
-                if state == "ALARM" && self.is_newer_than_restore(changed) {
+                if self.undone && self.answered >= Some(changed) {
+                    prop_assert!(!self.is_locked(), "what a person undid is not fought");
+                } else if state == "ALARM" && self.is_newer_than_restore(changed) {
                     prop_assert!(self.is_locked(), "delivered");
                     self.locked_for(changed);
                 } else {

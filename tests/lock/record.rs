@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::support;
-use crate::support::cloudwatch::Alarm;
+use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY, delivered, message};
 use crate::support::primary::Primary;
 use crate::support::route53::{Check, Fault, Route53};
@@ -290,14 +290,102 @@ async fn the_path_from_before_is_restored() {
 }
 
 #[tokio::test]
-async fn where_the_path_from_before_does_not_answer_the_healthy_path_is_restored() {
+async fn only_the_path_from_before_is_restored_unless_the_request_names_another() {
     let world = World::new().await;
-    world.route53.set_path(PRIMARY, "/no-such-page");
+    world.route53.set_path(PRIMARY, "/deep");
     world.fails_and_is_locked().await;
-    assert_eq!(world.restore().await.unwrap()["path"], HEALTHY);
-    world.primary.set_up(false);
+    // The primary answers at /lb-check; that it is not healthy, its own check would say.
+    assert!(world.restore().await.unwrap_err().contains("/deep answers 404"));
+    assert_eq!(world.path(), LOCKED);
+    let named = |path: &str| json!({ "healthCheckId": PRIMARY, "path": path }).to_string();
+    assert!(
+        world.call(Handler::Restore, &named("lb-check")).await.unwrap_err().contains("does not start with /")
+    );
+    assert_eq!(world.call(Handler::Restore, &named(HEALTHY)).await.unwrap()["path"], HEALTHY);
+
+    let world = World::new().await;
+    let long: &str = format!("/{}", "x".repeat(250)).leak();
+    world.route53.set_path(PRIMARY, long);
     world.fails_and_is_locked().await;
-    assert!(world.restore().await.unwrap_err().contains("answers 503"));
+    assert!(world.restore().await.unwrap_err().contains("too long for the tag"));
+    assert_eq!(world.call(Handler::Restore, &named(HEALTHY)).await.unwrap()["path"], HEALTHY);
+}
+
+#[tokio::test]
+async fn what_is_not_permitted_to_be_read_is_not_guessed() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.fail_always("ListTagsForResource", Fault::Error(403, "AccessDenied", "no"));
+    assert!(
+        world.restore().await.unwrap_err().contains("Grant the caller's role route53:ListTagsForResource")
+    );
+    assert_eq!(world.path(), LOCKED);
+    let named = json!({ "healthCheckId": PRIMARY, "path": HEALTHY }).to_string();
+    assert_eq!(world.call(Handler::Restore, &named).await.unwrap()["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    for number in 0..9 {
+        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+    }
+    for _ in 0..2 {
+        world.fails_and_is_locked().await;
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+        is(&world.notified(60).await, "ignored", "older_than_restore");
+        world.alarm("OK");
+        assert_eq!(world.ticks().await["outcome"], "armed");
+        world.passes(600);
+    }
+    world.route53.tag(PRIMARY, "failover-lock:in", None);
+    world.route53.tag(PRIMARY, "team:9", Some("x"));
+    world.fails_and_is_locked().await;
+    let error = world.restore().await.unwrap_err();
+    assert!(error.contains("10 tags at most") && error.contains("remove one"), "{error}");
+    let forced = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
+    assert_eq!(world.call(Handler::Restore, &forced).await.unwrap()["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn an_alarm_that_was_answered_does_not_lock_what_a_person_undid() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.notified(60).await, "ignored", "undone_by_hand");
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    assert_eq!(world.notified(0).await["outcome"], "locked", "a newer one is a new failure");
+}
+
+#[tokio::test]
+async fn a_muted_alarm_does_not_hide_one_whose_notification_was_lost() {
+    let world = World::new().await;
+    world.alarm("ALARM");
+    world.passes(20);
+    let percentage = Kind::Metric("HealthCheckPercentageHealthy", PRIMARY.to_owned());
+    let muted =
+        Alarm { muted: true, kind: percentage, ..Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm()) };
+    world.route53.put_alarm("percentage", muted);
+    let outcome = world.ticks().await;
+    assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"primary-unhealthy".into()));
+}
+
+#[tokio::test]
+async fn a_lock_that_comes_between_a_ticks_reads_is_not_taken_for_one_that_was_undone() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    let held = world.route53.hold("ListTagsForResource");
+    let ticking = world.ticks();
+    let crossing = async {
+        held.reached().await;
+        world.alarm("ALARM");
+        assert_eq!(world.notified(0).await["outcome"], "locked");
+        held.release();
+    };
+    let (outcome, ()) = tokio::join!(ticking, crossing);
+    assert_eq!(outcome["outcome"], "already_locked");
 }
 
 #[tokio::test]
@@ -441,4 +529,7 @@ async fn a_queue_gets_back_what_could_not_be_handled_and_nothing_else() {
     let outcomes: Vec<_> = answer["outcomes"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
     assert_eq!(outcomes, ["ignored", "locked"]);
     assert_eq!(world.path(), LOCKED);
+    // Where every message failed, a queue that is not set up for such answers must not lose them.
+    let event = json!({ "Records": [record("b", &gone)] });
+    support::lock::invoke(&system, Handler::Lock, &event.to_string()).await.unwrap_err();
 }
