@@ -53,7 +53,7 @@ async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
     );
     // Where the check answers slowly, its tags are read beside it.
     let calls = route53.calls();
-    let calls: Vec<_> = calls.iter().filter(|call| !call.starts_with("ListTagsForResource")).collect();
+    let calls: Vec<_> = calls.into_iter().filter(|call| !call.starts_with("ListTagsForResource")).collect();
     assert_eq!(
         calls[..2],
         [
