@@ -41,7 +41,7 @@ mod tls;
 
 use primary::Primary;
 
-const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/events/sns/keycloak-alarm.json");
+const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/sns/keycloak-alarm.json");
 /// Stands in the sandbox's Route 53 when the event names no health check.
 const UNNAMED: &str = "the-event-names-none";
 const USAGE: &str =

@@ -7,4 +7,5 @@ mod chain;
 mod deploy;
 mod docs;
 mod fence;
+mod layers;
 mod permissions;

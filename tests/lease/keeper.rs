@@ -185,7 +185,7 @@ async fn a_table_that_is_missing_is_waited_for() {
     let keeper = Keeper::start(&emulator, "site-a").await;
     let observer = Observer::of(&[&keeper]);
     let state = keeper.states("ResourceNotFoundException").await;
-    assert!(state["failing"].as_str().unwrap().ends_with("Name one that exists"), "{state}");
+    assert!(state["failing"].as_str().unwrap().ends_with("Check that the table exists"), "{state}");
     create_table(&emulator).await;
     observer.active(&keeper).await;
     emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;

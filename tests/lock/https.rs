@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support;
 use crate::support::lambda::{Answer, Function};
 use crate::support::lock::{LOCKED, PRIMARY, alarm};
+use crate::support::tls::Tls;
 use crate::support::route53::{Check, Route53};
 use failover::failover_lock::route53::Route53 as RealRoute53;
 use failover::remote::deadline::Deadline;
@@ -17,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A Route 53 behind TLS with the check in it, and its root in a file.
 async fn route53() -> (Route53, String) {
-    let route53 = Route53::start_tls().await;
+    let route53 = Route53::start_over(Tls::new()).await;
     route53.put(PRIMARY, Check::new("HTTP", 80));
     let file = format!("root-{}.pem", route53.address.port());
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(file);

@@ -4,6 +4,7 @@
 #[cfg(feature = "fence")]
 pub mod accelerator;
 pub mod aws;
+pub mod certificate;
 #[cfg(feature = "lock")]
 pub mod cloudwatch;
 pub mod docs;

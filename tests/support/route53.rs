@@ -205,9 +205,9 @@ impl Route53 {
         Self::listen(None).await
     }
 
-    /// The same over TLS, as `localhost`, with a certificate by a root of its own.
-    pub async fn start_tls() -> Self {
-        Self::listen(Some(Tls::new())).await
+    /// The same over TLS, as `localhost`.
+    pub async fn start_over(tls: Tls) -> Self {
+        Self::listen(Some(tls)).await
     }
 
     async fn listen(tls: Option<Tls>) -> Self {
