@@ -22,6 +22,7 @@ use crate::remote::deadline::Deadline;
 
 const DESCRIBE: Call = Call::new("cloudwatch:DescribeAlarms", "the alarm");
 const LIST_MUTE_RULES: Call = Call::new("cloudwatch:ListAlarmMuteRules", "the alarm");
+const CONTRIBUTORS: Call = Call::new("cloudwatch:DescribeAlarmContributors", "the alarm");
 const DESCRIBE_FOR_METRIC: Call = Call::new("cloudwatch:DescribeAlarmsForMetric", "the alarm");
 
 /// CloudWatch's alarms.
@@ -52,10 +53,33 @@ pub enum Unresolved {
     TooDeep,
 }
 
+/// The alarms of an account, by the health check whose health they watch.
+#[derive(Debug, Default)]
+pub struct Alarms {
+    by_check: BTreeMap<HealthCheckId, Vec<Alarm>>,
+    /// Those on a query over every check, each with the checks for which it is in ALARM and since when.
+    queries: Vec<(Alarm, BTreeMap<HealthCheckId, DateTime<Utc>>)>,
+}
+
 /// CloudWatch lets composite alarms build on each other, in circles too.
 const DEEPEST: usize = 5;
 /// `DescribeAlarms` takes no more names at once.
 const MOST_NAMES: usize = 100;
+
+// === impl Alarms ===
+
+impl Alarms {
+    /// The alarms on one check's health.
+    #[must_use]
+    pub fn on(&self, id: &HealthCheckId) -> Vec<Alarm> {
+        let queries = self.queries.iter().map(|(alarm, contributors)| match contributors.get(id) {
+            Some(since) => Alarm { changed_at: *since, ..alarm.clone() },
+            None if alarm.state == AlarmState::Alarm => Alarm { state: AlarmState::Ok, ..alarm.clone() },
+            None => alarm.clone(),
+        });
+        self.by_check.get(id).into_iter().flatten().cloned().chain(queries).collect()
+    }
+}
 
 // === impl CloudWatch ===
 
@@ -96,33 +120,53 @@ impl CloudWatch {
         Ok(alarms)
     }
 
-    /// The metric alarms on health checks' health of the whole account, by the page; metric math and composite
-    /// alarms are not among them.
+    /// The alarms on health checks' health of the whole account, by the page: plain ones, metric math over one check,
+    /// and queries that are grouped by check. Composite alarms are not among them.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
-    pub async fn all_alarms(
-        &self,
-        deadline: Deadline,
-    ) -> Result<BTreeMap<HealthCheckId, Vec<Alarm>>, Failure> {
-        let alarms = pages(deadline, async |time, token| {
+    pub async fn all_alarms(&self, deadline: Deadline) -> Result<Alarms, Failure> {
+        let found = pages(deadline, async |time, token| {
             let request =
                 self.client().describe_alarms().alarm_types(AlarmType::MetricAlarm).max_records(100);
             let page = send(DESCRIBE, time, request.set_next_token(token).send()).await?;
             Ok((page.metric_alarms.unwrap_or_default(), page.next_token))
         });
-        let mut by_check: BTreeMap<HealthCheckId, Vec<Alarm>> = BTreeMap::new();
-        for alarm in alarms.await? {
-            let ours = alarm.namespace() == Some(alarm::NAMESPACE)
-                && alarm.metric_name().is_some_and(|name| alarm::METRICS.contains(&name))
-                && !tells_recovery(&alarm);
-            let id = alarm.dimensions().iter().find(|one| one.name() == Some(alarm::DIMENSION));
-            let id = id.and_then(|one| HealthCheckId::try_from(one.value()?.to_owned()).ok());
-            if let Some(id) = id.filter(|_| ours) {
-                by_check.entry(id).or_default().push(read(&alarm)?);
+        let mut alarms = Alarms::default();
+        for alarm in found.await?.iter().filter(|alarm| !tells_recovery(alarm)) {
+            let metrics = metrics(alarm);
+            if metrics.iter().any(Metric::queries_health) {
+                let alarm = read(alarm)?;
+                let contributors = match alarm.state {
+                    AlarmState::Alarm => self.contributors(&alarm, deadline).await?,
+                    AlarmState::Ok | AlarmState::InsufficientData => BTreeMap::new(),
+                };
+                alarms.queries.push((alarm, contributors));
+            } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {
+                // Metric math over several checks does not say which one failed.
+                alarms.by_check.entry(id.clone()).or_default().push(read(alarm)?);
             }
         }
-        Ok(by_check)
+        Ok(alarms)
+    }
+
+    /// The health checks for which an alarm on a query is in ALARM, and since when.
+    async fn contributors(
+        &self,
+        alarm: &Alarm,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<HealthCheckId, DateTime<Utc>>, Failure> {
+        let contributors = pages(deadline, async |time, token| {
+            let request = self.client().describe_alarm_contributors().alarm_name(&alarm.name);
+            let page = send(CONTRIBUTORS, time, request.set_next_token(token).send()).await?;
+            Ok((page.alarm_contributors.unwrap_or_default(), page.next_token))
+        });
+        let contributors = contributors.await?.into_iter().filter_map(|contributor| {
+            let id = contributor.contributor_attributes()?.get(alarm::DIMENSION)?;
+            let since = contributor.state_transitioned_timestamp().and_then(time);
+            Some((HealthCheckId::try_from(id.clone()).ok()?, since.unwrap_or(alarm.changed_at)))
+        });
+        Ok(contributors.collect())
     }
 
     /// Whether an alarm goes off when a health check is healthy, by its comparison.
@@ -320,7 +364,6 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let name = alarm.alarm_name().unwrap_or_default().to_owned();
     // The last change of the state. The other time also moves when CloudWatch evaluates partial data.
     let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
-    let time = |time: &DateTimeOf| DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos());
     let changed_at = changed_at.and_then(time);
     let configured_at = alarm.alarm_configuration_updated_timestamp().and_then(time);
     let breaching = alarm.state_reason_data().and_then(event::newest_of);
@@ -337,6 +380,10 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
     Ok(Alarm { name, state, changed_at, breaching, configured_at, actions_enabled, actions })
+}
+
+fn time(time: &DateTimeOf) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.secs(), time.subsec_nanos())
 }
 
 fn tells_recovery(alarm: &MetricAlarm) -> bool {

@@ -203,7 +203,7 @@ pub enum Release {
 pub enum Refusal {
     /// Not one of `GUARDED_HEALTH_CHECKS`.
     #[error(
-        "it is not in this function's GUARDED_HEALTH_CHECKS: add it there, or ask the function that guards it"
+        "it is not in this function's GUARDED_HEALTH_CHECKS, and does not have the tag of GUARDED_TAG: add it there, or ask the function that guards it"
     )]
     NotGuarded,
     /// It requests no path.

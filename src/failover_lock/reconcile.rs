@@ -125,7 +125,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
             Some(check) => Ok(check),
             None => route53.health_check(&id, deadline).await,
         };
-        let alarms = alarms.as_ref().map(|found| found.get(&id).cloned().unwrap_or_default());
+        let alarms = alarms.as_ref().map(|found| found.on(&id));
         (place, Look { id, check, alarms })
     });
     let mut looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
@@ -170,7 +170,17 @@ async fn reconcile_check(
     let (mut check, mut tags) = (check?, tags.cloned());
     let alarms = match alarms {
         Some(alarms) => alarms,
-        None => cloudwatch.alarms_on(&id, deadline).await?,
+        None => match cloudwatch.alarms_on(&id, deadline).await? {
+            // Those on metric math and on queries are only in the list of all.
+            plain if plain.is_empty() => match cloudwatch.all_alarms(deadline).await {
+                Ok(all) => all.on(&id),
+                Err(failure) => {
+                    warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
+                    plain
+                }
+            },
+            plain => plain,
+        },
     };
     let mut tries = 0;
     loop {

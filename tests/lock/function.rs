@@ -40,7 +40,7 @@ async fn an_alarm_locks_and_a_request_restores() {
 async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     let function = start("lock", &route53).await;
-    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(r#"{{"AlarmName":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let long =
         json!({ "Records": [{ "Sns": { "Message": format!("{{{}", "x".repeat(256 * 1024)) } }] }).to_string();
     let mut many = String::new();
@@ -71,7 +71,7 @@ async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
         (delivered(&[&message(PRIMARY, "BROKEN", CHANGED_AT)]).as_bytes(), "unknown variant `BROKEN`"),
         (delivered(&[&message(PRIMARY, "ALARM", "noon")]).as_bytes(), "the alarm's message cannot be read"),
         (delivered(&[&deep]).as_bytes(), "the alarm's message cannot be read"),
-        (deep.as_bytes(), "the event cannot be read"),
+        (deep.as_bytes(), "the alarm's message cannot be read"),
         (long.as_bytes(), "the alarm's message cannot be read"),
         (format!("{{{many}\"end\":0}}").as_bytes(), "is not a CloudWatch alarm"),
     ] {

@@ -265,3 +265,76 @@ async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
     route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
     assert_eq!(reconcile(&route53).await["reason"], "foreign_path");
 }
+
+#[tokio::test]
+async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that_failed() {
+    let query = |failed: &[&str], state| Alarm {
+        changed_at: CHANGED,
+        ..Alarm::of(Kind::Query(failed.iter().map(|&id| id.to_owned()).collect()), state)
+    };
+    let route53 = with(check(), &[query(&[], "OK")]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    route53.put_alarm("alarm-0", query(&[SECOND], "ALARM"));
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    route53.put_alarm("alarm-0", query(&[SECOND, PRIMARY], "ALARM"));
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
+    // Metric math over one check is this check's.
+    let math = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM") };
+    let route53 = with(check(), &[math]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn many_checks_are_read_by_the_page_and_one_that_does_not_answer_costs_the_others_nothing() {
+    let route53 = Route53::start().await;
+    let ids: Vec<String> = (0..250).map(|number| format!("check-{number:03}")).collect();
+    for id in &ids {
+        route53.put(id, check().changed());
+        let on_it = Kind::Metric("HealthCheckStatus", id.clone());
+        route53.put_alarm(id, Alarm { kind: on_it, ..Alarm::on("", "OK", CHANGED) });
+    }
+    let guarded = [("GUARDED_HEALTH_CHECKS", ids.join(",").leak() as &str)];
+    let system = support::lock::system(&route53, &guarded).await;
+    let tick = async || {
+        let before = route53.calls().len();
+        let answer = support::lock::invoke(&system, Handler::Reconcile, "{}").await;
+        (answer, route53.calls()[before..].to_vec())
+    };
+    let (answer, calls) = tick().await;
+    assert!(answer.unwrap()["outcomes"].as_array().unwrap().iter().all(|one| one["outcome"] == "armed"));
+    let of = |calls: &[String], what: &str| calls.iter().filter(|call| call.starts_with(what)).count();
+    assert_eq!((of(&calls, "ListHealthChecks"), of(&calls, "ListTagsForResources")), (3, 25));
+    assert_eq!((of(&calls, "DescribeAlarms all"), calls.len()), (3, 31));
+    let (_, calls) = tick().await;
+    assert_eq!(
+        (of(&calls, "ListHealthChecks"), calls.len()),
+        (3, 6),
+        "what has not changed is not read again"
+    );
+
+    for id in &ids {
+        let on_it = Kind::Metric("HealthCheckStatus", id.clone());
+        route53.put_alarm(id, Alarm { kind: on_it, ..Alarm::on("", "ALARM", CHANGED) });
+    }
+    route53.fail("UpdateHealthCheck", Fault::Hang);
+    let (answer, _) = tick().await;
+    assert_eq!(answer.unwrap()["outcomes"].as_array().unwrap().len(), 250);
+    assert!(ids.iter().all(|id| route53.check(id).path() == LOCKED));
+}
+
+#[tokio::test]
+async fn checks_may_be_guarded_by_a_tag() {
+    let route53 = with(check().tagged("failover-lock:guarded", "eu"), &[firing()]).await;
+    route53.put(SECOND, check().tagged("failover-lock:guarded", "us"));
+    route53.put_alarm("second", Alarm::on(SECOND, "ALARM", CHANGED));
+    let guarded = [("GUARDED_TAG", "failover-lock:guarded=eu")];
+    let answer = support::lock::run(&route53, &guarded, Handler::Reconcile, "{}").await.unwrap();
+    assert_eq!(answer["outcomes"].as_array().unwrap().len(), 1);
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(SECOND).path()), (LOCKED, "/lb-check"));
+    let event = delivered(&[&message(SECOND, "ALARM", CHANGED_AT)]);
+    let answer = support::lock::run(&route53, &guarded, Handler::Lock, &event).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_guarded");
+    let request = serde_json::json!({ "healthCheckId": SECOND, "force": true }).to_string();
+    let error = support::lock::run(&route53, &guarded, Handler::Restore, &request).await.unwrap_err();
+    assert!(error.contains("not in this function's GUARDED_HEALTH_CHECKS"), "{error}");
+}

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// A check, its alarm and the functions, by a clock that the test moves.
 struct World {
     route53: Route53,
-    primary: Primary,
+    _primary: Primary,
     seconds: Arc<AtomicI64>,
     variables: Vec<(&'static str, &'static str)>,
 }
@@ -37,7 +37,8 @@ impl World {
         route53
             .put(PRIMARY, Check::new("HTTP", primary.address.port()).with("ResourcePath", path).reported(16));
         let seconds = Arc::new(AtomicI64::new(START));
-        let world = Self { route53, primary, seconds, variables: vec![("GUARDED_HEALTH_CHECKS", PRIMARY)] };
+        let world =
+            Self { route53, _primary: primary, seconds, variables: vec![("GUARDED_HEALTH_CHECKS", PRIMARY)] };
         world.alarm("OK");
         world
     }

@@ -34,6 +34,8 @@ pub enum Kind {
     Metric(&'static str, String),
     /// Metric math over `HealthCheckStatus` of these health checks.
     Math(Vec<String>),
+    /// A query over every check, in ALARM for these.
+    Query(Vec<String>),
     /// Built from these alarms.
     Composite(Vec<String>),
 }
@@ -102,6 +104,11 @@ impl Alarm {
                 };
                 let expression = map([("Id", text("e")), ("Expression", text("1 - m"))]);
                 fields.push(("Metrics", Value::Array(ids.iter().map(query).chain([expression]).collect())));
+            }
+            Kind::Query(_) => {
+                let query = r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#;
+                let query = map([("Id", text("q")), ("Expression", text(query))]);
+                fields.push(("Metrics", Value::Array(vec![query])));
             }
             Kind::Composite(children) => fields.push(("AlarmRule", text(&children.join(" OR ")))),
         }
@@ -174,6 +181,24 @@ pub fn answer(
                 map([("Timestamp", Value::Tag(1, Box::new(now.into()))), ("Minimum", Value::Float(*value))])
             });
             (200, encoded(&map([("Datapoints", Value::Array(point.into_iter().collect()))])), id)
+        }
+        ("DescribeAlarmContributors", _) => {
+            let name = text_of("AlarmName").unwrap_or_default();
+            let (ids, since) = match alarms.get(&name).map(|alarm| (&alarm.kind, alarm.changed_at)) {
+                Some((Kind::Query(ids), since)) => (ids.clone(), since),
+                _ => (Vec::new(), 0.0),
+            };
+            let contributor = |id: String| {
+                let attributes = map([("HealthCheckId", text(&id))]);
+                map([
+                    ("ContributorId", text("c")),
+                    ("ContributorAttributes", attributes),
+                    ("StateReason", text("own")),
+                    ("StateTransitionedTimestamp", time(since)),
+                ])
+            };
+            let contributors = ids.into_iter().map(contributor).collect();
+            (200, encoded(&map([("AlarmContributors", Value::Array(contributors))])), name)
         }
         ("ListAlarmMuteRules", _) => {
             let name = text_of("AlarmName").unwrap_or_default();
