@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::screen::{Mood, paint, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
-use crate::failover_lock::decide::{self, Finding, Health, Reason, Standing, Step};
+use crate::failover_lock::decide::{self, Finding, Health, Standing, Step};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::outcome::{Outcome, Verdict};
+use crate::failover_lock::reason::Reason;
 use crate::failover_lock::record::Record;
 
 /// How a health check stands.
@@ -159,6 +160,7 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::SecondaryUnhealthy => {
             "the secondary is unhealthy, too: Route 53 answers with the primary anyway"
         }
+        Reason::Throttled => "Route 53's limit is used up: the next tick tries again",
         Reason::UndoneByHand => "it was locked, and its path was set back without a restore",
         Reason::LockDoesNotHold => "it is on the locked path, and its alarms say that it is healthy",
         Reason::EnabledInAlarm => "its alarm's actions were turned on while it was in ALARM",

@@ -9,10 +9,11 @@ use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use super::FailoverLock;
-use super::decide::{self, Decision, Reason};
+use super::decide::{self, Decision};
 use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
+use super::reason::Reason;
 use super::record::{self, Before, Intent, Lock, Record};
 use super::view::{Tags, or_warn};
 use crate::remote::deadline::Deadline;

@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Metric};
+use super::datapoint;
 use super::event::{self, Malformed};
 use super::health_check::HealthCheckId;
 use crate::program::text::Quoted;
@@ -366,8 +367,8 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
     let changed_at = changed_at.and_then(time);
     let configured_at = alarm.alarm_configuration_updated_timestamp().and_then(time);
-    let breaching = alarm.state_reason_data().and_then(event::newest_of);
-    let breaching = breaching.or_else(|| alarm.state_reason().and_then(event::newest_in));
+    let breaching = alarm.state_reason_data().and_then(datapoint::newest_of);
+    let breaching = breaching.or_else(|| alarm.state_reason().and_then(datapoint::newest_in));
     let state = match alarm.state_value() {
         Some(StateValue::Alarm) => AlarmState::Alarm,
         Some(StateValue::Ok) => AlarmState::Ok,

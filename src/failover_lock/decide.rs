@@ -3,12 +3,12 @@
 //! What is meant ([`Record`]) is compared with what is (the check's path and version); alarms are evidence.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use serde::Serialize;
 use thiserror::Error;
 
-use super::alarm::{Alarm, AlarmState, AlarmTransition, HoldsBack};
+use super::alarm::{Alarm, AlarmState, AlarmTransition};
 use super::config::Config;
 use super::health_check::{HealthCheck, HealthCheckId};
+use super::reason::Reason;
 use super::record::{Before, Intent, Record, Restore};
 use crate::program::text::Quoted;
 
@@ -50,48 +50,6 @@ pub enum Decision {
         /// `None` if the check could not be read.
         version: Option<i64>,
     },
-}
-
-/// Why an alarm does not lock, or not yet; why a check is unprotected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(into = "&'static str")]
-pub enum Reason {
-    /// The alarm changed to OK or to `INSUFFICIENT_DATA`.
-    NotInAlarm,
-    /// The message is not about a health check's health.
-    NotAHealthCheckAlarm,
-    /// The alarm watches checks that are not this function's.
-    NotGuarded,
-    /// A person has restored the check since, or the alarm shows the lock from before.
-    OlderThanRestore,
-    /// A mute rule holds the alarm's actions back.
-    ActionsMuted,
-    /// A suppressor alarm holds the alarm's actions back.
-    ActionsSuppressed,
-    /// The alarm goes off when a check is healthy.
-    RecoveryAlarm,
-    /// The secondary is not healthy either, so Route 53 answers with the primary.
-    SecondaryUnhealthy,
-    /// The check was locked, and someone has set its path back without a restore.
-    UndoneByHand,
-    /// The check is on the locked path, and its alarms say that it is healthy.
-    LockDoesNotHold,
-    /// Its alarms have their actions off, or none of them leads to `lock`.
-    ActionsDisabled,
-    /// Its alarm's actions were turned on while it was in ALARM already.
-    EnabledInAlarm,
-    /// No metric alarm watches its health.
-    NoAlarm,
-    /// Its alarms have no data.
-    NoData,
-    /// Its path is not one of a check in service.
-    ForeignPath,
-    /// Its type requests no path.
-    NoPath,
-    /// It is inverted.
-    Inverted,
-    /// It is disabled.
-    Disabled,
 }
 
 /// What is known of a check when an alarm arrives.
@@ -476,17 +434,7 @@ pub fn restore(
     }
 }
 
-// === impl Reason ===
-
-impl From<HoldsBack> for Reason {
-    fn from(holds_back: HoldsBack) -> Self {
-        match holds_back {
-            HoldsBack::Muted => Self::ActionsMuted,
-            HoldsBack::Suppressed => Self::ActionsSuppressed,
-            HoldsBack::Recovery => Self::RecoveryAlarm,
-        }
-    }
-}
+// === impl CannotHold ===
 
 impl From<&CannotHold> for Reason {
     fn from(cannot: &CannotHold) -> Self {
@@ -494,31 +442,6 @@ impl From<&CannotHold> for Reason {
             CannotHold::NoPath(_) => Self::NoPath,
             CannotHold::Inverted => Self::Inverted,
             CannotHold::Disabled => Self::Disabled,
-        }
-    }
-}
-
-impl From<Reason> for &'static str {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::NotInAlarm => "not_in_alarm",
-            Reason::NotAHealthCheckAlarm => "not_a_health_check_alarm",
-            Reason::NotGuarded => "not_guarded",
-            Reason::OlderThanRestore => "older_than_restore",
-            Reason::ActionsMuted => "actions_muted",
-            Reason::ActionsSuppressed => "actions_suppressed",
-            Reason::RecoveryAlarm => "recovery_alarm",
-            Reason::SecondaryUnhealthy => "secondary_unhealthy",
-            Reason::UndoneByHand => "undone_by_hand",
-            Reason::LockDoesNotHold => "lock_does_not_hold",
-            Reason::ActionsDisabled => "actions_disabled",
-            Reason::EnabledInAlarm => "enabled_in_alarm",
-            Reason::NoAlarm => "no_alarm",
-            Reason::NoData => "no_data",
-            Reason::ForeignPath => "foreign_path",
-            Reason::NoPath => "no_path",
-            Reason::Inverted => "inverted",
-            Reason::Disabled => "disabled",
         }
     }
 }

@@ -1,23 +1,25 @@
-//! Locks a failed primary's health check, and switches it back when a person says so.
+//! Locks a failed primary's health check, and restores it when a person says so.
 //!
 //! ```text
-//! lock       event ─ alarm::transitions ─▶ transition ─ decide::concern ─▶ check id
-//!            ─ Route53::health_check, notes ─▶ what is seen ─ decide::lock, interlock ─▶ decision
-//!            ─ Route53::set_path ─▶ outcome
-//! reconcile  tick ─ Route53::health_check, notes, CloudWatch::alarms_on ─▶ what is seen
-//!            ─ decide::reconcile, interlock ─▶ decision ─ Route53::set_path ─▶ outcome
-//! restore    request ─ Route53::health_check ─▶ check ─ decide::switch_back ─▶ decision
-//!            ─ probe::ask, Route53::note_restore, set_path ─▶ outcome
+//! lock       event ─ event::records ─▶ transition ─ decide::concern ─▶ check id
+//!            ─ Route53::health_check beside tags ─▶ check and record ─ decide::lock, interlock ─▶ decision
+//!            ─ apply: Route53::set_path, then record_lock ─▶ outcome
+//! reconcile  tick ─ Route53::health_checks, tags_of, CloudWatch::all_alarms ─▶ check, record and alarms
+//!            ─ decide::reconcile, interlock ─▶ decision ─ apply ─▶ outcome
+//! restore    request ─ Route53::health_check, tags ─▶ check and record ─ decide::restore ─▶ decision
+//!            ─ probe::ask, Route53::record_restore, set_path, record_restore ─▶ outcome
 //! ```
 //!
-//! Only [`restore`] ever unlocks. It refuses what alarms, topics and schedules send; whom it lets
-//! ask at all is for IAM to say.
+//! The [`record`] says whether a check is meant to be out of service. What is recorded is compared with
+//! what is; an alarm is evidence. Only `restore` sets a path other than the locked one. It refuses what alarms,
+//! topics and schedules send; who may invoke it, IAM decides.
 
 pub mod alarm;
 mod apply;
 pub mod clock;
 pub mod cloudwatch;
 pub mod config;
+mod datapoint;
 pub mod decide;
 pub mod error;
 pub mod event;
@@ -25,6 +27,7 @@ pub mod health_check;
 mod lock;
 pub mod outcome;
 pub mod probe;
+pub mod reason;
 mod reconcile;
 pub mod record;
 pub mod request;

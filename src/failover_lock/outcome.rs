@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tracing::info;
 
-use super::decide::Reason;
 use super::error::{FailedRecord, InvocationError};
 use super::event::Malformed;
 use super::health_check::HealthCheckId;
+use super::reason::Reason;
 use crate::lambda::{self, metrics};
 
 /// What became of an invocation: an outcome or a failure for each record, in the event's order.

@@ -8,6 +8,7 @@
 //! check has changed or [`FRESH`] has passed: Route 53 allows a whole account ten calls a second.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,14 +20,15 @@ use super::FailoverLock;
 use super::alarm::{Alarm, AlarmState};
 use super::apply::{Cause, Target, act, record_lock};
 use super::config::Config;
-use super::decide::{self, Decision, Finding, Health, Reason, Standing, Step};
+use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
+use super::reason::Reason;
 use super::record::{Intent, Record};
 use super::route53::MOST_TAGGED;
 use super::view::{self, Tags};
-use crate::remote::aws::Failure;
+use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
 
 /// How many checks are worked on at once. One that does not answer holds up one place.
@@ -82,11 +84,21 @@ pub(super) async fn reconcile(
         }
     };
     let tags = tags(system, &looks, deadline).await;
+    // Once a call was turned away as often as it may be tried, this tick sets no more locks.
+    let gives_way = AtomicBool::new(false);
     let checks = looks.into_iter().enumerate().map(async |(place, look)| {
         let id = look.id.clone();
         let failed =
             |error| FailedRecord { record: None, alarm: None, health_check_id: Some(id.clone()), error };
-        let result = reconcile_check(system, look, tags.get(&id), deadline).await;
+        let result = match reconcile_check(system, look, tags.get(&id), &gives_way, deadline).await {
+            // Not a failure: others need the calls more, and the next tick comes in a minute.
+            Err(Error::Aws(failure)) if failure.kind() == Kind::Throttled => {
+                gives_way.store(true, Ordering::Relaxed);
+                warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
+                Ok(Some(throttled(&id)))
+            }
+            result => result,
+        };
         (place, result.map_err(failed).transpose())
     });
     let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
@@ -163,6 +175,7 @@ async fn reconcile_check(
     system: &FailoverLock,
     look: Look,
     tags: Option<&Tags>,
+    gives_way: &AtomicBool,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
     let FailoverLock { route53, cloudwatch, .. } = system;
@@ -186,7 +199,10 @@ async fn reconcile_check(
     loop {
         tries += 1;
         let last = tries >= TRIES;
-        let result = decide_and_act(system, &check, &alarms, tags.as_ref(), last, deadline).await;
+        let result = {
+            let may_act = !gives_way.load(Ordering::Relaxed);
+            decide_and_act(system, &check, &alarms, tags.as_ref(), last, may_act, deadline).await
+        };
         match result {
             Err(conflict) if conflict.may_pass() && tries < TRIES => {
                 check = route53.health_check(&id, deadline).await?;
@@ -203,6 +219,7 @@ async fn decide_and_act(
     alarms: &[Alarm],
     tags: Option<&Tags>,
     last: bool,
+    may_act: bool,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
     let FailoverLock { config, route53, known, .. } = system;
@@ -221,6 +238,7 @@ async fn decide_and_act(
         None => {
             let tags = match tags {
                 Some(tags) => tags.clone(),
+                None if !may_act => return Ok(Some(throttled(id))),
                 None => route53.tags(id, deadline).await?,
             };
             if !config.guards_tagged(&tags) {
@@ -295,9 +313,16 @@ async fn decide_and_act(
         Finding::NeverLocked(alarm) => Cause::from(alarm),
         Finding::Recorded => recorded(),
     };
+    if !may_act {
+        return Ok(Some(throttled(id)));
+    }
     let lock = Decision::Lock { version: Some(check.version) };
     let decision = decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await);
     act(system, &cause, target, decision, deadline).await.map(Some)
+}
+
+fn throttled(id: &HealthCheckId) -> Outcome {
+    Outcome { reason: Some(Reason::Throttled), ..Outcome::new(Some(id), Verdict::Deferred) }
 }
 
 fn is_in_alarm(alarms: &[Alarm]) -> bool {

@@ -1,0 +1,59 @@
+//! The datapoints that an alarm's reason names: what made it change its state.
+
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use serde::Deserialize;
+
+/// What `reasonData` of a metric alarm holds, as JSON in a string.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricReason {
+    start_date: Option<DateTime<Utc>>,
+    period: Option<i64>,
+    recent_datapoints: Option<Vec<serde::de::IgnoredAny>>,
+    evaluated_datapoints: Option<Vec<Datapoint>>,
+}
+
+#[derive(Deserialize)]
+struct Datapoint {
+    timestamp: DateTime<Utc>,
+}
+
+/// When the newest datapoint began that a state's reason names: `… datapoints [0.0 (21/11/26 02:35:00)] was …`,
+/// day first.
+pub(super) fn newest_in(reason: &str) -> Option<DateTime<Utc>> {
+    let times = reason.split('(').filter_map(|part| {
+        let (time, _) = part.split_once(')')?;
+        NaiveDateTime::parse_from_str(time, "%d/%m/%y %H:%M:%S").ok()
+    });
+    times.max().map(|time| time.and_utc())
+}
+
+/// The same, from the reason's data in JSON.
+pub(super) fn newest_of(reason_data: &str) -> Option<DateTime<Utc>> {
+    let reason: MetricReason = serde_json::from_str(reason_data).ok()?;
+    let evaluated = reason.evaluated_datapoints.unwrap_or_default();
+    if let Some(newest) = evaluated.iter().map(|point| point.timestamp).max() {
+        return Some(newest);
+    }
+    let points = i64::try_from(reason.recent_datapoints?.len()).ok()?;
+    let later = TimeDelta::try_seconds(reason.period? * (points - 1).max(0))?;
+    Some(reason.start_date? + later)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_names_its_datapoints() {
+        let newest = Some("2026-11-21T02:36:00Z".parse().unwrap());
+        let text = "Threshold Crossed: 2 out of the last 2 datapoints [0.0 (21/11/26 02:36:00), 0.0 (21/11/26 02:35:00)] were less than the threshold (1.0) (minimum 1 datapoint for OK -> ALARM transition).";
+        assert_eq!(newest_in(text), newest);
+        assert_eq!(newest_in("set by a person (drill)"), None);
+        let start = r#"{"version":"1.0","queryDate":"2026-11-21T02:37:15.490+0000","startDate":"2026-11-21T02:35:00.000+0000","period":60,"recentDatapoints":[0.0,0.0],"threshold":1.0}"#;
+        assert_eq!(newest_of(start), newest);
+        let evaluated = r#"{"evaluatedDatapoints":[{"timestamp":"2026-11-21T02:36:00.000+0000","value":0.0},{"timestamp":"2026-11-21T02:35:00.000+0000"}]}"#;
+        assert_eq!(newest_of(evaluated), newest);
+        assert_eq!(newest_of("free text"), None);
+    }
+}
