@@ -14,8 +14,9 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use failover::failover_lock::alarm;
+use failover::failover_lock::alarm::AlarmTransition;
 use failover::failover_lock::config::Config;
+use failover::failover_lock::event::{self, Message};
 use failover::failover_lock::health_check::{Endpoint, HealthCheckId, ResourcePath};
 use failover::failover_lock::outcome::Outcome;
 use failover::failover_lock::probe;
@@ -112,8 +113,7 @@ struct Site {
 impl Site {
     /// A primary that is up, with every health check that the event names.
     async fn start(event: &str) -> Result<Self, Box<dyn Error>> {
-        let transitions: Vec<_> =
-            alarm::transitions(event).unwrap_or_default().into_iter().flatten().collect();
+        let transitions = alarms(event);
         let ids: Vec<_> = transitions.iter().flat_map(|alarm| alarm.health_checks.clone()).collect();
         let config = Config::read(&variables::environment)?;
         // Behind a composite alarm, which names none, a check that is guarded is taken.
@@ -186,4 +186,15 @@ fn told(outcome: &Outcome) -> String {
         _ => String::new(),
     };
     format!("answer: {verdict}{reason}{paths}")
+}
+
+/// The alarms in an event.
+fn alarms(event: &str) -> Vec<AlarmTransition> {
+    let records = event::records(event).unwrap_or_default().into_iter();
+    records
+        .filter_map(|record| match record.message {
+            Ok(Message::Alarm(transition)) => Some(transition),
+            Ok(Message::Foreign(_)) | Err(_) => None,
+        })
+        .collect()
 }

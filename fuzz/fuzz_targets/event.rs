@@ -7,12 +7,13 @@
 //! Without a nightly toolchain: `RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none event …`.
 #![no_main]
 
-use failover::failover_lock::alarm;
+use failover::failover_lock::event::{self, Message};
 use failover::failover_lock::health_check::HealthCheckId;
 
 libfuzzer_sys::fuzz_target!(|event: &[u8]| {
     let Ok(event) = std::str::from_utf8(event) else { return };
-    for transition in alarm::transitions(event).into_iter().flatten().flatten() {
+    for record in event::records(event).into_iter().flatten() {
+        let Ok(Message::Alarm(transition)) = record.message else { continue };
         for id in transition.health_checks {
             assert!(HealthCheckId::try_from(id.as_str().to_owned()).is_ok());
         }

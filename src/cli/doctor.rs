@@ -15,8 +15,8 @@ use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
-use crate::failover_lock::notes::{LOCKED_AT, RESTORED_AT};
 use crate::failover_lock::probe::{self, Unhealthy};
+use crate::failover_lock::record::{IN, OUT};
 use crate::remote::arn::Arn;
 use crate::remote::aws::Kind;
 
@@ -161,17 +161,16 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     match guard.route53.tags(id, patience()).await {
         Err(failure) => findings.unknown("history", &failure),
         Ok(tags) => {
-            for (tag, what) in [(LOCKED_AT, "locked"), (RESTORED_AT, "switched back")] {
-                let at = tags.get(tag).map_or("never by failover-lock", String::as_str);
-                findings.ok("history", format!("last {what}: {at}"));
+            for (key, what) in [(OUT, "last locked"), (IN, "last restored")] {
+                let found = tags.get(key).map_or("never, as far as its tags say", String::as_str);
+                findings.ok("history", format!("{what}: {found}"));
             }
             match State::of(check, &alarms, &tags, &guard.config) {
-                Err(failure) => findings.unknown("state", &failure),
-                Ok(State::Armed) if !locks => findings.warn(
+                State::Armed if !locks => findings.warn(
                     "state",
                     "its alarm acts, and what is said above keeps it from being locked".to_owned(),
                 ),
-                Ok(state) => {
+                state => {
                     let mend = match &state {
                         State::Locked { .. } => Some(format!(
                             "mend the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
@@ -195,7 +194,7 @@ async fn alarm_leads_to_lock(
     alarm: &Alarm,
     findings: &mut Findings,
 ) -> bool {
-    let Alarm { name, state, changed_at, actions_enabled, actions } = alarm;
+    let Alarm { name, state, changed_at, actions_enabled, actions, .. } = alarm;
     let stands = format!("{} is {state} since {}", plain(name), time(*changed_at));
     match state {
         AlarmState::Ok => findings.ok("alarm", stands),

@@ -23,8 +23,8 @@ use super::{dns, logs, sns};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
+use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::probe;
-use crate::lambda::Report as _;
 use crate::remote::aws::{Failure, Kind};
 
 const LOOK: Duration = Duration::from_millis(500);
@@ -127,7 +127,7 @@ async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(
     let check = guard.route53.health_check(id, deadline).await?;
     let alarms = guard.cloudwatch.alarms_on(id, deadline).await?;
     let tags = guard.route53.tags(id, deadline).await?;
-    let state = State::of(&check, &alarms, &tags, &guard.config)?;
+    let state = State::of(&check, &alarms, &tags, &guard.config);
     let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
         return refuse(format!(
@@ -233,44 +233,30 @@ async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<String>, Failure>
     Ok(locks)
 }
 
-/// Switches back what the drill locked, or sets the path again that it changed; and notes it, so that a
+/// Restores what the drill locked, or sets the path again that it changed; either is recorded, so that a
 /// notification of the drill's alarm that comes late does not lock.
 async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
-    let is_locked = |check: &HealthCheck| check.path() == Some(guard.config.locked_path.as_str());
-    let mut tries = 0;
-    loop {
-        let mut check = guard.route53.health_check(id, patience()).await?;
-        if !is_locked(&check) {
-            guard.route53.note_restore(id, patience()).await?;
-            // A lock that came before the note stands.
-            check = guard.route53.health_check(id, patience()).await?;
-        }
-        if is_locked(&check) {
-            // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
-            let request = json!({ "healthCheckId": id, "reason": "failoverctl drill" }).to_string();
-            let report = guard.system().handle(Handler::Restore, &request, patience()).await;
-            report.into_answer().map_err(Error::Invocation)?;
-            timeline.step(Utc::now(), "switched back".to_owned());
-            return Ok(());
-        }
-        let healthy = &guard.config.healthy_path;
-        // Set again, a path that stands makes the check a changed one, on which the note counts.
-        let must_count = check.path() == Some(healthy.as_str()) && check.was_never_changed();
-        if check.path() != Some(NO_SUCH_PAGE) && !must_count {
-            return Ok(());
+    let healthy = &guard.config.healthy_path;
+    for _ in 0..TRIES {
+        let check = guard.route53.health_check(id, patience()).await?;
+        if check.path() != Some(NO_SUCH_PAGE) {
+            break;
         }
         match guard.route53.set_path(id, healthy, Some(check.version), patience()).await {
-            Ok(_) => {
-                if !must_count {
-                    timeline.step(Utc::now(), format!("the check asks for {healthy} again"));
-                }
-                return Ok(());
-            }
+            Ok(_) => timeline.step(Utc::now(), format!("the check asks for {healthy} again")),
             // The lock has come in between.
-            Err(failure) if failure.kind() == Kind::Conflict && tries < TRIES => tries += 1,
+            Err(failure) if failure.kind() == Kind::Conflict => {}
             Err(failure) => return Err(failure.into()),
         }
     }
+    // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
+    let request = json!({ "healthCheckId": id, "path": healthy, "reason": "failoverctl drill" });
+    let request = request.to_string();
+    let outcome = guard.handle(Handler::Restore, &request).await?;
+    if outcome.outcome == Verdict::Restored {
+        timeline.step(Utc::now(), "restored".to_owned());
+    }
+    Ok(())
 }
 
 /// What the functions have logged of their runs, which CloudWatch takes some seconds to tell.

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
-use crate::failover_lock::alarm::Malformed;
 use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
+use crate::failover_lock::event::Malformed;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::program::text::Quoted;
 use crate::program::variables::InvalidConfig;

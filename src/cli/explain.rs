@@ -13,10 +13,11 @@ use super::screen::{Mood, Screen, paint, plain, time};
 use super::session::{Common, patience};
 use super::state::{text, why};
 use crate::failover_lock::Handler;
-use crate::failover_lock::alarm::{self, AlarmTransition};
+use crate::failover_lock::alarm::AlarmTransition;
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Concern};
 use crate::failover_lock::error::FailedRecord;
+use crate::failover_lock::event::{self, Message};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Outcome;
 
@@ -61,9 +62,10 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let config = Config { dry_run: true, ..options.config(guarded.as_ref(), secondaries.as_ref())? };
     let event = read(&event)?;
     if offline {
-        let explained = alarm::transitions(&event)?.into_iter().map(|transition| match transition {
+        let explained = event::records(&event)?.into_iter().map(|record| match record.message {
             Err(error) => wrong(None, error.to_string()),
-            Ok(transition) => concern(&transition, &config),
+            Ok(Message::Alarm(transition)) => concern(&transition, &config),
+            Ok(Message::Foreign(what)) => foreign(&what),
         });
         return show(common.screen(), explained);
     }
@@ -101,6 +103,12 @@ fn concern(transition: &AlarmTransition, config: &Config) -> Explained {
     let because = why.as_ref().map(|why| format!(", {why}")).unwrap_or_default();
     let text = format!("{says}: {}{of}{because}\n", paint(&outcome.replace('_', " "), mood));
     Explained { alarm, health_check_id, outcome: outcome.to_owned(), why, text }
+}
+
+fn foreign(what: &str) -> Explained {
+    let why = format!("it is not about a health check's health: {}", plain(what));
+    let text = format!("{}: {why}\n", paint("ignored", Mood::Warn));
+    Explained { alarm: None, health_check_id: None, outcome: "ignored".to_owned(), why: Some(why), text }
 }
 
 fn done(outcome: Outcome) -> Explained {

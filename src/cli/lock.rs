@@ -15,6 +15,7 @@ use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
 use crate::failover_lock::decide;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Verdict;
+use crate::failover_lock::record::Record;
 
 /// Lock a health check: its site goes out of service and stays out.
 #[derive(Debug, Args)]
@@ -46,8 +47,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    // A person asks after any switch-back, whatever the clock says that noted it.
-    let restored_at = guard.route53.notes(&id, patience()).await.ok().and_then(|notes| notes.restored_at);
+    // A person asks after any restore, whatever the clock says that recorded it.
+    let tags = guard.route53.tags(&id, patience()).await.unwrap_or_default();
+    let locked_path = guard.config.locked_path.as_str();
+    let record = Record::read(&tags, path, check.version, locked_path, Utc::now()).unwrap_or_default();
+    let restored_at = record.restore.map(|restore| restore.seen);
     let now = restored_at.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
     let message = json!({
         "AlarmName": format!("{BY_HAND}{reason}"),

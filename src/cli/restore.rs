@@ -25,7 +25,10 @@ pub(super) struct Arguments {
     /// Restore without asking the primary whether it is healthy.
     #[arg(long)]
     force: bool,
-    /// The reason, for the log that --verbose shows.
+    /// The path to set; the one from before, if it is left out.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// The reason; it is recorded on the health check.
     #[arg(long)]
     reason: Option<String>,
     /// Wait until the check is armed again: healthy by Route 53's checkers, and its alarm OK.
@@ -42,7 +45,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { id, force, reason, wait, timeout, yes, options } = arguments;
+    let Arguments { id, force, path, reason, wait, timeout, yes, options } = arguments;
     let guard = options.guard(common).await?;
     let check = guard.route53.health_check(&id, patience()).await?;
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
@@ -50,7 +53,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let request = json!({ "healthCheckId": id, "force": force, "reason": reason });
+    let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason });
     let outcome = guard.handle(Handler::Restore, &request.to_string()).await?;
     guard.session.screen.show(&outcome, || text(&outcome))?;
     if wait {

@@ -8,12 +8,10 @@ use serde::Serialize;
 use super::screen::{Mood, paint, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
-use crate::failover_lock::decide::{self, Finding, Reason};
+use crate::failover_lock::decide::{self, Finding, Health, Reason, Standing, Step};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
-use crate::failover_lock::notes::{ALARM, LOCKED_AT};
 use crate::failover_lock::outcome::{Outcome, Verdict};
-use crate::failover_lock::route53::notes;
-use crate::remote::aws::Failure;
+use crate::failover_lock::record::Record;
 
 /// How a health check stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,36 +53,54 @@ pub enum State {
 // === impl State ===
 
 impl State {
-    /// The state of a check with these alarms and tags.
-    ///
-    /// # Errors
-    /// A tag of this system holds no time that has passed.
+    /// The state of a check with these alarms and tags, by `reconcile`'s own decision.
+    #[must_use]
     pub fn of(
         check: &HealthCheck,
         alarms: &[Alarm],
         tags: &BTreeMap<String, String>,
         config: &Config,
-    ) -> Result<Self, Failure> {
+    ) -> Self {
         let path = match decide::can_hold(check) {
             Ok(path) => path,
-            Err(why) => return Ok(Self::CannotBeLocked { why: why.to_string() }),
+            Err(why) => return Self::CannotBeLocked { why: why.to_string() },
         };
-        if path == config.locked_path.as_str() {
-            let restored_at = notes(tags)?.restored_at;
-            let since = tags.get(LOCKED_AT).and_then(|at| at.parse::<DateTime<Utc>>().ok());
-            // Tags from before the last switch-back are another lock's.
-            let since = since.filter(|at| restored_at.is_none_or(|restored| restored <= *at));
-            let by = since.and_then(|_| tags.get(ALARM).cloned());
-            return Ok(Self::Locked { since, by });
-        }
-        if path != config.healthy_path.as_str() {
-            return Ok(Self::ForeignPath);
-        }
-        Ok(match decide::reconcile(path, alarms, &notes(tags)?, config) {
-            Finding::Armed | Finding::LockStands { .. } => Self::Armed,
+        let record = match Record::read(tags, path, check.version, config.locked_path.as_str(), Utc::now()) {
+            Ok(record) => record,
+            Err(why) => return Self::Unknown { why: why.to_string() },
+        };
+        let standing = |health| Standing {
+            path,
+            version: check.version,
+            record: &record,
+            alarms,
+            health,
+            turns_within: check.turns_within,
+            now: Utc::now(),
+        };
+        let finding = match decide::reconcile(&standing(Health::Unasked), config) {
+            Step::Done(finding) => finding,
+            // `reconcile` asks the checkers; without their answer it locks in doubt, or waits.
+            Step::AskCheckers => match decide::reconcile(&standing(Health::Unknown), config) {
+                Step::Done(finding) => finding,
+                Step::AskCheckers => Finding::Armed,
+            },
+        };
+        match finding {
+            Finding::Armed => Self::Armed,
+            Finding::LockStands { unrecorded: true, .. } => Self::Locked { since: None, by: None },
+            Finding::LockStands { .. } => {
+                let lock = record.lock.as_ref();
+                let by = lock.map(|lock| lock.by.clone()).filter(|by| !by.is_empty());
+                Self::Locked { since: lock.map(|lock| lock.at), by }
+            }
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
+            Finding::Recorded => {
+                Self::Overdue { by: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default() }
+            }
+            Finding::Unprotected(Reason::ForeignPath) => Self::ForeignPath,
             Finding::Unprotected(reason) => Self::Unprotected { reason },
-        })
+        }
     }
 
     /// How good that is.
@@ -136,13 +152,20 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::NotInAlarm => "the alarm did not go to ALARM",
         Reason::NotAHealthCheckAlarm => "the alarm does not watch a health check's health",
         Reason::NotGuarded => "the health check is not guarded",
-        Reason::OlderThanRestore => "the alarm went off before the last switch-back",
+        Reason::OlderThanRestore => "the alarm is from before the last restore",
+        Reason::ActionsMuted => "a mute rule holds its alarm's actions back",
+        Reason::ActionsSuppressed => "a suppressor holds its alarm's actions back",
+        Reason::RecoveryAlarm => "the alarm goes off when the check is healthy",
         Reason::SecondaryUnhealthy => {
             "the secondary is unhealthy, too: Route 53 answers with the primary anyway"
         }
-        Reason::UndoneByHand => {
-            "it was locked for the alarm that still stands, and somebody set the path back"
-        }
+        Reason::UndoneByHand => "it was locked, and its path was set back without a restore",
+        Reason::LockDoesNotHold => "it is on the locked path, and its alarms say that it is healthy",
+        Reason::EnabledInAlarm => "its alarm's actions were turned on while it was in ALARM",
+        Reason::NoData => "its alarms have no data",
+        Reason::NoPath => "its type requests no path",
+        Reason::Inverted => "it is inverted",
+        Reason::Disabled => "it is disabled",
         Reason::ActionsDisabled => "its alarms have their actions off, or none that leads to lock",
         Reason::NoAlarm => "no metric alarm watches its health",
         Reason::ForeignPath => "its path is neither the healthy nor the locked one",
@@ -167,6 +190,7 @@ pub(super) fn text(outcome: &Outcome) -> String {
         Verdict::Locked => ("locked", Mood::Ok),
         Verdict::WouldLock => ("would be locked", Mood::Ok),
         Verdict::AlreadyLocked => ("is locked already", Mood::Ok),
+        Verdict::LockedInVain => ("its path was set, and no lock holds on it", Mood::Wrong),
         Verdict::Ignored => ("ignored", Mood::Warn),
         Verdict::Deferred => ("deferred", Mood::Warn),
         Verdict::Restored => ("restored", Mood::Ok),

@@ -138,7 +138,7 @@ pub(super) async fn one(guard: &Guard, check: HealthCheck) -> Result<Status, Fai
     Ok(Status {
         watches: check.endpoint.as_ref().map(watches),
         path: check.path().map(str::to_owned),
-        state: State::of(&check, &alarms, &tags, &guard.config)?,
+        state: State::of(&check, &alarms, &tags, &guard.config),
         alarm: foremost(&alarms).map(|alarm| AlarmNow {
             name: alarm.name.clone(),
             state: alarm.state,

@@ -1,4 +1,7 @@
-//! The effect: does to a health check what was decided about it.
+//! The effect: does to a health check what was decided about it, then records it.
+//!
+//! The path first: a lock waits for no note. What a lost record costs is little, because the path on its
+//! new version shows the lock and `reconcile` records it.
 
 use std::time::Duration;
 
@@ -6,109 +9,155 @@ use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use super::FailoverLock;
-use super::alarm::AlarmTransition;
-use super::decide::{self, Decision, Reason, Seen};
+use super::decide::{self, Decision, Reason};
 use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
-use crate::remote::aws::Failure;
+use super::record::{self, Before, Intent, Lock, Record};
+use super::view::{Tags, or_warn};
 use crate::remote::deadline::Deadline;
 
-/// What is good to know never holds up a lock: reading it gets at most this long, and never more
-/// than half of the time that is left.
-const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
-/// Writing down what was done is tried for so long: the lock stands without it, and `reconcile` makes
+/// Recording what was done is tried for so long: the lock stands without it, and `reconcile` makes
 /// up for what is missing.
-const NOTING: Duration = Duration::from_secs(10);
+const RECORDING: Duration = Duration::from_secs(10);
 
-/// Asks for the secondary's health where a lock would be set and one is named.
-pub(super) async fn interlocked(
-    system: &FailoverLock,
-    id: &HealthCheckId,
-    decision: Decision,
-    deadline: Deadline,
-) -> Decision {
-    let secondary = match (&decision, system.config.secondaries.get(id)) {
-        (Decision::Lock { .. }, Some(secondary)) => {
-            let healthy = system.route53.is_healthy(secondary, shortly(deadline)).await;
-            or_warn(id, healthy, "taking the secondary for healthy")
-        }
-        _ => None,
-    };
-    decide::interlock(decision, secondary)
+/// Why a check is locked.
+#[derive(Clone, Debug)]
+pub(super) struct Cause {
+    /// The alarm's name.
+    pub alarm: String,
+    /// When it changed, if that is known.
+    pub changed_at: Option<DateTime<Utc>>,
+}
+
+/// A check as it was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    pub id: &'a HealthCheckId,
+    /// `None` if it could not be read.
+    pub check: Option<&'a HealthCheck>,
+    /// `None` if it could not be read.
+    pub record: Option<&'a Record>,
+    /// `None` if they were not read.
+    pub tags: Option<&'a Tags>,
 }
 
 /// Does what was decided about a check as it was read.
 pub(super) async fn act(
     system: &FailoverLock,
-    transition: &AlarmTransition,
-    id: &HealthCheckId,
-    seen: &Seen<'_>,
+    cause: &Cause,
+    target: Target<'_>,
     decision: Decision,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, route53, .. } = system;
-    let Seen { check, notes } = seen;
-    let previous_path = check.and_then(HealthCheck::path);
+    let Target { id, check, .. } = target;
+    let path = check.and_then(HealthCheck::path);
     let on_locked_path = |outcome, version| Outcome {
-        previous_path: previous_path.map(str::to_owned),
+        previous_path: path.map(str::to_owned),
         path: Some(config.locked_path.as_str().to_owned()),
         version,
-        alarm: Some(transition.alarm.clone()),
+        alarm: Some(cause.alarm.clone()),
         ..Outcome::new(Some(id), outcome)
     };
     match decision {
-        Decision::Ignore(reason) => Ok(not_locked(transition, Some(id), Verdict::Ignored, reason)),
-        Decision::Defer(reason) => Ok(not_locked(transition, Some(id), Verdict::Deferred, reason)),
-        Decision::AlreadyLocked => {
-            // Without the note of this alarm, a lock that is undone by hand later would look like
-            // one that was never set. Where no alarm is noted, `reconcile` sees to it.
-            if notes.alarm_changed_at.is_some()
-                && !decide::is_noted(transition.changed_at, notes)
-                && !config.dry_run
-            {
-                note_alarm(system, id, transition.changed_at, deadline).await;
+        Decision::Ignore(reason) => Ok(cause.not_locked(Some(id), Verdict::Ignored, reason)),
+        Decision::Defer(reason) => {
+            // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
+            if !config.dry_run && !target.waits_for(cause) {
+                record_lock(system, cause, target, None, deadline).await;
             }
+            Ok(cause.not_locked(Some(id), Verdict::Deferred, reason))
+        }
+        Decision::AlreadyLocked => {
             Ok(on_locked_path(Verdict::AlreadyLocked, check.map(|check| check.version)))
+        }
+        Decision::Touch { version } if config.dry_run => {
+            Ok(on_locked_path(Verdict::AlreadyLocked, Some(version)))
+        }
+        Decision::Touch { version } => {
+            let touched = route53.set_path(id, &config.locked_path, Some(version), deadline).await?;
+            // Without the record that stands, a new one would lose the path from before.
+            if target.record.is_some() {
+                record_lock(system, cause, target, Some(touched.version), deadline).await;
+            }
+            Ok(on_locked_path(Verdict::AlreadyLocked, Some(touched.version)))
         }
         Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
         Decision::Lock { version } => {
-            if let Some(path) = previous_path.filter(|path| *path != config.healthy_path.as_str()) {
-                warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets HEALTHY_PATH");
+            if let Some(path) = path.filter(|path| *path != config.healthy_path.as_str()) {
+                warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets this path again");
             }
             let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
-            let result = route53.note_lock(id, transition, notes, deadline.within(NOTING)).await;
-            or_warn(id, result, "the lock stands, its tags are missing");
+            record_lock(system, cause, target, Some(locked.version), deadline).await;
             // A check that could not be read before is seen here for the first time.
-            decide::can_hold(&locked).map_err(Error::LockedBlindly)?;
+            if let Err(cannot) = decide::can_hold(&locked) {
+                warn!(healthCheckId = %id, error = %cannot, "the path was set without reading the check first, and no lock holds on it: set its path back by hand");
+                let reason = Some(Reason::from(&cannot));
+                return Ok(Outcome { reason, ..on_locked_path(Verdict::LockedInVain, Some(locked.version)) });
+            }
             Ok(on_locked_path(Verdict::Locked, Some(locked.version)))
         }
     }
 }
 
-pub(super) async fn note_alarm(
+/// Records a lock that made this version of the check, or that stands at it; `None` for one that waits.
+pub(super) async fn record_lock(
     system: &FailoverLock,
-    id: &HealthCheckId,
-    changed_at: DateTime<Utc>,
+    cause: &Cause,
+    target: Target<'_>,
+    version: Option<i64>,
     deadline: Deadline,
 ) {
-    let result = system.route53.note_alarm(id, changed_at, deadline.within(NOTING)).await;
-    or_warn(id, result, "the lock stands, the alarm that found it is not noted");
+    let Target { id, check, record, .. } = target;
+    let path = check.and_then(HealthCheck::path);
+    let is_out = |record: &&Record| {
+        record.intent(path.unwrap_or_default(), check.map_or(0, |check| check.version)) == Intent::Out
+    };
+    let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
+    let locked_path = system.config.locked_path.as_str();
+    let before = match path {
+        Some(path) if path != locked_path => Before::Path(path.to_owned()),
+        // It is on the locked path: the lock that stands knows, or the restore before it.
+        _ => match (standing, record.and_then(|record| record.restore.as_ref())) {
+            (Some(lock), _) => lock.before.clone(),
+            (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
+                Before::Path(restore.to.clone())
+            }
+            (None, _) => Before::Unknown,
+        },
+    };
+    let now = system.clock.now();
+    let lock = Lock {
+        version,
+        at: standing.filter(|_| path == Some(locked_path)).map_or(now, |lock| lock.at),
+        // A message may claim a future time; it is not recorded.
+        alarm: cause.changed_at.map(|at| at.min(now)).max(standing.and_then(|lock| lock.alarm)),
+        before,
+        by: cause.alarm.clone(),
+    };
+    // Where there is no room for two tags, the newer one replaces the other: a lock needs no restore's.
+    let full = target.tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
+    let removed = record::removed(record, full.then_some(record::IN));
+    let result = system.route53.record_lock(id, &lock, removed, deadline.within(RECORDING)).await;
+    or_warn(id, result, "the lock could not be recorded; reconcile records it if the path shows it");
 }
 
-pub(super) fn shortly(deadline: Deadline) -> Deadline {
-    deadline.within(GOOD_TO_KNOW.min(deadline.left() / 2))
+// === impl Cause ===
+
+impl Cause {
+    pub fn not_locked(&self, id: Option<&HealthCheckId>, outcome: Verdict, reason: Reason) -> Outcome {
+        Outcome { reason: Some(reason), alarm: Some(self.alarm.clone()), ..Outcome::new(id, outcome) }
+    }
 }
 
-pub(super) fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
-    result.map_err(|failure| warn!(healthCheckId = %id, error = %failure, "{consequence}")).ok()
-}
+// === impl Target ===
 
-pub(super) fn not_locked(
-    transition: &AlarmTransition,
-    id: Option<&HealthCheckId>,
-    outcome: Verdict,
-    reason: Reason,
-) -> Outcome {
-    Outcome { reason: Some(reason), alarm: Some(transition.alarm.clone()), ..Outcome::new(id, outcome) }
+impl Target<'_> {
+    /// Whether it is on record that a lock waits for this alarm.
+    fn waits_for(self, cause: &Cause) -> bool {
+        let waits = |record: &&Record| record.lock.as_ref().is_some_and(|lock| lock.version.is_none());
+        let record = self.record.filter(waits);
+        record.is_some_and(|record| cause.changed_at.is_none_or(|at| decide::is_known(at, record)))
+    }
 }

@@ -1,6 +1,6 @@
 //! CloudWatch's alarms in this system's words: the only place that knows its SDK's requests and answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use aws_config::SdkConfig;
@@ -8,18 +8,21 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use aws_sdk_cloudwatch::primitives::DateTime as DateTimeOf;
 use aws_sdk_cloudwatch::types::{
-    self, AlarmType, CompositeAlarm, Dimension, MetricAlarm, StateValue, Statistic,
+    self, AlarmMuteRuleStatus, AlarmType, CompositeAlarm, Dimension, MetricAlarm, StateValue, Statistic,
 };
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Malformed, Metric};
+use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Metric};
+use super::event::{self, Malformed};
 use super::health_check::HealthCheckId;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 const DESCRIBE: Call = Call::new("cloudwatch:DescribeAlarms", "the alarm");
+const LIST_MUTE_RULES: Call = Call::new("cloudwatch:ListAlarmMuteRules", "the alarm");
+const CONTRIBUTORS: Call = Call::new("cloudwatch:DescribeAlarmContributors", "the alarm");
 const DESCRIBE_FOR_METRIC: Call = Call::new("cloudwatch:DescribeAlarmsForMetric", "the alarm");
 
 /// CloudWatch's alarms.
@@ -50,10 +53,33 @@ pub enum Unresolved {
     TooDeep,
 }
 
+/// The alarms of an account, by the health check whose health they watch.
+#[derive(Debug, Default)]
+pub struct Alarms {
+    by_check: BTreeMap<HealthCheckId, Vec<Alarm>>,
+    /// Those on a query over every check, each with the checks for which it is in ALARM and since when.
+    queries: Vec<(Alarm, BTreeMap<HealthCheckId, DateTime<Utc>>)>,
+}
+
 /// CloudWatch lets composite alarms build on each other, in circles too.
 const DEEPEST: usize = 5;
 /// `DescribeAlarms` takes no more names at once.
 const MOST_NAMES: usize = 100;
+
+// === impl Alarms ===
+
+impl Alarms {
+    /// The alarms on one check's health.
+    #[must_use]
+    pub fn on(&self, id: &HealthCheckId) -> Vec<Alarm> {
+        let queries = self.queries.iter().map(|(alarm, contributors)| match contributors.get(id) {
+            Some(since) => Alarm { changed_at: *since, ..alarm.clone() },
+            None if alarm.state == AlarmState::Alarm => Alarm { state: AlarmState::Ok, ..alarm.clone() },
+            None => alarm.clone(),
+        });
+        self.by_check.get(id).into_iter().flatten().cloned().chain(queries).collect()
+    }
+}
 
 // === impl CloudWatch ===
 
@@ -94,6 +120,94 @@ impl CloudWatch {
         Ok(alarms)
     }
 
+    /// The alarms on health checks' health of the whole account, by the page: plain ones, metric math over one check,
+    /// and queries that are grouped by check. Composite alarms are not among them.
+    ///
+    /// # Errors
+    /// A call failed and did not pass before the deadline.
+    pub async fn all_alarms(&self, deadline: Deadline) -> Result<Alarms, Failure> {
+        let found = pages(deadline, async |time, token| {
+            let request =
+                self.client().describe_alarms().alarm_types(AlarmType::MetricAlarm).max_records(100);
+            let page = send(DESCRIBE, time, request.set_next_token(token).send()).await?;
+            Ok((page.metric_alarms.unwrap_or_default(), page.next_token))
+        });
+        let mut alarms = Alarms::default();
+        for alarm in found.await?.iter().filter(|alarm| !tells_recovery(alarm)) {
+            let metrics = metrics(alarm);
+            if metrics.iter().any(Metric::queries_health) {
+                let alarm = read(alarm)?;
+                let contributors = match alarm.state {
+                    AlarmState::Alarm => self.contributors(&alarm, deadline).await?,
+                    AlarmState::Ok | AlarmState::InsufficientData => BTreeMap::new(),
+                };
+                alarms.queries.push((alarm, contributors));
+            } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {
+                // Metric math over several checks does not say which one failed.
+                alarms.by_check.entry(id.clone()).or_default().push(read(alarm)?);
+            }
+        }
+        Ok(alarms)
+    }
+
+    /// The health checks for which an alarm on a query is in ALARM, and since when.
+    async fn contributors(
+        &self,
+        alarm: &Alarm,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<HealthCheckId, DateTime<Utc>>, Failure> {
+        let contributors = pages(deadline, async |time, token| {
+            let request = self.client().describe_alarm_contributors().alarm_name(&alarm.name);
+            let page = send(CONTRIBUTORS, time, request.set_next_token(token).send()).await?;
+            Ok((page.alarm_contributors.unwrap_or_default(), page.next_token))
+        });
+        let contributors = contributors.await?.into_iter().filter_map(|contributor| {
+            let id = contributor.contributor_attributes()?.get(alarm::DIMENSION)?;
+            let since = contributor.state_transitioned_timestamp().and_then(time);
+            Some((HealthCheckId::try_from(id.clone()).ok()?, since.unwrap_or(alarm.changed_at)))
+        });
+        Ok(contributors.collect())
+    }
+
+    /// Whether an alarm goes off when a health check is healthy, by its comparison.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn goes_off_on_recovery(&self, alarm: &str, deadline: Deadline) -> Result<bool, Failure> {
+        let output = self.describe(&[alarm.to_owned()], deadline).await?;
+        let found = output.metric_alarms().iter().find(|found| found.alarm_name() == Some(alarm));
+        Ok(found.is_some_and(tells_recovery))
+    }
+
+    /// Whether a mute rule holds an alarm's actions back now.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn is_muted(&self, alarm: &str, deadline: Deadline) -> Result<bool, Failure> {
+        let output = deadline
+            .persist(async |time| {
+                let request = self.client().list_alarm_mute_rules().alarm_name(alarm);
+                send(LIST_MUTE_RULES, time, request.statuses(AlarmMuteRuleStatus::Active).send()).await
+            })
+            .await?;
+        let active = |rule: &types::AlarmMuteRuleSummary| {
+            rule.status().is_none_or(|status| *status == AlarmMuteRuleStatus::Active)
+        };
+        Ok(output.alarm_mute_rule_summaries().iter().any(active))
+    }
+
+    /// Route 53's own verdict about a check, of the last minutes: its metric `HealthCheckStatus`, which knows about
+    /// inverted, disabled and calculated checks. `None` if there is no recent datapoint.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn verdict(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Option<bool>, Failure> {
+        let dimension = (alarm::DIMENSION, id.as_str());
+        let newest =
+            self.statistic(alarm::NAMESPACE, alarm::METRICS[0], dimension, 5, Statistic::Minimum, deadline);
+        Ok(newest.await?.map(|(_, value)| value >= 1.0))
+    }
+
     /// The newest value of this metric in the last `minutes`, summed over a minute, and when it was.
     ///
     /// # Errors
@@ -106,12 +220,24 @@ impl CloudWatch {
         minutes: i64,
         deadline: Deadline,
     ) -> Result<Option<(DateTime<Utc>, f64)>, Failure> {
+        self.statistic(namespace, metric, dimension, minutes, Statistic::Sum, deadline).await
+    }
+
+    async fn statistic(
+        &self,
+        namespace: &str,
+        metric: &str,
+        dimension: (&str, &str),
+        minutes: i64,
+        statistic: Statistic,
+        deadline: Deadline,
+    ) -> Result<Option<(DateTime<Utc>, f64)>, Failure> {
         let now = Utc::now().timestamp();
         let dimension = Dimension::builder().name(dimension.0).value(dimension.1).build();
         let output = deadline
             .persist(async |time| {
                 let request = self.client().get_metric_statistics().namespace(namespace).metric_name(metric);
-                let request = request.dimensions(dimension.clone()).period(60).statistics(Statistic::Sum);
+                let request = request.dimensions(dimension.clone()).period(60).statistics(statistic.clone());
                 let request = request.start_time(DateTimeOf::from_secs(now - minutes * 60));
                 let request = request.end_time(DateTimeOf::from_secs(now + 60));
                 send(Call::new("cloudwatch:GetMetricStatistics", "the metric"), time, request.send()).await
@@ -119,7 +245,7 @@ impl CloudWatch {
             .await?;
         let points = output.datapoints().iter().filter_map(|point| {
             let at = point.timestamp()?;
-            Some((DateTime::<Utc>::from_timestamp(at.secs(), 0)?, point.sum()?))
+            Some((DateTime::<Utc>::from_timestamp(at.secs(), 0)?, point.sum().or(point.minimum())?))
         });
         Ok(points.max_by_key(|(at, _)| *at))
     }
@@ -185,7 +311,11 @@ impl CloudWatch {
                     return Err(Unresolved::NoSuchAlarm(missing.clone()));
                 }
                 for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
-                    found.extend(alarm::watched(alarm.alarm_name().unwrap_or_default(), metrics(alarm))?);
+                    found.extend(event::watched(
+                        alarm.alarm_name().unwrap_or_default(),
+                        metrics(alarm),
+                        None,
+                    )?);
                 }
                 for name in composite.iter().filter_map(CompositeAlarm::alarm_name) {
                     next.extend(self.children(name, &counts, deadline).await?);
@@ -234,8 +364,10 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let name = alarm.alarm_name().unwrap_or_default().to_owned();
     // The last change of the state. The other time also moves when CloudWatch evaluates partial data.
     let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
-    let changed_at =
-        changed_at.and_then(|time| DateTime::<Utc>::from_timestamp(time.secs(), time.subsec_nanos()));
+    let changed_at = changed_at.and_then(time);
+    let configured_at = alarm.alarm_configuration_updated_timestamp().and_then(time);
+    let breaching = alarm.state_reason_data().and_then(event::newest_of);
+    let breaching = breaching.or_else(|| alarm.state_reason().and_then(event::newest_in));
     let state = match alarm.state_value() {
         Some(StateValue::Alarm) => AlarmState::Alarm,
         Some(StateValue::Ok) => AlarmState::Ok,
@@ -247,19 +379,22 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
         let cause = format!("the alarm {} has no time of its last change", Quoted(&name));
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
-    Ok(Alarm { name, state, changed_at, actions_enabled, actions })
+    Ok(Alarm { name, state, changed_at, breaching, configured_at, actions_enabled, actions })
 }
 
-/// Only of a plain metric is known that high means healthy; an expression may say anything.
+fn time(time: &DateTimeOf) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(time.secs(), time.subsec_nanos())
+}
+
 fn tells_recovery(alarm: &MetricAlarm) -> bool {
-    let operator = alarm.comparison_operator().filter(|_| alarm.metric_name().is_some());
-    operator.is_some_and(|operator| alarm::tells_recovery(operator.as_str()))
+    let comparison = alarm.comparison_operator().map(types::ComparisonOperator::as_str);
+    alarm::tells_recovery(comparison, &metrics(alarm))
 }
 
 fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
     let dimensions = |dimensions: &[Dimension]| {
         let ours = dimensions.iter().find(|dimension| dimension.name() == Some(alarm::DIMENSION));
-        Some(Dimensions::of_health_check(ours.and_then(|dimension| dimension.value().map(str::to_owned))))
+        Some(Dimensions { health_check_id: ours.and_then(|dimension| dimension.value().map(str::to_owned)) })
     };
     let one = Metric {
         namespace: alarm.namespace().map(str::to_owned),
@@ -276,5 +411,5 @@ fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
             expression: query.expression().map(str::to_owned),
         }
     });
-    several.chain([one]).collect()
+    several.chain([one].into_iter().filter(|one| one.name.is_some())).collect()
 }

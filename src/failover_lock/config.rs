@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
 use super::health_check::{HealthCheckId, InvalidId, ResourcePath};
 use crate::program::text::Quoted;
@@ -22,8 +23,43 @@ pub struct Config {
     /// `ALARM_ACTIONS`: the actions by which an alarm reaches `lock`, as ARNs; `None` for any, and for
     /// alarms that reach it through EventBridge.
     pub alarm_actions: Option<BTreeSet<String>>,
+    /// `GUARDED_TAG`: a tag, as `key` or `key=value`, of the only checks to touch; read from each check.
+    pub guarded_tag: Option<GuardedTag>,
+    /// `RELOCK_UNDONE`: set a lock again that was undone without a restore.
+    pub relock_undone: bool,
     /// `DRY_RUN`: decide and log, change nothing.
     pub dry_run: bool,
+}
+
+/// A tag that a guarded check has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardedTag {
+    key: String,
+    /// `None` for any value.
+    value: Option<String>,
+}
+
+// === impl GuardedTag ===
+
+impl GuardedTag {
+    /// Whether a check with these tags is guarded.
+    #[must_use]
+    pub fn is_among(&self, tags: &BTreeMap<String, String>) -> bool {
+        let found = tags.get(&self.key);
+        found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
+    }
+}
+
+impl FromStr for GuardedTag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
+        if key.is_empty() {
+            return Err(format!("{} is not a tag: it takes key or key=value", Quoted(text)));
+        }
+        Ok(Self { key: key.to_owned(), value: value.map(str::to_owned) })
+    }
 }
 
 // === impl Config ===
@@ -49,6 +85,9 @@ impl Config {
         );
         let alarm_actions =
             problems.take("ALARM_ACTIONS", lookup("ALARM_ACTIONS").as_deref().map(arns).transpose());
+        let guarded_tag = problems
+            .take("GUARDED_TAG", lookup("GUARDED_TAG").map(|tag| tag.parse::<GuardedTag>()).transpose());
+        let relock_undone = problems.take("RELOCK_UNDONE", boolean(&text("RELOCK_UNDONE", "false")));
         let dry_run = problems.take("DRY_RUN", boolean(&text("DRY_RUN", "false")));
 
         let (
@@ -57,8 +96,19 @@ impl Config {
             Some(guarded),
             Some(secondaries),
             Some(alarm_actions),
+            Some(guarded_tag),
+            Some(relock_undone),
             Some(dry_run),
-        ) = (healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run)
+        ) = (
+            healthy_path,
+            locked_path,
+            guarded,
+            secondaries,
+            alarm_actions,
+            guarded_tag,
+            relock_undone,
+            dry_run,
+        )
         else {
             return problems.unless_any(None);
         };
@@ -71,11 +121,35 @@ impl Config {
         {
             problems.add("SECONDARY_HEALTH_CHECKS", format!("{stray} is not in GUARDED_HEALTH_CHECKS"));
         }
-        let config = Self { healthy_path, locked_path, guarded, secondaries, alarm_actions, dry_run };
+        if guarded.is_some() && guarded_tag.is_some() {
+            problems.add("GUARDED_TAG", "GUARDED_HEALTH_CHECKS is set as well: set one of them");
+        }
+        let config = Self {
+            healthy_path,
+            locked_path,
+            guarded,
+            secondaries,
+            alarm_actions,
+            guarded_tag,
+            relock_undone,
+            dry_run,
+        };
         problems.unless_any(Some(config))
     }
 
-    /// Whether this function may touch `id`. Where nothing says which, that is every check but those
+    /// Whether `id` is guarded by its name, so that a lock in doubt is a lock on what is ours.
+    #[must_use]
+    pub fn names(&self, id: &HealthCheckId) -> bool {
+        self.guarded.as_ref().is_some_and(|guarded| guarded.contains(id))
+    }
+
+    /// Whether this function may touch a check with these tags.
+    #[must_use]
+    pub fn guards_tagged(&self, tags: &BTreeMap<String, String>) -> bool {
+        self.guarded_tag.as_ref().is_none_or(|tag| tag.is_among(tags))
+    }
+
+    /// Whether this function may touch `id`, as far as its name says. Where nothing says which, that is every check but those
     /// that were named as somebody's secondary: it is what traffic goes to.
     #[must_use]
     pub fn guards(&self, id: &HealthCheckId) -> bool {
@@ -97,7 +171,17 @@ impl fmt::Display for Config {
         write!(f, " GUARDED_HEALTH_CHECKS={}", list(guarded.collect()))?;
         write!(f, " SECONDARY_HEALTH_CHECKS={}", list(pairs.collect()))?;
         let actions = self.alarm_actions.iter().flatten().cloned();
-        write!(f, " ALARM_ACTIONS={} DRY_RUN={}", list(actions.collect()), self.dry_run)
+        write!(f, " ALARM_ACTIONS={}", list(actions.collect()))?;
+        if let Some(tag) = &self.guarded_tag {
+            write!(f, " GUARDED_TAG={}", tag.key)?;
+            if let Some(value) = &tag.value {
+                write!(f, "={value}")?;
+            }
+        }
+        if self.relock_undone {
+            f.write_str(" RELOCK_UNDONE=true")?;
+        }
+        write!(f, " DRY_RUN={}", self.dry_run)
     }
 }
 

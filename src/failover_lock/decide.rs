@@ -1,14 +1,25 @@
 //! What to do: pure functions from what was seen to a decision with its reason.
+//!
+//! What is meant ([`Record`]) is compared with what is (the check's path and version); alarms are evidence.
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::Serialize;
 use thiserror::Error;
 
-use super::alarm::{Alarm, AlarmState, AlarmTransition};
+use super::alarm::{Alarm, AlarmState, AlarmTransition, HoldsBack};
 use super::config::Config;
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::notes::Notes;
+use super::record::{Before, Intent, Record, Restore};
 use crate::program::text::Quoted;
+
+/// How long Route 53's checkers and CloudWatch may take after a change of the path until the alarm shows it.
+const SETTLED: TimeDelta = TimeDelta::minutes(3);
+/// How long a lock may stand while every alarm is OK: the same, and the alarm's own evaluation.
+const MUST_FAIL: TimeDelta = TimeDelta::minutes(5);
+/// How long a new alarm may be without data.
+const DATA_COMES: TimeDelta = TimeDelta::minutes(10);
+/// How much earlier than an alarm's change a datapoint may be that made it change at once.
+const PROMPT: TimeDelta = TimeDelta::minutes(5);
 
 /// Whether a transition is about a health check that this function guards.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,17 +31,23 @@ pub enum Concern {
 }
 
 /// What to do about a check that an alarm is about.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Leave it alone.
     Ignore(Reason),
-    /// The lock stands.
+    /// The lock stands, and this alarm is known.
     AlreadyLocked,
-    /// Not now.
+    /// The lock stands, and this alarm is newer: update the check without changing its path, so that a restore
+    /// that is under way meets a conflict; then record the alarm.
+    Touch {
+        /// The version that was read.
+        version: i64,
+    },
+    /// Not now: the lock is recorded, and set when the secondary is healthy.
     Defer(Reason),
     /// Set the locked path, on the version that was read.
     Lock {
-        /// `None` where the check could not be read.
+        /// `None` if the check could not be read.
         version: Option<i64>,
     },
 }
@@ -39,60 +56,125 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "&'static str")]
 pub enum Reason {
-    /// It changed to OK or to `INSUFFICIENT_DATA`.
+    /// The alarm changed to OK or to `INSUFFICIENT_DATA`.
     NotInAlarm,
-    /// It watches nothing that tells a health check's health.
+    /// The message is not about a health check's health.
     NotAHealthCheckAlarm,
-    /// It watches checks that are not this function's.
+    /// The alarm watches checks that are not this function's.
     NotGuarded,
-    /// A person has switched the check back since.
+    /// A person has restored the check since, or the alarm shows the lock from before.
     OlderThanRestore,
+    /// A mute rule holds the alarm's actions back.
+    ActionsMuted,
+    /// A suppressor alarm holds the alarm's actions back.
+    ActionsSuppressed,
+    /// The alarm goes off when a check is healthy.
+    RecoveryAlarm,
     /// The secondary is not healthy either, so Route 53 answers with the primary.
     SecondaryUnhealthy,
-    /// It was locked for the alarm that is still in ALARM, and somebody has set the path back.
+    /// The check was locked, and someone has set its path back without a restore.
     UndoneByHand,
+    /// The check is on the locked path, and its alarms say that it is healthy.
+    LockDoesNotHold,
     /// Its alarms have their actions off, or none of them leads to `lock`.
     ActionsDisabled,
+    /// Its alarm's actions were turned on while it was in ALARM already.
+    EnabledInAlarm,
     /// No metric alarm watches its health.
     NoAlarm,
-    /// Its alarm is in ALARM, and its path is neither of the two: somebody has set it.
+    /// Its alarms have no data.
+    NoData,
+    /// Its path is not one of a check in service.
     ForeignPath,
+    /// Its type requests no path.
+    NoPath,
+    /// It is inverted.
+    Inverted,
+    /// It is disabled.
+    Disabled,
 }
 
-/// What is known of a check when the decision falls.
+/// What is known of a check when an alarm arrives.
 #[derive(Debug)]
 pub struct Seen<'a> {
-    /// The check; `None` where reading it is not permitted.
+    /// The check; `None` if it could not be read.
     pub check: Option<&'a HealthCheck>,
-    /// What is noted on it; nothing where that cannot be read.
-    pub notes: Notes,
+    /// What is recorded on it; nothing if that could not be read.
+    pub record: &'a Record,
+    /// What Route 53's checkers find.
+    pub health: Health,
+}
+
+/// What Route 53's checkers find of a check now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// They have not been asked.
+    Unasked,
+    /// They could not be asked.
+    Unknown,
+    /// It is healthy.
+    Healthy,
+    /// It is unhealthy.
+    Unhealthy,
+}
+
+/// What is decided, or what has to be asked first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<T> {
+    /// Ask Route 53's checkers, then decide again.
+    AskCheckers,
+    /// This is decided.
+    Done(T),
+}
+
+/// What `reconcile` knows of a check.
+#[derive(Debug)]
+pub struct Standing<'a> {
+    /// The check's path.
+    pub path: &'a str,
+    /// The check's version.
+    pub version: i64,
+    /// What is recorded on it.
+    pub record: &'a Record,
+    /// The alarms on its health.
+    pub alarms: &'a [Alarm],
+    /// What Route 53's checkers find.
+    pub health: Health,
+    /// How long they need to change their verdict.
+    pub turns_within: TimeDelta,
+    /// The present time.
+    pub now: DateTime<Utc>,
 }
 
 /// What `reconcile` finds of a check.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding<'a> {
     /// The next alarm will lock it.
     Armed,
     /// It is locked.
     LockStands {
-        /// An alarm that the notes do not know yet: note it, so that a lock that is undone by hand
-        /// is told from one that was never set.
-        unnoted: Option<&'a Alarm>,
+        /// An alarm that the record does not know yet. It is recorded, so that a lock that is undone by hand
+        /// is told from a new failure.
+        unknown: Option<&'a Alarm>,
+        /// Whether the lock itself is not on record: it was set by hand, or its function could not record it.
+        unrecorded: bool,
     },
-    /// This alarm asked for a lock and none was ever set: its notification was lost, failed, or the
-    /// lock was deferred.
+    /// This alarm asks for a lock, and none was set for it: its notification was lost, failed, or was
+    /// the same as before a restore.
     NeverLocked(&'a Alarm),
-    /// Nothing will lock it.
+    /// The record asks for a lock: it waited for the secondary, or it was undone and is to be set again.
+    Recorded,
+    /// Nothing will lock it, or it is not as it is meant to be.
     Unprotected(Reason),
 }
 
-/// The alarm watches several guarded checks, and which one failed it does not say.
+/// The alarm watches several guarded checks, and does not say which one failed.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("the alarm watches several health checks ({}) and does not say which failed: give each check an alarm of its own, or name exactly one of them in GUARDED_HEALTH_CHECKS", list(.0))]
 pub struct Ambiguous(pub Vec<HealthCheckId>);
 
 /// No lock can hold on this check, whatever its path.
-#[derive(Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CannotHold {
     /// It requests no path.
     #[error("its type {} requests no path, so there is none to lock: failover-lock works on HTTP, HTTPS, HTTP_STR_MATCH and HTTPS_STR_MATCH", Quoted(.0))]
@@ -107,32 +189,41 @@ pub enum CannotHold {
     Disabled,
 }
 
-/// What to do about a request to switch back.
-#[derive(Debug, PartialEq, Eq)]
-pub enum SwitchBack {
-    /// It stands on the healthy path.
+/// What to do about a request to restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// It stands on a path of a check in service: record that it is meant to.
     AlreadyRestored,
-    /// It is locked: set the healthy path.
-    Restore,
+    /// It is locked: set this path.
+    Restore(String),
 }
 
-/// Why a check is not switched back.
+/// Why a check is not restored.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Not one of `GUARDED_HEALTH_CHECKS`.
     #[error(
-        "it is not in this function's GUARDED_HEALTH_CHECKS: add it there, or ask the function that guards it"
+        "it is not in this function's GUARDED_HEALTH_CHECKS, and does not have the tag of GUARDED_TAG: add it there, or ask the function that guards it"
     )]
     NotGuarded,
     /// It requests no path.
     #[error("its type {} requests no path, so failover-lock never locked it", Quoted(.0))]
     NoPath(String),
-    /// Somebody else has changed the path.
+    /// Someone else has changed the path.
     #[error("its path is {}, neither the locked nor the healthy one: somebody changed it: find out why, and set the locked path to have it restored from there", Quoted(.0))]
     ForeignPath(String),
+    /// The path from before is not known.
+    #[error("its path from before is {0}: name it in the request (\"path\"; failoverctl: --path)")]
+    WhichPath(&'static str),
+    /// It cannot be set.
+    #[error("{} cannot be a health check's path: name another one in the request (\"path\"; failoverctl: --path)", Quoted(.0))]
+    InvalidPath(String),
+    /// An alarm arrived after the request.
+    #[error("an alarm changed at {at}, after this request began ({by}): look at the primary again, and repeat the request", at = .0.to_rfc3339(), by = Quoted(.1))]
+    NewerAlarm(DateTime<Utc>, String),
     /// The primary does not answer as a healthy one does.
     #[error(
-        "the primary is not healthy: {0}. Its alarm is in ALARM already and would not fire again, so it would stand unprotected. Mend the primary first; if only Route 53's checkers can reach it, or you mean it, repeat with \"force\": true (failoverctl: --force)"
+        "the primary is not healthy, as seen from this function: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Mend the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"
     )]
     Unhealthy(String),
 }
@@ -150,9 +241,10 @@ pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern,
         return Ok(Concern::None(Reason::NotAHealthCheckAlarm));
     }
     let guarded: Vec<_> = transition.health_checks.iter().filter(|id| config.guards(id)).cloned().collect();
-    match guarded.as_slice() {
-        [] => Ok(Concern::None(Reason::NotGuarded)),
-        [id] => Ok(Concern::Check(id.clone())),
+    match (guarded.as_slice(), transition.holds_back) {
+        ([], _) => Ok(Concern::None(Reason::NotGuarded)),
+        (_, Some(holds_back)) => Ok(Concern::None(holds_back.into())),
+        ([id], None) => Ok(Concern::Check(id.clone())),
         _ => Err(Ambiguous(guarded)),
     }
 }
@@ -161,58 +253,159 @@ pub fn concern(transition: &AlarmTransition, config: &Config) -> Result<Concern,
 ///
 /// # Errors
 /// No lock can hold on the check.
-pub fn lock(transition: &AlarmTransition, seen: &Seen<'_>, config: &Config) -> Result<Decision, CannotHold> {
-    if is_older(transition.changed_at, seen.notes.restored_at) {
-        return Ok(Decision::Ignore(Reason::OlderThanRestore));
-    }
+pub fn lock(
+    transition: &AlarmTransition,
+    seen: &Seen<'_>,
+    config: &Config,
+) -> Result<Step<Decision>, CannotHold> {
+    let AlarmTransition { changed_at, breaching, .. } = *transition;
     let Some(check) = seen.check else {
-        return Ok(Decision::Lock { version: None });
+        // Which path it has is not known: a restore that was begun may not have taken place.
+        let done = seen.record.restore.as_ref().filter(|restore| restore.done.is_some());
+        let older = done.is_some_and(|restore| is_older(changed_at, restore.seen));
+        let decision =
+            if older { Decision::Ignore(Reason::OlderThanRestore) } else { Decision::Lock { version: None } };
+        return Ok(Step::Done(decision));
     };
-    if can_hold(check)? == config.locked_path.as_str() {
-        return Ok(Decision::AlreadyLocked);
+    let (path, version) = (check.path().unwrap_or_default(), check.version);
+    if let Some(restore) = seen.record.restored(path, version) {
+        match older_than(restore, changed_at, breaching, seen.health, check.turns_within) {
+            Some(true) => return Ok(Step::Done(Decision::Ignore(Reason::OlderThanRestore))),
+            Some(false) => {}
+            None => return Ok(Step::AskCheckers),
+        }
     }
-    Ok(Decision::Lock { version: Some(check.version) })
+    let known = seen.record.intent(path, version) == Intent::Out && is_known(changed_at, seen.record);
+    let was_set = seen.record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
+    let locked = can_hold(check)? == config.locked_path.as_str();
+    Ok(Step::Done(match (locked, known) {
+        (true, true) => Decision::AlreadyLocked,
+        (true, false) => Decision::Touch { version },
+        // This alarm was answered, and someone has set the path back since: it is no new failure.
+        (false, true) if was_set && !config.relock_undone => Decision::Ignore(Reason::UndoneByHand),
+        (false, _) => Decision::Lock { version: Some(version) },
+    }))
 }
 
-/// Decides about a check on `path` by the alarms on it as they stand, not by one's change.
-///
-/// Of several alarms in ALARM the newest decides: whoever undid a lock by hand, or switched back,
-/// has seen the older ones.
+/// Whether an alarm is from before a restore: it changed earlier, or its breaching datapoints show the lock.
+/// `None` if only Route 53's checkers can tell: the datapoints are from the time in which they turn.
+fn older_than(
+    restore: &Restore,
+    changed_at: DateTime<Utc>,
+    breaching: Option<DateTime<Utc>>,
+    health: Health,
+    turns_within: TimeDelta,
+) -> Option<bool> {
+    if is_older(changed_at, restore.seen) {
+        return Some(true);
+    }
+    // A datapoint that is much older than the alarm's change did not make it change: the failure lasts.
+    let Some(breaching) = breaching.filter(|breaching| changed_at - *breaching <= PROMPT) else {
+        return Some(false);
+    };
+    let done = restore.done.unwrap_or(restore.seen);
+    if breaching < done {
+        Some(true)
+    } else if breaching < done + turns_within {
+        match health {
+            Health::Unasked => None,
+            Health::Healthy => Some(true),
+            Health::Unhealthy | Health::Unknown => Some(false),
+        }
+    } else {
+        Some(false)
+    }
+}
+
+/// Decides about a check by what is recorded and by its alarms as they stand, not by one's change.
 #[must_use]
-pub fn reconcile<'a>(path: &str, alarms: &'a [Alarm], notes: &Notes, config: &Config) -> Finding<'a> {
+pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> {
+    let Standing { path, version, record, alarms, .. } = *seen;
     let leads_to_lock = |alarm: &&Alarm| match &config.alarm_actions {
         None => alarm.actions_enabled,
         Some(ours) => alarm.actions_enabled && alarm.actions.iter().any(|action| ours.contains(action)),
     };
     let acting: Vec<_> = alarms.iter().filter(leads_to_lock).collect();
     let in_alarm = acting.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
+    // Of several alarms in ALARM the newest decides: who restored has seen the older ones.
     let newest = in_alarm.max_by_key(|alarm| alarm.changed_at).copied();
-    if path == config.locked_path.as_str() {
-        return Finding::LockStands { unnoted: newest.filter(|alarm| !is_noted(alarm.changed_at, notes)) };
-    }
-    match newest {
-        Some(alarm) if is_older(alarm.changed_at, notes.restored_at) => {
-            Finding::Unprotected(Reason::OlderThanRestore)
+    let all_are = |state| !acting.is_empty() && acting.iter().all(|alarm| alarm.state == state);
+    let locked = path == config.locked_path.as_str();
+    let done = |finding| Step::Done(finding);
+
+    match (record.intent(path, version), &record.lock) {
+        (Intent::Out, Some(lock)) if locked => {
+            if all_are(AlarmState::Ok) && seen.now - lock.at >= MUST_FAIL {
+                return done(Finding::Unprotected(Reason::LockDoesNotHold));
+            }
+            let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
+            done(Finding::LockStands { unknown, unrecorded: lock.version.is_none() })
         }
-        Some(alarm) if is_noted(alarm.changed_at, notes) => Finding::Unprotected(Reason::UndoneByHand),
-        Some(_) if path != config.healthy_path.as_str() => Finding::Unprotected(Reason::ForeignPath),
-        Some(alarm) => Finding::NeverLocked(alarm),
-        None if alarms.is_empty() => Finding::Unprotected(Reason::NoAlarm),
-        None if acting.is_empty() => Finding::Unprotected(Reason::ActionsDisabled),
-        None => Finding::Armed,
+        _ if locked => done(Finding::LockStands { unknown: newest, unrecorded: true }),
+        (Intent::Out, Some(lock)) => match newest {
+            // A failure that is newer than the lock was not undone by anyone.
+            Some(alarm) if !is_known(alarm.changed_at, record) => done(Finding::NeverLocked(alarm)),
+            _ if lock.version.is_none() || config.relock_undone => done(Finding::Recorded),
+            _ => done(Finding::Unprotected(Reason::UndoneByHand)),
+        },
+        (Intent::In | Intent::Out, _) => {
+            let restored = record.restored(path, version);
+            if path != config.healthy_path.as_str() && restored.is_none_or(|restore| restore.to != path) {
+                return done(Finding::Unprotected(Reason::ForeignPath));
+            }
+            match newest {
+                Some(alarm) => in_service(alarm, restored, seen),
+                None if alarms.is_empty() => done(Finding::Unprotected(Reason::NoAlarm)),
+                None if acting.is_empty() => done(Finding::Unprotected(Reason::ActionsDisabled)),
+                None if all_are(AlarmState::InsufficientData)
+                    && acting.iter().all(|alarm| seen.now - alarm.changed_at >= DATA_COMES) =>
+                {
+                    done(Finding::Unprotected(Reason::NoData))
+                }
+                None => done(Finding::Armed),
+            }
+        }
     }
 }
 
-/// Whether the notes know an alarm that changed at `changed_at`, or a later one.
-#[must_use]
-pub fn is_noted(changed_at: DateTime<Utc>, notes: &Notes) -> bool {
-    notes.alarm_changed_at.is_some_and(|noted| !is_older(noted, Some(changed_at)))
+/// A check in service whose alarm is in ALARM: the notification was lost, or the alarm is not about what is now.
+fn in_service<'a>(alarm: &'a Alarm, restored: Option<&Restore>, seen: &Standing<'_>) -> Step<Finding<'a>> {
+    let Standing { health, turns_within, now, .. } = *seen;
+    let ask_unless =
+        |finding| if health == Health::Unasked { Step::AskCheckers } else { Step::Done(finding) };
+    if let Some(restore) = restored {
+        let older = older_than(restore, alarm.changed_at, alarm.breaching, Health::Healthy, turns_within);
+        if older == Some(true) {
+            // It cannot fire again until it has been OK. Whether the primary has failed anew, Route 53 knows.
+            let waits = now - restore.done.unwrap_or(restore.seen) < SETTLED;
+            return match health {
+                _ if waits => Step::Done(Finding::Unprotected(Reason::OlderThanRestore)),
+                Health::Unhealthy => Step::Done(Finding::NeverLocked(alarm)),
+                _ => ask_unless(Finding::Unprotected(Reason::OlderThanRestore)),
+            };
+        }
+    }
+    if alarm.configured_at.is_some_and(|configured_at| configured_at > alarm.changed_at) {
+        // Its actions may have been off when it went off: someone was at work on the primary.
+        return match health {
+            Health::Healthy => Step::Done(Finding::Unprotected(Reason::EnabledInAlarm)),
+            _ => ask_unless(Finding::NeverLocked(alarm)),
+        };
+    }
+    Step::Done(Finding::NeverLocked(alarm))
 }
 
-/// Whether `time` is from before `other`, in whole seconds, which is what tags and some alarms have:
-/// within one second nobody can tell which came first, and then a lock is set.
-fn is_older(time: DateTime<Utc>, other: Option<DateTime<Utc>>) -> bool {
-    other.is_some_and(|other| time.trunc_subsecs(0) < other.trunc_subsecs(0))
+/// Whether the record of the lock knows an alarm that changed at `changed_at`, or a later one.
+#[must_use]
+pub fn is_known(changed_at: DateTime<Utc>, record: &Record) -> bool {
+    let known = record.lock.as_ref().and_then(|lock| lock.alarm);
+    known.is_some_and(|known| !is_older(known, changed_at))
+}
+
+/// Whether `time` is from before `other`, in whole seconds, which is what some alarms have: within one
+/// second no one can tell which came first, and then a lock is set.
+fn is_older(time: DateTime<Utc>, other: DateTime<Utc>) -> bool {
+    time.trunc_subsecs(0) < other.trunc_subsecs(0)
 }
 
 /// Holds a lock back while the secondary is known not to be healthy: with both unhealthy, Route 53
@@ -247,20 +440,63 @@ pub fn can_hold(check: &HealthCheck) -> Result<&str, CannotHold> {
     Ok(path)
 }
 
-/// Decides about a check that a person wants back.
+/// Decides about a check that a person wants back, on `path` if the request names one.
 ///
 /// # Errors
 /// Why it stays as it is.
-pub fn switch_back(check: &HealthCheck, config: &Config) -> Result<SwitchBack, Refusal> {
-    match check.path() {
-        None => Err(Refusal::NoPath(check.check_type.clone())),
-        Some(path) if path == config.healthy_path.as_str() => Ok(SwitchBack::AlreadyRestored),
-        Some(path) if path == config.locked_path.as_str() => Ok(SwitchBack::Restore),
-        Some(path) => Err(Refusal::ForeignPath(path.to_owned())),
+pub fn restore(
+    check: &HealthCheck,
+    record: &Record,
+    path: Option<&str>,
+    config: &Config,
+) -> Result<Release, Refusal> {
+    let present = check.path().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
+    let healthy = config.healthy_path.as_str();
+    let restored = record.restored(present, check.version).map(|restore| restore.to.as_str());
+    let before = record.lock.as_ref().map(|lock| &lock.before);
+    if present != config.locked_path.as_str() {
+        let is_before = matches!(before, Some(Before::Path(before)) if before == present);
+        let ours = present == healthy || is_before || [restored, path].contains(&Some(present));
+        return if ours {
+            Ok(Release::AlreadyRestored)
+        } else {
+            Err(Refusal::ForeignPath(present.to_owned()))
+        };
+    }
+    if let Some(path) = path {
+        return Ok(Release::Restore(path.to_owned()));
+    }
+    // The path from before: the lock's, or where the lock is not on record that of the last restore.
+    let out = record.intent(present, check.version) == Intent::Out;
+    match before.filter(|_| out) {
+        Some(Before::Path(before)) => Ok(Release::Restore(before.clone())),
+        Some(Before::TooLong) => Err(Refusal::WhichPath("too long for the tag that records it")),
+        Some(Before::Unknown) => Ok(Release::Restore(healthy.to_owned())),
+        None => Ok(Release::Restore(restored.filter(|to| !to.is_empty()).unwrap_or(healthy).to_owned())),
     }
 }
 
 // === impl Reason ===
+
+impl From<HoldsBack> for Reason {
+    fn from(holds_back: HoldsBack) -> Self {
+        match holds_back {
+            HoldsBack::Muted => Self::ActionsMuted,
+            HoldsBack::Suppressed => Self::ActionsSuppressed,
+            HoldsBack::Recovery => Self::RecoveryAlarm,
+        }
+    }
+}
+
+impl From<&CannotHold> for Reason {
+    fn from(cannot: &CannotHold) -> Self {
+        match cannot {
+            CannotHold::NoPath(_) => Self::NoPath,
+            CannotHold::Inverted => Self::Inverted,
+            CannotHold::Disabled => Self::Disabled,
+        }
+    }
+}
 
 impl From<Reason> for &'static str {
     fn from(reason: Reason) -> Self {
@@ -269,11 +505,20 @@ impl From<Reason> for &'static str {
             Reason::NotAHealthCheckAlarm => "not_a_health_check_alarm",
             Reason::NotGuarded => "not_guarded",
             Reason::OlderThanRestore => "older_than_restore",
+            Reason::ActionsMuted => "actions_muted",
+            Reason::ActionsSuppressed => "actions_suppressed",
+            Reason::RecoveryAlarm => "recovery_alarm",
             Reason::SecondaryUnhealthy => "secondary_unhealthy",
             Reason::UndoneByHand => "undone_by_hand",
+            Reason::LockDoesNotHold => "lock_does_not_hold",
             Reason::ActionsDisabled => "actions_disabled",
+            Reason::EnabledInAlarm => "enabled_in_alarm",
             Reason::NoAlarm => "no_alarm",
+            Reason::NoData => "no_data",
             Reason::ForeignPath => "foreign_path",
+            Reason::NoPath => "no_path",
+            Reason::Inverted => "inverted",
+            Reason::Disabled => "disabled",
         }
     }
 }

@@ -6,10 +6,11 @@ use lambda_runtime::Diagnostic;
 use thiserror::Error;
 use tracing::error;
 
-use super::alarm::Malformed;
 use super::cloudwatch::Unresolved;
 use super::decide::{Ambiguous, CannotHold, Refusal};
+use super::event::Malformed;
 use super::health_check::HealthCheckId;
+use super::record::InvalidRecord;
 use super::request::BadRequest;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Failure, Kind};
@@ -27,16 +28,25 @@ pub enum Error {
     /// No lock can hold on the check: change the check.
     #[error(transparent)]
     CannotHold(#[from] CannotHold),
-    /// A check that could not be read was locked, and no lock holds on it: set its path back.
+    /// What is recorded on the check cannot be read: correct the tag.
+    #[error("{0}. Delete the tag, then restore or lock the check")]
+    Record(#[from] InvalidRecord),
+    /// There is no room for the tag that records a restore: remove another one.
     #[error(
-        "the path WAS set, without a look at the check before, and now it shows: {0}. Set the path back by hand, and grant the function's role route53:GetHealthCheck"
+        "{0}. A health check has 10 tags at most, and this one has no room for failover-lock:in: remove one, then repeat the request"
     )]
-    LockedBlindly(#[source] CannotHold),
+    NoRoom(#[source] Failure),
+    /// The check was changed while it was being read.
+    #[error("the health check was changed while it was being read")]
+    Stale,
+    /// Whether the check is guarded could not be read.
+    #[error("whether the check has the tag of GUARDED_TAG could not be read: {0}")]
+    NotSeen(String),
     /// The request to switch back cannot be read: correct it.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
     /// The check stays locked, for the reason given.
-    #[error("not switched back: {0}")]
+    #[error("not restored: {0}")]
     Refused(#[from] Refusal),
     /// What is behind a composite alarm cannot be found.
     #[error(transparent)]
@@ -79,7 +89,11 @@ impl Error {
         match self {
             Self::Malformed(_) => "MalformedEvent",
             Self::Ambiguous(_) => "AmbiguousAlarm",
-            Self::CannotHold(_) | Self::LockedBlindly(_) => "LockCannotHold",
+            Self::CannotHold(_) => "LockCannotHold",
+            Self::NotSeen(_) => "AwsUnavailable",
+            Self::Record(_) => "RecordUnreadable",
+            Self::NoRoom(_) => "AwsRefused",
+            Self::Stale => "HealthCheckKeepsChanging",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {
@@ -98,7 +112,11 @@ impl MayPass for Error {
     /// Every call has been repeated as long as that could help. What is left is to read again and
     /// decide anew, where somebody else has changed the check.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Aws(failure) if failure.kind() == Kind::Conflict)
+        match self {
+            Self::Aws(failure) => failure.kind() == Kind::Conflict,
+            Self::Stale => true,
+            _ => false,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -25,7 +26,8 @@ pub struct InvalidId(String);
 /// may hold a query.
 ///
 /// The length and the leading slash are Route 53's own rules for `ResourcePath`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ResourcePath(String);
 
 /// A text that cannot be a health check's path.
@@ -57,6 +59,9 @@ pub struct HealthCheck {
     pub inverted: bool,
     /// Route 53 has stopped checking and treats it as healthy.
     pub disabled: bool,
+    /// How long its checkers need to change their verdict: `FailureThreshold` × `RequestInterval`, in both
+    /// directions.
+    pub turns_within: TimeDelta,
 }
 
 /// Where and how a health check of a type with a path asks.

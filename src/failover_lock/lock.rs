@@ -1,55 +1,91 @@
 //! Sets a lock for each alarm that asks for one.
 
-use futures_util::future::join_all;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::future::{join, join_all, maybe_done};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
-use super::alarm::{self, AlarmState, AlarmTransition};
-use super::apply::{act, interlocked, not_locked, or_warn, shortly};
+use super::alarm::{AlarmState, AlarmTransition};
+use super::apply::{Cause, Target, act};
 use super::cloudwatch::Unresolved;
-use super::decide::{self, Concern, Decision, Seen};
+use super::decide::{self, Concern, Decision, Health, Reason, Seen, Step};
 use super::error::{Error, FailedRecord};
-use super::health_check::HealthCheckId;
-use super::notes::Notes;
+use super::event::{self, Message};
+use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
-use crate::remote::aws::Kind;
-use crate::remote::deadline::Deadline;
+use super::record::Record;
+use super::view::{self, Tags, or_warn, shortly};
+use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::{Deadline, MayPass};
+
+/// How long a check's answer is waited for before its tags are read beside it, on a connection of their own. Where the
+/// answer comes sooner, reading one after the other costs less, and often the tags need not be read at all.
+const BESIDE: Duration = Duration::from_millis(20);
+
+/// The result of a record, and its message in a queue.
+type Handled = (Option<String>, Result<Outcome, FailedRecord>);
 
 /// Handles every record of an event, all at once, so that none waits for another's slow answer.
-pub(super) async fn lock(
-    system: &FailoverLock,
-    event: &str,
-    deadline: Deadline,
-) -> Vec<Result<Outcome, FailedRecord>> {
-    let transitions = alarm::transitions(event).unwrap_or_else(|error| vec![Err(error)]);
-    let records = transitions.into_iter().zip(1..).map(async |(transition, record)| {
+pub(super) async fn lock(system: &FailoverLock, event: &str, deadline: Deadline) -> Vec<Handled> {
+    let records = match event::records(event) {
+        Ok(records) => records,
+        Err(error) => {
+            let failed =
+                FailedRecord { record: Some(1), alarm: None, health_check_id: None, error: error.into() };
+            return vec![(None, Err(failed))];
+        }
+    };
+    let records = records.into_iter().zip(1..).map(async |(record, number)| {
         let failed = |alarm, health_check_id, error| FailedRecord {
-            record: Some(record),
+            record: Some(number),
             alarm,
             health_check_id,
             error,
         };
-        let mut transition = transition.map_err(|error| failed(None, None, error.into()))?;
-        if let Err(error) = look_up(system, &mut transition, deadline).await {
-            return Err(failed(Some(transition.alarm), None, error.into()));
-        }
-        let alarm = || Some(transition.alarm.clone());
-        let concern = decide::concern(&transition, &system.config);
-        match concern.map_err(|error| failed(alarm(), None, error.into()))? {
-            Concern::None(reason) => {
-                let id = match transition.health_checks.as_slice() {
-                    [id] => Some(id),
-                    _ => None,
-                };
-                log_decision(&transition, id, &Decision::Ignore(reason));
-                Ok(not_locked(&transition, id, Verdict::Ignored, reason))
+        let result = match record.message {
+            Ok(Message::Alarm(transition)) => {
+                let alarm = transition.alarm.clone();
+                let result = handle(system, transition, deadline).await;
+                result.map_err(|(id, error)| failed(Some(alarm), id, error))
             }
-            Concern::Check(id) => lock_check(system, &transition, &id, deadline)
-                .await
-                .map_err(|error| failed(alarm(), Some(id), error)),
-        }
+            Ok(Message::Foreign(what)) => {
+                info!(what, decision = "ignore", "decided");
+                let reason = Some(Reason::NotAHealthCheckAlarm);
+                Ok(Outcome { reason, ..Outcome::new(None, Verdict::Ignored) })
+            }
+            Err(error) => Err(failed(None, None, error.into())),
+        };
+        (record.message_id, result)
     });
     join_all(records).await
+}
+
+/// Handles one alarm's change.
+async fn handle(
+    system: &FailoverLock,
+    mut transition: AlarmTransition,
+    deadline: Deadline,
+) -> Result<Outcome, (Option<HealthCheckId>, Error)> {
+    look_up(system, &mut transition, deadline).await.map_err(|error| (None, error.into()))?;
+    match decide::concern(&transition, &system.config).map_err(|error| (None, error.into()))? {
+        Concern::None(reason) => {
+            let id = match transition.health_checks.as_slice() {
+                [id] => Some(id),
+                _ => None,
+            };
+            log_decision(&transition, id, &Decision::Ignore(reason));
+            Ok(Cause::from(&transition).not_locked(id, Verdict::Ignored, reason))
+        }
+        Concern::Check(id) => {
+            let locked = lock_check(system, &transition, &id, deadline).await;
+            locked.map_err(|error| (Some(id), error))
+        }
+    }
 }
 
 /// Finds the health checks behind a composite alarm that went off.
@@ -64,45 +100,123 @@ async fn look_up(
     Ok(())
 }
 
-/// Reads the check, decides, acts; and starts again when somebody else changed the check meanwhile.
+/// Reads the check, decides, acts; and starts again when someone else changed the check meanwhile.
 async fn lock_check(
     system: &FailoverLock,
     transition: &AlarmTransition,
     id: &HealthCheckId,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
-    let FailoverLock { config, route53, .. } = system;
+    let config = &system.config;
     let read_decide_act = async |_| {
-        let check = match route53.health_check(id, deadline).await {
-            Ok(check) => Some(check),
-            Err(denied) if denied.kind() == Kind::Denied => {
-                warn!(healthCheckId = %id, error = %denied, "locking without reading the check first");
-                None
-            }
-            Err(failure) => return Err(failure.into()),
+        let beside = async {
+            // All that is read beside the check, so that the lock stands after two round trips.
+            let holds_back = async {
+                let unknown = transition.comparison_unknown;
+                if unknown { view::holds_back(system, id, &transition.alarm, deadline).await } else { None }
+            };
+            join(holds_back, view::secondary_is_healthy(system, id, deadline)).await
         };
-        let notes = match &check {
-            // It was never switched back either: whatever notes a restore changes the check, too. Each
-            // call counts where many checks fail over and meet Route 53's limit.
-            Some(check) if check.was_never_changed() && check.path() != Some(config.locked_path.as_str()) => {
-                Notes::default()
+        let ((check, mut tags), (holds_back, secondary)) =
+            join(check_and_tags(system, id, deadline), beside).await;
+        let check = check?;
+        if let Some(reason) = holds_back.map(Reason::from) {
+            log_decision(transition, Some(id), &Decision::Ignore(reason));
+            return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, reason));
+        }
+        if config.guarded_tag.is_some() && !config.guards_tagged(&tags.clone().map_err(Error::NotSeen)?) {
+            log_decision(transition, Some(id), &Decision::Ignore(Reason::NotGuarded));
+            return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, Reason::NotGuarded));
+        }
+        let read = tags.as_ref().ok().cloned();
+        let mut record = tags.as_ref().ok().map(|tags| recorded(system, id, tags, check.as_ref()));
+        let nothing = Record::default();
+        let mut health = Health::Unasked;
+        let decision = loop {
+            let seen = Seen { check: check.as_ref(), record: record.as_ref().unwrap_or(&nothing), health };
+            match decide::lock(transition, &seen, config)? {
+                Step::AskCheckers => health = view::health(system, id, deadline).await,
+                // The tags were read beside the check, so a restore may have come between the two. Where the
+                // record does not know the version that was read, it is read again.
+                Step::Done(Decision::Lock { version: Some(version) })
+                    if tags.is_ok() && !seen.record.is_empty() && !seen.record.is_newest(version) =>
+                {
+                    let again = system.route53.tags(id, shortly(deadline)).await;
+                    let again = or_warn(id, again, "taking the alarm for newer than the last restore");
+                    record = again.map(|tags| recorded(system, id, &tags, check.as_ref())).or(record);
+                    tags = Err(String::new());
+                }
+                Step::Done(decision) => break decision,
             }
-            // Read after the check: a restore sets its tag before its path, so that whoever has seen
-            // the path restored sees the tag.
-            _ => or_warn(
-                id,
-                route53.notes(id, shortly(deadline)).await,
-                "taking the alarm for newer than the last restore",
-            )
-            .unwrap_or_default(),
         };
-        let seen = Seen { check: check.as_ref(), notes };
-        let decision = decide::lock(transition, &seen, config)?;
-        let decision = interlocked(system, id, decision, deadline).await;
-        log_decision(transition, id.into(), &decision);
-        act(system, transition, id, &seen, decision, deadline).await
+        let decision = decide::interlock(decision, secondary);
+        log_decision(transition, Some(id), &decision);
+        let target = Target { id, check: check.as_ref(), record: record.as_ref(), tags: read.as_ref() };
+        act(system, &Cause::from(transition), target, decision, deadline).await
     };
     deadline.persist(read_decide_act).await
+}
+
+/// Reads a check and its tags at once. The check is `None` if it could not be read and is locked all the same:
+/// where reading is denied, and where reading fails and the check is guarded by name.
+async fn check_and_tags(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    deadline: Deadline,
+) -> (Result<Option<HealthCheck>, Failure>, Result<Tags, String>) {
+    let FailoverLock { config, route53, .. } = system;
+    let named = config.names(id);
+    let time = if named { deadline.within(deadline.left() / 2) } else { deadline };
+    let mut check = pin!(maybe_done(route53.health_check(id, time)));
+    let mut beside = pin!(sleep(BESIDE));
+    let mut tags = pin!(maybe_done(route53.tags(id, shortly(deadline))));
+    poll_fn(|context| {
+        let read = check.as_mut().poll(context).is_ready();
+        // Nothing was ever recorded on a check that was never changed: whatever records a restore or a lock
+        // changes the check as well.
+        let checked = check.as_mut().output_mut().and_then(|check| check.as_ref().ok());
+        let unchanged = checked.is_some_and(|check| {
+            let locked = check.path() == Some(config.locked_path.as_str());
+            check.was_never_changed() && !locked && config.guarded_tag.is_none()
+        });
+        if unchanged {
+            return Poll::Ready(());
+        }
+        let begun = read || beside.as_mut().poll(context).is_ready();
+        let tagged = begun && tags.as_mut().poll(context).is_ready();
+        if read && tagged { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let check = match check.as_mut().take_output().expect("it is done") {
+        Ok(check) => Ok(Some(check)),
+        Err(failure) if failure.kind() == Kind::Denied || (named && failure.may_pass()) => {
+            warn!(healthCheckId = %id, error = %failure, "locking without reading the check first");
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    };
+    let tags = match tags.as_mut().take_output() {
+        None => Ok(Tags::new()),
+        Some(Ok(tags)) => Ok(tags),
+        Some(Err(failure)) => {
+            let error = failure.to_string();
+            warn!(healthCheckId = %id, error, "taking the alarm for newer than the last restore");
+            Err(error)
+        }
+    };
+    (check, tags)
+}
+
+/// What is recorded in a check's tags; a tag that cannot be read counts as none.
+fn recorded(system: &FailoverLock, id: &HealthCheckId, tags: &Tags, check: Option<&HealthCheck>) -> Record {
+    let read = match check {
+        Some(check) => view::record(system, tags, check),
+        None => Record::read(tags, "", 0, system.config.locked_path.as_str(), system.clock.now()),
+    };
+    read.unwrap_or_else(|error| {
+        warn!(healthCheckId = %id, error = %error, "taking the alarm for newer than the last restore");
+        Record::default()
+    })
 }
 
 fn log_decision(transition: &AlarmTransition, id: Option<&HealthCheckId>, decision: &Decision) {
@@ -110,6 +224,7 @@ fn log_decision(transition: &AlarmTransition, id: Option<&HealthCheckId>, decisi
         Decision::Ignore(reason) => ("ignore", Some(*reason)),
         Decision::Defer(reason) => ("defer", Some(*reason)),
         Decision::AlreadyLocked => ("leave_locked", None),
+        Decision::Touch { .. } => ("keep_locked", None),
         Decision::Lock { .. } => ("lock", None),
     };
     info!(
@@ -121,4 +236,10 @@ fn log_decision(transition: &AlarmTransition, id: Option<&HealthCheckId>, decisi
         reason = reason.map(<&str>::from),
         "decided"
     );
+}
+
+impl From<&AlarmTransition> for Cause {
+    fn from(transition: &AlarmTransition) -> Self {
+        Self { alarm: transition.alarm.clone(), changed_at: Some(transition.changed_at) }
+    }
 }

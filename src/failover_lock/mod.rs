@@ -15,23 +15,27 @@
 
 pub mod alarm;
 mod apply;
+pub mod clock;
 pub mod cloudwatch;
 pub mod config;
 pub mod decide;
 pub mod error;
+pub mod event;
 pub mod health_check;
 mod lock;
-pub mod notes;
 pub mod outcome;
 pub mod probe;
 mod reconcile;
+pub mod record;
 pub mod request;
 mod restore;
 pub mod route53;
+mod view;
 
 use aws_config::SdkConfig;
 use thiserror::Error;
 
+use self::clock::Clock;
 use self::cloudwatch::CloudWatch;
 use self::config::Config;
 use self::outcome::Report;
@@ -45,6 +49,8 @@ pub struct FailoverLock {
     config: Config,
     route53: Route53,
     cloudwatch: CloudWatch,
+    known: reconcile::Known,
+    clock: Clock,
 }
 
 /// The functions that one binary serves; the function's handler name says which.
@@ -65,7 +71,9 @@ pub struct UnknownHandler(String);
 
 /// `reconcile` does not know which health checks to look at.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("GUARDED_HEALTH_CHECKS: reconcile works on the health checks that it names, and it is not set")]
+#[error(
+    "GUARDED_HEALTH_CHECKS, GUARDED_TAG: reconcile works on the health checks that one of them names, and neither is set"
+)]
 pub struct NothingGuarded;
 
 // === impl FailoverLock ===
@@ -74,13 +82,31 @@ impl FailoverLock {
     /// The system as `config` sets it up, on the AWS that `aws` reaches.
     #[must_use]
     pub fn new(config: Config, aws: &SdkConfig) -> Self {
-        Self { config, route53: Route53::new(aws), cloudwatch: CloudWatch::new(aws) }
+        Self {
+            config,
+            route53: Route53::new(aws),
+            cloudwatch: CloudWatch::new(aws),
+            known: reconcile::Known::default(),
+            clock: Clock::default(),
+        }
+    }
+
+    /// The system with another clock than the machine's.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Handles one invocation.
     pub async fn handle(&self, handler: Handler, event: &str, deadline: Deadline) -> Report {
+        let mut messages = None;
         let results = match handler {
-            Handler::Lock => lock::lock(self, event, deadline).await,
+            Handler::Lock => {
+                let (of, results): (Vec<_>, Vec<_>) =
+                    lock::lock(self, event, deadline).await.into_iter().unzip();
+                messages = Some(of).filter(|of| of.iter().any(Option::is_some));
+                results
+            }
             Handler::Reconcile => reconcile::reconcile(self, deadline).await,
             Handler::Restore => vec![restore::restore(self, event, deadline).await],
         };
@@ -90,7 +116,7 @@ impl FailoverLock {
                 Err(failed) => failed.log(),
             }
         }
-        Report(results)
+        Report { results, messages }
     }
 }
 
@@ -103,7 +129,9 @@ impl Handler {
     /// `reconcile` needs to be told which checks are guarded.
     pub fn accepts(self, config: &Config) -> Result<(), NothingGuarded> {
         match self {
-            Self::Reconcile if config.guarded.is_none() => Err(NothingGuarded),
+            Self::Reconcile if config.guarded.is_none() && config.guarded_tag.is_none() => {
+                Err(NothingGuarded)
+            }
             Self::Lock | Self::Restore | Self::Reconcile => Ok(()),
         }
     }

@@ -5,21 +5,38 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tracing::info;
 
-use super::alarm::Malformed;
 use super::decide::Reason;
 use super::error::{FailedRecord, InvocationError};
+use super::event::Malformed;
 use super::health_check::HealthCheckId;
 use crate::lambda::{self, metrics};
 
 /// What became of an invocation: an outcome or a failure for each record, in the event's order.
 #[derive(Debug)]
-pub struct Report(pub(super) Vec<Result<Outcome, FailedRecord>>);
+pub struct Report {
+    pub(super) results: Vec<Result<Outcome, FailedRecord>>,
+    /// For an event of a queue: the message of each record.
+    pub(super) messages: Option<Vec<Option<String>>>,
+}
 
 /// What an invocation answers: an outcome for each record, in the event's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// The outcomes.
     pub outcomes: Vec<Outcome>,
+    /// For an event of a queue: the messages to deliver again, as [Lambda expects them][1].
+    ///
+    /// [1]: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+    #[serde(rename = "batchItemFailures", skip_serializing_if = "Option::is_none")]
+    pub batch_item_failures: Option<Vec<BatchItemFailure>>,
+}
+
+/// A message of a queue that could not be handled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchItemFailure {
+    /// Its `messageId`.
+    pub item_identifier: String,
 }
 
 /// What became of one record or request.
@@ -45,6 +62,9 @@ pub struct Outcome {
     /// The alarm's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alarm: Option<String>,
+    /// Whether the check has been locked for another whole day.
+    #[serde(skip)]
+    pub reminds: bool,
 }
 
 /// What was done.
@@ -57,6 +77,8 @@ pub enum Verdict {
     WouldLock,
     /// It did before.
     AlreadyLocked,
+    /// The path was set without reading the check first, and no lock holds on the check.
+    LockedInVain,
     /// The alarm asks for nothing.
     Ignored,
     /// The lock waits for the secondary.
@@ -79,7 +101,7 @@ impl Report {
     /// What became of each record.
     #[must_use]
     pub fn into_results(self) -> Vec<Result<Outcome, FailedRecord>> {
-        self.0
+        self.results
     }
 }
 
@@ -92,7 +114,7 @@ impl lambda::Report for Report {
         let error = Malformed::NotJson(cause).into();
         let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
         failed.log();
-        Self(vec![Err(failed)])
+        Self { results: vec![Err(failed)], messages: None }
     }
 
     /// The invocation's answer, where every record was done.
@@ -100,27 +122,43 @@ impl lambda::Report for Report {
     /// # Errors
     /// Names every record that failed; the others were handled all the same.
     fn into_answer(self) -> Result<Answer, InvocationError> {
-        let records = self.0.len();
+        let records = self.results.len();
         let mut outcomes = Vec::new();
         let mut failed = Vec::new();
-        for result in self.0 {
+        let batch_item_failures = self.messages.map(|messages| {
+            let failed = messages.into_iter().zip(&self.results).filter(|(_, result)| result.is_err());
+            let failed = failed.filter_map(|(message, _)| message);
+            failed.map(|item_identifier| BatchItemFailure { item_identifier }).collect()
+        });
+        for result in self.results {
             match result {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(error) => failed.push(error),
             }
         }
-        if failed.is_empty() { Ok(Answer { outcomes }) } else { Err(InvocationError { records, failed }) }
+        // A queue delivers again what its answer names, and nothing else. Where every message failed, an error is
+        // the same, and also understood by a queue that is not set up to be answered so.
+        if failed.is_empty() || (batch_item_failures.is_some() && !outcomes.is_empty()) {
+            Ok(Answer { outcomes, batch_item_failures })
+        } else {
+            Err(InvocationError { records, failed })
+        }
     }
 
     /// A line for each record that counts in an embedded metric of the namespace `FailoverLock`.
     fn metrics(&self, _function: &str, now: SystemTime) -> impl Iterator<Item = String> {
-        self.0.iter().filter_map(move |result| {
-            let (name, id) = match result {
-                Ok(outcome) => (outcome.outcome.metric()?, outcome.health_check_id.as_ref()),
-                Err(failed) => ("Failed", failed.health_check_id.as_ref()),
-            };
+        let line = move |name, id: Option<&HealthCheckId>| {
             let dimension = id.map(|id| ("HealthCheckId", id.as_str()));
-            Some(metrics::count("FailoverLock", name, dimension, now))
+            metrics::count("FailoverLock", name, dimension, now)
+        };
+        self.results.iter().flat_map(move |result| match result {
+            Ok(outcome) => {
+                let id = outcome.health_check_id.as_ref();
+                let reminder = outcome.reminds.then_some("LockedForDays");
+                let names = outcome.outcome.metric().into_iter().chain(reminder);
+                names.map(|name| line(name, id)).collect::<Vec<_>>()
+            }
+            Err(failed) => vec![line("Failed", failed.health_check_id.as_ref())],
         })
     }
 }
@@ -137,6 +175,7 @@ impl Outcome {
             path: None,
             version: None,
             alarm: None,
+            reminds: false,
         }
     }
 
@@ -161,6 +200,7 @@ impl Verdict {
         match self {
             Self::Locked => Some("Locked"),
             Self::AlreadyLocked => Some("AlreadyLocked"),
+            Self::LockedInVain => Some("LockedInVain"),
             Self::Ignored => Some("Ignored"),
             Self::Deferred => Some("Deferred"),
             Self::Restored => Some("Restored"),
@@ -176,6 +216,7 @@ impl From<Verdict> for &'static str {
             Verdict::Locked => "locked",
             Verdict::WouldLock => "would_lock",
             Verdict::AlreadyLocked => "already_locked",
+            Verdict::LockedInVain => "locked_in_vain",
             Verdict::Ignored => "ignored",
             Verdict::Deferred => "deferred",
             Verdict::Restored => "restored",

@@ -1,101 +1,313 @@
-//! Holds every guarded check against its alarms as they stand: level instead of edge.
+//! Compares every guarded check with what is recorded on it and with its alarms as they stand.
 //!
-//! CloudWatch acts once, on an alarm's change. Where that one notification is lost, or the lock could
-//! not be set, this sets it within one period of the schedule; and it tells of checks that nothing
-//! would lock.
+//! CloudWatch acts once, on an alarm's change. If that one notification is lost, or the lock could not be set,
+//! `reconcile` sets it within one period of the schedule. It reports checks that nothing would lock, and
+//! locks that were undone or do not hold, for as long as that is so.
+//!
+//! Calls are made by the page where many checks are guarded, and what is recorded is read again only if the
+//! check has changed or [`FRESH`] has passed: Route 53 allows a whole account ten calls a second.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::FailoverLock;
-use super::alarm::{Alarm, AlarmState, AlarmTransition};
-use super::apply::{act, interlocked, note_alarm};
-use super::decide::{self, Decision, Finding, Seen};
+use super::alarm::{Alarm, AlarmState};
+use super::apply::{Cause, Target, act, record_lock};
+use super::config::Config;
+use super::decide::{self, Decision, Finding, Health, Reason, Standing, Step};
 use super::error::{Error, FailedRecord};
-use super::health_check::HealthCheckId;
-use super::notes::Notes;
+use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
-use crate::remote::deadline::Deadline;
+use super::record::{Intent, Record};
+use super::route53::MOST_TAGGED;
+use super::view::{self, Tags};
+use crate::remote::aws::Failure;
+use crate::remote::deadline::{Deadline, MayPass};
 
-/// Route 53 allows an account a burst of 50 calls and 10 a second after it.
-const AT_ONCE: usize = 10;
+/// How many checks are worked on at once. One that does not answer holds up one place.
+const AT_ONCE: usize = 32;
+/// How many pages are read at once: Route 53 allows an account a burst of 50 calls and 10 a second after it.
+const PAGES_AT_ONCE: usize = 5;
+/// Up to so many checks are read one by one, which needs no permission to list others.
+const FEW: usize = 10;
+/// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
+const TRIES: u32 = 3;
+/// How long what is recorded on a check counts as read, if the check has not changed.
+const FRESH: Duration = Duration::from_mins(10);
+
+/// What was read of the checks' records, by version, in earlier ticks of this process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known(Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    version: i64,
+    read: Instant,
+    tags: Tagged,
+}
+
+/// What a check's tags say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tagged {
+    /// It is guarded, and this is recorded on it.
+    Guarded(Record),
+    /// It is not guarded.
+    NotGuarded,
+}
+
+/// A check as this tick sees it.
+struct Look {
+    id: HealthCheckId,
+    check: Result<HealthCheck, Failure>,
+    /// `None` if they were not read with those of all the others.
+    alarms: Option<Vec<Alarm>>,
+}
 
 /// Looks at every guarded check.
 pub(super) async fn reconcile(
     system: &FailoverLock,
     deadline: Deadline,
 ) -> Vec<Result<Outcome, FailedRecord>> {
-    let guarded = system.config.guarded.iter().flatten();
-    let checks = guarded.map(async |id| {
-        let failed =
-            |error| FailedRecord { record: None, alarm: None, health_check_id: Some(id.clone()), error };
-        reconcile_check(system, id, deadline).await.map_err(failed)
-    });
-    stream::iter(checks).buffered(AT_ONCE).collect().await
-}
-
-/// Reads the check and its alarms, decides, acts; and starts again when somebody else changed the
-/// check meanwhile. Unlike `lock`, it has another try in a minute: what cannot be read is an error,
-/// and never a lock in doubt, which would undo what a person has just done.
-async fn reconcile_check(
-    system: &FailoverLock,
-    id: &HealthCheckId,
-    deadline: Deadline,
-) -> Result<Outcome, Error> {
-    let FailoverLock { config, route53, cloudwatch } = system;
-    let read_decide_act = async |_| {
-        let check = route53.health_check(id, deadline).await?;
-        let path = decide::can_hold(&check)?;
-        let alarms = cloudwatch.alarms_on(id, deadline).await?;
-        // On most days nothing is locked and nothing is wrong, and the notes decide nothing.
-        let is_quiet = path == config.healthy_path.as_str()
-            && alarms.iter().all(|alarm| alarm.state != AlarmState::Alarm);
-        let notes = if is_quiet { Notes::default() } else { route53.notes(id, deadline).await? };
-
-        let finding = decide::reconcile(path, &alarms, &notes, config);
-        log_finding(id, &finding);
-        let outcome = |outcome| Outcome {
-            path: Some(path.to_owned()),
-            version: Some(check.version),
-            ..Outcome::new(Some(id), outcome)
-        };
-        match finding {
-            Finding::Armed => Ok(outcome(Verdict::Armed)),
-            Finding::LockStands { unnoted } => {
-                if let Some(alarm) = unnoted.filter(|_| !config.dry_run) {
-                    note_alarm(system, id, alarm.changed_at, deadline).await;
-                }
-                Ok(outcome(Verdict::AlreadyLocked))
-            }
-            Finding::NeverLocked(alarm) => {
-                let lock = Decision::Lock { version: Some(check.version) };
-                let decision = interlocked(system, id, lock, deadline).await;
-                act(
-                    system,
-                    &transition(alarm, id),
-                    id,
-                    &Seen { check: Some(&check), notes },
-                    decision,
-                    deadline,
-                )
-                .await
-            }
-            Finding::Unprotected(reason) => {
-                Ok(Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) })
-            }
+    let deadline = deadline.with_tries(TRIES);
+    let looks = match look(system, deadline).await {
+        Ok(looks) => looks,
+        Err(failure) => {
+            let error = failure.into();
+            return vec![Err(FailedRecord { record: None, alarm: None, health_check_id: None, error })];
         }
     };
-    deadline.persist(read_decide_act).await
+    let tags = tags(system, &looks, deadline).await;
+    let checks = looks.into_iter().enumerate().map(async |(place, look)| {
+        let id = look.id.clone();
+        let failed =
+            |error| FailedRecord { record: None, alarm: None, health_check_id: Some(id.clone()), error };
+        let result = reconcile_check(system, look, tags.get(&id), deadline).await;
+        (place, result.map_err(failed).transpose())
+    });
+    let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
+    results.sort_by_key(|(place, _)| *place);
+    results.into_iter().filter_map(|(_, result)| result).collect()
 }
 
-fn transition(alarm: &Alarm, id: &HealthCheckId) -> AlarmTransition {
-    AlarmTransition {
-        alarm: alarm.name.clone(),
-        state: alarm.state,
-        changed_at: alarm.changed_at,
-        health_checks: vec![id.clone()],
-        composite: None,
+/// Reads the guarded checks, and where there are many their alarms, by the page. What cannot be read by the page
+/// is read check by check.
+async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Failure> {
+    let FailoverLock { config, route53, cloudwatch, .. } = system;
+    let by_name: Option<Vec<_>> = config.guarded.as_ref().map(|ids| ids.iter().cloned().collect());
+    let is_few = by_name.as_ref().is_some_and(|ids| ids.len() <= FEW);
+    let mut listed = BTreeMap::new();
+    if !is_few {
+        match route53.health_checks(deadline).await {
+            Ok(checks) => listed.extend(checks.into_iter().map(|check| (check.id.clone(), check))),
+            Err(failure) if by_name.is_none() => return Err(failure),
+            Err(failure) => warn!(error = %failure, "reading the health checks one by one"),
+        }
     }
+    let mut alarms = None;
+    if !is_few {
+        match cloudwatch.all_alarms(deadline).await {
+            Ok(found) => alarms = Some(found),
+            Err(failure) => warn!(error = %failure, "reading the alarms check by check"),
+        }
+    }
+    let ids = by_name.unwrap_or_else(|| {
+        let with_path = listed.values().filter(|check| check.path().is_some() && config.guards(&check.id));
+        with_path.map(|check| check.id.clone()).collect()
+    });
+    let looks = ids.into_iter().map(|id| (listed.remove(&id), id)).collect::<Vec<_>>();
+    let looks = looks.into_iter().enumerate().map(async |(place, (check, id))| {
+        let check = match check {
+            Some(check) => Ok(check),
+            None => route53.health_check(&id, deadline).await,
+        };
+        let alarms = alarms.as_ref().map(|found| found.on(&id));
+        (place, Look { id, check, alarms })
+    });
+    let mut looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+    looks.sort_by_key(|(place, _)| *place);
+    Ok(looks.into_iter().map(|(_, look)| look).collect())
+}
+
+/// The tags of the checks whose record is not known, ten at a time. A check that is missing here is read by itself.
+async fn tags(system: &FailoverLock, looks: &[Look], deadline: Deadline) -> BTreeMap<HealthCheckId, Tags> {
+    let mut wanted: Vec<HealthCheckId> = Vec::new();
+    for Look { id, check, alarms } in looks {
+        let Ok(check) = check else { continue };
+        let quiet = alarms.as_ref().is_some_and(|alarms| !is_in_alarm(alarms));
+        if system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check)) {
+            wanted.push(id.clone());
+        }
+    }
+    if wanted.len() < 2 {
+        return BTreeMap::new();
+    }
+    let pages = wanted.chunks(MOST_TAGGED).map(|ids| async move {
+        let tags = system.route53.tags_of(ids, deadline).await;
+        tags.unwrap_or_else(|failure| {
+            warn!(error = %failure, "reading the tags check by check");
+            BTreeMap::new()
+        })
+    });
+    stream::iter(pages).buffer_unordered(PAGES_AT_ONCE).concat().await.into_iter().collect()
+}
+
+/// Decides about a check, acts; and reads it and starts again when someone else changed it meanwhile. Unlike
+/// `lock`, it has another try in a minute: what cannot be read is an error, and never a lock in doubt, which would
+/// undo what a person has just done. `None` if it is not guarded.
+async fn reconcile_check(
+    system: &FailoverLock,
+    look: Look,
+    tags: Option<&Tags>,
+    deadline: Deadline,
+) -> Result<Option<Outcome>, Error> {
+    let FailoverLock { route53, cloudwatch, .. } = system;
+    let Look { id, check, alarms } = look;
+    let (mut check, mut tags) = (check?, tags.cloned());
+    let alarms = match alarms {
+        Some(alarms) => alarms,
+        None => match cloudwatch.alarms_on(&id, deadline).await? {
+            // Those on metric math and on queries are only in the list of all.
+            plain if plain.is_empty() => match cloudwatch.all_alarms(deadline).await {
+                Ok(all) => all.on(&id),
+                Err(failure) => {
+                    warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
+                    plain
+                }
+            },
+            plain => plain,
+        },
+    };
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let last = tries >= TRIES;
+        let result = decide_and_act(system, &check, &alarms, tags.as_ref(), last, deadline).await;
+        match result {
+            Err(conflict) if conflict.may_pass() && tries < TRIES => {
+                check = route53.health_check(&id, deadline).await?;
+                tags = None;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn decide_and_act(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    alarms: &[Alarm],
+    tags: Option<&Tags>,
+    last: bool,
+    deadline: Deadline,
+) -> Result<Option<Outcome>, Error> {
+    let FailoverLock { config, route53, known, .. } = system;
+    let id = &check.id;
+    let outcome = |outcome| Outcome {
+        path: check.path().map(str::to_owned),
+        version: Some(check.version),
+        ..Outcome::new(Some(id), outcome)
+    };
+    let unprotected = |reason| Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) };
+    let quiet = !is_in_alarm(alarms);
+    let record = match system.known(check, quiet) {
+        _ if quiet && system.has_no_record(check) => Record::default(),
+        Some(Tagged::Guarded(record)) => record,
+        Some(Tagged::NotGuarded) => return Ok(None),
+        None => {
+            let tags = match tags {
+                Some(tags) => tags.clone(),
+                None => route53.tags(id, deadline).await?,
+            };
+            if !config.guards_tagged(&tags) {
+                known.put(check, Tagged::NotGuarded);
+                return Ok(None);
+            }
+            view::record(system, &tags, check)?
+        }
+    };
+    let path = decide::can_hold(check)?;
+    if record.is_ahead_of(check.version) && !last {
+        // Someone has changed the check since it was read.
+        return Err(Error::Stale);
+    }
+    let mut acting = alarms.to_vec();
+    let mut muted = false;
+    let (finding, now) = loop {
+        let mut seen = Standing {
+            path,
+            version: check.version,
+            record: &record,
+            alarms: &acting,
+            health: Health::Unasked,
+            turns_within: check.turns_within,
+            now: system.clock.now(),
+        };
+        let finding = loop {
+            match decide::reconcile(&seen, config) {
+                Step::AskCheckers => seen.health = view::health(system, id, deadline).await,
+                Step::Done(finding) => break finding,
+            }
+        };
+        match finding {
+            // Of several alarms the newest decides that is not muted.
+            Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await => {
+                let name = alarm.name.clone();
+                acting.retain(|alarm| alarm.name != name);
+                muted = true;
+            }
+            Finding::NeverLocked(_) | Finding::Recorded | Finding::LockStands { .. } => {
+                break (finding, seen.now);
+            }
+            _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), seen.now),
+            finding => break (finding, seen.now),
+        }
+    };
+    log_finding(id, &finding);
+    let target = Target { id, check: Some(check), record: Some(&record), tags };
+    let recorded = || Cause {
+        alarm: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default(),
+        changed_at: record.lock.as_ref().and_then(|lock| lock.alarm),
+    };
+    let cause = match finding {
+        Finding::Armed => {
+            known.put(check, Tagged::Guarded(record.clone()));
+            return Ok(Some(outcome(Verdict::Armed)));
+        }
+        Finding::LockStands { unknown: None, unrecorded: false } => {
+            known.put(check, Tagged::Guarded(record.clone()));
+            let reminds = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
+            return Ok(Some(Outcome { reminds, ..outcome(Verdict::AlreadyLocked) }));
+        }
+        Finding::LockStands { unknown, .. } => {
+            if !config.dry_run {
+                let by_hand = || Cause { alarm: "found on the locked path".to_owned(), changed_at: None };
+                let cause = unknown.map_or_else(by_hand, Cause::from);
+                record_lock(system, &cause, target, Some(check.version), deadline).await;
+            }
+            return Ok(Some(outcome(Verdict::AlreadyLocked)));
+        }
+        Finding::Unprotected(reason) => return Ok(Some(unprotected(reason))),
+        Finding::NeverLocked(alarm) => Cause::from(alarm),
+        Finding::Recorded => recorded(),
+    };
+    let lock = Decision::Lock { version: Some(check.version) };
+    let decision = decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await);
+    act(system, &cause, target, decision, deadline).await.map(Some)
+}
+
+fn is_in_alarm(alarms: &[Alarm]) -> bool {
+    alarms.iter().any(|alarm| alarm.state == AlarmState::Alarm)
+}
+
+/// Whether a day, or several, have passed within the last minute.
+fn is_due(since: chrono::TimeDelta) -> bool {
+    const DAY: i64 = 24 * 60;
+    since.num_minutes() >= DAY && since.num_minutes() % DAY == 0
 }
 
 fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
@@ -103,11 +315,74 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
     match finding {
         Finding::Armed => decided("leave_armed"),
         Finding::LockStands { .. } => decided("leave_locked"),
+        Finding::Recorded => {
+            warn!(healthCheckId = %id, decision = "lock", "decided");
+        }
         Finding::NeverLocked(alarm) => {
             warn!(healthCheckId = %id, alarm = alarm.name, changedAt = alarm.changed_at.to_rfc3339(), decision = "lock", "decided");
         }
         Finding::Unprotected(reason) => {
             warn!(healthCheckId = %id, decision = "report", reason = <&str>::from(*reason), "decided");
         }
+    }
+}
+
+// === impl FailoverLock ===
+
+impl FailoverLock {
+    /// Whether nothing can be recorded on a check: whatever records a lock or a restore changes the check as well,
+    /// except a lock that waits for the secondary.
+    fn has_no_record(&self, check: &HealthCheck) -> bool {
+        let Config { locked_path, guarded_tag, secondaries, .. } = &self.config;
+        let locked = check.path() == Some(locked_path.as_str());
+        check.was_never_changed() && !locked && guarded_tag.is_none() && !secondaries.contains_key(&check.id)
+    }
+
+    /// What is known of a check's record from an earlier tick, unless it can have changed without the check.
+    fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
+        let waits = self.config.secondaries.contains_key(&check.id);
+        if waits { None } else { self.known.get(check, quiet) }
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
+    fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
+        let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = known.get(&check.id).filter(|entry| entry.version == check.version)?;
+        if entry.read.elapsed() >= FRESH {
+            return None;
+        }
+        let path = check.path().unwrap_or_default();
+        let is_out = |record: &Record| record.intent(path, check.version) == Intent::Out;
+        let usable = match &entry.tags {
+            Tagged::Guarded(record) => quiet || is_out(record),
+            Tagged::NotGuarded => true,
+        };
+        usable.then(|| entry.tags.clone())
+    }
+
+    fn put(&self, check: &HealthCheck, tags: Tagged) {
+        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let fresh = known.get(&check.id).is_some_and(|entry| {
+            entry.version == check.version && entry.read.elapsed() < FRESH && entry.tags == tags
+        });
+        if !fresh {
+            // Spread over time, so that what is read at once at the start is not read at once again.
+            let spread = FRESH.mul_f64(fastrand::f64() / 2.0);
+            let read = Instant::now().checked_sub(spread).unwrap_or_else(Instant::now);
+            let entry = Entry { version: check.version, read, tags };
+            known.insert(check.id.clone(), entry);
+        }
+    }
+}
+
+// === impl Cause ===
+
+impl From<&Alarm> for Cause {
+    fn from(alarm: &Alarm) -> Self {
+        Self { alarm: alarm.name.clone(), changed_at: Some(alarm.changed_at) }
     }
 }

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::alarm::{self, Parts};
 use super::config::Config;
-use super::health_check::HealthCheckId;
+use super::event::{self, Parts};
+use super::health_check::{HealthCheckId, ResourcePath};
 use crate::program::text::brief;
 
 /// What a person asks for.
@@ -17,7 +17,9 @@ pub struct Request {
     /// Switch back without asking the primary first.
     #[serde(default)]
     pub force: bool,
-    /// Why, for the log.
+    /// The path to set; the one from before, if it is left out.
+    pub path: Option<ResourcePath>,
+    /// Why, for the record.
     pub reason: Option<String>,
     /// Say what would be done, change nothing.
     #[serde(default)]
@@ -29,13 +31,18 @@ pub struct Request {
 pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type.
     #[error(
-        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"reason\"?, \"dryRun\"?}}",
+        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"path\"?, \"reason\"?, \"dryRun\"?}}",
         brief(.0)
     )]
     Unreadable(#[from] serde_json::Error),
     /// Only people switch back.
     #[error("this is an event of SNS, an alarm or a schedule: only a person's request switches back")]
     MachineMade,
+    /// It says neither which check nor why.
+    #[error(
+        "healthCheckId is missing, and so is a reason: name the check, or give a reason where exactly one is guarded"
+    )]
+    Empty,
     /// It does not say which check.
     #[error("healthCheckId is missing, and GUARDED_HEALTH_CHECKS does not name exactly one check")]
     WhichCheck,
@@ -46,15 +53,18 @@ pub enum BadRequest {
 impl Request {
     pub(super) fn read(text: &str) -> Result<Self, BadRequest> {
         let parts: Parts = serde_json::from_str(text)?;
-        if alarm::is_machine_made(&parts) {
+        if event::is_machine_made(&parts) {
             return Err(BadRequest::MachineMade);
         }
         Ok(serde_json::from_str(text)?)
     }
 
     pub(super) fn which(&self, config: &Config) -> Result<HealthCheckId, BadRequest> {
+        let has_reason = self.reason.as_ref().is_some_and(|reason| !reason.trim().is_empty());
         match (&self.health_check_id, &config.guarded) {
             (Some(id), _) => Ok(id.clone()),
+            // An empty payload is what a machine sends that was not meant to send anything.
+            (None, _) if !has_reason => Err(BadRequest::Empty),
             (None, Some(guarded)) if guarded.len() == 1 => {
                 guarded.first().cloned().ok_or(BadRequest::WhichCheck)
             }

@@ -1,15 +1,18 @@
-//! Switches a locked check back, when a person says so.
+//! Restores a locked check, when a person says so.
 
+use chrono::{DateTime, Utc};
 use tokio::time::timeout;
-use tracing::info;
+use tracing::{info, warn};
 
-use super::config::Config;
-use super::decide::{self, Refusal, SwitchBack};
+use super::decide::{self, Refusal, Release};
 use super::error::{Error, FailedRecord};
-use super::health_check::{HealthCheck, HealthCheckId};
+use super::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use super::outcome::{Outcome, Verdict};
+use super::record::{self, Record, Restore};
 use super::request::Request;
+use super::view::{self, Tags, or_warn};
 use super::{FailoverLock, probe};
+use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -24,7 +27,7 @@ pub(super) async fn restore(
     restore_check(system, &request, &id, deadline).await.map_err(|error| failed(Some(id), error))
 }
 
-/// Reads the check, decides, asks the primary, acts; and starts again when somebody else changed
+/// Reads the check, decides, asks the primary, acts; and starts again when someone else changed
 /// the check meanwhile.
 async fn restore_check(
     system: &FailoverLock,
@@ -36,56 +39,149 @@ async fn restore_check(
     if !config.guards(id) {
         return Err(Refusal::NotGuarded.into());
     }
+    let began = system.clock.now();
     let read_decide_act = async |_| {
+        // Before the read: an alarm that changes from here on is newer than what is seen.
+        let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
-        let decision = decide::switch_back(&check, config)?;
+        let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
+        let asked = request.path.as_ref().map(ResourcePath::as_str);
+        let decision = decide::restore(&check, &record, asked, config)?;
         info!(
             healthCheckId = %id,
             decision = match decision {
-                SwitchBack::AlreadyRestored => "leave_restored",
-                SwitchBack::Restore => "restore",
+                Release::AlreadyRestored => "leave_restored",
+                Release::Restore(_) => "restore",
             },
             force = request.force,
             reason = request.reason,
             "decided"
         );
-        let outcome = |outcome, version| Outcome {
+        let dry_run = config.dry_run || request.dry_run;
+        let outcome = |outcome, to: &str, version| Outcome {
             previous_path: check.path().map(str::to_owned),
-            path: Some(config.healthy_path.as_str().to_owned()),
+            path: Some(to.to_owned()),
             version: Some(version),
             ..Outcome::new(Some(id), outcome)
         };
+        // Where there is no room for two tags, the newer one replaces the other.
+        let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
+        let removed = || record::removed(Some(&record), full.then_some(record::OUT));
+        let restore_to = |to: &ResourcePath| Restore {
+            version: check.version + 1,
+            seen,
+            done: None,
+            to: to.as_str().to_owned(),
+            by: request.reason.clone().unwrap_or_default(),
+        };
         match decision {
-            SwitchBack::AlreadyRestored => Ok(outcome(Verdict::AlreadyRestored, check.version)),
-            SwitchBack::Restore => {
+            Release::AlreadyRestored => {
+                let path = check.path().unwrap_or_default();
+                if dry_run {
+                    return Ok(outcome(Verdict::AlreadyRestored, path, check.version));
+                }
+                // A new version on the same path: a lock that is under way meets a conflict, and decides
+                // again with what is recorded here.
+                let to = resource_path(path)?;
+                let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
+                let done = Restore { done: Some(system.clock.now()), ..restore_to(&to) };
+                route53
+                    .record_restore(id, &done, removed(), deadline)
+                    .await
+                    .map_err(|failure| unrecorded(failure, &tags))?;
+                Ok(outcome(Verdict::AlreadyRestored, path, restored.version))
+            }
+            Release::Restore(path) => {
+                let to = resource_path(&path)?;
                 if !request.force {
-                    ask_primary(&check, config, deadline).await?;
+                    ask_primary(&check, &to, deadline).await?;
                 }
-                if config.dry_run || request.dry_run {
-                    return Ok(outcome(Verdict::WouldRestore, check.version));
+                if dry_run {
+                    return Ok(outcome(Verdict::WouldRestore, to.as_str(), check.version));
                 }
-                // First the tag, then the path: an alarm from before that is delivered in between
-                // must not lock again, and if only one of the two can be done, it is the harmless one.
-                route53.note_restore(id, deadline).await?;
-                let restored =
-                    route53.set_path(id, &config.healthy_path, Some(check.version), deadline).await?;
-                Ok(outcome(Verdict::Restored, restored.version))
+                // First the record, then the path: an alarm from before that is delivered in between must not
+                // lock again, and if only one of the two can be done, it is the harmless one.
+                let restore = restore_to(&to);
+                match route53.record_restore(id, &restore, removed(), deadline).await {
+                    Ok(()) => {}
+                    Err(failure) if request.force && record::has_no_room(&tags, record::IN) && !full => {
+                        warn!(healthCheckId = %id, error = %failure, "restoring without a record: there is no room for its tag, and an alarm from before that is delivered again locks");
+                    }
+                    Err(failure) => return Err(unrecorded(failure, &tags)),
+                }
+                let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
+                let done = Restore { done: Some(system.clock.now()), ..restore };
+                let recorded = route53.record_restore(id, &done, Vec::new(), deadline).await;
+                or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
+                Ok(outcome(Verdict::Restored, to.as_str(), restored.version))
             }
         }
     };
     deadline.persist(read_decide_act).await
 }
 
-async fn ask_primary(check: &HealthCheck, config: &Config, deadline: Deadline) -> Result<(), Refusal> {
+/// A check's tags, and what is recorded in them.
+#[derive(Default)]
+struct Recorded {
+    record: Record,
+    tags: Tags,
+}
+
+/// What is recorded on the check. A tag that cannot be read counts as none: a restore replaces it.
+async fn recorded(
+    system: &FailoverLock,
+    request: &Request,
+    check: &HealthCheck,
+    began: DateTime<Utc>,
+    deadline: Deadline,
+) -> Result<Recorded, Error> {
+    let FailoverLock { config, route53, .. } = system;
+    let id = &check.id;
+    let tags = match route53.tags(id, deadline).await {
+        Ok(tags) => tags,
+        // The record is needed for the path from before, and the request names one.
+        Err(denied)
+            if denied.kind() == Kind::Denied && request.path.is_some() && config.guarded_tag.is_none() =>
+        {
+            warn!(healthCheckId = %id, error = %denied, "restoring without reading what is recorded");
+            return Ok(Recorded::default());
+        }
+        Err(failure) => return Err(failure.into()),
+    };
+    if !config.guards_tagged(&tags) {
+        return Err(Refusal::NotGuarded.into());
+    }
+    let record = view::record(system, &tags, check).unwrap_or_else(|error| {
+        warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
+        Record::default()
+    });
+    if let Some(lock) = &record.lock
+        && let Some(alarm) = lock.alarm.filter(|alarm| *alarm > began)
+    {
+        return Err(Refusal::NewerAlarm(alarm, lock.by.clone()).into());
+    }
+    Ok(Recorded { record, tags })
+}
+
+/// Why a restore could not be recorded, and what to do where the check has no room for another tag.
+fn unrecorded(failure: Failure, tags: &Tags) -> Error {
+    if record::has_no_room(tags, record::IN) { Error::NoRoom(failure) } else { failure.into() }
+}
+
+/// Asks the primary at `path` as Route 53's checkers would ask it.
+async fn ask_primary(check: &HealthCheck, path: &ResourcePath, deadline: Deadline) -> Result<(), Refusal> {
     let endpoint = check.endpoint.as_ref().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
-    let unhealthy =
-        match timeout(deadline.left(), probe::ask(&check.id, endpoint, &config.healthy_path)).await {
-            Ok(Ok(status)) => {
-                info!(healthCheckId = %check.id, status = status.as_u16(), "the primary is healthy");
-                return Ok(());
-            }
-            Ok(Err(unhealthy)) => unhealthy.to_string(),
-            Err(_) => "it gave no answer in the time that the invocation had".to_owned(),
-        };
+    let unhealthy = match timeout(deadline.left(), probe::ask(&check.id, endpoint, path)).await {
+        Ok(Ok(status)) => {
+            info!(healthCheckId = %check.id, path = %path, status = status.as_u16(), "the primary is healthy");
+            return Ok(());
+        }
+        Ok(Err(unhealthy)) => unhealthy.to_string(),
+        Err(_) => "it gave no answer in the time that the invocation had".to_owned(),
+    };
     Err(Refusal::Unhealthy(unhealthy))
+}
+
+fn resource_path(path: &str) -> Result<ResourcePath, Refusal> {
+    ResourcePath::try_from(path.to_owned()).map_err(|_| Refusal::InvalidPath(path.to_owned()))
 }

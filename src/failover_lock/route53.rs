@@ -7,19 +7,24 @@ use aws_sdk_route53::Client;
 use aws_sdk_route53::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sdk_route53::types::{self, HealthCheckType, Tag, TagResourceType};
 use aws_types::service_config::ServiceConfigKey;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::TimeDelta;
 use serde::Serialize;
 
-use super::alarm::AlarmTransition;
 use super::decide;
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
-use super::notes::{ALARM, ALARM_CHANGED_AT, LOCKED_AT, Notes, RESTORED_AT, noted, tag_value};
+use super::record::{self, Lock, Restore};
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, Kind, pages, send};
 use crate::remote::deadline::Deadline;
 
 const LIST: Call = Call::new("route53:ListHealthChecks", "the health check");
 const LIST_TAGS: Call = Call::new("route53:ListTagsForResource", "the health check");
+const LIST_ALL_TAGS: Call = Call::new("route53:ListTagsForResources", "the health check");
+const CHANGE_TAGS: Call = Call::new("route53:ChangeTagsForResource", "the health check");
+/// [`ListTagsForResources` takes no more at once][1].
+///
+/// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_ListTagsForResources.html
+pub const MOST_TAGGED: usize = 10;
 const NO_CHECK: &str = "the answer holds no health check";
 
 /// How many of a check's checkers find it healthy.
@@ -135,14 +140,6 @@ impl Route53 {
         .await
     }
 
-    /// Reads what this system has noted on a check.
-    ///
-    /// # Errors
-    /// The call failed and did not pass before the deadline, or a tag holds no time that has passed.
-    pub async fn notes(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Notes, Failure> {
-        notes(&self.tags(id, deadline).await?)
-    }
-
     /// A check's tags, by key.
     ///
     /// # Errors
@@ -159,8 +156,31 @@ impl Route53 {
                 send(LIST_TAGS, time, request.resource_id(id.as_str()).send()).await
             })
             .await?;
-        let tags = output.resource_tag_set.and_then(|set| set.tags).unwrap_or_default();
-        Ok(tags.into_iter().filter_map(|tag| tag.key.zip(tag.value)).collect())
+        Ok(by_key(output.resource_tag_set.and_then(|set| set.tags)))
+    }
+
+    /// The tags of at most [`MOST_TAGGED`] checks, by key; a check that does not exist is left out.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn tags_of(
+        &self,
+        ids: &[HealthCheckId],
+        deadline: Deadline,
+    ) -> Result<BTreeMap<HealthCheckId, BTreeMap<String, String>>, Failure> {
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let output = deadline
+            .persist(async |time| {
+                let request =
+                    self.client.list_tags_for_resources().resource_type(TagResourceType::Healthcheck);
+                send(LIST_ALL_TAGS, time, request.set_resource_ids(Some(ids.clone())).send()).await
+            })
+            .await?;
+        let sets = output.resource_tag_sets.into_iter().filter_map(|set| {
+            let id = HealthCheckId::try_from(set.resource_id?).ok()?;
+            Some((id, by_key(set.tags)))
+        });
+        Ok(sets.collect())
     }
 
     /// Points a check at `path`, if it still has `version`, and returns it as it stands then.
@@ -217,79 +237,59 @@ impl Route53 {
         Err(Failure::refused(call, cause))
     }
 
-    /// Notes on a check which alarm locked it and when, for people and for `reconcile`. What was
-    /// noted of a later alarm `before` is kept.
+    /// Records the newest lock on a check, and removes other tags.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
-    pub async fn note_lock(
+    pub async fn record_lock(
         &self,
         id: &HealthCheckId,
-        transition: &AlarmTransition,
-        before: &Notes,
+        lock: &Lock,
+        removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        let changed_at =
-            before.alarm_changed_at.map_or(transition.changed_at, |at| at.max(transition.changed_at));
-        let tags = [
-            (LOCKED_AT, Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true)),
-            (ALARM_CHANGED_AT, noted(changed_at)),
-            (ALARM, tag_value(&transition.alarm)),
-        ];
-        self.tag(id, &tags, deadline).await
+        self.tag(id, record::OUT, lock.tag(), removed, deadline).await
     }
 
-    /// Notes on a locked check a later alarm, which found the lock standing.
+    /// Records a restore on a check, and removes other tags.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
-    pub async fn note_alarm(
+    pub async fn record_restore(
         &self,
         id: &HealthCheckId,
-        changed_at: DateTime<Utc>,
+        restore: &Restore,
+        removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        self.tag(id, &[(ALARM_CHANGED_AT, noted(changed_at))], deadline).await
-    }
-
-    /// Notes on a check that it is being switched back now, which makes older alarms harmless.
-    ///
-    /// An update of the check has to follow: on one that [was never changed](HealthCheck::was_never_changed)
-    /// `lock` looks for no notes.
-    ///
-    /// # Errors
-    /// The call failed and did not pass before the deadline.
-    pub async fn note_restore(&self, id: &HealthCheckId, deadline: Deadline) -> Result<(), Failure> {
-        self.tag(id, &[(RESTORED_AT, Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true))], deadline).await
+        self.tag(id, record::IN, restore.tag(), removed, deadline).await
     }
 
     async fn tag(
         &self,
         id: &HealthCheckId,
-        tags: &[(&str, String)],
+        key: &str,
+        value: String,
+        removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        let tags: Vec<_> =
-            tags.iter().map(|(key, value)| Tag::builder().key(*key).value(value).build()).collect();
+        let tag = Tag::builder().key(key).value(value).build();
+        let removed = Some(removed).filter(|removed| !removed.is_empty());
         deadline
             .persist(async |time| {
                 let request =
                     self.client.change_tags_for_resource().resource_type(TagResourceType::Healthcheck);
-                let request = request.resource_id(id.as_str()).set_add_tags(Some(tags.clone()));
-                send(Call::new("route53:ChangeTagsForResource", "the health check"), time, request.send())
-                    .await
+                let request = request.resource_id(id.as_str()).add_tags(tag.clone());
+                let request = request.set_remove_tag_keys(removed.clone());
+                send(CHANGE_TAGS, time, request.send()).await
             })
             .await?;
         Ok(())
     }
 }
 
-/// The notes in these tags.
-///
-/// # Errors
-/// A tag of this system holds no time that has passed.
-pub fn notes(tags: &BTreeMap<String, String>) -> Result<Notes, Failure> {
-    Notes::read(tags).map_err(|error| Failure::refused(LIST_TAGS, error.to_string()))
+fn by_key(tags: Option<Vec<Tag>>) -> BTreeMap<String, String> {
+    tags.unwrap_or_default().into_iter().filter_map(|tag| tag.key.zip(tag.value)).collect()
 }
 
 fn read(id: &HealthCheckId, check: types::HealthCheck) -> HealthCheck {
@@ -304,6 +304,10 @@ fn read(id: &HealthCheckId, check: types::HealthCheck) -> HealthCheck {
         check_type: check_type.map_or_else(String::new, |name| name.as_str().to_owned()),
         inverted: config.as_ref().and_then(|config| config.inverted).unwrap_or(false),
         disabled: config.as_ref().and_then(|config| config.disabled).unwrap_or(false),
+        turns_within: TimeDelta::seconds(i64::from(
+            config.as_ref().and_then(|config| config.request_interval).unwrap_or(30)
+                * config.as_ref().and_then(|config| config.failure_threshold).unwrap_or(3),
+        )),
         endpoint: config.filter(|_| http || https).map(|config| Endpoint {
             // Without a path Route 53 requests the root.
             path: config.resource_path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()),

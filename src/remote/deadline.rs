@@ -10,7 +10,11 @@ use tracing::warn;
 /// Lambda kills an invocation at its timeout and then reports nothing but the timeout. Answering
 /// before it is what lets an error say which call failed and why.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(Instant);
+pub struct Deadline {
+    end: Instant,
+    /// How often a call may be made.
+    tries: u32,
+}
 
 /// A remote call's error that knows whether trying again can help.
 pub trait MayPass: std::fmt::Display + Sync {
@@ -40,19 +44,26 @@ impl Deadline {
     /// A deadline this long from now.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self(Instant::now() + duration)
+        Self { end: Instant::now() + duration, tries: u32::MAX }
     }
 
     /// The earlier of this deadline and `duration` from now.
     #[must_use]
     pub fn within(self, duration: Duration) -> Self {
-        Self(self.0.min(Instant::now() + duration))
+        Self { end: self.end.min(Instant::now() + duration), ..self }
+    }
+
+    /// This deadline, with at most so many tries of a call: for work that gives way to other callers when an
+    /// API's limit is reached, because it comes back soon.
+    #[must_use]
+    pub fn with_tries(self, tries: u32) -> Self {
+        Self { tries, ..self }
     }
 
     /// The time that is left.
     #[must_use]
     pub fn left(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.end.saturating_duration_since(Instant::now())
     }
 
     /// The time that one attempt may take: at most half of what is left, so that an answer that
@@ -74,12 +85,14 @@ impl Deadline {
         mut call: impl AsyncFnMut(Duration) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut longest = FIRST_PAUSE;
+        let mut tries = 0;
         loop {
             let error = match call(self.attempt()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if !self.pause(&error, &mut longest).await {
+            tries += 1;
+            if tries >= self.tries || !self.pause(&error, &mut longest).await {
                 return Err(error);
             }
         }

@@ -40,8 +40,9 @@ async fn an_alarm_locks_and_a_request_restores() {
 async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     let function = start("lock", &route53).await;
-    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-    let long = format!(r#"{{"Records":[{{"Sns":{{"Message":"{}"}}}}]}}"#, "x".repeat(256 * 1024));
+    let deep = format!(r#"{{"AlarmName":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let long =
+        json!({ "Records": [{ "Sns": { "Message": format!("{{{}", "x".repeat(256 * 1024)) } }] }).to_string();
     let mut many = String::new();
     for key in 0..20_000 {
         let _ = write!(many, r#""key{key}":"","#);
@@ -70,7 +71,7 @@ async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
         (delivered(&[&message(PRIMARY, "BROKEN", CHANGED_AT)]).as_bytes(), "unknown variant `BROKEN`"),
         (delivered(&[&message(PRIMARY, "ALARM", "noon")]).as_bytes(), "the alarm's message cannot be read"),
         (delivered(&[&deep]).as_bytes(), "the alarm's message cannot be read"),
-        (deep.as_bytes(), "the event cannot be read"),
+        (deep.as_bytes(), "the alarm's message cannot be read"),
         (long.as_bytes(), "the alarm's message cannot be read"),
         (format!("{{{many}\"end\":0}}").as_bytes(), "is not a CloudWatch alarm"),
     ] {
@@ -143,7 +144,11 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
             &[("AWS_USE_FIPS_ENDPOINT", "yes")],
             "AWS_USE_FIPS_ENDPOINT: \"yes\" is neither true nor false",
         ),
-        ("reconcile", &[], "GUARDED_HEALTH_CHECKS: reconcile works on the health checks that it names"),
+        (
+            "reconcile",
+            &[],
+            "GUARDED_HEALTH_CHECKS, GUARDED_TAG: reconcile works on the health checks that one of them names",
+        ),
     ] {
         let (status, lines) = Function::start(handler, variables).await.ended().await;
         assert!(!status.success(), "{variables:?}");
@@ -266,9 +271,9 @@ async fn what_is_done_in_doubt_is_a_warning() {
     let lines = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let warnings: Vec<_> = lines.filter(|line| line["level"] == "WARN").collect();
     for (what, of) in [
-        ("locking a check that is on neither path of this function; a restore sets HEALTHY_PATH", 1),
+        ("locking a check that is on neither path of this function; a restore sets this path again", 1),
         ("taking the alarm for newer than the last restore", 2),
-        ("the lock stands, its tags are missing", 2),
+        ("the lock could not be recorded; reconcile records it if the path shows it", 2),
         ("locking without reading the check first", 1),
     ] {
         assert_eq!(

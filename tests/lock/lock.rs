@@ -7,6 +7,7 @@ use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
 use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
+use failover::failover_lock::outcome::Verdict;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use serde_json::{Value, json};
@@ -50,7 +51,9 @@ async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
             "alarm": "primary-unhealthy",
         }]})
     );
+    // Where the check answers slowly, its tags are read beside it.
     let calls = route53.calls();
+    let calls: Vec<_> = calls.into_iter().filter(|call| !call.starts_with("ListTagsForResource")).collect();
     assert_eq!(
         calls[..2],
         [
@@ -66,14 +69,27 @@ async fn an_alarm_sets_the_locked_path_on_the_version_read_and_nothing_else() {
 async fn a_check_that_was_changed_before_may_have_been_restored_and_is_asked_for_it() {
     let route53 = with_check(Check::new("HTTPS", 443).changed()).await;
     lock(&route53, &alarm()).await.unwrap();
-    assert_eq!(
-        route53.calls()[..3],
-        [
-            format!("GetHealthCheck {PRIMARY}"),
-            format!("ListTagsForResource {PRIMARY}"),
-            format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=3 ResourcePath={LOCKED}"),
-        ]
-    );
+    let calls = route53.calls();
+    let mut read = [calls[0].as_str(), calls[1].as_str()];
+    read.sort_unstable();
+    assert_eq!(read, [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]);
+    assert_eq!(calls[2], format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=3 ResourcePath={LOCKED}"));
+}
+
+#[tokio::test]
+async fn tags_are_read_beside_a_check_that_answers_slowly() {
+    let route53 = with_check(Check::new("HTTPS", 443).changed()).await;
+    let held = route53.hold("GetHealthCheck");
+    let tags = route53.hold("ListTagsForResource");
+    let event = alarm();
+    let locking = lock(&route53, &event);
+    let reading = async {
+        tokio::join!(held.reached(), tags.reached());
+        held.release();
+        tags.release();
+    };
+    let (answer, ()) = tokio::join!(locking, reading);
+    assert_eq!(answer.unwrap()["outcomes"][0]["outcome"], "locked");
 }
 
 #[tokio::test]
@@ -83,21 +99,36 @@ async fn a_lock_is_noted_in_tags_that_route_53_allows() {
         .replace("primary-unhealthy", &format!("P1 | site «ä» {}", "x".repeat(300)));
     lock(&route53, &delivered(&[&named])).await.unwrap();
     let tags = route53.check(PRIMARY).tags;
-    assert_eq!(tags["failover-lock:alarm-changed-at"], "2026-11-21T02:36:15.490Z");
-    let alarm = &tags["failover-lock:alarm"];
-    assert!(alarm.starts_with("P1 _ site _ä_ xxx"), "{alarm}");
-    assert!(tags["failover-lock:locked-at"].ends_with('Z'));
+    let record = &tags["failover-lock:out"];
+    assert!(record.starts_with("v=2 at=2"), "{record}");
+    assert!(
+        record.contains("Z alarm=2026-11-21T02:36:15.490Z before=/lb-check by=P1 _ site _ä_ xxx"),
+        "{record}"
+    );
+    assert_eq!(tags.len(), 1, "{tags:?}");
 }
 
 #[tokio::test]
-async fn a_lock_that_stands_costs_two_reads_and_no_write() {
+async fn a_lock_that_stands_for_the_same_alarm_costs_two_reads_and_no_write() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    lock(&route53, &alarm()).await.unwrap();
+    let before = route53.calls().len();
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
+    let mut calls = route53.calls()[before..].to_vec();
+    calls.sort_unstable();
+    assert_eq!(calls, [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]);
+}
+
+#[tokio::test]
+async fn a_newer_alarm_that_finds_the_lock_makes_a_new_version_so_that_a_restore_meets_a_conflict() {
     let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED).changed()).await;
     let answer = lock(&route53, &alarm()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
-    assert_eq!(
-        route53.calls(),
-        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
-    );
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 4));
+    let later = message(PRIMARY, "ALARM", "2026-11-21T02:40:15.490+0000");
+    lock(&route53, &delivered(&[&later])).await.unwrap();
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 5));
 }
 
 #[tokio::test]
@@ -127,7 +158,8 @@ async fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
     let answer = lock_with(&route53, &[("DRY_RUN", "true")], &alarm()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "would_lock");
     assert_eq!(answer["outcomes"][0]["path"], LOCKED);
-    assert_eq!(route53.calls(), [format!("GetHealthCheck {PRIMARY}")]);
+    assert_eq!(updates(&route53), 0);
+    assert!(!route53.calls().iter().any(|call| call.starts_with("Change")), "{:?}", route53.calls());
 }
 
 #[tokio::test]
@@ -195,12 +227,33 @@ async fn a_role_that_may_only_update_locks_without_a_version() {
 }
 
 #[tokio::test]
-async fn a_check_that_could_not_be_read_before_the_lock_is_looked_at_after_it() {
+async fn a_lock_set_without_reading_the_check_that_does_not_hold_is_an_outcome_and_not_repeated() {
     let route53 = with_check(Check::new("HTTP", 80).with("Inverted", "true")).await;
     route53.fail_always("GetHealthCheck", DENIED);
-    let error = lock(&route53, &alarm()).await.unwrap_err();
-    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
-    assert!(error.contains("inverted") && error.contains("Set the path back by hand"), "{error}");
+    let answer = lock(&route53, &alarm()).await.unwrap();
+    let outcome = &answer["outcomes"][0];
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"locked_in_vain".into(), &"inverted".into()));
+    assert_eq!(updates(&route53), 1);
+}
+
+#[tokio::test]
+async fn a_check_that_is_guarded_by_name_is_locked_although_it_cannot_be_read() {
+    for fault in [Fault::Error(503, "ServiceUnavailable", "try later"), THROTTLED, Fault::Hang] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("GetHealthCheck", fault.clone());
+        let system = support::lock::system(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)]).await;
+        let answer = system.handle(Handler::Lock, &alarm(), Deadline::after(Duration::from_secs(4))).await;
+        let answer = answer.into_answer().unwrap();
+        assert_eq!(answer.outcomes[0].outcome, Verdict::Locked, "{fault:?}");
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED, "{fault:?}");
+        // Of a check that is not named it is not known whether it is ours to lock in doubt.
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.fail_always("GetHealthCheck", fault.clone());
+        let system = support::lock::system(&route53, &[]).await;
+        let answer = system.handle(Handler::Lock, &alarm(), Deadline::after(Duration::from_secs(2))).await;
+        assert!(answer.into_answer().is_err(), "{fault:?}");
+        assert_eq!(updates(&route53), 0, "{fault:?}");
+    }
 }
 
 #[tokio::test]
@@ -239,7 +292,7 @@ async fn an_update_whose_answer_was_lost_has_one_effect_and_is_told_as_a_lock() 
         assert_eq!(answer["outcomes"][0]["outcome"], "locked", "{fault:?}");
         assert_eq!(answer["outcomes"][0]["version"], 2, "{fault:?}");
         assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 2), "{fault:?}");
-        assert!(route53.check(PRIMARY).tags.contains_key("failover-lock:locked-at"), "{fault:?}");
+        assert!(route53.check(PRIMARY).tags.contains_key("failover-lock:out"), "{fault:?}");
     }
 }
 
@@ -255,7 +308,7 @@ async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
 
 #[tokio::test]
 async fn an_update_whose_answer_was_lost_is_not_taken_for_what_somebody_else_did() {
-    for (path, outcome, version) in [("/elsewhere", "locked", 4), (LOCKED, "already_locked", 3)] {
+    for (path, outcome, version) in [("/elsewhere", "locked", 4), (LOCKED, "already_locked", 4)] {
         let route53 = with_check(Check::new("HTTP", 80)).await;
         route53.fail("UpdateHealthCheck", Fault::CloseAfter);
         route53.fail("UpdateHealthCheck", Fault::Meddle(path));
@@ -275,7 +328,8 @@ async fn of_two_that_lock_at_once_one_finds_the_lock_of_the_other() {
     route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
     let answer = lock(&route53, &alarm()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "already_locked");
-    assert_eq!(route53.check(PRIMARY).version, 2);
+    // The other one has not recorded for which alarm it locked: this one does.
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 3));
 }
 
 #[tokio::test]
@@ -373,7 +427,7 @@ async fn each_record_stands_alone() {
     let good = message(PRIMARY, "ALARM", CHANGED_AT);
     let messages: Vec<&str> = broken.into_iter().chain([good.as_str()]).collect();
     let error = lock(&route53, &delivered(&messages)).await.unwrap_err();
-    assert!(error.starts_with("5 of 6 records failed, the others were handled: record 1: "), "{error}");
+    assert!(error.starts_with("4 of 6 records failed, the others were handled: record 1: "), "{error}");
     assert!(
         error.contains("record 3: the alarm's message cannot be read: missing field `NewStateValue`"),
         "{error}"
@@ -425,14 +479,28 @@ async fn a_lock_waits_while_the_secondary_is_known_to_be_unhealthy() {
 }
 
 #[tokio::test]
-async fn only_a_lock_that_would_be_set_asks_for_the_secondary() {
+async fn a_secondary_is_judged_by_route_53s_own_verdict_if_there_is_one() {
     let pair = format!("{PRIMARY}={SECOND}");
-    let route53 = with_check(Check::new("HTTP", 80).with("ResourcePath", LOCKED)).await;
-    lock_with(&route53, &[("SECONDARY_HEALTH_CHECKS", &pair)], &alarm()).await.unwrap();
-    assert_eq!(
-        route53.calls(),
-        [format!("GetHealthCheck {PRIMARY}"), format!("ListTagsForResource {PRIMARY}")]
-    );
+    let variables = [("SECONDARY_HEALTH_CHECKS", pair.as_str())];
+    let inverted = || Check::new("HTTP", 80).with("Inverted", "true");
+    let calculated = || Check::new("CALCULATED", 80).without("ResourcePath");
+    for (secondary, verdict, outcome) in [
+        // Its checkers fail, so that an inverted check is healthy.
+        (inverted().reported(0), Some(1.0), "locked"),
+        (inverted().reported(16), Some(0.0), "deferred"),
+        (Check::new("HTTP", 80).with("Disabled", "true").reported(0), Some(1.0), "locked"),
+        (calculated(), Some(0.0), "deferred"),
+        (calculated(), Some(1.0), "locked"),
+        (calculated(), None, "locked"),
+    ] {
+        let route53 = with_check(Check::new("HTTP", 80)).await;
+        route53.put(SECOND, secondary.clone());
+        if let Some(verdict) = verdict {
+            route53.put_verdict(SECOND, verdict);
+        }
+        let answer = lock_with(&route53, &variables, &alarm()).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], outcome, "{secondary:?} {verdict:?}");
+    }
 }
 
 /// A composite alarm's message, with these children and their states as those that triggered it.
@@ -564,7 +632,7 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
 }
 
 #[tokio::test]
-async fn an_alarm_on_a_query_does_not_say_of_which_check() {
+async fn an_alarm_on_a_query_without_a_contributor_does_not_say_which_check_failed() {
     let query = r#"SELECT MIN(HealthCheckStatus) FROM SCHEMA("AWS/Route53", HealthCheckId)"#;
     let sns = json!({ "AlarmName": "q", "NewStateValue": "ALARM", "StateChangeTime": CHANGED_AT,
         "Trigger": { "Metrics": [{ "Id": "q", "Expression": query, "ReturnData": true }] } });
@@ -574,7 +642,7 @@ async fn an_alarm_on_a_query_does_not_say_of_which_check() {
     for event in [delivered(&[&sns.to_string()]), direct.to_string()] {
         let route53 = Route53::start().await;
         let error = lock(&route53, &event).await.unwrap_err();
-        assert!(error.contains("does not say of which health check"), "{error}");
+        assert!(error.contains("does not say which health check failed"), "{error}");
         assert_eq!(route53.calls(), [""; 0]);
     }
 }
@@ -585,7 +653,7 @@ async fn an_alarm_that_goes_off_when_the_check_recovers_does_not_lock_it() {
     let recovered = message(PRIMARY, "ALARM", CHANGED_AT)
         .replace("\"MetricName\"", "\"ComparisonOperator\":\"GreaterThanOrEqualToThreshold\",\"MetricName\"");
     let answer = lock(&route53, &delivered(&[&recovered])).await.unwrap();
-    assert_eq!(answer["outcomes"][0]["reason"], "not_a_health_check_alarm");
+    assert_eq!(answer["outcomes"][0]["reason"], "recovery_alarm");
     assert_eq!(route53.calls(), [""; 0]);
 }
 

@@ -12,4 +12,5 @@ mod moto;
 mod probe;
 mod properties;
 mod reconcile;
+mod record;
 mod restore;

@@ -1,19 +1,22 @@
 //! What holds whatever arrives, and in whatever order.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::support;
 use crate::support::cloudwatch::Alarm;
 use crate::support::lock::{LOCKED, PRIMARY, delivered, message};
 use crate::support::route53::{Check, Route53};
-use chrono::{DateTime, SecondsFormat};
-use failover::failover_lock::alarm;
+use chrono::{DateTime, Utc};
+use failover::failover_lock::clock::Clock;
+use failover::failover_lock::event::{self, Message};
 use failover::failover_lock::health_check::HealthCheckId;
 use failover::failover_lock::{FailoverLock, Handler};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -47,7 +50,8 @@ proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), event in nearly_an_event()) {
         for text in [String::from_utf8_lossy(&bytes).as_ref(), &event] {
-            for transition in alarm::transitions(text).into_iter().flatten().flatten() {
+            for record in event::records(text).into_iter().flatten() {
+                let Ok(Message::Alarm(transition)) = record.message else { continue };
                 for id in transition.health_checks {
                     prop_assert!(HealthCheckId::try_from(id.as_str().to_owned()).is_ok());
                 }
@@ -85,7 +89,7 @@ enum Step {
     Recovers(usize),
     /// A notification is delivered, for the first time or again, in any order.
     Delivered(prop::sample::Index),
-    /// A person switches back.
+    /// A person restores.
     Restored,
     /// A person sets the path back by hand.
     UndoneByHand,
@@ -108,83 +112,97 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..14)
 }
 
-/// The world as a person who sees everything would tell it. Time is counted in steps, ten seconds each.
+/// The world as someone who sees everything would describe it; nothing here reads a tag. Time is counted in
+/// steps of ten seconds, which the system's clock shows.
 struct World {
     route53: Route53,
     system: FailoverLock,
-    now: i64,
+    now: Arc<AtomicI64>,
     /// Since when each alarm is in ALARM.
     in_alarm_since: [Option<i64>; 2],
     /// Every notification so far: when the alarm changed, and to what.
     notifications: Vec<(i64, &'static str)>,
+    /// When the last restore began that succeeded.
     restored_at: Option<i64>,
-    /// When somebody last undid a lock by hand.
-    undone_at: Option<i64>,
+    /// The newest alarm that the present lock answered; `None` if there is no lock since the last restore.
+    answered: Option<i64>,
+    /// Whether the lock was undone by hand.
+    undone: bool,
 }
 
 const START: i64 = 1_795_228_570;
+
+fn time(step: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(START + 10 * step, 0).expect("a time of our days")
+}
 
 impl World {
     async fn new() -> Self {
         let route53 = Route53::start().await;
         route53.put(PRIMARY, Check::new("HTTP", 80));
+        let now = Arc::new(AtomicI64::new(0));
+        let shown = now.clone();
         let system = support::lock::system(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)]).await;
+        let system = system.with_clock(Clock::new(move || time(shown.load(Ordering::Relaxed))));
         let mut world = Self {
             route53,
             system,
-            now: 0,
+            now,
             in_alarm_since: [None; 2],
             notifications: Vec::new(),
             restored_at: None,
-            undone_at: None,
+            answered: None,
+            undone: false,
         };
         world.alarm(0, "OK");
         world.alarm(1, "OK");
         world
     }
 
-    fn time(step: i64) -> String {
-        DateTime::from_timestamp(START + 10 * step, 0).expect("a time of our days").to_rfc3339()
-    }
-
-    fn tag(step: i64) -> String {
-        let time = DateTime::from_timestamp(START + 10 * step, 0).expect("a time of our days");
-        time.to_rfc3339_opts(SecondsFormat::Millis, true)
+    fn now(&self) -> i64 {
+        self.now.load(Ordering::Relaxed)
     }
 
     fn alarm(&mut self, which: usize, state: &'static str) {
         #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
-        let changed_at = (START + 10 * self.now) as f64;
+        let changed_at = time(self.now()).timestamp() as f64;
         self.route53.put_alarm(&format!("alarm-{which}"), Alarm::on(PRIMARY, state, changed_at));
-        self.notifications.push((self.now, state));
+        self.notifications.push((self.now(), state));
     }
 
     fn is_locked(&self) -> bool {
         self.route53.check(PRIMARY).path() == LOCKED
     }
 
-    async fn call(&self, handler: Handler, event: &str) -> Result<(), String> {
+    async fn call(&self, handler: Handler, event: &str) -> Result<Value, String> {
         let report = self.system.handle(handler, event, Deadline::after(Duration::from_secs(20))).await;
-        report.into_answer().map(|_| ()).map_err(|error| error.to_string())
+        let answer = report.into_answer().map_err(|error| error.to_string())?;
+        Ok(json!(answer)["outcomes"][0].clone())
     }
 
     fn notification(&self, at: prop::sample::Index) -> (i64, &'static str, String) {
         let (step, state) = self.notifications[at.index(self.notifications.len())];
-        (step, state, delivered(&[&message(PRIMARY, state, &Self::time(step))]))
+        (step, state, delivered(&[&message(PRIMARY, state, &time(step).to_rfc3339())]))
     }
 
     fn is_newer_than_restore(&self, step: i64) -> bool {
         self.restored_at.is_none_or(|restored_at| step >= restored_at)
     }
 
+    /// A lock stands now that answers this alarm.
+    fn locked_for(&mut self, step: i64) {
+        self.answered = self.answered.max(Some(step));
+        self.undone = false;
+    }
+
     async fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
-        self.now += 1;
+        self.now.fetch_add(1, Ordering::Relaxed);
         let request = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
         let was_locked = self.is_locked();
         let may_unlock = matches!(step, Step::Restored | Step::UndoneByHand | Step::Together(..));
         match step {
             Step::Fires(which) if self.in_alarm_since[which].is_none() => {
-                self.in_alarm_since[which] = Some(self.now);
+                self.in_alarm_since[which] = Some(self.now());
                 self.alarm(which, "ALARM");
             }
             Step::Recovers(which) if self.in_alarm_since[which].is_some() => {
@@ -194,67 +212,71 @@ impl World {
             Step::Fires(_) | Step::Recovers(_) => {}
             Step::Delivered(at) => {
                 let (changed, state, event) = self.notification(at);
-                prop_assert_eq!(self.call(Handler::Lock, &event).await, Ok(()));
-                if state == "ALARM" && self.is_newer_than_restore(changed) {
+                prop_assert!(self.call(Handler::Lock, &event).await.is_ok());
+                if self.undone && self.answered >= Some(changed) {
+                    prop_assert!(!self.is_locked(), "what a person undid is not fought");
+                } else if state == "ALARM" && self.is_newer_than_restore(changed) {
                     prop_assert!(self.is_locked(), "delivered");
+                    self.locked_for(changed);
                 } else {
                     prop_assert_eq!(self.is_locked(), was_locked, "left alone");
                 }
             }
             Step::Restored => {
-                self.route53.set_clock(&Self::time(self.now));
-                prop_assert_eq!(self.call(Handler::Restore, &request).await, Ok(()));
-                if was_locked {
-                    self.restored_at = Some(self.now);
-                }
+                prop_assert!(self.call(Handler::Restore, &request).await.is_ok());
+                (self.restored_at, self.answered, self.undone) = (Some(self.now()), None, false);
                 prop_assert!(!self.is_locked(), "restored");
             }
             Step::UndoneByHand => {
                 if was_locked {
                     self.route53.set_path(PRIMARY, "/lb-check");
-                    self.undone_at = Some(self.now);
+                    self.undone = true;
                 }
             }
-            Step::Reconciled => self.reconciled(was_locked).await?,
+            Step::Reconciled => self.reconciled().await?,
             Step::Together(at, pace) => {
-                self.route53.set_clock(&Self::time(self.now));
                 self.route53.pace(pace.into_iter().map(|pace| Duration::from_millis(pace.into())));
-                let (_, _, event) = self.notification(at);
+                let (changed, state, event) = self.notification(at);
                 let (locked, restored, reconciled) = tokio::join!(
                     self.call(Handler::Lock, &event),
                     self.call(Handler::Restore, &request),
                     self.call(Handler::Reconcile, "{}"),
                 );
-                prop_assert_eq!((locked, restored, reconciled), (Ok(()), Ok(()), Ok(())));
                 self.route53.pace([]);
-                if self.route53.check(PRIMARY).tags.get("failover-lock:restored-at")
-                    == Some(&Self::time(self.now))
-                {
-                    self.restored_at = Some(self.now);
+                prop_assert!(locked.is_ok() && restored.is_ok() && reconciled.is_ok(), "{restored:?}");
+                (self.restored_at, self.answered, self.undone) = (Some(self.now()), None, false);
+                // Which of two came first in one second, no one can tell.
+                let same = state == "ALARM" && changed == self.now();
+                if same && self.is_locked() {
+                    self.locked_for(changed);
                 }
-                // Whoever came first, the next tick finds the check as it has to be.
-                let was_locked = self.is_locked();
-                self.reconciled(was_locked).await?;
+                self.reconciled().await?;
             }
         }
         prop_assert!(may_unlock || !was_locked || self.is_locked(), "only a person unlocks");
         Ok(())
     }
 
-    async fn reconciled(&self, was_locked: bool) -> Result<(), TestCaseError> {
-        // A lock that somebody undid by hand for this very alarm stays undone.
-        let noted = self.route53.check(PRIMARY).tags.get("failover-lock:alarm-changed-at").cloned();
-        let is_noted = |since: i64| noted.as_ref().is_some_and(|noted| *noted >= Self::tag(since));
-        prop_assert_eq!(self.call(Handler::Reconcile, "{}").await, Ok(()));
+    /// After a tick the check is out if its newest alarm is newer than the newest restore, else in; and a lock that
+    /// was undone by hand is reported.
+    async fn reconciled(&mut self) -> Result<(), TestCaseError> {
+        let was_locked = self.is_locked();
+        let outcome = self.call(Handler::Reconcile, "{}").await;
+        prop_assert!(outcome.is_ok(), "{outcome:?}");
+        let outcome = outcome.unwrap_or_default();
         let newest = self.in_alarm_since.into_iter().flatten().max();
-        if let Some(since) = newest.filter(|since| self.is_newer_than_restore(*since)) {
-            prop_assert_eq!(self.is_locked(), was_locked || !is_noted(since), "reconciled");
-            prop_assert!(
-                self.is_locked() || self.undone_at.is_some_and(|undone_at| undone_at > since),
-                "lost"
-            );
-        } else {
-            prop_assert_eq!(self.is_locked(), was_locked, "left alone");
+        let newest = newest.filter(|since| self.is_newer_than_restore(*since));
+        match newest {
+            _ if was_locked => prop_assert_eq!(&outcome["outcome"], "already_locked"),
+            Some(since) if !self.undone || self.answered < Some(since) => {
+                prop_assert_eq!(&outcome["outcome"], "locked");
+            }
+            _ if self.undone => prop_assert_eq!(&outcome["reason"], "undone_by_hand"),
+            _ => prop_assert!(outcome["outcome"] != "locked" && outcome["reason"] != "undone_by_hand"),
+        }
+        prop_assert_eq!(self.is_locked(), was_locked || outcome["outcome"] == "locked");
+        if let Some(since) = newest.filter(|_| self.is_locked()) {
+            self.locked_for(since);
         }
         Ok(())
     }

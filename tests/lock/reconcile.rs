@@ -49,7 +49,7 @@ async fn a_lost_notification_is_made_up_for() {
     let outcome = reconcile(&route53).await;
     assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"alarm-0".into()));
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
-    assert_eq!(route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"], "2026-11-21T02:36:15.490Z");
+    assert!(route53.check(PRIMARY).tags["failover-lock:out"].contains("alarm=2026-11-21T02:36:15.490Z"));
     // And the notification that was only late finds the lock.
     let system = support::lock::system(&route53, &[GUARDED]).await;
     let late = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
@@ -59,8 +59,8 @@ async fn a_lost_notification_is_made_up_for() {
 
 #[tokio::test]
 async fn what_is_armed_or_locked_is_left_as_it_is() {
-    for state in ["OK", "INSUFFICIENT_DATA"] {
-        let route53 = with(check(), &[Alarm::on(PRIMARY, state, CHANGED)]).await;
+    {
+        let route53 = with(check(), &[Alarm::on(PRIMARY, "OK", CHANGED)]).await;
         assert_eq!(reconcile(&route53).await["outcome"], "armed");
         assert_eq!(
             route53.calls().len(),
@@ -69,10 +69,11 @@ async fn what_is_armed_or_locked_is_left_as_it_is() {
             route53.calls()
         );
     }
-    let noted = check()
+    let recorded = check()
+        .changed()
         .with("ResourcePath", LOCKED)
-        .tagged("failover-lock:alarm-changed-at", "2026-11-21T02:36:15.490Z");
-    let route53 = with(noted, &[firing()]).await;
+        .tagged("failover-lock:out", "v=3 at=2026-11-21T02:36:16Z alarm=2026-11-21T02:36:15.490Z");
+    let route53 = with(recorded, &[firing()]).await;
     assert_eq!(reconcile(&route53).await["outcome"], "already_locked");
     assert_eq!(writes(&route53), [""; 0]);
 }
@@ -116,6 +117,9 @@ async fn what_nothing_would_lock_is_reported() {
         (check(), vec![Alarm { comparison: "GreaterThanOrEqualToThreshold", ..firing() }], "no_alarm"),
         (check().with("ResourcePath", "/elsewhere"), vec![firing()], "foreign_path"),
         (restored(), vec![firing()], "older_than_restore"),
+        (check(), vec![Alarm::on(PRIMARY, "INSUFFICIENT_DATA", CHANGED)], "no_data"),
+        (check().with("ResourcePath", "/elsewhere"), vec![Alarm::on(PRIMARY, "OK", CHANGED)], "foreign_path"),
+        (check(), vec![Alarm { muted: true, ..firing() }], "actions_muted"),
     ] {
         let route53 = with(check, &alarms).await;
         let outcome = reconcile(&route53).await;
@@ -159,7 +163,7 @@ async fn what_cannot_be_read_is_an_error_that_names_the_check() {
         // Without the tags a restore would be undone every minute: here doubt does not lock.
         ("ListTagsForResource", "Grant the caller's role route53:ListTagsForResource"),
     ] {
-        let route53 = with(check(), &[firing()]).await;
+        let route53 = with(check().changed(), &[firing()]).await;
         route53.fail_always(operation, denied.clone());
         let error = reconcile_with(&route53, &[GUARDED]).await.unwrap_err();
         assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
@@ -211,28 +215,30 @@ async fn only_alarms_that_lead_to_lock_count() {
 }
 
 #[tokio::test]
-async fn a_later_alarm_that_lock_found_locked_is_noted_and_an_earlier_one_changes_no_note() {
+async fn the_newest_alarm_stays_on_record_and_no_future_time_is_recorded() {
     let route53 = with(check(), &[firing()]).await;
     let system = support::lock::system(&route53, &[GUARDED]).await;
-    let noted = || route53.check(PRIMARY).tags["failover-lock:alarm-changed-at"].clone();
-    for (changed_at, note) in [
+    let recorded = || {
+        let tag = route53.check(PRIMARY).tags["failover-lock:out"].clone();
+        tag.split(' ').find_map(|field| field.strip_prefix("alarm=")).unwrap().to_owned()
+    };
+    for (changed_at, alarm) in [
         (CHANGED_AT, "2026-11-21T02:36:15.490Z"),
         ("2026-11-21T02:36:40.000+0000", "2026-11-21T02:36:40.000Z"),
         ("2026-11-21T02:30:00.000+0000", "2026-11-21T02:36:40.000Z"),
     ] {
         let event = delivered(&[&message(PRIMARY, "ALARM", changed_at)]);
         support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
-        assert_eq!(noted(), note, "{changed_at}");
+        assert_eq!(recorded(), alarm, "{changed_at}");
     }
-    // Locked again for an alarm that is older than what is noted.
+    // Locked again for an alarm that is older than what is recorded.
     route53.set_path(PRIMARY, "/lb-check");
     let event = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)]);
     support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
-    assert_eq!(noted(), "2026-11-21T02:36:40.000Z");
-    // No note lies in the time to come.
+    assert_eq!(recorded(), "2026-11-21T02:36:40.000Z");
     let event = delivered(&[&message(PRIMARY, "ALARM", "2999-01-01T00:00:00.000+0000")]);
     support::lock::invoke(&system, Handler::Lock, &event).await.unwrap();
-    assert!(!noted().starts_with("2999"), "{}", noted());
+    assert!(!recorded().starts_with("2999"), "{}", recorded());
 }
 
 #[tokio::test]
@@ -258,4 +264,77 @@ async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
     let route53 = with(check(), &[firing()]).await;
     route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
     assert_eq!(reconcile(&route53).await["reason"], "foreign_path");
+}
+
+#[tokio::test]
+async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that_failed() {
+    let query = |failed: &[&str], state| Alarm {
+        changed_at: CHANGED,
+        ..Alarm::of(Kind::Query(failed.iter().map(|&id| id.to_owned()).collect()), state)
+    };
+    let route53 = with(check(), &[query(&[], "OK")]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    route53.put_alarm("alarm-0", query(&[SECOND], "ALARM"));
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    route53.put_alarm("alarm-0", query(&[SECOND, PRIMARY], "ALARM"));
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
+    // Metric math over one check is this check's.
+    let math = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM") };
+    let route53 = with(check(), &[math]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn many_checks_are_read_by_the_page_and_one_that_does_not_answer_costs_the_others_nothing() {
+    let route53 = Route53::start().await;
+    let ids: Vec<String> = (0..250).map(|number| format!("check-{number:03}")).collect();
+    for id in &ids {
+        route53.put(id, check().changed());
+        let on_it = Kind::Metric("HealthCheckStatus", id.clone());
+        route53.put_alarm(id, Alarm { kind: on_it, ..Alarm::on("", "OK", CHANGED) });
+    }
+    let guarded = [("GUARDED_HEALTH_CHECKS", ids.join(",").leak() as &str)];
+    let system = support::lock::system(&route53, &guarded).await;
+    let tick = async || {
+        let before = route53.calls().len();
+        let answer = support::lock::invoke(&system, Handler::Reconcile, "{}").await;
+        (answer, route53.calls()[before..].to_vec())
+    };
+    let (answer, calls) = tick().await;
+    assert!(answer.unwrap()["outcomes"].as_array().unwrap().iter().all(|one| one["outcome"] == "armed"));
+    let of = |calls: &[String], what: &str| calls.iter().filter(|call| call.starts_with(what)).count();
+    assert_eq!((of(&calls, "ListHealthChecks"), of(&calls, "ListTagsForResources")), (3, 25));
+    assert_eq!((of(&calls, "DescribeAlarms all"), calls.len()), (3, 31));
+    let (_, calls) = tick().await;
+    assert_eq!(
+        (of(&calls, "ListHealthChecks"), calls.len()),
+        (3, 6),
+        "what has not changed is not read again"
+    );
+
+    for id in &ids {
+        let on_it = Kind::Metric("HealthCheckStatus", id.clone());
+        route53.put_alarm(id, Alarm { kind: on_it, ..Alarm::on("", "ALARM", CHANGED) });
+    }
+    route53.fail("UpdateHealthCheck", Fault::Hang);
+    let (answer, _) = tick().await;
+    assert_eq!(answer.unwrap()["outcomes"].as_array().unwrap().len(), 250);
+    assert!(ids.iter().all(|id| route53.check(id).path() == LOCKED));
+}
+
+#[tokio::test]
+async fn checks_may_be_guarded_by_a_tag() {
+    let route53 = with(check().tagged("failover-lock:guarded", "eu"), &[firing()]).await;
+    route53.put(SECOND, check().tagged("failover-lock:guarded", "us"));
+    route53.put_alarm("second", Alarm::on(SECOND, "ALARM", CHANGED));
+    let guarded = [("GUARDED_TAG", "failover-lock:guarded=eu")];
+    let answer = support::lock::run(&route53, &guarded, Handler::Reconcile, "{}").await.unwrap();
+    assert_eq!(answer["outcomes"].as_array().unwrap().len(), 1);
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(SECOND).path()), (LOCKED, "/lb-check"));
+    let event = delivered(&[&message(SECOND, "ALARM", CHANGED_AT)]);
+    let answer = support::lock::run(&route53, &guarded, Handler::Lock, &event).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_guarded");
+    let request = serde_json::json!({ "healthCheckId": SECOND, "force": true }).to_string();
+    let error = support::lock::run(&route53, &guarded, Handler::Restore, &request).await.unwrap_err();
+    assert!(error.contains("not in this function's GUARDED_HEALTH_CHECKS"), "{error}");
 }

@@ -37,7 +37,7 @@ fn writes(route53: &Route53) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_locked_check_with_a_healthy_primary_is_switched_back_tag_first() {
+async fn a_locked_check_with_a_healthy_primary_is_restored_and_recorded_before_and_after() {
     let (_primary, route53) = locked().await;
     let answer = restore(&route53, &request()).await.unwrap();
     assert_eq!(
@@ -51,12 +51,11 @@ async fn a_locked_check_with_a_healthy_primary_is_switched_back_tag_first() {
         }]})
     );
     let writes = writes(&route53);
-    assert!(
-        writes[0].starts_with(&format!("ChangeTagsForResource {PRIMARY} Key=failover-lock:restored-at")),
-        "{writes:?}"
-    );
+    let record = format!("ChangeTagsForResource {PRIMARY} Key=failover-lock:in Value=v=2 seen=");
+    assert!(writes[0].starts_with(&record) && !writes[0].contains("done="), "{writes:?}");
     assert_eq!(writes[1], format!("UpdateHealthCheck {PRIMARY} HealthCheckVersion=1 ResourcePath=/lb-check"));
-    assert_eq!(writes.len(), 2);
+    assert!(writes[2].starts_with(&record) && writes[2].contains("Z done=2"), "{writes:?}");
+    assert!(writes[2].ends_with("to=/lb-check by=sites synchronised") && writes.len() == 3, "{writes:?}");
 }
 
 #[tokio::test]
@@ -88,11 +87,16 @@ async fn a_primary_that_is_not_healthy_stays_locked_unless_forced() {
 }
 
 #[tokio::test]
-async fn what_is_not_locked_is_not_touched() {
+async fn a_check_that_is_not_locked_keeps_its_path() {
     let (_primary, route53) = locked().await;
     route53.put(PRIMARY, Check::new("HTTP", 80));
     let answer = restore(&route53, &request()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "already_restored");
+    // It is on record all the same, on a version of its own: alarms from before are harmless.
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), ("/lb-check", 2));
+    let late = support::lock::run(&route53, &[], Handler::Lock, &alarm()).await.unwrap();
+    assert_eq!(late["outcomes"][0]["reason"], "older_than_restore");
+    let before = writes(&route53);
     for (check, said) in [
         (Check::new("HTTP", 80).with("ResourcePath", "/elsewhere"), r#"its path is "/elsewhere", neither"#),
         (Check::new("TCP", 443).without("ResourcePath"), r#"its type "TCP" requests no path"#),
@@ -103,7 +107,7 @@ async fn what_is_not_locked_is_not_touched() {
             assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
         }
     }
-    assert_eq!(writes(&route53), [""; 0]);
+    assert_eq!(writes(&route53), before);
 }
 
 #[tokio::test]
@@ -115,12 +119,21 @@ async fn only_a_guarded_check_is_switched_back_and_a_single_one_need_not_be_name
         error.contains("not in this function's GUARDED_HEALTH_CHECKS") && error.contains(PRIMARY),
         "{error}"
     );
-    for variables in [&[][..], &[("GUARDED_HEALTH_CHECKS", "a,b")]] {
-        let error = restore_with(&route53, variables, "{}").await.unwrap_err();
+    let why = json!({ "reason": "sites synchronised" }).to_string();
+    let one = [("GUARDED_HEALTH_CHECKS", PRIMARY)];
+    for (variables, request) in [
+        (&[][..], why.as_str()),
+        (&[("GUARDED_HEALTH_CHECKS", "a,b")], &why),
+        // An empty payload is any machine's.
+        (&one, "{}"),
+        (&one, r#"{"reason":" "}"#),
+        (&one, r#"{"force":true}"#),
+    ] {
+        let error = restore_with(&route53, variables, request).await.unwrap_err();
         assert!(error.contains("healthCheckId is missing"), "{error}");
     }
     assert_eq!(route53.calls(), [""; 0]);
-    let answer = restore_with(&route53, &[("GUARDED_HEALTH_CHECKS", PRIMARY)], "{}").await.unwrap();
+    let answer = restore_with(&route53, &one, &why).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "restored");
 }
 

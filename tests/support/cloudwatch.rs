@@ -20,6 +20,12 @@ pub struct Alarm {
     pub actions: &'static [&'static str],
     pub comparison: &'static str,
     pub kind: Kind,
+    /// When the newest datapoint began that made it change, in seconds since 1970.
+    pub breaching: Option<f64>,
+    /// When its configuration was changed last, in seconds since 1970.
+    pub configured_at: Option<f64>,
+    /// Whether a mute rule is active for it.
+    pub muted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +34,8 @@ pub enum Kind {
     Metric(&'static str, String),
     /// Metric math over `HealthCheckStatus` of these health checks.
     Math(Vec<String>),
+    /// A query over every check, in ALARM for these.
+    Query(Vec<String>),
     /// Built from these alarms.
     Composite(Vec<String>),
 }
@@ -45,6 +53,9 @@ impl Alarm {
             actions: &[TOPIC],
             comparison: "LessThanThreshold",
             kind,
+            breaching: None,
+            configured_at: None,
+            muted: false,
         }
     }
 
@@ -56,6 +67,7 @@ impl Alarm {
         matches!(self.kind, Kind::Composite(_))
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "milliseconds of our days")]
     fn describe(&self, name: &str) -> Value {
         let mut fields = vec![
             ("AlarmName", text(name)),
@@ -68,6 +80,17 @@ impl Alarm {
             ("ComparisonOperator", text(self.comparison)),
             ("AlarmActions", Value::Array(self.actions.iter().map(|action| text(action)).collect())),
         ];
+        if let Some(breaching) = self.breaching {
+            let time = chrono::DateTime::from_timestamp_millis((breaching * 1000.0) as i64);
+            let time = time.expect("a time of our days").format("%Y-%m-%dT%H:%M:%S%.3f+0000");
+            let data = format!(
+                r#"{{"version":"1.0","evaluatedDatapoints":[{{"timestamp":"{time}","value":0.0}}]}}"#
+            );
+            fields.push(("StateReasonData", text(&data)));
+        }
+        if let Some(configured_at) = self.configured_at {
+            fields.push(("AlarmConfigurationUpdatedTimestamp", time(configured_at)));
+        }
         match &self.kind {
             Kind::Metric(metric, id) => fields.extend(watched(metric, id)),
             Kind::Math(ids) => {
@@ -79,7 +102,13 @@ impl Alarm {
                     ]);
                     map([("Id", text("m")), ("MetricStat", stat)])
                 };
-                fields.push(("Metrics", Value::Array(ids.iter().map(query).collect())));
+                let expression = map([("Id", text("e")), ("Expression", text("1 - m"))]);
+                fields.push(("Metrics", Value::Array(ids.iter().map(query).chain([expression]).collect())));
+            }
+            Kind::Query(_) => {
+                let query = r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#;
+                let query = map([("Id", text("q")), ("Expression", text(query))]);
+                fields.push(("Metrics", Value::Array(vec![query])));
             }
             Kind::Composite(children) => fields.push(("AlarmRule", text(&children.join(" OR ")))),
         }
@@ -88,7 +117,12 @@ impl Alarm {
 }
 
 /// What CloudWatch answers: the status and the body; and what was asked, for the list of calls.
-pub fn answer(alarms: &BTreeMap<String, Alarm>, operation: &str, body: &[u8]) -> (u16, Vec<u8>, String) {
+pub fn answer(
+    alarms: &BTreeMap<String, Alarm>,
+    verdicts: &BTreeMap<String, f64>,
+    operation: &str,
+    body: &[u8],
+) -> (u16, Vec<u8>, String) {
     let request: Value = ciborium::from_reader(body).unwrap_or(Value::Null);
     let field = |name: &str| {
         let fields = request.as_map().into_iter().flatten();
@@ -135,6 +169,55 @@ pub fn answer(alarms: &BTreeMap<String, Alarm>, operation: &str, body: &[u8]) ->
                 answer.push(("NextToken", text(&(start + PAGE).to_string())));
             }
             (200, encoded(&map(answer)), format!("children of {parent}"))
+        }
+        ("GetMetricStatistics", _) => {
+            let dimensions =
+                field("Dimensions").and_then(|value| value.into_array().ok()).unwrap_or_default();
+            let of = dimensions.first().and_then(|one| one.as_map()).into_iter().flatten();
+            let id = of.filter(|(key, _)| key.as_text() == Some("Value")).find_map(|(_, id)| id.as_text());
+            let id = id.unwrap_or_default().to_owned();
+            let point = verdicts.get(&id).map(|value| {
+                let now = chrono::Utc::now().timestamp();
+                map([("Timestamp", Value::Tag(1, Box::new(now.into()))), ("Minimum", Value::Float(*value))])
+            });
+            (200, encoded(&map([("Datapoints", Value::Array(point.into_iter().collect()))])), id)
+        }
+        ("DescribeAlarmContributors", _) => {
+            let name = text_of("AlarmName").unwrap_or_default();
+            let (ids, since) = match alarms.get(&name).map(|alarm| (&alarm.kind, alarm.changed_at)) {
+                Some((Kind::Query(ids), since)) => (ids.clone(), since),
+                _ => (Vec::new(), 0.0),
+            };
+            let contributor = |id: String| {
+                let attributes = map([("HealthCheckId", text(&id))]);
+                map([
+                    ("ContributorId", text("c")),
+                    ("ContributorAttributes", attributes),
+                    ("StateReason", text("own")),
+                    ("StateTransitionedTimestamp", time(since)),
+                ])
+            };
+            let contributors = ids.into_iter().map(contributor).collect();
+            (200, encoded(&map([("AlarmContributors", Value::Array(contributors))])), name)
+        }
+        ("ListAlarmMuteRules", _) => {
+            let name = text_of("AlarmName").unwrap_or_default();
+            let muted = alarms.get(&name).is_some_and(|alarm| alarm.muted);
+            let arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:maintenance";
+            let rule = map([("AlarmMuteRuleArn", text(arn)), ("Status", text("ACTIVE"))]);
+            let rules = if muted { vec![rule] } else { Vec::new() };
+            (200, encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules))])), name)
+        }
+        ("DescribeAlarms", None) if field("AlarmNames").is_none() => {
+            let start: usize = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
+            let metric: Vec<_> = alarms.iter().filter(|(_, alarm)| !alarm.is_composite()).collect();
+            let page =
+                metric.iter().skip(start).take(100).map(|(name, alarm)| alarm.describe(name)).collect();
+            let mut answer = vec![("MetricAlarms", Value::Array(page))];
+            if start + 100 < metric.len() {
+                answer.push(("NextToken", text(&(start + 100).to_string())));
+            }
+            (200, encoded(&map(answer)), "all".to_owned())
         }
         ("DescribeAlarms", None) => {
             let names = texts("AlarmNames");

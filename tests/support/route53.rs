@@ -3,8 +3,8 @@
 //! rules, remembers every call, and does what a fault script tells it to. CloudWatch's alarms are
 //! on the same address, as with an emulator.
 //!
-//! Serves `GetHealthCheck`, `GetHealthCheckStatus`, `UpdateHealthCheck`, `ListTagsForResource` and
-//! `ChangeTagsForResource`.
+//! Serves `GetHealthCheck`, `GetHealthCheckStatus`, `ListHealthChecks`, `UpdateHealthCheck`,
+//! `ListTagsForResource`, `ListTagsForResources` and `ChangeTagsForResource`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -25,6 +25,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
@@ -74,13 +75,33 @@ pub enum Fault {
 struct State {
     checks: BTreeMap<String, Check>,
     alarms: BTreeMap<String, Alarm>,
+    verdicts: BTreeMap<String, f64>,
     calls: Vec<String>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     always: BTreeMap<&'static str, Fault>,
     pace: VecDeque<Duration>,
-    clock: Option<String>,
     limit: Option<Limit>,
+    held: BTreeMap<&'static str, Held>,
     connections: usize,
+}
+
+/// A call that is held back.
+#[derive(Clone, Default)]
+pub struct Held {
+    reached: Arc<Notify>,
+    released: Arc<Notify>,
+}
+
+impl Held {
+    /// Waits until the call has come.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        self.released.notify_one();
+    }
 }
 
 /// A token bucket, as an account has one for Route 53's API.
@@ -153,6 +174,16 @@ impl Check {
         self.version += 1;
     }
 
+    fn tag_set(&self, id: &str) -> String {
+        let mut tags = String::new();
+        for (key, value) in &self.tags {
+            let _ = write!(tags, "<Tag><Key>{}</Key><Value>{}</Value></Tag>", escape(key), escape(value));
+        }
+        format!(
+            "<ResourceTagSet><ResourceType>healthcheck</ResourceType><ResourceId>{id}</ResourceId><Tags>{tags}</Tags></ResourceTagSet>"
+        )
+    }
+
     fn xml(&self, id: &str) -> String {
         let mut config = format!("<Type>{}</Type>", self.kind);
         for (name, value) in &self.config {
@@ -207,6 +238,21 @@ impl Route53 {
         self.state().alarms.insert(name.to_owned(), alarm);
     }
 
+    /// Route 53's own verdict about a check, as its metric shows it: 1 for healthy.
+    pub fn put_verdict(&self, id: &str, verdict: f64) {
+        self.state().verdicts.insert(id.to_owned(), verdict);
+    }
+
+    /// Someone changes the tags by hand.
+    pub fn tag(&self, id: &str, key: &str, value: Option<&str>) {
+        let mut state = self.state();
+        let tags = &mut state.checks.get_mut(id).expect("the check exists").tags;
+        match value {
+            Some(value) => tags.insert(key.to_owned(), value.to_owned()),
+            None => tags.remove(key),
+        };
+    }
+
     /// Somebody changes the path by hand.
     pub fn set_path(&self, id: &str, path: &str) {
         self.state().checks.get_mut(id).expect("the check exists").set_path(path);
@@ -236,6 +282,20 @@ impl Route53 {
         self.state().always.insert(operation, fault);
     }
 
+    /// Lets nothing more happen to the operation.
+    pub fn fail_never(&self, operation: &'static str) {
+        let mut state = self.state();
+        state.always.remove(operation);
+        state.faults.remove(operation);
+    }
+
+    /// Holds the next call of the operation back, before anything is done, until it is released.
+    pub fn hold(&self, operation: &'static str) -> Held {
+        let held = Held::default();
+        self.state().held.insert(operation, held.clone());
+        held
+    }
+
     /// Holds up the next calls by so much each, so that calls made at once meet in another order.
     pub fn pace(&self, pace: impl IntoIterator<Item = Duration>) {
         self.state().pace = pace.into_iter().collect();
@@ -244,11 +304,6 @@ impl Route53 {
     /// Allows so many calls a second and this burst, and throttles those beyond.
     pub fn limit(&self, per_second: f64, burst: f64) {
         self.state().limit = Some(Limit { per_second, burst, tokens: burst, filled: Instant::now() });
-    }
-
-    /// Lets restores happen at this time instead of now.
-    pub fn set_clock(&self, time: &str) {
-        self.state().clock = Some(time.to_owned());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -295,11 +350,18 @@ impl Route53 {
             (&Method::POST, ["2013-04-01", "healthcheck", id]) => ("UpdateHealthCheck", *id),
             (&Method::GET, ["2013-04-01", "tags", "healthcheck", id]) => ("ListTagsForResource", *id),
             (&Method::POST, ["2013-04-01", "tags", "healthcheck", id]) => ("ChangeTagsForResource", *id),
+            (&Method::POST, ["2013-04-01", "tags", "healthcheck"]) => ("ListTagsForResources", ""),
+            (&Method::GET, ["2013-04-01", "healthcheck"]) => ("ListHealthChecks", ""),
             _ => ("Unknown", ""),
         };
         let pace = self.state().pace.pop_front();
         if let Some(pace) = pace {
             sleep(pace).await;
+        }
+        let held = self.state().held.remove(operation);
+        if let Some(held) = held {
+            held.reached.notify_one();
+            held.released.notified().await;
         }
         let signed = is_signed(&parts, body.as_bytes());
 
@@ -329,7 +391,12 @@ impl Route53 {
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::CloseAfter | Fault::AnswerAfter(..) | Fault::Meddle(_)) | None => {}
         }
-        let done = if signed { self.perform(operation, id, &body) } else { Err(Failed::unsigned()) };
+        let done = match operation {
+            _ if !signed => Err(Failed::unsigned()),
+            "ListHealthChecks" => Ok(self.list(parts.uri.query().unwrap_or_default())),
+            "ListTagsForResources" => self.all_tags(&body),
+            _ => self.perform(operation, id, &body),
+        };
         match fault {
             Some(Fault::CloseAfter) => Err("closed after it was done"),
             Some(Fault::AnswerAfter(status, body)) => Ok(response(status, body.to_owned())),
@@ -339,7 +406,7 @@ impl Route53 {
 
     fn cloudwatch(&self, operation: &str, body: &[u8]) -> Response<Full<Bytes>> {
         let mut state = self.state();
-        let (status, answer, said) = cloudwatch::answer(&state.alarms, operation, body);
+        let (status, answer, said) = cloudwatch::answer(&state.alarms, &state.verdicts, operation, body);
         state.calls.push(format!("{operation} {said}"));
         let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
         let (status, answer) = match fault.or_else(|| state.always.get(operation).cloned()) {
@@ -354,6 +421,36 @@ impl Route53 {
         response
     }
 
+    /// A page of at most 100 health checks.
+    fn list(&self, query: &str) -> String {
+        let state = self.state();
+        let marker = query.split('&').find_map(|one| one.strip_prefix("marker="));
+        let mut checks =
+            state.checks.iter().skip_while(|(id, _)| marker.is_some_and(|from| id.as_str() < from));
+        let page: String = checks.by_ref().take(100).map(|(id, check)| check.xml(id)).collect();
+        let next = checks.next().map(|(id, _)| format!("<NextMarker>{id}</NextMarker>"));
+        let rest = format!(
+            "<Marker></Marker><IsTruncated>{}</IsTruncated>{}<MaxItems>100</MaxItems>",
+            next.is_some(),
+            next.unwrap_or_default()
+        );
+        wrapped("ListHealthChecksResponse", &format!("<HealthChecks>{page}</HealthChecks>{rest}"))
+    }
+
+    /// The tags of at most 10 health checks; those that do not exist are left out.
+    fn all_tags(&self, body: &str) -> Result<String, Failed> {
+        let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
+        let ids = document.descendants().filter(|node| node.has_tag_name_local("ResourceId"));
+        let ids: Vec<_> = ids.filter_map(|node| node.text()).collect();
+        if ids.is_empty() || ids.len() > 10 {
+            return Err(Failed::invalid("1 to 10 resources"));
+        }
+        let state = self.state();
+        let sets = ids.into_iter().filter_map(|id| Some(state.checks.get(id)?.tag_set(id)));
+        let sets: String = sets.collect();
+        Ok(wrapped("ListTagsForResourcesResponse", &format!("<ResourceTagSets>{sets}</ResourceTagSets>")))
+    }
+
     fn perform(&self, operation: &str, id: &str, body: &str) -> Result<String, Failed> {
         let state = &mut *self.state();
         let check = state.checks.get_mut(id).ok_or_else(|| Failed {
@@ -363,6 +460,10 @@ impl Route53 {
         })?;
         match operation {
             "GetHealthCheck" => Ok(wrapped("GetHealthCheckResponse", &check.xml(id))),
+            // AWS has no status of a calculated check.
+            "GetHealthCheckStatus" if check.kind == "CALCULATED" => {
+                Err(Failed::invalid("a calculated health check has no status"))
+            }
             "GetHealthCheckStatus" => {
                 let mut seen = String::new();
                 for status in &check.reports {
@@ -381,24 +482,9 @@ impl Route53 {
                 update(check, body)?;
                 Ok(wrapped("UpdateHealthCheckResponse", &check.xml(id)))
             }
-            "ListTagsForResource" => {
-                let mut tags = String::new();
-                for (key, value) in &check.tags {
-                    let _ =
-                        write!(tags, "<Tag><Key>{}</Key><Value>{}</Value></Tag>", escape(key), escape(value));
-                }
-                let set = format!(
-                    "<ResourceType>healthcheck</ResourceType><ResourceId>{id}</ResourceId><Tags>{tags}</Tags>"
-                );
-                Ok(wrapped("ListTagsForResourceResponse", &format!("<ResourceTagSet>{set}</ResourceTagSet>")))
-            }
+            "ListTagsForResource" => Ok(wrapped("ListTagsForResourceResponse", &check.tag_set(id))),
             "ChangeTagsForResource" => {
                 tag(check, body)?;
-                if let Some(time) = &state.clock
-                    && body.contains("failover-lock:restored-at")
-                {
-                    check.tags.insert("failover-lock:restored-at".to_owned(), time.clone());
-                }
                 Ok(wrapped("ChangeTagsForResourceResponse", ""))
             }
             _ => Err(Failed::invalid("the stand-in does not serve this")),
@@ -465,6 +551,10 @@ fn tag(check: &mut Check, body: &str) -> Result<(), Failed> {
     let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
     let tags: Vec<_> = document.descendants().filter(|node| node.has_tag_name_local("Tag")).collect();
     let mut changed = check.tags.clone();
+    let removed = document.descendants().filter(|node| node.has_tag_name_local("RemoveTagKeys"));
+    for key in removed.flat_map(|node| node.children()).filter_map(|node| node.text()) {
+        changed.remove(key);
+    }
     for node in tags {
         let text = |name| {
             let child = node.children().find(|child| child.has_tag_name_local(name));

@@ -1,0 +1,515 @@
+//! Events → alarm transitions: what arrives, reduced to what the decision needs.
+//!
+//! An alarm reaches the function through SNS, with or without a queue, as a direct alarm action, or through
+//! EventBridge, and each spells it differently. Only the fields that decide are read, so that an alarm
+//! without a description, or with fields that AWS adds tomorrow, is read as well.
+
+use std::collections::BTreeMap;
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use super::alarm::{AlarmState, AlarmTransition, Composite, Dimensions, HoldsBack, Metric, tells_recovery};
+use super::health_check::{HealthCheckId, InvalidId};
+use crate::program::text::{Quoted, brief};
+
+/// A record of an event.
+#[derive(Debug)]
+pub struct Record {
+    /// Its message in a queue, for a record of SQS.
+    pub message_id: Option<String>,
+    /// What it holds.
+    pub message: Result<Message, Malformed>,
+}
+
+/// What arrives, as far as it can be read.
+#[derive(Debug)]
+pub enum Message {
+    /// An alarm changed its state.
+    Alarm(AlarmTransition),
+    /// It is not about an alarm: topics and event buses are shared.
+    Foreign(String),
+}
+
+/// A message that no transition can be read from.
+#[derive(Debug, Error)]
+pub enum Malformed {
+    /// It is not JSON, or a field that the decision needs is missing or of another type.
+    #[error("{what} cannot be read: {}. It has to be an alarm as CloudWatch writes it", brief(.source))]
+    Unreadable {
+        /// The part that was being read.
+        what: &'static str,
+        /// Where and why reading stopped.
+        source: serde_json::Error,
+    },
+    /// The invocation's payload is not JSON at all.
+    #[error("the event is not JSON: {0}")]
+    NotJson(String),
+    /// It is JSON, of something else, and came in no envelope.
+    #[error(
+        "{0} is not a CloudWatch alarm: send SNS notifications, alarm actions or EventBridge alarm state changes here"
+    )]
+    Foreign(String),
+    /// A request to restore was sent to the function that locks.
+    #[error(
+        "this is a request to restore; this function locks, send it to the one with the handler `restore`"
+    )]
+    RestoreRequest,
+    /// The alarm is on a health check's metric, and names no health check.
+    #[error("the alarm {} is on {metric} without a dimension HealthCheckId", Quoted(.alarm))]
+    NoHealthCheck {
+        /// The alarm's name.
+        alarm: String,
+        /// The metric's name.
+        metric: String,
+    },
+    /// The alarm is on a query over health checks' metrics, and does not say which one failed.
+    #[error("the alarm {} is on the query {}, and its message does not say which health check failed: group the query by HealthCheckId", Quoted(.alarm), Quoted(.query))]
+    Query {
+        /// The alarm's name.
+        alarm: String,
+        /// The query.
+        query: String,
+    },
+    /// The alarm names a health check that cannot exist.
+    #[error("the alarm {} names a health check that cannot exist: {source}", Quoted(.alarm))]
+    InvalidId {
+        /// The alarm's name.
+        alarm: String,
+        /// The text that is no identifier.
+        source: InvalidId,
+    },
+}
+
+/// Reads every record that an event carries, in its order; each stands alone.
+///
+/// An alarm's message without the envelope that it came in is read as well, so that one that was kept
+/// from a queue or an e-mail can be handed in again.
+///
+/// # Errors
+/// The event as a whole cannot be read. What is wrong with a single record stands in its place.
+pub fn records(event: &str) -> Result<Vec<Record>, Malformed> {
+    if event.trim().is_empty() {
+        return Err(Malformed::Foreign("an empty text".to_owned()));
+    }
+    let parts: Parts = parse("the event", event)?;
+    let Some(records) = parts.get("Records") else {
+        return match message(event)? {
+            // Nothing but an alarm is handed to this function without an envelope.
+            Message::Foreign(what) if !parts.contains_key("detail-type") => Err(Malformed::Foreign(what)),
+            message => Ok(vec![Record { message_id: None, message: Ok(message) }]),
+        };
+    };
+    let records: Vec<&RawValue> = parse("the list of records", records.get())?;
+    if records.is_empty() {
+        return Err(Malformed::Foreign("an event without records".to_owned()));
+    }
+    Ok(records.into_iter().map(|record| Record::read(record.get())).collect())
+}
+
+/// Whether `event` looks like something that a machine sends rather than a person.
+pub(super) fn is_machine_made(event: &BTreeMap<String, &RawValue>) -> bool {
+    ["Records", "source", "detail-type", "alarmData", "AlarmName"].iter().any(|key| event.contains_key(*key))
+}
+
+pub(super) type Parts<'a> = BTreeMap<String, &'a RawValue>;
+
+fn parse<'a, T: Deserialize<'a>>(what: &'static str, text: &'a str) -> Result<T, Malformed> {
+    serde_json::from_str(text).map_err(|source| Malformed::Unreadable { what, source })
+}
+
+// === impl Record ===
+
+impl Record {
+    fn read(text: &str) -> Self {
+        let envelope: Envelope = match parse("the SNS record", text) {
+            Ok(envelope) => envelope,
+            Err(error) => return Self { message_id: None, message: Err(error) },
+        };
+        let message = match (envelope.sns, envelope.body) {
+            (Some(sns), _) => enveloped(&sns.message),
+            (None, Some(body)) => enveloped(&body),
+            // It came from neither a topic nor a queue: another service is wired to this function.
+            (None, None) => Err(Malformed::Foreign(match envelope.event_source {
+                Some(source) => format!("a record from {}", Quoted(&source)),
+                None => "a record without Sns".to_owned(),
+            })),
+        };
+        Self { message_id: envelope.message_id, message }
+    }
+}
+
+/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. What
+/// begins as JSON does and breaks off may have been an alarm.
+fn enveloped(text: &str) -> Result<Message, Malformed> {
+    if text.trim_start().starts_with('{') {
+        message(text)
+    } else {
+        Ok(Message::Foreign("a text that is not JSON".to_owned()))
+    }
+}
+
+fn message(text: &str) -> Result<Message, Malformed> {
+    let parts: Parts = parse("the alarm's message", text)?;
+    let has = |keys: &[&str]| keys.iter().any(|key| parts.contains_key(*key));
+    if has(&["AlarmName", "NewStateValue", "Trigger"]) {
+        parse::<Notification>("the alarm's message", text)?.transition().map(Message::Alarm)
+    } else if let Some(data) = parts.get("alarmData") {
+        parse::<AlarmData>("alarmData", data.get())?.transition().map(Message::Alarm)
+    } else if has(&["detail-type"]) {
+        let event: EventBridgeEvent<Box<RawValue>> = parse("the EventBridge event", text)?;
+        match (event.source.as_str(), event.detail_type.as_str()) {
+            (
+                "aws.cloudwatch",
+                "CloudWatch Alarm State Change" | "CloudWatch Alarm Contributor State Change",
+            ) => parse::<AlarmData>("detail", event.detail.get())?.transition().map(Message::Alarm),
+            (source, detail_type) => {
+                Ok(Message::Foreign(format!("{} from {}", Quoted(detail_type), Quoted(source))))
+            }
+        }
+    } else if let Some(inner) = parts.get("Message") {
+        // What SNS hands to queues and web servers, around the same text.
+        enveloped(&parse::<String>("the SNS notification", inner.get())?)
+    } else if has(&["healthCheckId", "force", "dryRun"]) {
+        Err(Malformed::RestoreRequest)
+    } else {
+        let keys: Vec<&str> = parts.keys().take(8).map(String::as_str).collect();
+        Ok(Message::Foreign(match keys.as_slice() {
+            [] => "an empty object".to_owned(),
+            _ => format!("an object with the keys {}", Quoted(&keys.join(", "))),
+        }))
+    }
+}
+
+/// A record of SNS, or of SQS.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Envelope {
+    #[serde(alias = "eventSource")]
+    event_source: Option<String>,
+    sns: Option<Sns>,
+    #[serde(alias = "messageId")]
+    message_id: Option<String>,
+    #[serde(alias = "body")]
+    body: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Sns {
+    message: String,
+}
+
+/// An alarm as CloudWatch writes it to SNS.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Notification {
+    alarm_name: String,
+    new_state_value: AlarmState,
+    new_state_reason: Option<String>,
+    state_change_time: DateTime<Utc>,
+    trigger: Option<Trigger>,
+    alarm_rule: Option<String>,
+    triggering_children: Option<Vec<TriggeringChild>>,
+    alarm_contributor_attributes: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct TriggeringChild {
+    #[serde(rename = "Arn", alias = "arn")]
+    arn: String,
+    #[serde(rename = "State", alias = "state")]
+    state: Option<ChildState>,
+}
+
+#[derive(Deserialize)]
+struct ChildState {
+    #[serde(rename = "Value", alias = "value")]
+    value: AlarmState,
+}
+
+/// One metric, or with metric math several.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Trigger {
+    namespace: Option<String>,
+    metric_name: Option<String>,
+    dimensions: Option<Dimensions>,
+    comparison_operator: Option<String>,
+    metrics: Option<Vec<MetricQuery>>,
+}
+
+/// An alarm as CloudWatch hands it to Lambda (`alarmData`) and to EventBridge (`detail`).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AlarmData {
+    alarm_name: String,
+    state: State,
+    configuration: Configuration,
+    alarm_contributor: Option<Contributor>,
+    mute_detail: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Contributor {
+    attributes: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    value: AlarmState,
+    timestamp: DateTime<Utc>,
+    reason: Option<String>,
+    reason_data: Option<String>,
+    actions_suppressed_by: Option<String>,
+}
+
+/// What `reasonData` of a composite alarm holds, as JSON in a string.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CompositeReason {
+    triggering_alarms: Vec<TriggeringChild>,
+}
+
+/// What `reasonData` of a metric alarm holds, as JSON in a string.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricReason {
+    start_date: Option<DateTime<Utc>>,
+    period: Option<i64>,
+    recent_datapoints: Option<Vec<serde::de::IgnoredAny>>,
+    evaluated_datapoints: Option<Vec<Datapoint>>,
+}
+
+#[derive(Deserialize)]
+struct Datapoint {
+    timestamp: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Configuration {
+    metrics: Option<Vec<MetricQuery>>,
+    alarm_rule: Option<String>,
+}
+
+/// A metric, or an expression over others, which carries no metric.
+#[derive(Deserialize)]
+struct MetricQuery {
+    #[serde(rename = "metricStat", alias = "MetricStat")]
+    metric_stat: Option<MetricStat>,
+    #[serde(alias = "Expression")]
+    expression: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct MetricStat {
+    #[serde(alias = "Metric")]
+    metric: Metric,
+}
+
+/// What the shapes have in common.
+struct Change {
+    alarm: String,
+    state: AlarmState,
+    changed_at: DateTime<Utc>,
+    breaching: Option<DateTime<Utc>>,
+}
+
+// === impl Notification ===
+
+impl Notification {
+    fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let change = Change {
+            alarm: kept(&self.alarm_name),
+            state: self.new_state_value,
+            changed_at: self.state_change_time,
+            breaching: self.new_state_reason.as_deref().and_then(newest_in),
+        };
+        if self.alarm_rule.is_some() {
+            let children = self.triggering_children.unwrap_or_default();
+            return Ok(change.of_composite(&self.alarm_name, &children));
+        }
+        let mut metrics = Vec::new();
+        let mut comparison = None;
+        if let Some(trigger) = self.trigger {
+            comparison = trigger.comparison_operator;
+            metrics.extend(trigger.metrics.into_iter().flatten().map(MetricQuery::metric));
+            if trigger.metric_name.is_some() {
+                metrics.push(Metric {
+                    namespace: trigger.namespace,
+                    name: trigger.metric_name,
+                    dimensions: trigger.dimensions,
+                    expression: None,
+                });
+            }
+        }
+        let holds_back = tells_recovery(comparison.as_deref(), &metrics).then_some(HoldsBack::Recovery);
+        let contributor = self.alarm_contributor_attributes.as_ref();
+        Ok(AlarmTransition { holds_back, ..change.of_metrics(metrics, contributor)? })
+    }
+}
+
+// === impl AlarmData ===
+
+impl AlarmData {
+    fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let State { value, timestamp, reason, reason_data, actions_suppressed_by } = self.state;
+        let data = reason_data.as_deref();
+        let change = Change {
+            alarm: kept(&self.alarm_name),
+            state: value,
+            changed_at: timestamp,
+            breaching: data.and_then(newest_of).or_else(|| reason.as_deref().and_then(newest_in)),
+        };
+        let holds_back = if self.mute_detail.is_some() {
+            Some(HoldsBack::Muted)
+        } else {
+            actions_suppressed_by.filter(|by| !by.is_empty()).map(|_| HoldsBack::Suppressed)
+        };
+        if self.configuration.alarm_rule.is_some() {
+            // Free text where a person has set the state.
+            let reason = data.and_then(|text| serde_json::from_str(text).ok());
+            let children =
+                reason.map_or(Vec::new(), |CompositeReason { triggering_alarms }| triggering_alarms);
+            return Ok(AlarmTransition { holds_back, ..change.of_composite(&self.alarm_name, &children) });
+        }
+        let metrics: Vec<_> =
+            self.configuration.metrics.into_iter().flatten().map(MetricQuery::metric).collect();
+        let comparison_unknown =
+            metrics.iter().any(Metric::is_health) && tells_recovery(Some("GreaterThan"), &metrics);
+        let contributor =
+            self.alarm_contributor.as_ref().and_then(|contributor| contributor.attributes.as_ref());
+        let transition = change.of_metrics(metrics, contributor)?;
+        Ok(AlarmTransition { holds_back, comparison_unknown, ..transition })
+    }
+}
+
+// === impl Change ===
+
+impl Change {
+    fn of_metrics(
+        self,
+        metrics: Vec<Metric>,
+        contributor: Option<&BTreeMap<String, String>>,
+    ) -> Result<AlarmTransition, Malformed> {
+        let watched = watched(&self.alarm, metrics, contributor);
+        let health_checks = match self.state {
+            AlarmState::Alarm => watched?,
+            // Nothing will be done for it: what it watches is reported if it can be read.
+            AlarmState::Ok | AlarmState::InsufficientData => watched.unwrap_or_default(),
+        };
+        Ok(self.of(health_checks, None))
+    }
+
+    fn of_composite(self, name: &str, children: &[TriggeringChild]) -> AlarmTransition {
+        // A rule may also wait for one to be OK, whose check has not failed.
+        let went_off = |child: &&TriggeringChild| {
+            child.state.as_ref().is_none_or(|state| state.value == AlarmState::Alarm)
+        };
+        // arn:aws:cloudwatch:us-east-1:123456789012:alarm:NAME; a name may hold colons.
+        let names = children.iter().filter(went_off).filter_map(|child| child.arn.split_once(":alarm:"));
+        let triggered_by = names.map(|(_, name)| name.to_owned()).collect();
+        let composite = Composite { name: name.to_owned(), triggered_by };
+        self.of(Vec::new(), Some(composite))
+    }
+
+    fn of(self, health_checks: Vec<HealthCheckId>, composite: Option<Composite>) -> AlarmTransition {
+        let Self { alarm, state, changed_at, breaching } = self;
+        AlarmTransition {
+            alarm,
+            state,
+            changed_at,
+            health_checks,
+            composite,
+            breaching,
+            holds_back: None,
+            comparison_unknown: false,
+        }
+    }
+}
+
+fn kept(alarm: &str) -> String {
+    alarm.chars().take(255).collect()
+}
+
+/// The checks whose health the metrics tell; for an alarm on a query, the one that its contributor names.
+pub(super) fn watched(
+    alarm: &str,
+    metrics: Vec<Metric>,
+    contributor: Option<&BTreeMap<String, String>>,
+) -> Result<Vec<HealthCheckId>, Malformed> {
+    let mut ids = Vec::new();
+    for metric in metrics {
+        let id = if metric.queries_health() {
+            let named = contributor.and_then(|attributes| attributes.get(super::alarm::DIMENSION)).cloned();
+            let query = metric.expression.unwrap_or_default();
+            named.ok_or_else(|| Malformed::Query { alarm: alarm.to_owned(), query })?
+        } else if metric.is_health() {
+            let named = metric.dimensions.unwrap_or_default().health_check_id;
+            let metric = metric.name.unwrap_or_default();
+            named.ok_or_else(|| Malformed::NoHealthCheck { alarm: alarm.to_owned(), metric })?
+        } else {
+            continue;
+        };
+        let id = HealthCheckId::try_from(id)
+            .map_err(|source| Malformed::InvalidId { alarm: alarm.to_owned(), source })?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+/// When the newest datapoint began that a state's reason names: `… datapoints [0.0 (21/11/26 02:35:00)] was …`,
+/// day first.
+pub(super) fn newest_in(reason: &str) -> Option<DateTime<Utc>> {
+    let times = reason.split('(').filter_map(|part| {
+        let (time, _) = part.split_once(')')?;
+        NaiveDateTime::parse_from_str(time, "%d/%m/%y %H:%M:%S").ok()
+    });
+    times.max().map(|time| time.and_utc())
+}
+
+/// The same, from the reason's data in JSON.
+pub(super) fn newest_of(reason_data: &str) -> Option<DateTime<Utc>> {
+    let reason: MetricReason = serde_json::from_str(reason_data).ok()?;
+    let evaluated = reason.evaluated_datapoints.unwrap_or_default();
+    if let Some(newest) = evaluated.iter().map(|point| point.timestamp).max() {
+        return Some(newest);
+    }
+    let points = i64::try_from(reason.recent_datapoints?.len()).ok()?;
+    let later = TimeDelta::try_seconds(reason.period? * (points - 1).max(0))?;
+    Some(reason.start_date? + later)
+}
+
+// === impl MetricQuery ===
+
+impl MetricQuery {
+    fn metric(self) -> Metric {
+        let metric = self.metric_stat.map(|stat| stat.metric).unwrap_or_default();
+        Metric { expression: self.expression, ..metric }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_names_its_datapoints() {
+        let newest = Some("2026-11-21T02:36:00Z".parse().unwrap());
+        let text = "Threshold Crossed: 2 out of the last 2 datapoints [0.0 (21/11/26 02:36:00), 0.0 (21/11/26 02:35:00)] were less than the threshold (1.0) (minimum 1 datapoint for OK -> ALARM transition).";
+        assert_eq!(newest_in(text), newest);
+        assert_eq!(newest_in("set by a person (drill)"), None);
+        let start = r#"{"version":"1.0","queryDate":"2026-11-21T02:37:15.490+0000","startDate":"2026-11-21T02:35:00.000+0000","period":60,"recentDatapoints":[0.0,0.0],"threshold":1.0}"#;
+        assert_eq!(newest_of(start), newest);
+        let evaluated = r#"{"evaluatedDatapoints":[{"timestamp":"2026-11-21T02:36:00.000+0000","value":0.0},{"timestamp":"2026-11-21T02:35:00.000+0000"}]}"#;
+        assert_eq!(newest_of(evaluated), newest);
+        assert_eq!(newest_of("free text"), None);
+    }
+}

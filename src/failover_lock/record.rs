@@ -1,0 +1,465 @@
+//! The record of intent: whether a health check is meant to be out of service, in two tags of the check.
+//!
+//! | tag | written by | example |
+//! |---|---|---|
+//! | `failover-lock:out` | `lock`, `reconcile` | `v=8 at=2026-01-05T10:02:11Z alarm=2026-01-05T10:02:07.490Z before=/health/v2 by=shop-primary` |
+//! | `failover-lock:in` | `restore` | `v=9 seen=2026-01-05T11:30:02.120Z done=2026-01-05T11:30:05Z to=/health/v2 by=disk replaced` |
+//!
+//! `v` is the version of the check that the writer's own update made. `UpdateHealthCheck` with the version that
+//! was read succeeds once, so each version has exactly one maker: a check with a later version, on another path
+//! than the record says, was changed by someone else. That needs no clocks and no alarm.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
+use thiserror::Error;
+
+use crate::program::text::Quoted;
+
+/// The tag of the newest lock.
+pub const OUT: &str = "failover-lock:out";
+/// The tag of the newest restore.
+pub const IN: &str = "failover-lock:in";
+/// The tag of a restore in the former record, which a person may still write by hand.
+pub const RESTORED_AT: &str = "failover-lock:restored-at";
+/// The other tags of the former record.
+const LOCKED_AT: &str = "failover-lock:locked-at";
+const ALARM_CHANGED_AT: &str = "failover-lock:alarm-changed-at";
+const ALARM: &str = "failover-lock:alarm";
+/// The former record's tags, which the first write of this record removes.
+pub const FORMER: [&str; 4] = [RESTORED_AT, LOCKED_AT, ALARM_CHANGED_AT, ALARM];
+
+/// How far the clocks of two functions may be apart.
+const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
+/// [The characters that a tag's value may have][1].
+///
+/// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_Tag.html
+const LONGEST: usize = 256;
+/// What stands for a path that does not fit; a path begins with `/`.
+const TOO_LONG: &str = "-";
+
+/// What is recorded on a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The newest lock.
+    pub lock: Option<Lock>,
+    /// The newest restore, done or begun.
+    pub restore: Option<Restore>,
+    /// Whether tags of the former record are there.
+    pub former: bool,
+}
+
+/// A lock, or the decision to set one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// The version that the update made; `None` as long as the lock waits for the secondary.
+    pub version: Option<i64>,
+    /// When it was recorded.
+    pub at: DateTime<Utc>,
+    /// When the newest alarm changed that asked for it.
+    pub alarm: Option<DateTime<Utc>>,
+    /// The path before.
+    pub before: Before,
+    /// The alarm's name, or a person's reason.
+    pub by: String,
+}
+
+/// The path that a check had before its lock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Before {
+    /// It was not seen.
+    #[default]
+    Unknown,
+    /// It does not fit into the tag.
+    TooLong,
+    /// This one.
+    Path(String),
+}
+
+/// A restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// The version that the update makes.
+    pub version: i64,
+    /// When the check was read: alarms that changed earlier are harmless.
+    pub seen: DateTime<Utc>,
+    /// When the path had been set; `None` until then.
+    pub done: Option<DateTime<Utc>>,
+    /// The path that is set.
+    pub to: String,
+    /// A person's reason.
+    pub by: String,
+}
+
+/// Whether a check is meant to be in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// It is.
+    In,
+    /// It was locked, and no one has restored it.
+    Out,
+}
+
+/// A tag of this system that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the tag {key} holds {}, which is not what failover-lock writes, or a future time", Quoted(.text))]
+pub struct InvalidRecord {
+    key: &'static str,
+    text: String,
+}
+
+/// [How many tags a health check may have][1].
+///
+/// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeTagsForResource.html
+const MOST_TAGS: usize = 10;
+
+/// Whether a check with these tags has no room for the tag `key`, when those of the former record are removed.
+#[must_use]
+pub fn has_no_room(tags: &BTreeMap<String, String>, key: &str) -> bool {
+    let others = tags.keys().filter(|other| *other != key && !FORMER.contains(&other.as_str()));
+    others.count() >= MOST_TAGS
+}
+
+/// The tags to remove when a tag of this record is written: those of the former record, and `other`.
+#[must_use]
+pub fn removed(record: Option<&Record>, other: Option<&str>) -> Vec<String> {
+    let former = record.is_none_or(|record| record.former);
+    FORMER.into_iter().filter(|_| former).chain(other).map(str::to_owned).collect()
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Reads the record in the tags of a check on `path` at `version`, at the time `now`.
+    ///
+    /// # Errors
+    /// A tag of this system cannot be read.
+    pub fn read(
+        tags: &BTreeMap<String, String>,
+        path: &str,
+        version: i64,
+        locked_path: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Self, InvalidRecord> {
+        let tag = |key| tags.get(key).map(|text| Fields { key, text, now });
+        let lock = tag(OUT).map(|fields| fields.lock()).transpose()?;
+        let restore = tag(IN).map(|fields| fields.restore()).transpose()?;
+        let time = |key| tag(key).map(|fields| fields.time(fields.text)).transpose();
+        let former = FORMER.iter().any(|key| tags.contains_key(*key));
+        let mut record = Self { lock, restore, former };
+
+        let restored_at = time(RESTORED_AT)?;
+        if record.lock.is_none() && record.restore.is_none() {
+            let alarm = time(ALARM_CHANGED_AT)?;
+            if let Some(at) = time(LOCKED_AT)?.or(alarm) {
+                // The former record knows no version: whether the lock stands is read from the path.
+                let version = if path == locked_path { version } else { version - 1 };
+                let by = tags.get(ALARM).cloned().unwrap_or_default();
+                record.lock = Some(Lock { version: Some(version), at, alarm, before: Before::Unknown, by });
+            }
+        }
+        // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
+        let locked_at = record.lock.as_ref().map(|lock| lock.at.trunc_subsecs(0));
+        let newest = locked_at.max(record.restore.as_ref().map(|restore| restore.seen.trunc_subsecs(0)));
+        if let Some(at) = restored_at.filter(|at| newest.is_none_or(|newest| newest <= *at)) {
+            let by = "by hand".to_owned();
+            record.restore = Some(Restore { version, seen: at, done: Some(at), to: path.to_owned(), by });
+            if let Some(lock) = &mut record.lock {
+                lock.version = lock.version.map(|locked| locked.min(version - 1));
+            }
+        }
+        Ok(record)
+    }
+
+    /// The restore, if the check on `path` at `version` shows that it took place.
+    #[must_use]
+    pub fn restored(&self, path: &str, version: i64) -> Option<&Restore> {
+        let took_place =
+            |restore: &&Restore| restore.done.is_some() || (restore.version == version && restore.to == path);
+        self.restore.as_ref().filter(took_place)
+    }
+
+    /// Whether the check, on `path` at `version`, is meant to be in service.
+    #[must_use]
+    pub fn intent(&self, path: &str, version: i64) -> Intent {
+        let Some(lock) = &self.lock else { return Intent::In };
+        let undone = |restore: &Restore| match lock.version {
+            Some(locked) => restore.version > locked,
+            // A lock that waits has made no version: the later one of the two counts.
+            None => restore.seen >= lock.at,
+        };
+        if self.restored(path, version).is_some_and(undone) { Intent::In } else { Intent::Out }
+    }
+
+    /// Whether the newest version that the record knows is this one, so that no one else has changed the check.
+    #[must_use]
+    pub fn is_newest(&self, version: i64) -> bool {
+        let locked = self.lock.as_ref().and_then(|lock| lock.version);
+        locked.max(self.restore.as_ref().map(|restore| restore.version)) == Some(version)
+    }
+
+    /// Whether it knows a version that was made after this one, so that the check was read before it.
+    #[must_use]
+    pub fn is_ahead_of(&self, version: i64) -> bool {
+        let locked = self.lock.as_ref().and_then(|lock| lock.version);
+        let done = self.restore.as_ref().filter(|restore| restore.done.is_some());
+        locked.max(done.map(|restore| restore.version)) > Some(version)
+    }
+
+    /// Whether nothing is recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock.is_none() && self.restore.is_none()
+    }
+}
+
+// === impl Lock ===
+
+impl Lock {
+    /// The tag's value.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let mut text = format!("v={} at={}", self.version.unwrap_or(0), seconds(self.at));
+        if let Some(alarm) = self.alarm {
+            let _ = write!(text, " alarm={}", milliseconds(alarm));
+        }
+        let before = match &self.before {
+            Before::Unknown => None,
+            Before::TooLong => Some(TOO_LONG.to_owned()),
+            Before::Path(path) => {
+                let path = escaped(path);
+                let fits = text.len() + " before=".len() + path.len() <= LONGEST;
+                Some(if fits { path } else { TOO_LONG.to_owned() })
+            }
+        };
+        if let Some(before) = before {
+            let _ = write!(text, " before={before}");
+        }
+        with_reason(text, &self.by)
+    }
+}
+
+// === impl Restore ===
+
+impl Restore {
+    /// The tag's value.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let mut text = format!("v={} seen={}", self.version, milliseconds(self.seen));
+        if let Some(done) = self.done {
+            let _ = write!(text, " done={}", milliseconds(done));
+        }
+        let to = escaped(&self.to);
+        if text.len() + " to=".len() + to.len() <= LONGEST {
+            let _ = write!(text, " to={to}");
+        }
+        with_reason(text, &self.by)
+    }
+}
+
+/// A tag's value: fields of the form `key=value`, the free text `by=` last.
+struct Fields<'a> {
+    key: &'static str,
+    text: &'a str,
+    now: DateTime<Utc>,
+}
+
+impl<'a> Fields<'a> {
+    fn lock(&self) -> Result<Lock, InvalidRecord> {
+        let version = self.number("v")?;
+        Ok(Lock {
+            version: Some(version).filter(|version| *version > 0),
+            at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
+            alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,
+            before: match self.field("before") {
+                None => Before::Unknown,
+                Some(TOO_LONG) => Before::TooLong,
+                Some(path) => Before::Path(unescaped(path)),
+            },
+            by: self.reason(),
+        })
+    }
+
+    fn restore(&self) -> Result<Restore, InvalidRecord> {
+        Ok(Restore {
+            version: self.number("v")?,
+            seen: self.time(self.field("seen").ok_or_else(|| self.invalid())?)?,
+            done: self.field("done").map(|text| self.time(text)).transpose()?,
+            to: self.field("to").map(unescaped).unwrap_or_default(),
+            by: self.reason(),
+        })
+    }
+
+    fn field(&self, name: &str) -> Option<&'a str> {
+        let fields = self.text.split_once(" by=").map_or(self.text, |(fields, _)| fields);
+        fields.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    fn reason(&self) -> String {
+        self.text.split_once(" by=").map_or("", |(_, reason)| reason).to_owned()
+    }
+
+    fn number(&self, name: &str) -> Result<i64, InvalidRecord> {
+        self.field(name).and_then(|text| text.parse().ok()).ok_or_else(|| self.invalid())
+    }
+
+    fn time(&self, text: &str) -> Result<DateTime<Utc>, InvalidRecord> {
+        match text.parse::<DateTime<Utc>>() {
+            // A future time would outrank every alarm until then, so this system cannot have written it.
+            Ok(time) if time <= self.now + CLOCK_SKEW => Ok(time),
+            _ => Err(self.invalid()),
+        }
+    }
+
+    fn invalid(&self) -> InvalidRecord {
+        InvalidRecord { key: self.key, text: self.text.to_owned() }
+    }
+}
+
+fn seconds(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn milliseconds(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Appends the free text, cut to what fits and without the characters that a tag does not take.
+fn with_reason(mut text: String, reason: &str) -> String {
+    let room = LONGEST.saturating_sub(text.chars().count() + " by=".len());
+    let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
+    let reason: String = reason.chars().take(room).map(|c| if fits(c) { c } else { '_' }).collect();
+    let _ = write!(text, " by={reason}");
+    text.trim_end().to_owned()
+}
+
+/// A path in the characters that a tag takes: others become `+` and their code in hexadecimal.
+fn escaped(path: &str) -> String {
+    let mut text = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"_.:/=-@".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "+{byte:02X}");
+        }
+    }
+    text
+}
+
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).and_then(|code| str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) if *first == b'+' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCKED: &str = "/locked";
+
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("2026-01-05T{text}Z").parse().unwrap()
+    }
+
+    fn tags(of: &[(&str, &str)]) -> BTreeMap<String, String> {
+        of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn read(of: &[(&str, &str)], path: &str, version: i64) -> Record {
+        Record::read(&tags(of), path, version, LOCKED, Utc::now()).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let lock = Lock {
+            version: Some(8),
+            at: at("10:02:11"),
+            alarm: Some(at("10:02:07.490")),
+            before: Before::Path("/health/v2?deep=1&x=a+b%20c".to_owned()),
+            by: "shop by=night".to_owned(),
+        };
+        let restore = Restore {
+            version: 9,
+            seen: at("11:30:02.120"),
+            done: None,
+            to: "/health/v2".to_owned(),
+            by: String::new(),
+        };
+        let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
+        assert_eq!((record.lock, record.restore), (Some(lock), Some(restore)));
+    }
+
+    #[test]
+    fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
+        let path = format!("/{}", "é?".repeat(60));
+        for before in [Before::Path(path), Before::Path(format!("/{}", "a".repeat(254))), Before::Unknown] {
+            let long = matches!(before, Before::Path(_));
+            let by = "alarm «ü» (night)\n".repeat(30);
+            let lock = Lock { version: Some(1), at: at("10:00:00"), alarm: Some(at("10:00:00")), before, by };
+            let tag = lock.tag();
+            assert!(tag.chars().count() <= LONGEST, "{tag}");
+            assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
+            let read = Fields { key: OUT, text: &tag, now: Utc::now() }.lock().unwrap();
+            assert_eq!(read.before == Before::TooLong, long, "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_tag_that_no_function_writes_is_an_error() {
+        for text in
+            ["", "v=1", "v=x at=2026-01-05T10:00:00Z", "v=1 at=yesterday", "v=1 at=2999-01-05T10:00:00Z"]
+        {
+            let error = Record::read(&tags(&[(OUT, text)]), "/", 1, LOCKED, Utc::now()).unwrap_err();
+            assert!(error.to_string().contains(OUT), "{error}");
+        }
+        assert!(Record::read(&tags(&[(RESTORED_AT, "soon")]), "/", 1, LOCKED, Utc::now()).is_err());
+    }
+
+    #[test]
+    fn the_former_record_is_read_and_a_restore_by_hand_counts() {
+        let locked = [(LOCKED_AT, "2026-01-05T10:00:00Z"), (ALARM_CHANGED_AT, "2026-01-05T09:59:00.5Z")];
+        assert_eq!(read(&locked, LOCKED, 5).intent(LOCKED, 5), Intent::Out);
+        assert_eq!(read(&locked, "/", 5).intent("/", 5), Intent::Out, "undone by hand");
+        let later = [&locked[..], &[(RESTORED_AT, "2026-01-05T11:00:00Z")]].concat();
+        assert_eq!(read(&later, "/", 5).intent("/", 5), Intent::In);
+        let earlier = [&locked[..], &[(RESTORED_AT, "2026-01-05T09:00:00Z")]].concat();
+        assert_eq!(read(&earlier, "/", 5).intent("/", 5), Intent::Out);
+        let by_hand = [(OUT, "v=5 at=2026-01-05T10:00:00Z"), (RESTORED_AT, "2026-01-05T11:00:00Z")];
+        assert_eq!(read(&by_hand, "/", 6).intent("/", 6), Intent::In);
+    }
+
+    #[test]
+    fn a_restore_counts_once_it_took_place() {
+        let begun = [(OUT, "v=8 at=2026-01-05T10:00:00Z"), (IN, "v=9 seen=2026-01-05T11:00:00Z to=/")];
+        for (path, version, intent) in [
+            (LOCKED, 8, Intent::Out),
+            ("/", 9, Intent::In),
+            // Somebody else made version 9, or changed the path later: no one knows that it was restored.
+            (LOCKED, 9, Intent::Out),
+            ("/", 10, Intent::Out),
+        ] {
+            assert_eq!(read(&begun, path, version).intent(path, version), intent, "{path} {version}");
+        }
+        let done = "v=9 seen=2026-01-05T11:00:00Z done=2026-01-05T11:00:01Z to=/";
+        for (lock, intent) in [("v=8", Intent::In), ("v=10", Intent::Out), ("v=0", Intent::In)] {
+            let lock = format!("{lock} at=2026-01-05T10:00:00Z");
+            let record = read(&[(OUT, &lock), (IN, done)], "/", 11);
+            assert_eq!(record.intent("/", 11), intent, "{lock}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The observation: what `lock`, `reconcile` and `restore` read before they decide.
+//!
+//! What is good to know never holds up a lock: it is read for a short time, and a failure to read it is a
+//! warning that says what is assumed instead.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join;
+use tracing::warn;
+
+use super::FailoverLock;
+use super::alarm::HoldsBack;
+use super::decide::Health;
+use super::health_check::{HealthCheck, HealthCheckId};
+use super::record::{InvalidRecord, Record};
+use crate::remote::aws::Failure;
+use crate::remote::deadline::Deadline;
+
+/// Reading what is good to know gets at most this long, and never more than half of the time that is left.
+const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
+
+/// A check's tags, by key.
+pub(super) type Tags = BTreeMap<String, String>;
+
+/// What is recorded in these tags of a check.
+pub(super) fn record(
+    system: &FailoverLock,
+    tags: &Tags,
+    check: &HealthCheck,
+) -> Result<Record, InvalidRecord> {
+    let (path, locked_path) = (check.path().unwrap_or_default(), system.config.locked_path.as_str());
+    Record::read(tags, path, check.version, locked_path, system.clock.now())
+}
+
+/// What Route 53's checkers find of a check now.
+pub(super) async fn health(system: &FailoverLock, id: &HealthCheckId, deadline: Deadline) -> Health {
+    let healthy = Box::pin(system.route53.is_healthy(id, shortly(deadline))).await;
+    match or_warn(id, healthy, "not knowing whether Route 53's checkers find it healthy") {
+        Some(true) => Health::Healthy,
+        Some(false) => Health::Unhealthy,
+        None => Health::Unknown,
+    }
+}
+
+/// Whether the secondary of a check is healthy; `None` if it has none, or if that could not be read.
+///
+/// Route 53's own verdict is its metric, which knows about inverted, disabled and calculated checks. Where
+/// there is none, what the checkers report counts.
+pub(super) async fn secondary_is_healthy(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    deadline: Deadline,
+) -> Option<bool> {
+    let secondary = system.config.secondaries.get(id)?;
+    let deadline = shortly(deadline);
+    let verdict = system.cloudwatch.verdict(secondary, deadline);
+    let reports = system.route53.is_healthy(secondary, deadline);
+    match Box::pin(join(verdict, reports)).await {
+        (Ok(Some(healthy)), _) => Some(healthy),
+        (_, reports) => or_warn(id, reports, "taking the secondary for healthy"),
+    }
+}
+
+/// Whether a mute rule holds an alarm's actions back now.
+pub(super) async fn is_muted(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    alarm: &str,
+    deadline: Deadline,
+) -> bool {
+    let muted = Box::pin(system.cloudwatch.is_muted(alarm, shortly(deadline))).await;
+    or_warn(id, muted, "taking the alarm for one that is not muted").unwrap_or(false)
+}
+
+/// What CloudWatch says against a lock, for an alarm whose message lacks its comparison.
+pub(super) async fn holds_back(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    alarm: &str,
+    deadline: Deadline,
+) -> Option<HoldsBack> {
+    let recovery = Box::pin(system.cloudwatch.goes_off_on_recovery(alarm, shortly(deadline))).await;
+    let recovery = or_warn(id, recovery, "taking the alarm for one that goes off on a failure")?;
+    recovery.then_some(HoldsBack::Recovery)
+}
+
+pub(super) fn shortly(deadline: Deadline) -> Deadline {
+    deadline.within(GOOD_TO_KNOW.min(deadline.left() / 2))
+}
+
+pub(super) fn or_warn<T>(id: &HealthCheckId, result: Result<T, Failure>, consequence: &str) -> Option<T> {
+    result.map_err(|failure| warn!(healthCheckId = %id, error = %failure, "{consequence}")).ok()
+}

@@ -1,0 +1,536 @@
+//! What is recorded on a check, compared with what is: whatever happens between two looks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use crate::support;
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{LOCKED, PRIMARY, delivered, message};
+use crate::support::primary::Primary;
+use crate::support::route53::{Check, Fault, Route53};
+use chrono::{DateTime, Utc};
+use failover::failover_lock::clock::Clock;
+use failover::failover_lock::{FailoverLock, Handler};
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use serde_json::{Value, json};
+
+/// A check, its alarm and the functions, by a clock that the test moves.
+struct World {
+    route53: Route53,
+    _primary: Primary,
+    seconds: Arc<AtomicI64>,
+    variables: Vec<(&'static str, &'static str)>,
+}
+
+const START: i64 = 1_795_228_570;
+const HEALTHY: &str = "/lb-check";
+
+impl World {
+    async fn new() -> Self {
+        Self::on(HEALTHY).await
+    }
+
+    async fn on(path: &'static str) -> Self {
+        let (route53, primary) = (Route53::start().await, Primary::start(path).await);
+        route53
+            .put(PRIMARY, Check::new("HTTP", primary.address.port()).with("ResourcePath", path).reported(16));
+        let seconds = Arc::new(AtomicI64::new(START));
+        let world =
+            Self { route53, _primary: primary, seconds, variables: vec![("GUARDED_HEALTH_CHECKS", PRIMARY)] };
+        world.alarm("OK");
+        world
+    }
+
+    fn now(&self) -> i64 {
+        self.seconds.load(Ordering::Relaxed)
+    }
+
+    fn passes(&self, seconds: i64) {
+        self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    /// The alarm changes its state now.
+    fn alarm(&self, state: &'static str) {
+        self.put(Alarm::on(PRIMARY, state, self.seconds_of_alarm()));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
+    fn seconds_of_alarm(&self) -> f64 {
+        self.now() as f64
+    }
+
+    fn put(&self, alarm: Alarm) {
+        self.route53.put_alarm("primary-unhealthy", alarm);
+    }
+
+    /// Another execution environment: it remembers nothing.
+    async fn system(&self) -> FailoverLock {
+        let shown = self.seconds.clone();
+        let now = move || -> DateTime<Utc> {
+            DateTime::from_timestamp(shown.load(Ordering::Relaxed), 0).expect("a time of our days")
+        };
+        support::lock::system(&self.route53, &self.variables).await.with_clock(Clock::new(now))
+    }
+
+    async fn call(&self, handler: Handler, event: &str) -> Result<Value, String> {
+        let system = self.system().await;
+        let report = system.handle(handler, event, Deadline::after(Duration::from_secs(20))).await;
+        let answer = report.into_answer().map_err(|error| error.to_string())?;
+        Ok(json!(answer)["outcomes"][0].clone())
+    }
+
+    /// The notification of an alarm that changed so many seconds ago.
+    async fn notified(&self, ago: i64) -> Value {
+        self.call(Handler::Lock, &delivered(&[&self.message(ago)])).await.unwrap()
+    }
+
+    fn message(&self, ago: i64) -> String {
+        let changed_at = DateTime::from_timestamp(self.now() - ago, 0).expect("a time of our days");
+        message(PRIMARY, "ALARM", &changed_at.to_rfc3339())
+    }
+
+    async fn ticks(&self) -> Value {
+        self.call(Handler::Reconcile, "{}").await.unwrap()
+    }
+
+    async fn restore(&self) -> Result<Value, String> {
+        let request = json!({ "healthCheckId": PRIMARY, "reason": "synchronised" });
+        self.call(Handler::Restore, &request.to_string()).await
+    }
+
+    /// The primary fails, its alarm goes off and locks; a minute passes.
+    async fn fails_and_is_locked(&self) {
+        self.alarm("ALARM");
+        assert_eq!(self.notified(0).await["outcome"], "locked");
+        self.passes(60);
+    }
+
+    fn path(&self) -> String {
+        self.route53.check(PRIMARY).path().to_owned()
+    }
+}
+
+#[track_caller]
+fn is(outcome: &Value, verdict: &str, reason: &str) {
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&verdict.into(), &reason.into()), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_lock_that_was_undone_is_reported_until_it_is_restored_whatever_its_alarm_says() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    for state in ["ALARM", "OK", "INSUFFICIENT_DATA"] {
+        if state != "ALARM" {
+            world.alarm(state);
+        }
+        for _ in 0..3 {
+            is(&world.ticks().await, "unprotected", "undone_by_hand");
+            world.passes(3600);
+        }
+    }
+    assert_eq!(world.path(), HEALTHY, "what a person did is not fought");
+    world.alarm("OK");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn a_lock_that_was_undone_is_set_again_if_that_is_asked_for() {
+    let mut world = World::new().await;
+    world.variables.push(("RELOCK_UNDONE", "true"));
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    assert_eq!(world.ticks().await["outcome"], "locked");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn an_attribute_that_is_changed_while_the_check_is_locked_undoes_nothing() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, LOCKED);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn a_lock_that_does_not_hold_is_reported_after_some_minutes() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.passes(300);
+    is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    world.alarm("ALARM");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
+    for at in ["ChangeTagsForResource", "UpdateHealthCheck"] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        world.alarm("OK");
+        world.passes(60);
+        // The restore has read the check, and its next call is still on its way.
+        let held = world.route53.hold(at);
+        let restoring = world.restore();
+        let crossing = async {
+            held.reached().await;
+            world.passes(1);
+            world.alarm("ALARM");
+            assert_eq!(world.notified(0).await["outcome"], "already_locked");
+            held.release();
+        };
+        let (restored, ()) = tokio::join!(restoring, crossing);
+        let error = restored.unwrap_err();
+        assert!(error.contains("after this request began") && error.contains("primary-unhealthy"), "{error}");
+        assert_eq!(world.path(), LOCKED, "{at}");
+        assert_eq!(world.ticks().await["outcome"], "already_locked", "{at}");
+        assert_eq!(world.path(), LOCKED, "{at}");
+        // Repeated by a person who has looked again, it succeeds.
+        world.passes(1);
+        assert_eq!(world.restore().await.unwrap()["outcome"], "restored", "{at}");
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_from_before_that_crosses_a_restore_leaves_the_check_restored() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let held = world.route53.hold("UpdateHealthCheck");
+    let restoring = world.restore();
+    let crossing = async {
+        held.reached().await;
+        // A second alarm, a little newer than the one that locked, and delivered late.
+        assert_eq!(world.notified(30).await["outcome"], "already_locked");
+        held.release();
+    };
+    let (restored, ()) = tokio::join!(restoring, crossing);
+    assert_eq!(restored.unwrap()["outcome"], "restored");
+    is(&world.notified(30).await, "ignored", "older_than_restore");
+    assert_eq!(world.path(), HEALTHY);
+}
+
+#[tokio::test]
+async fn the_locks_own_echo_does_not_lock_again_and_a_new_failure_does() {
+    // Seconds from the restore to the breaching datapoint, and to the alarm's change.
+    for (datapoint, changed, healthy, locks) in [
+        (-60, 60, true, false),
+        (-1, 120, false, false),
+        // Until the checkers have turned (3 × 30 s), only they can tell.
+        (30, 120, true, false),
+        (30, 120, false, true),
+        (120, 180, true, true),
+        // The datapoint is much older than the change: the failure lasts.
+        (-60, 900, true, true),
+    ] {
+        for by_message in [true, false] {
+            let world = World::new().await;
+            world.route53.set_path(PRIMARY, LOCKED);
+            world.ticks().await;
+            world.passes(60);
+            world.restore().await.unwrap();
+            let restored_at = world.now();
+            world.passes(changed);
+            let mut check = world.route53.check(PRIMARY).reported(if healthy { 16 } else { 0 });
+            check.version = world.route53.check(PRIMARY).version;
+            world.route53.put(PRIMARY, check);
+            let at = DateTime::from_timestamp(restored_at + datapoint, 0).unwrap();
+            let outcome = if by_message {
+                let reason = format!(
+                    "Threshold Crossed: 1 out of the last 1 datapoints [0.0 ({})] was less than the threshold (1.0) (minimum 1 datapoint for OK -> ALARM transition).",
+                    at.format("%d/%m/%y %H:%M:%S")
+                );
+                let message = world
+                    .message(0)
+                    .replace("\"AlarmName\"", &format!("\"NewStateReason\":{},\"AlarmName\"", json!(reason)));
+                world.call(Handler::Lock, &delivered(&[&message])).await.unwrap()
+            } else {
+                #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
+                let breaching = Some(at.timestamp() as f64);
+                world.put(Alarm { breaching, ..Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm()) });
+                world.ticks().await
+            };
+            let case = format!("{datapoint} {changed} {healthy} {by_message}: {outcome}");
+            // A tick takes the alarm for the lock's own a little longer: it comes again in a minute.
+            if by_message || datapoint != 30 || healthy {
+                assert_eq!(outcome["outcome"] == "locked", locks, "{case}");
+            }
+            assert_eq!(world.path() == LOCKED, outcome["outcome"] == "locked", "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_fails_anew_before_its_alarm_was_ok_is_locked_on_route_53s_verdict() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.restore().await.unwrap();
+    is(&world.ticks().await, "unprotected", "older_than_restore");
+    world.passes(240);
+    is(&world.ticks().await, "unprotected", "older_than_restore");
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(0));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn the_path_from_before_is_restored() {
+    let world = World::on("/health/v2?deep=1").await;
+    world.fails_and_is_locked().await;
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let restored = world.restore().await.unwrap();
+    assert_eq!((&restored["outcome"], &restored["path"]), (&"restored".into(), &"/health/v2?deep=1".into()));
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "armed", "it is no foreign path any more");
+}
+
+#[tokio::test]
+async fn only_the_path_from_before_is_restored_unless_the_request_names_another() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, "/deep");
+    world.fails_and_is_locked().await;
+    // The primary answers at /lb-check; that it is not healthy, its own check would say.
+    assert!(world.restore().await.unwrap_err().contains("/deep answers 404"));
+    assert_eq!(world.path(), LOCKED);
+    let named = |path: &str| json!({ "healthCheckId": PRIMARY, "path": path }).to_string();
+    assert!(
+        world.call(Handler::Restore, &named("lb-check")).await.unwrap_err().contains("does not start with /")
+    );
+    assert_eq!(world.call(Handler::Restore, &named(HEALTHY)).await.unwrap()["path"], HEALTHY);
+
+    let world = World::new().await;
+    let long: &str = format!("/{}", "x".repeat(250)).leak();
+    world.route53.set_path(PRIMARY, long);
+    world.fails_and_is_locked().await;
+    assert!(world.restore().await.unwrap_err().contains("too long for the tag"));
+    assert_eq!(world.call(Handler::Restore, &named(HEALTHY)).await.unwrap()["path"], HEALTHY);
+}
+
+#[tokio::test]
+async fn what_is_not_permitted_to_be_read_is_not_guessed() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.fail_always("ListTagsForResource", Fault::Error(403, "AccessDenied", "no"));
+    assert!(
+        world.restore().await.unwrap_err().contains("Grant the caller's role route53:ListTagsForResource")
+    );
+    assert_eq!(world.path(), LOCKED);
+    let named = json!({ "healthCheckId": PRIMARY, "path": HEALTHY }).to_string();
+    assert_eq!(world.call(Handler::Restore, &named).await.unwrap()["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    for number in 0..9 {
+        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+    }
+    for _ in 0..2 {
+        world.fails_and_is_locked().await;
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+        is(&world.notified(60).await, "ignored", "older_than_restore");
+        world.alarm("OK");
+        assert_eq!(world.ticks().await["outcome"], "armed");
+        world.passes(600);
+    }
+    world.route53.tag(PRIMARY, "failover-lock:in", None);
+    world.route53.tag(PRIMARY, "team:9", Some("x"));
+    world.fails_and_is_locked().await;
+    let error = world.restore().await.unwrap_err();
+    assert!(error.contains("10 tags at most") && error.contains("remove one"), "{error}");
+    let forced = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
+    assert_eq!(world.call(Handler::Restore, &forced).await.unwrap()["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn an_alarm_that_was_answered_does_not_lock_what_a_person_undid() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.notified(60).await, "ignored", "undone_by_hand");
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    assert_eq!(world.notified(0).await["outcome"], "locked", "a newer one is a new failure");
+}
+
+#[tokio::test]
+async fn a_muted_alarm_does_not_hide_one_whose_notification_was_lost() {
+    let world = World::new().await;
+    world.alarm("ALARM");
+    world.passes(20);
+    let percentage = Kind::Metric("HealthCheckPercentageHealthy", PRIMARY.to_owned());
+    let muted =
+        Alarm { muted: true, kind: percentage, ..Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm()) };
+    world.route53.put_alarm("percentage", muted);
+    let outcome = world.ticks().await;
+    assert_eq!((&outcome["outcome"], &outcome["alarm"]), (&"locked".into(), &"primary-unhealthy".into()));
+}
+
+#[tokio::test]
+async fn a_lock_that_comes_between_a_ticks_reads_is_not_taken_for_one_that_was_undone() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    let held = world.route53.hold("ListTagsForResource");
+    let ticking = world.ticks();
+    let crossing = async {
+        held.reached().await;
+        world.alarm("ALARM");
+        assert_eq!(world.notified(0).await["outcome"], "locked");
+        held.release();
+    };
+    let (outcome, ()) = tokio::join!(ticking, crossing);
+    assert_eq!(outcome["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn a_release_of_a_check_that_was_undone_by_hand_is_on_record() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    is(&world.notified(60).await, "ignored", "older_than_restore");
+    assert_eq!(world.path(), HEALTHY);
+}
+
+#[tokio::test]
+async fn a_check_that_was_locked_by_hand_is_recorded_so_that_its_undoing_is_reported() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, LOCKED);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
+async fn an_alarm_whose_actions_were_turned_on_late_locks_only_on_route_53s_verdict() {
+    let world = World::new().await;
+    let enabled = |world: &World| Alarm {
+        configured_at: Some(world.seconds_of_alarm() + 600.0),
+        ..Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm())
+    };
+    world.put(enabled(&world));
+    world.passes(660);
+    is(&world.ticks().await, "unprotected", "enabled_in_alarm");
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(0));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_deferred_lock_is_not_forgotten_when_its_alarm_is_ok_first() {
+    const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+    let mut world = World::new().await;
+    let pair = format!("{PRIMARY}={SECOND}");
+    world.variables.push(("SECONDARY_HEALTH_CHECKS", pair.leak()));
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    world.alarm("ALARM");
+    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    world.passes(60);
+    world.alarm("OK");
+    is(&world.ticks().await, "deferred", "secondary_unhealthy");
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+
+    // A person may decide otherwise.
+    let world = World { variables: world.variables, ..World::new().await };
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    world.alarm("ALARM");
+    world.notified(0).await;
+    world.passes(60);
+    world.alarm("OK");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn the_former_record_is_understood_and_makes_room() {
+    const FORMER: [&str; 3] =
+        ["failover-lock:locked-at", "failover-lock:alarm-changed-at", "failover-lock:alarm"];
+    let world = World::new().await;
+    let time = |ago: i64| DateTime::from_timestamp(world.now() - ago, 0).unwrap().to_rfc3339();
+    world.route53.set_path(PRIMARY, LOCKED);
+    for (key, value) in FORMER.into_iter().zip([time(600), time(610), "primary".to_owned()]) {
+        world.route53.tag(PRIMARY, key, Some(&value));
+    }
+    for number in 0..6 {
+        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+    }
+    is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    world.alarm("ALARM");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.alarm("OK");
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    let tags = world.route53.check(PRIMARY).tags;
+    let ours: Vec<_> = tags.keys().filter(|key| key.starts_with("failover-lock:")).collect();
+    assert_eq!(ours, ["failover-lock:in", "failover-lock:out"], "{tags:?}");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn a_restore_that_a_person_wrote_by_hand_counts() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.notified(60).await, "ignored", "older_than_restore");
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn a_function_that_ends_between_any_two_calls_leaves_a_state_that_the_next_tick_puts_right() {
+    // The lock stands, and its record is lost: it is recorded, and its undoing reported.
+    let world = World::new().await;
+    world.route53.fail_always("ChangeTagsForResource", Fault::Error(400, "InvalidInput", "no"));
+    world.fails_and_is_locked().await;
+    world.route53.fail_never("ChangeTagsForResource");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.alarm("OK");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+
+    // The restore is begun, and the path not set: the check stays out.
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.fail_always("UpdateHealthCheck", Fault::Error(400, "InvalidInput", "no"));
+    world.restore().await.unwrap_err();
+    world.route53.fail_never("UpdateHealthCheck");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    // Terraform sets the path, which is no restore.
+    world.route53.set_path(PRIMARY, "/elsewhere");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.alarm("OK");
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
+async fn a_queue_gets_back_what_could_not_be_handled_and_nothing_else() {
+    let world = World::new().await;
+    let record = |id: &str, message: &str| {
+        let body = json!({ "Type": "Notification", "Message": message }).to_string();
+        json!({ "messageId": id, "eventSource": "aws:sqs", "body": body })
+    };
+    let gone = message("gone", "ALARM", "2026-11-21T02:36:15.490+0000");
+    let event =
+        json!({ "Records": [record("a", "hello"), record("b", &gone), record("c", &world.message(0))] });
+    let system = support::lock::system(&world.route53, &[]).await;
+    let answer = support::lock::invoke(&system, Handler::Lock, &event.to_string()).await.unwrap();
+    assert_eq!(answer["batchItemFailures"], json!([{ "itemIdentifier": "b" }]));
+    let outcomes: Vec<_> = answer["outcomes"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
+    assert_eq!(outcomes, ["ignored", "locked"]);
+    assert_eq!(world.path(), LOCKED);
+    // Where every message failed, a queue that is not set up for such answers must not lose them.
+    let event = json!({ "Records": [record("b", &gone)] });
+    support::lock::invoke(&system, Handler::Lock, &event.to_string()).await.unwrap_err();
+}
