@@ -1,7 +1,7 @@
 //! Keeps a site that failed out of service until a person brings it back.
 //!
 //! After a failover the failed site holds stale data. If its health check turns green by itself, traffic
-//! returns to it: users see outdated state, and write on it. One rule prevents that:
+//! returns to it: users see outdated state, and write to it. One rule prevents that:
 //! **the machine may take a site out; only a person puts it back.**
 //!
 //! # Systems
@@ -11,14 +11,14 @@
 //! | `site_fence` | an Alertmanager webhook | the endpoints of AWS Global Accelerator, and Infinispan's cross-site replication | `rejoin` | `fence` |
 //! | `lease` | a clock tick in a sidecar | a DynamoDB item that says who is active | the release of the lease, or its expiry | `lease` |
 //!
-//! Each flows the same way: **event → observation → decision (pure) → effect → outcome**. No system knows
+//! Each system has the same flow: **event → observation → decision (pure) → effect → outcome**. No system knows
 //! another. The operators' command line, `cli` (feature `ctl`), knows `failover_lock` and `site_fence`.
 //!
 //! # Ground floor
 //! What the systems share, none of which knows a system:
-//! - [`program`]: what happens before the first event: variables, logging.
+//! - [`program`]: the steps before the first event: variables, logging.
 //! - [`remote`]: calls that leave the process: deadlines, AWS, HTTPS.
-//! - `lambda`: what makes a program a Lambda function.
+//! - `lambda`: the parts that make a program a Lambda function.
 //!
 //! `src/bin/` has a program for each system; a program connects these parts and decides nothing.
 

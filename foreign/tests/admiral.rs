@@ -138,7 +138,7 @@ async fn a_keeper_waits_for_an_admiral_that_renews_and_takes_over_from_one_that_
     assert_eq!(admiral.check().await, (true, "site-b".to_owned()));
     let keeper = Keeper::start(&emulator, "site-a").await;
     let observer = Observer::of(&[&keeper]);
-    keeper.states("it is site-b's, by Admiral's checker or a person").await;
+    keeper.states("it is site-b's; written by Admiral's checker or a person").await;
     // It renews once for each look of the keeper, for longer than a term.
     for looks in 2..7 {
         keeper.proxy.arrived("GetItem", looks).await;
@@ -169,7 +169,7 @@ async fn a_keeper_whose_record_admiral_overwrites_is_passive_at_its_next_renewal
     observer.passive(&keeper).await;
     assert!(keeper.proxy.calls("UpdateItem") <= renewals + 2);
     let said = keeper.says("\"passive\"").await;
-    assert!(said.contains("it is site-b's, by Admiral's checker or a person"), "{said}");
+    assert!(said.contains("it is site-b's; written by Admiral's checker or a person"), "{said}");
 }
 
 #[tokio::test]
@@ -184,6 +184,6 @@ async fn both_stay_passive_while_the_lease_is_pinned() {
     for _ in 0..2 {
         assert_eq!(admiral.check().await, (false, NOBODY_MAY.to_owned()));
     }
-    keeper.states("SKIP-LEASE-POD keeps everybody passive").await;
+    keeper.states("SKIP-LEASE-POD keeps all candidates passive").await;
     assert_eq!(keeper.state().await["active"], false);
 }

@@ -12,7 +12,7 @@ use failover::remote::https::Https;
 use failover::remote::sdk;
 use tracing::info;
 
-/// musl's own allocator hands pages back and fetches them anew all the time, a page fault each.
+/// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 

@@ -11,7 +11,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match cli::run(arguments).await {
         Ok(ended) => ended.into(),
-        // Whoever read it has read enough.
+        // The reader of the pipe has closed it: it has read enough.
         Err(cli::Error::Terminal(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             anstream::eprintln!("{}", cli::screen::error(&error.to_string()));

@@ -1,4 +1,4 @@
-//! The sidecar: keeps one candidate's claim to a lease, and says over HTTP whether it is held.
+//! The sidecar: keeps one candidate's claim to a lease, and reports over HTTP whether the lease is held.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-/// musl's own allocator hands pages back and fetches them anew all the time, a page fault each.
+/// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
@@ -29,23 +29,23 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
     name = "lease-keeper",
     version,
     override_usage = "lease-keeper --config <FILE> [OPTIONS] [-- <COMMAND>...]",
-    after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /state and /metrics tell more. \
-                  SIGTERM gives the lease up.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error; 2 wrong usage."
+    after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /state and /metrics report more. \
+                  SIGTERM releases the lease.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error; 2 wrong usage."
 )]
 struct Arguments {
-    /// The configuration, as Admiral's state checker has it.
+    /// The configuration file, in the format of Admiral's state checker.
     #[arg(long, value_name = "FILE", required_unless_present = "guard")]
     config: Option<PathBuf>,
-    /// Where to answer HTTP.
+    /// The address on which to answer HTTP.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8095")]
     listen: SocketAddr,
-    /// Every candidate's configuration names the same region: a global table in eventual mode will do.
+    /// Every candidate's configuration names the same region, so that a global table in eventual mode is suitable.
     #[arg(long)]
     one_region: bool,
-    /// What to run while the lease is held. It gets `LEASE_NAME`, `LEASE_OWNER` and `LEASE_EPOCH`.
+    /// The command to run while the lease is held. It receives `LEASE_NAME`, `LEASE_OWNER` and `LEASE_EPOCH`.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
-    /// Is the guard of the command.
+    /// Runs as the guard of the command.
     #[arg(long, hide = true, requires = "command")]
     guard: bool,
 }
@@ -70,7 +70,7 @@ async fn guard(command: &[OsString]) -> Result<ExitCode, Box<dyn Error + Send + 
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
-    let file = arguments.config.expect("clap asks for it");
+    let file = arguments.config.expect("clap requires it");
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
     let config = Config::parse(&config).map_err(|error| unusable(&error))?;
@@ -103,7 +103,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     };
     info!("ending");
     lease.leave();
-    // It goes passive first, what works ends then, and the lease is released after that.
+    // First the candidate becomes passive, then the work ends, and then the lease is released.
     keeping.await??;
     ended
         .map(|status| status.map_or(ExitCode::SUCCESS, |status| command::code(status).into()))

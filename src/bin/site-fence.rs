@@ -1,4 +1,4 @@
-//! The Lambda function: `_HANDLER` says whether it takes sites out (`fence`) or brings one back (`rejoin`).
+//! The Lambda function: `_HANDLER` says whether it takes sites out (`fence`) or rejoins one (`rejoin`).
 
 use std::error::Error;
 use std::io;
@@ -12,7 +12,7 @@ use failover::site_fence::config::Config;
 use failover::site_fence::{Handler, SERVICES, SiteFence};
 use tracing::info;
 
-/// musl's own allocator hands pages back and fetches them anew all the time, a page fault each.
+/// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 

@@ -69,7 +69,7 @@ pub enum Handler {
 
 /// The function's handler name is none of this binary's.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("_HANDLER: {} is no handler of this function: set it to lock, restore or reconcile", Quoted(.0))]
+#[error("_HANDLER: {} is not a handler of this function: set it to lock, restore or reconcile", Quoted(.0))]
 pub struct UnknownHandler(String);
 
 /// `reconcile` does not know which health checks to look at.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-/// A line that counts 1 in the metric `name`, once in all and once for the dimension.
+/// Returns a line that counts 1 in the metric `name`, once in total and once for the dimension.
 pub(crate) fn count(namespace: &str, name: &str, dimension: Option<(&str, &str)>, now: SystemTime) -> String {
     let milliseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut line = json!({ name: 1 });
@@ -17,7 +17,7 @@ pub(crate) fn count(namespace: &str, name: &str, dimension: Option<(&str, &str)>
     }
     let metrics = json!([{ "Name": name, "Unit": "Count" }]);
     let directive = json!({ "Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics });
-    // Embedded metrics are given in whole milliseconds, which a u64 holds for ever.
+    // Embedded metrics have whole milliseconds, which always fit a u64.
     line["_aws"] = json!({ "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] });
     line.to_string()
 }

@@ -1,4 +1,4 @@
-//! What a program does to be a Lambda function: events in, answers, log lines and metrics out.
+//! The parts that make a program a Lambda function: events in, answers, log lines and metrics out.
 
 pub(crate) mod metrics;
 
@@ -14,27 +14,27 @@ use tracing::error;
 
 use crate::remote::deadline::Deadline;
 
-/// What became of an invocation.
+/// The result of an invocation.
 pub trait Report {
-    /// What the function answers.
+    /// The function's answer.
     type Answer: Serialize;
-    /// What an invocation fails with.
+    /// The error of a failed invocation.
     type Error: Into<Diagnostic> + Debug + Display;
 
-    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    /// The result of an invocation whose payload is not JSON, for this cause.
     fn not_json(cause: String) -> Self;
 
-    /// The lines that count it, in CloudWatch's embedded metric format, for the function of this name.
+    /// The lines that count the result, in CloudWatch's embedded metric format, for the function of this name.
     fn metrics(&self, function: &str, now: SystemTime) -> impl Iterator<Item = String>;
 
     /// The answer.
     ///
     /// # Errors
-    /// Makes Lambda count, and perhaps repeat, the invocation as failed.
+    /// The error that makes Lambda count the invocation as failed, and perhaps repeat it.
     fn into_answer(self) -> Result<Self::Answer, Self::Error>;
 }
 
-/// Hands `handle` one event after the other, each with the deadline before which it must have answered.
+/// Passes `handle` one event after the other, each with the deadline of its answer.
 ///
 /// # Errors
 /// The Runtime API cannot be reached.
@@ -55,7 +55,7 @@ pub async fn serve<R: Report>(
     .await
 }
 
-/// The process's end; why it could not start is logged.
+/// Returns the process's exit code, and logs why the function could not start.
 #[must_use]
 pub fn end(result: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
     match result {
@@ -67,8 +67,8 @@ pub fn end(result: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
     }
 }
 
-/// A payload as it came. What is not JSON is kept as an error, so that it is told, logged and counted
-/// as every other one is; the runtime would answer it by itself.
+/// A payload as it arrived. A payload that is not JSON is kept as an error, so that it is answered, logged and
+/// counted like every other one; otherwise the runtime would answer it.
 struct Payload(Result<Box<RawValue>, String>);
 
 impl<'de> Deserialize<'de> for Payload {

@@ -1,15 +1,15 @@
-//! What to do about a lease: pure, from the record that was seen, one's own observations, and one's own clock.
+//! Decisions about a lease: pure, from the record that was seen, and the process's own observations and clock.
 //!
 //! Every [`Moment`] is of the process's own monotonic clock. Clocks of different machines are never compared:
 //! a record's `updatedTime` is for people and for Admiral's checker.
 //!
 //! # Why two are never active at once
-//! A holder counts its term from *before* it asked for the write that it lives on. A contender counts it from
-//! *after* the answer in which it first saw what that write left. The write lies between the two, so the
+//! A holder counts its term from *before* it requested the write on which its lease rests. A contender counts it
+//! from *after* the answer in which it first saw the record of that write. The write lies between the two, so the
 //! holder's count begins first. The holder is active for the term less a margin; the contender writes after the
 //! whole term, and only over the very record that it watched. As long as two clocks differ by no more than the
-//! margin over a term, the holder is passive by then. The term that counts is the holder's, which the record
-//! tells. `claim/model.rs` checks it.
+//! margin over a term, the holder is passive by then. The term that counts is the holder's, which is in
+//! the record. `claim/model.rs` checks this.
 
 use std::time::Duration;
 
@@ -18,30 +18,30 @@ use thiserror::Error;
 #[cfg(test)]
 mod model;
 
-/// A time on the process's own monotonic clock, since some moment of its own.
+/// A time on the process's own monotonic clock, since an arbitrary moment.
 pub type Moment = Duration;
 
-/// The owner by which [Admiral][1] keeps everybody passive.
+/// The owner by which [Admiral][1] keeps all candidates passive.
 ///
 /// [1]: https://github.com/istio-ecosystem/admiral
 pub const NOBODY_MAY: &str = "SKIP-LEASE-POD";
 
-/// A lease's record as it stands in the table.
+/// A lease's record as it is in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
-    /// Who holds it.
+    /// The owner of the lease.
     pub owner: String,
-    /// When it was written, in seconds since 1970 by the writer's wall clock: for people, and for Admiral.
+    /// When the record was written, in seconds since 1970 on the writer's wall clock: for people, and for Admiral.
     pub updated_time: i64,
-    /// Which process wrote it; `None` where Admiral's checker or a person did.
+    /// The process that wrote it; `None` if Admiral's checker or a person did.
     pub writer: Option<String>,
     /// The writer's count of its own writes: no two of them leave the same record.
     pub beat: u64,
-    /// The fencing token; it grows with every change of owner. 0 where the writer knew of none.
+    /// The fencing token; it grows with every change of owner. 0 if the writer knew no token.
     pub epoch: u64,
-    /// Whether its holder gave it up, and was passive before it did.
+    /// Whether its holder released the lease, and was passive before that.
     pub released: bool,
-    /// The writer's term; zero where it told none.
+    /// The writer's term; zero if the record has none.
     pub term: Duration,
 }
 
@@ -53,7 +53,7 @@ pub struct Terms {
     grace: Duration,
 }
 
-/// Terms by which nobody would be active for long enough to renew.
+/// Terms with which no holder would be active for long enough to renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "a term of {:?} is too short: it has to be two periods at least, and to leave something after a margin of {:?} \
@@ -61,12 +61,12 @@ pub struct Terms {
 )]
 pub struct NothingLeft(Terms);
 
-/// Whom a claim is made for.
+/// The candidate for whom a claim is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     /// The owner's name in the record.
     pub name: String,
-    /// What no other process has, not even the same one after a restart.
+    /// A text that no other process has, not even this process after a restart.
     pub writer: String,
 }
 
@@ -75,11 +75,11 @@ pub struct Candidate {
 pub struct Holding {
     /// The fencing token.
     pub epoch: u64,
-    /// From here on its holder is passive.
+    /// From this moment on its holder is passive.
     pub until: Moment,
-    /// By here, whatever depended on it must have ended.
+    /// By this moment, work that depends on the lease must have ended.
     pub ends: Moment,
-    /// From here on another one may have it.
+    /// From this moment on another candidate may take it.
     pub expires: Moment,
 }
 
@@ -88,16 +88,16 @@ pub struct Holding {
 pub struct Claim {
     me: Candidate,
     terms: Terms,
-    /// What was seen last, and since when it has been just that.
+    /// The record that was seen last, and since when it has been unchanged.
     watched: Option<(Option<Record>, Moment)>,
     pending: Option<Pending>,
     held: Option<Holding>,
     leaving: bool,
     /// Writes so far.
     beats: u64,
-    /// The highest epoch that was ever seen.
+    /// The highest epoch seen so far.
     highest: u64,
-    /// The longest term that was ever seen, one's own included.
+    /// The longest term seen so far, including its own.
     longest: Duration,
 }
 
@@ -105,14 +105,14 @@ pub struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     record: Record,
-    /// When it was asked for.
+    /// When the write was requested.
     asked: Moment,
-    /// Whether the lease is held by it. One over a record of Admiral's checker is not enough: that one notices
+    /// Whether this write gives the lease. A write over a record of Admiral's checker does not: the checker notices
     /// only at its next look that it has lost the lease, and so the first renewal counts.
     holds: bool,
 }
 
-/// What to ask the table for.
+/// The next request to the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// A consistent read of the record.
@@ -124,25 +124,25 @@ pub enum Step {
 /// A write that must be done only if the record is still the one expected.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
-    /// The record that has to stand there; `None` for no record.
+    /// The record that the table must hold; `None` for no record.
     pub expected: Option<Record>,
-    /// What to leave there.
+    /// The record to write.
     pub record: Record,
 }
 
-/// How a lease stands, for the one who looks.
+/// The state of a lease, as the candidate sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// It has not been seen yet.
     Unseen,
     /// This process wrote the record.
     Mine,
-    /// [`NOBODY_MAY`] hold it.
+    /// [`NOBODY_MAY`] holds it.
     Pinned,
-    /// Its holder gave it up.
+    /// Its holder released it.
     Released,
-    /// Somebody else wrote it, another process of the same name perhaps, or it was made for nobody. It may be
-    /// taken once it has been seen unchanged up to this moment.
+    /// Another process wrote it, perhaps one of the same name, or it was written without an owner. It may be taken
+    /// after it has been seen unchanged until this moment.
     Others(Moment),
     /// There is no record.
     Missing,
@@ -151,23 +151,23 @@ pub enum Standing {
 // === impl Terms ===
 
 impl Terms {
-    /// What is left free at the end of a term, as a part of it: once for clocks, once for what has to end.
+    /// The part of a term that is kept free at its end: once for clocks, once for the work that has to end.
     const PART: u32 = 20;
 
-    /// A term of this length. `margin` is by how much two clocks may differ over it: where they differ by more, two
-    /// may be active. A holder is passive by `grace` before that, for what depends on the lease to end.
+    /// A term of this length. `margin` is how much two clocks may differ over a term: if they differ by more, two
+    /// candidates may be active. A holder is passive `grace` earlier, so that work under the lease can end.
     ///
     /// # Errors
-    /// Nothing of the term is left to be active in.
+    /// No part of the term is left in which a holder can be active.
     pub fn new(term: Duration, margin: Duration, grace: Duration) -> Result<Self, NothingLeft> {
         let terms = Self { term, margin, grace };
         if margin + grace < term { Ok(terms) } else { Err(NothingLeft(terms)) }
     }
 
-    /// A term of so many periods, a twentieth of it as margin and another one as grace.
+    /// A term of this many periods, with a twentieth of it as margin and another twentieth as grace.
     ///
     /// # Errors
-    /// It has less than two periods: its holder would be passive before it renewed it.
+    /// The term has less than two periods: its holder would be passive before it renewed the lease.
     pub fn of(period: Duration, periods: u32) -> Result<Self, NothingLeft> {
         let term = period * periods;
         let part = term / Self::PART;
@@ -199,13 +199,13 @@ impl Claim {
         Self { me, terms, watched, pending, held, leaving: false, beats: 0, highest: 0, longest }
     }
 
-    /// The lease, if it was won: it is held up to [`Holding::until`].
+    /// The lease, if it was won: it is held until [`Holding::until`].
     #[must_use]
     pub fn holding(&self) -> Option<Holding> {
         self.held
     }
 
-    /// Whether it gives the lease up, for good.
+    /// Whether the candidate releases the lease, for good.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving
@@ -217,7 +217,7 @@ impl Claim {
         self.watched.as_ref().and_then(|(record, _)| record.as_ref())
     }
 
-    /// How the lease stands by what was seen last.
+    /// The state of the lease, from the record that was seen last.
     #[must_use]
     pub fn standing(&self) -> Standing {
         match &self.watched {
@@ -226,14 +226,14 @@ impl Claim {
             Some((Some(record), since)) => match record {
                 record if self.is_mine(record) => Standing::Mine,
                 record if record.owner == NOBODY_MAY => Standing::Pinned,
-                // An owner that a person has emptied may be active still: only its own word counts.
+                // An owner whose name a person has removed may still be active: only its own release counts.
                 record if record.released && record.owner.is_empty() => Standing::Released,
                 record => Standing::Others(*since + self.terms.term.max(record.term)),
             },
         }
     }
 
-    /// What to do when a period is over: a holder that knows what stands there renews it, all others look.
+    /// The step when a period is over: a holder that knows the record renews it, all other candidates look.
     pub fn next(&mut self, now: Moment, updated_time: i64) -> Step {
         match self.record() {
             Some(record) if self.is_mine(record) && self.pending.is_none() && !self.leaving => {
@@ -244,7 +244,7 @@ impl Claim {
         }
     }
 
-    /// Takes note of what a consistent read found, whose answer came `now`, and says what to write, if anything.
+    /// Takes note of the result of a consistent read, whose answer came `now`, and returns the write to make, if any.
     pub fn saw(&mut self, record: Option<Record>, now: Moment, updated_time: i64) -> Option<Write> {
         let since = match &self.watched {
             Some((before, since)) if *before == record => *since,
@@ -256,7 +256,7 @@ impl Claim {
             self.highest = self.highest.max(record.epoch);
             self.longest = self.longest.max(record.term);
         }
-        // A write without an answer was done if this is what it left.
+        // A write without an answer was done if this is its record.
         let done = self.pending.take().filter(|write| record.as_ref() == Some(&write.record));
         let next = match (self.standing(), &record) {
             (Standing::Mine, Some(record)) if self.leaving => Some(self.released(record, updated_time)),
@@ -265,8 +265,8 @@ impl Claim {
                     self.hold(&done);
                     None
                 }
-                // Nobody else has been active since this process wrote it: that would have changed it. But it may
-                // have been written just now, by a call that was given up: its first renewal is a period later.
+                // No other process has been active since this process wrote it: that would have changed it. But it
+                // may have been written just now, by an abandoned call: its first renewal is a period later.
                 None => was_mine.then(|| self.renewed(record, updated_time)),
             },
             (standing, seen) => {
@@ -283,8 +283,8 @@ impl Claim {
         next.map(|next| self.ask(next, record, now))
     }
 
-    /// Takes note that the write that was asked for last was done, whose answer came `now`. One that was refused,
-    /// or gave no answer, is cleared up by the next look.
+    /// Takes note that the last write was done, whose answer came `now`. The next look shows whether a write that was
+    /// refused, or gave no answer, was done.
     pub fn wrote(&mut self, now: Moment) {
         if let Some(done) = self.pending.take() {
             self.hold(&done);
@@ -292,12 +292,12 @@ impl Claim {
         }
     }
 
-    /// Gives the lease up: it is not held from here on, and what is written next tells others so.
+    /// Leaves the lease: it is not held from here on, and the next write releases it for other candidates.
     pub fn leave(&mut self) {
         (self.leaving, self.held) = (true, None);
     }
 
-    /// Whether a record may be this process's, or come to be it.
+    /// Whether the record may be this process's, or may become it.
     #[must_use]
     pub fn has_written(&self) -> bool {
         self.pending.is_some() || self.standing() == Standing::Mine
@@ -305,7 +305,7 @@ impl Claim {
 
     fn is_mine(&self, record: &Record) -> bool {
         let is_by_me = record.owner == self.me.name && record.writer.as_deref() == Some(&*self.me.writer);
-        // One that a person has put back is older than what others have seen since.
+        // A record that a person has written back has a lower epoch than records seen since.
         is_by_me && record.epoch >= self.highest
     }
 
@@ -330,8 +330,8 @@ impl Claim {
         Record { owner: String::new(), released: true, ..self.renewed(record, updated_time) }
     }
 
-    /// A record for nobody, to wait for a term over: one that was deleted may have a holder still, and absence
-    /// cannot be told from absence a while later.
+    /// A record without an owner, to watch for a term: a deleted record may still have a holder, and a missing record
+    /// does not show whether a holder renewed it meanwhile.
     fn vacant(&self, updated_time: i64) -> Record {
         Record {
             owner: String::new(),
@@ -345,7 +345,7 @@ impl Claim {
     }
 
     fn taken(&self, seen: &Record, updated_time: i64) -> Record {
-        // A record that was made for nobody may have been on its way for long.
+        // A record without an owner may have been on its way for long.
         let is_forgotten = seen.epoch == 0 || (seen.owner.is_empty() && !seen.released);
         let least = if is_forgotten { forgotten(updated_time) } else { 0 };
         Record {
@@ -360,9 +360,9 @@ impl Claim {
     }
 }
 
-/// An epoch beyond whatever it was: whoever deleted the record, or wrote it as Admiral's checker does, forgot it.
-/// It is as good as the wall clock: one that is behind the last taker's by more than the owner has changed since
-/// gives one that was given before.
+/// Returns an epoch above the last one, which is lost when the record is deleted, or written by Admiral's checker.
+/// It is as reliable as the wall clock: a clock that is behind the last holder's by more seconds than there were
+/// changes of owner since gives an epoch that was used before.
 fn forgotten(updated_time: i64) -> u64 {
     u64::try_from(updated_time).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! The clocks: one of the process's own to count by, and the wall's for people.
+//! The clocks: the process's own, for durations, and the wall clock, for people.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,15 +7,15 @@ use tokio::time::sleep;
 
 use super::claim::Moment;
 
-/// The clock that goes on while the machine is suspended. A holder that woke up must not believe that no time
+/// The clock that continues while the machine is suspended. A holder that wakes up must not assume that no time
 /// has passed.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CLOCK: ClockId = ClockId::Boottime;
-/// Elsewhere, as on macOS, the monotonic clock does.
+/// On other systems, for example macOS, the monotonic clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
-/// The runtime's own timers stand still while the machine is suspended: none is to be relied on for longer.
+/// The longest sleep of one timer: the runtime's timers stop while the machine is suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 pub(super) fn now() -> Moment {
@@ -32,7 +32,7 @@ pub(super) async fn sleep_until(moment: Moment) {
     }
 }
 
-/// Seconds since 1970 by the wall clock.
+/// Seconds since 1970 on the wall clock.
 pub(super) fn wall() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

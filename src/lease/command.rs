@@ -1,7 +1,7 @@
 //! A command that runs while the lease is held, and never longer.
 //!
-//! A second process stands between the keeper and the command: the guard. It knows until when the command may run, and
-//! kills it then, even where the keeper was stopped, or killed.
+//! A second process, the guard, is the parent of the command. It knows until when the command may run, and kills it
+//! then, even if the keeper was stopped, or killed.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,9 +27,9 @@ use super::claim::Moment;
 use super::clock::{now, sleep_until};
 use super::held::{Held, Lease};
 
-/// The option by which the program is the guard of a command.
+/// The option with which the program runs as the guard of a command.
 pub const GUARD: &str = "--guard";
-/// What the guard is told when the lease is lost, beside when it ends.
+/// The order to the guard that the lease is lost; all other orders are the moment at which the lease ends.
 const LOST: &str = "lost";
 
 /// The command cannot be run.
@@ -48,11 +48,11 @@ impl CannotRun {
     }
 }
 
-/// Makes sure that there is such a program: a candidate that is passive for months must not find out when it is its
-/// turn.
+/// Checks that the program exists: a candidate that is passive for months must not find out only when it becomes
+/// active.
 ///
 /// # Errors
-/// There is none, or it cannot be executed.
+/// The program does not exist, or cannot be executed.
 pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
     let Some(program) = command.first() else { return Ok(()) };
     let is_program = |file: &Path| {
@@ -64,13 +64,13 @@ pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
         let path = env::var_os("PATH").unwrap_or_default();
         env::split_paths(&path).any(|folder| is_program(&folder.join(program)))
     };
-    let cause = || io::Error::other("there is no such program, or it may not be executed");
+    let cause = || io::Error::other("there is no such program, or it is not executable");
     if is_there { Ok(()) } else { Err(CannotRun::new(command, "started", cause())) }
 }
 
-/// Runs the command whenever the lease is held, and ends it when that is lost: TERM at once, KILL at the moment by
-/// which nothing may depend on the lease any more. It ends by itself, with this status, or, with `None`, when
-/// the lease is given up.
+/// Runs the command whenever the lease is held, and ends it when the lease is lost: TERM at once, KILL at the moment
+/// by which no work may depend on the lease. Returns the status of a command that ended by itself, or `None` when
+/// the lease is released.
 ///
 /// The command's own children get the same signals, as long as they stay in its process group.
 ///
@@ -88,7 +88,7 @@ pub async fn run(
         let no_pipe = || failed(io::Error::other("the guard has no pipe"));
         let mut orders = guard.stdin.take().ok_or_else(no_pipe)?;
         let group = guard.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        // A group that is gone needs no signal.
+        // A process group that has ended needs no signal.
         let kill = || group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
         info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
         let mut ends = held.ends();
@@ -103,7 +103,7 @@ pub async fn run(
             }
         };
         if let Some(ended) = ended {
-            // Nothing that it left behind goes on, either.
+            // Processes that the command left behind also end.
             kill();
             let failed = |cause| CannotRun::new(command, "waited for", cause);
             let status = ended.map_err(failed)?;
@@ -121,7 +121,7 @@ pub async fn run(
         kill();
         match ended {
             Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
-                warn!("the command did not end when it was told to: it was killed");
+                warn!("the command did not end after TERM: it was killed");
             }
             _ => info!("the command was ended"),
         }
@@ -129,13 +129,13 @@ pub async fn run(
     Ok(None)
 }
 
-/// Is the guard: runs the command as long as standard input says that it may. It ends as the command does, or with it.
+/// Runs as the guard: runs the command as long as the orders on standard input allow it, and ends with it.
 ///
 /// # Errors
 /// The command cannot be started.
 pub async fn guard(command: &[OsString]) -> Result<ExitStatus, CannotRun> {
     let failed = |cause| CannotRun::new(command, "started", cause);
-    // TERM is for the whole group, and this is one of it.
+    // TERM goes to the whole process group, which includes the guard.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let input = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
     let mut orders = BufReader::new(input.map_err(failed)?).lines();
@@ -144,7 +144,7 @@ pub async fn guard(command: &[OsString]) -> Result<ExitStatus, CannotRun> {
         _ => Moment::ZERO,
     };
     if now() >= ends {
-        return Err(failed(io::Error::other("the lease is lost already")));
+        return Err(failed(io::Error::other("the lease is already lost")));
     }
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(io::Error::other("it is empty")));
@@ -156,7 +156,7 @@ pub async fn guard(command: &[OsString]) -> Result<ExitStatus, CannotRun> {
             order = orders.next_line() => match order {
                 Ok(Some(order)) if order == LOST => drop(kill_current_process_group(Signal::TERM)),
                 Ok(Some(order)) => ends = moment(&order),
-                // The keeper is gone.
+                // The keeper has ended.
                 Ok(None) | Err(_) => drop(kill_current_process_group(Signal::KILL)),
             },
             () = sleep_until(ends) => drop(kill_current_process_group(Signal::KILL)),
@@ -164,7 +164,7 @@ pub async fn guard(command: &[OsString]) -> Result<ExitStatus, CannotRun> {
     }
 }
 
-/// The exit status by which a shell tells of it.
+/// The exit status that a shell would report.
 #[must_use]
 pub fn code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -172,7 +172,7 @@ pub fn code(status: ExitStatus) -> u8 {
 }
 
 fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<Child> {
-    // On Linux the file may have been replaced meanwhile, and is the one that runs all the same.
+    // On Linux this starts the running program even if its file has been replaced meanwhile.
     let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
     Command::new(own)
         .args([GUARD, "--"])
@@ -185,12 +185,12 @@ fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Resu
         .spawn()
 }
 
-/// Tells the guard. One that is gone is noticed by its end.
+/// Sends an order to the guard. A guard that has ended is noticed by its exit.
 async fn order(orders: &mut ChildStdin, order: &str) {
     let _ = orders.write_all(format!("{order}\n").as_bytes()).await;
 }
 
-/// A moment by the clock that all processes of the machine share.
+/// Reads a moment on the clock that all processes of the machine share.
 fn moment(order: &str) -> Moment {
     Duration::from_nanos(order.parse().unwrap_or(0))
 }

@@ -10,22 +10,22 @@ use crate::program::text::Quoted;
 use crate::program::variables::{InvalidConfig, Problems};
 use crate::remote::arn::Arn;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `leaseName`: which lease of the table.
     pub lease: String,
     /// `podIdentifier`: the owner's name, one for each site.
     pub me: Candidate,
-    /// `waitTimeInSeconds`: how often the lease is renewed, or looked at.
+    /// `waitTimeInSeconds`: how often the lease is renewed, or read.
     pub period: Duration,
-    /// That times `failureThreshold`: how long a record must stand unchanged before it may be taken over.
+    /// `waitTimeInSeconds` × `failureThreshold`: how long a record must be unchanged before it may be taken over.
     pub terms: Terms,
     /// `tableName`, or its ARN.
     pub table: String,
     /// `role`: the role to assume, if any.
     pub role: Option<String>,
-    /// `region`: where the table is.
+    /// `region`: the table's Region.
     pub region: String,
 }
 
@@ -58,13 +58,13 @@ struct DynamoDb {
 // === impl Config ===
 
 impl Config {
-    /// Reads and checks all of it.
+    /// Reads and checks the file.
     ///
     /// # Errors
-    /// Names each key that is missing, unknown or cannot be used.
+    /// Names each key that is missing, unknown or invalid.
     pub fn parse(yaml: &str) -> Result<Self, InvalidConfig> {
         let mut problems = Problems::default();
-        // A parser likes to show the lines around: not in a log line.
+        // The parser's message shows the surrounding lines, which do not fit a log line.
         let file = serde_saphyr::from_str::<File>(yaml);
         let file = file.map_err(|error| error.without_snippet().to_string());
         let Some(File { dynamodb: file }) = problems.take("YAML", file) else {
@@ -79,7 +79,7 @@ impl Config {
             Some(role) => problems.take("role", role_arn(role)).map(Some),
         };
         let period = match file.wait_time_in_seconds {
-            0 => Err("it has to be at least 1 second"),
+            0 => Err("it must be at least 1"),
             seconds => Ok(Duration::from_secs(seconds.into())),
         };
         let period = problems.take("waitTimeInSeconds", period);
@@ -87,7 +87,7 @@ impl Config {
         let terms = problems.take(
             "failureThreshold",
             terms.map_err(
-                |_| "it has to be at least 2: a holder renews once a period, and would not be in time",
+                |_| "it must be at least 2: a holder renews once a period, and would be too late",
             ),
         );
         let all = (lease, me, period, terms, table, role, region);
@@ -121,7 +121,7 @@ fn region(text: String) -> Result<String, String> {
     let fits = |part: char| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-';
     match filled(text)? {
         text if text.chars().all(fits) && text.contains('-') => Ok(text),
-        text => Err(format!("{} is no Region, like us-west-2", Quoted(&text))),
+        text => Err(format!("{} is not a Region, for example us-west-2", Quoted(&text))),
     }
 }
 
@@ -135,7 +135,7 @@ fn role_arn(text: String) -> Result<String, String> {
     if Arn::parse(&text).is_some_and(is_role) {
         Ok(text)
     } else {
-        Err(format!("{} is no role's ARN, like arn:aws:iam::123456789012:role/lease", Quoted(&text)))
+        Err(format!("{} is not a role's ARN, for example arn:aws:iam::123456789012:role/lease", Quoted(&text)))
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn admirals_file_is_read_as_it_stands() {
+    fn admirals_file_is_read_unchanged() {
         let config = Config::parse(ADMIRAL).unwrap();
         assert_eq!(
             config.to_string(),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_its_form_is_named_with_its_place() {
+    fn an_error_in_the_form_is_named_with_its_place() {
         for (from, to, said) in [
             ("region", "regoin", "unknown field `regoin`, expected one of leaseName, podIdentifier"),
             ("dynamoDB:", "other: 1\ndynamoDB:", "unknown field `other`, expected one of dynamoDB at line 1"),
@@ -181,13 +181,13 @@ mod tests {
             ("15", "15\n  waitTimeInSeconds: 5", "duplicate mapping key: waitTimeInSeconds"),
         ] {
             let error = error(&ADMIRAL.replace(from, to));
-            assert!(error.starts_with(&format!("the configuration cannot be used: YAML: {said}")), "{error}");
+            assert!(error.starts_with(&format!("the configuration is invalid: YAML: {said}")), "{error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
     }
 
     #[test]
-    fn everything_that_cannot_be_used_is_named_at_once() {
+    fn all_invalid_keys_are_named_at_once() {
         let problems = error(
             "dynamoDB:\n  podIdentifier: SKIP-LEASE-POD\n  failureThreshold: 1\n  role: arn:aws:iam::<awsaccountno>:role/<rolename>\n  region: Oregon\n",
         );

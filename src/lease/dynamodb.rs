@@ -3,17 +3,17 @@
 //! | attribute | type | holds |
 //! |---|---|---|
 //! | `leaseName` (partition key) | S | the lease |
-//! | `leaseOwner` | S | who holds it; empty, where nobody does |
-//! | `updatedTime` | N | when that was written, in seconds since 1970, for people and for Admiral |
-//! | `notes` | S | whatever a person notes |
+//! | `leaseOwner` | S | the owner; empty if the lease has none |
+//! | `updatedTime` | N | when the record was written, in seconds since 1970, for people and for Admiral |
+//! | `notes` | S | a person's notes |
 //! | `leaseWriter` | S | the process that wrote it |
 //! | `leaseBeat` | N | that process's count of its writes |
 //! | `leaseEpoch` | N | the fencing token |
 //! | `leaseTerm` | N | the writer's term, in milliseconds |
-//! | `leaseReleased` | BOOL | there, and true, where the holder gave it up |
+//! | `leaseReleased` | BOOL | true after the holder released the lease; otherwise absent |
 //!
-//! The first four are Admiral's, all of which its checker expects to be there: for one that is missing it takes
-//! the one of the item before.
+//! The first four are Admiral's. Its checker expects all of them: for a missing one it uses the value of the item
+//! before.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -49,10 +49,11 @@ const BEAT: &str = "leaseBeat";
 const EPOCH: &str = "leaseEpoch";
 const TERM: &str = "leaseTerm";
 const RELEASED: &str = "leaseReleased";
-/// What DynamoDB's first kind of global tables, of 2017, adds to an item; the table itself does not tell.
+/// The prefix of attributes that DynamoDB's first kind of global tables, of 2017, adds to an item; the table's
+/// description does not show this kind.
 const REPLICATED: &str = "aws:rep:";
 
-/// The highest number that every reader of JSON knows exactly.
+/// The highest number that every JSON parser reads exactly.
 const HIGHEST_EPOCH: u64 = 1 << 53;
 
 type Item = HashMap<String, AttributeValue>;
@@ -66,7 +67,7 @@ pub struct Table {
     one_region: bool,
 }
 
-/// AWS as this configuration says: its Region, and its role where it names one.
+/// Returns AWS with this configuration: its Region, and its role if it names one.
 pub async fn aws(config: &Config, client: SharedHttpClient) -> SdkConfig {
     let region = Region::new(config.region.clone());
     let own = sdk::aws_config(client).region(region.clone()).load().await;
@@ -82,12 +83,12 @@ impl Table {
     /// The lease of this name in the table of this name or ARN.
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str, lease: &str) -> Self {
-        // A keeper tries again by itself, and counts its calls.
+        // A keeper makes its own retries, and counts its calls.
         let aws = aws.to_builder().retry_config(RetryConfig::disabled()).build();
         Self { client: Client::new(&aws), name: table.to_owned(), lease: lease.to_owned(), one_region: false }
     }
 
-    /// Says that all candidates use the table in the same Region, so that its replicas do not matter.
+    /// The table, used in the same Region by all candidates, so that its replicas do not matter.
     #[must_use]
     pub fn in_one_region(self) -> Self {
         Self { one_region: true, ..self }
@@ -99,7 +100,7 @@ impl Table {
         &self.lease
     }
 
-    /// Makes sure that this table can keep a lease.
+    /// Checks that this table can keep a lease.
     ///
     /// # Errors
     /// It is another kind of table, or the call failed.
@@ -107,11 +108,11 @@ impl Table {
         let request = self.client.describe_table().table_name(&self.name);
         let table = send(DESCRIBE, time, request.send()).await?.table;
         let table =
-            table.ok_or_else(|| Failure::unclear(DESCRIBE, "it tells nothing of the table".to_owned()))?;
+            table.ok_or_else(|| Failure::unclear(DESCRIBE, "the answer does not describe the table".to_owned()))?;
         keeps_leases(&table, self.one_region)
     }
 
-    /// The record as it stands, by a consistent read.
+    /// Reads the record, consistently.
     pub(super) async fn look(&self, time: Duration) -> Result<Option<Record>, Error> {
         let request = self.client.get_item().table_name(&self.name).consistent_read(true);
         let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
@@ -123,7 +124,7 @@ impl Table {
         read(&item).map(Some)
     }
 
-    /// Writes a record if the expected one stands there. `false` says that another one did.
+    /// Writes a record if the table holds the expected one. Returns `false` if it holds another one.
     pub(super) async fn write(&self, write: &Write, time: Duration) -> Result<bool, Failure> {
         let mut values = Values::default();
         let condition = match &write.expected {
@@ -176,7 +177,7 @@ fn keeps_leases(table: &TableDescription, one_region: bool) -> Result<(), Error>
     if is_global && !is_strong && !one_region { Err(Error::EventualTable) } else { Ok(()) }
 }
 
-/// Each attribute of a record as it stands in the table, `None` where it is not there.
+/// Returns each attribute of a record as it is in the table, `None` if it is absent.
 fn attributes(record: &Record) -> [(&'static str, Option<AttributeValue>); 7] {
     let number = |number: &dyn Display| AttributeValue::N(number.to_string());
     let counted = |count: u64| (count > 0).then(|| number(&count));
@@ -197,7 +198,7 @@ fn read(item: &Item) -> Result<Record, Error> {
     let released = match item.get(RELEASED) {
         None => false,
         Some(AttributeValue::Bool(true)) => true,
-        Some(_) => return Err(unreadable(RELEASED, "is there, and not true")),
+        Some(_) => return Err(unreadable(RELEASED, "is present but not true")),
     };
     let record = Record {
         owner,
@@ -211,7 +212,7 @@ fn read(item: &Item) -> Result<Record, Error> {
     if record.epoch > HIGHEST_EPOCH {
         return Err(unreadable(EPOCH, "is beyond 2^53"));
     }
-    // Otherwise no condition would ever meet it.
+    // Otherwise no condition would ever match the record.
     match attributes(&record).into_iter().find(|(name, value)| item.contains_key(*name) != value.is_some()) {
         Some((attribute, _)) => Err(unreadable(attribute, "is 0")),
         None => Ok(record),
@@ -231,7 +232,7 @@ fn number<N: FromStr>(item: &Item, attribute: &'static str) -> Result<Option<N>,
         None => Ok(None),
         Some(AttributeValue::N(number)) => match number.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(unreadable(attribute, &format!("is {number}, which is no such number"))),
+            Err(_) => Err(unreadable(attribute, &format!("is {number}, which is out of range or not whole"))),
         },
         Some(_) => Err(unreadable(attribute, "is not a number")),
     }
@@ -241,7 +242,7 @@ fn unreadable(attribute: &'static str, problem: &str) -> Error {
     Error::Unreadable { attribute, problem: problem.to_owned() }
 }
 
-/// The values of a request's expressions, by the names that stand for them there.
+/// The values of a request's expressions, by their placeholders.
 #[derive(Default)]
 struct Values(Item);
 

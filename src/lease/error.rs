@@ -1,39 +1,39 @@
-//! What can go wrong, and what an operator does next.
+//! The errors, and the operator's next step for each.
 
 use thiserror::Error;
 
 use crate::program::text::Quoted;
 use crate::remote::aws::Failure;
 
-/// Why the lease could not be looked at, or written.
+/// Why the lease could not be read, or written.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The table does not keep leases: name another, or make one.
+    /// The table does not keep leases: name another table, or create one.
     #[error(
-        "the table's key is {}, not the string leaseName alone: name another table, or make one with \
+        "the table's key is {}, not the string leaseName alone: name another table, or create one with \
          infra/lease-table.yaml",
         Quoted(.0)
     )]
     NotALeaseTable(String),
-    /// The table's replicas agree only later, so that each Region can have somebody active.
+    /// The table's replicas agree only later, so that each Region can have an active candidate.
     #[error(
         "the table has replicas in other Regions that agree only later (a global table in eventual mode): two \
-         Regions could each have somebody active. Use a table in strong mode; or, if the configuration of every \
-         candidate names the same region, say so with --one-region"
+         Regions could each have an active candidate. Use a table in strong mode; or, if the configuration of every \
+         candidate names the same region, add --one-region"
     )]
     EventualTable,
-    /// Something in the record is not what it has to be: correct the item, or delete it.
+    /// An attribute of the record is invalid: correct the item, or delete it.
     #[error(
-        "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute where a person \
-         has added it; nobody can take or renew the lease until then"
+        "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute if a person \
+         has added it; until then no candidate can take or renew the lease"
     )]
     Unreadable {
         /// The attribute's name.
         attribute: &'static str,
-        /// What is wrong with it.
+        /// The problem with its value.
         problem: String,
     },
-    /// AWS did not do it.
+    /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] Failure),
 }
@@ -41,7 +41,7 @@ pub enum Error {
 // === impl Error ===
 
 impl Error {
-    /// Whether a keeper ends with it, instead of trying on.
+    /// Whether a keeper ends with this error, instead of retrying.
     pub(super) fn is_for_good(&self) -> bool {
         match self {
             Self::NotALeaseTable(_) | Self::EventualTable => true,

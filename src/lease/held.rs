@@ -1,4 +1,4 @@
-//! A lease as its holder sees it: what work asks for before it starts, and stops with.
+//! A lease as its holder sees it: work waits for it before it starts, and stops when it is lost.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,8 +11,8 @@ use super::claim::{Holding, Moment};
 use super::clock::sleep_until;
 use super::status::Status;
 
-/// A candidate's side of a lease. When the last one of its clones is dropped, the lease is given up: it is lost to
-/// each [`Held`], and released when none is left.
+/// A candidate's side of a lease. When the last of its clones is dropped, the candidate leaves the lease: it is lost
+/// to each [`Held`], and released when none is left.
 #[derive(Clone, Debug)]
 pub struct Lease {
     status: watch::Receiver<Status>,
@@ -20,14 +20,14 @@ pub struct Lease {
     working: watch::Sender<()>,
 }
 
-/// That the lease is held: what needs it to work asks for a reference to this.
+/// A proof that the lease is held: code that needs the lease takes a reference to it.
 ///
-/// It can be lost at any time. A released lease is handed on only once no `Held` is left.
+/// The lease can be lost at any time. It is released only when no `Held` is left.
 #[derive(Debug)]
 pub struct Held {
     holding: Holding,
     status: watch::Receiver<Status>,
-    /// Tells the keeper that somebody works still.
+    /// Shows the keeper that work is still running.
     _working: watch::Receiver<()>,
 }
 
@@ -42,17 +42,17 @@ impl Lease {
         Self { status, leaving, working }
     }
 
-    /// How the claim stands now.
+    /// The state of the claim now.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// Waits until the lease is held. `None` says that it will not be any more: it was given up.
+    /// Waits until the lease is held. Returns `None` after [`leave`](Self::leave): it will not be held again.
     pub async fn held(&self) -> Option<Held> {
         let mut status = self.status.clone();
         loop {
-            // Before the look: a keeper that leaves meanwhile must know of it.
+            // Before the status is read: a keeper that leaves meanwhile must see it.
             let working = self.working.subscribe();
             let seen = status.borrow_and_update().clone();
             let is_kept = !seen.leaving && status.has_changed().is_ok();
@@ -66,7 +66,8 @@ impl Lease {
         }
     }
 
-    /// Gives the lease up: passive at once, and released when no [`Held`] is left. [`Keeper::run`](super::Keeper::run) ends with that.
+    /// Leaves the lease: passive at once, and released when no [`Held`] is left. Then [`Keeper::run`](super::Keeper::run)
+    /// ends.
     pub fn leave(&self) {
         self.leaving.send_replace(true);
     }
@@ -75,19 +76,19 @@ impl Lease {
 // === impl Held ===
 
 impl Held {
-    /// The fencing token. Whatever keeps what is written under this lease should refuse one lower than the last.
+    /// The fencing token. A store of data that is written under this lease should refuse a token lower than the last.
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.holding.epoch
     }
 
-    /// Whether it is held still.
+    /// Whether the lease is still held.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.current().is_some()
     }
 
-    /// Waits until it is lost.
+    /// Waits until the lease is lost.
     pub async fn lost(&self) {
         let mut ends = self.ends();
         while let Some(later) = self.renewed(ends).await {
@@ -95,10 +96,10 @@ impl Held {
         }
     }
 
-    /// Works until it is done, or until the lease is lost: then the work is dropped at the `await` where it stands.
+    /// Runs `work` until it is done, or until the lease is lost: then the work is dropped at its current `await`.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
-        // Whatever wakes it: timers stand still while the machine is suspended.
+        // Checked at every wake-up: timers stop while the machine is suspended.
         let while_held = poll_fn(|context| {
             let is_held = self.is_held();
             if is_held { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
@@ -110,12 +111,12 @@ impl Held {
         }
     }
 
-    /// By when what depends on it must have ended, as far as it has been renewed.
+    /// The moment by which work under the lease must have ended, unless the lease is renewed.
     pub(super) fn ends(&self) -> Moment {
         self.current().unwrap_or(self.holding).ends
     }
 
-    /// Waits until it is renewed, so that it ends later than `before`; `None` says that it is lost.
+    /// Waits until the lease is renewed, so that it ends later than `before`. Returns `None` if it is lost.
     pub(super) async fn renewed(&self, before: Moment) -> Option<Moment> {
         let mut status = self.status.clone();
         loop {
@@ -125,7 +126,7 @@ impl Held {
             }
             select! {
                 changed = status.changed() => if changed.is_err() {
-                    // Nobody is left to renew it.
+                    // The keeper has ended: no one renews the lease.
                     sleep_until(holding.until).await;
                 },
                 () = sleep_until(holding.until) => {}
@@ -134,7 +135,7 @@ impl Held {
     }
 
     fn current(&self) -> Option<Holding> {
-        // A keeper that is gone renews nothing more, but what it won lasts until its end.
+        // A keeper that has ended renews no lease, but the lease that it won lasts until its end.
         self.status.borrow().active().filter(|holding| holding.epoch == self.holding.epoch)
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a claim against its table, and says who may work.
+//! Runs a claim against its table, and publishes whether this candidate is active.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use super::held::Lease;
 use super::metrics::Metrics;
 use super::status::Status;
 
-/// A name that no candidate can have.
+/// A name that a candidate must not have.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is no candidate's name: it must not be empty, nor {NOBODY_MAY}, which keeps everybody passive"
+    "{0:?} is not a candidate's name: it must not be empty, nor {NOBODY_MAY}, which keeps all candidates passive"
 )]
 pub struct NoName(String);
 
 /// Keeps one candidate's claim to a lease up to date.
 ///
-/// It renews a lease that it holds once a period, and otherwise looks once a period whether it may take it. What
-/// fails is tried again after a quarter of a period, and never makes anybody active.
+/// It renews a lease that it holds once a period, and otherwise checks once a period whether it may take the lease.
+/// A failed call is made again after a quarter of a period, and never makes a candidate active.
 pub struct Keeper {
     table: Table,
     claim: Claim,
@@ -44,10 +44,10 @@ pub struct Keeper {
 // === impl Candidate ===
 
 impl Candidate {
-    /// A candidate of this name, which may be that of others: they are told apart all the same.
+    /// A candidate of this name. Other candidates may have the same name: each process is distinct all the same.
     ///
     /// # Errors
-    /// It is no name.
+    /// The name is empty or reserved.
     pub fn new(name: &str) -> Result<Self, NoName> {
         if name.is_empty() || name == NOBODY_MAY {
             return Err(NoName(name.to_owned()));
@@ -77,13 +77,13 @@ impl Keeper {
         (Self { table, claim, period, metrics, checked, failing, status, leaving, working }, lease)
     }
 
-    /// What is counted.
+    /// The keeper's metrics.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
     }
 
-    /// Runs until the lease is given up. It must run on: a holder whose keeper does not is passive soon.
+    /// Runs until the lease is released. A holder whose keeper does not run becomes passive soon.
     ///
     /// # Errors
     /// The table cannot keep a lease.
@@ -105,14 +105,14 @@ impl Keeper {
         loop {
             select! {
                 biased;
-                // Nobody is left to ask for it where the other side is gone.
+                // An error means that all clones of the lease were dropped: no one needs it.
                 _ = leaving.wait_for(|leaving| *leaving) => return Ok(()),
                 turned = self.turn() => turned?,
             }
         }
     }
 
-    /// One period of it. What fails and may pass is told, and is no error.
+    /// Runs one period. A failure that may pass is logged, and is not an error.
     async fn turn(&mut self) -> Result<(), Error> {
         let started = now();
         let done = self.ask().await;
@@ -125,10 +125,10 @@ impl Keeper {
             (Err(error), _) if error.is_for_good() => return Err(error),
             (Err(_), _) => now() + self.period / 4,
             (Ok(()), Some(_)) => started + self.period,
-            // Whom it was taken from may need a period to notice: not a shorter one.
+            // The candidate from which it was taken may need a period to notice.
             (Ok(()), None) => now() + self.period,
         };
-        // A record that is watched is looked at again as soon as it may be taken.
+        // A watched record is read again as soon as it may be taken.
         let due = match self.claim.standing() {
             Standing::Others(at) if at > started => due.min(at),
             _ => due,
@@ -151,7 +151,7 @@ impl Keeper {
         };
         let Some(write) = write else { return Ok(()) };
         if !self.write(&write).await? {
-            // Whoever changed it: it is known at once.
+            // Another writer has changed the record: read it at once.
             if let Some(write) = self.look().await? {
                 self.write(&write).await?;
             }
@@ -185,21 +185,21 @@ impl Keeper {
         self.period / 2
     }
 
-    /// Passive first, then released, so that others need not wait for the term's end.
+    /// Makes the candidate passive, then releases the lease, so that other candidates need not wait for the term's end.
     async fn leave(&mut self) {
         let held = self.claim.holding();
         self.claim.leave();
         self.failing = None;
         self.publish();
         if let Some(held) = held {
-            // Who was told a moment ago that it is active has the same grace as when it is lost.
+            // A caller that has just read "active" gets the same grace as when the lease is lost.
             sleep_until((now() + held.ends.saturating_sub(held.until)).min(held.expires)).await;
         }
         select! {
             biased;
             () = self.working.closed() => {}
             () = sleep_until(held.map_or_else(now, |held| held.expires)) => {
-                warn!("work goes on that needs the lease: it is not released, and others wait for the term's end");
+                warn!("work under the lease has not ended: the lease is not released, and other candidates wait until the term ends");
                 return;
             }
         }
@@ -215,11 +215,11 @@ impl Keeper {
             }
         }
         if self.claim.has_written() {
-            error!("the lease was not released: others have to wait for the term's end");
+            error!("the lease was not released: other candidates wait until the term ends");
         }
     }
 
-    /// Whether it was released.
+    /// Releases the lease. Returns whether that was done.
     async fn release(&mut self) -> Result<bool, Error> {
         match self.look().await? {
             None => Ok(false),
@@ -241,7 +241,7 @@ fn became(done: bool) -> &'static str {
     if done { "done" } else { "failed" }
 }
 
-/// Says who is active, whenever that changes, and why.
+/// Logs whether this candidate is active, whenever that changes, and why.
 async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
     let (mut active, mut standing) = (None, None);
     loop {
@@ -259,7 +259,7 @@ async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
         }
         let stands = seen.stands();
         if epoch.is_none() && !seen.leaving && standing.as_ref() != Some(&stands) {
-            info!(reason = stands, "passive still");
+            info!(reason = stands, "still passive");
         }
         standing = Some(stands);
         let until = holding.map(|holding| holding.until);

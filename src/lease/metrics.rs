@@ -1,4 +1,4 @@
-//! What is counted about a lease, for Prometheus.
+//! A lease's metrics, for Prometheus.
 
 use std::sync::atomic::AtomicU64;
 
@@ -63,7 +63,7 @@ impl Metrics {
         self.changes.get_or_create(&Change { to }).inc();
     }
 
-    /// All of it, and how the claim stands, in the [OpenMetrics] text format.
+    /// Writes all metrics, and the state of the claim, in the [OpenMetrics] text format.
     ///
     /// [OpenMetrics]: https://prometheus.io/docs/specs/om/open_metrics_spec/
     #[must_use]
@@ -78,9 +78,9 @@ impl Metrics {
         let flag = |is: bool| if is { 1.0 } else { 0.0 };
         gauge("active", "Whether this candidate is active", flag(status.active().is_some()));
         let left = status.active_for().unwrap_or_default().as_secs_f64();
-        gauge("active_for_seconds", "How long it stays so if it cannot renew the lease", left);
+        gauge("active_for_seconds", "How long it stays active if it cannot renew the lease", left);
         gauge("failing", "Whether the last call failed", flag(status.failing.is_some()));
-        gauge("pinned", "Whether everybody is kept passive", flag(status.standing == Standing::Pinned));
+        gauge("pinned", "Whether the lease is pinned, which keeps all candidates passive", flag(status.standing == Standing::Pinned));
         #[expect(clippy::cast_precision_loss, reason = "an epoch is far below 2^53")]
         let epoch = status.record.as_ref().map_or(0.0, |record| record.epoch as f64);
         gauge("epoch", "The fencing token of the record that was seen last", epoch);
@@ -92,7 +92,7 @@ impl Metrics {
             self.changes.clone(),
         );
         let mut text = String::new();
-        // Only writing can fail, and a string takes any text.
+        // Only the write can fail, and a string accepts any text.
         let _ = encode(&mut text, &registry);
         text
     }

@@ -4,15 +4,15 @@
 //! tick ─ Claim::next ─▶ look or write ─ Table ─▶ Claim::saw, Claim::wrote ─▶ Status ─ Lease::held ─▶ Held
 //! ```
 //!
-//! [`claim`] decides and says why two are never active at once. A [`Keeper`] runs it against a [`Table`]. Whoever
-//! may only work while the lease is held asks its [`Lease`] for a [`Held`], and hands it on to what needs it:
+//! [`claim`] decides, and explains why two are never active at once. A [`Keeper`] runs it against a [`Table`]. Code
+//! that may only run while the lease is held waits for a [`Held`] of its [`Lease`], and passes on a reference to it:
 //!
 //! ```no_run
 //! use failover::lease::{Candidate, Held, Keeper, Table, Terms};
 //! use std::time::Duration;
 //!
 //! async fn write(held: &Held) {
-//!     // The epoch goes along: whoever stores what is written can refuse one lower than the last.
+//!     // Send the epoch with the data: the store can refuse an epoch lower than the last.
 //!     println!("writing in epoch {}", held.epoch());
 //! }
 //!
@@ -23,7 +23,7 @@
 //! let keeping = tokio::spawn(keeper.run());
 //!
 //! while let Some(held) = lease.held().await {
-//!     // What is still running when the lease is lost is dropped.
+//!     // Work that is still running when the lease is lost is dropped.
 //!     if held.during(write(&held)).await.is_some() {
 //!         break;
 //!     }

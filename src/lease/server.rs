@@ -1,11 +1,11 @@
-//! What the keeper tells over HTTP.
+//! The keeper's HTTP endpoints.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/healthz` | 200 as long as the process runs, whatever becomes of the lease |
+//! | `/healthz` | 200 as long as the process runs, whatever the state of the lease |
 //! | `/leader` | 200 while the lease is held, with the epoch, 503 otherwise |
-//! | `/state` | how the claim stands, in JSON |
-//! | `/metrics` | the same in numbers, for Prometheus |
+//! | `/state` | the state of the claim, in JSON |
+//! | `/metrics` | the metrics, for Prometheus |
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -27,32 +27,32 @@ use super::held::Lease;
 use super::metrics::Metrics;
 use super::status::Status;
 
-/// The header of `/leader` that has the fencing token.
+/// The header of `/leader` that holds the fencing token.
 pub const EPOCH: &str = "lease-epoch";
 
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What is told about.
+/// The subject of the answers.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The lease, by its name.
+    /// The lease's name.
     pub name: String,
     /// The candidate for it.
     pub me: Candidate,
     /// The candidate's side of it.
     pub lease: Lease,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 
-/// Answers for ever.
+/// Answers requests until the process ends.
 pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Too many open files, most likely: that passes, and a busy loop would not help.
+                // The likely cause is too many open files, which passes; a busy loop would not help.
                 warn!(%error, "a connection could not be accepted");
                 sleep(Duration::from_millis(100)).await;
                 continue;

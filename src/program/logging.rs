@@ -7,17 +7,17 @@ use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::Sub
 
 use super::variables::Lookup;
 
-/// `RUST_LOG` does not hold log directives.
+/// `RUST_LOG` holds no valid log directives.
 #[derive(Debug, Error)]
-#[error("RUST_LOG: {0:?} cannot be used; it takes a level (error, warn, info, debug) or target=level pairs")]
+#[error("RUST_LOG: {0:?} is invalid; set a level (error, warn, info, debug) or target=level pairs")]
 pub struct InvalidLogLevel(String);
 
-/// Starts JSON log lines on standard output or wherever else, at the level that `RUST_LOG` gives (default `info`).
+/// Starts JSON log lines on `output`, at the level that `RUST_LOG` gives (default `info`).
 ///
 /// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events.
 ///
 /// # Errors
-/// `RUST_LOG` cannot be read; logging at `info` is on nevertheless, so that this can be logged.
+/// `RUST_LOG` is invalid. Logging at `info` is on all the same, so that the error can be logged.
 pub fn start_logging(
     lookup: Lookup<'_>,
     output: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -40,7 +40,7 @@ pub fn start_logging(
     error.map_or(Ok(()), Err)
 }
 
-/// Log directives. A word alone has to be a level: taken for a target, it would silence all others.
+/// Reads log directives. A single word has to be a level: read as a target, it would silence all other targets.
 fn directives(text: String) -> Result<Targets, InvalidLogLevel> {
     let is_whole = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
     match text.parse() {

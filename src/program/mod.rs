@@ -1,4 +1,4 @@
-//! What a program does before its first event: it reads its variables and starts its log.
+//! The steps before a program's first event: it reads its variables and starts its log.
 
 pub mod logging;
 pub mod text;

@@ -7,12 +7,12 @@ use thiserror::Error;
 
 use super::text::Quoted;
 
-/// Where configuration is looked up: a variable's name to its value. Tests pass a map.
+/// A lookup of configuration, from a variable's name to its value. Tests pass a map.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Every variable that is invalid, each with what is wrong.
+/// Every invalid variable, each with its problem.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("the configuration cannot be used: {}", .0.join("; "))]
+#[error("the configuration is invalid: {}", .0.join("; "))]
 pub struct InvalidConfig(Vec<String>);
 
 /// The problems found so far.
@@ -39,13 +39,14 @@ impl Problems {
     }
 }
 
-/// The process's environment. Bytes that are not UTF-8 come out as U+FFFD, which no variable allows.
+/// Returns a variable of the process's environment. Bytes that are not UTF-8 become U+FFFD, which no variable
+/// allows.
 #[must_use]
 pub fn environment(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
-/// One of the SDKs' own variables; an empty one counts as unset.
+/// Returns one of the SDKs' own variables; an empty one counts as unset.
 pub fn given(lookup: Lookup<'_>, name: &str) -> Option<String> {
     lookup(name).filter(|text| !text.is_empty())
 }

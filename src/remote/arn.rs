@@ -19,7 +19,7 @@ pub struct Arn<'a> {
 // === impl Arn ===
 
 impl<'a> Arn<'a> {
-    /// Reads an ARN; `None` if the text is not one.
+    /// Reads an ARN; `None` if the text is not an ARN.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');

@@ -1,4 +1,4 @@
-//! Calls to AWS: how one is made, and what its failure means.
+//! Calls to AWS: how a call is made, and what its failure means.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,7 +20,7 @@ type SdkError<E> = result::SdkError<E, HttpResponse>;
 pub struct Call {
     /// Its name in IAM, for example `route53:GetHealthCheck`.
     action: &'static str,
-    /// What it reads or changes, in words, for example `the health check`.
+    /// The resource that it reads or changes, for example `the health check`.
     noun: &'static str,
 }
 
@@ -35,20 +35,20 @@ pub struct Failure {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What a failure means for whoever called.
+/// What a failure means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It was turned away before anything happened; it may pass.
+    /// AWS turned the call away before it did anything; a retry may help.
     Throttled,
-    /// No answer, or none that can be understood; it may have happened, and it may pass.
+    /// There was no answer, or an unreadable one: the call may have been done, and a retry may help.
     Unclear,
-    /// What it was to change has changed since it was read.
+    /// The resource that the call was to change has changed since it was read.
     Conflict,
-    /// What it names does not exist.
+    /// The resource that the call names does not exist.
     NotFound,
-    /// The function's role may not.
+    /// The caller's role does not allow the call.
     Denied,
-    /// It was understood and refused, and would be again.
+    /// AWS understood the call and refused it, and would refuse it again.
     Refused,
 }
 
@@ -98,19 +98,19 @@ pub async fn pages<T, Token: Clone>(
 // === impl Failure ===
 
 impl Failure {
-    /// What it means for whoever called.
+    /// What the failure means for the caller.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// An answer that cannot be what it was meant to be.
+    /// A failure of kind [`Kind::Unclear`]: the answer is missing or unreadable.
     #[must_use]
     pub fn unclear(call: Call, cause: String) -> Self {
         Self { call, kind: Kind::Unclear, cause, source: None }
     }
 
-    /// An answer that says no.
+    /// A failure of kind [`Kind::Refused`].
     #[must_use]
     pub fn refused(call: Call, cause: String) -> Self {
         Self { call, kind: Kind::Refused, cause, source: None }
@@ -136,7 +136,7 @@ impl Failure {
     }
 }
 
-/// What happened, in one line that is not too long for a log.
+/// Describes what happened, in one line that fits a log.
 fn cause(status: Option<u16>, code: Option<&str>, message: Option<&str>, error: &dyn StdError) -> String {
     let cause = match (status, code) {
         (Some(status), Some(code)) => {
@@ -161,8 +161,8 @@ impl MayPass for Failure {
 // === impl Kind ===
 
 impl Kind {
-    /// The APIs name their errors by code, and some throttle, or fail inside, with HTTP 400; a gateway
-    /// before them answers with a bare status.
+    /// Reads the kind from the error code, and otherwise from the status: some APIs throttle, or fail inside, with
+    /// HTTP 400, and a gateway in front of them answers with a status alone.
     fn of(code: Option<&str>, status: Option<u16>) -> Self {
         match (code, status) {
             (
@@ -212,32 +212,32 @@ impl Kind {
     }
 }
 
-/// What an operator does next.
+/// The operator's next step.
 fn advice(call: Call, kind: Kind) -> String {
     match kind {
-        Kind::Throttled => ". AWS turned the call away for as long as there was time".to_owned(),
+        Kind::Throttled => ". AWS throttled the call until the time was used up".to_owned(),
         Kind::Unclear if call.changes() => {
-            format!(". It may have been done all the same: look at {}", call.noun)
+            format!(". The change may have been made all the same: check {}", call.noun)
         }
-        Kind::Unclear => ". AWS gave no usable answer for as long as there was time".to_owned(),
+        Kind::Unclear => ". AWS gave no usable answer until the time was used up".to_owned(),
         Kind::Denied => format!(". Grant the caller's role {call}"),
-        Kind::Conflict => format!(". Something else keeps changing {}: find out what", call.noun),
+        Kind::Conflict => format!(". Another caller keeps changing {}: find it in CloudTrail", call.noun),
         Kind::NotFound => format!(". Check that {} exists", call.noun),
-        Kind::Refused => ". Trying again does not help".to_owned(),
+        Kind::Refused => ". A retry does not help".to_owned(),
     }
 }
 
 // === impl Call ===
 
 impl Call {
-    /// The call of this name in IAM, which reads or changes `noun`.
+    /// A call with this name in IAM, which reads or changes `noun`.
     #[must_use]
     pub const fn new(action: &'static str, noun: &'static str) -> Self {
         Self { action, noun }
     }
 
     fn changes(self) -> bool {
-        // IAM's names begin with what they do.
+        // IAM's action names begin with a verb.
         [":Update", ":Change", ":Set", ":Add", ":Remove", ":Tag", ":Untag", ":Put", ":Delete"]
             .iter()
             .any(|verb| self.action.contains(verb))
@@ -250,7 +250,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// An error and its causes in one line; each often repeats the one below it.
+/// Writes an error and its causes in one line; an error often repeats its cause.
 #[must_use]
 pub fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_failure_means_is_read_from_its_code_and_else_from_its_status() {
+    fn the_kind_of_a_failure_is_read_from_its_code_and_otherwise_from_its_status() {
         for (code, status, kind) in [
             (Some("Throttling"), 400, Kind::Throttled),
             (Some("ThrottlingException"), 400, Kind::Throttled),

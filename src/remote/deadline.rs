@@ -1,4 +1,4 @@
-//! How long an invocation may go on trying, and how it tries again.
+//! The time that an invocation has, and how it retries a call.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,8 +7,8 @@ use tracing::warn;
 
 /// The moment by which an invocation must have answered, on the monotonic clock.
 ///
-/// Lambda kills an invocation at its timeout and then reports nothing but the timeout. Answering
-/// before it is what lets an error say which call failed and why.
+/// Lambda kills an invocation at its timeout and then reports only the timeout. An answer before the timeout
+/// can report which call failed and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     end: Instant,
@@ -16,7 +16,7 @@ pub struct Deadline {
     tries: u32,
 }
 
-/// A remote call's error that knows whether trying again can help.
+/// A remote call's error that knows whether a retry can help.
 pub trait MayPass: std::fmt::Display + Sync {
     /// Whether the same call may succeed when it is made again.
     fn may_pass(&self) -> bool;
@@ -26,7 +26,7 @@ pub trait MayPass: std::fmt::Display + Sync {
 const RESERVE: Duration = Duration::from_millis(500);
 /// The longest that one attempt waits for its answer.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
-/// An attempt shorter than this would only hide the cause that the one before it saw.
+/// An attempt shorter than this would only hide the cause that the attempt before it found.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -54,7 +54,7 @@ impl Deadline {
     }
 
     /// This deadline, with at most so many tries of a call: for work that gives way to other callers when an
-    /// API's limit is reached, because it comes back soon.
+    /// API's limit is reached, because it runs again soon.
     #[must_use]
     pub fn with_tries(self, tries: u32) -> Self {
         Self { tries, ..self }
@@ -73,10 +73,10 @@ impl Deadline {
         (left / 2).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT).min(left)
     }
 
-    /// Makes `call` until it succeeds, its error cannot pass, or the time is used up.
+    /// Makes `call` until it succeeds, a retry cannot help, or the time is used up.
     ///
-    /// Each call is handed the time that it may take. Between calls it waits with full jitter, so
-    /// that many environments which were throttled at once do not come back at once.
+    /// Each call receives the time that it may take. Between calls there is a pause with full jitter, so that many
+    /// environments that were throttled together do not retry together.
     ///
     /// # Errors
     /// The last call's error.
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_pass_is_not_tried_again() {
+    async fn a_call_that_cannot_pass_is_not_tried_again() {
         let mut calls = 0;
         let answer: Result<(), _> = Deadline::after(Duration::from_mins(1))
             .persist(async |_| {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_pass_is_tried_ever_more_slowly_and_given_up_in_time() {
+    async fn a_call_that_keeps_failing_is_tried_ever_more_slowly_and_given_up_in_time() {
         let start = Instant::now();
         let calls = RefCell::new(Vec::new());
         let answer: Result<(), _> = Deadline::after(Duration::from_mins(2))

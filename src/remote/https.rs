@@ -1,12 +1,12 @@
-//! HTTPS to AWS: whose certificates are trusted, and a connection that stands before it is needed.
+//! HTTPS to AWS: the certificates that are trusted, and a connection that is open before it is needed.
 //!
 //! TLS is rustls with *ring*: the SDK's other provider, aws-lc, gathers entropy by timing the processor before
-//! its first use, which costs more than all else that a cold lock does.
+//! its first use, which costs more than everything else in a cold lock.
 //!
 //! A certificate has to lead to one of Amazon's roots, which are in the binary: the five of Amazon Trust
 //! Services, as Mozilla's root program has them. Reading a system's whole store costs more than a TLS
-//! handshake. Amazon [does not support pinning][1], so where a certificate leads to none of them the
-//! system's store decides as well. `AWS_CA_BUNDLE` replaces both.
+//! handshake. Amazon [does not support pinning][1], so for a certificate that leads to none of them
+//! the system's store also decides. `AWS_CA_BUNDLE` replaces both.
 //!
 //! [1]: https://www.amazontrust.com/repository/
 
@@ -39,16 +39,16 @@ const AMAZON: &[u8] = include_bytes!("amazon-roots.pem");
 /// How long the start waits for a connection; the first call opens one otherwise.
 const OPENING: Duration = Duration::from_secs(1);
 
-/// `AWS_CA_BUNDLE` names no file of certificates.
+/// `AWS_CA_BUNDLE` is not the path of a file of certificates.
 #[derive(Debug, Error)]
-#[error("AWS_CA_BUNDLE: {0}; it takes the path of a file of root certificates in PEM")]
+#[error("AWS_CA_BUNDLE: {0}; set it to the path of a PEM file of root certificates")]
 pub struct InvalidBundle(String);
 
 /// HTTPS to AWS, with the connections that are open.
 #[derive(Clone, Debug)]
 pub struct Https(SharedHttpConnector);
 
-/// Trusts some roots, and the system's as well from the first certificate on that does not lead to them.
+/// Trusts some roots and, after the first certificate that does not lead to them, also the system's.
 #[derive(Clone, Debug)]
 struct FirstRoots {
     roots: &'static [u8],
@@ -70,7 +70,7 @@ impl Https {
         })
     }
 
-    /// HTTPS that trusts these roots, in PEM, and where they do not vouch for a certificate the system's.
+    /// HTTPS that trusts these roots, in PEM, and the system's for a certificate that these do not vouch for.
     ///
     /// # Panics
     /// They are not PEM.
@@ -80,7 +80,7 @@ impl Https {
         Self(SharedHttpConnector::new(FirstRoots { roots, first, all: Arc::default() }))
     }
 
-    /// What an SDK's client makes its calls with. Their time is for the caller to limit, as [`aws::send`] does.
+    /// The HTTP client for an SDK's client. The caller limits the time of a call, as [`aws::send`] does.
     ///
     /// [`aws::send`]: crate::remote::aws::send
     #[must_use]
@@ -89,9 +89,9 @@ impl Https {
         http_client_fn(move |_, _| connector.clone())
     }
 
-    /// Opens a connection for the calls to come, by asking for `url` without credentials.
+    /// Opens a connection for later calls, with a request for `url` without credentials.
     ///
-    /// Where no connection can be opened, the first call says why.
+    /// If no connection can be opened, the first call reports why.
     pub async fn open(&self, url: &str) {
         let open = async {
             let mut request = HttpRequest::get(url)?;
@@ -121,7 +121,7 @@ impl HttpConnector for FirstRoots {
                 (Err(error), Some(request)) if is_of_unknown_issuer(&error) => {
                     warn!(
                         error = chain(&error),
-                        "the roots in the binary do not vouch for AWS: trusting the system's as well"
+                        "the roots in the binary do not vouch for AWS: also trusting the system's roots"
                     );
                     let roots = TrustStore::default().with_pem_certificate(this.roots);
                     this.all.get_or_init(|| connector(roots)).call(request).await
@@ -133,7 +133,7 @@ impl HttpConnector for FirstRoots {
 }
 
 /// An SDK's client for a program that a person runs: it trusts the system's roots, or those in
-/// `AWS_CA_BUNDLE`, and takes whatever time the SDK gives a call.
+/// `AWS_CA_BUNDLE`, and takes the time that the SDK gives a call.
 ///
 /// # Errors
 /// The bundle cannot be read, or holds no root certificate.
@@ -150,7 +150,7 @@ fn tls(roots: TrustStore) -> TlsContext {
     TlsContext::builder().with_trust_store(roots).build().expect("a trust store is all it takes")
 }
 
-/// What `AWS_CA_BUNDLE` names, if a connector can use it; it would panic on another.
+/// The file that `AWS_CA_BUNDLE` names, if a connector can use it; a connector panics on an unusable file.
 fn bundle(lookup: Lookup<'_>) -> Result<Option<Vec<u8>>, InvalidBundle> {
     let Some(file) = given(lookup, "AWS_CA_BUNDLE") else { return Ok(None) };
     let invalid = |why: &dyn std::fmt::Display| InvalidBundle(format!("{file:?}: {why}"));
@@ -179,7 +179,7 @@ fn is_of_unknown_issuer(error: &ConnectorError) -> bool {
         {
             return true;
         }
-        // An I/O error tells the source of what it wraps, not what it wraps.
+        // An I/O error's source is the source of the error that it wraps, not that error itself.
         next = match error.downcast_ref::<std::io::Error>() {
             Some(io) => io.get_ref().map(|inner| inner as &(dyn StdError + 'static)),
             None => error.source(),
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// Mozilla's list is the origin, and a newer `webpki-root-certs` is what tells of a change.
+    /// Mozilla's list is the origin; an update of `webpki-root-certs` shows that it has changed.
     #[test]
     fn the_roots_are_amazons_in_mozillas_list() {
         let is_amazons = |der: &[u8]| {
@@ -210,6 +210,6 @@ mod tests {
         let ours: BTreeSet<_> =
             CertificateDer::pem_slice_iter(AMAZON).map(|root| root.unwrap().to_vec()).collect();
         assert_eq!(ours.len(), 5);
-        assert!(ours == listed, "src/amazon-roots.pem is not what Mozilla's list has of Amazon's roots now");
+        assert!(ours == listed, "src/remote/amazon-roots.pem differs from Amazon's roots in Mozilla's list");
     }
 }

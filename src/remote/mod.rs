@@ -1,4 +1,4 @@
-//! Calls that leave the process: how one is made, how long it may take, and what its failure means.
+//! Calls that leave the process: how a call is made, how long it may take, and what its failure means.
 
 pub mod arn;
 pub mod aws;

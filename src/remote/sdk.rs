@@ -12,20 +12,20 @@ use thiserror::Error;
 use super::https::Https;
 use crate::program::variables::{Lookup, boolean, environment, given};
 
-/// One of the SDKs' own variables cannot be used.
+/// One of the SDKs' own variables is invalid.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("{0}: {1}")]
 pub struct InvalidSetting(String, String);
 
-/// AWS as a function in Lambda finds it, by the variables of its environment alone: keys, Region, and of the
-/// [SDKs' variables][1] those for endpoints. Profiles and other sources of keys are not for functions in
-/// their own runtime, and looking for them would make a cold start longer. An empty variable counts as unset.
-/// `services` are those that are called, as the SDKs name them, for example `Route 53`.
+/// Reads the configuration of a Lambda function from its environment alone: keys, Region, and of the
+/// [SDKs' variables][1] those for endpoints. A function has no profiles or other sources of keys, and a search
+/// for them would make a cold start longer. An empty variable counts as unset. `services` are the services that
+/// are called, as the SDKs name them, for example `Route 53`.
 ///
 /// [1]: https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
 ///
 /// # Errors
-/// A variable is no URL, or neither true nor false.
+/// A variable is not a URL, or neither true nor false.
 pub fn function_aws(
     lookup: Lookup<'_>,
     https: &Https,
@@ -51,26 +51,26 @@ pub fn function_aws(
     Ok(config.build())
 }
 
-/// AWS as a program that a person runs finds it: by the environment, profiles, and what else the SDK looks
-/// at. `load` it.
+/// The configuration of a program that a person runs, to be completed with `load`: from the environment, from
+/// profiles, and from the SDK's other sources.
 #[must_use]
 pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest())
         .region(region(environment("AWS_REGION")))
         .http_client(http_client)
         // Retries are this crate's own (`Deadline::persist`): they know the invocation's deadline,
-        // and an update whose answer was lost must be told from one that never arrived.
+        // and an update whose answer was lost must be distinguished from one that never arrived.
         .retry_config(RetryConfig::disabled())
 }
 
-/// Route 53's control plane, its metrics and so their alarms are in us-east-1 for every commercial
-/// Region that a function may run in; other partitions keep their own Region.
+/// Returns the Region of Route 53's control plane, its metrics and so their alarms: us-east-1 for every
+/// commercial Region that a function may run in; other partitions keep their own Region.
 fn region(own: Option<String>) -> Region {
     let region = own.filter(|name| is_other_partition(name));
     Region::new(region.unwrap_or_else(|| "us-east-1".to_owned()))
 }
 
-/// The URLs of single services, which go before the one of all.
+/// The endpoint URLs of single services, which take precedence over the common one.
 #[derive(Debug)]
 struct ServiceUrls(Vec<(&'static str, String)>);
 
@@ -87,7 +87,7 @@ fn url(lookup: Lookup<'_>, name: &str) -> Result<Option<String>, InvalidSetting>
         Ok(url) if matches!(url.scheme_str(), Some("http" | "https")) => Ok(Some(text)),
         _ => Err(InvalidSetting(
             name.to_owned(),
-            format!("{text:?} is no URL of http or https, like https://example.com:443"),
+            format!("{text:?} is not an http or https URL, for example https://example.com:443"),
         )),
     }
 }
@@ -105,7 +105,7 @@ fn is_other_partition(region: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What `function_aws` makes of these variables.
+    /// The result of `function_aws` with these variables.
     fn aws(variables: &[(&str, &str)]) -> Result<SdkConfig, String> {
         let lookup =
             |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -126,17 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_that_cannot_be_used_is_named() {
+    fn an_invalid_setting_is_named() {
         for (name, text, said) in [
             (
                 "AWS_ENDPOINT_URL",
                 "localhost:4566",
-                "\"localhost:4566\" is no URL of http or https, like https://example.com:443",
+                "\"localhost:4566\" is not an http or https URL, for example https://example.com:443",
             ),
             (
                 "AWS_ENDPOINT_URL_CLOUDWATCH",
                 "https://",
-                "\"https://\" is no URL of http or https, like https://example.com:443",
+                "\"https://\" is not an http or https URL, for example https://example.com:443",
             ),
             ("AWS_USE_DUALSTACK_ENDPOINT", "yes", "\"yes\" is neither true nor false"),
         ] {

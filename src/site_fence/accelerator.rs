@@ -1,7 +1,7 @@
-//! AWS Global Accelerator in this system's words: the only place that knows its SDK's requests and answers.
+//! AWS Global Accelerator in this system's terms: the only place that knows its SDK's requests and answers.
 //!
-//! Single endpoints are removed and added: `UpdateEndpointGroup` would replace the whole list, and with it
-//! whatever was changed meanwhile.
+//! Single endpoints are removed and added: `UpdateEndpointGroup` would replace the whole list, and with it any
+//! change that was made meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ const TAG: Call = Call::new("globalaccelerator:TagResource", "the accelerator");
 const UNTAG: Call = Call::new("globalaccelerator:UntagResource", "the accelerator");
 const REMOVE: Call = Call::new("globalaccelerator:RemoveEndpoints", "the accelerator");
 const ADD: Call = Call::new("globalaccelerator:AddEndpoints", "the accelerator");
-/// `RemoveEndpoints` and `AddEndpoints` take no more at once.
+/// The most endpoints in one call of `RemoveEndpoints` or `AddEndpoints`.
 const MOST: usize = 10;
 
 /// Global Accelerator.
@@ -70,7 +70,7 @@ impl Accelerator {
 // === impl Accelerators ===
 
 impl Accelerators {
-    /// Global Accelerator by this configuration, which must not retry by itself.
+    /// Global Accelerator with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(aws: &SdkConfig) -> Self {
         Self(Client::new(&aws.to_builder().region(Region::new(REGION)).build()))
@@ -103,7 +103,7 @@ impl Accelerators {
         Ok(self.all(deadline).await?.into_iter().find(|accelerator| accelerator.is(name)))
     }
 
-    /// The endpoint groups of all listeners of an accelerator; whose their endpoints are is not known here.
+    /// The endpoint groups of all listeners of an accelerator; the owners of their endpoints are not known yet.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
@@ -181,7 +181,7 @@ impl Accelerators {
         Ok(())
     }
 
-    /// Takes tags away, by their keys.
+    /// Removes tags, by their keys.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -203,7 +203,7 @@ impl Accelerators {
     /// Removes endpoints from a group.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them is not there.
+    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them does not exist.
     ///
     /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
     pub async fn remove(
@@ -235,7 +235,7 @@ impl Accelerators {
     /// Adds endpoints as they are noted.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them is there.
+    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them exists.
     ///
     /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
     pub async fn add(&self, noted: &[&Noted], deadline: Deadline) -> Result<(), Failure> {
@@ -267,7 +267,7 @@ impl Accelerators {
 fn endpoint(described: &EndpointDescription) -> Endpoint {
     Endpoint {
         id: described.endpoint_id().unwrap_or_default().to_owned(),
-        // What AWS takes where nothing is said.
+        // The default of AWS.
         weight: described.weight().unwrap_or(128),
         client_ip_preserved: described.client_ip_preservation_enabled(),
         healthy: described.health_state() == Some(&HealthState::Healthy),

@@ -19,11 +19,12 @@ use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
 
-/// How long another site's report, which was first, has to be acted on.
+/// The time in which an earlier report, of another site, is expected to be finished.
 const FINISHING: Duration = Duration::from_secs(10);
-/// How long it may take to see whether the reporter can finish; the other site's report waits meanwhile.
+/// The time for the check whether the reporter's Infinispan can be reached; the other site's report waits
+/// meanwhile.
 const CHECKING: Duration = Duration::from_secs(5);
-/// How long noting what is removed may hold up removing it.
+/// The time for which the note may delay the removal of the endpoints.
 const NOTING: Duration = Duration::from_secs(5);
 
 /// Takes the site out of the accelerator, then out of replication.
@@ -58,27 +59,27 @@ pub(super) async fn take_out(
     Ok(outcome(if removed || taken { Verdict::Fenced } else { Verdict::AlreadyFenced }))
 }
 
-/// Where a site is after it was to leave an accelerator.
+/// The result of a site's removal from an accelerator.
 enum Out {
     Left,
     WouldLeave,
     Stays(Reason, Option<String>),
 }
 
-/// A site's way out of an accelerator.
+/// The removal of a site from an accelerator.
 struct Leave<'a> {
     system: &'a SiteFence,
     accusation: &'a Accusation,
     accelerator: Accelerator,
     password: String,
-    /// Whether anything was asked to be removed.
+    /// Whether the removal of any endpoint was requested.
     removed: bool,
     began: Instant,
     deadline: Deadline,
 }
 
 impl Leave<'_> {
-    /// Looks, decides, removes.
+    /// Reads the accelerator, decides, and removes the site's endpoints.
     async fn accelerator(&mut self) -> Result<Out, Error> {
         let Self { system, accusation, ref accelerator, deadline, .. } = *self;
         let Accusation { site, reporter, .. } = accusation;
@@ -92,7 +93,7 @@ impl Leave<'_> {
             Decision::Remove(leaving) => leaving,
         };
         if !leaving.is_empty() && !self.removed {
-            // Before anything is changed: a reporter that cannot finish leaves it to the other site's report.
+            // Before any change: if the reporter's Infinispan cannot be reached, the other site's report decides.
             system.infinispan.state(reporter, site, &self.password, deadline.within(CHECKING)).await?;
         }
         if system.config.dry_run {
@@ -106,12 +107,12 @@ impl Leave<'_> {
         }
         self.note(&notes, &leaving).await;
         for (group, endpoints) in &leaving {
-            // It may be done although no answer says so.
+            // Set before the call: it may be done although its answer is lost.
             self.removed = true;
             system.view.accelerators.remove(group, endpoints, deadline).await?;
         }
         if !leaving.is_empty() {
-            // Nothing but this tells of a report about the reporter that was acted on at the same time.
+            // Check again: a report against the reporter may have been handled at the same time.
             let left = system.view.accelerators.groups(accelerator, deadline).await?;
             let is_left =
                 |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
@@ -123,7 +124,7 @@ impl Leave<'_> {
         Ok(Out::Left)
     }
 
-    /// What is refused, and where that is known, on whose report.
+    /// Returns the refusal and, if it is known, the report that it rests on.
     async fn refuse(&self, reason: Reason, sight: &Sight, notes: &Notes) -> Result<Out, Error> {
         let Accusation { site, reporter, .. } = self.accusation;
         let fenced = notes.of(reporter).and_then(|note| note.by.as_ref());
@@ -141,7 +142,8 @@ impl Leave<'_> {
         Ok(Out::Stays(reason, None))
     }
 
-    /// Notes how the endpoints are set up before they are removed. A site does not stay in service for that.
+    /// Notes the endpoints' settings before they are removed. If the note fails, the endpoints are removed all the
+    /// same.
     async fn note(&self, notes: &Notes, leaving: &[(&EndpointGroup, Vec<&Endpoint>)]) {
         if leaving.is_empty() {
             return;
@@ -156,7 +158,7 @@ impl Leave<'_> {
                 %site,
                 error = %failure,
                 endpoints = ?note.endpoints,
-                "removing endpoints that could not be noted: add them again by hand, as they are here"
+                "removing endpoints that could not be noted: to rejoin the site, add them by hand as they are listed here"
             );
         }
     }

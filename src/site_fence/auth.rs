@@ -1,23 +1,23 @@
-//! Basic authentication of whoever sends alerts.
+//! Basic authentication of the sender of alerts.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-/// What a request brings along to be let in. It has no `Debug`: nothing of it is ever logged.
+/// A request's credentials. They have no `Debug`: no part of them is ever logged.
 pub struct Credentials {
     user: String,
     password: String,
 }
 
-/// Why a request is not let in.
+/// Why a request is turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Denied {
-    /// It brings no credentials, or none of basic authentication.
+    /// It has no credentials, or none for basic authentication.
     #[error("the request has no credentials for basic authentication")]
     None,
-    /// They are not the right ones.
+    /// The credentials are wrong.
     #[error("the user name or the password is wrong")]
     Wrong,
 }
@@ -28,7 +28,7 @@ impl Credentials {
     /// Reads the header `Authorization`, as [RFC 7617][1] has it.
     ///
     /// # Errors
-    /// There is none, or it is not basic authentication's.
+    /// The header is missing, or it is not for basic authentication.
     ///
     /// [1]: https://www.rfc-editor.org/rfc/rfc7617
     pub fn read(header: Option<&[u8]>) -> Result<Self, Denied> {
@@ -42,8 +42,8 @@ impl Credentials {
         read().ok_or(Denied::None)
     }
 
-    /// Whether both are right. How long it takes does not depend on where they differ, though on how long they
-    /// are, and a wrong user name takes as long as a wrong password.
+    /// Whether both are right. The time that this takes depends on their lengths, but not on where they differ, and
+    /// a wrong user name takes as long as a wrong password.
     #[must_use]
     pub fn are(&self, user: &str, password: &str) -> bool {
         let user = self.user.as_bytes().ct_eq(user.as_bytes());
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_basic_authentication_is_none() {
+    fn a_header_that_is_not_basic_authentication_is_refused() {
         let latin1 = format!("Basic {}", STANDARD.encode(b"user:\xff"));
         for header in [
             None,

@@ -1,4 +1,4 @@
-//! The variables that set the functions up, read once and checked whole.
+//! The variables that configure the functions, read once and checked together.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,18 +13,18 @@ use crate::program::variables::{InvalidConfig, Problems, boolean};
 use crate::remote::arn::Arn;
 use crate::remote::https;
 
-/// What a function was told by its variables.
+/// A function's configuration, from its variables.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `ALERT_NAME`: the label `alertname` of the alerts that count.
     pub alert_name: String,
-    /// Who may send alerts; `fence` needs to know.
+    /// The user that may send alerts; `fence` requires it.
     pub webhook: Option<Login>,
     /// `INFINISPAN_USER`, `INFINISPAN_USER_SECRET`.
     pub infinispan: Login,
     /// `INFINISPAN_SITE_ENDPOINTS`: host and port of each site's Infinispan.
     pub endpoints: BTreeMap<Site, Authority>,
-    /// Which certificates of theirs are trusted.
+    /// The certificates of these endpoints that are trusted.
     pub trust: Trust,
     /// `SECRETS_REGION`: where the secrets are.
     pub secrets_region: String,
@@ -52,14 +52,14 @@ pub struct Table {
     pub region: String,
 }
 
-/// Whose certificates are trusted.
+/// The certificates that are trusted.
 #[derive(Clone, Debug)]
 pub enum Trust {
     /// Those that the system trusts.
     System,
     /// `INFINISPAN_CA_CERT`: those that lead to these roots.
     Roots(RootCertStore),
-    /// `INFINISPAN_INSECURE_TLS`: any.
+    /// `INFINISPAN_INSECURE_TLS`: any certificate.
     Anybody,
 }
 
@@ -69,7 +69,7 @@ impl Config {
     /// Reads and checks every variable.
     ///
     /// # Errors
-    /// Names each variable that is missing or cannot be used.
+    /// Names each variable that is missing or invalid.
     pub fn read(lookup: Lookup<'_>) -> Result<Self, InvalidConfig> {
         let mut problems = Problems::default();
         let alert_name = text(lookup, "ALERT_NAME").unwrap_or_else(|| Ok("SiteOffline".to_owned()));
@@ -105,7 +105,7 @@ impl Config {
     }
 }
 
-/// As the variables would be set; secrets by their names.
+/// Writes the configuration as variables; secrets by their names.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(Login { user, secret }) = &self.webhook {
@@ -129,7 +129,7 @@ impl fmt::Display for Config {
     }
 }
 
-/// A variable that must not be set to nothing.
+/// Reads a variable that must not be empty.
 fn text(lookup: Lookup<'_>, name: &str) -> Option<Result<String, String>> {
     let filled = |text: String| if text.trim().is_empty() { Err("it is empty".to_owned()) } else { Ok(text) };
     lookup(name).map(filled)
@@ -142,7 +142,7 @@ fn required(lookup: Lookup<'_>, name: &str) -> Result<String, String> {
 fn login(problems: &mut Problems, lookup: Lookup<'_>, user: &str, secret: &str) -> Option<Login> {
     let mut named = required(lookup, user);
     if named.as_ref().is_ok_and(|name| name.contains(':')) {
-        named = Err("a user name for basic authentication cannot hold a colon".to_owned());
+        named = Err("a user name for basic authentication must not contain a colon".to_owned());
     }
     let user = problems.take(user, named);
     let secret = problems.take(secret, required(lookup, secret));
@@ -150,14 +150,14 @@ fn login(problems: &mut Problems, lookup: Lookup<'_>, user: &str, secret: &str) 
 }
 
 fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
-    let example = r#"it takes a JSON object like {"site-a": "infinispan-a.example.com:443"}"#;
+    let example = r#"set it to a JSON object like {"site-a": "infinispan-a.example.com:443"}"#;
     let texts: BTreeMap<Site, String> =
         serde_json::from_str(text).map_err(|error| format!("{}; {example}", brief(&error)))?;
     if texts.len() < 2 {
         return Err(format!("it names fewer than two sites; {example}"));
     }
     let endpoint = |(site, text): (Site, String)| match text.parse::<Authority>() {
-        // Whatever follows the host has to be a port.
+        // Only a port may follow the host.
         Ok(endpoint)
             if !endpoint.host().is_empty()
                 && (endpoint.as_str() == endpoint.host() || endpoint.port_u16().is_some())
@@ -165,7 +165,7 @@ fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
         {
             Ok((site, endpoint))
         }
-        _ => Err(format!("{site}: {} is no host or host:port, without https://", Quoted(&text))),
+        _ => Err(format!("{site}: {} is not a host or host:port, without https://", Quoted(&text))),
     };
     texts.into_iter().map(endpoint).collect()
 }
@@ -173,7 +173,7 @@ fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
 fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     let roots = |pem: String| {
         https::roots(pem.as_bytes())
-            .map_err(|why| format!("{why}; it takes the text of a PEM file, not its path"))
+            .map_err(|why| format!("{why}; set it to the text of a PEM file, not its path"))
     };
     let roots = text(lookup, "INFINISPAN_CA_CERT").map(|pem| pem.and_then(roots)).transpose();
     let roots = problems.take("INFINISPAN_CA_CERT", roots);
@@ -182,7 +182,7 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     match (roots?, insecure?) {
         (Some(_), true) => {
             problems
-                .add("INFINISPAN_INSECURE_TLS", "it would leave INFINISPAN_CA_CERT without effect: set one");
+                .add("INFINISPAN_INSECURE_TLS", "it would leave INFINISPAN_CA_CERT without effect: set one of them");
             None
         }
         (Some(roots), false) => Some(Trust::Roots(roots)),
@@ -191,11 +191,11 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     }
 }
 
-/// A Region becomes part of a host's name.
+/// Checks a Region, which becomes part of a host's name.
 fn region(text: String) -> Result<String, String> {
     let fits =
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if fits { Ok(text) } else { Err(format!("{} is no Region", Quoted(&text))) }
+    if fits { Ok(text) } else { Err(format!("{} is not a Region", Quoted(&text))) }
 }
 
 fn table(name: String, own_region: Option<String>) -> Result<Table, String> {
@@ -250,20 +250,20 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_stops_the_start_and_names_the_variable() {
+    fn an_invalid_variable_stops_the_start_and_is_named() {
         for (name, value, said) in [
             ("WEBHOOK_USER", "", "it is empty"),
-            ("WEBHOOK_USER", "a:b", "cannot hold a colon"),
+            ("WEBHOOK_USER", "a:b", "must not contain a colon"),
             ("INFINISPAN_USER_SECRET", " ", "it is empty"),
             ("INFINISPAN_SITE_ENDPOINTS", "site-a=a", "expected value at line 1"),
             ("INFINISPAN_SITE_ENDPOINTS", "{}", "it names fewer than two sites"),
             ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c"}"#, "it names fewer than two sites"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d:99999"}"#, "b: \"d:99999\" is no host"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d:"}"#, "b: \"d:\" is no host"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d:99999"}"#, "b: \"d:99999\" is not a host"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d:"}"#, "b: \"d:\" is not a host"),
             ("INFINISPAN_SITE_ENDPOINTS", r#"{"a/b":"c","b":"d"}"#, "not a site's name"),
             ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"https://c","b":"d"}"#, "without https://"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"u@c","b":"d"}"#, "is no host or host:port"),
-            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c/d","b":"d"}"#, "is no host or host:port"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"u@c","b":"d"}"#, "is not a host or host:port"),
+            ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c/d","b":"d"}"#, "is not a host or host:port"),
             ("INFINISPAN_CA_CERT", "/etc/ca.pem", "it holds no certificate"),
             (
                 "INFINISPAN_CA_CERT",
@@ -271,7 +271,7 @@ mod tests {
                 "certificate 1",
             ),
             ("INFINISPAN_INSECURE_TLS", "yes", "neither true nor false"),
-            ("SECRETS_REGION", "eu/west", "is no Region"),
+            ("SECRETS_REGION", "eu/west", "is not a Region"),
             ("FENCE_TABLE", "", "it is empty"),
             ("FENCE_TABLE", "fence", "needs AWS_REGION"),
             ("FENCE_TABLE", "arn:aws:sns:eu-west-1:1:x", "neither a table's name nor its ARN"),

@@ -1,4 +1,4 @@
-//! What to do: pure functions from what was seen to a decision with its reason.
+//! Decisions: pure functions from what was seen to a decision with its reason.
 
 use serde::Serialize;
 
@@ -6,21 +6,21 @@ use super::notes::{Noted, Notes};
 use super::site::{Endpoint, EndpointGroup, Owner, Site, is_in_service};
 use super::webhook::{Accusation, Alert, Malformed, Status};
 
-/// What an alert asks for.
+/// What an alert requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Concern {
-    /// Nothing of this function.
+    /// No action of this function.
     None(Reason),
-    /// To take a site out.
+    /// The removal of a site.
     Accuses(Accusation),
 }
 
-/// What is known of an accelerator when the decision falls.
+/// The state of an accelerator on which a decision rests.
 #[derive(Debug)]
 pub struct Seen<'a> {
     /// The endpoint groups of all its listeners.
     pub groups: &'a [EndpointGroup],
-    /// What is noted on it.
+    /// The notes in its tags.
     pub notes: &'a Notes,
 }
 
@@ -29,41 +29,40 @@ pub struct Seen<'a> {
 pub enum Decision<'a> {
     /// Leave the site in service.
     Refuse(Reason),
-    /// It is out of the accelerator; see that it is out of replication, too.
+    /// The site is out of the accelerator; make sure that it is also out of replication.
     AlreadyOut,
     /// Remove these endpoints of these groups.
     Remove(Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>),
 }
 
-/// Why nothing is done, or not yet.
+/// Why no change is made, or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "&'static str")]
 pub enum Reason {
     /// The alert is resolved.
     NotFiring,
-    /// It is another alert.
+    /// The alert has another name.
     OtherAlert,
-    /// The reporter was taken out itself, on the other site's report: one is left, as it should be.
+    /// The reporter itself was taken out, on the other site's report: one site is left, as intended.
     ReporterIsFenced,
     /// Another site's report was first, and has taken the reporter out.
     OtherReportWasFirst,
-    /// Nothing would be left in one of the groups.
+    /// No endpoint would be left in one of the groups.
     LastEndpoint,
-    /// The reporter has no endpoint there that gets traffic.
+    /// The reporter has no endpoint in the accelerator that receives traffic.
     ReporterMissing,
-    /// None of the reporter's endpoints there is healthy.
+    /// None of the reporter's endpoints in the accelerator is healthy.
     ReporterUnhealthy,
-    /// No endpoint is tagged as the site's, and there are some that are not the reporter's.
+    /// No endpoint is tagged as the site's, and some endpoints are not the reporter's.
     SiteUnknown,
-    /// Nothing is noted of the site's endpoints, and it has none.
+    /// No endpoints of the site are noted, and it has none in the accelerator.
     NothingNoted,
 }
 
-/// Decides whether an alert is about this function, before anything is read: whether it is the one of this
-/// name, and firing.
+/// Decides from the alert alone whether it concerns this function: whether it has this name, and is firing.
 ///
 /// # Errors
-/// It is, and a label of it is missing or invalid.
+/// The alert concerns this function, and a label is missing or invalid.
 pub fn concern(alert: &Alert, name: &str) -> Result<Concern, Malformed> {
     if alert.name() != Some(name) {
         return Ok(Concern::None(Reason::OtherAlert));
@@ -74,18 +73,18 @@ pub fn concern(alert: &Alert, name: &str) -> Result<Concern, Malformed> {
     }
 }
 
-/// Whether to take out the site that is accused.
+/// Decides whether to take out the accused site.
 #[must_use]
 pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     let Accusation { site, reporter, .. } = accusation;
     let is_there = |site| is_in_service(site, seen.groups);
     if !is_there(reporter) {
-        // Where nobody is left, it is not settled.
+        // If no site is left, the matter is not settled.
         let settled = seen.notes.of(reporter).is_some() && is_there(site);
         return Decision::Refuse(if settled { Reason::ReporterIsFenced } else { Reason::ReporterMissing });
     }
     if !is_there(site) {
-        // Endpoints whose site cannot be told, or that are tagged with another name, may be the site's.
+        // Endpoints whose site is unknown, or that are tagged with another name, may be the site's.
         let is_known = |endpoint: &Endpoint| endpoint.is_of(reporter) || endpoint.owner == Owner::Gone;
         let known = seen.groups.iter().flat_map(|group| &group.endpoints).all(is_known);
         return if known || seen.notes.of(site).is_some() {
@@ -115,10 +114,10 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     Decision::Remove(leaving)
 }
 
-/// Which of the noted endpoints of a site have to be added again; none where all are there.
+/// Returns the noted endpoints of a site that have to be added again; none if all of them exist.
 ///
 /// # Errors
-/// Nothing is noted of the site, and it has no endpoint.
+/// No endpoint of the site is noted, and it has none in the accelerator.
 pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Vec<&'a Noted>, Reason> {
     let is_there = |noted: &Noted| {
         let mut groups = seen.groups.iter().filter(|group| group.arn == noted.group);
@@ -134,7 +133,7 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Vec<&'a Noted>, Reason
 // === impl Reason ===
 
 impl Reason {
-    /// Whether it may pass, so that Alertmanager has to ask again.
+    /// Whether the reason may pass, so that Alertmanager has to repeat the alert.
     #[must_use]
     pub fn may_pass(self) -> bool {
         match self {

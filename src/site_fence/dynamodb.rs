@@ -5,7 +5,7 @@
 //! | `accelerator` (partition key) | the accelerator's ARN |
 //! | `site` | the site that was taken out |
 //! | `reporter` | the site that reported it |
-//! | `at` | when, for people |
+//! | `at` | the time of the report, for people |
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,7 +27,7 @@ const PUT: Call = Call::new("dynamodb:PutItem", "the table");
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const DELETE: Call = Call::new("dynamodb:DeleteItem", "the table");
 const KEY: &str = "accelerator";
-/// Nobody's yet, or this site's already.
+/// There is no report yet, or the report is already about this site.
 const FREE_OR_SAME: &str = "attribute_not_exists(#key) OR #site = :site";
 
 /// The table.
@@ -37,7 +37,7 @@ pub struct Table {
     name: String,
 }
 
-/// Whose report was first.
+/// Which report was first.
 #[derive(Debug, PartialEq, Eq)]
 pub enum First {
     /// This one, or an earlier one on the same site.
@@ -46,21 +46,21 @@ pub enum First {
     Other(Entry),
 }
 
-/// A report in the table, as it stands there.
+/// A report as it is in the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The site that was taken out on it.
+    /// The site that was reported.
     pub site: String,
-    /// Who reported it.
+    /// The site that reported it.
     pub reporter: String,
-    /// When.
+    /// The time of the report.
     pub at: String,
 }
 
 // === impl Table ===
 
 impl Table {
-    /// The table by this configuration, which must not retry by itself.
+    /// The table with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &config::Table) -> Self {
         let region = Region::new(table.region.clone());
@@ -68,7 +68,7 @@ impl Table {
         Self { client, name: table.name.clone() }
     }
 
-    /// Enters this accusation, if no other is there for the accelerator.
+    /// Enters this accusation, unless the table has another one for the accelerator.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
@@ -100,7 +100,7 @@ impl Table {
             Err(failure) if failure.kind() == Kind::Conflict => failure,
             Err(failure) => return Err(failure),
         };
-        // It may have been cleared since: then whoever asked decides anew.
+        // The entry may have been cleared since: then the caller decides again.
         match self.entry(accelerator, deadline).await? {
             None => Err(conflict),
             Some(entry) if entry.site == accusation.site.as_str() => Ok(First::This),
@@ -108,7 +108,7 @@ impl Table {
         }
     }
 
-    /// What is entered for an accelerator.
+    /// The entry for an accelerator.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -130,7 +130,7 @@ impl Table {
         }))
     }
 
-    /// Takes out what is entered about this site, if anything is; another site's entry stays.
+    /// Deletes the entry about this site, if there is one; another site's entry stays.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.

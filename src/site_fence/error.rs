@@ -1,4 +1,4 @@
-//! What can go wrong, and what an operator does next.
+//! The errors, and the operator's next step for each.
 
 use std::fmt;
 
@@ -13,36 +13,37 @@ use crate::program::text::Quoted;
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass;
 
-/// Why an alert, or a request, could not be done.
+/// Why an alert, or a request, failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// It cannot be read: correct whoever sends it.
+    /// The alert cannot be read: correct its sender.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The request to bring a site back cannot be read: correct it.
+    /// The request to rejoin a site cannot be read: correct it.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
     /// No accelerator of the account has this DNS name: correct the label, or the request.
-    #[error("no accelerator of this account has the DNS name or ARN {}: correct it", Quoted(.0))]
+    #[error("no accelerator of this account has the DNS name or ARN {}: correct the name", Quoted(.0))]
     NoSuchAccelerator(String),
-    /// Another site's report was first, and the reporter is in service still: what was begun there is unfinished,
-    /// or was undone.
+    /// Another site's report was first, and the reporter is still in service: the fencing of the reporter is
+    /// unfinished, or was undone.
     #[error(
-        "{first}, in FENCE_TABLE, and the reporter is in service all the same: finish that, or clear it with rejoin"
+        "{first}, in FENCE_TABLE, but the reporter is still in service: fence it by hand (docs/runbook.md#fence-by-hand), \
+                 or clear the entry with failoverctl fence rejoin"
     )]
     OtherReport {
-        /// What the table holds.
+        /// The report in the table.
         first: String,
-        /// Whether it is likely to be finished in a moment.
+        /// Whether the fencing is likely to be finished in a moment.
         may_pass: bool,
     },
     /// The reporter left the accelerator while the site was being removed, on another report.
-    #[error("both sites are out of the accelerator now: bring one of them back with rejoin")]
+    #[error("both sites are out of the accelerator: rejoin one of them with failoverctl fence rejoin")]
     NobodyLeft,
-    /// Infinispan did not do it.
+    /// A call to Infinispan failed.
     #[error(transparent)]
     Infinispan(#[from] infinispan::Failure),
-    /// AWS did not do it.
+    /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] Failure),
 }
@@ -73,7 +74,7 @@ impl Error {
         }
     }
 
-    /// The status that tells Alertmanager what to do: 4xx that asking again does not help, 5xx to ask again.
+    /// The status for Alertmanager: after 4xx it drops the alert, after 5xx it sends the alert again.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -86,8 +87,8 @@ impl Error {
 }
 
 impl MayPass for Error {
-    /// Every call has been repeated as long as that could help. What is left is to read again and decide
-    /// anew, where somebody else has changed the accelerator.
+    /// Every call has been repeated as long as that could help. If another caller has changed the accelerator, it
+    /// helps to read it and decide again.
     fn may_pass(&self) -> bool {
         match self {
             Self::Aws(failure) => failure.kind() == Kind::Conflict,
@@ -105,7 +106,7 @@ impl From<InvocationError> for Diagnostic {
     }
 }
 
-/// The runtime logs an invocation's error by its `Debug`.
+/// Writes the message: the runtime logs an invocation's error with its `Debug`.
 impl fmt::Debug for InvocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

@@ -12,7 +12,7 @@ use super::webhook::{Accusation, Alert, Malformed, Request};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
-/// Handles one request: lets it in, and then each alert by itself.
+/// Handles one request: checks its credentials, and then handles each alert on its own.
 pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -> Report {
     let request = match Request::read(event) {
         Ok(request) => request,
@@ -27,7 +27,7 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
     if !request.is_post() {
         return Report::turned_away(
             StatusCode::METHOD_NOT_ALLOWED,
-            &"Alertmanager sends its webhooks by POST",
+            &"the method is not POST: Alertmanager sends its webhooks with POST",
         );
     }
     let webhook = match request.webhook() {
@@ -47,7 +47,7 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
             Err(malformed) => Err(unreadable(malformed)),
             Ok(Concern::None(reason)) => Ok(Outcome::new(About::default(), Verdict::Ignored).because(reason)),
             Ok(Concern::Accuses(accusation)) => {
-                // Whatever hangs here must leave the next ones their time.
+                // An alert whose calls hang must leave time for the next ones.
                 let share = deadline.left() / to_come;
                 to_come -= 1;
                 accused(system, accusation, deadline.within(share)).await

@@ -30,7 +30,7 @@ use crate::remote::http;
 
 const HTTPS: u16 = 443;
 const BACKUPS: &str = "/rest/v2/container/x-site/backups/";
-/// The longest answer that is read, in bytes.
+/// The length of the longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;
 
 /// The Infinispan clusters of all sites.
@@ -42,15 +42,15 @@ pub struct Infinispan {
     tls: OnceLock<Arc<ClientConfig>>,
 }
 
-/// Whether a site replicates to a backup site, over all of its caches.
+/// Whether a site replicates to a backup site, for all of its caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Every cache does.
+    /// Every cache replicates.
     Online,
-    /// None does.
+    /// No cache replicates.
     Offline,
-    /// Some do, or it cannot tell.
+    /// Some caches replicate, or the state is unknown.
     #[serde(other)]
     Mixed,
 }
@@ -67,7 +67,7 @@ pub struct Failure {
 
 #[derive(Debug, Error)]
 enum Cause {
-    #[error("INFINISPAN_SITE_ENDPOINTS has no endpoint for it: add one")]
+    #[error("INFINISPAN_SITE_ENDPOINTS has no endpoint for this site: add one")]
     NoEndpoint,
     #[error("the system has no root certificates to trust: set INFINISPAN_CA_CERT")]
     NoRoots,
@@ -83,7 +83,7 @@ enum Cause {
     Unreadable(serde_json::Error),
     #[error("it does not know the backup site {0}; it knows {1}")]
     NoBackup(Site, String),
-    #[error("{0} stays {1} there")]
+    #[error("its state of the backup site {0} is still {1}")]
     Stays(Site, State),
 }
 
@@ -120,11 +120,11 @@ impl Infinispan {
         deadline.persist(async |time| self.look(at, backup, password, time).await).await
     }
 
-    /// Sees to it that `at` replicates to `backup` (`Online`), or that it does not (`Offline`); tells whether
-    /// that had to be changed. The state is read back, whatever was answered.
+    /// Makes `at` replicate to `backup` (`Online`), or stops that (`Offline`), and returns whether this was a
+    /// change. The state is read back, whatever the answer was.
     ///
     /// # Errors
-    /// A call failed and did not pass before the deadline, or the state stays another one.
+    /// A call failed and did not pass before the deadline, or the state is still another one.
     pub async fn set(
         &self,
         at: &Site,
@@ -223,7 +223,8 @@ impl Infinispan {
         self.endpoints.get(at).ok_or_else(|| Failure::new(at, method, path, Cause::NoEndpoint))
     }
 
-    /// Made for the first call: reading a system's roots takes longer than all else in a cold start.
+    /// Returns the TLS configuration, which the first call makes: reading the system's roots takes longer than
+    /// everything else in a cold start.
     fn tls(&self) -> Result<Arc<ClientConfig>, Cause> {
         if let Some(tls) = self.tls.get() {
             return Ok(Arc::clone(tls));
@@ -246,7 +247,7 @@ impl Infinispan {
     }
 }
 
-/// What an operator does about a certificate that is not to be trusted; `None` if something else is wrong.
+/// The operator's next step about a certificate that is not trusted; `None` for another problem.
 fn certificate(error: &std::io::Error) -> Option<&'static str> {
     match error.get_ref()?.downcast_ref()? {
         rustls::Error::InvalidCertificate(why) => Some(match why {
@@ -260,7 +261,7 @@ fn certificate(error: &std::io::Error) -> Option<&'static str> {
     }
 }
 
-/// What an operator does about a status.
+/// The operator's next step about a status.
 fn advice(status: StatusCode, headers: &HeaderMap) -> String {
     match status {
         StatusCode::UNAUTHORIZED => {
@@ -270,12 +271,12 @@ fn advice(status: StatusCode, headers: &HeaderMap) -> String {
                 ". Check INFINISPAN_USER and the secret of INFINISPAN_USER_SECRET".to_owned()
             } else {
                 format!(
-                    ". It takes {} and no basic authentication: add BASIC to the endpoint's mechanisms",
+                    ". The endpoint accepts {} but not basic authentication: add BASIC to its mechanisms",
                     Quoted(&offered.join(", "))
                 )
             }
         }
-        StatusCode::FORBIDDEN => ". INFINISPAN_USER may not do that: give it the permission ADMIN".to_owned(),
+        StatusCode::FORBIDDEN => ". INFINISPAN_USER is not allowed to do that: give it the permission ADMIN".to_owned(),
         _ => String::new(),
     }
 }

@@ -12,7 +12,7 @@ use crate::remote::deadline::Deadline;
 
 const DESCRIBE_TAGS: Call = Call::new("elasticloadbalancing:DescribeTags", "the load balancer");
 const SITE: &str = "site";
-/// [`DescribeTags` takes no more at once][1], and those of one Region only.
+/// The most load balancers in [one call of `DescribeTags`][1], all of one Region.
 ///
 /// [1]: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html
 const MOST: usize = 20;
@@ -24,14 +24,14 @@ pub struct LoadBalancers(SdkConfig);
 // === impl LoadBalancers ===
 
 impl LoadBalancers {
-    /// Elastic Load Balancing by this configuration, which must not retry by itself.
+    /// Elastic Load Balancing with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(aws: &SdkConfig) -> Self {
         Self(aws.clone())
     }
 
-    /// Whose each of these endpoints is. Of one that is no load balancer, or is in another account than this
-    /// one, nobody can say from here.
+    /// Returns the owner of each of these endpoints. The owner of an endpoint that is not a load balancer, or is in
+    /// another account than this one, is unknown.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
@@ -56,7 +56,7 @@ impl LoadBalancers {
             let client = Client::new(&self.0.to_builder().region(region).build());
             for arns in arns.chunks(MOST) {
                 match describe(&client, arns, deadline).await {
-                    // One that is gone spoils the answer for all.
+                    // One load balancer that does not exist makes the call fail for all.
                     Err(failure) if failure.kind() == Kind::NotFound => {
                         for arn in arns {
                             owners.extend(match describe(&client, &[arn], deadline).await {

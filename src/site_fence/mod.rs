@@ -1,15 +1,15 @@
-//! Takes an offline site out of an accelerator and out of cross-site replication, and back when a person says so.
+//! Takes an offline site out of an accelerator and out of cross-site replication; rejoins it when a person requests it.
 //!
 //! ```text
-//! fence   webhook ─ auth ─ webhook::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
+//! fence   webhook ─ auth ─ decide::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
 //!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Infinispan::state, Table::claim
 //!         ─ Accelerators::note, remove ─ Infinispan::set(Offline) ─▶ outcome
 //! rejoin  request ─ the same reads ─▶ what is seen ─ decide::rejoin ─▶ what is missing
 //!         ─ Infinispan::set(Online), Accelerators::add, Table::clear, Accelerators::untag ─▶ outcome
 //! ```
 //!
-//! Each step is safe to repeat, and what is unfinished is answered so that Alertmanager asks again. Only
-//! [`rejoin`] ever brings a site back; whom it lets ask is for IAM to say.
+//! Each step is safe to repeat, and the answer to an unfinished alert makes Alertmanager send it again. Only
+//! [`rejoin`] ever brings a site back; IAM decides who may invoke it.
 
 pub mod accelerator;
 mod apply;
@@ -47,7 +47,7 @@ use crate::remote::deadline::Deadline;
 pub const SERVICES: [&str; 4] =
     ["Global Accelerator", "Elastic Load Balancing v2", "Secrets Manager", "DynamoDB"];
 
-/// The system: what it was told, and what it calls.
+/// The system: its configuration, and the services that it calls.
 pub struct SiteFence {
     config: Config,
     view: View,
@@ -60,26 +60,26 @@ pub struct SiteFence {
 /// The functions that one binary serves; the function's handler name says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handler {
-    /// Takes Alertmanager's webhooks, takes sites out.
+    /// Receives Alertmanager's webhooks, takes sites out.
     Fence,
-    /// Takes a person's request, brings a site back.
+    /// Takes a person's request, rejoins a site.
     Rejoin,
 }
 
-/// The function's handler name is none of this binary's.
+/// The binary has no handler of this name.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("_HANDLER: {} is no handler of this function: set it to fence or rejoin", Quoted(.0))]
+#[error("_HANDLER: {} is not a handler of this function: set it to fence or rejoin", Quoted(.0))]
 pub struct UnknownHandler(String);
 
-/// `fence` does not know whom to let in.
+/// `fence` has no credentials to check requests against.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("WEBHOOK_USER, WEBHOOK_USER_SECRET: fence lets nobody in without them, and they are not set")]
+#[error("WEBHOOK_USER, WEBHOOK_USER_SECRET: fence accepts no alerts without them, and they are not set")]
 pub struct NobodyIsLetIn;
 
 // === impl SiteFence ===
 
 impl SiteFence {
-    /// The system as `config` sets it up, on the AWS that `aws` reaches.
+    /// The system with this configuration, which calls AWS with `aws`.
     #[must_use]
     pub fn new(config: Config, aws: &SdkConfig) -> Self {
         Self {
@@ -108,10 +108,10 @@ impl SiteFence {
 // === impl Handler ===
 
 impl Handler {
-    /// Whether the handler can work with this configuration.
+    /// Checks that the handler can work with this configuration.
     ///
     /// # Errors
-    /// `fence` needs to know who may send alerts.
+    /// `fence` requires the user that may send alerts.
     pub fn accepts(self, config: &Config) -> Result<(), NobodyIsLetIn> {
         match self {
             Self::Fence if config.webhook.is_none() => Err(NobodyIsLetIn),
@@ -119,10 +119,10 @@ impl Handler {
         }
     }
 
-    /// The handler by its name.
+    /// Returns the handler of this name.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// No handler has this name.
     pub fn named(name: Option<&str>) -> Result<Self, UnknownHandler> {
         match name {
             Some("fence") => Ok(Self::Fence),

@@ -1,5 +1,5 @@
-//! What this system notes on an accelerator, in its tags: which sites it took out, and how their endpoints were
-//! set up, so that `rejoin` can put them back as they were.
+//! The notes of this system on an accelerator, in its tags: the sites that it took out, and the settings of their
+//! endpoints, so that `rejoin` can add them as they were.
 //!
 //! ```text
 //! site-fence:site-b    2026-11-21T03:08:09Z site-a
@@ -16,7 +16,7 @@ const PREFIX: &str = "site-fence:";
 const LISTENER: &str = "/listener/";
 const GROUP: &str = "/endpoint-group/";
 
-/// What is noted, by site.
+/// The notes, by site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes(BTreeMap<Site, Note>);
 
@@ -38,15 +38,15 @@ pub struct Noted {
     pub id: String,
     /// Its weight.
     pub weight: i32,
-    /// Whether clients' addresses were preserved; `None` for what AWS takes if nothing is said.
+    /// Whether clients' addresses were preserved; `None` for the default of AWS.
     pub client_ip_preserved: Option<bool>,
 }
 
 // === impl Notes ===
 
 impl Notes {
-    /// Reads the tags of this accelerator. One that is not of this system, or that somebody has changed beyond
-    /// recognition, is passed over.
+    /// Reads the tags of this accelerator. A tag of another system, or one that an edit has made unreadable, is
+    /// ignored.
     #[must_use]
     pub fn read(accelerator: &str, tags: &BTreeMap<String, String>) -> Self {
         let mut notes: BTreeMap<Site, Note> = BTreeMap::new();
@@ -63,13 +63,13 @@ impl Notes {
         Self(notes)
     }
 
-    /// What is noted of a site.
+    /// The note of a site.
     #[must_use]
     pub fn of(&self, site: &Site) -> Option<&Note> {
         self.0.get(site)
     }
 
-    /// All of it.
+    /// All notes.
     pub fn iter(&self) -> impl Iterator<Item = (&Site, &Note)> {
         self.0.iter()
     }
@@ -78,7 +78,7 @@ impl Notes {
 // === impl Note ===
 
 impl Note {
-    /// The note with these endpoints too, reported by `reporter`.
+    /// Returns the note with these endpoints added, reported by `reporter`.
     #[must_use]
     pub fn with(
         mut self,
@@ -101,7 +101,7 @@ impl Note {
         self
     }
 
-    /// The tags that hold it.
+    /// The tags that hold the note.
     #[must_use]
     pub fn tags(&self, site: &Site) -> Vec<(String, String)> {
         let by = self.by.as_ref().map(|(at, reporter)| {
@@ -115,7 +115,7 @@ impl Note {
         by.into_iter().chain(endpoints).collect()
     }
 
-    /// The keys of the tags that may hold it: all that a site has, whatever they say.
+    /// The keys of the tags that may hold it: all tags of a site, whatever their values.
     #[must_use]
     pub fn keys(site: &Site, tags: &BTreeMap<String, String>) -> Vec<String> {
         let (by, of_endpoints) = (format!("{PREFIX}{site}"), format!("{PREFIX}{site}:"));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_fits_into_tags_and_is_read_back() {
+    fn a_note_fits_into_tags_and_is_read_back() {
         let site: Site = "x".repeat(64).parse().unwrap();
         let tags: BTreeMap<_, _> = noted().tags(&site).into_iter().collect();
         for (key, value) in &tags {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_noted_once_as_it_was_last() {
+    fn an_endpoint_is_noted_once_with_its_last_settings() {
         let first = noted();
         let group = EndpointGroup { arn: first.endpoints[0].group.clone(), endpoints: Vec::new() };
         let changed = Endpoint {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tags_are_nobodys_notes() {
+    fn other_tags_are_not_notes() {
         let tags = [
             ("Name", "x"),
             ("site-fence:a/b", "2026-11-21T03:08:09Z site-a"),

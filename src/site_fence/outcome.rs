@@ -1,4 +1,4 @@
-//! What became of an invocation: its answer, its log lines and its metrics.
+//! The result of an invocation: its answer, its log lines and its metrics.
 
 use std::time::SystemTime;
 
@@ -13,52 +13,52 @@ use super::site::Site;
 use super::webhook::{self, Malformed};
 use crate::lambda::{self, metrics};
 
-/// What became of an invocation: an outcome or a failure for each alert or request.
+/// The result of an invocation: an outcome or a failure for each alert or request.
 #[derive(Debug)]
 pub struct Report {
     results: Vec<Result<Outcome, Failed>>,
     to: Asker,
 }
 
-/// Who gets the answer.
+/// The receiver of the answer.
 #[derive(Debug)]
 enum Asker {
     /// Alertmanager, over HTTP.
     Alertmanager,
-    /// Somebody over HTTP whose request was turned away, with this status and for this cause.
+    /// A client over HTTP whose request was turned away, with this status and for this cause.
     TurnedAway(StatusCode, String),
-    /// Whoever invoked the function by itself.
+    /// A caller that invoked the function directly.
     Invoker,
 }
 
-/// Whom an alert, or a request, is about, as far as it could be read.
+/// The subject of an alert, or of a request, as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
-    /// The site that is out, or to be taken out or brought back.
+    /// The site that is, or is to be, taken out or rejoined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<Site>,
     /// The site that reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reporter: Option<Site>,
-    /// The accelerator's DNS name, as it was said.
+    /// The accelerator's DNS name, as it was received.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<String>,
 }
 
-/// What became of one alert or request.
+/// The outcome of one alert or request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// Whom it is about.
+    /// Its subject.
     #[serde(flatten)]
     pub about: About,
     /// What was done.
     pub outcome: Verdict,
-    /// Why nothing was done.
+    /// Why no change was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// More for people.
+    /// Details for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -66,7 +66,7 @@ pub struct Outcome {
 /// One alert or request that failed.
 #[derive(Debug)]
 pub struct Failed {
-    /// Whom it is about.
+    /// Its subject.
     pub about: About,
     /// The cause.
     pub error: Error,
@@ -78,44 +78,44 @@ pub struct Failed {
 pub enum Verdict {
     /// The site is out of the accelerator and out of replication now.
     Fenced,
-    /// It would be, were this not a dry run.
+    /// The site would be fenced, were this not a dry run.
     WouldFence,
-    /// It was before.
+    /// The site was already fenced.
     AlreadyFenced,
     /// The site stays as it is, for the reason given.
     Refused,
-    /// The alert asks for nothing.
+    /// The alert requests no action.
     Ignored,
-    /// The site is back in both.
+    /// The site is back in the accelerator and in replication.
     Rejoined,
-    /// It would be, were this not a dry run.
+    /// The site would be rejoined, were this not a dry run.
     WouldRejoin,
-    /// It was before.
+    /// The site was already back.
     AlreadyRejoined,
 }
 
 // === impl Report ===
 
 impl Report {
-    /// What becomes of an invocation by hand, or of an event that is none of a function URL.
+    /// The result of a direct invocation, or of an event that is not from a function URL.
     pub(super) fn to_invoker(result: Result<Outcome, Failed>) -> Self {
         Self::log(vec![result], Asker::Invoker)
     }
 
-    /// What becomes of a webhook's alerts.
+    /// The results of a webhook's alerts.
     pub(super) fn to_alertmanager(results: Vec<Result<Outcome, Failed>>) -> Self {
         Self::log(results, Asker::Alertmanager)
     }
 
-    /// What becomes of a request that is turned away. It is logged; Lambda counts the answer by its status.
+    /// The result of a request that is turned away. It is logged; Lambda counts the answer by its status.
     pub(super) fn turned_away(status: StatusCode, cause: &impl std::fmt::Display) -> Self {
         warn!(status = status.as_u16(), cause = %cause, "turned away");
         Self { results: Vec::new(), to: Asker::TurnedAway(status, cause.to_string()) }
     }
 
-    /// What becomes of a request of which cannot be told whether to let it in. Whoever sent it is told no more.
+    /// The result when the credentials could not be checked. The answer contains no details.
     pub(super) fn undecided(error: Error) -> Self {
-        let cause = "who may send alerts cannot be read now; see the function's log".to_owned();
+        let cause = "the credentials cannot be checked now: the password could not be read; see the function's log".to_owned();
         let failed = Failed { about: About::default(), error };
         Self::log(vec![Err(failed)], Asker::TurnedAway(StatusCode::SERVICE_UNAVAILABLE, cause))
     }
@@ -130,7 +130,7 @@ impl Report {
         Self { results, to }
     }
 
-    /// What became of each alert or request.
+    /// The result of each alert or request.
     pub fn results(&self) -> &[Result<Outcome, Failed>] {
         &self.results
     }
@@ -140,16 +140,16 @@ impl lambda::Report for Report {
     type Answer = Value;
     type Error = InvocationError;
 
-    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    /// The result of an invocation whose payload is not JSON, for this cause.
     fn not_json(cause: String) -> Self {
         Self::to_invoker(Err(Failed { about: About::default(), error: Malformed::NotJson(cause).into() }))
     }
 
-    /// What the function answers: over HTTP the status that the least finished alert needs, with the outcomes
-    /// if it is an error's.
+    /// The function's answer: over HTTP the status that the least finished alert needs, with the outcomes if it is
+    /// the status of an error.
     ///
     /// # Errors
-    /// What a person asked for could not be done, or the event is none of this function's.
+    /// A person's request failed, or the event is not for this function.
     fn into_answer(self) -> Result<Value, InvocationError> {
         match self.to {
             Asker::TurnedAway(status, cause) => {
@@ -169,8 +169,8 @@ impl lambda::Report for Report {
         }
     }
 
-    /// A line for each alert that counts in an embedded metric of the namespace `SiteFence`; by function, so that
-    /// the alarms of one accelerator's stack do not hear another's.
+    /// A line in the embedded metric format for each alert that counts in the namespace `SiteFence`; by function, so
+    /// that the alarms of one accelerator's stack do not count the alerts of another.
     fn metrics(&self, function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         self.results.iter().filter_map(move |result| {
             let name = match result {
@@ -254,7 +254,7 @@ impl Verdict {
         match self {
             Self::Fenced => Some("Fenced"),
             Self::AlreadyFenced => Some("AlreadyFenced"),
-            // A dry run that was left on leaves a site in service, too.
+            // A dry run that was left on also leaves a site in service.
             Self::Refused | Self::WouldFence => Some("Refused"),
             Self::Rejoined => Some("Rejoined"),
             Self::Ignored | Self::WouldRejoin | Self::AlreadyRejoined => None,

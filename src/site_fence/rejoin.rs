@@ -1,4 +1,4 @@
-//! Brings a site back, when a person says so.
+//! Rejoins a site, when a person requests it.
 
 use tracing::{info, warn};
 
@@ -27,7 +27,7 @@ pub(super) async fn rejoin(system: &SiteFence, request: &str, deadline: Deadline
     outcome.map(|outcome| Outcome { about: about.clone(), ..outcome }).map_err(|error| failed(about, error))
 }
 
-/// Brings the site back into replication, then into the accelerator; what tells of its absence goes last.
+/// Brings the site back into replication, then into the accelerator; its notes are removed last.
 async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -> Result<Outcome, Error> {
     let name = &request.accelerator;
     let accelerator = system.view.accelerators.named(name, deadline).await?;
@@ -39,7 +39,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         Ok(keys) => keys,
         Err(outcome) => return Ok(Outcome { detail, ..outcome }),
     };
-    // The site is in service from here on, so that a report about the other one counts again.
+    // The site is in service from here on, so that a report about the other site counts again.
     if let Some(table) = &system.table {
         table.clear(&accelerator.arn, &request.site, deadline).await?;
     }
@@ -50,21 +50,21 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
     Ok(Outcome { detail, ..outcome(if changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }) })
 }
 
-/// A site's way back into service.
+/// The rejoining of a site.
 struct Back<'a> {
     system: &'a SiteFence,
     request: &'a Request,
     accelerator: Accelerator,
     /// Whether anything was changed.
     changed: bool,
-    /// What a person has to know besides.
+    /// Details for people.
     detail: Option<String>,
     deadline: Deadline,
 }
 
 impl Back<'_> {
-    /// Looks, decides, brings online, adds. What is left of the site's absence then: tags by their keys; or why
-    /// it stays out.
+    /// Reads the accelerator, decides, brings replication online, and adds the endpoints. Returns the keys of the
+    /// tags that are left to remove, or the outcome if the site stays out.
     async fn enter_service(&mut self) -> Result<Result<Vec<String>, Outcome>, Error> {
         let Self { system, request, ref accelerator, deadline, .. } = *self;
         let Request { site, force, .. } = request;
@@ -77,14 +77,14 @@ impl Back<'_> {
             Ok(missing) => missing,
             Err(reason) => return Ok(Err(outcome(Verdict::Refused).because(reason))),
         };
-        // A cluster that was made anew has other load balancers.
+        // A cluster that was rebuilt has other load balancers.
         let ids = missing.iter().map(|noted| noted.id.as_str()).collect();
         let owners = system.view.owners(accelerator, ids, deadline).await?;
         let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
         let gone: Vec<_> =
             missing.iter().filter(|noted| is_gone(noted)).map(|noted| noted.id.as_str()).collect();
         if !gone.is_empty() {
-            self.detail = Some(format!("load balancers that are gone were left out: {}", gone.join(", ")));
+            self.detail = Some(format!("load balancers that no longer exist were left out: {}", gone.join(", ")));
             missing.retain(|noted| !is_gone(noted));
             if missing.is_empty() && !is_in_service(site, &sight.groups) {
                 return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
@@ -95,10 +95,10 @@ impl Back<'_> {
         let would = match self.online(notes.of(site), dry_run).await {
             Ok(changed) => changed,
             Err(error) if *force => {
-                warn!(%site, error = %error, "bringing the site back without replication, as was asked for");
+                warn!(%site, error = %error, "rejoining the site without replication, as requested");
                 let detail = self.detail.take().map(|detail| format!("; {detail}")).unwrap_or_default();
                 self.detail = Some(format!("not replicated to: {error}{detail}"));
-                // The note stays, to tell of it.
+                // The note stays, so that the status shows it.
                 keys.clear();
                 false
             }
@@ -117,10 +117,10 @@ impl Back<'_> {
         Ok(Ok(keys))
     }
 
-    /// Lets the other site replicate to this one again; whether that is a change, in a dry run would be one.
+    /// Makes the other site replicate to this one again. Returns whether that is a change, or in a dry run would be.
     async fn online(&self, note: Option<&Note>, dry_run: bool) -> Result<bool, Error> {
         let Self { system, request: Request { site, .. }, deadline, .. } = self;
-        // Half of the time is for what comes after it.
+        // Half of the time is kept for the steps after this one.
         let deadline = deadline.within(deadline.left() / 2);
         let other = other_site(system, site, note)?;
         let password = system.infinispan_password(deadline).await?;
@@ -147,7 +147,7 @@ impl Back<'_> {
     }
 }
 
-/// The site that replicates to `site`: the one that reported it, or else the only other one.
+/// The site that replicates to `site`: the site that reported it, or else the only other one.
 fn other_site(system: &SiteFence, site: &Site, note: Option<&Note>) -> Result<Site, BadRequest> {
     if let Some((_, reporter)) = note.and_then(|note| note.by.as_ref()) {
         return Ok(reporter.clone());

@@ -16,21 +16,21 @@ const GET: Call = Call::new("secretsmanager:GetSecretValue", "the secret");
 #[derive(Debug)]
 pub struct Secrets(Client);
 
-/// A secret that is kept, and read again when it does not fit or was read long ago.
+/// A secret that is kept, and read again if it does not fit or was read long ago.
 #[derive(Default)]
 pub struct Kept(Mutex<Option<(Instant, String)>>);
 
-/// How long what fits is not read again.
+/// The time for which a secret that fits is not read again.
 const TRUSTED: Duration = Duration::from_mins(1);
-/// How long what does not fit is not read again: anybody may send a wrong password, and often.
+/// The time for which a secret that does not fit is not read again: any client may send a wrong password, often.
 const REFUSED: Duration = Duration::from_secs(5);
-/// How long reading it may hold up whoever comes next.
+/// The time for which reading the secret may delay the next request.
 const READING: Duration = Duration::from_secs(5);
 
 // === impl Secrets ===
 
 impl Secrets {
-    /// Secrets Manager by this configuration, which must not retry by itself, in this Region.
+    /// Secrets Manager with this configuration, which must not retry by itself, in this Region.
     #[must_use]
     pub fn new(aws: &SdkConfig, region: &str) -> Self {
         let region = Region::new(region.to_owned());
@@ -45,14 +45,14 @@ impl Secrets {
         let output = deadline
             .persist(async |time| send(GET, time, self.0.get_secret_value().secret_id(id).send()).await)
             .await?;
-        output.secret_string.ok_or_else(|| Failure::refused(GET, format!("{id} holds bytes, and no text")))
+        output.secret_string.ok_or_else(|| Failure::refused(GET, format!("{id} holds bytes, not text: store the password as text")))
     }
 }
 
 // === impl Kept ===
 
 impl Kept {
-    /// Whether the secret fits. A rotation needs no new start: from a minute on the old one does not fit any more.
+    /// Whether the secret fits. A rotation needs no restart: after a minute the old password no longer fits.
     ///
     /// # Errors
     /// As [`Secrets::read`].

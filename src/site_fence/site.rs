@@ -1,4 +1,4 @@
-//! What this system knows of sites and of the endpoints by which an accelerator reaches them.
+//! Sites, and the endpoints through which an accelerator reaches them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,12 +11,12 @@ use crate::program::text::Quoted;
 /// A site's name in Infinispan's configuration, in its load balancers' tag `site`, and in alerts: 1 to 64 ASCII
 /// letters, digits, `-`, `_` and `.`, the first one a letter or digit.
 ///
-/// Checking the alphabet here keeps whatever an alert holds out of request paths, tags and log lines.
+/// The check of the alphabet keeps other texts of an alert out of request paths, tags and log lines.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Site(String);
 
-/// A text that is no site's name.
+/// A text that is not a site's name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{} is not a site's name (1 to 64 letters, digits, '-', '_' and '.')", Quoted(.0))]
 pub struct InvalidSite(String);
@@ -30,29 +30,29 @@ pub struct EndpointGroup {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// An endpoint as it is set up in its group.
+/// An endpoint with its settings in its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// A load balancer's ARN, an instance's id, or an Elastic IP address's allocation id.
     pub id: String,
     /// Its share of the group's traffic, 0 to 255; 0 is none.
     pub weight: i32,
-    /// Whether clients' addresses are preserved; `None` where AWS does not say.
+    /// Whether clients' addresses are preserved; `None` if AWS does not report it.
     pub client_ip_preserved: Option<bool>,
-    /// Whether Global Accelerator finds it healthy; one that is checked for the first time is not yet.
+    /// Whether Global Accelerator finds it healthy; before its first check an endpoint is not healthy.
     pub healthy: bool,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
 }
 
-/// Whose an endpoint is.
+/// The owner of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The site that its load balancer's tag `site` names.
     Site(String),
-    /// It has no such tag, or is no load balancer.
+    /// Unknown: the endpoint has no such tag, or is not a load balancer.
     Unknown,
-    /// Its load balancer is gone, so that it serves nobody.
+    /// None: its load balancer no longer exists, so that it serves no traffic.
     Gone,
 }
 
@@ -112,13 +112,13 @@ pub fn is_in_service(site: &Site, groups: &[EndpointGroup]) -> bool {
 // === impl Endpoint ===
 
 impl Endpoint {
-    /// Whether it is this site's.
+    /// Whether it belongs to this site.
     #[must_use]
     pub fn is_of(&self, site: &Site) -> bool {
         matches!(&self.owner, Owner::Site(name) if name == site.as_str())
     }
 
-    /// Whether its group sends it any traffic while it is healthy.
+    /// Whether its group sends traffic to it while it is healthy.
     #[must_use]
     pub fn gets_traffic(&self) -> bool {
         self.weight > 0
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sites_name_can_stand_in_a_path_and_in_a_tag() {
+    fn a_sites_name_fits_into_a_path_and_a_tag() {
         for good in ["site-a", "LON", "dc_1.eu", &"x".repeat(64)] {
             assert!(good.parse::<Site>().is_ok(), "{good}");
         }

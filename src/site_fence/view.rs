@@ -1,4 +1,4 @@
-//! The observation: an accelerator's endpoints, whose they are, and what is noted of it.
+//! The observation: an accelerator's endpoints, their owners, and its tags.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::site::{EndpointGroup, Owner};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
-/// Accelerators, and whose their endpoints are.
+/// Accelerators, and the owners of their endpoints.
 #[derive(Debug)]
 pub struct View {
     /// Global Accelerator.
@@ -18,7 +18,7 @@ pub struct View {
     load_balancers: LoadBalancers,
 }
 
-/// What an accelerator looks like.
+/// The state of an accelerator.
 #[derive(Clone, Debug)]
 pub struct Sight {
     /// The endpoint groups of all its listeners.
@@ -30,13 +30,13 @@ pub struct Sight {
 // === impl View ===
 
 impl View {
-    /// Accelerators as this configuration, which must not retry by itself, shows them.
+    /// Accelerators, read with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(aws: &SdkConfig) -> Self {
         Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws) }
     }
 
-    /// Looks at an accelerator.
+    /// Reads an accelerator.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
@@ -50,7 +50,7 @@ impl View {
         Ok(Sight { groups, tags: self.accelerators.tags(accelerator, deadline).await? })
     }
 
-    /// Whose each of these endpoints of an accelerator is, as far as that can be told.
+    /// Returns the owner of each of these endpoints of an accelerator, if it is known.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.

@@ -1,4 +1,4 @@
-//! Alertmanager's [webhook][1], version 4, as a Lambda function URL hands it over.
+//! Alertmanager's [webhook][1], version 4, as a Lambda function URL passes it on.
 //!
 //! [1]: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 
@@ -21,45 +21,45 @@ use crate::program::text::{Quoted, brief};
 /// A request to the function's URL. It has no `Debug`: its headers must not be logged.
 pub struct Request(LambdaFunctionUrlRequest);
 
-/// What a request's body holds.
+/// The body of a request.
 pub struct Webhook {
-    /// Its alerts, each as it came.
+    /// Its alerts, each as it arrived.
     pub alerts: Vec<Box<RawValue>>,
-    /// How many alerts were left out, by the receiver's `max_alerts`.
+    /// How many alerts were left out because of the receiver's `max_alerts`.
     pub truncated: u64,
 }
 
-/// What an alert says: one site no longer sees the other.
+/// The content of an alert: one site no longer sees the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accusation {
-    /// The site that is said to be offline.
+    /// The site that is reported as offline.
     pub site: Site,
-    /// The site that says so.
+    /// The site that reports it.
     pub reporter: Site,
-    /// A DNS name of the accelerator that both are behind.
+    /// A DNS name of the accelerator of both sites.
     pub accelerator: String,
 }
 
-/// What cannot be read: correct whoever sends it.
+/// An event that cannot be read: correct its sender.
 #[derive(Debug, Error)]
 pub enum Malformed {
     /// Not JSON.
     #[error("the event is not JSON: {0}")]
     NotJson(String),
-    /// Not a function URL's.
-    #[error("the event is no request to a function URL: {}", brief(.0))]
+    /// An event that is not from a function URL.
+    #[error("the event is not a request to a function URL: {}", brief(.0))]
     NotARequest(serde_json::Error),
     /// A body that cannot be decoded.
     #[error("the body cannot be decoded: {0}")]
     Encoding(&'static str),
-    /// A body that is no webhook.
-    #[error("the body is no webhook of Alertmanager: {}", brief(.0))]
+    /// A body that is not a webhook.
+    #[error("the body is not an Alertmanager webhook: {}", brief(.0))]
     NotAWebhook(serde_json::Error),
     /// A webhook of another version.
     #[error("the webhook has version {}, and this function reads version 4", Quoted(.0))]
     Version(String),
     /// Alertmanager left alerts out.
-    #[error("{0} alerts were left out: take max_alerts from Alertmanager's receiver")]
+    #[error("{0} alerts were left out: remove max_alerts from Alertmanager's receiver")]
     Truncated(u64),
     /// An alert that cannot be read.
     #[error("the alert cannot be read: {}", brief(.0))]
@@ -67,14 +67,14 @@ pub enum Malformed {
     /// A label that is missing.
     #[error("the alert has no label {0}: add it to the Prometheus rule")]
     NoLabel(&'static str),
-    /// A label that names no site.
+    /// A label whose value is not a site's name.
     #[error("label {0}: {1}")]
     Label(&'static str, InvalidSite),
-    /// A label that names no accelerator.
-    #[error("label accelerator: {} is no DNS name", Quoted(.0))]
+    /// A label whose value is not a DNS name.
+    #[error("label accelerator: {} is not a DNS name", Quoted(.0))]
     Accelerator(String),
     /// A site that reports itself.
-    #[error("labels site and reporter are both {0}: a site that is offline cannot say so")]
+    #[error("labels site and reporter are both {0}: a site cannot report itself: correct the Prometheus rule")]
     Itself(Site),
 }
 
@@ -90,7 +90,7 @@ struct Body {
 /// An alert of a webhook.
 #[derive(Deserialize)]
 pub struct Alert {
-    /// Whether it is firing still; each alert of a webhook has a status of its own.
+    /// Whether it is still firing; each alert of a webhook has its own status.
     pub status: Status,
     labels: BTreeMap<String, String>,
 }
@@ -99,9 +99,9 @@ pub struct Alert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// The rule holds.
+    /// The rule's condition is true.
     Firing,
-    /// The rule does not hold any more.
+    /// The rule's condition is no longer true.
     Resolved,
 }
 
@@ -111,15 +111,15 @@ impl Request {
     /// Reads an event.
     ///
     /// # Errors
-    /// It is not a function URL's.
+    /// The event is not from a function URL.
     pub fn read(event: &str) -> Result<Self, Malformed> {
         serde_json::from_str(event).map(Self).map_err(Malformed::NotARequest)
     }
 
-    /// What it brings along to be let in.
+    /// Returns the request's credentials.
     ///
     /// # Errors
-    /// It brings nothing that can be used.
+    /// The request has no usable credentials.
     pub fn credentials(&self) -> Result<Credentials, Denied> {
         Credentials::read(self.0.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))
     }
@@ -130,15 +130,15 @@ impl Request {
         self.0.request_context.http.method.as_deref() == Some("POST")
     }
 
-    /// What its body holds.
+    /// Reads the body.
     ///
     /// # Errors
-    /// It is no webhook of version 4.
+    /// The body is not a webhook of version 4.
     pub fn webhook(&self) -> Result<Webhook, Malformed> {
         let body = self.0.body.as_deref().unwrap_or_default();
         let decoded;
         let body = if self.0.is_base64_encoded {
-            decoded = STANDARD.decode(body).map_err(|_| Malformed::Encoding("it is said to be base64"))?;
+            decoded = STANDARD.decode(body).map_err(|_| Malformed::Encoding("it is marked as base64 but is not"))?;
             str::from_utf8(&decoded).map_err(|_| Malformed::Encoding("it is not UTF-8"))?
         } else {
             body
@@ -157,7 +157,7 @@ impl Alert {
     /// Reads an alert.
     ///
     /// # Errors
-    /// It has no status or no labels.
+    /// The alert has no status or no labels.
     pub fn read(alert: &RawValue) -> Result<Self, Malformed> {
         serde_json::from_str(alert.get()).map_err(Malformed::Alert)
     }
@@ -188,7 +188,7 @@ impl Alert {
     }
 }
 
-/// An answer over HTTP.
+/// Returns an answer over HTTP.
 #[must_use]
 pub fn answer(status: StatusCode, body: Option<&Value>) -> LambdaFunctionUrlResponse {
     let mut answer = LambdaFunctionUrlResponse::default();

@@ -45,8 +45,8 @@ const TABLE: &[(&str, Expected)] = &[
     ("version-3", Answers(400, &[MALFORMED])),
     ("bad-base64", Answers(400, &[MALFORMED])),
     ("not-utf8", Answers(400, &[MALFORMED])),
-    ("console-test", Fails("the event is no request to a function URL")),
-    ("alb", Fails("the event is no request to a function URL")),
+    ("console-test", Fails("the event is not a request to a function URL")),
+    ("alb", Fails("the event is not a request to a function URL")),
 ];
 
 #[tokio::test]

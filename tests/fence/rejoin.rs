@@ -38,7 +38,7 @@ async fn traffic_does_not_return_before_replication_is_back() {
     let arn = Accelerator::new(LABEL).arn;
     let request = json!({ "accelerator": arn, "site": "site-b" });
     let error = rejoin(&system, &request).await.unwrap_err();
-    assert!(error.contains("HTTP 403 Forbidden. INFINISPAN_USER may not do that"), "{error}");
+    assert!(error.contains("HTTP 403 Forbidden. INFINISPAN_USER is not allowed to do that"), "{error}");
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
     sites.a.recover();
     let ga = &sites.accelerators;

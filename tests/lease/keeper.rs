@@ -54,7 +54,7 @@ async fn is_followed(emulator: &Emulator) {
     assert!(third > second, "{third} follows {second}");
     let looks = restarted.proxy.calls("GetItem") - looks;
     assert!(looks <= 2, "a released lease is taken at the next look, not after {looks}");
-    contender.says("gives the lease up").await;
+    contender.says("it releases the lease").await;
 
     restarted.signal("TERM").await;
     assert_eq!(restarted.ended().await.code(), Some(0));
@@ -217,11 +217,11 @@ async fn a_person_pins_everybody_passive_and_lets_go_again() {
     pin(&emulator).await;
     observer.passive(&holder).await;
     let said = holder.says("\"passive\"").await;
-    assert!(said.contains("SKIP-LEASE-POD keeps everybody passive"), "{said}");
+    assert!(said.contains("SKIP-LEASE-POD keeps all candidates passive"), "{said}");
     // However long that is.
     let looks = contender.proxy.calls("GetItem");
     contender.proxy.arrived("GetItem", looks + 6).await;
-    contender.states("SKIP-LEASE-POD keeps everybody passive").await;
+    contender.states("SKIP-LEASE-POD keeps all candidates passive").await;
     assert_eq!(contender.state().await["active"], false);
     put(&emulator, "", "0").await;
     assert!(observer.anyone().await > epoch, "the epoch that the pin wiped out is not used again");
@@ -522,7 +522,7 @@ async fn the_documented_commands_create_a_table_whose_policy_suffices_and_pin_th
     let (status, said) = emulator.bash(&format!("LEASE=mylease\n{pin}"), &region).await;
     assert_eq!(status, Some(0), "{said}");
     observer.passive(&holder).await;
-    contender.states("SKIP-LEASE-POD keeps everybody passive").await;
+    contender.states("SKIP-LEASE-POD keeps all candidates passive").await;
     let owner = pin.replace("owner 'leaseOwner <> :pin' SKIP-LEASE-POD", "");
     let (status, said) = emulator.bash(&format!("LEASE=mylease\n{owner}{release}"), &region).await;
     assert_eq!(status, Some(0), "{said}");

@@ -126,13 +126,13 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
         (
             "lambda.handler",
             &[][..],
-            r#"_HANDLER: "lambda.handler" is no handler of this function: set it to lock, restore or reconcile"#,
+            r#"_HANDLER: "lambda.handler" is not a handler of this function: set it to lock, restore or reconcile"#,
         ),
         ("lock", &[("LOCKED_PATH", "/lb-check")], "LOCKED_PATH: it equals HEALTHY_PATH"),
         ("lock", &[("GUARDED_HEALTH_CHECKS", "")], "GUARDED_HEALTH_CHECKS"),
         ("restore", &[("DRY_RUN", "perhaps")], "DRY_RUN"),
-        ("lock", &[("RUST_LOG", "lock=shout")], "RUST_LOG: \"lock=shout\" cannot be used"),
-        ("lock", &[("RUST_LOG", "inof")], "RUST_LOG: \"inof\" cannot be used"),
+        ("lock", &[("RUST_LOG", "lock=shout")], "RUST_LOG: \"lock=shout\" is invalid"),
+        ("lock", &[("RUST_LOG", "inof")], "RUST_LOG: \"inof\" is invalid"),
         ("lock", &[("AWS_CA_BUNDLE", "/no/such.pem")], "AWS_CA_BUNDLE: \"/no/such.pem\": No such file"),
         (
             "lock",

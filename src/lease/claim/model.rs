@@ -1,11 +1,11 @@
-//! Two are never active at once: every order of clocks' ticks, messages, delays, losses, pauses and faults, for
-//! any length of time and up to so many changes of owner. What is checked is the very `Claim` that runs.
+//! Two candidates are never active at once: every order of clocks' ticks, messages, delays, losses, pauses and faults, for
+//! any length of time and up to so many changes of owner. The checked code is the `Claim` that runs.
 //!
 //! Two claims are about one table. Time has no beginning: a state knows only how long ago something was, and not
 //! even that once it makes no difference any more, and writes are known by their order alone. So there are
 //! finitely many states, and all of them are visited.
 //!
-//! Not in it: a third candidate, records of Admiral's checker, two faults in one run, wall clocks that are wrong.
+//! Not in the model: a third candidate, records of Admiral's checker, two faults in one run, wrong wall clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,17 +13,17 @@ use stateright::{Checker, Model, Property};
 
 use super::*;
 
-/// What every process's clock shows in every state.
+/// The time on every process's clock in every state.
 const NOW: Moment = ticks(100);
 
 /// Two candidates around one table.
 #[derive(Clone)]
 struct Lease {
-    /// Each one's, in ticks, as all times here.
+    /// Each candidate's term, in ticks, like all times here.
     terms: [u64; 2],
     margin: u64,
-    /// By how much the second one's clock may be ahead of the first one's: over any time the two differ by as
-    /// much at most.
+    /// How much the second candidate's clock may be ahead of the first one's: over any time the two clocks differ by
+    /// at most this much.
     drift: u64,
     /// How many faults there may be.
     faults: u8,
@@ -31,12 +31,12 @@ struct Lease {
     changes: u64,
 }
 
-/// What may happen at any time.
+/// A fault that may happen at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fault {
-    /// A process ends without a word, and starts anew.
+    /// A process is killed, and starts again.
     Crash,
-    /// A process is told to end.
+    /// A process is stopped in an orderly way.
     Leave,
     /// A person deletes the record.
     Delete,
@@ -52,7 +52,7 @@ struct World {
     record: Option<Record>,
     processes: [Process; 2],
     faults: u8,
-    /// The highest epoch of an owner so far, and whether a new owner did not go beyond it.
+    /// The highest epoch of an owner so far, and whether a new owner did not exceed it.
     highest: u64,
     repeated: bool,
     /// How often the owner has changed.
@@ -63,7 +63,7 @@ struct World {
 struct Process {
     claim: Claim,
     call: Option<Call>,
-    /// A write that was given up, and is on its way still.
+    /// An abandoned write that is still on its way.
     late: Option<Write>,
 }
 
@@ -75,23 +75,23 @@ enum Call {
     Looked(Option<Record>),
     /// A write is on its way to the table.
     Writing(Write),
-    /// It was done, which is on its way back.
+    /// The write was done, and its answer is on its way back.
     Written,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Action {
-    /// Time goes on, and the second clock is so much ahead then.
+    /// Time passes; the second clock is then this much ahead.
     Tick(u64),
-    /// A process does what its claim says. One that does nothing is paused.
+    /// A process makes the step of its claim. A process without steps is paused.
     Ask(usize),
-    /// The table does what was asked for.
+    /// The table serves the request.
     Serve(usize),
     /// The answer arrives.
     Answer(usize),
-    /// The process waits no longer.
+    /// The process stops waiting.
     GiveUp(usize),
-    /// A write that was given up arrives.
+    /// An abandoned write arrives.
     Arrive(usize),
     Fault(Fault, usize),
 }
@@ -178,7 +178,7 @@ impl Model for Lease {
             Action::Serve(index) => {
                 let answer = match world.processes[index].call.take()? {
                     Call::Looking => Some(Call::Looked(world.record.clone())),
-                    // That it was refused tells the process nothing.
+                    // A refusal gives the process no information.
                     Call::Writing(write) => world.write(&write).then_some(Call::Written),
                     Call::Looked(_) | Call::Written => return None,
                 };
@@ -235,7 +235,7 @@ impl Model for Lease {
             Property::always(ONE, |_, world: &World| {
                 !world.processes.iter().all(|process| process.claim.is_active())
             }),
-            Property::always("whoever knows of another one's record is passive", |_, world: &World| {
+            Property::always("a process that knows of another process's record is passive", |_, world: &World| {
                 let knows = |claim: &Claim| !matches!(claim.standing(), Standing::Mine | Standing::Unseen);
                 !world.processes.iter().any(|process| knows(&process.claim) && process.claim.is_active())
             }),
@@ -274,11 +274,11 @@ impl World {
         fits
     }
 
-    /// Forgets what makes no difference any more, and numbers writes anew, in their order.
+    /// Forgets details that no longer make a difference, and renumbers writes in their order.
     fn forget(&mut self) {
         let Self { record, processes, .. } = self;
-        // A record never comes back, only its absence does: a write over one that has changed will be refused,
-        // which tells nothing.
+        // A record never comes back, only its absence does: a write over a changed record will be refused, which
+        // gives no information.
         let fits = |write: &Write| write.expected.is_none() || write.expected == *record;
         for Process { claim, call, late } in processes {
             let answered = matches!(call, Some(Call::Written));
@@ -322,7 +322,7 @@ impl World {
         });
         self.each_record(&mut |record| {
             let beats = &beats[record.writer.as_deref().unwrap_or_default()];
-            // 0 is what was forgotten.
+            // 0 is a forgotten beat.
             record.beat = beats.range(..=record.beat).filter(|beat| **beat > 0).count() as u64;
         });
         for Process { claim, .. } in &mut self.processes {
@@ -362,8 +362,8 @@ impl Claim {
         self.held.is_some_and(|held| NOW < held.ends)
     }
 
-    /// Its clock goes on by so much, and still shows the same: all else is so much longer ago. What is a term
-    /// ago is as good as any longer ago, and what has ended is as good as never held.
+    /// Its clock advances by this much, and still shows the same time: all else is this much longer ago. A moment a
+    /// term ago is equal to any earlier one, and an ended lease is equal to one that was never held.
     fn grow_older(&mut self, by: Duration) {
         let longest = NOW.saturating_sub(self.longest);
         if let Some((_, since)) = &mut self.watched {
@@ -412,7 +412,7 @@ fn two_are_never_active_at_once_when_a_term_is_long() {
 }
 
 #[test]
-fn two_are_never_active_at_once_where_one_has_a_shorter_term() {
+fn two_are_never_active_at_once_if_one_has_a_shorter_term() {
     for terms in [[4, 2], [2, 4]] {
         check(Lease { terms, margin: 1, drift: 1, faults: 0, changes: 2 }).assert_properties();
     }
