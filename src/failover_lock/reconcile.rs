@@ -40,7 +40,7 @@ const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
 /// How long what is recorded on a check counts as read, if the check has not changed.
-const FRESH: Duration = Duration::from_mins(10);
+const FRESH: Duration = Duration::from_mins(20);
 
 /// What was read of the checks' records, by version, in earlier ticks of this process.
 #[derive(Clone, Debug, Default)]

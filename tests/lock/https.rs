@@ -64,7 +64,10 @@ async fn where_amazons_roots_do_not_vouch_the_systems_store_decides() {
 
     let (answer, warnings) = lock(&route53, &[("SSL_CERT_FILE", &root)]).await;
     assert!(answer.is_ok(), "{answer:?}");
-    assert_eq!(warnings, ["\"the roots in the binary do not vouch for AWS: also trusting the system's roots\""]);
+    assert_eq!(
+        warnings,
+        ["\"the roots in the binary do not vouch for AWS: also trusting the system's roots\""]
+    );
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
 
