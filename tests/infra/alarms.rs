@@ -45,7 +45,8 @@ fn emitted() -> BTreeSet<String> {
     let texts = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     let texts =
         texts.flat_map(|line| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>());
-    let is_name = |text: &String| text.starts_with(char::is_uppercase);
+    let is_name =
+        |text: &String| text.starts_with(char::is_uppercase) && text.chars().all(char::is_alphanumeric);
     texts.filter(is_name).filter(|text| !["FailoverLock", "HealthCheckId"].contains(&text.as_str())).collect()
 }
 
@@ -54,7 +55,8 @@ fn emitted() -> BTreeSet<String> {
 impl Alarm {
     fn read(resource: &str) -> Option<Self> {
         resource.contains("Type: AWS::CloudWatch::Alarm\n").then(|| {
-            let after = |key: &'static str| resource.lines().filter_map(move |line| line.trim().split_once(key));
+            let after =
+                |key: &'static str| resource.lines().filter_map(move |line| line.trim().split_once(key));
             let (_, name) =
                 after("AlarmName: !Sub \"${AWS::StackName}-").next().expect("an alarm has a name");
             let description = resource.split_once("AlarmDescription:").expect("an alarm is described").1;
