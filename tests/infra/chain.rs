@@ -130,14 +130,14 @@ async fn a_metric_locks_the_primary_and_only_a_person_brings_it_back() {
     chain.report_until("0", "ALARM").await;
     chain.path_becomes(LOCKED, LOOKS).await;
 
-    let refused = chain.run_output("SwitchBack").await;
+    let refused = chain.run_output("RestoreCommand").await;
     assert!(refused.contains("/lb-check answers 503"), "{refused}");
 
     chain.primary.set_up(true);
     chain.report_until("1", "OK").await;
     assert_eq!(chain.path().await, LOCKED);
 
-    let restored = chain.run_output("SwitchBack").await;
+    let restored = chain.run_output("RestoreCommand").await;
     assert!(restored.contains("\"restored\""), "{restored}");
     assert_eq!(chain.path().await, "/lb-check");
 
@@ -145,7 +145,7 @@ async fn a_metric_locks_the_primary_and_only_a_person_brings_it_back() {
     chain.path_becomes(LOCKED, LOOKS).await;
 
     // The notification is lost: the schedule makes up for it, once.
-    chain.run_output("SwitchBack").await;
+    chain.run_output("RestoreCommand").await;
     chain.report_until("1", "OK").await;
     let subscription =
         "aws sns list-subscriptions --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\"";

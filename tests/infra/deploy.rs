@@ -41,11 +41,16 @@ async fn what_is_wrong_is_said_before_anything_changes() {
         (&format!("--stack {}", "x".repeat(55)), 2, "--stack takes at most 54 characters"),
         ("--set DryRunn=true", 2, "the template has no parameter DryRunn; it has HealthCheckId"),
         ("--set Key", 2, "--set takes NAME=VALUE, not \"Key\""),
-        ("", 2, "--health-check is missing, and there is no stack failover to update"),
+        ("", 2, "--health-check or --guarded-tag is missing, and there is no stack failover to update"),
         (&format!("--health-check {check}"), 2, "--email or --notify is missing"),
         (&format!("--health-check {check} --email a@b.c --alarm x"), 2, "--alarm needs --topic"),
         (&format!("--health-check {check} --email a@b.c --locked-path /lb-check"), 2, "are both /lb-check"),
         (&format!("--health-check {check} --email a@b.c --secondary {check}"), 2, "are the same"),
+        (
+            &format!("--health-check {check} --guarded-tag failover --email a@b.c"),
+            2,
+            "takes --health-check or --guarded-tag, not both",
+        ),
         (&format!("--health-check {check} --notify x --topic x"), 2, "--notify is the alarm's topic"),
         (&format!("--health-check {check} --notify {plain}x"), 1, "cannot be read"),
         (
@@ -118,7 +123,7 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     aws.bash(&moved, &[]).await;
     let (status, said) = aws.deploy("").await;
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("somebody has changed it. To set it back"), "{said}");
+    assert!(said.contains("someone has changed it. To set it back"), "{said}");
 
     let lock = format!(
         "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
@@ -126,7 +131,41 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     aws.bash(&lock, &[]).await;
     let (status, said) = aws.deploy("--set DryRun=false --locked-path /other").await;
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("is locked: switch back before you change the paths"), "{said}");
+    assert!(said.contains("is locked: restore it before you change the paths"), "{said}");
+}
+
+#[tokio::test]
+async fn one_stack_guards_every_check_with_a_tag_and_says_which_is_not_guarded() {
+    let aws = Emulator::own_ministack().await;
+    let [first, second] = [aws.health_check(1).await, aws.health_check(2).await];
+    let (status, said) = aws.deploy("--guarded-tag failover=on --email sre@example.com").await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("NOT GUARDED: no health check has the tag failover=on"), "{said}");
+
+    let topic = "arn:aws:sns:us-east-1:000000000000:failover-alarms";
+    for check in [&first, &second] {
+        let tag = format!(
+            "aws route53 change-tags-for-resource --resource-type healthcheck --resource-id {check} \
+                --add-tags Key=failover,Value=on"
+        );
+        assert_eq!(aws.bash(&tag, &[]).await.0, Some(0));
+    }
+    let alarm = |check: &str, name: &str| {
+        format!(
+            "aws cloudwatch put-metric-alarm --alarm-name {name} --alarm-actions {topic} --namespace AWS/Route53 \
+                --metric-name HealthCheckStatus --dimensions Name=HealthCheckId,Value={check} --statistic Minimum \
+                --period 60 --evaluation-periods 1 --threshold 1 --comparison-operator LessThanThreshold \
+                --treat-missing-data notBreaching"
+        )
+    };
+    aws.bash(&alarm(&first, "first"), &[]).await;
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(3), "{said}");
+    assert!(said.contains("no_alarm") && said.contains(&second), "{said}");
+    aws.bash(&alarm(&second, "second"), &[]).await;
+    let (status, said) = aws.deploy("").await;
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("each of 2 health checks with the tag failover=on is guarded."), "{said}");
 }
 
 #[tokio::test]

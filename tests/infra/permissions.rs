@@ -8,12 +8,12 @@ use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::emulator::Emulator;
 use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
 use crate::support::recorded;
-use crate::support::route53::{Check, Route53};
+use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
 use serde_json::{Value, json};
 
 const SECONDARY: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
-const GUARDED: (&str, &str) = ("GUARDED_HEALTH_CHECKS", PRIMARY);
+const TAG: &str = "failover";
 const HANDLERS: [(&str, Handler); 3] =
     [("Lock", Handler::Lock), ("Restore", Handler::Restore), ("Reconcile", Handler::Reconcile)];
 
@@ -74,14 +74,44 @@ async fn physical_id(aws: &Emulator, resource: &str) -> String {
     detail["StackResourceDetail"]["PhysicalResourceId"].as_str().expect("a resource has an id").to_owned()
 }
 
+/// How a stack names what it guards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guards {
+    One,
+    OneWithSecondary,
+    Tagged,
+}
+
+// === impl Guards ===
+
+impl Guards {
+    fn variables(self) -> Vec<(&'static str, String)> {
+        let secondary = ("SECONDARY_HEALTH_CHECKS", format!("{PRIMARY}={SECONDARY}"));
+        match self {
+            Self::One => vec![("GUARDED_HEALTH_CHECKS", PRIMARY.to_owned())],
+            Self::OneWithSecondary => vec![("GUARDED_HEALTH_CHECKS", PRIMARY.to_owned()), secondary],
+            Self::Tagged => vec![("GUARDED_TAG", TAG.to_owned()), secondary],
+        }
+    }
+}
+
+/// A health check in service whose alarm has just gone off, and one that was restored while it was in ALARM, so that
+/// Route 53's checkers are asked.
+fn worlds(handler: Handler) -> Vec<Check> {
+    let path = if handler == Handler::Restore { LOCKED } else { "/lb-check" };
+    let check = || Check::new("HTTP", 80).with("ResourcePath", path).changed().tagged(TAG, "");
+    let restored = "v=3 seen=2026-11-21T02:35:30Z done=2026-11-21T02:35:31Z to=/lb-check";
+    vec![check(), check().tagged("failover-lock:in", restored)]
+}
+
 /// What this handler asks AWS for, in all that can happen to it.
-async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
+async fn asked(handler: Handler, guards: Guards) -> Permissions {
     let mut asked = Permissions::new();
-    let secondary = ("SECONDARY_HEALTH_CHECKS", &*format!("{PRIMARY}={SECONDARY}"));
-    let variables = if with_secondary { &[GUARDED, secondary][..] } else { &[GUARDED] };
-    let events = match handler {
+    let variables = guards.variables();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let events: Vec<_> = match handler {
         Handler::Lock => {
-            let folders = ["sns", "cloudwatch", "eventbridge"].into_iter();
+            let folders = ["sns", "sqs", "cloudwatch", "eventbridge"].into_iter();
             let files = folders.flat_map(|folder| {
                 let files =
                     std::fs::read_dir(format!("events/{folder}")).expect("the recorded events are there");
@@ -93,47 +123,68 @@ async fn asked(handler: Handler, with_secondary: bool) -> Permissions {
         Handler::Reconcile => vec![recorded("eventbridge/scheduled.json")],
     };
     for event in events {
-        let route53 = Route53::start().await;
-        let path = if handler == Handler::Restore { LOCKED } else { "/lb-check" };
-        route53.put(PRIMARY, Check::new("HTTP", 80).with("ResourcePath", path).changed());
-        route53.put(SECONDARY, Check::new("HTTP", 80));
-        let firing = Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49);
-        route53.put_alarm("primary-unhealthy", firing);
-        route53.put_alarm(
-            "composite",
-            Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "ALARM"),
-        );
-        // What is refused has made its calls, too.
-        let _ = support::lock::run(&route53, variables, handler, &event).await;
-        for call in route53.calls() {
-            let mut words = call.split(' ');
-            let (operation, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-            asked.insert(match operation {
-                "DescribeAlarms" | "DescribeAlarmsForMetric" => {
-                    (format!("cloudwatch:{operation}"), "*".to_owned())
+        for check in worlds(handler) {
+            // In the second pass what is read by the page cannot be read.
+            for pages in [true, false] {
+                let route53 = Route53::start().await;
+                route53.put(PRIMARY, check.clone());
+                // Someone else changes it meanwhile: it is read again.
+                route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
+                route53.put(SECONDARY, Check::new("HTTP", 80).tagged(TAG, "").changed());
+                route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49));
+                route53.put_alarm(
+                    "composite",
+                    Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "ALARM"),
+                );
+                if !pages {
+                    for operation in ["DescribeAlarms", "ListTagsForResources"] {
+                        route53.fail_always(operation, Fault::Error(400, "AccessDenied", "no"));
+                    }
                 }
-                _ => (format!("route53:{operation}"), format!("arn:aws:route53:::healthcheck/{of}")),
-            });
+                // What is refused has also made its calls.
+                let _ = support::lock::run(&route53, &variables, handler, &event).await;
+                asked.extend(route53.calls().iter().map(|call| permission(call, guards)));
+            }
         }
     }
     asked
 }
 
+/// The action of this call, on the resource that a policy names.
+fn permission(call: &str, guards: Guards) -> (String, String) {
+    let mut words = call.split(' ');
+    let (operation, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match operation {
+        "DescribeAlarms" | "DescribeAlarmsForMetric" | "GetMetricStatistics" | "ListAlarmMuteRules" => {
+            (format!("cloudwatch:{operation}"), "*".to_owned())
+        }
+        "ListHealthChecks" | "ListTagsForResources" => (format!("route53:{operation}"), "*".to_owned()),
+        _ => {
+            let of = if guards == Guards::Tagged { "*" } else { of };
+            (format!("route53:{operation}"), format!("arn:aws:route53:::healthcheck/{of}"))
+        }
+    }
+}
+
 #[tokio::test]
 async fn each_role_may_do_what_its_handler_does_no_more_and_no_fewer() {
-    for secondary in [false, true] {
+    for guards in [Guards::One, Guards::OneWithSecondary, Guards::Tagged] {
         let aws = Emulator::own_ministack().await;
         let [primary, other] = [aws.health_check(1).await, aws.health_check(2).await];
-        let options = format!("--health-check {primary} --email sre@example.com");
-        let options = if secondary { format!("{options} --secondary {other}") } else { options };
-        aws.deploy(&options).await;
+        let options = match guards {
+            Guards::One => format!("--health-check {primary}"),
+            Guards::OneWithSecondary => format!("--health-check {primary} --secondary {other}"),
+            Guards::Tagged => format!("--guarded-tag {TAG} --set SecondaryHealthChecks={primary}={other}"),
+        };
+        let (_, said) = aws.deploy(&format!("{options} --email sre@example.com")).await;
+        assert!(said.contains("GUARDED"), "{said}");
         for (function, handler) in HANDLERS {
-            let asked = asked(handler, secondary).await.into_iter();
+            let asked = asked(handler, guards).await.into_iter();
             let asked = asked.map(|(action, resource)| {
                 (action, resource.replace(PRIMARY, &primary).replace(SECONDARY, &other))
             });
             let asked: Permissions = asked.chain(done_by_lambda(&aws, function).await).collect();
-            assert_eq!(allowed(&aws, function).await, asked, "{function}");
+            assert_eq!(allowed(&aws, function).await, asked, "{function}, {guards:?}");
         }
     }
 }
