@@ -176,48 +176,19 @@ pub fn answer(
             let of = dimensions.first().and_then(|one| one.as_map()).into_iter().flatten();
             let id = of.filter(|(key, _)| key.as_text() == Some("Value")).find_map(|(_, id)| id.as_text());
             let id = id.unwrap_or_default().to_owned();
-            let point = verdicts.get(&id).map(|value| {
-                let now = chrono::Utc::now().timestamp();
-                map([("Timestamp", Value::Tag(1, Box::new(now.into()))), ("Minimum", Value::Float(*value))])
-            });
-            (200, encoded(&map([("Datapoints", Value::Array(point.into_iter().collect()))])), id)
+            (200, statistics(verdicts.get(&id).copied()), id)
         }
         ("DescribeAlarmContributors", _) => {
             let name = text_of("AlarmName").unwrap_or_default();
-            let (ids, since) = match alarms.get(&name).map(|alarm| (&alarm.kind, alarm.changed_at)) {
-                Some((Kind::Query(ids), since)) => (ids.clone(), since),
-                _ => (Vec::new(), 0.0),
-            };
-            let contributor = |id: String| {
-                let attributes = map([("HealthCheckId", text(&id))]);
-                map([
-                    ("ContributorId", text("c")),
-                    ("ContributorAttributes", attributes),
-                    ("StateReason", text("own")),
-                    ("StateTransitionedTimestamp", time(since)),
-                ])
-            };
-            let contributors = ids.into_iter().map(contributor).collect();
-            (200, encoded(&map([("AlarmContributors", Value::Array(contributors))])), name)
+            (200, contributors(alarms.get(&name)), name)
         }
         ("ListAlarmMuteRules", _) => {
             let name = text_of("AlarmName").unwrap_or_default();
-            let muted = alarms.get(&name).is_some_and(|alarm| alarm.muted);
-            let arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:maintenance";
-            let rule = map([("AlarmMuteRuleArn", text(arn)), ("Status", text("ACTIVE"))]);
-            let rules = if muted { vec![rule] } else { Vec::new() };
-            (200, encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules))])), name)
+            (200, mute_rules(alarms.get(&name)), name)
         }
         ("DescribeAlarms", None) if field("AlarmNames").is_none() => {
-            let start: usize = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
-            let metric: Vec<_> = alarms.iter().filter(|(_, alarm)| !alarm.is_composite()).collect();
-            let page =
-                metric.iter().skip(start).take(100).map(|(name, alarm)| alarm.describe(name)).collect();
-            let mut answer = vec![("MetricAlarms", Value::Array(page))];
-            if start + 100 < metric.len() {
-                answer.push(("NextToken", text(&(start + 100).to_string())));
-            }
-            (200, encoded(&map(answer)), "all".to_owned())
+            let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
+            (200, metric_alarms(alarms, start), "all".to_owned())
         }
         ("DescribeAlarms", None) => {
             let names = texts("AlarmNames");
@@ -239,6 +210,52 @@ pub fn answer(
         }
         _ => (400, error("UnknownOperationException", "the stand-in does not serve this"), String::new()),
     }
+}
+
+/// The newest datapoint of a health check's metric.
+fn statistics(verdict: Option<f64>) -> Vec<u8> {
+    let point = verdict.map(|value| {
+        let now = chrono::Utc::now().timestamp();
+        map([("Timestamp", Value::Tag(1, Box::new(now.into()))), ("Minimum", Value::Float(value))])
+    });
+    encoded(&map([("Datapoints", Value::Array(point.into_iter().collect()))]))
+}
+
+/// The health checks for which an alarm on a query is in ALARM.
+fn contributors(alarm: Option<&Alarm>) -> Vec<u8> {
+    let (ids, since) = match alarm.map(|alarm| (&alarm.kind, alarm.changed_at)) {
+        Some((Kind::Query(ids), since)) => (ids.clone(), since),
+        _ => (Vec::new(), 0.0),
+    };
+    let contributor = |id: String| {
+        map([
+            ("ContributorId", text("c")),
+            ("ContributorAttributes", map([("HealthCheckId", text(&id))])),
+            ("StateReason", text("own")),
+            ("StateTransitionedTimestamp", time(since)),
+        ])
+    };
+    let contributors = ids.into_iter().map(contributor).collect();
+    encoded(&map([("AlarmContributors", Value::Array(contributors))]))
+}
+
+/// The active mute rules of an alarm.
+fn mute_rules(alarm: Option<&Alarm>) -> Vec<u8> {
+    let arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:maintenance";
+    let rule = map([("AlarmMuteRuleArn", text(arn)), ("Status", text("ACTIVE"))]);
+    let rules = if alarm.is_some_and(|alarm| alarm.muted) { vec![rule] } else { Vec::new() };
+    encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules))]))
+}
+
+/// A page of 100 of all metric alarms.
+fn metric_alarms(alarms: &BTreeMap<String, Alarm>, start: usize) -> Vec<u8> {
+    let metric: Vec<_> = alarms.iter().filter(|(_, alarm)| !alarm.is_composite()).collect();
+    let page = metric.iter().skip(start).take(100).map(|(name, alarm)| alarm.describe(name)).collect();
+    let mut answer = vec![("MetricAlarms", Value::Array(page))];
+    if start + 100 < metric.len() {
+        answer.push(("NextToken", text(&(start + 100).to_string())));
+    }
+    encoded(&map(answer))
 }
 
 /// One of CloudWatch's errors.
