@@ -159,10 +159,12 @@ impl Record {
     }
 
     /// Whether the newest version that the record knows is this one, so that no one else has changed the check.
+    /// A restore that has only begun does not count: a second one may have made the version that it names.
     #[must_use]
     pub fn is_newest(&self, version: i64) -> bool {
         let locked = self.lock.as_ref().and_then(|lock| lock.version);
-        locked.max(self.restore.as_ref().map(|restore| restore.version)) == Some(version)
+        let restored = self.restore.as_ref().filter(|restore| restore.done.is_some());
+        locked.max(restored.map(|restore| restore.version)) == Some(version)
     }
 
     /// Whether nothing is recorded.
