@@ -22,6 +22,8 @@ pub mod error;
 pub mod event;
 pub mod health_check;
 mod lock;
+#[cfg(test)]
+mod model;
 pub mod outcome;
 pub mod probe;
 mod reconcile;
