@@ -130,6 +130,13 @@ impl Metric {
             && query.split(|c| !is_part(c)).any(|word| METRICS.contains(&word))
     }
 
+    /// Whether it is such a query with a contributor for each check: `… GROUP BY HealthCheckId`.
+    pub fn queries_each_check(&self) -> bool {
+        let query = self.expression.as_deref().unwrap_or_default().to_uppercase();
+        let grouped = query.split_once("GROUP BY").is_some_and(|(_, by)| by.contains("HEALTHCHECKID"));
+        grouped && self.queries_health()
+    }
+
     /// Whether it is the band of an anomaly detection.
     fn is_band(&self) -> bool {
         self.expression.as_deref().is_some_and(|text| text.trim_start().starts_with("ANOMALY_DETECTION_BAND"))

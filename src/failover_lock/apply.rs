@@ -115,12 +115,16 @@ pub(super) async fn record_lock(
     let is_out = |record: &&Record| {
         record.intent(path.unwrap_or_default(), check.map_or(0, |check| check.version)) == Intent::Out
     };
+    let version_read = check.map_or(0, |check| check.version);
     let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
     let locked_path = system.config.locked_path.as_str();
     let before = match path {
         Some(path) if path != locked_path => Before::Path(path.to_owned()),
         // It is on the locked path: the lock that stands knows, or the restore before it.
-        _ => match (standing, record.and_then(|record| record.restore.as_ref())) {
+        _ => match (
+            standing,
+            record.and_then(|record| record.restored(path.unwrap_or_default(), version_read)),
+        ) {
             (Some(lock), _) => lock.before.clone(),
             (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
                 Before::Path(restore.to.clone())

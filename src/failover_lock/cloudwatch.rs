@@ -60,6 +60,8 @@ pub struct Alarms {
     by_check: BTreeMap<HealthCheckId, Vec<Alarm>>,
     /// Those on a query over every check, each with the checks for which it is in ALARM and since when.
     queries: Vec<(Alarm, BTreeMap<HealthCheckId, DateTime<Utc>>)>,
+    /// Why it is not known for which checks a query's alarm is in ALARM.
+    unread: Option<String>,
 }
 
 /// CloudWatch lets composite alarms build on each other, in circles too.
@@ -71,14 +73,19 @@ const MOST_NAMES: usize = 100;
 
 impl Alarms {
     /// The alarms on one check's health.
-    #[must_use]
-    pub fn on(&self, id: &HealthCheckId) -> Vec<Alarm> {
+    ///
+    /// # Errors
+    /// An alarm on a query is in ALARM, and for which checks could not be read.
+    pub fn on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
+        if let Some(cause) = &self.unread {
+            return Err(Failure::unclear(CONTRIBUTORS, cause.clone()));
+        }
         let queries = self.queries.iter().map(|(alarm, contributors)| match contributors.get(id) {
             Some(since) => Alarm { changed_at: *since, ..alarm.clone() },
             None if alarm.state == AlarmState::Alarm => Alarm { state: AlarmState::Ok, ..alarm.clone() },
             None => alarm.clone(),
         });
-        self.by_check.get(id).into_iter().flatten().cloned().chain(queries).collect()
+        Ok(self.by_check.get(id).into_iter().flatten().cloned().chain(queries).collect())
     }
 }
 
@@ -136,13 +143,16 @@ impl CloudWatch {
         let mut alarms = Alarms::default();
         for alarm in found.await?.iter().filter(|alarm| !tells_recovery(alarm)) {
             let metrics = metrics(alarm);
-            if metrics.iter().any(Metric::queries_health) {
+            if metrics.iter().any(Metric::queries_each_check) {
                 let alarm = read(alarm)?;
                 let contributors = match alarm.state {
-                    AlarmState::Alarm => self.contributors(&alarm, deadline).await?,
-                    AlarmState::Ok | AlarmState::InsufficientData => BTreeMap::new(),
+                    AlarmState::Alarm => self.contributors(&alarm, deadline).await,
+                    AlarmState::Ok | AlarmState::InsufficientData => Ok(BTreeMap::new()),
                 };
-                alarms.queries.push((alarm, contributors));
+                match contributors {
+                    Ok(contributors) => alarms.queries.push((alarm, contributors)),
+                    Err(failure) => alarms.unread = Some(failure.to_string()),
+                }
             } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {
                 // Metric math over several checks does not say which one failed.
                 alarms.by_check.entry(id.clone()).or_default().push(read(alarm)?);

@@ -173,6 +173,14 @@ pub enum Refusal {
     /// The path from before is not known.
     #[error("its path from before is {0}: name it in the request (\"path\"; failoverctl: --path)")]
     WhichPath(&'static str),
+    /// It is in service on another path than the one that the request names.
+    #[error("it is not locked, and its path is {}: to change it to {}, update the health check itself", Quoted(.present), Quoted(.asked))]
+    InService {
+        /// The path.
+        present: String,
+        /// The path in the request.
+        asked: String,
+    },
     /// It cannot be set.
     #[error("{} cannot be a health check's path: name another one in the request (\"path\"; failoverctl: --path)", Quoted(.0))]
     InvalidPath(String),
@@ -279,11 +287,7 @@ fn older_than(
 #[must_use]
 pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> {
     let Standing { path, version, record, alarms, .. } = *seen;
-    let leads_to_lock = |alarm: &&Alarm| match &config.alarm_actions {
-        None => alarm.actions_enabled,
-        Some(ours) => alarm.actions_enabled && alarm.actions.iter().any(|action| ours.contains(action)),
-    };
-    let acting: Vec<_> = alarms.iter().filter(leads_to_lock).collect();
+    let acting: Vec<_> = alarms.iter().filter(|alarm| leads_to_lock(alarm, config)).collect();
     let in_alarm = acting.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
     // Of several alarms in ALARM the newest decides: who restored has seen the older ones.
     let newest = in_alarm.max_by_key(|alarm| alarm.changed_at).copied();
@@ -324,6 +328,13 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             }
         }
     }
+}
+
+/// Whether an alarm's actions lead to `lock`.
+#[must_use]
+pub fn leads_to_lock(alarm: &Alarm, config: &Config) -> bool {
+    let ours = config.alarm_actions.as_ref();
+    alarm.actions_enabled && ours.is_none_or(|ours| alarm.actions.iter().any(|action| ours.contains(action)))
 }
 
 /// A check in service whose alarm is in ALARM: the notification was lost, or the alarm is not about what is now.
@@ -412,9 +423,15 @@ pub fn restore(
     let healthy = config.healthy_path.as_str();
     let restored = record.restored(present, check.version).map(|restore| restore.to.as_str());
     let before = record.lock.as_ref().map(|lock| &lock.before);
+    if let Some(path) = path.filter(|path| *path == config.locked_path.as_str()) {
+        return Err(Refusal::InvalidPath(path.to_owned()));
+    }
     if present != config.locked_path.as_str() {
+        if let Some(path) = path.filter(|path| *path != present) {
+            return Err(Refusal::InService { present: present.to_owned(), asked: path.to_owned() });
+        }
         let is_before = matches!(before, Some(Before::Path(before)) if before == present);
-        let ours = present == healthy || is_before || [restored, path].contains(&Some(present));
+        let ours = present == healthy || is_before || restored == Some(present);
         return if ours {
             Ok(Release::AlreadyRestored)
         } else {

@@ -36,6 +36,11 @@ pub enum Error {
         "{0}. A health check has 10 tags at most, and this one has no room for failover-lock:in: remove one, then repeat the request"
     )]
     NoRoom(#[source] Failure),
+    /// No health check has the tag of `GUARDED_TAG`: correct it, or the checks' tags.
+    #[error(
+        "no health check of this account has the tag of GUARDED_TAG, so nothing is guarded: correct GUARDED_TAG, or tag the health checks"
+    )]
+    NothingGuarded,
     /// The check was changed while it was being read.
     #[error("the health check was changed while it was being read")]
     Stale,
@@ -94,6 +99,7 @@ impl Error {
             Self::Record(_) => "RecordUnreadable",
             Self::NoRoom(_) => "AwsRefused",
             Self::Stale => "HealthCheckKeepsChanging",
+            Self::NothingGuarded => "NothingGuarded",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {

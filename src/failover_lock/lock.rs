@@ -28,6 +28,10 @@ use crate::remote::deadline::{Deadline, MayPass};
 /// answer comes sooner, reading one after the other costs less, and often the tags need not be read at all.
 const BESIDE: Duration = Duration::from_millis(20);
 
+/// How often a check that was changed while it was read is read again; a record that no function wrote may be ahead for
+/// ever.
+const STALE_READS: u32 = 3;
+
 /// The result of a record, and its message in a queue.
 type Handled = (Option<String>, Result<Outcome, FailedRecord>);
 
@@ -109,7 +113,9 @@ async fn lock_check(
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let config = &system.config;
+    let mut tries = 0;
     let read_decide_act = async |_| {
+        tries += 1;
         let beside = async {
             // All that is read beside the check, so that the lock stands after two round trips.
             let holds_back = async {
@@ -131,6 +137,13 @@ async fn lock_check(
         }
         let read = tags.as_ref().ok().cloned();
         let mut record = tags.as_ref().ok().map(|tags| recorded(system, id, tags, check.as_ref()));
+        if let (Some(record), Some(check)) = (&record, &check)
+            && record.is_ahead_of(check.version)
+            && tries <= STALE_READS
+        {
+            // Someone has changed the check since it was read.
+            return Err(Error::Stale);
+        }
         let nothing = Record::default();
         let mut health = Health::Unasked;
         let decision = loop {

@@ -67,7 +67,7 @@ struct Look {
     id: HealthCheckId,
     check: Result<HealthCheck, Failure>,
     /// `None` if they were not read with those of all the others.
-    alarms: Option<Vec<Alarm>>,
+    alarms: Option<Result<Vec<Alarm>, Failure>>,
 }
 
 /// Looks at every guarded check.
@@ -103,7 +103,12 @@ pub(super) async fn reconcile(
     });
     let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
     results.sort_by_key(|(place, _)| *place);
-    results.into_iter().filter_map(|(_, result)| result).collect()
+    let results: Vec<_> = results.into_iter().filter_map(|(_, result)| result).collect();
+    if results.is_empty() {
+        let error = Error::NothingGuarded;
+        return vec![Err(FailedRecord { record: None, alarm: None, health_check_id: None, error })];
+    }
+    results
 }
 
 /// Reads the guarded checks, and where there are many their alarms, by the page. What cannot be read by the page
@@ -150,7 +155,7 @@ async fn tags(system: &FailoverLock, looks: &[Look], deadline: Deadline) -> BTre
     let mut wanted: Vec<HealthCheckId> = Vec::new();
     for Look { id, check, alarms } in looks {
         let Ok(check) = check else { continue };
-        let quiet = alarms.as_ref().is_some_and(|alarms| !is_in_alarm(alarms));
+        let quiet = matches!(alarms, Some(Ok(alarms)) if !is_in_alarm(alarms));
         if system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check)) {
             wanted.push(id.clone());
         }
@@ -178,20 +183,22 @@ async fn reconcile_check(
     gives_way: &AtomicBool,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
-    let FailoverLock { route53, cloudwatch, .. } = system;
+    let FailoverLock { config, route53, cloudwatch, .. } = system;
     let Look { id, check, alarms } = look;
     let (mut check, mut tags) = (check?, tags.cloned());
     let alarms = match alarms {
-        Some(alarms) => alarms,
+        Some(alarms) => alarms?,
         None => match cloudwatch.alarms_on(&id, deadline).await? {
             // Those on metric math and on queries are only in the list of all.
-            plain if plain.is_empty() => match cloudwatch.all_alarms(deadline).await {
-                Ok(all) => all.on(&id),
-                Err(failure) => {
-                    warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
-                    plain
+            plain if !plain.iter().any(|alarm| decide::leads_to_lock(alarm, config)) => {
+                match cloudwatch.all_alarms(deadline).await {
+                    Ok(all) => all.on(&id)?,
+                    Err(failure) => {
+                        warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
+                        plain
+                    }
                 }
-            },
+            }
             plain => plain,
         },
     };
@@ -241,11 +248,14 @@ async fn decide_and_act(
                 None if !may_act => return Ok(Some(throttled(id))),
                 None => route53.tags(id, deadline).await?,
             };
-            if !config.guards_tagged(&tags) {
+            let record = view::record(system, &tags, check)?;
+            // A check that is out stays ours, whoever has taken its tag away.
+            let is_out = record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
+            if !config.guards_tagged(&tags) && !is_out {
                 known.put(check, Tagged::NotGuarded);
                 return Ok(None);
             }
-            view::record(system, &tags, check)?
+            record
         }
     };
     let path = decide::can_hold(check)?;
@@ -281,6 +291,7 @@ async fn decide_and_act(
             Finding::NeverLocked(_) | Finding::Recorded | Finding::LockStands { .. } => {
                 break (finding, seen.now);
             }
+            Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break (finding, seen.now),
             _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), seen.now),
             finding => break (finding, seen.now),
         }
@@ -297,7 +308,10 @@ async fn decide_and_act(
             return Ok(Some(outcome(Verdict::Armed)));
         }
         Finding::LockStands { unknown: None, unrecorded: false } => {
-            known.put(check, Tagged::Guarded(record.clone()));
+            // Read between a lock's update and its record, it would be kept as it is not any more.
+            if record.is_newest(check.version) {
+                known.put(check, Tagged::Guarded(record.clone()));
+            }
             let reminds = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
             return Ok(Some(Outcome { reminds, ..outcome(Verdict::AlreadyLocked) }));
         }

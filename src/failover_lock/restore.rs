@@ -1,5 +1,7 @@
 //! Restores a locked check, when a person says so.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -14,6 +16,9 @@ use super::view::{self, Tags, or_warn};
 use super::{FailoverLock, probe};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::Deadline;
+
+/// The longest pause before a call is made again.
+const SOON: Duration = Duration::from_millis(200);
 
 /// Handles one request.
 pub(super) async fn restore(
@@ -36,6 +41,8 @@ async fn restore_check(
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, route53, .. } = system;
+    // A person is waiting: where others meet Route 53's limit, these calls come again sooner.
+    let deadline = deadline.with_pauses(SOON);
     if !config.guards(id) {
         return Err(Refusal::NotGuarded.into());
     }
@@ -148,7 +155,8 @@ async fn recorded(
         }
         Err(failure) => return Err(failure.into()),
     };
-    if !config.guards_tagged(&tags) {
+    // A check that is out stays ours, whoever has taken its tag away.
+    if !config.guards_tagged(&tags) && !tags.contains_key(record::OUT) {
         return Err(Refusal::NotGuarded.into());
     }
     let record = view::record(system, &tags, check).unwrap_or_else(|error| {

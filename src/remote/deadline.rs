@@ -14,6 +14,7 @@ pub struct Deadline {
     end: Instant,
     /// How often a call may be made.
     tries: u32,
+    longest_pause: Duration,
 }
 
 /// A remote call's error that knows whether a retry can help.
@@ -29,7 +30,7 @@ const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 /// An attempt shorter than this would only hide the cause that the attempt before it found.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 // === impl Deadline ===
 
@@ -44,7 +45,7 @@ impl Deadline {
     /// A deadline this long from now.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self { end: Instant::now() + duration, tries: u32::MAX }
+        Self { end: Instant::now() + duration, tries: u32::MAX, longest_pause: LONGEST_PAUSE }
     }
 
     /// The earlier of this deadline and `duration` from now.
@@ -58,6 +59,13 @@ impl Deadline {
     #[must_use]
     pub fn with_tries(self, tries: u32) -> Self {
         Self { tries, ..self }
+    }
+
+    /// This deadline, with pauses of at most this length between two tries of a call: for work that goes first when an
+    /// API's limit is reached, because a person waits for it.
+    #[must_use]
+    pub fn with_pauses(self, longest_pause: Duration) -> Self {
+        Self { longest_pause, ..self }
     }
 
     /// The time that is left.
@@ -106,7 +114,7 @@ impl Deadline {
         }
         warn!(error = %error, pauseMs = pause.as_millis(), "trying again");
         sleep(pause).await;
-        *longest = (*longest * 2).min(LONGEST_PAUSE);
+        *longest = (*longest * 2).min(self.longest_pause);
         true
     }
 }

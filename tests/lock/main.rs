@@ -8,6 +8,7 @@ mod faults;
 mod function;
 mod https;
 mod lock;
+mod model;
 mod moto;
 mod probe;
 mod properties;
