@@ -95,13 +95,14 @@ impl Guards {
     }
 }
 
-/// A health check in service whose alarm has just gone off, and one that was restored while it was in ALARM, so that
-/// Route 53's checkers are asked.
+/// A health check in service whose alarm has just gone off, and two that were restored just before that and after it, so
+/// that Route 53's checkers are asked: by `lock`, and by `reconcile`.
 fn worlds(handler: Handler) -> Vec<Check> {
     let path = if handler == Handler::Restore { LOCKED } else { "/lb-check" };
     let check = || Check::new("HTTP", 80).with("ResourcePath", path).changed().tagged(TAG, "");
-    let restored = "v=3 seen=2026-11-21T02:35:30Z done=2026-11-21T02:35:31Z to=/lb-check";
-    vec![check(), check().tagged("failover-lock:in", restored)]
+    let before = "v=3 seen=2026-11-21T02:34:30Z done=2026-11-21T02:34:31Z to=/lb-check";
+    let after = "v=3 seen=2026-11-21T03:00:00Z done=2026-11-21T03:00:01Z to=/lb-check";
+    vec![check(), check().tagged("failover-lock:in", before), check().tagged("failover-lock:in", after)]
 }
 
 /// What this handler asks AWS for, in all that can happen to it.
