@@ -146,29 +146,8 @@ pub fn answer(
             (400, error("ValidationError", "ChildrenOfAlarmName excludes other filters"), String::new())
         }
         ("DescribeAlarms", Some(parent)) => {
-            let children = match alarms.get(&parent).map(|alarm| &alarm.kind) {
-                Some(Kind::Composite(children)) => children.clone(),
-                _ => Vec::new(),
-            };
             let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
-            let page = children.iter().skip(start).take(PAGE);
-            // Of children CloudWatch tells no more than this.
-            let brief = |name: &String, alarm: &Alarm| {
-                map([("AlarmName", text(name)), ("StateValue", text(alarm.state))])
-            };
-            let known = page.filter_map(|name| alarms.get(name).map(|alarm| (name, alarm)));
-            let (composite, metric): (Vec<_>, Vec<_>) = known.partition(|(_, alarm)| alarm.is_composite());
-            let list = |alarms: Vec<(&String, &Alarm)>| {
-                alarms.into_iter().map(|(name, alarm)| brief(name, alarm)).collect()
-            };
-            let mut answer = vec![
-                ("MetricAlarms", Value::Array(list(metric))),
-                ("CompositeAlarms", Value::Array(list(composite))),
-            ];
-            if start + PAGE < children.len() {
-                answer.push(("NextToken", text(&(start + PAGE).to_string())));
-            }
-            (200, encoded(&map(answer)), format!("children of {parent}"))
+            (200, children(alarms, &parent, start), format!("children of {parent}"))
         }
         ("GetMetricStatistics", _) => {
             let dimensions =
@@ -210,6 +189,30 @@ pub fn answer(
         }
         _ => (400, error("UnknownOperationException", "the stand-in does not serve this"), String::new()),
     }
+}
+
+/// A page of the children of a composite alarm.
+fn children(alarms: &BTreeMap<String, Alarm>, parent: &str, start: usize) -> Vec<u8> {
+    let children = match alarms.get(parent).map(|alarm| &alarm.kind) {
+        Some(Kind::Composite(children)) => children.clone(),
+        _ => Vec::new(),
+    };
+    let page = children.iter().skip(start).take(PAGE);
+    // Of children CloudWatch tells no more than this.
+    let brief =
+        |name: &String, alarm: &Alarm| map([("AlarmName", text(name)), ("StateValue", text(alarm.state))]);
+    let known = page.filter_map(|name| alarms.get(name).map(|alarm| (name, alarm)));
+    let (composite, metric): (Vec<_>, Vec<_>) = known.partition(|(_, alarm)| alarm.is_composite());
+    let list =
+        |alarms: Vec<(&String, &Alarm)>| alarms.into_iter().map(|(name, alarm)| brief(name, alarm)).collect();
+    let mut answer = vec![
+        ("MetricAlarms", Value::Array(list(metric))),
+        ("CompositeAlarms", Value::Array(list(composite))),
+    ];
+    if start + PAGE < children.len() {
+        answer.push(("NextToken", text(&(start + PAGE).to_string())));
+    }
+    encoded(&map(answer))
 }
 
 /// The newest datapoint of a health check's metric.
