@@ -1208,7 +1208,7 @@ fn each_rule_of_the_executions_is_needed() {
             SETTLES,
             Site { last: 2, at_once: 1, budget: Budget { recoveries: 1, ..restore }, ..two() },
         ),
-        (Rule::ReadAgain, OLDER, Site { budget: restore, ..two() }),
+        (Rule::ReadAgain, OLDER, Site { last: 3, budget: restore, ..two() }),
         (Rule::NewerAlarm, NEWER, Site { last: 2, at_once: 1, budget: restore, ..two() }),
         (Rule::NewVersion, OLDER, Site { budget: restore, ..one() }),
         (Rule::Seen, SETTLES, Site { last: 2, budget: restore, ..one() }),
