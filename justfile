@@ -26,9 +26,13 @@ ci:
 package PROGRAM ARCH:
     infra/package --program {{ PROGRAM }} {{ ARCH }}
 
-# A benchmark: cold_lock, lease or mass_failover
+# A benchmark: lease or mass_failover
 bench NAME *ARGS:
     cargo bench --locked --all-features --bench {{ NAME }} -- {{ ARGS }}
+
+# What a cold lock costs; ARGS may be `-- check` or `-- record`. Needs valgrind
+cold-lock *ARGS:
+    cargo bench --locked --manifest-path foreign/Cargo.toml --target-dir target --bench cold_lock {{ ARGS }}
 
 # The whole way of a lock on loopback; with FILE, what that event would do
 sandbox *FILE:

@@ -229,7 +229,7 @@ async fn decide_and_act(
     may_act: bool,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
-    let FailoverLock { config, route53, known, .. } = system;
+    let FailoverLock { config, known, .. } = system;
     let id = &check.id;
     let outcome = |outcome| Outcome {
         path: check.path().map(str::to_owned),
@@ -238,25 +238,10 @@ async fn decide_and_act(
     };
     let unprotected = |reason| Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) };
     let quiet = !is_in_alarm(alarms);
-    let record = match system.known(check, quiet) {
-        _ if quiet && system.has_no_record(check) => Record::default(),
+    let record = match recorded(system, check, quiet, tags, may_act, deadline).await? {
         Some(Tagged::Guarded(record)) => record,
         Some(Tagged::NotGuarded) => return Ok(None),
-        None => {
-            let tags = match tags {
-                Some(tags) => tags.clone(),
-                None if !may_act => return Ok(Some(throttled(id))),
-                None => route53.tags(id, deadline).await?,
-            };
-            let record = view::record(system, &tags, check)?;
-            // A check that is out stays ours, whoever has taken its tag away.
-            let is_out = record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
-            if !config.guards_tagged(&tags) && !is_out {
-                known.put(check, Tagged::NotGuarded);
-                return Ok(None);
-            }
-            record
-        }
+        None => return Ok(Some(throttled(id))),
     };
     let path = decide::can_hold(check)?;
     if record.is_ahead_of(check.version) && !last {
@@ -333,6 +318,36 @@ async fn decide_and_act(
     let lock = Decision::Lock { version: Some(check.version) };
     let decision = decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await);
     act(system, &cause, target, decision, deadline).await.map(Some)
+}
+
+/// What a check's tags say; `None` if they would have to be read and may not be.
+async fn recorded(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    quiet: bool,
+    tags: Option<&Tags>,
+    may_call: bool,
+    deadline: Deadline,
+) -> Result<Option<Tagged>, Error> {
+    if quiet && system.has_no_record(check) {
+        return Ok(Some(Tagged::Guarded(Record::default())));
+    }
+    if let Some(known) = system.known(check, quiet) {
+        return Ok(Some(known));
+    }
+    let tags = match tags {
+        Some(tags) => tags.clone(),
+        None if !may_call => return Ok(None),
+        None => system.route53.tags(&check.id, deadline).await?,
+    };
+    let record = view::record(system, &tags, check)?;
+    // A check that is out stays guarded, also if its tag was removed.
+    let is_out = record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
+    if !system.config.guards_tagged(&tags) && !is_out {
+        system.known.put(check, Tagged::NotGuarded);
+        return Ok(Some(Tagged::NotGuarded));
+    }
+    Ok(Some(Tagged::Guarded(record)))
 }
 
 fn throttled(id: &HealthCheckId) -> Outcome {

@@ -125,14 +125,19 @@ async fn asked(handler: Handler, guards: Guards) -> Permissions {
     };
     for event in events {
         for check in worlds(handler) {
-            // In the second pass what is read by the page cannot be read.
-            for pages in [true, false] {
+            // In the second pass what is read by the page cannot be read, in the third one an alarm on a query is all.
+            for (pages, plain) in [(true, true), (false, true), (true, false)] {
                 let route53 = Route53::start().await;
                 route53.put(PRIMARY, check.clone());
                 // Someone else changes it meanwhile: it is read again.
                 route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
                 route53.put(SECONDARY, Check::new("HTTP", 80).tagged(TAG, "").changed());
-                route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49));
+                let alarm = if plain {
+                    Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49)
+                } else {
+                    Alarm::of(Kind::Query(vec![PRIMARY.to_owned()]), "ALARM")
+                };
+                route53.put_alarm("primary-unhealthy", alarm);
                 route53.put_alarm(
                     "composite",
                     Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "ALARM"),
@@ -156,9 +161,11 @@ fn permission(call: &str, guards: Guards) -> (String, String) {
     let mut words = call.split(' ');
     let (operation, of) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     match operation {
-        "DescribeAlarms" | "DescribeAlarmsForMetric" | "GetMetricStatistics" | "ListAlarmMuteRules" => {
-            (format!("cloudwatch:{operation}"), "*".to_owned())
-        }
+        "DescribeAlarms"
+        | "DescribeAlarmContributors"
+        | "DescribeAlarmsForMetric"
+        | "GetMetricStatistics"
+        | "ListAlarmMuteRules" => (format!("cloudwatch:{operation}"), "*".to_owned()),
         "ListHealthChecks" | "ListTagsForResources" => (format!("route53:{operation}"), "*".to_owned()),
         _ => {
             let of = if guards == Guards::Tagged { "*" } else { of };
