@@ -13,6 +13,7 @@ use failover::failover_lock::Handler;
 use serde_json::{Value, json};
 
 const SECONDARY: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+const OTHER: &str = "3c8f7c1e-54b0-4c1f-9a57-6a2a6f0e5d11";
 const TAG: &str = "failover";
 const HANDLERS: [(&str, Handler); 3] =
     [("Lock", Handler::Lock), ("Restore", Handler::Restore), ("Reconcile", Handler::Reconcile)];
@@ -131,7 +132,10 @@ async fn asked(handler: Handler, guards: Guards) -> Permissions {
                 route53.put(PRIMARY, check.clone());
                 // Someone else changes it meanwhile: it is read again.
                 route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
-                route53.put(SECONDARY, Check::new("HTTP", 80).tagged(TAG, "").changed());
+                route53.put(SECONDARY, Check::new("HTTP", 80));
+                if guards == Guards::Tagged {
+                    route53.put(OTHER, Check::new("HTTP", 80).tagged(TAG, "").changed());
+                }
                 let alarm = if plain {
                     Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49)
                 } else {
