@@ -86,9 +86,7 @@ impl Config {
         let terms = Terms::of(period.unwrap_or(Duration::from_secs(1)), file.failure_threshold);
         let terms = problems.take(
             "failureThreshold",
-            terms.map_err(
-                |_| "it must be at least 2: a holder renews once a period, and would be too late",
-            ),
+            terms.map_err(|_| "it must be at least 2: a holder renews once a period, and would be too late"),
         );
         let all = (lease, me, period, terms, table, role, region);
         let config = match all {
@@ -135,7 +133,10 @@ fn role_arn(text: String) -> Result<String, String> {
     if Arn::parse(&text).is_some_and(is_role) {
         Ok(text)
     } else {
-        Err(format!("{} is not a role's ARN, for example arn:aws:iam::123456789012:role/lease", Quoted(&text)))
+        Err(format!(
+            "{} is not a role's ARN, for example arn:aws:iam::123456789012:role/lease",
+            Quoted(&text)
+        ))
     }
 }
 

@@ -107,8 +107,8 @@ impl Table {
     pub(super) async fn check(&self, time: Duration) -> Result<(), Error> {
         let request = self.client.describe_table().table_name(&self.name);
         let table = send(DESCRIBE, time, request.send()).await?.table;
-        let table =
-            table.ok_or_else(|| Failure::unclear(DESCRIBE, "the answer does not describe the table".to_owned()))?;
+        let table = table
+            .ok_or_else(|| Failure::unclear(DESCRIBE, "the answer does not describe the table".to_owned()))?;
         keeps_leases(&table, self.one_region)
     }
 

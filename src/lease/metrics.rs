@@ -80,7 +80,11 @@ impl Metrics {
         let left = status.active_for().unwrap_or_default().as_secs_f64();
         gauge("active_for_seconds", "How long it stays active if it cannot renew the lease", left);
         gauge("failing", "Whether the last call failed", flag(status.failing.is_some()));
-        gauge("pinned", "Whether the lease is pinned, which keeps all candidates passive", flag(status.standing == Standing::Pinned));
+        gauge(
+            "pinned",
+            "Whether the lease is pinned, which keeps all candidates passive",
+            flag(status.standing == Standing::Pinned),
+        );
         #[expect(clippy::cast_precision_loss, reason = "an epoch is far below 2^53")]
         let epoch = status.record.as_ref().map_or(0.0, |record| record.epoch as f64);
         gauge("epoch", "The fencing token of the record that was seen last", epoch);

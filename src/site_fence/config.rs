@@ -181,8 +181,10 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     let insecure = problems.take("INFINISPAN_INSECURE_TLS", boolean(&insecure));
     match (roots?, insecure?) {
         (Some(_), true) => {
-            problems
-                .add("INFINISPAN_INSECURE_TLS", "it would leave INFINISPAN_CA_CERT without effect: set one of them");
+            problems.add(
+                "INFINISPAN_INSECURE_TLS",
+                "it would leave INFINISPAN_CA_CERT without effect: set one of them",
+            );
             None
         }
         (Some(roots), false) => Some(Trust::Roots(roots)),

@@ -276,7 +276,9 @@ fn advice(status: StatusCode, headers: &HeaderMap) -> String {
                 )
             }
         }
-        StatusCode::FORBIDDEN => ". INFINISPAN_USER is not allowed to do that: give it the permission ADMIN".to_owned(),
+        StatusCode::FORBIDDEN => {
+            ". INFINISPAN_USER is not allowed to do that: give it the permission ADMIN".to_owned()
+        }
         _ => String::new(),
     }
 }

@@ -115,7 +115,9 @@ impl Report {
 
     /// The result when the credentials could not be checked. The answer contains no details.
     pub(super) fn undecided(error: Error) -> Self {
-        let cause = "the credentials cannot be checked now: the password could not be read; see the function's log".to_owned();
+        let cause =
+            "the credentials cannot be checked now: the password could not be read; see the function's log"
+                .to_owned();
         let failed = Failed { about: About::default(), error };
         Self::log(vec![Err(failed)], Asker::TurnedAway(StatusCode::SERVICE_UNAVAILABLE, cause))
     }

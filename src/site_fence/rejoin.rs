@@ -84,7 +84,8 @@ impl Back<'_> {
         let gone: Vec<_> =
             missing.iter().filter(|noted| is_gone(noted)).map(|noted| noted.id.as_str()).collect();
         if !gone.is_empty() {
-            self.detail = Some(format!("load balancers that no longer exist were left out: {}", gone.join(", ")));
+            self.detail =
+                Some(format!("load balancers that no longer exist were left out: {}", gone.join(", ")));
             missing.retain(|noted| !is_gone(noted));
             if missing.is_empty() && !is_in_service(site, &sight.groups) {
                 return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));

@@ -45,7 +45,9 @@ impl Secrets {
         let output = deadline
             .persist(async |time| send(GET, time, self.0.get_secret_value().secret_id(id).send()).await)
             .await?;
-        output.secret_string.ok_or_else(|| Failure::refused(GET, format!("{id} holds bytes, not text: store the password as text")))
+        output.secret_string.ok_or_else(|| {
+            Failure::refused(GET, format!("{id} holds bytes, not text: store the password as text"))
+        })
     }
 }
 

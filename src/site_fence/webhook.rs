@@ -74,7 +74,9 @@ pub enum Malformed {
     #[error("label accelerator: {} is not a DNS name", Quoted(.0))]
     Accelerator(String),
     /// A site that reports itself.
-    #[error("labels site and reporter are both {0}: a site cannot report itself: correct the Prometheus rule")]
+    #[error(
+        "labels site and reporter are both {0}: a site cannot report itself: correct the Prometheus rule"
+    )]
     Itself(Site),
 }
 
@@ -138,7 +140,9 @@ impl Request {
         let body = self.0.body.as_deref().unwrap_or_default();
         let decoded;
         let body = if self.0.is_base64_encoded {
-            decoded = STANDARD.decode(body).map_err(|_| Malformed::Encoding("it is marked as base64 but is not"))?;
+            decoded = STANDARD
+                .decode(body)
+                .map_err(|_| Malformed::Encoding("it is marked as base64 but is not"))?;
             str::from_utf8(&decoded).map_err(|_| Malformed::Encoding("it is not UTF-8"))?
         } else {
             body

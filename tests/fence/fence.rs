@@ -214,7 +214,8 @@ async fn what_is_missing_is_named_before_anything_is_changed() {
 
     let system = sites.system(&[("WEBHOOK_USER_SECRET", "forgotten")]);
     let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
-    let message = "the credentials cannot be checked now: the password could not be read; see the function's log";
+    let message =
+        "the credentials cannot be checked now: the password could not be read; see the function's log";
     assert_eq!((status, body), (503, json!({ "message": message })));
 }
 

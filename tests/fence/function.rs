@@ -102,7 +102,11 @@ async fn what_cannot_be_used_stops_the_start_and_is_named() {
         ("fence", ("INFINISPAN_SITE_ENDPOINTS", "a=b"), "INFINISPAN_SITE_ENDPOINTS: expected value"),
         ("fence", ("WEBHOOK_USER", ""), "WEBHOOK_USER: it is empty"),
         ("rejoin", ("FENCE_TABLE", "arn:x"), "FENCE_TABLE: \"arn:x\" is neither a table's name nor its ARN"),
-        ("rejoin", ("AWS_ENDPOINT_URL_DYNAMODB", "x"), "AWS_ENDPOINT_URL_DYNAMODB: \"x\" is not an http or https URL"),
+        (
+            "rejoin",
+            ("AWS_ENDPOINT_URL_DYNAMODB", "x"),
+            "AWS_ENDPOINT_URL_DYNAMODB: \"x\" is not an http or https URL",
+        ),
     ] {
         let (status, lines) = start(handler, &sites, &[change]).await.ended().await;
         assert!(!status.success(), "{change:?}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::support;
 use crate::support::lambda::{Answer, Function};
 use crate::support::lock::{LOCKED, PRIMARY, alarm};
-use crate::support::tls::Tls;
 use crate::support::route53::{Check, Route53};
+use crate::support::tls::Tls;
 use failover::failover_lock::route53::Route53 as RealRoute53;
 use failover::remote::deadline::Deadline;
 use failover::remote::https::Https;
@@ -64,7 +64,10 @@ async fn where_amazons_roots_do_not_vouch_the_systems_store_decides() {
 
     let (answer, warnings) = lock(&route53, &[("SSL_CERT_FILE", &root)]).await;
     assert!(answer.is_ok(), "{answer:?}");
-    assert_eq!(warnings, ["\"the roots in the binary do not vouch for AWS: also trusting the system's roots\""]);
+    assert_eq!(
+        warnings,
+        ["\"the roots in the binary do not vouch for AWS: also trusting the system's roots\""]
+    );
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
 

@@ -235,10 +235,14 @@ impl Model for Lease {
             Property::always(ONE, |_, world: &World| {
                 !world.processes.iter().all(|process| process.claim.is_active())
             }),
-            Property::always("a process that knows of another process's record is passive", |_, world: &World| {
-                let knows = |claim: &Claim| !matches!(claim.standing(), Standing::Mine | Standing::Unseen);
-                !world.processes.iter().any(|process| knows(&process.claim) && process.claim.is_active())
-            }),
+            Property::always(
+                "a process that knows of another process's record is passive",
+                |_, world: &World| {
+                    let knows =
+                        |claim: &Claim| !matches!(claim.standing(), Standing::Mine | Standing::Unseen);
+                    !world.processes.iter().any(|process| knows(&process.claim) && process.claim.is_active())
+                },
+            ),
             Property::always(
                 "each owner has an epoch of its own, higher than all before",
                 |_, world: &World| !world.repeated,
