@@ -81,7 +81,7 @@ pub enum Unhealthy {
         text: String,
     },
     /// A value of the health check is invalid in a request.
-    #[error("its health check is unusable: {0} is invalid")]
+    #[error("its health check is unusable: {0}")]
     Invalid(String),
 }
 
@@ -125,8 +125,9 @@ impl<'a> Probe<'a> {
     ) -> Result<Self, Unhealthy> {
         let address = match (&endpoint.ip_address, &endpoint.domain_name) {
             (Some(ip), _) => {
-                let ip: IpAddr =
-                    ip.parse().map_err(|_| Unhealthy::Invalid(format!("the address {}", Quoted(ip))))?;
+                let ip: IpAddr = ip
+                    .parse()
+                    .map_err(|_| Unhealthy::Invalid(format!("the address {} is invalid", Quoted(ip))))?;
                 SocketAddr::new(ip, endpoint.port)
             }
             (None, Some(name)) => {
@@ -159,7 +160,7 @@ impl<'a> Probe<'a> {
     fn server_name(&self) -> Result<ServerName<'static>, Unhealthy> {
         match &self.endpoint.domain_name {
             Some(name) => ServerName::try_from(name.clone())
-                .map_err(|_| Unhealthy::Invalid(format!("the domain name {}", Quoted(name)))),
+                .map_err(|_| Unhealthy::Invalid(format!("the domain name {} is invalid", Quoted(name)))),
             None => Ok(self.address.ip().into()),
         }
     }
