@@ -5,8 +5,8 @@
 //! ```text
 //! cargo bench --bench mass_failover
 //! ```
-//! Takes as long as the limit makes it: some four minutes. Prints what a lock costs and the time
-//! beside the limit's own.
+//! Takes about four minutes, because of the limit. Prints the cost of a lock, and the time beside the time that
+//! the limit alone takes.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Locks a failed primary's health check, and switches it back when a person says so.
+//! Locks a failed primary's health check, and restores it when a person requests it.
 //!
 //! ```text
 //! lock       event ─ alarm::transitions ─▶ transition ─ decide::concern ─▶ check id
@@ -58,7 +58,7 @@ pub struct FailoverLock {
 pub enum Handler {
     /// Takes alarms, sets locks.
     Lock,
-    /// Takes a person's request, switches back.
+    /// Takes a person's request, restores.
     Restore,
     /// Takes a tick of a schedule, sets locks that are missing.
     Reconcile,

@@ -524,7 +524,7 @@ async fn fence_status_shows_the_sites_in_service_and_those_that_were_taken_out()
     assert_eq!(found[0]["endpoints"][0]["id"], json!(sites.balancer_a));
     assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");
 
-    // Somebody takes away what tells of the other site.
+    // An operator removes all traces of the other site.
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
     let ended = run_at(&sites, &["fence", "status"]).await;
     assert!(ended.out.contains("in service; no other site is known"), "{}", ended.out);

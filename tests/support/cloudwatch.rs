@@ -7,7 +7,7 @@ use ciborium::Value;
 
 /// What an alarm does by default.
 pub const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alarms";
-/// How many children are told at once.
+/// How many children an answer contains at most.
 const PAGE: usize = 2;
 
 /// An alarm as the stand-in keeps it.
@@ -129,7 +129,7 @@ pub fn answer(
     match (operation, text_of("ChildrenOfAlarmName")) {
         ("DescribeAlarmsForMetric", _) if text_of("Namespace").as_deref() == Some("AWS/Route53") => {
             let metric = text_of("MetricName").unwrap_or_default();
-            // As one emulator does, alarms of other checks are told too: whoever asks must look.
+            // Like one emulator, it also returns alarms of other checks: the caller must filter them.
             let on = |alarm: &&Alarm| matches!(&alarm.kind, Kind::Metric(name, _) if *name == metric);
             let chosen =
                 alarms.iter().filter(|(_, alarm)| on(alarm)).map(|(name, alarm)| alarm.describe(name));
@@ -145,7 +145,7 @@ pub fn answer(
             };
             let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
             let page = children.iter().skip(start).take(PAGE);
-            // Of children CloudWatch tells no more than this.
+            // CloudWatch returns only this about children.
             let brief = |name: &String, alarm: &Alarm| {
                 map([("AlarmName", text(name)), ("StateValue", text(alarm.state))])
             };
