@@ -1,10 +1,10 @@
-//! What a lease costs, and how long it takes to change hands: two `lease-keeper` processes around a table.
+//! The cost of a lease, and the time until it changes hands: two `lease-keeper` processes around a table.
 //!
 //! ```text
 //! cargo bench --features lease --bench lease
 //! LEASE_KEEPER_BINARY=$PWD/target/package/lease-keeper-x86_64/bootstrap cargo bench --features lease --bench lease
 //! ```
-//! Takes some two minutes. Prints the calls of a holder and of a contender, a renewal's latency against an emulated
+//! Takes about two minutes. Prints the calls of a holder and of a contender, a renewal's latency against an emulated
 //! table, takeovers and handovers, and the memory of the process: of the binary that `cargo bench` builds, or of the
 //! one that the variable names.
 
@@ -19,7 +19,7 @@ use support::keeper::{Keeper, Observer, create_table};
 
 /// How often a lease changes hands.
 const CHANGES: usize = 5;
-/// How many renewals are looked at.
+/// How many renewals are measured.
 const RENEWALS: usize = 20;
 
 #[tokio::main(flavor = "current_thread")]
@@ -55,14 +55,15 @@ async fn main() {
     };
     println!("a renewal against the emulated table    {:.1} ms", number("sum") / number("count") * 1e3);
     let id = holder.id().expect("it runs");
-    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("Linux tells of its processes");
+    let status =
+        fs::read_to_string(format!("/proc/{id}/status")).expect("Linux has a status of each process");
     for (name, field) in [("memory at its highest", "VmHWM:"), ("memory of its own", "RssAnon:")] {
         let used = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
         println!("{name:<39} {}", used.trim());
     }
 
     for (name, signal) in
-        [("takeover from one that was killed", "KILL"), ("handover by one that was told to end", "TERM")]
+        [("takeover from one that was killed", "KILL"), ("handover by one that was terminated", "TERM")]
     {
         let mut times = Vec::new();
         for _ in 0..CHANGES {

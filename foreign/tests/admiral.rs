@@ -1,4 +1,4 @@
-//! Beside Admiral's state checker: its records are understood, and it understands ours. The checker is the
+//! lease-keeper beside Admiral's state checker: each reads the records of the other. The checker is the
 //! published one with its faults (`admiral/main.go`), on the AWS SDK for Go as it uses it, against a real wire.
 
 #[path = "../../tests/support/mod.rs"]
@@ -15,7 +15,7 @@ use support::keeper::{Keeper, LEASE, Observer, TABLE, config, create_table, pin,
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// A running checker, which checks when it is told to.
+/// A running checker, which checks on request.
 struct Admiral {
     _process: Child,
     input: ChildStdin,
@@ -44,7 +44,7 @@ impl Admiral {
         Self { _process: process, input, output }
     }
 
-    /// Has it check once: whether it is active then, and the owner that it saw.
+    /// Makes it check once. Returns whether it is active then, and the owner that it saw.
     async fn check(&mut self) -> (bool, String) {
         self.input.write_all(b"\n").await.expect("it runs");
         let line = self.output.next_line().await.expect("it answers").expect("it runs on");
@@ -81,7 +81,7 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970").as_secs()
 }
 
-/// The role that the checker cannot do without.
+/// The role that the checker requires.
 async fn create_role(emulator: &Emulator) {
     let policy = json!({ "Version": "2012-10-17", "Statement": [] }).to_string();
     let role = ["iam", "create-role", "--role-name", "lease", "--assume-role-policy-document", &policy];
@@ -146,7 +146,7 @@ async fn a_keeper_waits_for_an_admiral_that_renews_and_takes_over_from_one_that_
     }
     assert_eq!(keeper.state().await["active"], false);
 
-    // It stops. What it has is taken from it, and the epoch goes beyond what it can have forgotten.
+    // Admiral stops. The keeper takes the lease, with an epoch above any that Admiral's record can have lost.
     let started = seconds();
     keeper.proxy.arrived("UpdateItem", 1).await;
     let epoch = observer.active(&keeper).await;

@@ -14,7 +14,7 @@ use support::sites::{self, DNS_NAME, DOCUMENTED_FENCE, INFINISPAN_PASSWORD, PASS
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// How often to look; each look takes the AWS CLI half a second or more.
+/// How often the log is read; each read takes the AWS CLI half a second or more.
 const LOOKS: usize = 120;
 
 /// A running Alertmanager; dropped, its process ends.
@@ -37,7 +37,7 @@ impl Alertmanager {
             .replace("REPLACE_FUNCTION_URL", function_url)
             .replace("REPLACE_WEBHOOK_USER", USER)
             .replace("/etc/alertmanager/site-fence-password", password.to_str().unwrap())
-            // The test has less time than an operator, and wants to see what is resolved, too.
+            // The test has less time than an operator, and also needs the resolved alerts.
             .replace("group_interval: 90s", "group_interval: 2s")
             .replace("send_resolved: false", "send_resolved: true");
         assert!(!config.contains("REPLACE") && config.contains("2s") && config.contains("true"), "{config}");
@@ -79,7 +79,7 @@ impl Alertmanager {
     }
 }
 
-/// Waits until the function's log says this.
+/// Waits until the function's log contains this.
 async fn log_says(sites: &Sites, what: &str) {
     let mut lines = String::new();
     for _ in 0..LOOKS {
@@ -89,11 +89,11 @@ async fn log_says(sites: &Sites, what: &str) {
             return;
         }
     }
-    panic!("the log never says {what}: {lines}");
+    panic!("the log never contains {what}: {lines}");
 }
 
 #[tokio::test]
-async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_hears_that_resolved_is_nothing() {
+async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_a_resolved_alert_is_ignored() {
     let sites = Sites::start_with_functions().await;
     let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
     fs::create_dir_all(&folder).unwrap();
@@ -165,12 +165,12 @@ async fn the_role_allows_what_was_called(sites: &Sites, (role, policy): (&str, &
     assert_eq!(status, Some(0), "{actions}");
     let allowed = actions.split_whitespace().filter_map(|action| action.strip_prefix("globalaccelerator:"));
     let called = calls.iter().filter_map(|call| call.split(' ').next());
-    // Global Accelerator asks for it on top of the calls that remove and add endpoints.
+    // Global Accelerator requires it in addition to the calls that remove and add endpoints.
     let called: BTreeSet<_> = called.chain(["UpdateEndpointGroup"]).collect();
     assert_eq!(allowed.collect::<BTreeSet<_>>(), called);
 }
 
-/// Deploys by the documented commands; what the function's URL is on this emulator.
+/// Deploys with the documented commands. Returns the function's URL on this emulator.
 async fn deploy(sites: &Sites, folder: &Path) -> String {
     let artifact = sites.aws.package("site-fence");
     let blocks = commands_below("fence.md", "## Deploy");
@@ -178,7 +178,7 @@ async fn deploy(sites: &Sites, folder: &Path) -> String {
     let zip = build.lines().find(|line| line.starts_with("ZIP=")).expect("the page names the zip").to_owned();
     let build =
         build.replace("infra/package --program site-fence arm64\n", "").replace(&zip, "ZIP=$ARTIFACT");
-    // The emulator runs what this machine runs.
+    // The emulator runs binaries of this machine's architecture.
     let deploy =
         deploy.replace("\"CodeKey=$KEY\"", "\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true");
     let [act] = &commands_below("fence.md", "## Verify the installation")[..] else {

@@ -1,4 +1,4 @@
-//! Any text as an event: reading it never panics, and finds no health check id that is none.
+//! Any text as an event: reading it never panics, and finds only valid health check ids.
 //!
 //! ```text
 //! cargo install cargo-fuzz

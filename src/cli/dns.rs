@@ -1,4 +1,4 @@
-//! Route 53's DNS records in failoverctl's words.
+//! Route 53's DNS records in failoverctl's terms.
 
 use std::collections::BTreeSet;
 
@@ -10,40 +10,40 @@ use crate::failover_lock::health_check::HealthCheckId;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
-/// A DNS record that a health check decides about.
+/// A DNS record that depends on a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     /// Its name and type, for example `www.example.com. A`.
     pub name: String,
-    /// What it is in a failover pair.
+    /// Its role in a failover pair.
     pub role: Role,
 }
 
-/// What a DNS record is in a failover pair.
+/// A DNS record's role in a failover pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The primary, beside this secondary.
+    /// The primary, with this secondary.
     Primary(Secondary),
     /// The secondary.
     Secondary,
-    /// It is part of none.
+    /// None: it is not part of a failover pair.
     None,
 }
 
-/// The secondary of a failover pair, as far as its health goes.
+/// The secondary of a failover pair, with regard to its health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Secondary {
     /// None.
     Missing,
-    /// One that counts as healthy always.
+    /// A secondary that always counts as healthy.
     Unchecked,
-    /// One with the primary's own health check: what fails the one fails the other.
+    /// A secondary with the primary's own health check: both fail together.
     Same,
-    /// One with a health check, or with an alias whose target's health is evaluated.
+    /// A secondary with a health check, or with an alias whose target's health is evaluated.
     Checked,
 }
 
-/// The records of all hosted zones that this check decides about.
+/// The records of all hosted zones that depend on this check.
 ///
 /// # Errors
 /// A call failed and did not pass before the deadline.
@@ -63,7 +63,7 @@ pub(super) async fn records(
     Ok(records)
 }
 
-/// A check, and the calculated checks that it is part of, at any depth.
+/// The id of a check, and of the calculated checks that it is part of, at any depth.
 async fn with_parents(
     client: &Client,
     id: &HealthCheckId,

@@ -1,4 +1,4 @@
-//! `failoverctl doctor`: the whole chain, link by link, with what mends each.
+//! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
 use clap::Args;
 use serde::Serialize;
@@ -20,25 +20,25 @@ use crate::failover_lock::record::{IN, OUT};
 use crate::remote::arn::Arn;
 use crate::remote::aws::Kind;
 
-/// How far back a function's last run is looked for; CloudWatch tells of 1,440 minutes at once at most.
+/// How far back a function's last run is searched for; CloudWatch returns at most 1,440 minutes at once.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
 const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
 
-/// What was found of one link of the chain.
+/// The finding about one link of the chain.
 #[derive(Clone, Debug, Serialize)]
 struct Link {
     name: &'static str,
     mood: Mood,
     found: String,
-    /// A command, or what else to do.
+    /// The repair: a command, or another step.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
 }
 
-/// What is found, in the chain's order.
+/// The findings, in the chain's order.
 struct Findings(Vec<Link>);
 
-/// Walk the whole chain from the primary to its lock, and say what is wrong and what mends it.
+/// Check the whole chain from the primary to its lock, and show each fault with its repair.
 #[derive(Debug, Args)]
 #[command(
     after_help = "ok: well. look: worth a look. WRONG: mend it, by what follows the arrow. unseen: could not \
@@ -67,7 +67,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     Ok(if is_well { Ended::Well } else { Ended::NotWell })
 }
 
-/// The check itself, as it stands.
+/// Checks the health check itself.
 fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let HealthCheck { id, .. } = check;
     let update = format!("aws route53 update-health-check --health-check-id {id}");
@@ -75,7 +75,7 @@ fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
         Ok(path) => path,
         Err(cannot) => {
             let mend = match cannot {
-                decide::CannotHold::NoPath(_) => "make an HTTP or HTTPS check of it".to_owned(),
+                decide::CannotHold::NoPath(_) => "replace it with an HTTP or HTTPS check".to_owned(),
                 decide::CannotHold::Inverted => format!("{update} --no-inverted"),
                 decide::CannotHold::Disabled => format!("{update} --no-disabled"),
             };
@@ -88,14 +88,14 @@ fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             "health check",
             format!("{path} is neither the healthy nor the locked path"),
             format!(
-                "say --healthy-path {path} if it is the path of a primary in service, or: {update} --resource-path {}",
+                "add --healthy-path {path} if it is the path of a primary in service, or: {update} --resource-path {}",
                 guard.config.healthy_path
             ),
         );
     }
 }
 
-/// What the primary answers at the two paths.
+/// Checks the primary's answers at the two paths.
 async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings: &mut Findings) {
     let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
     match probe::ask(id, endpoint, healthy).await {
@@ -103,9 +103,9 @@ async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings:
         Err(unhealthy @ (Unhealthy::Status { .. } | Unhealthy::TextMissing { .. })) => findings.wrong(
             "healthy path",
             unhealthy.to_string(),
-            "mend the primary; until then a switch-back is refused".to_owned(),
+            "repair the primary; until then a restore is refused".to_owned(),
         ),
-        // Route 53's checkers may reach what this machine does not.
+        // Route 53's checkers may reach a primary that this machine does not.
         Err(unreached) => findings
             .unknown("healthy path", &format!("{unreached}, from here; Route 53's checkers may reach it")),
     }
@@ -126,7 +126,7 @@ async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings:
     }
 }
 
-/// From the alarm to the function, and what became of both.
+/// Checks the chain from the alarm to the function, and the state of both.
 async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
     let alarms = match guard.cloudwatch.alarms_on(id, patience()).await {
@@ -166,14 +166,12 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                 findings.ok("history", format!("{what}: {found}"));
             }
             match State::of(check, &alarms, &tags, &guard.config) {
-                State::Armed if !locks => findings.warn(
-                    "state",
-                    "its alarm acts, and what is said above keeps it from being locked".to_owned(),
-                ),
+                State::Armed if !locks => findings
+                    .warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned()),
                 state => {
                     let mend = match &state {
                         State::Locked { .. } => Some(format!(
-                            "mend the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
+                            "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
                         )),
                         State::Unprotected { .. } | State::Overdue { .. } => {
                             Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
@@ -187,7 +185,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     }
 }
 
-/// Whether this alarm, by one of its actions, has a function lock the check.
+/// Whether one of this alarm's actions leads to a function that locks the check.
 async fn alarm_leads_to_lock(
     guard: &Guard,
     id: &HealthCheckId,
@@ -199,7 +197,7 @@ async fn alarm_leads_to_lock(
     match state {
         AlarmState::Ok => findings.ok("alarm", stands),
         AlarmState::Alarm => findings.warn("alarm", stands),
-        AlarmState::InsufficientData => findings.warn("alarm", format!("{stands}: it has seen no data yet")),
+        AlarmState::InsufficientData => findings.warn("alarm", format!("{stands}: it has no data yet")),
     }
     if !actions_enabled {
         findings.wrong(
@@ -254,16 +252,16 @@ async fn topic_locks(
         } else if protocol == "lambda" {
             locks |= function_locks(guard, id, endpoint, "sns.amazonaws.com", topic, findings).await;
         } else {
-            findings.ok("topic", format!("{topic} tells {protocol} {endpoint}"));
+            findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}"));
         }
     }
     if subscriptions.is_empty() {
-        findings.warn("topic", format!("nobody has subscribed to {topic}"));
+        findings.warn("topic", format!("{topic} has no subscription"));
     }
     locks
 }
 
-/// Whether this function locks the check when `source` invokes it by this service.
+/// Whether this function locks the check when `source` invokes it through this service.
 async fn function_locks(
     guard: &Guard,
     id: &HealthCheckId,
@@ -340,7 +338,7 @@ async fn function_locks(
     is_well
 }
 
-/// Variables with which the function would not lock this check as this command understands it.
+/// The variables with which the function would not lock this check as this command expects.
 fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
     let variable = |name: &str, default: &str| {
         function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
@@ -358,7 +356,7 @@ fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<
         if theirs != ours.as_str() {
             found.push((
                 name,
-                format!("is {theirs}, and {ours} was expected: say it to failoverctl, or correct it"),
+                format!("is {theirs}, and {ours} was expected: pass it to failoverctl, or correct it"),
             ));
         }
     }
@@ -368,7 +366,7 @@ fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<
     found
 }
 
-/// Whether the function's last run did not fail.
+/// Checks whether the function's last run failed.
 async fn last_run(guard: &Guard, arn: &str, name: &str, findings: &mut Findings) -> bool {
     let cloudwatch = CloudWatch::new(&guard.session.aws_of(arn));
     let newest = async |metric| {
@@ -397,7 +395,7 @@ async fn last_run(guard: &Guard, arn: &str, name: &str, findings: &mut Findings)
     }
 }
 
-/// What DNS does with the check.
+/// Checks the DNS records that depend on the check.
 async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
     let records = match dns::records(&guard.session.aws, id, patience()).await {
         Ok(records) => records,
@@ -416,7 +414,7 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
             }
             Role::Primary(Secondary::Unchecked) => findings.warn(
                 "records",
-                format!("{name}: its secondary has no health check, and counts as healthy always"),
+                format!("{name}: its secondary has no health check, and always counts as healthy"),
             ),
             Role::Primary(Secondary::Same) => findings.wrong(
                 "records",
@@ -436,7 +434,7 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
     }
 }
 
-/// The option that has the AWS CLI ask where this command asked.
+/// The AWS CLI's option for the Region that this command uses.
 fn in_region(guard: &Guard) -> String {
     guard.session.aws.region().map(|region| format!(" --region {region}")).unwrap_or_default()
 }
@@ -446,7 +444,7 @@ fn region(arn: &str) -> &str {
     Arn::parse(arn).map_or("", |arn| arn.region)
 }
 
-/// A text as a shell takes it.
+/// Quotes a text for a shell.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
@@ -460,7 +458,7 @@ fn text(link: &Link) -> String {
         Mood::Unknown => "unseen",
     };
     let mend = link.mend.as_ref().map(|mend| format!("{:22}→ {mend}\n", "")).unwrap_or_default();
-    // The codes of the colours are no part of the width.
+    // The colour codes do not count in the width.
     let pad = " ".repeat(8 - mood.len());
     format!("{}{pad}{:14}{}\n{mend}", paint(mood, link.mood), link.name, link.found)
 }

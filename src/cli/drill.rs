@@ -1,7 +1,7 @@
-//! `failoverctl drill`: a game day on a health check of one's own.
+//! `failoverctl drill`: a game day on a health check of its own.
 //!
-//! Whatever happens on the way, the check does not stay as the drill left it: what is done after the question
-//! is undone at the end, and what cannot be undone is said with the command for it.
+//! Every change that the drill makes after the question is undone at its end, even if a step fails. A change that
+//! cannot be undone is reported, with the command for it.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use crate::failover_lock::probe;
 use crate::remote::aws::{Failure, Kind};
 
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a function's log may take to be readable.
+/// The time until a function's log is readable.
 const LOGS: Duration = Duration::from_secs(20);
-/// How often an update is tried that meets another one.
+/// How often an update that conflicts with another one is tried.
 const TRIES: usize = 5;
-/// What a primary surely does not serve.
+/// A path that no primary serves.
 const NO_SUCH_PAGE: &str = "/failoverctl-drill-no-such-page";
 
 /// A game day: set the alarm off, follow it to the lock, and restore.
@@ -41,36 +41,36 @@ const NO_SUCH_PAGE: &str = "/failoverctl-drill-no-such-page";
 pub(super) struct Arguments {
     /// A health check of your own that no record refers to.
     id: HealthCheckId,
-    /// Even though records refer to it: traffic moves.
+    /// Drill even if records refer to the health check: traffic moves.
     #[arg(long)]
     in_service: bool,
-    /// Let the check fail by a path that is not there instead of setting its alarm's state.
+    /// Let the check fail, with a path that does not exist, instead of setting its alarm's state.
     #[arg(long)]
     by_metric: bool,
-    /// How many seconds each leg may take.
+    /// The time that each leg may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
     options: Options,
 }
 
-/// One step of the way, and when it was taken.
+/// One step of the drill, and its time.
 #[derive(Debug, Serialize)]
 struct Step {
     at: DateTime<Utc>,
-    /// Since the step before.
+    /// The seconds since the step before.
     seconds: f64,
     what: String,
 }
 
-/// The way so far.
+/// The steps so far.
 #[derive(Default)]
 struct Timeline {
     steps: Vec<(DateTime<Utc>, String)>,
-    /// When the alarm went off, by AWS's clock.
+    /// When the alarm went off, on AWS's clock.
     alarmed_at: Option<DateTime<Utc>>,
 }
 
@@ -80,9 +80,9 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     let how = if drill.by_metric {
         "its path is changed, so that it fails".to_owned()
     } else {
-        format!("its alarm {} is set off; whoever else listens hears of it, too", alarm.name)
+        format!("its alarm {} is set off, which also notifies its other subscribers", alarm.name)
     };
-    let question = format!("Drill on {id}? {how}; it is locked and switched back.");
+    let question = format!("Drill on {id}? {how}; it is locked and restored.");
     if ask(&question, drill.yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
@@ -100,16 +100,16 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     let restored = restore(guard, id, &mut timeline).await;
     if let Err(cause) = &restored {
         say(&error(&format!(
-            "{id} could not be switched back: {cause}. Do it with: failoverctl restore {id}; should its path be \
-             {NO_SUCH_PAGE}: aws route53 update-health-check --health-check-id {id} --resource-path {}",
+            "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
+             {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {}",
             guard.config.healthy_path
         )));
     }
     let mut ended = locked.and(restored);
     if ended.is_ok() {
-        // The drill is done; what a log tells of it is good to know.
+        // The drill is done: an unreadable log does not make it fail.
         if let Err(cause) = logged(guard, id, &alarm, &mut timeline).await {
-            say(&format!("what the function logged cannot be read: {cause}"));
+            say(&format!("the function's log cannot be read: {cause}"));
         }
         ended = until_armed(guard, id, Duration::from_secs(drill.timeout)).await;
     }
@@ -131,25 +131,25 @@ async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(
     let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
         return refuse(format!(
-            "{id} is not armed ({}); failoverctl doctor {id} says what mends it",
+            "{id} is not armed ({}); to repair it, run: failoverctl doctor {id}",
             state.words()
         ));
     }
     let records = dns::records(&guard.session.aws, id, deadline).await?;
     if let Some(record) = records.first().filter(|_| !drill.in_service) {
         return refuse(format!(
-            "{} depends on {id}: a drill moves its traffic. Use a check of its own, or say --in-service",
+            "{} depends on {id}: a drill moves its traffic. Use a check of its own, or add --in-service",
             record.name
         ));
     }
-    // The switch-back asks the same, and would leave the check locked.
+    // A restore checks the same, and would leave the check locked.
     let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
     if let Some(endpoint) = &check.endpoint {
         if let Err(unhealthy) = probe::ask(id, endpoint, healthy).await {
-            return refuse(format!("the primary has to be healthy as seen from here: {unhealthy}"));
+            return refuse(format!("the primary must be healthy as seen from here: {unhealthy}"));
         }
         if probe::ask(id, endpoint, locked).await.is_ok() {
-            return refuse(format!("the primary answers at {locked}, too, so that a lock locks nothing"));
+            return refuse(format!("the primary also answers at {locked}, so that a lock locks nothing"));
         }
     }
     for alarm in alarms {
@@ -159,11 +159,11 @@ async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(
         }
     }
     refuse(format!(
-        "no alarm on {id} is OK and leads to a function that locks; failoverctl doctor {id} tells more"
+        "no alarm on {id} is OK and leads to a function that locks; for the cause, run: failoverctl doctor {id}"
     ))
 }
 
-/// From the alarm to the lock.
+/// Sets the alarm off, and follows it to the lock.
 async fn fire_and_follow(
     guard: &Guard,
     check: &HealthCheck,
@@ -198,7 +198,7 @@ async fn fire_and_follow(
         }
         if Instant::now() >= end {
             return Err(Error::TooLate(format!(
-                "{id} was not locked within {} s{}; failoverctl doctor {id} tells more",
+                "{id} was not locked within {} s{}; for the cause, run: failoverctl doctor {id}",
                 drill.timeout,
                 match timeline.alarmed_at {
                     Some(_) => ", though its alarm went off",
@@ -210,7 +210,7 @@ async fn fire_and_follow(
     }
 }
 
-/// The functions that lock, behind this alarm.
+/// The functions that lock and that this alarm leads to.
 async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<String>, Failure> {
     let mut arns = Vec::new();
     for action in &alarm.actions {
@@ -233,8 +233,8 @@ async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<String>, Failure>
     Ok(locks)
 }
 
-/// Restores what the drill locked, or sets the path again that it changed; either is recorded, so that a
-/// notification of the drill's alarm that comes late does not lock.
+/// Restores the check that the drill locked, or sets the path that it changed back. Both are recorded, so that a
+/// late notification of the drill's alarm does not lock.
 async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
     let healthy = &guard.config.healthy_path;
     for _ in 0..TRIES {
@@ -244,12 +244,12 @@ async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> 
         }
         match guard.route53.set_path(id, healthy, Some(check.version), patience()).await {
             Ok(_) => timeline.step(Utc::now(), format!("the check asks for {healthy} again")),
-            // The lock has come in between.
+            // The lock was set in between.
             Err(failure) if failure.kind() == Kind::Conflict => {}
             Err(failure) => return Err(failure.into()),
         }
     }
-    // Not by force: should the primary have failed meanwhile, its lock is no drill's any more.
+    // Without force: if the primary has failed meanwhile, its lock is no longer the drill's.
     let request = json!({ "healthCheckId": id, "path": healthy, "reason": "failoverctl drill" });
     let request = request.to_string();
     let outcome = guard.handle(Handler::Restore, &request).await?;
@@ -259,7 +259,7 @@ async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> 
     Ok(())
 }
 
-/// What the functions have logged of their runs, which CloudWatch takes some seconds to tell.
+/// Adds the functions' runs from their logs, which CloudWatch makes readable after some seconds.
 async fn logged(
     guard: &Guard,
     id: &HealthCheckId,
@@ -301,7 +301,7 @@ impl Timeline {
         self.steps.push((at, what));
     }
 
-    /// The steps in the order in which they were taken. Those told by AWS are by its clock.
+    /// The steps in the order of their times. The times of steps that AWS reports are on its clock.
     fn steps(mut self) -> Vec<Step> {
         self.steps.sort_by_key(|(at, _)| *at);
         let mut before = None;

@@ -63,7 +63,7 @@ pub enum Error {
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
-    /// A question, and nobody to answer it.
+    /// A question, without a terminal for the answer.
     #[error("there is no terminal to ask on, and nothing was changed: add --yes")]
     NobodyToAsk,
     /// It did not happen in time.

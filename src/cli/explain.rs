@@ -1,4 +1,4 @@
-//! `failoverctl explain`: what `lock` would do with an event.
+//! `failoverctl explain`: the result that `lock` would have with an event.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::failover_lock::event::{self, Message};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Outcome;
 
-/// What one record of the event says, and what would be done about it.
+/// The content of one record of the event, and the result that it would have.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Explained {
@@ -29,7 +29,7 @@ struct Explained {
     alarm: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     health_check_id: Option<HealthCheckId>,
-    /// `error`, or what would be done.
+    /// `error`, or the result.
     outcome: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
@@ -37,17 +37,17 @@ struct Explained {
     text: String,
 }
 
-/// Say what `lock` would do with an event, and why; nothing is changed.
+/// Show what `lock` would do with an event, and why; no change is made.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  failoverctl explain events/sns/keycloak-alarm.json\n  \
     failoverctl explain --offline - < message.json")]
 pub(super) struct Arguments {
     /// A Lambda event or an alarm's message; `-` for standard input.
     event: PathBuf,
-    /// Read the event alone, and nothing from AWS.
+    /// Read the event alone, without calls to AWS.
     #[arg(long)]
     offline: bool,
-    /// The guarded health checks, comma-separated; every one, if left out.
+    /// The guarded health checks, comma-separated; by default every health check.
     #[arg(long, value_name = "IDS", env = "GUARDED_HEALTH_CHECKS")]
     guarded: Option<String>,
     /// `primary=secondary` pairs, comma-separated.
@@ -87,14 +87,14 @@ fn concern(transition: &AlarmTransition, config: &Config) -> Explained {
         Ok(Concern::None(_)) if transition.composite.is_some() => (
             None,
             "look_up",
-            Some("it is a composite alarm: AWS has to be asked what is behind it".to_owned()),
+            Some("it is a composite alarm: the alarms behind it have to be read from AWS".to_owned()),
         ),
         Ok(Concern::None(reason)) => {
             let id = transition.health_checks.first().cloned();
             (id, "ignored", Some(why(reason).to_owned()))
         }
         Ok(Concern::Check(id)) => {
-            let sees = "unless it is locked, was switched back since, or cannot be locked";
+            let sees = "unless it is locked, was restored since, or cannot be locked";
             (Some(id), "lock", Some(sees.to_owned()))
         }
     };

@@ -1,4 +1,4 @@
-//! `failoverctl fence`: who is behind an accelerator, who was taken out, and the way back.
+//! `failoverctl fence`: the sites behind an accelerator, those that were taken out, and their rejoining.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{Owner, Site};
 use crate::site_fence::view::View;
 
-/// The function's own timeout, and what starting it takes.
+/// The function's own timeout, and the time of its start.
 const INVOCATION: Duration = Duration::from_secs(70);
 
-/// See the sites behind AWS Global Accelerator, and rejoin one that site-fence has taken out.
+/// Show the sites behind AWS Global Accelerator, and rejoin one that site-fence has taken out.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -34,7 +34,7 @@ enum Fence {
     /// Show the sites behind an accelerator, and which of them were taken out.
     #[command(after_help = "Example:\n  failoverctl fence status a1234567890abcdef.awsglobalaccelerator.com")]
     Status {
-        /// The accelerator's DNS name or ARN; every one of the account, if left out.
+        /// The accelerator's DNS name or ARN; by default every accelerator of the account.
         accelerator: Option<String>,
     },
     Rejoin(Rejoin),
@@ -50,44 +50,44 @@ struct Rejoin {
     /// The accelerator's DNS name or ARN.
     #[arg(long, value_name = "NAME")]
     accelerator: String,
-    /// The function that rejoins it. A name is looked up in --region, or else in the environment's Region.
+    /// The function that rejoins it. A name is searched for in --region, by default in the environment's Region.
     #[arg(long, value_name = "NAME", default_value = "site-rejoin")]
     function: String,
-    /// Add it to the accelerator although Infinispan of the other site does not answer, or refuses.
+    /// Add it to the accelerator even if Infinispan of the other site does not answer, or refuses.
     #[arg(long)]
     force: bool,
     /// The reason, for the function's log.
     #[arg(long)]
     reason: Option<String>,
-    /// Say what would be done, change nothing.
+    /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
 }
 
-/// A site, or what is nobody's, behind an accelerator.
+/// A site, or endpoints of an unknown site, behind an accelerator.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
     accelerator: String,
-    /// `None` for endpoints whose site cannot be told.
+    /// `None` for endpoints whose site is unknown.
     site: Option<String>,
     /// Its endpoints in service.
     endpoints: Vec<InService>,
-    /// When it was taken out, and who reported it.
+    /// When it was taken out, and the site that reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fenced_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reporter: Option<Site>,
     /// Whether it is noted as taken out.
     noted: bool,
-    /// Whether nothing tells of another site there.
+    /// Whether no other site behind the accelerator is known.
     alone: bool,
 }
 
-/// An endpoint in service, by what a command by hand names.
+/// An endpoint in service, with the values for a command by hand.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct InService {
@@ -195,9 +195,8 @@ fn text(found: &[Status]) -> String {
 /// Invokes the function: it has the password of Infinispan, and reaches it.
 async fn rejoin(session: &Session, region: Option<Region>, arguments: Rejoin) -> Result<Ended, Error> {
     let Rejoin { site, accelerator, function, force, reason, dry_run, yes } = arguments;
-    let question = format!(
-        "Are the sites synchronised? Bringing {site} back into {accelerator} sends traffic to it again."
-    );
+    let question =
+        format!("Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again.");
     if ask(&question, yes || dry_run)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
@@ -245,13 +244,13 @@ impl Status {
             _ => String::new(),
         };
         if self.site.is_none() {
-            "their site cannot be told: tag their load balancers".to_owned()
+            "their site is unknown: tag their load balancers".to_owned()
         } else if self.endpoints.is_empty() {
             format!("fenced{since}")
         } else if self.noted {
             format!("in service, though noted as fenced{since}: rejoin it")
         } else if self.healthy() == 0 {
-            "in service, and not healthy".to_owned()
+            "in service, not healthy".to_owned()
         } else if self.alone {
             "in service; no other site is known".to_owned()
         } else {

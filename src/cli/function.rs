@@ -1,4 +1,4 @@
-//! Lambda in failoverctl's words: the only place that knows its SDK.
+//! Lambda in failoverctl's terms: the only place that knows its SDK.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,23 +16,23 @@ use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, send};
 use crate::remote::deadline::Deadline;
 
-/// A function, as far as it matters here.
+/// The properties of a function that the commands need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Function {
     pub name: String,
     pub handler: String,
     pub runtime: String,
     pub variables: HashMap<String, String>,
-    /// Why it cannot run, where that is so.
+    /// Why it cannot run, if it cannot.
     pub stopped: Option<String>,
-    /// The statements of its policy: who may invoke it.
+    /// The statements of its resource policy, which allow callers to invoke it.
     pub policy: Vec<Value>,
 }
 
 // === impl Function ===
 
 impl Function {
-    /// The function of this ARN, in the Region that `aws` is in; `None` where there is none.
+    /// The function of this ARN, in the Region that `aws` is in; `None` if it does not exist.
     pub async fn of(aws: &SdkConfig, arn: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
         let client = Client::new(aws);
         let found = deadline
@@ -71,8 +71,8 @@ impl Function {
         }))
     }
 
-    /// Whether its policy lets this service invoke it in the name of this source. Conditions other
-    /// than on the source are taken to hold.
+    /// Whether its policy allows this service to invoke it on behalf of this source. Conditions other than on the
+    /// source count as met.
     pub fn lets(&self, service: &str, source: &str) -> bool {
         self.policy.iter().any(|statement| {
             let principal = &statement["Principal"];
@@ -130,7 +130,7 @@ pub(super) fn unqualified(arn: &str) -> &str {
     name(arn).1.and_then(|qualifier| arn.strip_suffix(qualifier)?.strip_suffix(':')).unwrap_or(arn)
 }
 
-/// Whether a text fits IAM's pattern: `*` stands for any part, `?` for one character.
+/// Whether a text matches an IAM pattern: `*` matches any text, `?` one character.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
     let mut reached = vec![false; text.len() + 1];
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_lets_a_service_in_for_the_source_that_it_names() {
+    fn a_policy_allows_a_service_for_the_source_that_it_names() {
         let function = |statement: Value| Function { policy: vec![statement], ..Function::default() };
         let statement = |arn: &str| {
             json!({ "Effect": "Allow", "Principal": { "Service": "sns.amazonaws.com" }, "Action": "lambda:InvokeFunction",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_fits_as_iam_has_it() {
+    fn a_pattern_matches_as_in_iam() {
         for (pattern, text, fits) in [
             ("*", "", true),
             ("a*c", "abbc", true),

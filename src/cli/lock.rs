@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     /// The reason, for those who find the lock.
     #[arg(long)]
     reason: String,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let question =
-        format!("Lock {id} ({asks}{path})? Its site goes out of service until a person switches it back.");
+        format!("Lock {id} ({asks}{path})? Its site goes out of service until a person restores it.");
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }

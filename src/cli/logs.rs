@@ -1,4 +1,4 @@
-//! CloudWatch's logs in failoverctl's words: the only place that knows their SDK.
+//! CloudWatch's logs in failoverctl's terms: the only place that knows their SDK.
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::Client;
@@ -9,7 +9,7 @@ use super::session::if_there;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
-/// When the function of this ARN, in the Region that `aws` is in, first logged `message` about `about` since then.
+/// Returns when the function of this ARN, in the Region of `aws`, first logged `message` about `about` after `since`.
 pub(super) async fn first(
     aws: &SdkConfig,
     arn: &str,

@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// How many seconds to wait.
     #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "wait")]
     timeout: u64,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let guard = options.guard(common).await?;
     let check = guard.route53.health_check(&id, patience()).await?;
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
-    let question = format!("Are the sites synchronised? Switching {id} back brings traffic to {asks} again.");
+    let question = format!("Are the sites synchronised? Restoring {id} brings traffic to {asks} again.");
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }

@@ -1,4 +1,4 @@
-//! What a person or a script gets to see.
+//! The output for a person or a script.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -11,31 +11,31 @@ use super::{Ended, Error};
 /// How to print.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Screen {
-    /// JSON for scripts; text for people, otherwise.
+    /// Whether to print JSON, for scripts; otherwise text, for people.
     pub json: bool,
 }
 
-/// How good something is.
+/// The rating of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mood {
-    /// As it should be.
+    /// Correct.
     Ok,
-    /// Worth a look.
+    /// May be intended; look at it.
     Warn,
-    /// Wrong: it has to be mended.
+    /// A fault to repair.
     Wrong,
-    /// It could not be seen.
+    /// Could not be read.
     Unknown,
 }
 
-/// An error as it is shown.
+/// Formats an error.
 #[must_use]
 pub fn error(text: &str) -> String {
     format!("{}: {text}", paint("error", Mood::Wrong))
 }
 
-/// `text` in the colour of a mood; without a terminal the codes are taken out where it is printed.
+/// Returns `text` in the colour of a mood; without a terminal the colour codes are removed when it is printed.
 #[must_use]
 pub fn paint(text: &str, mood: Mood) -> String {
     let style = match mood {
@@ -46,13 +46,13 @@ pub fn paint(text: &str, mood: Mood) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A time as people and scripts read it.
+/// Formats a time, for people and scripts.
 #[must_use]
 pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Columns below their headings, each as wide as its widest cell, the last one in its mood's colour.
+/// Formats columns below their headings, each as wide as its widest cell, the last one in its mood's colour.
 #[must_use]
 pub fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[([String; COLUMNS], Mood)]) -> String {
     let width = |column: usize| {
@@ -84,7 +84,7 @@ pub fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[([String; 
 // === impl Screen ===
 
 impl Screen {
-    /// What a command found: as JSON, or as text.
+    /// Prints the result of a command, as JSON or as text.
     pub fn show(self, found: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Error> {
         if self.json {
             let json = serde_json::to_string_pretty(found).map_err(io::Error::from)?;
@@ -96,18 +96,18 @@ impl Screen {
     }
 }
 
-/// A line about what is going on, for people; whether anybody reads it changes nothing.
+/// Prints a line of progress for people; a failed write is ignored.
 pub(super) fn say(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// A text from elsewhere, without what would act on a terminal.
+/// Returns a text from outside without characters that a terminal would interpret.
 #[must_use]
 pub fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// Asks before something is done. Without a terminal there is nobody to ask.
+/// Asks for confirmation. Fails without a terminal.
 pub(super) fn ask(question: &str, yes: bool) -> Result<Ended, Error> {
     if yes {
         return Ok(Ended::Well);

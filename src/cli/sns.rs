@@ -1,4 +1,4 @@
-//! SNS in failoverctl's words: the only place that knows its SDK.
+//! SNS in failoverctl's terms: the only place that knows its SDK.
 
 use aws_config::SdkConfig;
 use aws_sdk_sns::Client;
@@ -7,7 +7,7 @@ use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
-/// Who gets what a topic is told.
+/// A subscriber of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
     /// `lambda`, `email`, …
@@ -31,7 +31,7 @@ pub(super) async fn subscriptions(
         let subscriptions = page.subscriptions().iter().map(|one| Subscription {
             protocol: one.protocol().unwrap_or_default().to_owned(),
             endpoint: one.endpoint().unwrap_or_default().to_owned(),
-            // Until it is confirmed, its ARN reads `PendingConfirmation`.
+            // Until it is confirmed, its ARN is `PendingConfirmation`.
             is_confirmed: one.subscription_arn().is_some_and(|arn| Arn::parse(arn).is_some()),
         });
         Ok((subscriptions.collect(), page.next_token))

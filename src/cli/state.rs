@@ -125,7 +125,7 @@ impl State {
             Self::Armed => "armed".to_owned(),
             Self::Locked { since, by } => {
                 let Some(since) = since else {
-                    return "locked by its path alone: nobody noted when and why".to_owned();
+                    return "locked by its path alone: no tag notes when and why".to_owned();
                 };
                 let by = match by.as_deref() {
                     Some(by) if by.starts_with(BY_HAND) => format!(" {by}"),

@@ -21,25 +21,25 @@ use crate::remote::aws::Failure;
 
 /// Route 53 allows an account some 10 calls a second.
 const AT_ONCE: usize = 4;
-/// How often a command that waits looks.
+/// How often a command that waits reads the state.
 const LOOK: Duration = Duration::from_secs(5);
 const REDRAW: Duration = Duration::from_secs(10);
-/// Clears the terminal and goes to its first line.
+/// Clears the terminal and moves to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// What is known of a health check.
+/// The state of a health check.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
     pub health_check_id: HealthCheckId,
-    /// What it asks, for example `https://primary.example.com:443`.
+    /// Its endpoint, for example `https://primary.example.com:443`.
     pub watches: Option<String>,
     pub path: Option<String>,
     #[serde(flatten)]
     pub state: State,
     /// The alarm on its health; the one in ALARM, if there is one.
     pub alarm: Option<AlarmNow>,
-    /// Its checkers, where they have reported and may be read.
+    /// Its checkers, if they have reported and may be read.
     pub checkers: Option<Checkers>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct AlarmNow {
 #[command(after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch \
     233e180f-f023-45a3-954e-415303f21eab\n  failoverctl status --output json | jq '.[] | select(.state != \"armed\")'")]
 pub(super) struct Arguments {
-    /// The health checks; every one of the account that has a path, if none is named.
+    /// The health checks; by default every health check of the account that has a path.
     ids: Vec<HealthCheckId>,
     /// Show them again every 10 seconds, until interrupted.
     #[arg(long)]
@@ -68,7 +68,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { ids, watch, options } = arguments;
     let guard = &options.guard(common).await?;
-    // One for the whole time: an interrupt must count while AWS is being asked, too.
+    // One for the whole time: an interrupt must also count during a call to AWS.
     let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut ended = Ended::Well;
     loop {
@@ -85,7 +85,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
                 let is_bad = |status: &Status| matches!(status.state.mood(), Mood::Wrong | Mood::Unknown);
                 ended = if found.iter().any(is_bad) { Ended::NotWell } else { Ended::Well };
             }
-            // What cannot be seen now may be seen the next time.
+            // A failed read may succeed the next time.
             Err(error) if watch => say(&screen::error(&error.to_string())),
             Err(error) => return Err(error),
         }
@@ -115,7 +115,7 @@ async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Er
             };
             one(guard, check).await
         };
-        // What cannot be seen of one check keeps nobody from seeing the others.
+        // A check that cannot be read does not hide the others.
         look.await.unwrap_or_else(|failure| Status {
             health_check_id: id.clone(),
             watches: None,
@@ -128,12 +128,12 @@ async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Er
     Ok(stream::iter(looks).buffered(AT_ONCE).collect().await)
 }
 
-/// What is known of one health check.
+/// Reads the state of one health check.
 pub(super) async fn one(guard: &Guard, check: HealthCheck) -> Result<Status, Failure> {
     let deadline = patience();
     let alarms = guard.cloudwatch.alarms_on(&check.id, deadline).await?;
     let tags = guard.route53.tags(&check.id, deadline).await?;
-    // Good to know; everything else is said without it.
+    // Optional: the rest is shown without it.
     let checkers = guard.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await.ok();
     Ok(Status {
         watches: check.endpoint.as_ref().map(watches),
@@ -180,20 +180,20 @@ fn text(found: &[Status]) -> String {
     table(["HEALTH CHECK", "WATCHES", "HEALTHY", "ALARM", "STATE"], &rows)
 }
 
-/// Where a health check asks, without its path.
+/// The URL that a health check requests, without its path.
 pub(super) fn watches(endpoint: &Endpoint) -> String {
     let scheme = if endpoint.https { "https" } else { "http" };
     let host = endpoint.domain_name.as_deref().or(endpoint.ip_address.as_deref()).unwrap_or("?");
     format!("{scheme}://{host}:{}", endpoint.port)
 }
 
-/// Whether its alarm is OK, and its checkers find it healthy, as far as they can be read.
+/// Whether its alarm is OK, and its checkers, if they can be read, find it healthy.
 pub(super) fn is_in_service(status: &Status) -> bool {
     let is_ok = status.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok);
     is_ok && status.checkers.is_none_or(Checkers::find_it_healthy)
 }
 
-/// Shows how the checkers find the primary and its alarm becomes OK, until the check is armed.
+/// Shows the checkers' results and the alarm's state, until the check is armed.
 pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Duration) -> Result<(), Error> {
     let end = Instant::now() + timeout;
     let mut shown = String::new();
@@ -215,7 +215,7 @@ pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Dura
             }
             _ if Instant::now() >= end => {
                 return Err(Error::TooLate(format!(
-                    "{id} is not armed after {} s: {}. failoverctl doctor {id} tells more",
+                    "{id} is not armed after {} s: {}. For the cause, run: failoverctl doctor {id}",
                     timeout.as_secs(),
                     status.state.words()
                 )));

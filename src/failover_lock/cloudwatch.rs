@@ -1,4 +1,4 @@
-//! CloudWatch's alarms in this system's words: the only place that knows its SDK's requests and answers.
+//! CloudWatch's alarms in this system's terms: the only place that knows its SDK's requests and answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -30,7 +30,7 @@ const DESCRIBE_FOR_METRIC: Call = Call::new("cloudwatch:DescribeAlarmsForMetric"
 #[derive(Clone, Debug)]
 pub struct CloudWatch {
     config: SdkConfig,
-    /// Made for the first call: a lock rarely needs one, and making a client is part of a cold start.
+    /// Made for the first call: a lock rarely needs a client, and making one lengthens a cold start.
     client: Arc<OnceLock<Client>>,
 }
 
@@ -40,14 +40,14 @@ pub enum Unresolved {
     /// A call failed.
     #[error("the health checks behind a composite alarm could not be looked up: {0}")]
     Failed(#[from] Failure),
-    /// An alarm that it is built from does not exist in this account and Region.
-    #[error("the composite alarm is built from {}, which this account does not have in the Region that was asked", Quoted(.0))]
+    /// An alarm that the composite alarm is built from does not exist in this account and Region.
+    #[error("the composite alarm is built from {}, which does not exist in this account and Region: build it from alarms of this account and Region", Quoted(.0))]
     NoSuchAlarm(String),
-    /// An alarm behind it is on a health check's metric and cannot be understood.
+    /// An alarm behind the composite alarm is on a health check's metric and unreadable.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// It watches health checks, and none of their alarms is in ALARM any more.
-    #[error("none of the alarms that the composite alarm {} is built from is in ALARM any more, so which health check failed cannot be told: look at them, and lock by hand", Quoted(.0))]
+    /// The composite alarm watches health checks, and none of their alarms is still in ALARM.
+    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.0))]
     NoneInAlarm(String),
     /// Composite alarms of composite alarms, without end.
     #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
@@ -66,7 +66,7 @@ pub struct Alarms {
 
 /// CloudWatch lets composite alarms build on each other, in circles too.
 const DEEPEST: usize = 5;
-/// `DescribeAlarms` takes no more names at once.
+/// The most names in one call of `DescribeAlarms`.
 const MOST_NAMES: usize = 100;
 
 // === impl Alarms ===
@@ -92,7 +92,7 @@ impl Alarms {
 // === impl CloudWatch ===
 
 impl CloudWatch {
-    /// CloudWatch by this configuration, which must not retry by itself.
+    /// CloudWatch with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         Self { config: config.clone(), client: Arc::default() }
@@ -102,8 +102,8 @@ impl CloudWatch {
         self.client.get_or_init(|| Client::new(&self.config))
     }
 
-    /// The metric alarms on a check's health, metric math and composite alarms not among them:
-    /// `DescribeAlarmsForMetric` tells of neither.
+    /// The metric alarms on a check's health, without metric math and composite alarms: `DescribeAlarmsForMetric`
+    /// returns neither.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -180,7 +180,7 @@ impl CloudWatch {
         Ok(contributors.collect())
     }
 
-    /// Whether an alarm goes off when a health check is healthy, by its comparison.
+    /// Whether an alarm's comparison makes it go off when a health check is healthy.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -207,7 +207,7 @@ impl CloudWatch {
         Ok(output.alarm_mute_rule_summaries().iter().any(active))
     }
 
-    /// Route 53's own verdict about a check, of the last minutes: its metric `HealthCheckStatus`, which knows about
+    /// Route 53's own verdict on a check in the last minutes: its metric `HealthCheckStatus`, which includes
     /// inverted, disabled and calculated checks. `None` if there is no recent datapoint.
     ///
     /// # Errors
@@ -219,7 +219,7 @@ impl CloudWatch {
         Ok(newest.await?.map(|(_, value)| value >= 1.0))
     }
 
-    /// The newest value of this metric in the last `minutes`, summed over a minute, and when it was.
+    /// The newest value of this metric in the last `minutes`, summed over a minute, and its time.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -261,7 +261,7 @@ impl CloudWatch {
         Ok(points.max_by_key(|(at, _)| *at))
     }
 
-    /// Sets a metric alarm's state until CloudWatch evaluates it the next time, which makes it act.
+    /// Sets a metric alarm's state until its next evaluation; the alarm runs its actions.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
@@ -276,11 +276,11 @@ impl CloudWatch {
         Ok(())
     }
 
-    /// The health checks behind a composite alarm that went off; none where none of the alarms that
-    /// it is built from watches a health check's health.
+    /// The health checks behind a composite alarm that went off; none if none of the alarms that it is built from
+    /// watches a health check's health.
     ///
     /// # Errors
-    /// They cannot all be found, or there are some and none of their alarms is in ALARM.
+    /// Not all of them can be found, or none of their alarms is in ALARM.
     pub async fn health_checks_behind(
         &self,
         composite: &Composite,
@@ -296,13 +296,12 @@ impl CloudWatch {
         if !found.is_empty() {
             return Ok(found);
         }
-        // A message that comes late finds its alarms in other states: not to be taken for another team's.
+        // When a message is late, its alarms have other states: they must not be mistaken for another team's alarms.
         let quiet = self.walk(itself(), |_| true, deadline).await?;
         if quiet.is_empty() { Ok(quiet) } else { Err(Unresolved::NoneInAlarm(composite.name.clone())) }
     }
 
-    /// The health checks that these alarms watch, and below composite ones those children whose
-    /// state `counts`.
+    /// The health checks that these alarms watch; below composite alarms, those of the children whose state `counts`.
     async fn walk(
         &self,
         mut names: Vec<String>,
@@ -351,7 +350,7 @@ impl CloudWatch {
     }
 
     /// The names of a composite alarm's children whose state `counts`. With this parameter CloudWatch
-    /// takes no other filter, and tells little more than names and states.
+    /// accepts no other filter, and returns little more than names and states.
     async fn children(
         &self,
         name: &str,
@@ -373,7 +372,7 @@ impl CloudWatch {
 
 fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let name = alarm.alarm_name().unwrap_or_default().to_owned();
-    // The last change of the state. The other time also moves when CloudWatch evaluates partial data.
+    // The last change of the state. The other time also changes when CloudWatch evaluates partial data.
     let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
     let changed_at = changed_at.and_then(time);
     let configured_at = alarm.alarm_configuration_updated_timestamp().and_then(time);
@@ -387,7 +386,7 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let actions_enabled = alarm.actions_enabled().unwrap_or(true);
     let actions = alarm.alarm_actions().to_vec();
     let Some(changed_at) = changed_at else {
-        let cause = format!("the alarm {} has no time of its last change", Quoted(&name));
+        let cause = format!("the alarm {} lacks the time of its last change", Quoted(&name));
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
     Ok(Alarm { name, state, changed_at, breaching, configured_at, actions_enabled, actions })

@@ -1,4 +1,4 @@
-//! The variables that set a function up, read once and checked whole.
+//! The variables that configure a function, read once and checked together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,10 +9,10 @@ use crate::program::text::Quoted;
 use crate::program::variables::{InvalidConfig, Lookup, Problems, boolean};
 use crate::remote::arn::Arn;
 
-/// What a function was told by its variables.
+/// A function's configuration, from its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `HEALTHY_PATH`: the path that a switch-back restores.
+    /// `HEALTHY_PATH`: the path that a restore sets.
     pub healthy_path: ResourcePath,
     /// `LOCKED_PATH`: the path that never answers 2xx or 3xx.
     pub locked_path: ResourcePath,
@@ -20,18 +20,18 @@ pub struct Config {
     pub guarded: Option<BTreeSet<HealthCheckId>>,
     /// `SECONDARY_HEALTH_CHECKS`: the check of the site that takes over, by the primary's.
     pub secondaries: BTreeMap<HealthCheckId, HealthCheckId>,
-    /// `ALARM_ACTIONS`: the actions by which an alarm reaches `lock`, as ARNs; `None` for any, and for
+    /// `ALARM_ACTIONS`: the actions through which an alarm reaches `lock`, as ARNs; `None` for any, and for
     /// alarms that reach it through EventBridge.
     pub alarm_actions: Option<BTreeSet<String>>,
     /// `GUARDED_TAG`: a tag, as `key` or `key=value`, of the only checks to touch; read from each check.
     pub guarded_tag: Option<GuardedTag>,
-    /// `RELOCK_UNDONE`: set a lock again that was undone without a restore.
+    /// `RELOCK_UNDONE`: whether to set a lock again that was undone without a restore.
     pub relock_undone: bool,
-    /// `DRY_RUN`: decide and log, change nothing.
+    /// `DRY_RUN`: whether to decide and log only, and change nothing.
     pub dry_run: bool,
 }
 
-/// A tag that a guarded check has.
+/// The tag that makes a check guarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardedTag {
     key: String,
@@ -56,7 +56,7 @@ impl FromStr for GuardedTag {
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').map_or((text, None), |(key, value)| (key, Some(value)));
         if key.is_empty() {
-            return Err(format!("{} is not a tag: it takes key or key=value", Quoted(text)));
+            return Err(format!("{} is not a tag: set key or key=value", Quoted(text)));
         }
         Ok(Self { key: key.to_owned(), value: value.map(str::to_owned) })
     }
@@ -68,8 +68,8 @@ impl Config {
     /// Reads and checks every variable.
     ///
     /// # Errors
-    /// Names each variable that cannot be used. One that is set but empty is among them: where
-    /// leaving a variable out means "every health check", an empty one is taken for a mistake.
+    /// Names each variable that is invalid. A variable that is set but empty is also invalid: if a variable that is
+    /// left out means "every health check", an empty one is probably a mistake.
     pub fn read(lookup: Lookup<'_>) -> Result<Self, InvalidConfig> {
         let mut problems = Problems::default();
         let text = |name: &str, default: &str| lookup(name).unwrap_or_else(|| default.to_owned());
@@ -114,7 +114,7 @@ impl Config {
         };
         let secondaries = secondaries.unwrap_or_default();
         if healthy_path == locked_path {
-            problems.add("LOCKED_PATH", "it equals HEALTHY_PATH, so that it would lock nothing");
+            problems.add("LOCKED_PATH", "it equals HEALTHY_PATH, so that a lock would have no effect");
         }
         if let Some(guarded) = &guarded
             && let Some(stray) = secondaries.keys().find(|primary| !guarded.contains(primary))
@@ -137,7 +137,7 @@ impl Config {
         problems.unless_any(Some(config))
     }
 
-    /// Whether `id` is guarded by its name, so that a lock in doubt is a lock on what is ours.
+    /// Whether `id` is guarded by its name, so that a lock in doubt is a lock on one of our own checks.
     #[must_use]
     pub fn names(&self, id: &HealthCheckId) -> bool {
         self.guarded.as_ref().is_some_and(|guarded| guarded.contains(id))
@@ -149,8 +149,8 @@ impl Config {
         self.guarded_tag.as_ref().is_none_or(|tag| tag.is_among(tags))
     }
 
-    /// Whether this function may touch `id`, as far as its name says. Where nothing says which, that is every check but those
-    /// that were named as somebody's secondary: it is what traffic goes to.
+    /// Whether this function may touch `id`, judged by its name. Without a list, that is every check except those that
+    /// are named as a secondary: traffic fails over to a secondary.
     #[must_use]
     pub fn guards(&self, id: &HealthCheckId) -> bool {
         let is_secondary = || self.secondaries.values().any(|secondary| secondary == id);
@@ -161,7 +161,7 @@ impl Config {
     }
 }
 
-/// As the variables would be set.
+/// Writes the configuration as variables.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let guarded = self.guarded.iter().flatten().map(HealthCheckId::to_string);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn without_variables_it_is_the_documented_set_up() {
+    fn without_variables_the_configuration_is_the_documented_one() {
         let config = read(&[]).unwrap();
         assert_eq!(config.healthy_path.as_str(), "/lb-check");
         assert_eq!(config.locked_path.as_str(), "/lb-check-failed-over");
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_pairs_may_hold_spaces() {
+    fn lists_and_pairs_may_contain_spaces() {
         let config = read(&[
             ("GUARDED_HEALTH_CHECKS", "a-1, b-2"),
             ("SECONDARY_HEALTH_CHECKS", "a-1=c-3 , b-2 = d-4"),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_stops_the_start_and_names_the_variable() {
+    fn an_invalid_variable_stops_the_start_and_is_named() {
         for (name, value, said) in [
             ("HEALTHY_PATH", "lb-check", "does not start with /"),
             ("HEALTHY_PATH", "", "does not start with /"),
@@ -276,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secondary_is_never_locked_unless_somebody_says_so() {
+    fn a_secondary_is_locked_only_if_it_is_listed() {
         let config = read(&[("SECONDARY_HEALTH_CHECKS", "a=b,c=d,d=c")]).unwrap();
         let guards = |text: &str| config.guards(&id(text).unwrap());
         assert_eq!(["a", "b", "c", "d", "e"].map(guards), [true, false, true, true, true]);
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let error = read(&[("HEALTHY_PATH", "x"), ("DRY_RUN", "maybe")]).unwrap_err();
         assert!(error.contains("HEALTHY_PATH") && error.contains("DRY_RUN"), "{error}");
     }

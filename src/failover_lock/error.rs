@@ -1,4 +1,4 @@
-//! What can go wrong, and what an operator does next.
+//! The errors, and the operator's next step for each.
 
 use std::fmt;
 
@@ -16,24 +16,24 @@ use crate::program::text::Quoted;
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass;
 
-/// Why one record, or one request, could not be done.
+/// Why one record, or one request, failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The message is not one that this function understands: correct whoever sends it.
+    /// This function cannot read the message: correct its sender.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// The alarm watches several checks: give each one its own.
+    /// The alarm watches several checks: give each check its own alarm.
     #[error(transparent)]
     Ambiguous(#[from] Ambiguous),
     /// No lock can hold on the check: change the check.
     #[error(transparent)]
     CannotHold(#[from] CannotHold),
-    /// What is recorded on the check cannot be read: correct the tag.
+    /// A tag of this system on the check cannot be read: correct the tag.
     #[error("{0}. Delete the tag, then restore or lock the check")]
     Record(#[from] InvalidRecord),
-    /// There is no room for the tag that records a restore: remove another one.
+    /// There is no room for the tag that records a restore: remove another tag.
     #[error(
-        "{0}. A health check has 10 tags at most, and this one has no room for failover-lock:in: remove one, then repeat the request"
+        "{0}. A health check has at most 10 tags, and this one has no room for failover-lock:in: remove a tag, then repeat the request"
     )]
     NoRoom(#[source] Failure),
     /// No health check has the tag of `GUARDED_TAG`: correct it, or the checks' tags.
@@ -47,39 +47,39 @@ pub enum Error {
     /// Whether the check is guarded could not be read.
     #[error("whether the check has the tag of GUARDED_TAG could not be read: {0}")]
     NotSeen(String),
-    /// The request to switch back cannot be read: correct it.
+    /// The request to restore cannot be read: correct it.
     #[error(transparent)]
     BadRequest(#[from] BadRequest),
     /// The check stays locked, for the reason given.
     #[error("not restored: {0}")]
     Refused(#[from] Refusal),
-    /// What is behind a composite alarm cannot be found.
+    /// The health checks behind a composite alarm cannot be found.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
-    /// AWS did not do it.
+    /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] Failure),
 }
 
-/// Why an invocation failed: every record of it that did.
+/// Why an invocation failed: all of its failed records.
 ///
-/// Returned from the function, it makes Lambda retry and then hand the whole event to the failure
-/// destination. Records that were done are found done by the retry.
+/// As the function's error, it makes Lambda retry and then send the whole event to the failure destination. The
+/// retry finds finished records already done.
 pub struct InvocationError {
     /// How many records the invocation had.
     pub records: usize,
-    /// Those that failed; at least one.
+    /// The failed records; at least one.
     pub failed: Vec<FailedRecord>,
 }
 
 /// One record that failed.
 #[derive(Debug)]
 pub struct FailedRecord {
-    /// Its place in the event, from 1; a person's request has none.
+    /// Its position in the event, from 1; `None` for a person's request.
     pub record: Option<usize>,
-    /// The alarm, where the record could be read that far.
+    /// The alarm, if it could be read from the record.
     pub alarm: Option<String>,
-    /// The health check, where one was found.
+    /// The health check, if it was found.
     pub health_check_id: Option<HealthCheckId>,
     /// The cause.
     pub error: Error,
@@ -115,8 +115,8 @@ impl Error {
 }
 
 impl MayPass for Error {
-    /// Every call has been repeated as long as that could help. What is left is to read again and
-    /// decide anew, where somebody else has changed the check.
+    /// Every call has been repeated as long as that could help. If another caller has changed the check, it helps to
+    /// read it and decide again.
     fn may_pass(&self) -> bool {
         match self {
             Self::Aws(failure) => failure.kind() == Kind::Conflict,
@@ -142,8 +142,8 @@ impl From<InvocationError> for Diagnostic {
     }
 }
 
-/// The runtime logs an invocation's error by its `Debug`, and a derived one would hold whatever the
-/// event held.
+/// Writes the message: the runtime logs an invocation's error with its `Debug`, and a derived one would contain
+/// texts of the event.
 impl fmt::Debug for InvocationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

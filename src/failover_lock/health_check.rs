@@ -1,4 +1,4 @@
-//! What this system knows of a Route 53 health check: its identifier, its paths, where it asks.
+//! A Route 53 health check: its identifier, its paths, its endpoint.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,13 +11,13 @@ use crate::program::text::Quoted;
 
 /// A health check's identifier: 1 to 64 ASCII letters, digits and hyphens.
 ///
-/// Route 53 gives out UUIDs and allows at most 64 characters. Checking the alphabet here keeps
-/// whatever an alarm message holds out of request paths, log lines and ARNs.
+/// Route 53 assigns UUIDs and allows at most 64 characters. The check of the alphabet keeps other texts of an
+/// alarm message out of request paths, log lines and ARNs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct HealthCheckId(String);
 
-/// A text that is no health check's identifier.
+/// A text that is not a health check's identifier.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{} is not a health check id (1 to 64 letters, digits and hyphens)", Quoted(.0))]
 pub struct InvalidId(String);
@@ -30,21 +30,21 @@ pub struct InvalidId(String);
 #[serde(try_from = "String")]
 pub struct ResourcePath(String);
 
-/// A text that cannot be a health check's path.
+/// A text that is not a valid path of a health check.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidPath {
-    /// Route 53 wants a leading slash.
+    /// Route 53 requires a leading slash.
     #[error("{} does not start with /", Quoted(.0))]
     NoLeadingSlash(String),
-    /// Route 53 takes 255 characters at most.
-    #[error("it has {0} characters, Route 53 takes at most 255")]
+    /// Route 53 allows at most 255 characters.
+    #[error("it has {0} characters; Route 53 allows at most 255")]
     TooLong(usize),
-    /// A request line cannot carry it.
-    #[error("{text} holds {bad:?}, which a request path cannot", text = Quoted(.0), bad = .1)]
+    /// A character is invalid in a request line.
+    #[error("{text} contains {bad:?}, which is invalid in a request path", text = Quoted(.0), bad = .1)]
     BadCharacter(String, char),
 }
 
-/// A health check as it stands in Route 53.
+/// A health check as it is in Route 53.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// Its identifier.
@@ -53,18 +53,18 @@ pub struct HealthCheck {
     pub version: i64,
     /// Its type as Route 53 spells it, for example `HTTPS_STR_MATCH`.
     pub check_type: String,
-    /// What it asks; `None` for types that request no path.
+    /// The endpoint that it requests; `None` for types that request no path.
     pub endpoint: Option<Endpoint>,
-    /// Unhealthy counts as healthy.
+    /// Whether unhealthy counts as healthy.
     pub inverted: bool,
-    /// Route 53 has stopped checking and treats it as healthy.
+    /// Whether Route 53 has stopped checking and treats it as healthy.
     pub disabled: bool,
     /// How long its checkers need to change their verdict: `FailureThreshold` × `RequestInterval`, in both
     /// directions.
     pub turns_within: TimeDelta,
 }
 
-/// Where and how a health check of a type with a path asks.
+/// The endpoint of a health check of a type with a path, and how it is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The path it requests at present.
@@ -162,7 +162,7 @@ impl HealthCheck {
         self.endpoint.as_ref().map(|endpoint| endpoint.path.as_str())
     }
 
-    /// Whether it stands as it was created: nothing ever set its path, a lock and a switch-back included.
+    /// Whether it is as it was created: no call ever set its path, including a lock and a restore.
     ///
     /// The version is [1 at first and grows with each update][1].
     ///
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_keeps_route_53s_rules() {
+    fn a_path_follows_route_53s_rules() {
         let parse = |text: &str| ResourcePath::try_from(text.to_owned());
         assert_eq!(parse("/lb-check?deep=1").unwrap().as_str(), "/lb-check?deep=1");
         assert_eq!(parse("lb-check"), Err(InvalidPath::NoLeadingSlash("lb-check".to_owned())));

@@ -1,4 +1,4 @@
-//! What became of an invocation: its answer, its error, its log lines and its metrics.
+//! The result of an invocation: its answer, its error, its log lines and its metrics.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use super::health_check::HealthCheckId;
 use super::reason::Reason;
 use crate::lambda::{self, metrics};
 
-/// What became of an invocation: an outcome or a failure for each record, in the event's order.
+/// The result of an invocation: an outcome or a failure for each record, in the event's order.
 #[derive(Debug)]
 pub struct Report {
     pub(super) results: Vec<Result<Outcome, FailedRecord>>,
@@ -19,7 +19,7 @@ pub struct Report {
     pub(super) messages: Option<Vec<Option<String>>>,
 }
 
-/// What an invocation answers: an outcome for each record, in the event's order.
+/// An invocation's answer: an outcome for each record, in the event's order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// The outcomes.
@@ -39,15 +39,15 @@ pub struct BatchItemFailure {
     pub item_identifier: String,
 }
 
-/// What became of one record or request.
+/// The outcome of one record or request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// The check that it was about; `null` where an alarm is about none, or about several.
+    /// The check that it was about; `null` if an alarm is about no check, or about several.
     pub health_check_id: Option<HealthCheckId>,
     /// What was done.
     pub outcome: Verdict,
-    /// Why nothing was done.
+    /// Why no change was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// The path before.
@@ -73,21 +73,21 @@ pub struct Outcome {
 pub enum Verdict {
     /// The check points at the locked path now.
     Locked,
-    /// It would, were this not a dry run.
+    /// The check would be locked, were this not a dry run.
     WouldLock,
-    /// It did before.
+    /// The check was already locked.
     AlreadyLocked,
     /// The path was set without reading the check first, and no lock holds on the check.
     LockedInVain,
-    /// The alarm asks for nothing.
+    /// The alarm requests no action.
     Ignored,
     /// The lock waits for the secondary.
     Deferred,
     /// The check points at the healthy path again.
     Restored,
-    /// It would, were this not a dry run.
+    /// The check would be restored, were this not a dry run.
     WouldRestore,
-    /// It did before.
+    /// The check was already restored.
     AlreadyRestored,
     /// The next alarm will lock it.
     Armed,
@@ -98,7 +98,7 @@ pub enum Verdict {
 // === impl Report ===
 
 impl Report {
-    /// What became of each record.
+    /// The result of each record.
     #[must_use]
     pub fn into_results(self) -> Vec<Result<Outcome, FailedRecord>> {
         self.results
@@ -109,7 +109,7 @@ impl lambda::Report for Report {
     type Answer = Answer;
     type Error = InvocationError;
 
-    /// What becomes of an invocation whose payload is not JSON, for this cause.
+    /// The result of an invocation whose payload is not JSON, for this cause.
     fn not_json(cause: String) -> Self {
         let error = Malformed::NotJson(cause).into();
         let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
@@ -117,7 +117,7 @@ impl lambda::Report for Report {
         Self { results: vec![Err(failed)], messages: None }
     }
 
-    /// The invocation's answer, where every record was done.
+    /// The invocation's answer, if every record was done.
     ///
     /// # Errors
     /// Names every record that failed; the others were handled all the same.
@@ -136,8 +136,8 @@ impl lambda::Report for Report {
                 Err(error) => failed.push(error),
             }
         }
-        // A queue delivers again what its answer names, and nothing else. Where every message failed, an error is
-        // the same, and also understood by a queue that is not set up to be answered so.
+        // A queue delivers again only the messages that the answer names. If every message failed, an error has the
+        // same effect, and a queue that does not expect such an answer also understands it.
         if failed.is_empty() || (batch_item_failures.is_some() && !outcomes.is_empty()) {
             Ok(Answer { outcomes, batch_item_failures })
         } else {
@@ -145,7 +145,7 @@ impl lambda::Report for Report {
         }
     }
 
-    /// A line for each record that counts in an embedded metric of the namespace `FailoverLock`.
+    /// A line in the embedded metric format for each record that counts in the namespace `FailoverLock`.
     fn metrics(&self, _function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         let line = move |name, id: Option<&HealthCheckId>| {
             let dimension = id.map(|id| ("HealthCheckId", id.as_str()));

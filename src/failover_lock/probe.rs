@@ -1,7 +1,7 @@
-//! Asks a primary as Route 53's checkers would ask it.
+//! Requests a primary's page as Route 53's checkers do.
 //!
-//! A checker has 4 s to connect, the endpoint then 2 s to answer with a status of 2xx or 3xx, and,
-//! where a text is searched for, 2 s more for the first 5,120 bytes of the body. It sends `Host`,
+//! A checker has 4 s to connect. The endpoint then has 2 s to answer with a status of 2xx or 3xx and, if the check
+//! searches for a text, 2 s more for the first 5,120 bytes of the body. It sends `Host`,
 //! follows no redirect, resolves a name to IPv4 only and validates no certificate
 //! ([how Route 53 determines the status of a health check][1]).
 //!
@@ -41,27 +41,27 @@ pub enum Unhealthy {
     /// No TCP or TLS connection.
     #[error("no connection to {address}: {source}")]
     Connect {
-        /// Where to.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// It took too long.
+    /// A step took too long.
     #[error("{address} gave no {what} within {} s", .limit.as_secs())]
     TooSlow {
-        /// Who.
+        /// The address.
         address: String,
-        /// What was waited for.
+        /// The missing part.
         what: &'static str,
-        /// How long.
+        /// The time limit.
         limit: Duration,
     },
-    /// The connection broke, or what came is no HTTP.
+    /// The connection broke, or the answer is not HTTP.
     #[error("{address} gave no HTTP answer: {source}")]
     Http {
-        /// Who.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The cause.
         source: hyper::Error,
     },
     /// A status other than 2xx and 3xx.
@@ -69,26 +69,26 @@ pub enum Unhealthy {
     Status {
         /// The path that was requested.
         path: ResourcePath,
-        /// The status that came.
+        /// The status of the answer.
         status: StatusCode,
     },
-    /// The body does not hold the text.
-    #[error("the first 5,120 bytes of {path} do not hold {}", Quoted(.text))]
+    /// The body does not contain the text.
+    #[error("the first 5,120 bytes of {path} do not contain {}", Quoted(.text))]
     TextMissing {
         /// The path that was requested.
         path: ResourcePath,
         /// The text that was searched for.
         text: String,
     },
-    /// The health check holds something that cannot be sent.
-    #[error("its health check cannot be asked with: {0}")]
+    /// A value of the health check is invalid in a request.
+    #[error("its health check is unusable: {0}")]
     Invalid(String),
 }
 
-/// Asks `endpoint` for `path`, as the checkers of the health check `id` would.
+/// Requests `path` from `endpoint`, as the checkers of the health check `id` do.
 ///
 /// # Errors
-/// Why they would find it unhealthy.
+/// Why the checkers would find it unhealthy.
 pub async fn ask(
     id: &HealthCheckId,
     endpoint: &Endpoint,
@@ -125,8 +125,9 @@ impl<'a> Probe<'a> {
     ) -> Result<Self, Unhealthy> {
         let address = match (&endpoint.ip_address, &endpoint.domain_name) {
             (Some(ip), _) => {
-                let ip: IpAddr =
-                    ip.parse().map_err(|_| Unhealthy::Invalid(format!("the address {}", Quoted(ip))))?;
+                let ip: IpAddr = ip
+                    .parse()
+                    .map_err(|_| Unhealthy::Invalid(format!("the address {} is invalid", Quoted(ip))))?;
                 SocketAddr::new(ip, endpoint.port)
             }
             (None, Some(name)) => {
@@ -139,7 +140,7 @@ impl<'a> Probe<'a> {
         Ok(Self { id, endpoint, path, address })
     }
 
-    /// The name that the checkers send: the domain name, or the address where there is none.
+    /// The name that the checkers send: the domain name, or the address if there is none.
     fn name(&self) -> String {
         match (&self.endpoint.domain_name, self.address) {
             (Some(name), _) => name.clone(),
@@ -148,7 +149,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// `Host` leaves out the scheme's own port.
+    /// The value of `Host`, which omits the scheme's default port.
     fn host(&self) -> String {
         match (self.endpoint.https, self.endpoint.port) {
             (false, 80) | (true, 443) => self.name(),
@@ -159,7 +160,7 @@ impl<'a> Probe<'a> {
     fn server_name(&self) -> Result<ServerName<'static>, Unhealthy> {
         match &self.endpoint.domain_name {
             Some(name) => ServerName::try_from(name.clone())
-                .map_err(|_| Unhealthy::Invalid(format!("the domain name {}", Quoted(name)))),
+                .map_err(|_| Unhealthy::Invalid(format!("the domain name {} is invalid", Quoted(name)))),
             None => Ok(self.address.ip().into()),
         }
     }
@@ -188,7 +189,7 @@ impl<'a> Probe<'a> {
         Ok(status)
     }
 
-    /// As much of the body as a checker searches. Its end may come before, or never.
+    /// Reads the part of the body that a checker searches. The body may end earlier, or never.
     async fn first_bytes(&self, mut body: Incoming) -> Result<Vec<u8>, Unhealthy> {
         let mut bytes = Vec::new();
         while bytes.len() < SEARCHED
@@ -220,8 +221,8 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// Route 53's checkers validate no certificate. Nothing secret is sent to the endpoint and nothing
-/// that it answers is trusted beyond the person's own request to switch back.
+/// Route 53's checkers validate no certificate. No secret is sent to the endpoint, and its
+/// answer permits only the restore that a person has requested.
 fn tls_connector(sni: bool) -> TlsConnector {
     let mut config = http::tls_of_anybody();
     config.enable_sni = sni;
@@ -233,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_host_leaves_out_the_port_of_the_scheme_and_no_other() {
+    fn the_host_omits_the_default_port_of_the_scheme_and_no_other() {
         let id = HealthCheckId::try_from("a".to_owned()).unwrap();
         let path = ResourcePath::try_from("/".to_owned()).unwrap();
         for (https, port, name, host) in [

@@ -1,4 +1,4 @@
-//! Route 53 in this system's words: the only place that knows its SDK's requests and answers.
+//! Route 53 in this system's terms: the only place that knows its SDK's requests and answers.
 
 use std::collections::BTreeMap;
 
@@ -21,18 +21,18 @@ const LIST: Call = Call::new("route53:ListHealthChecks", "the health check");
 const LIST_TAGS: Call = Call::new("route53:ListTagsForResource", "the health check");
 const LIST_ALL_TAGS: Call = Call::new("route53:ListTagsForResources", "the health check");
 const CHANGE_TAGS: Call = Call::new("route53:ChangeTagsForResource", "the health check");
-/// [`ListTagsForResources` takes no more at once][1].
+/// The most health checks in [one call of `ListTagsForResources`][1].
 ///
 /// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_ListTagsForResources.html
 pub const MOST_TAGGED: usize = 10;
-const NO_CHECK: &str = "the answer holds no health check";
+const NO_CHECK: &str = "the answer contains no health check";
 
-/// How many of a check's checkers find it healthy.
+/// The counts of a check's checkers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Checkers {
-    /// Those that do.
+    /// The checkers that find it healthy.
     pub healthy: usize,
-    /// All that have reported; at least one.
+    /// All checkers that have reported; at least one.
     pub total: usize,
 }
 
@@ -42,7 +42,7 @@ pub struct Route53 {
     client: Client,
 }
 
-/// Where Route 53 is by a function's configuration, as a URL; `None` where there is none in its Region.
+/// Route 53's URL with a function's configuration; `None` if its Region has no endpoint.
 pub async fn endpoint(config: &SdkConfig) -> Option<String> {
     let key =
         ServiceConfigKey::builder().service_id("Route 53").env("AWS_ENDPOINT_URL").profile("endpoint_url");
@@ -59,7 +59,7 @@ pub async fn endpoint(config: &SdkConfig) -> Option<String> {
 // === impl Checkers ===
 
 impl Checkers {
-    /// Whether Route 53 takes the check for healthy by what they report.
+    /// Whether Route 53 considers the check healthy from these counts.
     #[must_use]
     pub fn find_it_healthy(self) -> bool {
         decide::is_healthy(self.healthy, self.total)
@@ -69,7 +69,7 @@ impl Checkers {
 // === impl Route53 ===
 
 impl Route53 {
-    /// Route 53 by this configuration, which must not retry by itself.
+    /// Route 53 with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
         Self { client: Client::new(config) }
@@ -119,7 +119,7 @@ impl Route53 {
         if reports.is_empty() {
             return Err(Failure::refused(call, "no checker has reported".to_owned()));
         }
-        // A report reads "Success: HTTP Status Code 200, OK" or "Failure: …".
+        // A report is "Success: HTTP Status Code 200, OK" or "Failure: …".
         let healthy = reports.iter().filter(|status| status.starts_with("Success")).count();
         Ok(Checkers { healthy, total: reports.len() })
     }
@@ -183,17 +183,17 @@ impl Route53 {
         Ok(sets.collect())
     }
 
-    /// Points a check at `path`, if it still has `version`, and returns it as it stands then.
+    /// Points a check at `path`, if it still has `version`, and returns the updated check.
     ///
-    /// An update whose answer was lost is made again with the same version, and so has one effect:
-    /// where the first one arrived, the second finds another version, and the check is read to see
-    /// whether it is as this update leaves it.
+    /// An update whose answer was lost is made again with the same version, and so has one effect: if the first one
+    /// arrived, the second finds another version, and the check is read to see whether it has the result of this
+    /// update.
     ///
-    /// Without a `version` the path is set whatever the check has become.
+    /// Without a `version` the path is set whatever the check's current version is.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] somebody else
-    /// has changed the check.
+    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] another
+    /// caller has changed the check.
     pub async fn set_path(
         &self,
         id: &HealthCheckId,
@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_endpoint_is_the_partitions_and_of_the_kind_that_is_asked_for() {
+    async fn the_endpoint_is_the_partitions_and_of_the_configured_kind() {
         let at = |region| SdkConfig::builder().region(Region::new(region));
         for (config, url) in [
             (at("us-east-1"), "https://route53.amazonaws.com"),

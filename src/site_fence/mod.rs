@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each step is safe to repeat, and the answer to an unfinished alert makes Alertmanager send it again. Only
-//! [`rejoin`] ever brings a site back; IAM decides who may invoke it.
+//! `rejoin` ever brings a site back; IAM decides who may invoke it.
 
 pub mod accelerator;
 mod apply;

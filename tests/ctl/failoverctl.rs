@@ -91,7 +91,7 @@ fn quiet() -> Alarm {
 }
 
 #[tokio::test]
-async fn status_tells_how_each_check_stands() {
+async fn status_shows_the_state_of_each_check() {
     let check = || Check::new("HTTP", 80);
     let locked = || {
         check()
@@ -128,7 +128,7 @@ async fn status_tells_how_each_check_stands() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_seen_of_one_check_hides_no_other() {
+async fn a_check_that_cannot_be_read_hides_no_other() {
     const OTHER: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
     let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
     route53.put(OTHER, Check::new("HTTP", 80).tagged("failover-lock:restored-at", "noon"));
@@ -141,14 +141,15 @@ async fn what_cannot_be_seen_of_one_check_hides_no_other() {
 }
 
 #[tokio::test]
-async fn a_person_locks_and_switches_back_by_the_functions_own_code() {
+async fn a_person_locks_and_restores_with_the_functions_own_code() {
     let primary = Primary::start("/lb-check").await;
     let route53 = account(Check::new("HTTP", primary.address.port()), Some(quiet())).await;
     let url = route53.url();
     let locked = run(&url, &["lock", PRIMARY, "--reason", "fire, in #1", "--yes"]).await;
     assert_eq!(locked.status, Some(0), "{locked:?}");
     assert_eq!(locked.out, format!("{PRIMARY}: locked (/lb-check → {LOCKED})\n"));
-    assert_eq!(route53.check(PRIMARY).tags["failover-lock:alarm"], "by hand: fire_ in _1");
+    let record = route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(record.ends_with(" by=by hand: fire_ in _1"), "{record}");
 
     primary.set_up(false);
     let refused = run(&url, &["restore", PRIMARY, "--yes"]).await;
@@ -174,13 +175,13 @@ async fn waiting_for_a_primary_that_does_not_become_armed_ends() {
     let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--wait", "--timeout", "0"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(
-        ended.said.contains("is not armed after 0 s: unprotected: the alarm went off before"),
+        ended.said.contains("is not armed after 0 s: unprotected: the alarm is from before the last restore"),
         "{ended:?}"
     );
 }
 
 #[tokio::test]
-async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
+async fn a_command_asks_on_a_terminal_and_never_acts_without_an_answer() {
     let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
     let url = route53.url();
     let command = ["lock", PRIMARY, "--reason", "test"];
@@ -196,7 +197,7 @@ async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
         let terminal = Path::new("script");
         let ended = run_with(terminal, &url, &["-qec", &typed, "/dev/null"], answer).await;
         assert_eq!(ended.status, Some(status), "{ended:?}");
-        assert!(ended.out.contains("out of service until a person switches it back. [y/N]"), "{ended:?}");
+        assert!(ended.out.contains("out of service until a person restores it. [y/N]"), "{ended:?}");
         assert_eq!(route53.check(PRIMARY).path(), then, "{answer:?}");
         assert_eq!(ended.out.contains("declined, nothing was changed"), status == 3, "{ended:?}");
         assert_eq!(ended.out.contains('\x1b'), status == 0, "colours on a terminal: {ended:?}");
@@ -204,7 +205,7 @@ async fn it_asks_on_a_terminal_and_never_acts_without_an_answer() {
 }
 
 #[tokio::test]
-async fn explain_says_what_an_event_would_do_and_changes_nothing() {
+async fn explain_shows_what_an_event_would_do_and_changes_nothing() {
     let event = |file: &str| format!("{}/events/{file}", env!("CARGO_MANIFEST_DIR"));
     let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
     for (file, options, status, said) in [
@@ -237,7 +238,7 @@ async fn explain_says_what_an_event_would_do_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_typed_wrong_is_named() {
+async fn an_invalid_argument_is_named() {
     for (typed, said) in [
         (&["status", "../x"][..], "\"../x\" is not a health check id"),
         (&["lock", PRIMARY], "--reason <REASON>"),
@@ -275,7 +276,7 @@ async fn deployed(aws: &Emulator, primary: &Primary) -> String {
 }
 
 #[tokio::test]
-async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mends_it() {
+async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs_it() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
@@ -299,7 +300,7 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
         let link = links.iter().find(|link| link["mood"] == "wrong" && link["found"] == said);
         let link = link.unwrap_or_else(|| panic!("{said}: {links:#?}"));
         assert_eq!(link["name"], name);
-        // What it says mends it.
+        // The command that doctor names repairs the fault.
         let mend = link["mend"].as_str().unwrap();
         let (status, printed) = aws.bash(&mend[mend.find("aws").unwrap()..], &[]).await;
         assert_eq!(status, Some(0), "{mend}: {printed}");
@@ -314,7 +315,7 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
         assert!(found.contains(said), "{said}: {found}");
     }
     let text = run(&aws.url, &["doctor", &check]).await.out;
-    assert!(text.contains("WRONG   healthy path") && text.contains("→ mend the primary"), "{text}");
+    assert!(text.contains("WRONG   healthy path") && text.contains("→ repair the primary"), "{text}");
     let unsubscribe = "aws sns unsubscribe --subscription-arn $(aws sns list-subscriptions --output text \
         --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")";
     aws.bash(unsubscribe, &[]).await;
@@ -324,7 +325,7 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
         found.contains("none of its alarms leads by a topic, or directly, to a function that locks it"),
         "{found}"
     );
-    // A page that answers everywhere makes every lock void.
+    // A primary that answers at every path makes every lock ineffective.
     primary.set_up(true);
     let found =
         run(&aws.url, &["doctor", &check, "--healthy-path", "/up", "--locked-path", "/lb-check"]).await.out;
@@ -332,7 +333,7 @@ async fn doctor_finds_what_is_wrong_in_the_chain_and_names_the_command_that_mend
 }
 
 #[tokio::test]
-async fn doctor_and_drill_look_at_the_records_that_depend_on_a_check() {
+async fn doctor_and_drill_read_the_records_that_depend_on_a_check() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
@@ -362,7 +363,7 @@ async fn doctor_and_drill_look_at_the_records_that_depend_on_a_check() {
     put(record("SECONDARY", json!({}))).await;
     let found = run(&aws.url, &["doctor", &check]).await;
     assert!(
-        found.out.contains("its secondary has no health check, and counts as healthy always"),
+        found.out.contains("its secondary has no health check, and always counts as healthy"),
         "{found:?}"
     );
     let other = aws.health_check(2).await;
@@ -376,7 +377,7 @@ async fn doctor_and_drill_look_at_the_records_that_depend_on_a_check() {
 }
 
 #[tokio::test]
-async fn a_drill_follows_the_alarm_to_the_lock_and_switches_back() {
+async fn a_drill_follows_the_alarm_to_the_lock_and_restores() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
     let check = deployed(&aws, &primary).await;
@@ -398,7 +399,7 @@ async fn a_drill_follows_the_alarm_to_the_lock_and_switches_back() {
             "failover-lock has the notification and decides",
             "failover-lock is done",
             "the path is seen to be /lb-check-failed-over",
-            "switched back",
+            "restored",
         ] {
             assert!(steps.contains(&said), "{said}: {steps:?}");
         }
@@ -417,14 +418,14 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
         aws.aws(&list).await.to_string()
     };
 
-    // A primary that the switch-back would refuse.
+    // A primary for which a restore would be refused.
     primary.set_up(false);
     let refused = run(&aws.url, &["drill", &check, "--yes"]).await;
     assert_eq!(refused.status, Some(3), "{refused:?}");
-    assert!(refused.said.contains("the primary has to be healthy as seen from here"), "{refused:?}");
+    assert!(refused.said.contains("the primary must be healthy as seen from here"), "{refused:?}");
     primary.set_up(true);
 
-    // A notification that does not come in time, of a check that nothing has changed yet.
+    // A notification that does not come in time, about a check that has not been changed yet.
     let functions = async |action: &str| {
         let concurrency = ["--function-name", "failover-lock", "--reserved-concurrent-executions", "0"];
         let options = if action.starts_with("put") { &concurrency[..] } else { &concurrency[..2] };
@@ -445,18 +446,17 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
         ["--alarm-name", "failover-primary-unhealthy", "--state-value", "OK", "--state-reason", "calm"];
     aws.aws(&[&["cloudwatch", "set-alarm-state"], &calm[..]].concat()).await;
 
-    // Nothing fails the check here, and so no alarm goes off.
+    // The emulator does not make the check fail, so no alarm goes off.
     let late = run(&aws.url, &["drill", &check, "--yes", "--by-metric", "--timeout", "0"]).await;
     assert_eq!(late.status, Some(1), "{late:?}");
     assert!(late.said.contains("its alarm did not go off"), "{late:?}");
     assert_eq!(aws.path(&check).await, "/lb-check");
-    assert!(tags().await.contains("failover-lock:restored-at"));
+    assert!(tags().await.contains("failover-lock:in"));
 
-    // Interrupted on the way.
+    // An interrupted drill.
     let untag = ["--resource-type", "healthcheck", "--resource-id", &check, "--remove-tag-keys"];
-    aws.aws(&[&["route53", "change-tags-for-resource"], &untag[..], &["failover-lock:restored-at"]].concat())
-        .await;
-    // The option goes before the variable.
+    aws.aws(&[&["route53", "change-tags-for-resource"], &untag[..], &["failover-lock:in"]].concat()).await;
+    // The option precedes the variable.
     let arguments = ["drill", &check, "--yes", "--by-metric", "--endpoint-url", &aws.url];
     let mut child =
         command(Path::new(FAILOVERCTL), "http://127.0.0.1:9", &arguments).spawn().expect("it starts");
@@ -465,11 +465,11 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     assert_eq!(aws.path(&check).await, "/failoverctl-drill-no-such-page");
     assert_eq!(interrupted(child).await, Some(1));
     assert_eq!(aws.path(&check).await, "/lb-check");
-    assert!(tags().await.contains("failover-lock:restored-at"));
+    assert!(tags().await.contains("failover-lock:in"));
 }
 
 #[tokio::test]
-async fn a_profile_goes_before_keys_in_the_environment_and_has_to_exist() {
+async fn a_profile_precedes_keys_in_the_environment_and_must_exist() {
     let ended = run("http://127.0.0.1:9", &["status", PRIMARY, "--profile", "nobody"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(
@@ -506,7 +506,7 @@ async fn run_at(sites: &Sites, arguments: &[&str]) -> Ended {
 }
 
 #[tokio::test]
-async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
+async fn fence_status_shows_the_sites_in_service_and_those_that_were_taken_out() {
     let sites = Sites::start().await;
     let ended = run_at(&sites, &["fence", "status"]).await;
     let line = |site: &str, rest: &str| format!("{DNS_NAME}  {site}  {rest}\n");
@@ -524,7 +524,7 @@ async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
     assert_eq!(found[0]["endpoints"][0]["id"], json!(sites.balancer_a));
     assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");
 
-    // Somebody takes away what tells of the other site.
+    // An operator removes all traces of the other site.
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
     let ended = run_at(&sites, &["fence", "status"]).await;
     assert!(ended.out.contains("in service; no other site is known"), "{}", ended.out);
@@ -540,7 +540,7 @@ async fn fence_status_shows_who_is_in_service_and_who_was_taken_out() {
 }
 
 #[tokio::test]
-async fn fence_rejoin_asks_and_has_the_function_bring_the_site_back() {
+async fn fence_rejoin_asks_and_makes_the_function_rejoin_the_site() {
     let sites = Sites::start_with_functions().await;
     outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
     let zip = sites.aws.package("site-fence");

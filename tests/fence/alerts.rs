@@ -11,10 +11,10 @@ use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use failover::site_fence::Handler;
 
-/// What is expected of an event: the status, and what becomes of each of its alerts.
+/// The expected result of an event: the status, and the outcome of each of its alerts.
 enum Expected {
     Answers(u64, &'static [&'static str]),
-    /// The invocation fails and says this.
+    /// The invocation fails with this message.
     Fails(&'static str),
 }
 use Expected::{Answers, Fails};
@@ -50,7 +50,7 @@ const TABLE: &[(&str, Expected)] = &[
 ];
 
 #[tokio::test]
-async fn every_recorded_alert_is_decided_as_the_table_says() {
+async fn every_recorded_alert_has_the_decision_in_the_table() {
     let sites = Sites::start().await;
     for (file, expected) in TABLE {
         for cache in ["sessions", "work"] {

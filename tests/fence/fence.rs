@@ -1,4 +1,4 @@
-//! A site reports the other one: what leaves the accelerator and replication, and what stays.
+//! A site reports the other one: the endpoints and the replication that are removed, and those that stay.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::support::sites::{
 use serde_json::json;
 
 #[tokio::test]
-async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
+async fn the_reported_site_leaves_and_its_settings_are_noted() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
     let added = sites.balancer("site-c").await;
     let ga = sites.accelerators.clone();
     let group = sites::group();
-    // Somebody adds an endpoint between the look and the removal.
+    // An operator adds an endpoint between the read and the removal.
     let (place, id) = (group.clone(), added.clone());
     ga.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.add(&place, Endpoint::new(&id).weight(7))));
     assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 204);
@@ -33,13 +33,13 @@ async fn the_reported_site_leaves_and_how_it_was_set_up_is_noted() {
     assert!(tags[0].1.ends_with("Z site-a"), "{tags:?}");
     assert_eq!(tags[1].1, format!("0123vx00/098765zyxw00 55 true {}", sites.balancer_b));
 
-    // Once more: nothing is left to do.
+    // A second report finds no change to make.
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
     assert_eq!(sites.tags(), tags);
 }
 
 #[tokio::test]
-async fn all_listeners_groups_and_pages_are_looked_at() {
+async fn all_listeners_groups_and_pages_are_read() {
     let sites = Sites::start().await;
     let groups = || [Group::new(REGION, sites.both()), Group::new("eu-west-1", sites.both())];
     let other = |label| Accelerator::new(label).listener([Group::new(REGION, sites.both())]);
@@ -55,14 +55,14 @@ async fn all_listeners_groups_and_pages_are_looked_at() {
         assert_eq!(ga.endpoints(&group), [sites.both()[0].clone()], "{group}");
     }
     for label in ["a0000000000000001", "a0000000000000002"] {
-        assert_eq!(ga.endpoints(&other(label).group_arns()[0]).len(), 2, "{label} is nobody's business");
+        assert_eq!(ga.endpoints(&other(label).group_arns()[0]).len(), 2, "{label} is not changed");
     }
-    // Each group has its note.
+    // Each group is noted.
     assert_eq!(sites.tags().len(), 7);
 }
 
 #[tokio::test]
-async fn a_reporter_that_is_not_serving_is_asked_again_later() {
+async fn a_report_of_a_site_that_does_not_serve_is_repeated_later() {
     let sites = Sites::start().await;
     let misnamed = sites.balancer("Site-B").await;
     let (system, ga) = (sites.system(&[]), &sites.accelerators);
@@ -84,7 +84,7 @@ async fn a_reporter_that_is_not_serving_is_asked_again_later() {
         assert_eq!((status, body["outcomes"][0]["reason"].as_str()), (503, Some(reason)));
         assert_eq!(sites.in_service().len(), endpoints.len(), "{reason}");
     }
-    // One of two groups would be left with nobody.
+    // One of two groups would be left without an endpoint.
     let groups = [Group::new(REGION, [a.clone(), b.clone()]), Group::new("eu-west-1", [b.clone()])];
     ga.put(Accelerator::new(LABEL).listener(groups));
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["refused: last_endpoint"]);
@@ -95,7 +95,7 @@ async fn a_reporter_that_is_not_serving_is_asked_again_later() {
 }
 
 #[tokio::test]
-async fn endpoints_of_nobody_stay_and_a_load_balancer_that_is_gone_stands_in_nobodys_way() {
+async fn endpoints_of_no_site_stay_and_a_deleted_load_balancer_blocks_no_fence() {
     let sites = Sites::start().await;
     let gone = "arn:aws:elasticloadbalancing:us-east-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
     let elsewhere = gone.replace("000000000000", "210987654321");
@@ -109,7 +109,7 @@ async fn endpoints_of_nobody_stay_and_a_load_balancer_that_is_gone_stands_in_nob
     assert_eq!(sites.in_service().len(), 4);
     assert!(!sites.in_service().contains(&sites.balancer_b));
 
-    // The site's load balancer is gone: it serves nobody, and is not what would be left.
+    // The site's load balancer was deleted: it serves no traffic, and does not count as an endpoint that is left.
     let [a, b] = sites.both();
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [a, Endpoint::new(gone)])]));
     sites.a.set_online("site-b", "work", true);
@@ -119,7 +119,7 @@ async fn endpoints_of_nobody_stay_and_a_load_balancer_that_is_gone_stands_in_nob
 }
 
 #[tokio::test]
-async fn a_take_offline_that_failed_is_finished_by_the_next_request() {
+async fn a_failed_take_offline_is_finished_by_the_next_request() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
     sites.a.fail_always("take-offline", infinispan::Fault::Status(500, "no"));
@@ -136,7 +136,7 @@ async fn a_take_offline_that_failed_is_finished_by_the_next_request() {
 }
 
 #[tokio::test]
-async fn infinispans_own_word_decides_and_not_its_answer() {
+async fn infinispans_state_decides_and_not_its_answer() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
     sites.a.fail("take-offline", infinispan::Fault::Stuck);
@@ -156,7 +156,7 @@ async fn infinispans_own_word_decides_and_not_its_answer() {
 }
 
 #[tokio::test]
-async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
+async fn infinispans_certificate_is_checked_unless_the_configuration_disables_it() {
     let sites = Sites::start().await;
     let untrusting = sites.system(&[("INFINISPAN_CA_CERT", "")]);
     let (status, body) = fence(&untrusting, &alert("site-a", "site-b")).await;
@@ -167,7 +167,7 @@ async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
         "{error}"
     );
     assert_eq!(sites.a.calls(), [""; 0], "no password was sent");
-    // The right root, and another name than the certificate's.
+    // The correct root, but another name than the certificate's.
     let renamed =
         json!({ "site-a": sites.a.authority().replace("localhost", "127.0.0.1"), "site-b": "unasked" });
     let renamed = sites.system(&[("INFINISPAN_SITE_ENDPOINTS", &renamed.to_string())]);
@@ -183,7 +183,7 @@ async fn infinispans_certificate_is_checked_unless_one_says_otherwise() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named_before_anything_is_changed() {
+async fn a_missing_resource_is_named_before_any_change() {
     let sites = Sites::start().await;
     let only_b = json!({ "site-b": sites.b.authority(), "site-c": "unasked" }).to_string();
     let other = alert("site-a", "site-b").replace("a1234567890abcdef", "a0000000000000000");
@@ -220,7 +220,7 @@ async fn what_is_missing_is_named_before_anything_is_changed() {
 }
 
 #[tokio::test]
-async fn a_password_that_was_rotated_is_read_again_and_the_old_one_is_refused_then() {
+async fn a_rotated_password_is_read_again_and_then_the_old_one_is_refused() {
     let sites = Sites::start().await;
     let system = sites.system(&[("DRY_RUN", "true")]);
     let with = |password: &str| {
@@ -237,7 +237,7 @@ async fn a_password_that_was_rotated_is_read_again_and_the_old_one_is_refused_th
     };
     assert_eq!(status(PASSWORD).await, 204);
     sites.secret("webhook-password", "another one").await;
-    // Read just now, it is not read again for every guess.
+    // A secret that was just read is not read again for every guess.
     assert_eq!((status("another one").await, status(PASSWORD).await), (403, 204));
     later(6).await;
     assert_eq!((status("another one").await, status(PASSWORD).await), (204, 403));
@@ -248,14 +248,14 @@ async fn a_password_that_was_rotated_is_read_again_and_the_old_one_is_refused_th
 }
 
 #[tokio::test]
-async fn what_global_accelerator_turns_away_or_does_twice_is_done_once() {
+async fn a_call_that_global_accelerator_turns_away_or_receives_twice_has_one_effect() {
     let sites = Sites::start().await;
     let (system, ga) = (sites.system(&[]), &sites.accelerators);
     for code in ["TransactionInProgressException", "InternalServiceErrorException", "ConflictException"] {
         ga.fail("RemoveEndpoints", Fault::Error(code, "try again"));
     }
     ga.fail("ListEndpointGroups", Fault::Error("ThrottlingException", "Rate exceeded"));
-    // It is done, and the answer is lost: the second call finds nothing to remove.
+    // The call is done, and its answer is lost: the second call finds no endpoint to remove.
     ga.fail("RemoveEndpoints", Fault::CloseAfter);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
@@ -272,16 +272,16 @@ async fn what_global_accelerator_turns_away_or_does_twice_is_done_once() {
 }
 
 #[tokio::test]
-async fn a_site_does_not_stay_in_service_for_want_of_a_note() {
+async fn a_site_is_removed_even_if_it_cannot_be_noted() {
     let sites = Sites::start().await;
     let denied = Fault::Error("AccessDeniedException", "not authorized");
     sites.accelerators.fail_always("TagResource", denied);
     let system = sites.system(&[]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
-    // Without one, that the reporter was taken out itself cannot be told from a reporter that is missing.
+    // Without a note, a reporter that was taken out looks like a reporter that is missing.
     assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_missing"]);
-    // The table tells, where there is one.
+    // The table, if there is one, shows the difference.
     sites.table().await;
     let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
@@ -289,10 +289,10 @@ async fn a_site_does_not_stay_in_service_for_want_of_a_note() {
 }
 
 #[tokio::test]
-async fn where_both_were_removed_at_once_it_is_not_settled() {
+async fn if_both_sites_were_removed_at_once_the_alert_is_not_settled() {
     let sites = Sites::start().await;
     let (system, ga) = (sites.system(&[]), &sites.accelerators);
-    // Another execution, which nothing keeps apart from this one, takes the reporter out.
+    // A concurrent execution takes the reporter out.
     let reporter = sites.balancer_a.clone();
     ga.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.remove(&reporter)));
     let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
@@ -305,18 +305,18 @@ async fn where_both_were_removed_at_once_it_is_not_settled() {
 }
 
 #[tokio::test]
-async fn a_reporter_whose_infinispan_hangs_leaves_the_other_one_its_turn() {
+async fn a_reporter_whose_infinispan_hangs_does_not_block_the_other_report() {
     let sites = Sites::start().await;
     sites.a.fail_always("status", infinispan::Fault::Hang);
     let (status, _) =
         fence_within(&sites.system(&[]), &alert("site-a", "site-b"), Duration::from_mins(1)).await;
-    // The invocation has a minute, in which it could ask some twenty times.
+    // The invocation has a minute, enough for about twenty attempts.
     assert!(status == 503 && sites.a.calls().len() < 5, "{:?}", sites.a.calls());
     assert_eq!(sites.in_service().len(), 2);
 }
 
 #[tokio::test]
-async fn one_alert_that_hangs_leaves_the_others_their_time() {
+async fn an_alert_that_hangs_leaves_time_for_the_others() {
     let sites = Sites::start().await;
     sites.b.fail_always("status", infinispan::Fault::Hang);
     let event = recorded("alertmanager/accused-by-both.json");
@@ -330,7 +330,7 @@ async fn one_alert_that_hangs_leaves_the_others_their_time() {
 }
 
 #[tokio::test]
-async fn a_dry_run_changes_nothing_and_says_what_it_would() {
+async fn a_dry_run_changes_nothing_and_reports_what_it_would_do() {
     let sites = Sites::start().await;
     sites.table().await;
     let system = sites.system(&[("DRY_RUN", "true"), ("FENCE_TABLE", &sites.table_name())]);
@@ -346,7 +346,7 @@ async fn a_dry_run_changes_nothing_and_says_what_it_would() {
 async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
     let sites = Sites::start().await;
     sites.table().await;
-    // One function in each of two Regions: nothing but the table keeps them apart.
+    // One function in each of two Regions: only the table excludes one of them.
     let table = sites.table_name();
     let region = ("FENCE_TABLE", table.as_str());
     let (one, two) = (sites.system(&[region]), sites.system(&[region]));
@@ -377,12 +377,12 @@ async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
 }
 
 #[tokio::test]
-async fn the_first_report_wins_and_is_named_as_long_as_it_is_unfinished() {
+async fn the_first_report_wins_and_is_named_while_it_is_unfinished() {
     let sites = Sites::start().await;
     sites.table().await;
     let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
-    // Somebody puts the endpoint back by hand, and its site reports the other one: not settled.
+    // An operator adds the endpoint by hand, and its site reports the other one: the matter is not settled.
     let group = sites::group();
     sites.accelerators.add(&group, sites.both()[1].clone());
     let (status, body) = fence_within(&system, &alert("site-b", "site-a"), Duration::from_secs(2)).await;
@@ -390,7 +390,7 @@ async fn the_first_report_wins_and_is_named_as_long_as_it_is_unfinished() {
     assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("OtherReport")));
     assert!(error.starts_with(r#""site-a" reported "site-b" at "#), "{error}");
     assert_eq!(sites.in_service().len(), 2);
-    // What was first is first again; and once it is cleared, the other one.
+    // The first report is first again; after it is cleared, the other one is.
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     sites.accelerators.add(&group, sites.both()[1].clone());
     let request = json!({ "accelerator": support::sites::DNS_NAME, "site": "site-b" });
@@ -399,7 +399,7 @@ async fn the_first_report_wins_and_is_named_as_long_as_it_is_unfinished() {
 }
 
 #[tokio::test]
-async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_touched() {
+async fn in_any_order_of_events_one_site_stays_and_no_other_endpoint_changes() {
     const TIME: Duration = Duration::from_secs(2);
     for seed in 0..3 {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -472,7 +472,7 @@ async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_tou
                     let request = json!({ "accelerator": support::sites::DNS_NAME, "site": site });
                     let answer = format!("{:?}", rejoin(&two[0], &request).await);
                     if answer.contains("nothing_noted") {
-                        // A person adds it by hand, then.
+                        // Then a person adds it by hand.
                         let [a, b] = sites.both();
                         ga.add(&arn, if is_a { b } else { a });
                     }
@@ -483,7 +483,7 @@ async fn whatever_happens_in_whatever_order_a_site_stays_and_nothing_else_is_tou
             let stays = |balancer: &String| in_service.contains(balancer);
             assert!(
                 stays(&sites.balancer_a) || stays(&sites.balancer_b),
-                "seed {seed}, step {step}: nobody is left after {told:#?}"
+                "seed {seed}, step {step}: no site is left after {told:#?}"
             );
             assert!(stays(&other), "seed {seed}, step {step}: {told:#?}");
         }

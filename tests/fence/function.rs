@@ -61,7 +61,7 @@ async fn a_webhook_fences_and_a_request_rejoins_and_both_are_logged_and_counted(
 }
 
 #[tokio::test]
-async fn nothing_secret_is_logged_whatever_is_sent() {
+async fn no_secret_is_logged_whatever_the_request() {
     let sites = Sites::start().await;
     let fence = start("fence", &sites, &[("RUST_LOG", "trace")]).await;
     let mut answers = Vec::new();
@@ -77,14 +77,14 @@ async fn nothing_secret_is_logged_whatever_is_sent() {
         for secret in [PASSWORD, encoded, INFINISPAN_PASSWORD, "another one", "changeme"] {
             assert!(!line.contains(secret), "{secret}: {line}");
         }
-        // An SDK's own lines are long, and no lines of a release.
+        // An SDK's own lines are long, and are absent in a release build.
         let is_ours = !line.contains("\"target\":\"aws_") && !line.contains("TRACE");
         assert!(!is_ours || line.len() < 4000, "{} bytes in one line: {line}", line.len());
     }
 }
 
 #[tokio::test]
-async fn what_hangs_is_an_answer_before_the_deadline() {
+async fn a_call_that_hangs_is_answered_before_the_deadline() {
     let sites = Sites::start().await;
     sites.accelerators.fail_always("ListListeners", support::accelerator::Fault::Hang);
     let fence = start("fence", &sites, &[]).await;
@@ -95,7 +95,7 @@ async fn what_hangs_is_an_answer_before_the_deadline() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_stops_the_start_and_is_named() {
+async fn an_invalid_setting_stops_the_start_and_is_named() {
     let sites = Sites::start().await;
     for (handler, change, said) in [
         ("lambda.handler", ("DRY_RUN", "true"), "set it to fence or rejoin"),

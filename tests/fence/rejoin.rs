@@ -1,4 +1,4 @@
-//! A person brings a site back.
+//! A person rejoins a site.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
     assert_eq!(sites.a.status("site-b"), "online");
     assert_eq!(sites.tags(), []);
     let group = sites::group();
-    // What is added is checked anew.
+    // Global Accelerator checks an added endpoint anew.
     let [a, b] = sites.both();
     assert_eq!(sites.accelerators.endpoints(&group), [a, b.health("INITIAL")]);
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
@@ -49,7 +49,7 @@ async fn traffic_does_not_return_before_replication_is_back() {
 }
 
 #[tokio::test]
-async fn only_what_a_person_asks_for_is_done() {
+async fn only_the_requested_rejoin_is_done() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
     outcomes(&system, &alert("site-a", "site-b")).await;
@@ -83,7 +83,7 @@ async fn the_entry_of_another_site_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_site_comes_back_without_the_other_one_if_a_person_insists() {
+async fn a_site_rejoins_without_the_other_one_with_force() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
     outcomes(&system, &alert("site-a", "site-b")).await;
@@ -96,7 +96,7 @@ async fn a_site_comes_back_without_the_other_one_if_a_person_insists() {
         outcome["detail"].as_str().unwrap().starts_with("not replicated to: Infinispan of site-a"),
         "{outcome}"
     );
-    // Its note tells that nothing is replicated to it, until that is mended.
+    // Its note shows that the other site does not replicate to it, until that is repaired.
     assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 2));
     sites.a.recover();
     let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
@@ -105,7 +105,7 @@ async fn a_site_comes_back_without_the_other_one_if_a_person_insists() {
 }
 
 #[tokio::test]
-async fn a_load_balancer_that_is_gone_keeps_no_other_from_coming_back() {
+async fn a_deleted_load_balancer_does_not_keep_the_others_out() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
     outcomes(&system, &alert("site-a", "site-b")).await;

@@ -1,13 +1,13 @@
 //! The whole chain on an emulator, set up by `infra/deploy` with the template as it is: metric →
-//! alarm → topic → function → health check, and back; and the schedule, where a notification is lost.
+//! alarm → topic → function → health check, and back; and the schedule, if a notification is lost.
 
 use crate::support::emulator::Emulator;
 use crate::support::lock::LOCKED;
 use crate::support::primary::Primary;
 
-/// How often something that happens by itself is looked for; each look is a run of the AWS CLI.
+/// How often the state is read while the test waits for a change; each read is a run of the AWS CLI.
 const LOOKS: usize = 60;
-/// The same for what the schedule does: it is due once a minute.
+/// The same while the test waits for the schedule, which runs once a minute.
 const LOOKS_AT_THE_SCHEDULE: usize = 400;
 const ALARM: &str = "failover-primary-unhealthy";
 
@@ -37,7 +37,7 @@ impl Chain {
         chain.set_alarm("ALARM").await;
         let outcome = chain.reconcile().await;
         assert!(outcome.contains("actions_disabled"), "{outcome}");
-        // An alarm without data is OK. That says nothing about the primary.
+        // An alarm without data is OK, whatever the state of the primary.
         chain.set_alarm("OK").await;
         let (status, said) = chain.aws.deploy("").await;
         assert_eq!(status, Some(3), "{said}");
@@ -74,7 +74,7 @@ impl Chain {
         state.as_str().unwrap_or_default().to_owned()
     }
 
-    /// What this output of the stack says, run as a command where it is one.
+    /// The value of this output of the stack; if it is a command, its result.
     async fn run_output(&self, name: &str) -> String {
         let query = format!("Stacks[0].Outputs[?OutputKey=='{name}'].OutputValue");
         let describe = ["cloudformation", "describe-stacks", "--stack-name", "failover", "--output", "text"];

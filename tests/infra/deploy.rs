@@ -3,7 +3,7 @@
 use crate::support::emulator::Emulator;
 
 #[tokio::test]
-async fn cfn_lint_has_nothing_to_say() {
+async fn cfn_lint_reports_no_problem() {
     let aws = Emulator::ministack().await;
     let said =
         aws.bash("cfn-lint infra/failover-lock.yaml infra/site-fence.yaml infra/lease-table.yaml", &[]).await;
@@ -11,7 +11,7 @@ async fn cfn_lint_has_nothing_to_say() {
 }
 
 #[tokio::test]
-async fn kubernetes_takes_the_sidecar() {
+async fn kubernetes_accepts_the_sidecar() {
     let aws = Emulator::ministack().await;
     // The first release with sidecars.
     let said = aws.bash("kubernetes-validate --strict --quiet -k 1.29 infra/lease-keeper.yaml", &[]).await;
@@ -19,7 +19,7 @@ async fn kubernetes_takes_the_sidecar() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said_before_anything_changes() {
+async fn an_error_is_reported_before_any_change() {
     let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let tcp = "aws route53 create-health-check --caller-reference tcp --query HealthCheck.Id --output text \
@@ -33,7 +33,7 @@ async fn what_is_wrong_is_said_before_anything_changes() {
     for (options, status, said) in [
         ("--health-check", 2, "--health-check needs a value"),
         ("--colour blue", 2, "there is no --colour"),
-        ("now", 2, "\"now\" is no option"),
+        ("now", 2, "\"now\" is not an option"),
         ("--stack=x", 2, "write --stack and its value as two words"),
         ("--arch riscv", 2, "--arch takes arm64 or x86_64, not \"riscv\""),
         ("--wait soon", 2, "--wait takes seconds, not \"soon\""),
@@ -70,7 +70,7 @@ async fn what_is_wrong_is_said_before_anything_changes() {
         ),
         ("--health-check nonsense --email a@b.c", 1, "the health check nonsense cannot be read"),
         (&format!("--health-check {} --email a@b.c", tcp.trim()), 1, "is of type TCP, which has no path"),
-        (&elsewhere, 1, "asks for /lb-check: if that is the path to restore, say --healthy-path /lb-check"),
+        (&elsewhere, 1, "requests /lb-check: if that is its healthy path, add --healthy-path /lb-check"),
     ] {
         let (ended, printed) = aws.deploy(options).await;
         assert_eq!(ended, Some(status), "{options}: {printed}");
@@ -165,7 +165,7 @@ async fn one_stack_guards_every_check_with_a_tag_and_says_which_is_not_guarded()
 }
 
 #[tokio::test]
-async fn a_check_that_is_locked_already_is_not_called_guarded_before_its_alarm_acts() {
+async fn a_check_that_is_already_locked_is_not_reported_as_guarded_before_its_alarm_acts() {
     let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let lock = format!(
@@ -178,7 +178,7 @@ async fn a_check_that_is_locked_already_is_not_called_guarded_before_its_alarm_a
 }
 
 #[tokio::test]
-async fn a_stack_that_was_never_made_is_no_stack() {
+async fn a_stack_that_was_never_created_counts_as_none() {
     let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let set = "aws cloudformation create-change-set --stack-name failover --change-set-name x --change-set-type CREATE \
@@ -192,7 +192,7 @@ async fn a_stack_that_was_never_made_is_no_stack() {
 }
 
 #[tokio::test]
-async fn people_are_told_by_a_topic_of_theirs_with_its_own_key() {
+async fn people_are_notified_through_their_own_topic_with_its_own_key() {
     let aws = Emulator::own_ministack().await;
     let check = aws.health_check(1).await;
     let topic = r#"KEY=$(aws kms create-key --query KeyMetadata.Arn --output text)
@@ -210,7 +210,7 @@ async fn people_are_told_by_a_topic_of_theirs_with_its_own_key() {
 }
 
 #[tokio::test]
-async fn without_the_aws_cli_it_says_what_is_missing() {
+async fn a_missing_aws_cli_is_named() {
     let aws = Emulator::own_ministack().await;
     let script =
         r#"PATH=$EMPTY; dirname() { echo infra; }; export -f dirname; "$BASH" infra/deploy --dry-run"#;

@@ -1,10 +1,10 @@
-//! The documented commands of failover-lock, as they stand in `docs`.
+//! The documented commands of failover-lock, from `docs`.
 
 use crate::support::docs::commands_below;
 use crate::support::emulator::Emulator;
 use crate::support::primary::Primary;
 
-/// What stands between the emulator and AWS: checkers that report by the check's path every second, an
+/// The differences between the emulator and AWS: checkers that report by the check's path every second, an
 /// artifact that is there already, and a short period for the alarm.
 const PRELUDE: &str = r#"
 infra/deploy() { command infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 60 --set AlarmPeriod=10 "$@"; }
@@ -18,7 +18,7 @@ checkers() {
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 "#;
 
-/// Runs this script in one shell, with what the reader has set.
+/// Runs this script in one shell, with the variables that the reader has set.
 async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String {
     let artifact = aws.package("failover-lock");
     let artifact = [("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8"))];
@@ -29,7 +29,7 @@ async fn run(aws: &Emulator, variables: &[(&str, &str)], script: &str) -> String
 }
 
 fn replaced(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "docs/lock.md does not say {from} there any more");
+    assert!(text.contains(from), "docs/lock.md no longer contains {from} there");
     text.replace(from, to)
 }
 
@@ -81,7 +81,7 @@ aws lambda add-permission --function-name "$FUNCTION" --statement-id function-wi
 aws sns subscribe --protocol lambda --topic-arn "$TOPIC" --notification-endpoint "$NEW" --region us-east-1
 "#;
 
-/// `fire` lets the alarm go off and tells whether the check was locked; `trap fire DEBUG` does it between
+/// `fire` lets the alarm go off and prints whether the check was locked; `trap fire DEBUG` does it between
 /// any two commands.
 const ALARMS: &str = r#"
 path() { aws route53 get-health-check --health-check-id "$PRIMARY" --query HealthCheck.HealthCheckConfig.ResourcePath --output text; }

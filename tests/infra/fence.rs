@@ -7,10 +7,10 @@ use crate::support::emulator::free_port;
 use crate::support::sites::{DOCUMENTED_FENCE, REGION, Sites};
 
 #[test]
-fn what_keeps_two_reports_apart_in_one_region_is_in_the_template() {
+fn the_template_makes_reports_in_one_region_wait_for_each_other() {
     let template = fs::read_to_string("infra/site-fence.yaml").unwrap();
     let fence = template.split("\n  FenceRole:").next().unwrap().split("\n  Fence:").nth(1).unwrap();
-    // The emulator does not take it from a template.
+    // The emulator does not apply it from a template.
     assert!(fence.contains("\n      ReservedConcurrentExecutions: 1\n"), "{fence}");
 }
 

@@ -1,4 +1,4 @@
-//! The source's layers: which room of `src` knows which.
+//! The source's layers: which room of `src` may import which.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What surrounds the programs: the templates, the scripts, the documented commands and the source's layers.
+//! The parts around the programs: the templates, the scripts, the documented commands and the source's layers.
 
 #[path = "../support/mod.rs"]
 mod support;

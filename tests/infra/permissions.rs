@@ -20,7 +20,7 @@ const HANDLERS: [(&str, Handler); 3] =
 
 type Permissions = BTreeSet<(String, String)>;
 
-/// What the role of this function may do: actions, each on its resource.
+/// The permissions of this function's role: actions, each on its resource.
 async fn allowed(aws: &Emulator, function: &str) -> Permissions {
     let policy = policy(aws, function).await;
     let statements = policy["Statement"].as_array().expect("a policy has statements").iter();
@@ -39,7 +39,7 @@ async fn allowed(aws: &Emulator, function: &str) -> Permissions {
     allowed
 }
 
-/// What Lambda itself does in the role's name: logs, and for `lock` the failure destination.
+/// The calls of Lambda itself with the role: logs, and for `lock` the failure destination.
 async fn done_by_lambda(aws: &Emulator, function: &str) -> Permissions {
     let log = format!(
         "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/failover-{}:*",
@@ -231,7 +231,7 @@ async fn people_alone_may_invoke_restore() {
 }
 
 #[tokio::test]
-async fn the_roles_suffice_where_permissions_are_enforced() {
+async fn the_roles_suffice_when_permissions_are_enforced() {
     let aws = Emulator::own_ministack_enforcing_permissions().await;
     let check = aws.health_check(1).await;
     aws.deploy(&format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true"))
@@ -256,7 +256,7 @@ async fn the_roles_suffice_where_permissions_are_enforced() {
         assert!(log.contains("\\\"done\\\"") && !log.contains("WARN"), "{function}: {log}");
     }
 
-    // And they are enforced: without one of its actions, `lock` says which it lacks.
+    // The permissions are enforced: without one of its actions, `lock` names the missing one.
     let without = policy(&aws, "Lock").await.to_string().replace("route53:UpdateHealthCheck", "route53:None");
     put_policy(&aws, "Lock", &without).await;
     let later = delivered(&[&message(&check, "ALARM", "2027-01-01T00:00:00.000+0000")]);

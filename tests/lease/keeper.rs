@@ -1,5 +1,5 @@
-//! Several `lease-keeper` processes around one table, behind proxies that delay, lose and cut: whatever happens,
-//! two of them never answer 200 at once.
+//! Several `lease-keeper` processes around one table, behind proxies that delay, lose and cut: in no case
+//! do two of them answer 200 at once.
 
 use std::fs;
 use std::future::pending;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 /// Longer than a keeper waits for an answer: half its period.
 const TOO_LONG: Duration = Duration::from_millis(800);
-/// Not so long.
+/// Shorter than a keeper waits for an answer.
 const SLOW: Duration = Duration::from_millis(300);
 
 /// Two keepers around a new table, the first of which is active.
@@ -44,7 +44,7 @@ async fn is_followed(emulator: &Emulator) {
     let looks = contender.proxy.calls("GetItem") - looks;
     assert!(looks <= LOOKS_OF_A_TAKEOVER, "it looked {looks} times");
 
-    // Its successor of the same name does not disturb whoever is active.
+    // Its successor of the same name does not disturb the active candidate.
     let mut restarted = Keeper::start(emulator, "site-a").await;
     observer.add(&restarted);
     restarted.states("it is site-b's").await;
@@ -70,18 +70,18 @@ async fn a_lease_is_taken_over_from_the_dead_and_handed_over_by_the_living() {
 }
 
 #[tokio::test]
-async fn it_is_so_on_an_independent_stand_in_as_well() {
+async fn a_lease_changes_hands_the_same_way_on_an_independent_emulator() {
     is_followed(&Emulator::moto().await).await;
 }
 
 #[tokio::test]
-async fn a_holder_that_wakes_up_too_late_never_says_that_it_is_active() {
+async fn a_holder_that_wakes_up_too_late_never_reports_that_it_is_active() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, observer, first) = pair(&emulator).await;
     holder.signal("STOP").await;
     let second = observer.active(&contender).await;
     assert!(second > first);
-    // These wait for it when it wakes up.
+    // These requests wait for the holder when it wakes up.
     let waiting: Vec<_> = (0..20)
         .map(|_| {
             tokio::spawn({
@@ -102,7 +102,7 @@ async fn a_holder_that_wakes_up_too_late_never_says_that_it_is_active() {
 }
 
 #[tokio::test]
-async fn a_holder_that_is_cut_off_is_passive_before_another_one_is_active() {
+async fn a_holder_that_is_cut_off_is_passive_before_another_candidate_is_active() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, observer, _) = pair(&emulator).await;
     holder.proxy.all(Fault::Lost);
@@ -119,7 +119,7 @@ async fn a_holder_that_is_cut_off_is_passive_before_another_one_is_active() {
 }
 
 #[tokio::test]
-async fn what_fails_now_and_then_does_not_cost_the_lease() {
+async fn a_call_that_fails_now_and_then_does_not_cost_the_lease() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, observer, epoch) = pair(&emulator).await;
     let throttled = Fault::Error {
@@ -140,7 +140,7 @@ async fn what_fails_now_and_then_does_not_cost_the_lease() {
         holder.proxy.only("UpdateItem", fault);
         holder.proxy.arrived("UpdateItem", before + 1).await;
         holder.proxy.only("UpdateItem", Fault::None);
-        // It is renewed again before the next one.
+        // The lease is renewed again before the next fault.
         let renewed = holder.proxy.calls("UpdateItem") + 1;
         holder.proxy.arrived("UpdateItem", renewed).await;
         holder.states("\"failing\":null").await;
@@ -211,14 +211,14 @@ async fn credentials_that_expire_make_a_holder_passive_and_are_named() {
 }
 
 #[tokio::test]
-async fn a_person_pins_everybody_passive_and_lets_go_again() {
+async fn a_person_pins_all_candidates_passive_and_ends_the_pin() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, observer, epoch) = pair(&emulator).await;
     pin(&emulator).await;
     observer.passive(&holder).await;
     let said = holder.says("\"passive\"").await;
     assert!(said.contains("SKIP-LEASE-POD keeps all candidates passive"), "{said}");
-    // However long that is.
+    // The pin lasts, however long.
     let looks = contender.proxy.calls("GetItem");
     contender.proxy.arrived("GetItem", looks + 6).await;
     contender.states("SKIP-LEASE-POD keeps all candidates passive").await;
@@ -229,7 +229,7 @@ async fn a_person_pins_everybody_passive_and_lets_go_again() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_keeps_everybody_passive_and_is_named() {
+async fn a_record_that_cannot_be_read_keeps_all_candidates_passive_and_is_named() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let item =
@@ -267,7 +267,7 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
         assert_eq!(keeper.ended().await.code(), Some(1));
         keeper.says(said).await;
     }
-    // Global tables of 2017 tell of themselves in their items alone.
+    // Global tables of 2017 are visible only in their items.
     let item = json!({
         "leaseName": { "S": "mylease" },
         "leaseOwner": { "S": "" },
@@ -286,12 +286,12 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
     }
 }
 
-/// A keeper that is told this of its table.
+/// A keeper that receives this description of its table.
 async fn described_as(emulator: &Emulator, table: &Value, arguments: &[&str]) -> Keeper {
     let before = Proxy::start(&emulator.url).await;
     before.answer("DescribeTable", table.clone());
     let keeper = Keeper::start_behind(&before.url, emulator, "site-a", "", arguments).await;
-    // Whoever asks through it later has to be answered, too.
+    // Later requests through this proxy also need an answer.
     std::mem::forget(before);
     keeper
 }
@@ -308,7 +308,7 @@ async fn the_role_of_the_configuration_is_assumed() {
 }
 
 #[tokio::test]
-async fn work_is_dropped_when_the_lease_is_lost_and_whoever_still_works_keeps_it_from_being_released() {
+async fn work_is_dropped_when_the_lease_is_lost_and_work_that_continues_prevents_its_release() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let table = Table::new(&emulator.config().await, TABLE, LEASE);
@@ -316,7 +316,7 @@ async fn work_is_dropped_when_the_lease_is_lost_and_whoever_still_works_keeps_it
     let me = Candidate::new("site-a").unwrap();
     let (keeper, lease) = lease::Keeper::new(table, me, period, Terms::of(period, 3).unwrap());
     let keeping = tokio::spawn(keeper.run());
-    let held = lease.held().await.expect("nobody else wants it");
+    let held = lease.held().await.expect("no other candidate wants it");
     assert_eq!(held.during(async { held.epoch() }).await, Some(held.epoch()));
     lease.leave();
     assert_eq!(held.during(pending::<()>()).await, None);
@@ -327,7 +327,7 @@ async fn work_is_dropped_when_the_lease_is_lost_and_whoever_still_works_keeps_it
     drop(held);
 }
 
-/// A script that says when it starts and when it is told to end.
+/// A script that reports its start and TERM.
 const SCRIPT: &str = "echo runs $LEASE_NAME $LEASE_OWNER $LEASE_EPOCH; trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done";
 
 #[tokio::test]
@@ -349,7 +349,7 @@ async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
     let second = observer.active(&contender).await;
     contender.says(&format!("runs mylease site-b {second}")).await;
 
-    // It gives way when it is told to end, and only when its command has ended is the lease the other one's.
+    // After TERM it releases the lease, but only when its command has ended does the other candidate have it.
     holder.proxy.all(Fault::None);
     holder.states("it is site-b's").await;
     contender.signal("TERM").await;
@@ -363,7 +363,7 @@ async fn a_command_runs_while_the_lease_is_held_and_no_longer() {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_end_when_told_to_is_killed_before_another_one_is_active() {
+async fn a_command_that_does_not_end_after_term_is_killed_before_another_candidate_is_active() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let stubborn = "trap '' TERM; echo runs as $$; while :; do sleep 0.05; done";
@@ -382,7 +382,7 @@ async fn a_command_that_does_not_end_when_told_to_is_killed_before_another_one_i
 /// A script whose work is done by a child of its own.
 const WORKER: &str = "sh -c 'while :; do sleep 0.05; done' & echo runs as $!; wait";
 
-/// Whether a process is gone, or dead at least.
+/// Whether a process has ended, or is at least dead.
 fn is_gone(id: &str) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
@@ -427,7 +427,7 @@ async fn a_contender_waits_for_the_term_that_the_holder_has() {
     let holder = Keeper::start(&emulator, "site-a").await;
     let mut observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
-    // What a holder with a term of 12 s leaves.
+    // The record of a holder with a term of 12 s.
     let key = json!({ "leaseName": { "S": "mylease" } }).to_string();
     holder.signal("KILL").await;
     let update = ["dynamodb", "update-item", "--table-name", TABLE, "--key", &key];
@@ -452,7 +452,7 @@ async fn a_command_that_ends_releases_the_lease_and_its_status_is_the_keepers() 
 }
 
 #[tokio::test]
-async fn what_it_is_told_wrongly_is_named_at_the_start() {
+async fn an_invalid_argument_or_configuration_is_named_at_the_start() {
     for (more, arguments, named) in [
         ("  leaseNmae: other\n", &[][..], "leaseNmae"),
         ("", &["--", "/no/such/program"], "/no/such/program cannot be started: there is no such program"),
@@ -467,7 +467,7 @@ async fn what_it_is_told_wrongly_is_named_at_the_start() {
 }
 
 #[tokio::test]
-async fn it_answers_what_a_probe_a_person_and_prometheus_ask() {
+async fn the_endpoints_answer_a_probe_a_person_and_prometheus() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let keeper = Keeper::start(&emulator, "site-a").await;
@@ -529,7 +529,7 @@ async fn the_documented_commands_create_a_table_whose_policy_suffices_and_pin_th
     let (status, said) = emulator.bash(&format!("LEASE=mylease\n{owner}{release}"), &region).await;
     assert!(
         status != Some(0) && said.contains("ConditionalCheckFailed"),
-        "a lease that is not pinned is let be: {said}"
+        "a lease that is not pinned does not change: {said}"
     );
     assert!(observer.anyone().await > epoch);
     observer.vouch();

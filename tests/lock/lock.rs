@@ -605,11 +605,11 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
     let other = || Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..on("", "ALARM") };
     let whole = |child: &str| ("composite", built_from(&[child], "ALARM"));
     for (known, said) in [
-        (vec![whole("child")], Err(r#"built from "child", which this account does not have"#)),
+        (vec![whole("child")], Err(r#"built from "child", which does not exist in this account"#)),
         (vec![whole("child"), ("child", built_from(&["child"], "ALARM"))], Err("more than 5 deep")),
         (vec![whole("child"), ("child", on("../x", "ALARM"))], Err("names a health check that cannot exist")),
         // The message comes late, and the alarm has been OK since.
-        (vec![whole("child"), ("child", on(PRIMARY, "OK"))], Err("is in ALARM any more")),
+        (vec![whole("child"), ("child", on(PRIMARY, "OK"))], Err("is still in ALARM")),
         (vec![whole("child"), ("child", other())], Ok("not_a_health_check_alarm")),
     ] {
         let route53 = with_alarms(&known).await;

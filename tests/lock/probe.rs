@@ -133,7 +133,7 @@ async fn no_certificate_is_validated() {
 
 #[tokio::test]
 async fn a_text_is_searched_in_the_first_5120_bytes() {
-    let found = "the first 5,120 bytes of /lb-check do not hold \"status: UP\"";
+    let found = "the first 5,120 bytes of /lb-check do not contain \"status: UP\"";
     for (before, healthy) in [(0, true), (5110, true), (5111, false), (9000, false)] {
         let body = format!("{}status: UP", "x".repeat(before));
         let (address, _got) =

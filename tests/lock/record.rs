@@ -345,7 +345,7 @@ async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
     world.route53.tag(PRIMARY, "team:9", Some("x"));
     world.fails_and_is_locked().await;
     let error = world.restore().await.unwrap_err();
-    assert!(error.contains("10 tags at most") && error.contains("remove one"), "{error}");
+    assert!(error.contains("at most 10 tags") && error.contains("remove a tag"), "{error}");
     let forced = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
     assert_eq!(world.call(Handler::Restore, &forced).await.unwrap()["outcome"], "restored");
 }

@@ -212,7 +212,7 @@ async fn the_primary_is_asked_as_its_health_check_says() {
     let port = route53.check(PRIMARY).config["Port"].clone();
     let locked = |kind| Check::new(kind, port.parse().unwrap()).with("ResourcePath", LOCKED);
     for (check, said) in [
-        (locked("HTTP_STR_MATCH").with("SearchString", "status: UP"), r#"do not hold "status: UP""#),
+        (locked("HTTP_STR_MATCH").with("SearchString", "status: UP"), r#"do not contain "status: UP""#),
         (locked("HTTPS"), "no connection to 127.0.0.1"),
         (
             locked("HTTPS").with("FullyQualifiedDomainName", "-- no name --"),

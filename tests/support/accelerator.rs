@@ -1,6 +1,6 @@
 //! A Global Accelerator on loopback that speaks its wire protocol: the operation in a header, JSON
-//! in bodies, lists in pages. It keeps state, enforces the API's rules, remembers every call, and does
-//! what a fault script tells it to.
+//! in bodies, lists in pages. It keeps state, enforces the API's rules, remembers every call, and
+//! follows a fault script.
 //!
 //! Serves `ListAccelerators`, `ListListeners`, `ListEndpointGroups`, `ListTagsForResource`,
 //! `TagResource`, `UntagResource`, `RemoveEndpoints` and `AddEndpoints`. A test in which
@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 /// A running stand-in; it ends with the runtime that it was started on.
 #[derive(Clone)]
 pub struct Accelerators {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
@@ -75,7 +75,7 @@ pub enum Fault {
     CloseAfter,
     /// No answer ever comes, and nothing is done.
     Hang,
-    /// Somebody else does this just before.
+    /// Another caller does this just before.
     Meddle(Arc<dyn Fn(&Accelerators) + Send + Sync>),
 }
 
@@ -113,13 +113,13 @@ impl Accelerator {
         self
     }
 
-    /// It bears this tag.
+    /// Adds this tag.
     pub fn tagged(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// It has one more listener, with these endpoint groups.
+    /// Adds a listener with these endpoint groups.
     pub fn listener(mut self, groups: impl IntoIterator<Item = Group>) -> Self {
         let arn = format!("{}/listener/0123vx{:02}", self.arn, self.listeners.len());
         let mut groups: Vec<_> = groups.into_iter().collect();
@@ -274,7 +274,7 @@ impl Endpoint {
 // === impl Fault ===
 
 impl Fault {
-    /// Somebody else does this just before.
+    /// Another caller does this just before.
     pub fn meddle(meddle: impl Fn(&Accelerators) + Send + Sync + 'static) -> Self {
         Self::Meddle(Arc::new(meddle))
     }
@@ -323,12 +323,12 @@ impl Accelerators {
         }
     }
 
-    /// Somebody adds the endpoint by hand.
+    /// An operator adds the endpoint by hand.
     pub fn add(&self, group_arn: &str, endpoint: Endpoint) {
         self.state().group(group_arn).expect("the group exists").endpoints.push(endpoint);
     }
 
-    /// Somebody removes the endpoint by hand, wherever it is.
+    /// An operator removes the endpoint by hand, from every group.
     pub fn remove(&self, endpoint_id: &str) {
         let mut state = self.state();
         for group in state.groups() {

@@ -34,7 +34,7 @@ const WITH_THE_TEST: &str = r#"
     kill -KILL -- "-$!"
     rm -rf -- "$TMPDIR"
 "#;
-/// Whom an emulator takes for the owner of account 000000000000, in whose name its functions act.
+/// The access key that an emulator treats as the owner of account 000000000000, as whom its functions act.
 const OWNER: &str = "test";
 
 /// Variables of an emulator.
@@ -259,7 +259,7 @@ impl Process {
         let input = child.stdin.take().expect("stdin is piped");
         let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let (lines, seen) = mpsc::channel();
-        // Its pipe must not fill up, whoever reads the lines.
+        // Its pipe must not fill up, even if no test reads the lines.
         thread::spawn(move || {
             output.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
             child.wait()
@@ -311,13 +311,13 @@ pub fn path() -> String {
     env::var("PATH").expect("cargo was found by PATH")
 }
 
-/// A port of loopback that nobody listens on.
+/// A port of loopback on which no process listens.
 pub fn free_port() -> String {
     let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     socket.local_addr().expect("a bound socket has an address").port().to_string()
 }
 
-/// The folder of the installed programs. Whoever comes first installs; others wait.
+/// The folder of the installed programs. The first test installs them; the others wait.
 pub fn tools() -> PathBuf {
     let mut hasher = DefaultHasher::new();
     REQUIREMENTS.hash(&mut hasher);

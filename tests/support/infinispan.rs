@@ -1,6 +1,6 @@
 //! A site's Infinispan on loopback, behind TLS: the part of its REST API that takes backups at other
 //! sites offline and brings them online, for all caches at once. It keeps a state per site and cache,
-//! remembers every call, and does what a fault script tells it to.
+//! remembers every call, and follows a fault script.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -62,7 +62,7 @@ struct State {
 // === impl Infinispan ===
 
 impl Infinispan {
-    /// An Infinispan without backups that lets this user in.
+    /// An Infinispan without backups that accepts this user.
     pub async fn start(user: &str, password: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
@@ -73,7 +73,7 @@ impl Infinispan {
         infinispan
     }
 
-    /// The name that its certificate bears, and the port.
+    /// The name in its certificate, and the port.
     pub fn authority(&self) -> String {
         format!("localhost:{}", self.address.port())
     }
@@ -93,7 +93,7 @@ impl Infinispan {
         self.state().sites.insert(site.to_owned(), caches);
     }
 
-    /// Somebody takes one cache's backup offline or brings it online.
+    /// An operator takes one cache's backup offline or brings it online.
     pub fn set_online(&self, site: &str, cache: &str, online: bool) {
         let mut state = self.state();
         let caches = state.sites.get_mut(site).expect("the site is backed up to");
@@ -205,8 +205,8 @@ impl Infinispan {
         if let Some(kept) = state.sites.get_mut(site) {
             kept.clone_from(&caches);
         }
-        // Every cache that has any backup is told of, so one that has none at this site objects; for a site
-        // that nobody knows, all do.
+        // Every cache with any backup is addressed, so a cache without a backup at this site reports an error; for an
+        // unknown site, all caches do.
         let outcome = |cache: &String| {
             if caches.contains_key(cache) { "ok".to_owned() } else { format!("Incorrect site name: {site}") }
         };

@@ -1,5 +1,5 @@
-//! `lease-keeper` processes around one table, each behind a proxy of its own, and somebody who asks them all the
-//! time which of them is active.
+//! `lease-keeper` processes around one table, each behind a proxy of its own, and an observer that asks them all
+//! the time which of them is active.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ pub async fn create_table(emulator: &Emulator) {
     emulator.aws(&[&create[..], &keys].concat()).await;
 }
 
-/// The record as it stands in the table.
+/// The record as it is in the table.
 pub async fn record(emulator: &Emulator) -> Value {
     let key = json!({ "leaseName": { "S": LEASE } }).to_string();
     let get = ["dynamodb", "get-item", "--table-name", TABLE, "--key", &key, "--consistent-read"];
@@ -51,7 +51,7 @@ pub async fn put(emulator: &Emulator, owner: &str, updated_time: &str) {
     emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item.to_string()]).await;
 }
 
-/// Keeps everybody passive.
+/// Pins the lease: keeps all candidates passive.
 pub async fn pin(emulator: &Emulator) {
     put(emulator, NOBODY_MAY, "0").await;
 }
@@ -92,7 +92,7 @@ impl Keeper {
         Self::start_behind(&emulator.url, emulator, name, more, arguments).await
     }
 
-    /// The same, where something stands between it and the emulator.
+    /// The same, with a proxy between it and the emulator.
     pub async fn start_behind(
         upstream: &str,
         emulator: &Emulator,
@@ -215,8 +215,8 @@ pub async fn get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
 /// Asks keepers all the time whether they are active, and notices if two are at once.
 ///
 /// An answer 200 carries the epoch. Once one has come, every request that is *sent after it* and answered 200 must
-/// carry the same epoch from the same keeper, or a higher one: otherwise the one who was active before is still,
-/// beside the one after it.
+/// carry the same epoch from the same keeper, or a higher one: otherwise the previous
+/// active keeper is still active, beside the next one.
 pub struct Observer {
     seen: watch::Sender<Seen>,
     asking: JoinSet<()>,
@@ -245,7 +245,7 @@ impl Observer {
         observer
     }
 
-    /// Asks this one as well.
+    /// Also asks this keeper.
     pub fn add(&mut self, keeper: &Keeper) {
         let (seen, address) = (self.seen.clone(), keeper.address.clone());
         self.asking.spawn(async move {
@@ -275,7 +275,7 @@ impl Observer {
         self.seen.borrow().lost.get(&keeper.address).copied().unwrap_or_default()
     }
 
-    /// Waits until anyone is active: the epoch.
+    /// Waits until any keeper is active: the epoch.
     pub async fn anyone(&self) -> u64 {
         self.until("anyone is active", |seen| seen.active.values().max().copied()).await
     }

@@ -35,7 +35,7 @@ pub struct Runtime {
     asked: Arc<Notify>,
 }
 
-/// What the function answered: its response, or its error.
+/// The function's answer: its response, or its error.
 pub type Answer = Result<Value, Value>;
 
 struct Invocation {
@@ -64,7 +64,7 @@ impl Function {
         let mut child = Command::new(program(name))
             .env_clear()
             .envs(runtime.variables())
-            // Whatever a test forgets, no request leaves this machine.
+            // Even if a test omits an endpoint, no request leaves this machine.
             .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
             .env("_HANDLER", handler)
             .envs(variables.iter().copied())
@@ -132,7 +132,7 @@ impl Runtime {
         Self { address, events, asked }
     }
 
-    /// What Lambda tells a function by its environment.
+    /// The variables that Lambda sets in a function's environment.
     pub fn variables(&self) -> [(&'static str, String); 7] {
         [
             ("AWS_LAMBDA_RUNTIME_API", self.address.to_string()),
@@ -207,7 +207,7 @@ impl RuntimeApi {
     fn answered(&self, id: &str, answer: Answer) -> Response<Full<Bytes>> {
         let mut pending = self.pending.lock().expect("no test panics while it holds the state");
         match pending.remove(id) {
-            // A test that has given up waiting does not mind.
+            // A test that has stopped waiting ignores it.
             Some(invocation) => drop(invocation.send(answer)),
             None => return status(StatusCode::BAD_REQUEST),
         }

@@ -1,4 +1,4 @@
-//! What the tests share: stand-ins, and the system on top of them.
+//! The shared parts of the tests: stand-ins, and the system on top of them.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 #[cfg(feature = "fence")]

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// How long a test waits for what has to come.
+/// How long a test waits for an expected event.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What happens to calls from now on.
@@ -37,13 +37,13 @@ pub enum Fault {
     Lost,
     /// The table does it; no answer comes.
     AnswerLost,
-    /// The connection is cut before the table hears of it.
+    /// The connection is cut before the table receives the call.
     CutBefore,
     /// The table does it; the connection is cut before the answer.
     CutAfter,
     /// The table does it only at `deliver`; no answer comes.
     Held,
-    /// The API says no, and the table does not hear of it.
+    /// The API refuses the call, and the table does not receive it.
     Error { status: u16, code: &'static str, message: &'static str },
 }
 
@@ -116,7 +116,7 @@ impl Proxy {
         });
     }
 
-    /// How many calls of the operation have arrived here, whatever became of them.
+    /// How many calls of the operation have arrived here, whatever their result.
     pub fn calls(&self, operation: &str) -> usize {
         self.shared.state.borrow().calls(operation)
     }
@@ -170,7 +170,7 @@ impl Shared {
         }
     }
 
-    /// hyper drops this when the client leaves, and at an error closes the connection without a word.
+    /// hyper drops this when the client leaves, and after an error closes the connection without an answer.
     async fn handle(&self, request: Request<Incoming>) -> Result<Answer, Cut> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -253,7 +253,7 @@ impl Call {
         let mut answer = Response::new(Full::new(body.collect().await?.to_bytes()));
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = parts.headers;
-        // What the table says about its own connection does not hold for the client's.
+        // The table's headers about its own connection do not apply to the client's.
         answer.headers_mut().remove(CONNECTION);
         answer.headers_mut().remove(TRANSFER_ENCODING);
         Ok(answer)

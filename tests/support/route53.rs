@@ -1,6 +1,6 @@
 //! A Route 53 on loopback that speaks the wire protocol of health checks and their tags: REST with
 //! XML bodies, versions that conflict, Route 53's own errors. It keeps state, enforces the API's
-//! rules, remembers every call, and does what a fault script tells it to. CloudWatch's alarms are
+//! rules, remembers every call, and follows a fault script. CloudWatch's alarms are
 //! on the same address, as with an emulator.
 //!
 //! Serves `GetHealthCheck`, `GetHealthCheckStatus`, `ListHealthChecks`, `UpdateHealthCheck`,
@@ -34,7 +34,7 @@ use super::tls::Tls;
 /// A running stand-in; it ends with the runtime that it was started on.
 #[derive(Clone)]
 pub struct Route53 {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     tls: Option<Tls>,
     state: Arc<Mutex<State>>,
@@ -67,7 +67,7 @@ pub enum Fault {
     AnswerAfter(u16, &'static str),
     /// No answer ever comes, and nothing is done.
     Hang,
-    /// Somebody else changes the check's path just before.
+    /// Another caller changes the check's path just before.
     Meddle(&'static str),
 }
 
@@ -141,13 +141,13 @@ impl Check {
         self
     }
 
-    /// It was locked and switched back before.
+    /// It was locked and restored before.
     pub fn changed(mut self) -> Self {
         self.version = 3;
         self
     }
 
-    /// It bears this tag.
+    /// Adds this tag.
     pub fn tagged(mut self, key: &str, value: &str) -> Self {
         self.tags.insert(key.to_owned(), value.to_owned());
         self
@@ -243,7 +243,7 @@ impl Route53 {
         self.state().verdicts.insert(id.to_owned(), verdict);
     }
 
-    /// Someone changes the tags by hand.
+    /// An operator changes the tags by hand.
     pub fn tag(&self, id: &str, key: &str, value: Option<&str>) {
         let mut state = self.state();
         let tags = &mut state.checks.get_mut(id).expect("the check exists").tags;
@@ -253,7 +253,7 @@ impl Route53 {
         };
     }
 
-    /// Somebody changes the path by hand.
+    /// An operator changes the path by hand.
     pub fn set_path(&self, id: &str, path: &str) {
         self.state().checks.get_mut(id).expect("the check exists").set_path(path);
     }

@@ -30,7 +30,7 @@ pub const INFINISPAN_PASSWORD: &str = "s3cret of Infinispan";
 /// Where everything but the accelerator is; the emulator runs functions here.
 pub const REGION: &str = "us-east-1";
 
-/// The guide's function, with its role and variables; what it does is of no matter here.
+/// The guide's function, with its role and variables; its code does not matter here.
 pub const DOCUMENTED_FENCE: &str = r#"
 cat >"$FOLDER/lambda.py" <<'EOT'
 def handler(event, context):
@@ -233,7 +233,7 @@ pub async fn fence_within(system: &SiteFence, event: &str, time: Duration) -> (u
     (answer["statusCode"].as_u64().expect("a status"), body.unwrap_or_default())
 }
 
-/// What became of each alert of a webhook.
+/// The result of each alert of a webhook.
 pub async fn outcomes(system: &SiteFence, event: &str) -> Vec<String> {
     outcomes_within(system, event, Duration::from_secs(20)).await
 }
@@ -243,7 +243,7 @@ pub async fn outcomes_within(system: &SiteFence, event: &str, time: Duration) ->
     told(&system.handle(Handler::Fence, event, Deadline::after(time)).await)
 }
 
-/// What became of each alert, as `outcome` or `outcome: reason`.
+/// The result of each alert, as `outcome` or `outcome: reason`.
 pub fn told(report: &Report) -> Vec<String> {
     let told = report.results().iter().map(|result| match result {
         Ok(outcome) => match outcome.reason {
@@ -255,7 +255,7 @@ pub fn told(report: &Report) -> Vec<String> {
     told.collect()
 }
 
-/// What a person's request is answered.
+/// The answer to a person's request.
 pub async fn rejoin(system: &SiteFence, request: &Value) -> Result<Value, String> {
     rejoin_within(system, request, Duration::from_secs(20)).await
 }

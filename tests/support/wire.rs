@@ -20,7 +20,7 @@ pub enum Break {
     Half,
     /// Passed on, and the answer comes byte by byte, far too slowly.
     Drip,
-    /// A good TCP connection on which nothing is ever heard.
+    /// A working TCP connection on which no data ever arrives.
     Silence,
 }
 

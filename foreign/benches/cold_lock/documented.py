@@ -1,4 +1,4 @@
-# The function of Keycloak's guide "Deploy an AWS Route 53 Failover Lambda", as it stands there.
+# The function of Keycloak's guide "Deploy an AWS Route 53 Failover Lambda", unchanged.
 import boto3
 import json
 def handler(event, context):

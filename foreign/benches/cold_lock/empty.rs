@@ -1,4 +1,4 @@
-//! What `lambda_runtime` costs by itself: a function that answers `null`. Nothing to deploy.
+//! The cost of `lambda_runtime` itself: a function that answers `null`. Not for deployment.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde::de::IgnoredAny;

@@ -1,5 +1,5 @@
 //! The floor: the least that a function in Rust can do and lock, with no SDK, no runtime, no log, no
-//! decision and no second try. Nothing to deploy.
+//! decision and no retry. Not for deployment.
 
 use std::env;
 use std::error::Error;
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Sends a request; the answer's head and body.
+/// Sends a request. Returns the answer's head and body.
 fn exchange<S: Read + Write>(stream: &mut BufReader<S>, request: &str) -> Result<(String, Vec<u8>)> {
     stream.get_mut().write_all(request.as_bytes())?;
     let mut head = String::new();

@@ -1,15 +1,15 @@
-//! What a lock costs a function that has never run: each contestant behind a Runtime API and before a
-//! Route 53 over TLS on loopback, which checks signatures and keeps state.
+//! The cost of a lock for a function that has never run: each contestant between a Runtime API and a Route 53 over
+//! TLS on loopback, which checks signatures and keeps state.
 //!
 //! ```text
-//! cargo bench --bench cold_lock              the tables in docs/performance.md, in some minutes
+//! cargo bench --bench cold_lock              the tables in docs/performance.md, in a few minutes
 //! cargo bench --bench cold_lock -- count     instructions, for callgrind_annotate
 //! cargo bench --bench cold_lock -- check     instructions and size against baseline.json, as .ci/run does
 //! cargo bench --bench cold_lock -- record    writes baseline.json
 //! ```
 //! in the folder `foreign`. A baseline is of one architecture, and of one kind of processor, whose extensions *ring* uses.
-//! Needs valgrind, what `infra/package` needs, and for the table what the tests need. Shares of CPU are
-//! left out where no control group can be made; that takes root.
+//! Needs valgrind, the tools of `infra/package`, and for the table the tools of the tests. Shares of CPU are left
+//! out if no control group can be created, which requires root.
 
 use std::env;
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ use support::{emulator, recorded};
 const ROUNDS: usize = 15;
 const WARM: u32 = 200;
 const TIMEOUT: Duration = Duration::from_mins(2);
-/// How much instructions and size may grow over the baseline.
+/// The allowed growth of instructions and size over the baseline.
 const GROWTH: f64 = 1.1;
 /// Memory settings, in MB.
 const SETTINGS: [u32; 3] = [128, 256, 512];
@@ -65,7 +65,7 @@ struct Running<'a> {
     child: Child,
 }
 
-/// What one process took.
+/// The measurements of one process.
 #[derive(Default)]
 struct Samples {
     init: Vec<f64>,
@@ -95,7 +95,7 @@ async fn main() {
         }
         ["check"] => check(&arena).await,
         ["record"] => record(&arena).await,
-        other => panic!("{other:?}: this takes count, check, record, or nothing"),
+        other => panic!("{other:?}: the argument is count, check, record, or none"),
     }
 }
 
@@ -106,7 +106,10 @@ async fn check(arena: &Arena) {
     let baseline: Value = serde_json::from_slice(&fs::read(baseline()).expect("baseline.json can be read"))
         .expect("baseline.json is JSON");
     let Some(baseline) = baseline.get(env::consts::ARCH) else {
-        println!("baseline.json knows no {}: cargo bench --bench cold_lock -- record", env::consts::ARCH);
+        println!(
+            "baseline.json has no entry for {}: cargo bench --bench cold_lock -- record",
+            env::consts::ARCH
+        );
         return;
     };
     let mut grown = Vec::new();
@@ -144,7 +147,7 @@ async fn table(arena: &Arena) {
     let contestants = Contestant::all();
     let mut samples: Vec<Samples> = contestants.iter().map(|_| Samples::default()).collect();
     for round in 0..ROUNDS {
-        // In turn, so that what the machine does besides falls on all of them.
+        // In turn, so that other load on the machine affects all of them.
         for turn in 0..contestants.len() {
             let turn = (turn + round) % contestants.len();
             let (contestant, samples) = (&contestants[turn], &mut samples[turn]);
@@ -309,14 +312,15 @@ impl Arena {
             let valgrind = ["valgrind".into(), "--tool=callgrind".into(), "--quiet".into(), file];
             let mut running = Running::start(self, contestant, &valgrind).await;
             running.first().await;
-            // It writes its counts when the program ends, by a signal as well.
+            // It writes its counts when the program ends, also after a signal.
             let killed = Command::new("kill").args(["-TERM", &running.child.id().to_string()]).status();
             assert!(killed.expect("kill is there").success());
             running.child.wait().expect("a child can be waited for");
             let text = fs::read_to_string(&out).expect("callgrind has written its counts");
             let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
-            counted
-                .push(total.and_then(|total| total.trim().parse().ok()).expect("callgrind tells the total"));
+            counted.push(
+                total.and_then(|total| total.trim().parse().ok()).expect("callgrind reports the total"),
+            );
         }
         counted
     }
@@ -415,7 +419,7 @@ impl<'a> Running<'a> {
         self.lock(PRIMARY, recorded("sns/keycloak-alarm.json")).await
     }
 
-    /// Handles an alarm on a check that stands on the healthy path, to the answer.
+    /// Handles an alarm on a check with the healthy path, until the answer.
     async fn lock(&mut self, id: &str, event: String) -> Duration {
         let route53 = &self.arena.route53;
         let check = Check::new("HTTPS", 443);
@@ -464,7 +468,7 @@ impl<'a> Running<'a> {
 // === impl Share ===
 
 impl Share {
-    /// `None` where no control group can be made.
+    /// `None` if no control group can be created.
     ///
     /// A function with 1,769 MB has one CPU, and less memory a [proportional share][1]; it is dealt out
     /// in periods of 20 ms.
