@@ -123,7 +123,7 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     aws.bash(&moved, &[]).await;
     let (status, said) = aws.deploy("").await;
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("someone has changed it. To set it back"), "{said}");
+    assert!(said.contains("its path was changed outside this stack. To correct the path, run:"), "{said}");
 
     let lock = format!(
         "aws route53 update-health-check --health-check-id {check} --resource-path /lb-check-failed-over"
