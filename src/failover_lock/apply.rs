@@ -112,19 +112,14 @@ pub(super) async fn record_lock(
 ) {
     let Target { id, check, record, .. } = target;
     let path = check.and_then(HealthCheck::path);
-    let is_out = |record: &&Record| {
-        record.intent(path.unwrap_or_default(), check.map_or(0, |check| check.version)) == Intent::Out
-    };
-    let version_read = check.map_or(0, |check| check.version);
+    let read = (path.unwrap_or_default(), check.map_or(0, |check| check.version));
+    let is_out = |record: &&Record| record.intent(read.0, read.1) == Intent::Out;
     let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
     let locked_path = system.config.locked_path.as_str();
     let before = match path {
         Some(path) if path != locked_path => Before::Path(path.to_owned()),
         // It is on the locked path: the lock that stands knows, or the restore before it.
-        _ => match (
-            standing,
-            record.and_then(|record| record.restored(path.unwrap_or_default(), version_read)),
-        ) {
+        _ => match (standing, record.and_then(|record| record.restored(read.0, read.1))) {
             (Some(lock), _) => lock.before.clone(),
             (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
                 Before::Path(restore.to.clone())

@@ -90,50 +90,32 @@ impl Config {
         let relock_undone = problems.take("RELOCK_UNDONE", boolean(&text("RELOCK_UNDONE", "false")));
         let dry_run = problems.take("DRY_RUN", boolean(&text("DRY_RUN", "false")));
 
-        let (
-            Some(healthy_path),
-            Some(locked_path),
-            Some(guarded),
-            Some(secondaries),
-            Some(alarm_actions),
-            Some(guarded_tag),
-            Some(relock_undone),
-            Some(dry_run),
-        ) = (
-            healthy_path,
-            locked_path,
-            guarded,
-            secondaries,
-            alarm_actions,
-            guarded_tag,
-            relock_undone,
-            dry_run,
-        )
-        else {
+        let config = || {
+            Some(Self {
+                healthy_path: healthy_path?,
+                locked_path: locked_path?,
+                guarded: guarded?,
+                secondaries: secondaries?.unwrap_or_default(),
+                alarm_actions: alarm_actions?,
+                guarded_tag: guarded_tag?,
+                relock_undone: relock_undone?,
+                dry_run: dry_run?,
+            })
+        };
+        let Some(config) = config() else {
             return problems.unless_any(None);
         };
-        let secondaries = secondaries.unwrap_or_default();
-        if healthy_path == locked_path {
+        if config.healthy_path == config.locked_path {
             problems.add("LOCKED_PATH", "it equals HEALTHY_PATH, so that a lock would have no effect");
         }
-        if let Some(guarded) = &guarded
-            && let Some(stray) = secondaries.keys().find(|primary| !guarded.contains(primary))
+        if let Some(guarded) = &config.guarded
+            && let Some(stray) = config.secondaries.keys().find(|primary| !guarded.contains(primary))
         {
             problems.add("SECONDARY_HEALTH_CHECKS", format!("{stray} is not in GUARDED_HEALTH_CHECKS"));
         }
-        if guarded.is_some() && guarded_tag.is_some() {
+        if config.guarded.is_some() && config.guarded_tag.is_some() {
             problems.add("GUARDED_TAG", "GUARDED_HEALTH_CHECKS is set as well: set one of them");
         }
-        let config = Self {
-            healthy_path,
-            locked_path,
-            guarded,
-            secondaries,
-            alarm_actions,
-            guarded_tag,
-            relock_undone,
-            dry_run,
-        };
         problems.unless_any(Some(config))
     }
 

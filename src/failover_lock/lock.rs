@@ -186,14 +186,8 @@ async fn check_and_tags(
     let mut tags = pin!(maybe_done(route53.tags(id, shortly(deadline))));
     poll_fn(|context| {
         let read = check.as_mut().poll(context).is_ready();
-        // Nothing was ever recorded on a check that was never changed: whatever records a restore or a lock
-        // changes the check as well.
         let checked = check.as_mut().output_mut().and_then(|check| check.as_ref().ok());
-        let unchanged = checked.is_some_and(|check| {
-            let locked = check.path() == Some(config.locked_path.as_str());
-            check.was_never_changed() && !locked && config.guarded_tag.is_none()
-        });
-        if unchanged {
+        if checked.is_some_and(|check| view::was_never_ours(system, check)) {
             return Poll::Ready(());
         }
         let begun = read || beside.as_mut().poll(context).is_ready();

@@ -19,7 +19,6 @@ use tracing::{info, warn};
 use super::FailoverLock;
 use super::alarm::{Alarm, AlarmState};
 use super::apply::{Cause, Target, act, record_lock};
-use super::config::Config;
 use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
@@ -273,10 +272,10 @@ async fn decide_and_act(
                 acting.retain(|alarm| alarm.name != name);
                 muted = true;
             }
-            Finding::NeverLocked(_) | Finding::Recorded | Finding::LockStands { .. } => {
-                break (finding, seen.now);
-            }
-            Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break (finding, seen.now),
+            Finding::NeverLocked(_)
+            | Finding::Recorded
+            | Finding::LockStands { .. }
+            | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break (finding, seen.now),
             _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), seen.now),
             finding => break (finding, seen.now),
         }
@@ -384,12 +383,10 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
 // === impl FailoverLock ===
 
 impl FailoverLock {
-    /// Whether nothing can be recorded on a check: whatever records a lock or a restore changes the check as well,
-    /// except a lock that waits for the secondary.
+    /// Whether nothing can be recorded on a check: [`view::was_never_ours`], and no lock waits for a secondary, the
+    /// one record that leaves the check as it is.
     fn has_no_record(&self, check: &HealthCheck) -> bool {
-        let Config { locked_path, guarded_tag, secondaries, .. } = &self.config;
-        let locked = check.path() == Some(locked_path.as_str());
-        check.was_never_changed() && !locked && guarded_tag.is_none() && !secondaries.contains_key(&check.id)
+        view::was_never_ours(self, check) && !self.config.secondaries.contains_key(&check.id)
     }
 
     /// What is known of a check's record from an earlier tick, unless it can have changed without the check.

@@ -33,6 +33,13 @@ pub(super) fn record(
     Record::read(tags, path, check.version, locked_path, system.clock.now())
 }
 
+/// Whether a check's tags need not be read: no restore and no lock that was set is recorded on it, since each changes
+/// the check as well, and it is not guarded by a tag.
+pub(super) fn was_never_ours(system: &FailoverLock, check: &HealthCheck) -> bool {
+    let locked = check.path() == Some(system.config.locked_path.as_str());
+    check.was_never_changed() && !locked && system.config.guarded_tag.is_none()
+}
+
 /// What Route 53's checkers find of a check now.
 pub(super) async fn health(system: &FailoverLock, id: &HealthCheckId, deadline: Deadline) -> Health {
     let healthy = Box::pin(system.route53.is_healthy(id, shortly(deadline))).await;
