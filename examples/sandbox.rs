@@ -1,5 +1,5 @@
 //! The whole way of a lock, on an embedded Route 53 and an embedded primary, on loopback:
-//! alarm, lock, a primary that recovers and stays out, and the switch-back.
+//! alarm, lock, a primary that recovers and stays out, and the restore.
 //!
 //! ```text
 //! cargo run --example sandbox [EVENT.json]
@@ -42,10 +42,9 @@ mod tls;
 use primary::Primary;
 
 const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/sns/keycloak-alarm.json");
-/// Stands in the sandbox's Route 53 when the event names no health check.
+/// The id of the health check in the sandbox's Route 53 if the event names none.
 const UNNAMED: &str = "the-event-names-none";
-const USAGE: &str =
-    "Usage: cargo run --example sandbox [EVENT.json]; the function's variables count here too";
+const USAGE: &str = "Usage: cargo run --example sandbox [EVENT.json]; the function's variables also apply";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -82,14 +81,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
 
     let request = json!({ "healthCheckId": site.id, "reason": "sandbox" }).to_string();
-    site.tell("too early", &format!("somebody sends {request} → restore"));
+    site.tell("too early", &format!("the request {request} → restore"));
     site.invoke(Handler::Restore, &request).await;
 
     site.primary.set_up(true);
     site.tell("recovery", "the primary answers 200 again, with stale data");
     site.show("stays out").await;
 
-    site.tell("switch-back", "the sites are synchronised, the same request → restore");
+    site.tell("restore", "the sites are synchronised, the same request → restore");
     site.invoke(Handler::Restore, &request).await;
     site.show("in service").await;
 
@@ -116,7 +115,7 @@ impl Site {
         let transitions = alarms(event);
         let ids: Vec<_> = transitions.iter().flat_map(|alarm| alarm.health_checks.clone()).collect();
         let config = Config::read(&variables::environment)?;
-        // Behind a composite alarm, which names none, a check that is guarded is taken.
+        // A composite alarm names no check: the first guarded one is used.
         let guarded = ids.iter().find(|id| config.guards(id)).or(ids.first());
         let guarded = guarded.or(config.guarded.iter().flatten().next()).cloned();
         let id = guarded.map_or_else(|| UNNAMED.to_owned().try_into(), Ok)?;
@@ -141,7 +140,7 @@ impl Site {
         self.route53.check(self.id.as_str()).path() == self.config.locked_path.as_str()
     }
 
-    /// Calls a function as Lambda would, and tells what it answers.
+    /// Invokes a function as Lambda does, and prints its answer.
     async fn invoke(&self, handler: Handler, event: &str) {
         let report = self.system.handle(handler, event, Deadline::after(Duration::from_secs(30))).await;
         match report.into_answer() {
@@ -150,7 +149,7 @@ impl Site {
         }
     }
 
-    /// Tells the check as it stands, and what Route 53's checkers make of it.
+    /// Prints the check as it is, and what Route 53's checkers find.
     async fn show(&self, what: &str) {
         let check = self.route53.check(self.id.as_str());
         let endpoint = Endpoint {
@@ -177,7 +176,7 @@ impl Site {
     }
 }
 
-/// An outcome in short, as `lock` and `restore` answer it in JSON.
+/// The short form of an outcome that `lock` and `restore` answer in JSON.
 fn told(outcome: &Outcome) -> String {
     let verdict = <&str>::from(outcome.outcome);
     let reason = outcome.reason.map_or_else(String::new, |reason| format!(": {}", <&str>::from(reason)));

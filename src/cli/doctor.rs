@@ -13,6 +13,7 @@ use super::sns::{self, Subscription};
 use super::state::State;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::failover_lock::config::GuardedTag;
 use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::probe::{self, Unhealthy};
@@ -31,8 +32,8 @@ struct Link {
     mood: Mood,
     found: String,
     /// The repair: a command, or another step.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<String>,
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
 }
 
 /// The findings, in the chain's order.
@@ -41,7 +42,7 @@ struct Findings(Vec<Link>);
 /// Check the whole chain from the primary to its lock, and show each fault with its repair.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "ok: well. look: worth a look. WRONG: mend it, by what follows the arrow. unseen: could not \
+    after_help = "ok: well. look: worth a look. WRONG: repair it, by what follows the arrow. unseen: could not \
     be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab"
 )]
 pub(super) struct Arguments {
@@ -74,12 +75,12 @@ fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let path = match decide::can_hold(check) {
         Ok(path) => path,
         Err(cannot) => {
-            let mend = match cannot {
+            let remedy = match cannot {
                 decide::CannotHold::NoPath(_) => "replace it with an HTTP or HTTPS check".to_owned(),
                 decide::CannotHold::Inverted => format!("{update} --no-inverted"),
                 decide::CannotHold::Disabled => format!("{update} --no-disabled"),
             };
-            return findings.wrong("health check", format!("no lock can hold on it: {cannot}"), mend);
+            return findings.wrong("health check", format!("no lock can hold on it: {cannot}"), remedy);
         }
     };
     findings.ok("health check", format!("{} asks for {path}", check.check_type));
@@ -129,7 +130,7 @@ async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings:
 /// Checks the chain from the alarm to the function, and the state of both.
 async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
-    let alarms = match guard.cloudwatch.alarms_on(id, patience()).await {
+    let alarms = match guard.alarms(id, None).await {
         Ok(alarms) => alarms,
         Err(failure) => return findings.unknown("alarm", &failure),
     };
@@ -165,11 +166,12 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                 let found = tags.get(key).map_or("never, as far as its tags say", String::as_str);
                 findings.ok("history", format!("{what}: {found}"));
             }
-            match State::of(check, &alarms, &tags, &guard.config) {
+            let health = guard.health(id).await;
+            match State::of(check, &alarms, &tags, health, &guard.config) {
                 State::Armed if !locks => findings
                     .warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned()),
                 state => {
-                    let mend = match &state {
+                    let remedy = match &state {
                         State::Locked { .. } => Some(format!(
                             "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
                         )),
@@ -178,7 +180,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                         }
                         _ => None,
                     };
-                    findings.0.push(Link { name: "state", mood: state.mood(), found: state.words(), mend });
+                    findings.0.push(Link { name: "state", mood: state.mood(), found: state.words(), remedy });
                 }
             }
         }
@@ -273,8 +275,8 @@ async fn function_locks(
     let function = match Function::of(&guard.session.aws_of(arn), arn, patience()).await {
         Ok(Some(function)) => function,
         Ok(None) => {
-            let mend = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
-            findings.wrong("function", format!("{arn} does not exist"), mend);
+            let remedy = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
+            findings.wrong("function", format!("{arn} does not exist"), remedy);
             return false;
         }
         Err(failure) => {
@@ -323,7 +325,16 @@ async fn function_locks(
             ),
         );
     }
-    for (variable, wrong) in disagreements(guard, id, &function) {
+    let mut disagreements = disagreements(guard, id, &function);
+    if let Some(tag) = function.variables.get("GUARDED_TAG").and_then(|tag| tag.parse::<GuardedTag>().ok()) {
+        match guard.route53.tags(id, patience()).await {
+            Ok(tags) if tag.is_among(&tags) => {}
+            Ok(_) => disagreements
+                .push(("GUARDED_TAG", format!("is {tag}, which this health check lacks: add it"))),
+            Err(failure) => findings.unknown("function", &failure),
+        }
+    }
+    for (variable, wrong) in disagreements {
         is_well = false;
         findings.wrong(
             "function",
@@ -379,8 +390,8 @@ async fn last_run(guard: &Guard, arn: &str, name: &str, findings: &mut Findings)
             true
         }
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
-            let mend = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", region(arn));
-            findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), mend);
+            let remedy = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", region(arn));
+            findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), remedy);
             false
         }
         (Ok(Some((run, _))), _) => {
@@ -457,28 +468,28 @@ fn text(link: &Link) -> String {
         Mood::Wrong => "WRONG",
         Mood::Unknown => "unseen",
     };
-    let mend = link.mend.as_ref().map(|mend| format!("{:22}→ {mend}\n", "")).unwrap_or_default();
+    let remedy = link.remedy.as_ref().map(|remedy| format!("{:22}→ {remedy}\n", "")).unwrap_or_default();
     // The colour codes do not count in the width.
     let pad = " ".repeat(8 - mood.len());
-    format!("{}{pad}{:14}{}\n{mend}", paint(mood, link.mood), link.name, link.found)
+    format!("{}{pad}{:14}{}\n{remedy}", paint(mood, link.mood), link.name, link.found)
 }
 
 // === impl Findings ===
 
 impl Findings {
     fn ok(&mut self, name: &'static str, found: String) {
-        self.0.push(Link { name, mood: Mood::Ok, found, mend: None });
+        self.0.push(Link { name, mood: Mood::Ok, found, remedy: None });
     }
 
     fn warn(&mut self, name: &'static str, found: String) {
-        self.0.push(Link { name, mood: Mood::Warn, found, mend: None });
+        self.0.push(Link { name, mood: Mood::Warn, found, remedy: None });
     }
 
-    fn wrong(&mut self, name: &'static str, found: String, mend: String) {
-        self.0.push(Link { name, mood: Mood::Wrong, found, mend: Some(mend) });
+    fn wrong(&mut self, name: &'static str, found: String, remedy: String) {
+        self.0.push(Link { name, mood: Mood::Wrong, found, remedy: Some(remedy) });
     }
 
     fn unknown(&mut self, name: &'static str, cause: &impl ToString) {
-        self.0.push(Link { name, mood: Mood::Unknown, found: cause.to_string(), mend: None });
+        self.0.push(Link { name, mood: Mood::Unknown, found: cause.to_string(), remedy: None });
     }
 }

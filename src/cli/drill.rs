@@ -76,7 +76,7 @@ struct Timeline {
 
 pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Error> {
     let (guard, id, drill) = (&drill.options.guard(common).await?, &drill.id, &drill);
-    let (check, alarm) = ready(guard, id, drill).await?;
+    let (check, path, alarm) = ready(guard, id, drill).await?;
     let how = if drill.by_metric {
         "its path is changed, so that it fails".to_owned()
     } else {
@@ -97,12 +97,11 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         _ = terminate.recv() => Err(Error::Interrupted),
         _ = hangup.recv() => Err(Error::Interrupted),
     };
-    let restored = restore(guard, id, &mut timeline).await;
+    let restored = restore(guard, id, &path, &mut timeline).await;
     if let Err(cause) = &restored {
         say(&error(&format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
-             {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {}",
-            guard.config.healthy_path
+             {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {path}"
         )));
     }
     let mut ended = locked.and(restored);
@@ -121,13 +120,17 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     ended.map(|()| Ended::Well)
 }
 
-/// The check and the alarm to set off, if a drill may be done and can succeed.
-async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(HealthCheck, Alarm), Error> {
+/// The check, its path, and the alarm to set off, if a drill may be done and can succeed.
+async fn ready(
+    guard: &Guard,
+    id: &HealthCheckId,
+    drill: &Arguments,
+) -> Result<(HealthCheck, ResourcePath, Alarm), Error> {
     let deadline = patience();
     let check = guard.route53.health_check(id, deadline).await?;
-    let alarms = guard.cloudwatch.alarms_on(id, deadline).await?;
+    let alarms = guard.alarms(id, None).await?;
     let tags = guard.route53.tags(id, deadline).await?;
-    let state = State::of(&check, &alarms, &tags, &guard.config);
+    let state = State::of(&check, &alarms, &tags, guard.health(id).await, &guard.config);
     let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
         return refuse(format!(
@@ -143,9 +146,10 @@ async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(
         ));
     }
     // A restore checks the same, and would leave the check locked.
-    let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
+    let path = resource_path(check.path().unwrap_or_default())?;
+    let locked = &guard.config.locked_path;
     if let Some(endpoint) = &check.endpoint {
-        if let Err(unhealthy) = probe::ask(id, endpoint, healthy).await {
+        if let Err(unhealthy) = probe::ask(id, endpoint, &path).await {
             return refuse(format!("the primary must be healthy as seen from here: {unhealthy}"));
         }
         if probe::ask(id, endpoint, locked).await.is_ok() {
@@ -155,7 +159,7 @@ async fn ready(guard: &Guard, id: &HealthCheckId, drill: &Arguments) -> Result<(
     for alarm in alarms {
         let can_go_off = alarm.state == AlarmState::Ok && alarm.actions_enabled;
         if can_go_off && !functions(guard, &alarm).await?.is_empty() {
-            return Ok((check, alarm));
+            return Ok((check, path, alarm));
         }
     }
     refuse(format!(
@@ -174,8 +178,7 @@ async fn fire_and_follow(
     let id = &check.id;
     let began = Utc::now();
     if drill.by_metric {
-        let page = ResourcePath::try_from(NO_SUCH_PAGE.to_owned());
-        let page = page.map_err(|error| Error::NoDrill(error.to_string()))?;
+        let page = resource_path(NO_SUCH_PAGE)?;
         guard.route53.set_path(id, &page, Some(check.version), patience()).await?;
         timeline.step(began, format!("the check asks for {NO_SUCH_PAGE}"));
     } else {
@@ -235,28 +238,36 @@ async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<String>, Failure>
 
 /// Restores the check that the drill locked, or sets the path that it changed back. Both are recorded, so that a
 /// late notification of the drill's alarm does not lock.
-async fn restore(guard: &Guard, id: &HealthCheckId, timeline: &mut Timeline) -> Result<(), Error> {
-    let healthy = &guard.config.healthy_path;
+async fn restore(
+    guard: &Guard,
+    id: &HealthCheckId,
+    path: &ResourcePath,
+    timeline: &mut Timeline,
+) -> Result<(), Error> {
     for _ in 0..TRIES {
         let check = guard.route53.health_check(id, patience()).await?;
         if check.path() != Some(NO_SUCH_PAGE) {
             break;
         }
-        match guard.route53.set_path(id, healthy, Some(check.version), patience()).await {
-            Ok(_) => timeline.step(Utc::now(), format!("the check asks for {healthy} again")),
+        match guard.route53.set_path(id, path, Some(check.version), patience()).await {
+            Ok(_) => timeline.step(Utc::now(), format!("the check asks for {path} again")),
             // The lock was set in between.
             Err(failure) if failure.kind() == Kind::Conflict => {}
             Err(failure) => return Err(failure.into()),
         }
     }
     // Without force: if the primary has failed meanwhile, its lock is no longer the drill's.
-    let request = json!({ "healthCheckId": id, "path": healthy, "reason": "failoverctl drill" });
+    let request = json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill" });
     let request = request.to_string();
     let outcome = guard.handle(Handler::Restore, &request).await?;
     if outcome.outcome == Verdict::Restored {
         timeline.step(Utc::now(), "restored".to_owned());
     }
     Ok(())
+}
+
+fn resource_path(path: &str) -> Result<ResourcePath, Error> {
+    ResourcePath::try_from(path.to_owned()).map_err(|error| Error::NoDrill(error.to_string()))
 }
 
 /// Adds the functions' runs from their logs, which CloudWatch makes readable after some seconds.

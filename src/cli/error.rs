@@ -65,7 +65,7 @@ pub enum Error {
     Interrupted,
     /// A question, without a terminal for the answer.
     #[error("there is no terminal to ask on, and nothing was changed: add --yes")]
-    NobodyToAsk,
+    NoTerminal,
     /// It did not happen in time.
     #[error("{0}")]
     TooLate(String),
@@ -93,7 +93,7 @@ impl Error {
     pub fn ended(&self) -> ExitCode {
         match self {
             Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
-            Self::CannotHold(..) | Self::NoDrill(_) | Self::NobodyToAsk => Ended::NotWell.into(),
+            Self::CannotHold(..) | Self::NoDrill(_) | Self::NoTerminal => Ended::NotWell.into(),
             _ => ExitCode::FAILURE,
         }
     }

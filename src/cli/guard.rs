@@ -1,16 +1,25 @@
 //! failover-lock's side of a session: its variables, Route 53 and CloudWatch.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::error::Error;
 use super::session::{Common, Session, patience};
-use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::failover_lock::alarm::Alarm;
+use crate::failover_lock::cloudwatch::{Alarms, CloudWatch};
 use crate::failover_lock::config::Config;
+use crate::failover_lock::decide::Health;
+use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::{Answer, Outcome};
-use crate::failover_lock::route53::Route53;
+use crate::failover_lock::route53::{Checkers, Route53};
 use crate::failover_lock::{FailoverLock, Handler};
 use crate::lambda::Report as _;
 use crate::program::variables::InvalidConfig;
+use crate::remote::aws::Failure;
+
+/// How long the checkers' verdict is waited for: the rest is shown without it.
+pub(super) const SHORTLY: Duration = Duration::from_secs(3);
 
 /// The options of the commands about locks: the functions' variables, as far as a command needs them.
 #[derive(Debug, Args)]
@@ -77,6 +86,23 @@ impl Guard {
     /// The functions' own code.
     pub fn system(&self) -> FailoverLock {
         FailoverLock::new(self.config.clone(), &self.session.aws)
+    }
+
+    /// The alarms on a check's health, from those of the account if they were read.
+    ///
+    /// # Errors
+    /// They could not be read.
+    pub async fn alarms(&self, id: &HealthCheckId, all: Option<&Alarms>) -> Result<Vec<Alarm>, Failure> {
+        match all {
+            Some(all) => all.on(id),
+            None => self.cloudwatch.alarms_of(id, &self.config, patience()).await,
+        }
+    }
+
+    /// What Route 53's checkers find of a check now.
+    pub async fn health(&self, id: &HealthCheckId) -> Health {
+        let checkers = self.route53.checkers(id, patience().within(SHORTLY)).await;
+        checkers.map_or(Health::Unknown, Checkers::verdict)
     }
 
     /// Handles one record, or one request, with the functions' own code.

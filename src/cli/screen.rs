@@ -113,7 +113,7 @@ pub(super) fn ask(question: &str, yes: bool) -> Result<Ended, Error> {
         return Ok(Ended::Well);
     }
     if !io::stdin().is_terminal() {
-        return Err(Error::NobodyToAsk);
+        return Err(Error::NoTerminal);
     }
     write!(anstream::stderr(), "{question} [y/N] ")?;
     anstream::stderr().flush()?;

@@ -60,6 +60,7 @@ impl State {
         check: &HealthCheck,
         alarms: &[Alarm],
         tags: &BTreeMap<String, String>,
+        health: Health,
         config: &Config,
     ) -> Self {
         let path = match decide::can_hold(check) {
@@ -81,8 +82,7 @@ impl State {
         };
         let finding = match decide::reconcile(&standing(Health::Unasked), config) {
             Step::Done(finding) => finding,
-            // `reconcile` asks the checkers; without their answer it locks in doubt, or waits.
-            Step::AskCheckers => match decide::reconcile(&standing(Health::Unknown), config) {
+            Step::AskCheckers => match decide::reconcile(&standing(health), config) {
                 Step::Done(finding) => finding,
                 Step::AskCheckers => Finding::Armed,
             },
@@ -158,11 +158,14 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::ActionsSuppressed => "a suppressor holds its alarm's actions back",
         Reason::RecoveryAlarm => "the alarm goes off when the check is healthy",
         Reason::SecondaryUnhealthy => {
-            "the secondary is unhealthy, too: Route 53 answers with the primary anyway"
+            "the secondary is also unhealthy: Route 53 answers with the primary anyway"
         }
         Reason::Throttled => "Route 53's limit is used up: the next tick tries again",
         Reason::UndoneByHand => "it was locked, and its path was set back without a restore",
-        Reason::LockDoesNotHold => "it is on the locked path, and its alarms say that it is healthy",
+        Reason::LockDoesNotHold => {
+            "it is on the locked path, and its alarms and checkers do not find it unhealthy"
+        }
+        Reason::DryRun => "the function is in a dry run, and locks nothing",
         Reason::EnabledInAlarm => "its alarm's actions were turned on while it was in ALARM",
         Reason::NoData => "its alarms have no data",
         Reason::NoPath => "its type requests no path",

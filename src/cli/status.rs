@@ -10,11 +10,13 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::error::{Ended, Error};
-use super::guard::{Guard, Options};
+use super::guard::{Guard, Options, SHORTLY};
 use super::screen::{self, Mood, paint, say, table, time};
 use super::session::{Common, patience};
 use super::state::{State, foremost};
 use crate::failover_lock::alarm::AlarmState;
+use crate::failover_lock::cloudwatch::Alarms;
+use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::route53::Checkers;
 use crate::remote::aws::Failure;
@@ -100,6 +102,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 }
 
 async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
+    // Optional: else they are read check by check.
+    let all = if ids.is_empty() { guard.cloudwatch.all_alarms(patience()).await.ok() } else { None };
     let checks: Vec<_> = if ids.is_empty() {
         let all = guard.route53.health_checks(patience()).await?;
         let with_path = all.into_iter().filter(|check| check.endpoint.is_some());
@@ -113,7 +117,7 @@ async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Er
                 Some(check) => check,
                 None => guard.route53.health_check(&id, patience()).await?,
             };
-            one(guard, check).await
+            one(guard, check, all.as_ref()).await
         };
         // A check that cannot be read does not hide the others.
         look.await.unwrap_or_else(|failure| Status {
@@ -129,16 +133,17 @@ async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Er
 }
 
 /// Reads the state of one health check.
-pub(super) async fn one(guard: &Guard, check: HealthCheck) -> Result<Status, Failure> {
+pub(super) async fn one(guard: &Guard, check: HealthCheck, all: Option<&Alarms>) -> Result<Status, Failure> {
     let deadline = patience();
-    let alarms = guard.cloudwatch.alarms_on(&check.id, deadline).await?;
+    let alarms = guard.alarms(&check.id, all).await?;
     let tags = guard.route53.tags(&check.id, deadline).await?;
     // Optional: the rest is shown without it.
-    let checkers = guard.route53.checkers(&check.id, deadline.within(Duration::from_secs(3))).await.ok();
+    let checkers = guard.route53.checkers(&check.id, deadline.within(SHORTLY)).await.ok();
+    let health = checkers.map_or(Health::Unknown, Checkers::verdict);
     Ok(Status {
         watches: check.endpoint.as_ref().map(watches),
         path: check.path().map(str::to_owned),
-        state: State::of(&check, &alarms, &tags, &guard.config),
+        state: State::of(&check, &alarms, &tags, health, &guard.config),
         alarm: foremost(&alarms).map(|alarm| AlarmNow {
             name: alarm.name.clone(),
             state: alarm.state,
@@ -199,7 +204,7 @@ pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Dura
     let mut shown = String::new();
     loop {
         let check = guard.route53.health_check(id, patience()).await?;
-        let status = one(guard, check).await?;
+        let status = one(guard, check, None).await?;
         let now = progress(&status);
         if now != shown {
             say(&now);

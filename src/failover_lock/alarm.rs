@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::datapoint::Datapoint;
 use super::health_check::HealthCheckId;
 
 /// The namespace of Route 53's metrics.
@@ -29,8 +30,8 @@ pub struct AlarmTransition {
     pub health_checks: Vec<HealthCheckId>,
     /// For a composite alarm, which names no health check: where to look for what is behind it.
     pub composite: Option<Composite>,
-    /// When the newest datapoint began that made it change, if the message says so.
-    pub breaching: Option<DateTime<Utc>>,
+    /// The newest datapoint that made it change, if the message says so.
+    pub breaching: Option<Datapoint>,
     /// What its message says against a lock.
     pub holds_back: Option<HoldsBack>,
     /// Whether its message lacks the comparison of a plain metric alarm, so that CloudWatch has to be asked
@@ -67,8 +68,8 @@ pub struct Alarm {
     pub state: AlarmState,
     /// When its state last changed.
     pub changed_at: DateTime<Utc>,
-    /// When the newest datapoint began that made it change, if CloudWatch says so.
-    pub breaching: Option<DateTime<Utc>>,
+    /// The newest datapoint that made it change, if CloudWatch says so.
+    pub breaching: Option<Datapoint>,
     /// When its configuration last changed, its actions included.
     pub configured_at: Option<DateTime<Utc>>,
     /// Whether its actions are on.
@@ -135,6 +136,12 @@ impl Metric {
         let query = self.expression.as_deref().unwrap_or_default().to_uppercase();
         let grouped = query.split_once("GROUP BY").is_some_and(|(_, by)| by.contains("HEALTHCHECKID"));
         grouped && self.queries_health()
+    }
+
+    /// Whether its query is restricted to some checks: `… WHERE HealthCheckId = '…' …`.
+    pub fn is_restricted(&self) -> bool {
+        let query = self.expression.as_deref().unwrap_or_default().to_uppercase();
+        query.split_whitespace().any(|word| word == "WHERE")
     }
 
     /// Whether it is the band of an anomaly detection.

@@ -14,7 +14,7 @@ use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
 use super::reason::Reason;
-use super::record::{self, Before, Intent, Lock, Record};
+use super::record::{self, Before, Lock, Record};
 use super::view::{Tags, or_warn};
 use crate::remote::deadline::Deadline;
 
@@ -111,34 +111,22 @@ pub(super) async fn record_lock(
     deadline: Deadline,
 ) {
     let Target { id, check, record, .. } = target;
-    let path = check.and_then(HealthCheck::path);
-    let read = (path.unwrap_or_default(), check.map_or(0, |check| check.version));
-    let is_out = |record: &&Record| record.intent(read.0, read.1) == Intent::Out;
-    let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
-    let locked_path = system.config.locked_path.as_str();
-    let before = match path {
-        Some(path) if path != locked_path => Before::Path(path.to_owned()),
-        // It is on the locked path: the lock that stands knows, or the restore before it.
-        _ => match (standing, record.and_then(|record| record.restored(read.0, read.1))) {
-            (Some(lock), _) => lock.before.clone(),
-            (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
-                Before::Path(restore.to.clone())
-            }
-            (None, _) => Before::Unknown,
-        },
-    };
+    let config = &system.config;
     let now = system.clock.now();
     let lock = Lock {
         version,
-        at: standing.filter(|_| path == Some(locked_path)).map_or(now, |lock| lock.at),
+        at: now,
         // A message may claim a future time; it is not recorded.
-        alarm: cause.changed_at.map(|at| at.min(now)).max(standing.and_then(|lock| lock.alarm)),
-        before,
+        alarm: cause.changed_at.map(|at| at.min(now)),
+        of: config.guarded_tag.as_ref().map(ToString::to_string),
+        before: Before::Unknown,
         by: cause.alarm.clone(),
     };
+    let (path, read) = (check.and_then(HealthCheck::path), check.map_or(0, |check| check.version));
+    let lock = lock.over(record, path, read, config.locked_path.as_str());
     // Where there is no room for two tags, the newer one replaces the other: a lock needs no restore's.
     let full = target.tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
-    let removed = record::removed(record, full.then_some(record::IN));
+    let removed = record::removed(record, cause.changed_at, full.then_some(record::IN));
     let result = system.route53.record_lock(id, &lock, removed, deadline.within(RECORDING)).await;
     or_warn(id, result, "the lock could not be recorded; reconcile records it if the path shows it");
 }

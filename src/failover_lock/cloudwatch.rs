@@ -12,9 +12,12 @@ use aws_sdk_cloudwatch::types::{
 };
 use chrono::{DateTime, Utc};
 use thiserror::Error;
+use tracing::warn;
 
 use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Metric};
+use super::config::Config;
 use super::datapoint;
+use super::decide;
 use super::event::{self, Malformed};
 use super::health_check::HealthCheckId;
 use crate::program::text::Quoted;
@@ -47,8 +50,13 @@ pub enum Unresolved {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The composite alarm watches health checks, and none of their alarms is still in ALARM.
-    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.0))]
-    NoneInAlarm(String),
+    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.name))]
+    NoneInAlarm {
+        /// The composite alarm.
+        name: String,
+        /// The health checks behind it.
+        watched: Vec<HealthCheckId>,
+    },
     /// Composite alarms of composite alarms, without end.
     #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
     TooDeep,
@@ -58,10 +66,19 @@ pub enum Unresolved {
 #[derive(Debug, Default)]
 pub struct Alarms {
     by_check: BTreeMap<HealthCheckId, Vec<Alarm>>,
-    /// Those on a query over every check, each with the checks for which it is in ALARM and since when.
-    queries: Vec<(Alarm, BTreeMap<HealthCheckId, DateTime<Utc>>)>,
+    queries: Vec<QueryAlarm>,
     /// Why it is not known for which checks a query's alarm is in ALARM.
     unread: Option<String>,
+}
+
+/// An alarm on a query that is grouped by check.
+#[derive(Debug)]
+struct QueryAlarm {
+    alarm: Alarm,
+    /// The checks for which it is in ALARM, and since when.
+    contributors: BTreeMap<HealthCheckId, DateTime<Utc>>,
+    /// The queries that are restricted to some checks, as text; none if it watches every check.
+    restricted: Vec<String>,
 }
 
 /// CloudWatch lets composite alarms build on each other, in circles too.
@@ -75,17 +92,26 @@ impl Alarms {
     /// The alarms on one check's health.
     ///
     /// # Errors
-    /// An alarm on a query is in ALARM, and for which checks could not be read.
+    /// It has no alarm of its own, an alarm on a query is in ALARM, and for which checks could not be read.
     pub fn on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
-        if let Some(cause) = &self.unread {
-            return Err(Failure::unclear(CONTRIBUTORS, cause.clone()));
-        }
-        let queries = self.queries.iter().map(|(alarm, contributors)| match contributors.get(id) {
-            Some(since) => Alarm { changed_at: *since, ..alarm.clone() },
-            None if alarm.state == AlarmState::Alarm => Alarm { state: AlarmState::Ok, ..alarm.clone() },
-            None => alarm.clone(),
+        let own = self.by_check.get(id).into_iter().flatten().cloned();
+        let queries = self.queries.iter().filter_map(|QueryAlarm { alarm, contributors, restricted }| {
+            let watches =
+                || restricted.is_empty() || restricted.iter().any(|query| query.contains(id.as_str()));
+            match contributors.get(id) {
+                Some(since) => Some(Alarm { changed_at: *since, ..alarm.clone() }),
+                None if !watches() => None,
+                None if alarm.state == AlarmState::Alarm => {
+                    Some(Alarm { state: AlarmState::Ok, ..alarm.clone() })
+                }
+                None => Some(alarm.clone()),
+            }
         });
-        Ok(self.by_check.get(id).into_iter().flatten().cloned().chain(queries).collect())
+        let alarms: Vec<_> = own.chain(queries).collect();
+        match &self.unread {
+            Some(cause) if alarms.is_empty() => Err(Failure::unclear(CONTRIBUTORS, cause.clone())),
+            _ => Ok(alarms),
+        }
     }
 }
 
@@ -128,6 +154,30 @@ impl CloudWatch {
         Ok(alarms)
     }
 
+    /// The alarms on a check's health of every kind: where no plain one leads to `lock`, those on metric math and on
+    /// queries as well, which are only in the list of all.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn alarms_of(
+        &self,
+        id: &HealthCheckId,
+        config: &Config,
+        deadline: Deadline,
+    ) -> Result<Vec<Alarm>, Failure> {
+        let plain = self.alarms_on(id, deadline).await?;
+        if plain.iter().any(|alarm| decide::leads_to_lock(alarm, config)) {
+            return Ok(plain);
+        }
+        match self.all_alarms(deadline).await {
+            Ok(all) => all.on(id),
+            Err(failure) => {
+                warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
+                Ok(plain)
+            }
+        }
+    }
+
     /// The alarms on health checks' health of the whole account, by the page: plain ones, metric math over one check,
     /// and queries that are grouped by check. Composite alarms are not among them.
     ///
@@ -149,9 +199,15 @@ impl CloudWatch {
                     AlarmState::Alarm => self.contributors(&alarm, deadline).await,
                     AlarmState::Ok | AlarmState::InsufficientData => Ok(BTreeMap::new()),
                 };
+                let restricted = metrics.into_iter().filter(Metric::is_restricted);
+                let restricted = restricted.filter_map(|metric| metric.expression).collect();
                 match contributors {
-                    Ok(contributors) => alarms.queries.push((alarm, contributors)),
-                    Err(failure) => alarms.unread = Some(failure.to_string()),
+                    Ok(contributors) => alarms.queries.push(QueryAlarm { alarm, contributors, restricted }),
+                    // The others are not made to wait for this one.
+                    Err(failure) => {
+                        warn!(alarm = alarm.name, error = %failure, "not knowing for which health checks this alarm is in ALARM");
+                        alarms.unread = Some(failure.to_string());
+                    }
                 }
             } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {
                 // Metric math over several checks does not say which one failed.
@@ -287,7 +343,8 @@ impl CloudWatch {
         deadline: Deadline,
     ) -> Result<Vec<HealthCheckId>, Unresolved> {
         let in_alarm = |state: Option<&StateValue>| state == Some(&StateValue::Alarm);
-        let found = self.walk(composite.triggered_by.clone(), in_alarm, deadline).await?;
+        let triggered_by = || composite.triggered_by.clone();
+        let found = self.walk(triggered_by(), in_alarm, deadline).await?;
         if !found.is_empty() {
             return Ok(found);
         }
@@ -296,9 +353,19 @@ impl CloudWatch {
         if !found.is_empty() {
             return Ok(found);
         }
+        // The message says what went off, and that is not about a health check's health.
+        if !composite.triggered_by.is_empty()
+            && self.walk(triggered_by(), |_| true, deadline).await?.is_empty()
+        {
+            return Ok(Vec::new());
+        }
         // When a message is late, its alarms have other states: they must not be mistaken for another team's alarms.
-        let quiet = self.walk(itself(), |_| true, deadline).await?;
-        if quiet.is_empty() { Ok(quiet) } else { Err(Unresolved::NoneInAlarm(composite.name.clone())) }
+        let watched = self.walk(itself(), |_| true, deadline).await?;
+        if watched.is_empty() {
+            Ok(watched)
+        } else {
+            Err(Unresolved::NoneInAlarm { name: composite.name.clone(), watched })
+        }
     }
 
     /// The health checks that these alarms watch; below composite alarms, those of the children whose state `counts`.
@@ -376,8 +443,9 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
     let changed_at = changed_at.and_then(time);
     let configured_at = alarm.alarm_configuration_updated_timestamp().and_then(time);
-    let breaching = alarm.state_reason_data().and_then(datapoint::newest_of);
-    let breaching = breaching.or_else(|| alarm.state_reason().and_then(datapoint::newest_in));
+    let periods = alarm.metrics().iter().filter_map(|query| query.metric_stat()?.period());
+    let period = alarm.period().or(periods.max()).map(i64::from);
+    let breaching = datapoint::newest(alarm.state_reason_data(), alarm.state_reason(), period);
     let state = match alarm.state_value() {
         Some(StateValue::Alarm) => AlarmState::Alarm,
         Some(StateValue::Ok) => AlarmState::Ok,

@@ -12,7 +12,7 @@ use crate::remote::arn::Arn;
 /// A function's configuration, from its variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `HEALTHY_PATH`: the path that a restore sets.
+    /// `HEALTHY_PATH`: the path that a restore sets where the path from before the lock is not on record.
     pub healthy_path: ResourcePath,
     /// `LOCKED_PATH`: the path that never answers 2xx or 3xx.
     pub locked_path: ResourcePath,
@@ -47,6 +47,14 @@ impl GuardedTag {
     pub fn is_among(&self, tags: &BTreeMap<String, String>) -> bool {
         let found = tags.get(&self.key);
         found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
+    }
+}
+
+/// Writes it as the variable has it.
+impl fmt::Display for GuardedTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        self.value.iter().try_for_each(|value| write!(f, "={value}"))
     }
 }
 
@@ -125,10 +133,10 @@ impl Config {
         self.guarded.as_ref().is_some_and(|guarded| guarded.contains(id))
     }
 
-    /// Whether this function may touch a check with these tags.
+    /// The guarded check, if there is exactly one.
     #[must_use]
-    pub fn guards_tagged(&self, tags: &BTreeMap<String, String>) -> bool {
-        self.guarded_tag.as_ref().is_none_or(|tag| tag.is_among(tags))
+    pub fn only(&self) -> Option<&HealthCheckId> {
+        self.guarded.as_ref().filter(|guarded| guarded.len() == 1)?.first()
     }
 
     /// Whether this function may touch `id`, judged by its name. Without a list, that is every check except those that
@@ -155,10 +163,7 @@ impl fmt::Display for Config {
         let actions = self.alarm_actions.iter().flatten().cloned();
         write!(f, " ALARM_ACTIONS={}", list(actions.collect()))?;
         if let Some(tag) = &self.guarded_tag {
-            write!(f, " GUARDED_TAG={}", tag.key)?;
-            if let Some(value) = &tag.value {
-                write!(f, "={value}")?;
-            }
+            write!(f, " GUARDED_TAG={tag}")?;
         }
         if self.relock_undone {
             f.write_str(" RELOCK_UNDONE=true")?;

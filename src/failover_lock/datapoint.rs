@@ -10,17 +10,36 @@ struct MetricReason {
     start_date: Option<DateTime<Utc>>,
     period: Option<i64>,
     recent_datapoints: Option<Vec<serde::de::IgnoredAny>>,
-    evaluated_datapoints: Option<Vec<Datapoint>>,
+    evaluated_datapoints: Option<Vec<Evaluated>>,
 }
 
 #[derive(Deserialize)]
-struct Datapoint {
+struct Evaluated {
     timestamp: DateTime<Utc>,
+}
+
+/// A datapoint of an alarm's metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datapoint {
+    /// When it began, which is the time that CloudWatch gives it.
+    pub began: DateTime<Utc>,
+    /// When it ended: the alarm's period later.
+    pub ended: DateTime<Utc>,
+}
+
+/// The period of an alarm whose message does not say it: the shortest of Route 53's metrics.
+const PERIOD: i64 = 60;
+
+/// The newest datapoint that made an alarm change, by its reason in data or in words, and its period in seconds.
+pub(super) fn newest(data: Option<&str>, words: Option<&str>, period: Option<i64>) -> Option<Datapoint> {
+    let began = data.and_then(newest_of).or_else(|| words.and_then(newest_in))?;
+    let period = TimeDelta::try_seconds(period.unwrap_or(PERIOD))?;
+    Some(Datapoint { began, ended: began.checked_add_signed(period)? })
 }
 
 /// When the newest datapoint began that a state's reason names: `… datapoints [0.0 (21/11/26 02:35:00)] was …`,
 /// day first.
-pub(super) fn newest_in(reason: &str) -> Option<DateTime<Utc>> {
+fn newest_in(reason: &str) -> Option<DateTime<Utc>> {
     let times = reason.split('(').filter_map(|part| {
         let (time, _) = part.split_once(')')?;
         NaiveDateTime::parse_from_str(time, "%d/%m/%y %H:%M:%S").ok()
@@ -29,7 +48,7 @@ pub(super) fn newest_in(reason: &str) -> Option<DateTime<Utc>> {
 }
 
 /// The same, from the reason's data in JSON.
-pub(super) fn newest_of(reason_data: &str) -> Option<DateTime<Utc>> {
+fn newest_of(reason_data: &str) -> Option<DateTime<Utc>> {
     let reason: MetricReason = serde_json::from_str(reason_data).ok()?;
     let evaluated = reason.evaluated_datapoints.unwrap_or_default();
     if let Some(newest) = evaluated.iter().map(|point| point.timestamp).max() {
@@ -55,5 +74,10 @@ mod tests {
         let evaluated = r#"{"evaluatedDatapoints":[{"timestamp":"2026-11-21T02:36:00.000+0000","value":0.0},{"timestamp":"2026-11-21T02:35:00.000+0000"}]}"#;
         assert_eq!(newest_of(evaluated), newest);
         assert_eq!(newest_of("free text"), None);
+        let ended =
+            |data, period| super::newest(data, Some(text), period).map(|point| point.ended.to_rfc3339());
+        assert_eq!(ended(Some(start), None).as_deref(), Some("2026-11-21T02:37:00+00:00"));
+        assert_eq!(ended(Some("free text"), Some(300)).as_deref(), Some("2026-11-21T02:41:00+00:00"));
+        assert_eq!(ended(None, Some(i64::MAX)), None);
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::alarm::{Alarm, AlarmState, AlarmTransition};
 use super::config::Config;
+use super::datapoint::Datapoint;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::reason::Reason;
 use super::record::{Before, Intent, Record, Restore};
@@ -18,7 +19,7 @@ const SETTLED: TimeDelta = TimeDelta::minutes(3);
 const MUST_FAIL: TimeDelta = TimeDelta::minutes(5);
 /// How long a new alarm may be without data.
 const DATA_COMES: TimeDelta = TimeDelta::minutes(10);
-/// How much earlier than an alarm's change a datapoint may be that made it change at once.
+/// How much earlier than an alarm's change a datapoint may have ended that made it change at once.
 const PROMPT: TimeDelta = TimeDelta::minutes(5);
 
 /// Whether a transition is about a health check that this function guards.
@@ -168,7 +169,7 @@ pub enum Refusal {
     #[error("its type {} requests no path, so failover-lock never locked it", Quoted(.0))]
     NoPath(String),
     /// Someone else has changed the path.
-    #[error("its path is {}, neither the locked nor the healthy one: somebody changed it: find out why, and set the locked path to have it restored from there", Quoted(.0))]
+    #[error("its path is {path}, neither the locked nor the healthy one: find out who set it and why. If it is right, name it in the request (\"path\"; failoverctl: --path), and it is recorded as the path in service", path = Quoted(.0))]
     ForeignPath(String),
     /// The path from before is not known.
     #[error("its path from before is {0}: name it in the request (\"path\"; failoverctl: --path)")]
@@ -189,7 +190,7 @@ pub enum Refusal {
     NewerAlarm(DateTime<Utc>, String),
     /// The primary does not answer as a healthy one does.
     #[error(
-        "the primary is not healthy, as seen from this function: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Mend the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"
+        "the primary is not healthy, as seen from this function: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Repair the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"
     )]
     Unhealthy(String),
 }
@@ -258,7 +259,7 @@ pub fn lock(
 fn older_than(
     restore: &Restore,
     changed_at: DateTime<Utc>,
-    breaching: Option<DateTime<Utc>>,
+    breaching: Option<Datapoint>,
     health: Health,
     turns_within: TimeDelta,
 ) -> Option<bool> {
@@ -266,13 +267,13 @@ fn older_than(
         return Some(true);
     }
     // A datapoint that is much older than the alarm's change did not make it change: the failure lasts.
-    let Some(breaching) = breaching.filter(|breaching| changed_at - *breaching <= PROMPT) else {
+    let Some(breaching) = breaching.filter(|breaching| changed_at - breaching.ended <= PROMPT) else {
         return Some(false);
     };
     let done = restore.done.unwrap_or(restore.seen);
-    if breaching < done {
+    if breaching.began < done {
         Some(true)
-    } else if breaching < done + turns_within {
+    } else if breaching.began < done + turns_within {
         match health {
             Health::Unasked => None,
             Health::Healthy => Some(true),
@@ -286,19 +287,26 @@ fn older_than(
 /// Decides about a check by what is recorded and by its alarms as they stand, not by one's change.
 #[must_use]
 pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> {
-    let Standing { path, version, record, alarms, .. } = *seen;
+    let Standing { path, version, record, alarms, health, turns_within, .. } = *seen;
     let acting: Vec<_> = alarms.iter().filter(|alarm| leads_to_lock(alarm, config)).collect();
     let in_alarm = acting.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
     // Of several alarms in ALARM the newest decides: who restored has seen the older ones.
     let newest = in_alarm.max_by_key(|alarm| alarm.changed_at).copied();
     let all_are = |state| !acting.is_empty() && acting.iter().all(|alarm| alarm.state == state);
     let locked = path == config.locked_path.as_str();
-    let done = |finding| Step::Done(finding);
-
+    let done = Step::Done;
     match (record.intent(path, version), &record.lock) {
         (Intent::Out, Some(lock)) if locked => {
-            if all_are(AlarmState::Ok) && seen.now - lock.at >= MUST_FAIL {
-                return done(Finding::Unprotected(Reason::LockDoesNotHold));
+            // Alarms whose actions are off show as well whether it holds.
+            let all_ok = alarms.iter().all(|alarm| alarm.state == AlarmState::Ok);
+            if all_ok && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
+                match health {
+                    Health::Unasked => return Step::AskCheckers,
+                    Health::Healthy | Health::Unknown => {
+                        return done(Finding::Unprotected(Reason::LockDoesNotHold));
+                    }
+                    Health::Unhealthy => {}
+                }
             }
             let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
             done(Finding::LockStands { unknown, unrecorded: lock.version.is_none() })
@@ -324,6 +332,7 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
                 {
                     done(Finding::Unprotected(Reason::NoData))
                 }
+                None if config.dry_run => done(Finding::Unprotected(Reason::DryRun)),
                 None => done(Finding::Armed),
             }
         }
@@ -346,7 +355,7 @@ fn in_service<'a>(alarm: &'a Alarm, restored: Option<&Restore>, seen: &Standing<
         let older = older_than(restore, alarm.changed_at, alarm.breaching, Health::Healthy, turns_within);
         if older == Some(true) {
             // It cannot fire again until it has been OK. Whether the primary has failed anew, Route 53 knows.
-            let waits = now - restore.done.unwrap_or(restore.seen) < SETTLED;
+            let waits = now - restore.done.unwrap_or(restore.seen) < SETTLED.max(turns_within);
             return match health {
                 _ if waits => Step::Done(Finding::Unprotected(Reason::OlderThanRestore)),
                 Health::Unhealthy => Step::Done(Finding::NeverLocked(alarm)),
@@ -431,7 +440,7 @@ pub fn restore(
             return Err(Refusal::InService { present: present.to_owned(), asked: path.to_owned() });
         }
         let is_before = matches!(before, Some(Before::Path(before)) if before == present);
-        let ours = present == healthy || is_before || restored == Some(present);
+        let ours = present == healthy || is_before || restored == Some(present) || path == Some(present);
         return if ours {
             Ok(Release::AlreadyRestored)
         } else {

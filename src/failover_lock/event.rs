@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::alarm::{AlarmState, AlarmTransition, Composite, Dimensions, HoldsBack, Metric, tells_recovery};
-use super::datapoint::{newest_in, newest_of};
+use super::datapoint::{self, Datapoint};
 use super::health_check::{HealthCheckId, InvalidId};
 use crate::program::text::{Quoted, brief};
 
@@ -240,6 +240,7 @@ struct Trigger {
     metric_name: Option<String>,
     dimensions: Option<Dimensions>,
     comparison_operator: Option<String>,
+    period: Option<i64>,
     metrics: Option<Vec<MetricQuery>>,
 }
 
@@ -296,6 +297,8 @@ struct MetricQuery {
 struct MetricStat {
     #[serde(alias = "Metric")]
     metric: Metric,
+    #[serde(alias = "Period")]
+    period: Option<i64>,
 }
 
 /// What the shapes have in common.
@@ -303,18 +306,20 @@ struct Change {
     alarm: String,
     state: AlarmState,
     changed_at: DateTime<Utc>,
-    breaching: Option<DateTime<Utc>>,
+    breaching: Option<Datapoint>,
 }
 
 // === impl Notification ===
 
 impl Notification {
     fn transition(self) -> Result<AlarmTransition, Malformed> {
+        let period =
+            self.trigger.as_ref().and_then(|trigger| trigger.period.or(period(trigger.metrics.as_deref())));
         let change = Change {
             alarm: kept(&self.alarm_name),
             state: self.new_state_value,
             changed_at: self.state_change_time,
-            breaching: self.new_state_reason.as_deref().and_then(newest_in),
+            breaching: datapoint::newest(None, self.new_state_reason.as_deref(), period),
         };
         if self.alarm_rule.is_some() {
             let children = self.triggering_children.unwrap_or_default();
@@ -350,7 +355,11 @@ impl AlarmData {
             alarm: kept(&self.alarm_name),
             state: value,
             changed_at: timestamp,
-            breaching: data.and_then(newest_of).or_else(|| reason.as_deref().and_then(newest_in)),
+            breaching: datapoint::newest(
+                data,
+                reason.as_deref(),
+                period(self.configuration.metrics.as_deref()),
+            ),
         };
         let holds_back = if self.mute_detail.is_some() {
             Some(HoldsBack::Muted)
@@ -417,6 +426,11 @@ impl Change {
             comparison_unknown: false,
         }
     }
+}
+
+/// The longest period of an alarm's metrics, in seconds.
+fn period(metrics: Option<&[MetricQuery]>) -> Option<i64> {
+    metrics?.iter().filter_map(|query| query.metric_stat.as_ref()?.period).max()
 }
 
 fn kept(alarm: &str) -> String {

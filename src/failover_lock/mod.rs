@@ -46,7 +46,7 @@ use self::route53::Route53;
 use crate::program::text::Quoted;
 use crate::remote::deadline::Deadline;
 
-/// The system: what it was told, Route 53, and CloudWatch.
+/// The system: its configuration, Route 53, and CloudWatch.
 #[derive(Clone, Debug)]
 pub struct FailoverLock {
     config: Config,
@@ -61,7 +61,7 @@ pub struct FailoverLock {
 pub enum Handler {
     /// Takes alarms, sets locks.
     Lock,
-    /// Takes a person's request, switches back.
+    /// Takes a person's request, restores.
     Restore,
     /// Takes a tick of a schedule, sets locks that are missing.
     Reconcile,
@@ -119,7 +119,8 @@ impl FailoverLock {
                 Err(failed) => failed.log(),
             }
         }
-        Report { results, messages }
+        let only = self.config.only().cloned();
+        Report { results, messages, only }
     }
 }
 

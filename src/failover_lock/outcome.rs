@@ -17,6 +17,8 @@ pub struct Report {
     pub(super) results: Vec<Result<Outcome, FailedRecord>>,
     /// For an event of a queue: the message of each record.
     pub(super) messages: Option<Vec<Option<String>>>,
+    /// The check that a record without one is counted for: the only one that is guarded.
+    pub(super) only: Option<HealthCheckId>,
 }
 
 /// An invocation's answer: an outcome for each record, in the event's order.
@@ -62,9 +64,18 @@ pub struct Outcome {
     /// The alarm's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alarm: Option<String>,
-    /// Whether the check has been locked for another whole day.
+    /// What else is counted.
     #[serde(skip)]
-    pub reminds: bool,
+    pub(super) notes: Option<Note>,
+}
+
+/// What a tick counts beside its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Note {
+    /// The check has been locked for another whole day.
+    LockedForDays,
+    /// The check was restored since the tick before.
+    Restored,
 }
 
 /// What was done.
@@ -83,7 +94,7 @@ pub enum Verdict {
     Ignored,
     /// The lock waits for the secondary.
     Deferred,
-    /// The check points at the healthy path again.
+    /// The check requests the path from before its lock again.
     Restored,
     /// The check would be restored, were this not a dry run.
     WouldRestore,
@@ -114,7 +125,7 @@ impl lambda::Report for Report {
         let error = Malformed::NotJson(cause).into();
         let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
         failed.log();
-        Self { results: vec![Err(failed)], messages: None }
+        Self { results: vec![Err(failed)], messages: None, only: None }
     }
 
     /// The invocation's answer, if every record was done.
@@ -154,11 +165,13 @@ impl lambda::Report for Report {
         self.results.iter().flat_map(move |result| match result {
             Ok(outcome) => {
                 let id = outcome.health_check_id.as_ref();
-                let reminder = outcome.reminds.then_some("LockedForDays");
-                let names = outcome.outcome.metric().into_iter().chain(reminder);
-                names.map(|name| line(name, id)).collect::<Vec<_>>()
+                let note = outcome.notes.map(|note| match note {
+                    Note::LockedForDays => "LockedForDays",
+                    Note::Restored => "Restored",
+                });
+                outcome.metric().into_iter().chain(note).map(|name| line(name, id)).collect::<Vec<_>>()
             }
-            Err(failed) => vec![line("Failed", failed.health_check_id.as_ref())],
+            Err(failed) => vec![line("Failed", failed.health_check_id.as_ref().or(self.only.as_ref()))],
         })
     }
 }
@@ -175,7 +188,22 @@ impl Outcome {
             path: None,
             version: None,
             alarm: None,
-            reminds: false,
+            notes: None,
+        }
+    }
+
+    fn metric(&self) -> Option<&'static str> {
+        match self.outcome {
+            Verdict::Locked => Some("Locked"),
+            Verdict::AlreadyLocked => Some("AlreadyLocked"),
+            Verdict::LockedInVain => Some("LockedInVain"),
+            Verdict::Ignored => Some("Ignored"),
+            // Nothing was seen of the check.
+            Verdict::Deferred if self.reason == Some(Reason::Throttled) => Some("Throttled"),
+            Verdict::Deferred => Some("Deferred"),
+            Verdict::Restored => Some("Restored"),
+            Verdict::Unprotected => Some("Unprotected"),
+            Verdict::WouldLock | Verdict::WouldRestore | Verdict::AlreadyRestored | Verdict::Armed => None,
         }
     }
 
@@ -194,21 +222,6 @@ impl Outcome {
 }
 
 // === impl Verdict ===
-
-impl Verdict {
-    fn metric(self) -> Option<&'static str> {
-        match self {
-            Self::Locked => Some("Locked"),
-            Self::AlreadyLocked => Some("AlreadyLocked"),
-            Self::LockedInVain => Some("LockedInVain"),
-            Self::Ignored => Some("Ignored"),
-            Self::Deferred => Some("Deferred"),
-            Self::Restored => Some("Restored"),
-            Self::Unprotected => Some("Unprotected"),
-            Self::WouldLock | Self::WouldRestore | Self::AlreadyRestored | Self::Armed => None,
-        }
-    }
-}
 
 impl From<Verdict> for &'static str {
     fn from(verdict: Verdict) -> Self {

@@ -40,6 +40,8 @@ pub enum Reason {
     NoData,
     /// Its path is not one of a check in service.
     ForeignPath,
+    /// The function decides and changes nothing.
+    DryRun,
     /// Its type requests no path.
     NoPath,
     /// It is inverted.
@@ -79,6 +81,7 @@ impl From<Reason> for &'static str {
             Reason::NoAlarm => "no_alarm",
             Reason::NoData => "no_data",
             Reason::ForeignPath => "foreign_path",
+            Reason::DryRun => "dry_run",
             Reason::NoPath => "no_path",
             Reason::Inverted => "inverted",
             Reason::Disabled => "disabled",

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -22,7 +23,7 @@ use super::apply::{Cause, Target, act, record_lock};
 use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{Intent, Record};
 use super::route53::MOST_TAGGED;
@@ -38,6 +39,8 @@ const PAGES_AT_ONCE: usize = 5;
 const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
+/// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
+const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
 /// How long what is recorded on a check counts as read, if the check has not changed.
 const FRESH: Duration = Duration::from_mins(20);
 
@@ -56,7 +59,7 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tagged {
     /// It is guarded, and this is recorded on it.
-    Guarded(Record),
+    Guarded(Box<Record>),
     /// It is not guarded.
     NotGuarded,
 }
@@ -187,19 +190,7 @@ async fn reconcile_check(
     let (mut check, mut tags) = (check?, tags.cloned());
     let alarms = match alarms {
         Some(alarms) => alarms?,
-        None => match cloudwatch.alarms_on(&id, deadline).await? {
-            // Those on metric math and on queries are only in the list of all.
-            plain if !plain.iter().any(|alarm| decide::leads_to_lock(alarm, config)) => {
-                match cloudwatch.all_alarms(deadline).await {
-                    Ok(all) => all.on(&id)?,
-                    Err(failure) => {
-                        warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
-                        plain
-                    }
-                }
-            }
-            plain => plain,
-        },
+        None => cloudwatch.alarms_of(&id, config, deadline).await?,
     };
     let mut tries = 0;
     loop {
@@ -237,35 +228,44 @@ async fn decide_and_act(
     };
     let unprotected = |reason| Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) };
     let quiet = !is_in_alarm(alarms);
-    let record = match recorded(system, check, quiet, tags, may_act, deadline).await? {
-        Some(Tagged::Guarded(record)) => record,
-        Some(Tagged::NotGuarded) => return Ok(None),
+    let (record, tags) = match recorded(system, check, quiet, tags, may_act, deadline).await? {
+        Some((Tagged::Guarded(record), tags)) => (record, tags),
+        Some((Tagged::NotGuarded, _)) => return Ok(None),
         None => return Ok(Some(throttled(id))),
     };
-    let path = decide::can_hold(check)?;
+    let path = match decide::can_hold(check) {
+        Ok(path) => path,
+        Err(cannot) => {
+            warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
+            return Ok(Some(unprotected(Reason::from(&cannot))));
+        }
+    };
     if record.is_ahead_of(check.version) && !last {
         // Someone has changed the check since it was read.
         return Err(Error::Stale);
     }
+    let recorded = || Cause {
+        alarm: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default(),
+        changed_at: record.lock.as_ref().and_then(|lock| lock.alarm),
+    };
     let mut acting = alarms.to_vec();
     let mut muted = false;
     let (finding, now) = loop {
-        let mut seen = Standing {
+        let now = system.clock.now();
+        let seen = Standing {
             path,
             version: check.version,
             record: &record,
             alarms: &acting,
             health: Health::Unasked,
             turns_within: check.turns_within,
-            now: system.clock.now(),
+            now,
         };
-        let finding = loop {
-            match decide::reconcile(&seen, config) {
-                Step::AskCheckers => seen.health = view::health(system, id, deadline).await,
-                Step::Done(finding) => break finding,
-            }
-        };
+        let finding = decided(system, id, seen, deadline).await;
         match finding {
+            Finding::Recorded if view::is_muted(system, id, &recorded().alarm, deadline).await => {
+                break (Finding::Unprotected(Reason::ActionsMuted), now);
+            }
             // Of several alarms the newest decides that is not muted.
             Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await => {
                 let name = alarm.name.clone();
@@ -275,29 +275,31 @@ async fn decide_and_act(
             Finding::NeverLocked(_)
             | Finding::Recorded
             | Finding::LockStands { .. }
-            | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break (finding, seen.now),
-            _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), seen.now),
-            finding => break (finding, seen.now),
+            | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break (finding, now),
+            _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), now),
+            finding => break (finding, now),
         }
     };
     log_finding(id, &finding);
-    let target = Target { id, check: Some(check), record: Some(&record), tags };
-    let recorded = || Cause {
-        alarm: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default(),
-        changed_at: record.lock.as_ref().and_then(|lock| lock.alarm),
+    let target = Target { id, check: Some(check), record: Some(&record), tags: tags.as_ref() };
+    // Also one by failoverctl or by hand.
+    let restored = |now| {
+        let restore = record.restored(path, check.version)?;
+        (now - restore.done? < JUST_NOW).then_some(Note::Restored)
     };
     let cause = match finding {
         Finding::Armed => {
             known.put(check, Tagged::Guarded(record.clone()));
-            return Ok(Some(outcome(Verdict::Armed)));
+            return Ok(Some(Outcome { notes: restored(now), ..outcome(Verdict::Armed) }));
         }
         Finding::LockStands { unknown: None, unrecorded: false } => {
             // Read between a lock's update and its record, it would be kept as it is not any more.
             if record.is_newest(check.version) {
                 known.put(check, Tagged::Guarded(record.clone()));
             }
-            let reminds = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
-            return Ok(Some(Outcome { reminds, ..outcome(Verdict::AlreadyLocked) }));
+            let is_due = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
+            let notes = is_due.then_some(Note::LockedForDays);
+            return Ok(Some(Outcome { notes, ..outcome(Verdict::AlreadyLocked) }));
         }
         Finding::LockStands { unknown, .. } => {
             if !config.dry_run {
@@ -307,7 +309,9 @@ async fn decide_and_act(
             }
             return Ok(Some(outcome(Verdict::AlreadyLocked)));
         }
-        Finding::Unprotected(reason) => return Ok(Some(unprotected(reason))),
+        Finding::Unprotected(reason) => {
+            return Ok(Some(Outcome { notes: restored(now), ..unprotected(reason) }));
+        }
         Finding::NeverLocked(alarm) => Cause::from(alarm),
         Finding::Recorded => recorded(),
     };
@@ -319,7 +323,22 @@ async fn decide_and_act(
     act(system, &cause, target, decision, deadline).await.map(Some)
 }
 
-/// What a check's tags say; `None` if they would have to be read and may not be.
+/// What `reconcile` finds of a check, after asking Route 53's checkers where only they can tell.
+async fn decided<'a>(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    mut seen: Standing<'a>,
+    deadline: Deadline,
+) -> Finding<'a> {
+    loop {
+        match decide::reconcile(&seen, &system.config) {
+            Step::AskCheckers => seen.health = view::health(system, id, deadline).await,
+            Step::Done(finding) => return finding,
+        }
+    }
+}
+
+/// What a check's tags say, and the tags if they were read now; `None` if they would have to be read and may not be.
 async fn recorded(
     system: &FailoverLock,
     check: &HealthCheck,
@@ -327,12 +346,12 @@ async fn recorded(
     tags: Option<&Tags>,
     may_call: bool,
     deadline: Deadline,
-) -> Result<Option<Tagged>, Error> {
+) -> Result<Option<(Tagged, Option<Tags>)>, Error> {
     if quiet && system.has_no_record(check) {
-        return Ok(Some(Tagged::Guarded(Record::default())));
+        return Ok(Some((Tagged::Guarded(Box::default()), None)));
     }
     if let Some(known) = system.known(check, quiet) {
-        return Ok(Some(known));
+        return Ok(Some((known, None)));
     }
     let tags = match tags {
         Some(tags) => tags.clone(),
@@ -340,13 +359,11 @@ async fn recorded(
         None => system.route53.tags(&check.id, deadline).await?,
     };
     let record = view::record(system, &tags, check)?;
-    // A check that is out stays guarded, also if its tag was removed.
-    let is_out = record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
-    if !system.config.guards_tagged(&tags) && !is_out {
+    if !view::guards(system, &tags, check, &record) {
         system.known.put(check, Tagged::NotGuarded);
-        return Ok(Some(Tagged::NotGuarded));
+        return Ok(Some((Tagged::NotGuarded, None)));
     }
-    Ok(Some(Tagged::Guarded(record)))
+    Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
 }
 
 fn throttled(id: &HealthCheckId) -> Outcome {
@@ -357,10 +374,10 @@ fn is_in_alarm(alarms: &[Alarm]) -> bool {
     alarms.iter().any(|alarm| alarm.state == AlarmState::Alarm)
 }
 
-/// Whether a day, or several, have passed within the last minute.
-fn is_due(since: chrono::TimeDelta) -> bool {
+/// Whether a day, or several, have passed just now.
+fn is_due(since: TimeDelta) -> bool {
     const DAY: i64 = 24 * 60;
-    since.num_minutes() >= DAY && since.num_minutes() % DAY == 0
+    since.num_minutes() >= DAY && since.num_minutes() % DAY < JUST_NOW.num_minutes()
 }
 
 fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {

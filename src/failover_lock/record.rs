@@ -2,7 +2,7 @@
 //!
 //! | tag | written by | example |
 //! |---|---|---|
-//! | `failover-lock:out` | `lock`, `reconcile` | `v=8 at=2026-01-05T10:02:11Z alarm=2026-01-05T10:02:07.490Z before=/health/v2 by=shop-primary` |
+//! | `failover-lock:out` | `lock`, `reconcile` | `v=8 at=2026-01-05T10:02:11Z alarm=2026-01-05T10:02:07.490Z of=failover before=/health/v2 by=shop-primary` |
 //! | `failover-lock:in` | `restore` | `v=9 seen=2026-01-05T11:30:02.120Z done=2026-01-05T11:30:05Z to=/health/v2 by=disk replaced` |
 //!
 //! `v` is the version of the check that the writer's own update made. `UpdateHealthCheck` with the version that
@@ -16,6 +16,9 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
 use crate::program::text::Quoted;
+
+#[cfg(test)]
+mod tests;
 
 /// The tag of the newest lock.
 pub const OUT: &str = "failover-lock:out";
@@ -46,6 +49,9 @@ pub struct Record {
     pub lock: Option<Lock>,
     /// The newest restore, done or begun.
     pub restore: Option<Restore>,
+    /// When a person wrote the tag of a restore by hand, while the check is still on the locked path: it counts once
+    /// the path is set back.
+    pub by_hand: Option<DateTime<Utc>>,
     /// Whether tags of the former record are there.
     pub former: bool,
 }
@@ -59,9 +65,11 @@ pub struct Lock {
     pub at: DateTime<Utc>,
     /// When the newest alarm changed that asked for it.
     pub alarm: Option<DateTime<Utc>>,
+    /// The `GUARDED_TAG` of the function that recorded it, if it has one.
+    pub of: Option<String>,
     /// The path before.
     pub before: Before,
-    /// The alarm's name, or a person's reason.
+    /// The name of the alarm, or the reason of the person, that first asked for it.
     pub by: String,
 }
 
@@ -121,11 +129,14 @@ pub fn has_no_room(tags: &BTreeMap<String, String>, key: &str) -> bool {
     others.count() >= MOST_TAGS
 }
 
-/// The tags to remove when a tag of this record is written: those of the former record, and `other`.
+/// The tags to remove when a tag of this record is written: those of the former record, and `other`. A restore by hand
+/// that is newer than `since` stays.
 #[must_use]
-pub fn removed(record: Option<&Record>, other: Option<&str>) -> Vec<String> {
+pub fn removed(record: Option<&Record>, since: Option<DateTime<Utc>>, other: Option<&str>) -> Vec<String> {
     let former = record.is_none_or(|record| record.former);
-    FORMER.into_iter().filter(|_| former).chain(other).map(str::to_owned).collect()
+    let by_hand = record.and_then(|record| record.by_hand).is_some_and(|at| Some(at) > since);
+    let former = FORMER.into_iter().filter(|key| former && !(by_hand && *key == RESTORED_AT));
+    former.chain(other).map(str::to_owned).collect()
 }
 
 // === impl Record ===
@@ -147,7 +158,7 @@ impl Record {
         let restore = tag(IN).map(|fields| fields.restore()).transpose()?;
         let time = |key| tag(key).map(|fields| fields.time(fields.text)).transpose();
         let former = FORMER.iter().any(|key| tags.contains_key(*key));
-        let mut record = Self { lock, restore, former };
+        let mut record = Self { lock, restore, by_hand: None, former };
 
         let restored_at = time(RESTORED_AT)?;
         if record.lock.is_none() && record.restore.is_none() {
@@ -156,13 +167,17 @@ impl Record {
                 // The former record knows no version: whether the lock stands is read from the path.
                 let version = if path == locked_path { version } else { version - 1 };
                 let by = tags.get(ALARM).cloned().unwrap_or_default();
-                record.lock = Some(Lock { version: Some(version), at, alarm, before: Before::Unknown, by });
+                let (version, before) = (Some(version), Before::Unknown);
+                record.lock = Some(Lock { version, at, alarm, of: None, before, by });
             }
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let locked_at = record.lock.as_ref().map(|lock| lock.at.trunc_subsecs(0));
         let newest = locked_at.max(record.restore.as_ref().map(|restore| restore.seen.trunc_subsecs(0)));
-        if let Some(at) = restored_at.filter(|at| newest.is_none_or(|newest| newest <= *at)) {
+        let restored_at = restored_at.filter(|at| newest.is_none_or(|newest| newest <= *at));
+        if path == locked_path {
+            record.by_hand = restored_at;
+        } else if let Some(at) = restored_at {
             let by = "by hand".to_owned();
             record.restore = Some(Restore { version, seen: at, done: Some(at), to: path.to_owned(), by });
             if let Some(lock) = &mut record.lock {
@@ -219,12 +234,45 @@ impl Record {
 // === impl Lock ===
 
 impl Lock {
+    /// This lock as it is recorded on a check that was read on `path` at `version`. Of a lock that stands it keeps
+    /// who set it, when, and the path from before.
+    #[must_use]
+    pub fn over(self, record: Option<&Record>, path: Option<&str>, version: i64, locked_path: &str) -> Self {
+        let present = path.unwrap_or_default();
+        let is_out = |record: &&Record| record.intent(present, version) == Intent::Out;
+        let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
+        let before = match path {
+            Some(path) if path != locked_path => Before::Path(path.to_owned()),
+            // It is on the locked path: the lock that stands knows, or the restore before it.
+            _ => match (standing, record.and_then(|record| record.restored(present, version))) {
+                (Some(lock), _) => lock.before.clone(),
+                (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
+                    Before::Path(restore.to.clone())
+                }
+                (None, _) => Before::Unknown,
+            },
+        };
+        let kept = standing.filter(|_| present == locked_path);
+        Self {
+            at: kept.map_or(self.at, |lock| lock.at),
+            alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
+            by: kept.filter(|lock| !lock.by.is_empty()).map_or(self.by, |lock| lock.by.clone()),
+            before,
+            ..self
+        }
+    }
+
     /// The tag's value.
     #[must_use]
     pub fn tag(&self) -> String {
         let mut text = format!("v={} at={}", self.version.unwrap_or(0), seconds(self.at));
         if let Some(alarm) = self.alarm {
             let _ = write!(text, " alarm={}", milliseconds(alarm));
+        }
+        if let Some(of) = self.of.as_deref().map(escaped)
+            && text.len() + " of=".len() + of.len() <= LONGEST
+        {
+            let _ = write!(text, " of={of}");
         }
         let before = match &self.before {
             Before::Unknown => None,
@@ -274,6 +322,7 @@ impl<'a> Fields<'a> {
             version: Some(version).filter(|version| *version > 0),
             at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
             alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,
+            of: self.field("of").map(unescaped),
             before: match self.field("before") {
                 None => Before::Unknown,
                 Some(TOO_LONG) => Before::TooLong,
@@ -366,102 +415,4 @@ fn unescaped(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOCKED: &str = "/locked";
-
-    fn at(text: &str) -> DateTime<Utc> {
-        format!("2026-01-05T{text}Z").parse().unwrap()
-    }
-
-    fn tags(of: &[(&str, &str)]) -> BTreeMap<String, String> {
-        of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn read(of: &[(&str, &str)], path: &str, version: i64) -> Record {
-        Record::read(&tags(of), path, version, LOCKED, Utc::now()).unwrap()
-    }
-
-    #[test]
-    fn a_record_is_read_as_it_was_written() {
-        let lock = Lock {
-            version: Some(8),
-            at: at("10:02:11"),
-            alarm: Some(at("10:02:07.490")),
-            before: Before::Path("/health/v2?deep=1&x=a+b%20c".to_owned()),
-            by: "shop by=night".to_owned(),
-        };
-        let restore = Restore {
-            version: 9,
-            seen: at("11:30:02.120"),
-            done: None,
-            to: "/health/v2".to_owned(),
-            by: String::new(),
-        };
-        let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
-        assert_eq!((record.lock, record.restore), (Some(lock), Some(restore)));
-    }
-
-    #[test]
-    fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
-        let path = format!("/{}", "é?".repeat(60));
-        for before in [Before::Path(path), Before::Path(format!("/{}", "a".repeat(254))), Before::Unknown] {
-            let long = matches!(before, Before::Path(_));
-            let by = "alarm «ü» (night)\n".repeat(30);
-            let lock = Lock { version: Some(1), at: at("10:00:00"), alarm: Some(at("10:00:00")), before, by };
-            let tag = lock.tag();
-            assert!(tag.chars().count() <= LONGEST, "{tag}");
-            assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
-            let read = Fields { key: OUT, text: &tag, now: Utc::now() }.lock().unwrap();
-            assert_eq!(read.before == Before::TooLong, long, "{tag}");
-        }
-    }
-
-    #[test]
-    fn a_tag_that_no_function_writes_is_an_error() {
-        for text in
-            ["", "v=1", "v=x at=2026-01-05T10:00:00Z", "v=1 at=yesterday", "v=1 at=2999-01-05T10:00:00Z"]
-        {
-            let error = Record::read(&tags(&[(OUT, text)]), "/", 1, LOCKED, Utc::now()).unwrap_err();
-            assert!(error.to_string().contains(OUT), "{error}");
-        }
-        assert!(Record::read(&tags(&[(RESTORED_AT, "soon")]), "/", 1, LOCKED, Utc::now()).is_err());
-    }
-
-    #[test]
-    fn the_former_record_is_read_and_a_restore_by_hand_counts() {
-        let locked = [(LOCKED_AT, "2026-01-05T10:00:00Z"), (ALARM_CHANGED_AT, "2026-01-05T09:59:00.5Z")];
-        assert_eq!(read(&locked, LOCKED, 5).intent(LOCKED, 5), Intent::Out);
-        assert_eq!(read(&locked, "/", 5).intent("/", 5), Intent::Out, "undone by hand");
-        let later = [&locked[..], &[(RESTORED_AT, "2026-01-05T11:00:00Z")]].concat();
-        assert_eq!(read(&later, "/", 5).intent("/", 5), Intent::In);
-        let earlier = [&locked[..], &[(RESTORED_AT, "2026-01-05T09:00:00Z")]].concat();
-        assert_eq!(read(&earlier, "/", 5).intent("/", 5), Intent::Out);
-        let by_hand = [(OUT, "v=5 at=2026-01-05T10:00:00Z"), (RESTORED_AT, "2026-01-05T11:00:00Z")];
-        assert_eq!(read(&by_hand, "/", 6).intent("/", 6), Intent::In);
-    }
-
-    #[test]
-    fn a_restore_counts_once_it_took_place() {
-        let begun = [(OUT, "v=8 at=2026-01-05T10:00:00Z"), (IN, "v=9 seen=2026-01-05T11:00:00Z to=/")];
-        for (path, version, intent) in [
-            (LOCKED, 8, Intent::Out),
-            ("/", 9, Intent::In),
-            // Somebody else made version 9, or changed the path later: no one knows that it was restored.
-            (LOCKED, 9, Intent::Out),
-            ("/", 10, Intent::Out),
-        ] {
-            assert_eq!(read(&begun, path, version).intent(path, version), intent, "{path} {version}");
-        }
-        let done = "v=9 seen=2026-01-05T11:00:00Z done=2026-01-05T11:00:01Z to=/";
-        for (lock, intent) in [("v=8", Intent::In), ("v=10", Intent::Out), ("v=0", Intent::In)] {
-            let lock = format!("{lock} at=2026-01-05T10:00:00Z");
-            let record = read(&[(OUT, &lock), (IN, done)], "/", 11);
-            assert_eq!(record.intent("/", 11), intent, "{lock}");
-        }
-    }
 }

@@ -61,14 +61,11 @@ impl Request {
 
     pub(super) fn which(&self, config: &Config) -> Result<HealthCheckId, BadRequest> {
         let has_reason = self.reason.as_ref().is_some_and(|reason| !reason.trim().is_empty());
-        match (&self.health_check_id, &config.guarded) {
-            (Some(id), _) => Ok(id.clone()),
+        match &self.health_check_id {
+            Some(id) => Ok(id.clone()),
             // An empty payload is what a machine sends that was not meant to send anything.
-            (None, _) if !has_reason => Err(BadRequest::Empty),
-            (None, Some(guarded)) if guarded.len() == 1 => {
-                guarded.first().cloned().ok_or(BadRequest::WhichCheck)
-            }
-            (None, _) => Err(BadRequest::WhichCheck),
+            None if !has_reason => Err(BadRequest::Empty),
+            None => config.only().cloned().ok_or(BadRequest::WhichCheck),
         }
     }
 }

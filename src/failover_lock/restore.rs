@@ -73,7 +73,7 @@ async fn restore_check(
         };
         // Where there is no room for two tags, the newer one replaces the other.
         let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
-        let removed = || record::removed(Some(&record), full.then_some(record::OUT));
+        let removed = || record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
         let restore_to = |to: &ResourcePath| Restore {
             version: check.version + 1,
             seen,
@@ -155,14 +155,13 @@ async fn recorded(
         }
         Err(failure) => return Err(failure.into()),
     };
-    // A check that is out stays ours, whoever has taken its tag away.
-    if !config.guards_tagged(&tags) && !tags.contains_key(record::OUT) {
-        return Err(Refusal::NotGuarded.into());
-    }
     let record = view::record(system, &tags, check).unwrap_or_else(|error| {
         warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
         Record::default()
     });
+    if !view::guards(system, &tags, check, &record) {
+        return Err(Refusal::NotGuarded.into());
+    }
     if let Some(lock) = &record.lock
         && let Some(alarm) = lock.alarm.filter(|alarm| *alarm > began)
     {

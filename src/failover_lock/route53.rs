@@ -10,7 +10,7 @@ use aws_types::service_config::ServiceConfigKey;
 use chrono::TimeDelta;
 use serde::Serialize;
 
-use super::decide;
+use super::decide::{self, Health};
 use super::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
 use super::record::{self, Lock, Restore};
 use crate::program::text::Quoted;
@@ -63,6 +63,12 @@ impl Checkers {
     #[must_use]
     pub fn find_it_healthy(self) -> bool {
         decide::is_healthy(self.healthy, self.total)
+    }
+
+    /// What they find of the check.
+    #[must_use]
+    pub fn verdict(self) -> Health {
+        if self.find_it_healthy() { Health::Healthy } else { Health::Unhealthy }
     }
 }
 

@@ -13,7 +13,7 @@ use super::FailoverLock;
 use super::alarm::HoldsBack;
 use super::decide::Health;
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::record::{InvalidRecord, Record};
+use super::record::{Intent, InvalidRecord, Record};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
@@ -31,6 +31,15 @@ pub(super) fn record(
 ) -> Result<Record, InvalidRecord> {
     let (path, locked_path) = (check.path().unwrap_or_default(), system.config.locked_path.as_str());
     Record::read(tags, path, check.version, locked_path, system.clock.now())
+}
+
+/// Whether a check is this function's by its tags: it has the one of `GUARDED_TAG`, or this function's own lock is on
+/// record and was not released, so that it stays guarded without that tag.
+pub(super) fn guards(system: &FailoverLock, tags: &Tags, check: &HealthCheck, record: &Record) -> bool {
+    let Some(guarded) = &system.config.guarded_tag else { return true };
+    let is_out = || record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
+    let of = record.lock.as_ref().and_then(|lock| lock.of.as_ref());
+    guarded.is_among(tags) || (of.is_some_and(|of| *of == guarded.to_string()) && is_out())
 }
 
 /// Whether a check's tags need not be read: no restore and no lock that was set is recorded on it, since each changes

@@ -54,9 +54,9 @@ pub fn tls() -> ConfigBuilder<ClientConfig, WantsVerifier> {
 
 /// A TLS configuration that accepts any certificate.
 #[must_use]
-pub fn tls_of_anybody() -> ClientConfig {
-    let anybody = Arc::new(AnyCertificate(Arc::new(ring::default_provider())));
-    tls().dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
+pub fn tls_of_any_certificate() -> ClientConfig {
+    let any = Arc::new(AnyCertificate(Arc::new(ring::default_provider())));
+    tls().dangerous().with_custom_certificate_verifier(any).with_no_client_auth()
 }
 
 #[derive(Debug)]

@@ -70,7 +70,7 @@ impl Https {
         })
     }
 
-    /// HTTPS that trusts these roots, in PEM, and the system's for a certificate that these do not vouch for.
+    /// HTTPS that trusts these roots, in PEM, and the system's for a certificate that none of these has signed.
     ///
     /// # Panics
     /// They are not PEM.
@@ -121,7 +121,7 @@ impl HttpConnector for FirstRoots {
                 (Err(error), Some(request)) if is_of_unknown_issuer(&error) => {
                     warn!(
                         error = chain(&error),
-                        "the roots in the binary do not vouch for AWS: also trusting the system's roots"
+                        "no root in the binary has signed AWS's certificate: also trusting the system's roots"
                     );
                     let roots = TrustStore::default().with_pem_certificate(this.roots);
                     this.all.get_or_init(|| connector(roots)).call(request).await
@@ -171,7 +171,7 @@ pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("it holds no certificate".to_owned()) } else { Ok(roots) }
 }
 
-/// Whether a connection failed because no root that is trusted vouches for the certificate that was shown.
+/// Whether a connection failed because no trusted root has signed the certificate that was shown.
 fn is_of_unknown_issuer(error: &ConnectorError) -> bool {
     let mut next = Some(error as &(dyn StdError + 'static));
     while let Some(error) = next {

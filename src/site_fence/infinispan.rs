@@ -239,7 +239,7 @@ impl Infinispan {
             }
         };
         let tls = match roots {
-            None => http::tls_of_anybody(),
+            None => http::tls_of_any_certificate(),
             Some(roots) if roots.is_empty() => return Err(Cause::NoRoots),
             Some(roots) => http::tls().with_root_certificates(roots).with_no_client_auth(),
         };
@@ -251,7 +251,7 @@ impl Infinispan {
 fn certificate(error: &std::io::Error) -> Option<&'static str> {
     match error.get_ref()?.downcast_ref()? {
         rustls::Error::InvalidCertificate(why) => Some(match why {
-            CertificateError::UnknownIssuer => ". Set INFINISPAN_CA_CERT to the root that vouches for it",
+            CertificateError::UnknownIssuer => ". Set INFINISPAN_CA_CERT to the root that signed it",
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 ". Give Infinispan a certificate for the host that INFINISPAN_SITE_ENDPOINTS names"
             }

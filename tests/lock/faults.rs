@@ -12,9 +12,10 @@ use failover::failover_lock::Handler;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 
+/// A check at version 3, whose tags `lock` reads as well.
 async fn with_check() -> Route53 {
     let route53 = Route53::start().await;
-    route53.put(PRIMARY, Check::new("HTTP", 80));
+    route53.put(PRIMARY, Check::new("HTTP", 80).changed());
     route53
 }
 
@@ -40,7 +41,8 @@ async fn a_connection_that_breaks_is_made_again_and_the_lock_has_one_effect() {
             let outcome = lock_through(&format!("http://{}", wire.address), Duration::from_secs(20)).await;
             assert_eq!(outcome.as_deref(), Ok("locked"), "{broken:?} {line}");
             let check = route53.check(PRIMARY);
-            assert_eq!((check.path(), check.version), (LOCKED, 2), "{broken:?} {line}");
+            assert_eq!((check.path(), check.version), (LOCKED, 4), "{broken:?} {line}");
+            assert_eq!(wire.left(), 0, "nothing broke: {broken:?} {line}");
         }
     }
 }
@@ -56,7 +58,7 @@ async fn a_connection_that_always_breaks_is_an_error_and_never_a_wrong_path() {
             // The update arrived although its answer never did, and the check was read again.
             Ok(outcome) => assert_eq!(
                 (outcome.as_str(), check.path(), check.version),
-                ("locked", LOCKED, 2),
+                ("locked", LOCKED, 4),
                 "{broken:?}"
             ),
             Err(error) => {
@@ -64,7 +66,7 @@ async fn a_connection_that_always_breaks_is_an_error_and_never_a_wrong_path() {
                     error.contains(PRIMARY) && error.contains("route53:UpdateHealthCheck: "),
                     "{broken:?}: {error}"
                 );
-                assert!(check.version <= 2, "{broken:?}: {check:?}");
+                assert!(check.version <= 4, "{broken:?}: {check:?}");
             }
         }
         assert!([LOCKED, "/lb-check"].contains(&check.path()), "{broken:?}");
@@ -107,13 +109,13 @@ async fn credentials_that_are_not_accepted_are_an_error_that_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn a_writer_that_competes_for_a_while_is_outlived() {
+async fn a_lock_is_set_after_another_writer_has_competed_for_a_while() {
     let route53 = with_check().await;
     for _ in 0..4 {
         route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
     }
     assert_eq!(lock_through(&route53.url(), Duration::from_secs(20)).await.as_deref(), Ok("locked"));
-    assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 6));
+    assert_eq!((route53.check(PRIMARY).path(), route53.check(PRIMARY).version), (LOCKED, 8));
 }
 
 #[tokio::test]
@@ -132,6 +134,6 @@ async fn a_control_plane_that_stays_away_is_an_error_for_every_kind_of_answer() 
         route53.fail_always("GetHealthCheck", fault.clone());
         let error = lock_through(&route53.url(), Duration::from_secs(1)).await.unwrap_err();
         assert!(error.contains(PRIMARY) && error.contains("route53:GetHealthCheck: "), "{fault:?}: {error}");
-        assert_eq!(route53.check(PRIMARY).version, 1, "{fault:?}");
+        assert_eq!(route53.check(PRIMARY).version, 3, "{fault:?}");
     }
 }

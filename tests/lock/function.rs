@@ -205,6 +205,8 @@ async fn outcomes_are_counted_in_the_embedded_metric_format() {
         ("restore", request.clone()),
         // Restored already: nothing happened that is worth counting.
         ("restore", request),
+        // It tells of every restore, also of one by hand.
+        ("reconcile", support::recorded("eventbridge/scheduled.json")),
     ] {
         let function = Function::start(handler, &variables).await;
         let _ = function.invoke(event, TIMEOUT).await;
@@ -233,7 +235,10 @@ async fn outcomes_are_counted_in_the_embedded_metric_format() {
             ("Ignored", false),
             ("Locked", true),
             ("AlreadyLocked", true),
-            ("Failed", false),
+            // It names no check, and only one is guarded.
+            ("Failed", true),
+            ("Restored", true),
+            ("Unprotected", true),
             ("Restored", true),
         ]
     );

@@ -66,7 +66,7 @@ async fn where_amazons_roots_do_not_vouch_the_systems_store_decides() {
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(
         warnings,
-        ["\"the roots in the binary do not vouch for AWS: also trusting the system's roots\""]
+        ["\"no root in the binary has signed AWS's certificate: also trusting the system's roots\""]
     );
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }

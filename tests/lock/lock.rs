@@ -628,6 +628,11 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
         }
         assert_eq!(updates(&route53), 0, "{known:?}");
     }
+    // Late, and about a check of another team.
+    let route53 = with_alarms(&[whole("child"), ("child", on(SECOND, "OK"))]).await;
+    let guarded = [("GUARDED_HEALTH_CHECKS", PRIMARY)];
+    let answer = support::lock::run(&route53, &guarded, Handler::Lock, &composite(&[])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_guarded");
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail_always("DescribeAlarms", DENIED);
     let error = lock(&route53, &composite(&[("a", "ALARM")])).await.unwrap_err();

@@ -344,6 +344,7 @@ impl Site {
             version: out.version.map(i64::from),
             at: self.at(out.at),
             alarm: out.alarm.map(|alarm| self.at(alarm)),
+            of: None,
             before: out.before.map_or(Before::Unknown, |path| Before::Path(self.text(path))),
             by: String::new(),
         });
@@ -354,7 +355,7 @@ impl Site {
             to: self.text(back.to),
             by: String::new(),
         });
-        Record { lock, restore, former: false }
+        Record { lock, restore, by_hand: None, former: false }
     }
 
     fn health_check(&self, check: Check) -> HealthCheck {
@@ -386,20 +387,28 @@ impl Site {
         check.version == 1 && check.path != Path::Locked
     }
 
-    /// What `apply::record_lock` writes.
+    /// What `apply::record_lock` writes: the real [`Lock::over`], in ticks.
     fn lock_record(&self, now: u16, alarm: Option<u16>, check: Check, tags: Tags, version: u8) -> Out {
-        let locked = check.path == Path::Locked;
-        let standing = tags.out.filter(|_| self.intent(tags, check) == Intent::Out);
-        let before = match standing {
-            _ if !locked => Some(check.path),
-            Some(out) => out.before,
-            None => tags.back.map(|back| back.to),
+        let lock = Lock {
+            version: Some(version.into()),
+            at: self.at(now),
+            alarm: alarm.map(|alarm| self.at(alarm)),
+            of: None,
+            before: Before::Unknown,
+            by: String::new(),
         };
+        let (record, path) = (self.record(tags), self.text(check.path));
+        let locked_path = self.config.locked_path.as_str();
+        let lock = lock.over(Some(&record), Some(&path), check.version.into(), locked_path);
+        let tick = |at| (0..=now.max(self.last)).find(|tick| self.at(*tick) == at).unwrap();
         Out {
             version: Some(version),
-            at: standing.filter(|_| locked).map_or(now, |out| out.at),
-            alarm: alarm.max(standing.and_then(|out| out.alarm)),
-            before: before.filter(|path| *path != Path::Locked),
+            at: tick(lock.at),
+            alarm: lock.alarm.map(tick),
+            before: match lock.before {
+                Before::Path(path) => Some(self.path(&path)),
+                Before::Unknown | Before::TooLong => None,
+            },
         }
     }
 

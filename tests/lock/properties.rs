@@ -214,7 +214,7 @@ impl World {
                 let (changed, state, event) = self.notification(at);
                 prop_assert!(self.call(Handler::Lock, &event).await.is_ok());
                 if self.undone && self.answered >= Some(changed) {
-                    prop_assert!(!self.is_locked(), "what a person undid is not fought");
+                    prop_assert!(!self.is_locked(), "what a person undid is left");
                 } else if state == "ALARM" && self.is_newer_than_restore(changed) {
                     prop_assert!(self.is_locked(), "delivered");
                     self.locked_for(changed);
@@ -244,9 +244,17 @@ impl World {
                 );
                 self.route53.pace([]);
                 prop_assert!(locked.is_ok() && restored.is_ok() && reconciled.is_ok(), "{restored:?}");
+                let (had_restored, had_answered) = (self.restored_at.is_some(), self.answered.is_some());
                 (self.restored_at, self.answered, self.undone) = (Some(self.now()), None, false);
                 // Which of two came first in one second, no one can tell.
                 let same = state == "ALARM" && changed == self.now();
+                let newest = self.in_alarm_since.into_iter().flatten().max();
+                let is_older = newest < Some(self.now()) && !same;
+                // Before anything was recorded, a lock that has read the tags does not see the restore.
+                let had_record = had_restored || was_locked || had_answered;
+                if is_older && had_record {
+                    prop_assert!(!self.is_locked(), "an alarm from before a restore locks across it");
+                }
                 if same && self.is_locked() {
                     self.locked_for(changed);
                 }

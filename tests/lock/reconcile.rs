@@ -169,8 +169,25 @@ async fn what_cannot_be_read_is_an_error_that_names_the_check() {
         assert!(error.contains(said) && error.contains(PRIMARY), "{error}");
         assert_eq!(writes(&route53), [""; 0], "{operation}");
     }
-    let route53 = with(check().with("Inverted", "true"), &[firing()]).await;
-    assert!(reconcile_with(&route53, &[GUARDED]).await.unwrap_err().contains("inverted"));
+}
+
+#[tokio::test]
+async fn a_check_on_which_no_lock_holds_is_unprotected_also_when_it_is_locked() {
+    for (name, value, reason) in [("Inverted", "true", "inverted"), ("Disabled", "true", "disabled")] {
+        for path in ["/lb-check", LOCKED] {
+            let route53 = with(check().with("ResourcePath", path).with(name, value), &[firing()]).await;
+            let outcome = reconcile(&route53).await;
+            assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"unprotected".into(), &reason.into()));
+            assert_eq!(writes(&route53), [""; 0], "{name} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_a_dry_run_would_not_lock_is_not_armed() {
+    let route53 = with(check(), &[Alarm { state: "OK", ..firing() }]).await;
+    let outcome = reconcile_with(&route53, &[GUARDED, ("DRY_RUN", "true")]).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"unprotected".into(), &"dry_run".into()));
 }
 
 #[tokio::test]
@@ -278,6 +295,17 @@ async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that
     assert_eq!(reconcile(&route53).await["outcome"], "armed");
     route53.put_alarm("alarm-0", query(&[SECOND, PRIMARY], "ALARM"));
     assert_eq!(reconcile(&route53).await["outcome"], "locked");
+    // One that is restricted to another check guards only that.
+    let other = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Where(SECOND.to_owned()), "OK") };
+    let route53 = with(check(), &[other]).await;
+    assert_eq!(reconcile(&route53).await["reason"], "no_alarm");
+    let own = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Where(PRIMARY.to_owned()), "OK") };
+    let route53 = with(check(), &[own]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    // For which checks one is in ALARM cannot be read: that hides no other alarm.
+    let route53 = with(check().tagged("guarded", "yes"), &[query(&[SECOND], "ALARM"), firing()]).await;
+    route53.fail_always("DescribeAlarmContributors", Fault::Error(403, "AccessDenied", "not authorized"));
+    assert_eq!(reconcile_with(&route53, &[("GUARDED_TAG", "guarded")]).await.unwrap()["outcome"], "locked");
     // Metric math over one check is this check's.
     let math = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM") };
     let route53 = with(check(), &[math]).await;

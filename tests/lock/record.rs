@@ -131,7 +131,7 @@ async fn a_lock_that_was_undone_is_reported_until_it_is_restored_whatever_its_al
             world.passes(3600);
         }
     }
-    assert_eq!(world.path(), HEALTHY, "what a person did is not fought");
+    assert_eq!(world.path(), HEALTHY, "what a person did is left");
     world.alarm("OK");
     assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
     assert_eq!(world.ticks().await["outcome"], "armed");
@@ -165,8 +165,81 @@ async fn a_lock_that_does_not_hold_is_reported_after_some_minutes() {
     assert_eq!(world.ticks().await["outcome"], "already_locked");
     world.passes(300);
     is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    // An alarm whose actions are off shows it as well.
+    world.put(Alarm { actions_enabled: false, ..Alarm::on(PRIMARY, "OK", world.seconds_of_alarm()) });
+    is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    // An alarm may be late: the checkers decide.
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(0));
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(16));
     world.alarm("ALARM");
     assert_eq!(world.ticks().await["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn who_locked_and_why_stays_on_record_when_the_lock_sets_the_alarm_off() {
+    let world = World::new().await;
+    let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-1");
+    assert_eq!(world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"], "locked");
+    world.passes(120);
+    world.alarm("ALARM");
+    assert_eq!(world.notified(0).await["outcome"], "already_locked");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let out = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(out.ends_with("by=by hand: INC-1"), "{out}");
+}
+
+#[tokio::test]
+async fn a_check_that_a_tick_locks_has_room_for_its_record() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.restore().await.unwrap();
+    world.alarm("OK");
+    world.route53.tag(PRIMARY, "failover-lock:out", None);
+    for number in 0..9 {
+        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+    }
+    world.passes(600);
+    // Its notification is lost.
+    world.alarm("ALARM");
+    assert_eq!(world.ticks().await["outcome"], "locked");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.alarm("OK");
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
+async fn a_check_that_another_stack_locked_is_not_this_ones_and_its_own_stays_its_own() {
+    let mut world = World::new().await;
+    world.variables = vec![("GUARDED_TAG", "failover=us")];
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.route53.tag(PRIMARY, "failover", Some("us"));
+    world.fails_and_is_locked().await;
+
+    world.variables = vec![("GUARDED_TAG", "failover=eu"), ("LOCKED_PATH", "/b"), ("RELOCK_UNDONE", "true")];
+    assert!(world.call(Handler::Reconcile, "{}").await.unwrap_err().contains("no health check"));
+    assert!(world.restore().await.unwrap_err().contains("GUARDED_TAG"));
+    assert_eq!(world.path(), LOCKED);
+
+    // Without its tag it stays guarded, until it is restored.
+    world.variables = vec![("GUARDED_TAG", "failover=us")];
+    world.route53.tag(PRIMARY, "failover", None);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    assert!(world.restore().await.unwrap_err().contains("GUARDED_TAG"));
+}
+
+#[tokio::test]
+async fn a_path_that_is_neither_is_recorded_as_the_one_in_service_if_the_request_names_it() {
+    let world = World::on("/health/v2").await;
+    is(&world.ticks().await, "unprotected", "foreign_path");
+    let error = world.restore().await.unwrap_err();
+    assert!(error.contains("name it in the request (\"path\""), "{error}");
+    let named = json!({ "healthCheckId": PRIMARY, "path": "/health/v2" }).to_string();
+    assert_eq!(world.call(Handler::Restore, &named).await.unwrap()["outcome"], "already_restored");
+    assert_eq!(world.ticks().await["outcome"], "armed");
 }
 
 #[tokio::test]
@@ -219,15 +292,18 @@ async fn an_alarm_from_before_that_crosses_a_restore_leaves_the_check_restored()
 #[tokio::test]
 async fn the_locks_own_echo_does_not_lock_again_and_a_new_failure_does() {
     // Seconds from the restore to the breaching datapoint, and to the alarm's change.
-    for (datapoint, changed, healthy, locks) in [
-        (-60, 60, true, false),
-        (-1, 120, false, false),
+    for (datapoint, period, changed, healthy, locks) in [
+        (-60, 60, 60, true, false),
+        (-1, 60, 120, false, false),
         // Until the checkers have turned (3 × 30 s), only they can tell.
-        (30, 120, true, false),
-        (30, 120, false, true),
-        (120, 180, true, true),
+        (30, 60, 120, true, false),
+        (30, 60, 120, false, true),
+        (120, 60, 180, true, true),
         // The datapoint is much older than the change: the failure lasts.
-        (-60, 900, true, true),
+        (-60, 60, 900, true, true),
+        // With a long period the change comes long after its datapoint began.
+        (-60, 300, 330, true, false),
+        (-60, 300, 900, true, true),
     ] {
         for by_message in [true, false] {
             let world = World::new().await;
@@ -248,15 +324,17 @@ async fn the_locks_own_echo_does_not_lock_again_and_a_new_failure_does() {
                 );
                 let message = world
                     .message(0)
-                    .replace("\"AlarmName\"", &format!("\"NewStateReason\":{},\"AlarmName\"", json!(reason)));
+                    .replace("\"AlarmName\"", &format!("\"NewStateReason\":{},\"AlarmName\"", json!(reason)))
+                    .replace("\"Namespace\"", &format!("\"Period\":{period},\"Namespace\""));
                 world.call(Handler::Lock, &delivered(&[&message])).await.unwrap()
             } else {
                 #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
                 let breaching = Some(at.timestamp() as f64);
-                world.put(Alarm { breaching, ..Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm()) });
+                let alarm = Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm());
+                world.put(Alarm { breaching, period, ..alarm });
                 world.ticks().await
             };
-            let case = format!("{datapoint} {changed} {healthy} {by_message}: {outcome}");
+            let case = format!("{datapoint} {period} {changed} {healthy} {by_message}: {outcome}");
             // A tick takes the alarm for the lock's own a little longer: it comes again in a minute.
             if by_message || datapoint != 30 || healthy {
                 assert_eq!(outcome["outcome"] == "locked", locks, "{case}");
@@ -436,6 +514,9 @@ async fn a_deferred_lock_is_not_forgotten_when_its_alarm_is_ok_first() {
     world.alarm("OK");
     is(&world.ticks().await, "deferred", "secondary_unhealthy");
     world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    world.put(Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", world.seconds_of_alarm()) });
+    is(&world.ticks().await, "unprotected", "actions_muted");
+    world.alarm("OK");
     assert_eq!(world.ticks().await["outcome"], "locked");
 
     // A person may decide otherwise.
@@ -482,6 +563,9 @@ async fn a_restore_that_a_person_wrote_by_hand_counts() {
     world.fails_and_is_locked().await;
     let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
     world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    // It has no effect yet, and what ticks and late notifications record leaves it there.
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert_eq!(world.notified(30).await["outcome"], "already_locked");
     world.route53.set_path(PRIMARY, HEALTHY);
     is(&world.notified(60).await, "ignored", "older_than_restore");
     world.alarm("OK");

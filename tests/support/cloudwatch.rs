@@ -22,6 +22,8 @@ pub struct Alarm {
     pub kind: Kind,
     /// When the newest datapoint began that made it change, in seconds since 1970.
     pub breaching: Option<f64>,
+    /// Its period, in seconds.
+    pub period: i32,
     /// When its configuration was changed last, in seconds since 1970.
     pub configured_at: Option<f64>,
     /// Whether a mute rule is active for it.
@@ -36,6 +38,8 @@ pub enum Kind {
     Math(Vec<String>),
     /// A query over every check, in ALARM for these.
     Query(Vec<String>),
+    /// A query that is restricted to this health check, which is healthy.
+    Where(String),
     /// Built from these alarms.
     Composite(Vec<String>),
 }
@@ -54,6 +58,7 @@ impl Alarm {
             comparison: "LessThanThreshold",
             kind,
             breaching: None,
+            period: 60,
             configured_at: None,
             muted: false,
         }
@@ -78,6 +83,7 @@ impl Alarm {
             ("StateUpdatedTimestamp", time(self.changed_at + 100.0)),
             ("ActionsEnabled", Value::Bool(self.actions_enabled)),
             ("ComparisonOperator", text(self.comparison)),
+            ("Period", Value::from(self.period)),
             ("AlarmActions", Value::Array(self.actions.iter().map(|action| text(action)).collect())),
         ];
         if let Some(breaching) = self.breaching {
@@ -105,9 +111,15 @@ impl Alarm {
                 let expression = map([("Id", text("e")), ("Expression", text("1 - m"))]);
                 fields.push(("Metrics", Value::Array(ids.iter().map(query).chain([expression]).collect())));
             }
-            Kind::Query(_) => {
-                let query = r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#;
-                let query = map([("Id", text("q")), ("Expression", text(query))]);
+            Kind::Query(_) | Kind::Where(_) => {
+                let only = match &self.kind {
+                    Kind::Where(id) => format!("WHERE HealthCheckId = '{id}' "),
+                    _ => String::new(),
+                };
+                let query = format!(
+                    r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" {only}GROUP BY HealthCheckId"#
+                );
+                let query = map([("Id", text("q")), ("Expression", text(&query))]);
                 fields.push(("Metrics", Value::Array(vec![query])));
             }
             Kind::Composite(children) => fields.push(("AlarmRule", text(&children.join(" OR ")))),

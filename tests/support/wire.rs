@@ -27,6 +27,7 @@ pub enum Break {
 /// A running proxy.
 pub struct Wire {
     pub address: SocketAddr,
+    script: Arc<Mutex<VecDeque<Break>>>,
 }
 
 impl Wire {
@@ -36,14 +37,20 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let script = Arc::new(Mutex::new(VecDeque::from(script)));
+        let running = Arc::clone(&script);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let script = Arc::clone(&script);
+                let script = Arc::clone(&running);
                 // Whichever side breaks off ends the connection.
                 tokio::spawn(async move { relay(stream, to, line, &script).await.ok() });
             }
         });
-        Self { address }
+        Self { address, script }
+    }
+
+    /// How much of the script has not happened yet.
+    pub fn left(&self) -> usize {
+        self.script.lock().expect("no test panics while it holds the script").len()
     }
 }
 

@@ -1,0 +1,101 @@
+use super::*;
+
+const LOCKED: &str = "/locked";
+
+fn at(text: &str) -> DateTime<Utc> {
+    format!("2026-01-05T{text}Z").parse().unwrap()
+}
+
+fn tags(of: &[(&str, &str)]) -> BTreeMap<String, String> {
+    of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn read(of: &[(&str, &str)], path: &str, version: i64) -> Record {
+    Record::read(&tags(of), path, version, LOCKED, Utc::now()).unwrap()
+}
+
+#[test]
+fn a_record_is_read_as_it_was_written() {
+    let lock = Lock {
+        version: Some(8),
+        at: at("10:02:11"),
+        alarm: Some(at("10:02:07.490")),
+        of: Some("site=a b".to_owned()),
+        before: Before::Path("/health/v2?deep=1&x=a+b%20c".to_owned()),
+        by: "shop by=night".to_owned(),
+    };
+    let restore = Restore {
+        version: 9,
+        seen: at("11:30:02.120"),
+        done: None,
+        to: "/health/v2".to_owned(),
+        by: String::new(),
+    };
+    let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
+    assert_eq!((record.lock, record.restore), (Some(lock), Some(restore)));
+}
+
+#[test]
+fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
+    let path = format!("/{}", "é?".repeat(60));
+    for before in [Before::Path(path), Before::Path(format!("/{}", "a".repeat(254))), Before::Unknown] {
+        let long = matches!(before, Before::Path(_));
+        let by = "alarm «ü» (night)\n".repeat(30);
+        let (version, of) = (Some(1), None);
+        let lock = Lock { version, at: at("10:00:00"), alarm: Some(at("10:00:00")), of, before, by };
+        let tag = lock.tag();
+        assert!(tag.chars().count() <= LONGEST, "{tag}");
+        assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
+        let read = Fields { key: OUT, text: &tag, now: Utc::now() }.lock().unwrap();
+        assert_eq!(read.before == Before::TooLong, long, "{tag}");
+    }
+}
+
+#[test]
+fn a_tag_that_no_function_writes_is_an_error() {
+    for text in ["", "v=1", "v=x at=2026-01-05T10:00:00Z", "v=1 at=yesterday", "v=1 at=2999-01-05T10:00:00Z"]
+    {
+        let error = Record::read(&tags(&[(OUT, text)]), "/", 1, LOCKED, Utc::now()).unwrap_err();
+        assert!(error.to_string().contains(OUT), "{error}");
+    }
+    assert!(Record::read(&tags(&[(RESTORED_AT, "soon")]), "/", 1, LOCKED, Utc::now()).is_err());
+}
+
+#[test]
+fn the_former_record_is_read_and_a_restore_by_hand_counts() {
+    let locked = [(LOCKED_AT, "2026-01-05T10:00:00Z"), (ALARM_CHANGED_AT, "2026-01-05T09:59:00.5Z")];
+    assert_eq!(read(&locked, LOCKED, 5).intent(LOCKED, 5), Intent::Out);
+    assert_eq!(read(&locked, "/", 5).intent("/", 5), Intent::Out, "undone by hand");
+    let later = [&locked[..], &[(RESTORED_AT, "2026-01-05T11:00:00Z")]].concat();
+    assert_eq!(read(&later, "/", 5).intent("/", 5), Intent::In);
+    let earlier = [&locked[..], &[(RESTORED_AT, "2026-01-05T09:00:00Z")]].concat();
+    assert_eq!(read(&earlier, "/", 5).intent("/", 5), Intent::Out);
+    let by_hand = [(OUT, "v=5 at=2026-01-05T10:00:00Z"), (RESTORED_AT, "2026-01-05T11:00:00Z")];
+    assert_eq!(read(&by_hand, "/", 6).intent("/", 6), Intent::In);
+    let waits = read(&by_hand, LOCKED, 5);
+    assert_eq!((waits.intent(LOCKED, 5), waits.by_hand), (Intent::Out, Some(at("11:00:00"))));
+    for (since, stays) in [(None, true), (Some(at("10:59:59")), true), (Some(at("11:00:00")), false)] {
+        let removed = removed(Some(&waits), since, None);
+        assert_eq!(!removed.contains(&RESTORED_AT.to_owned()), stays, "{since:?}");
+    }
+}
+
+#[test]
+fn a_restore_counts_once_it_took_place() {
+    let begun = [(OUT, "v=8 at=2026-01-05T10:00:00Z"), (IN, "v=9 seen=2026-01-05T11:00:00Z to=/")];
+    for (path, version, intent) in [
+        (LOCKED, 8, Intent::Out),
+        ("/", 9, Intent::In),
+        // Another writer made version 9, or changed the path later: no one knows that it was restored.
+        (LOCKED, 9, Intent::Out),
+        ("/", 10, Intent::Out),
+    ] {
+        assert_eq!(read(&begun, path, version).intent(path, version), intent, "{path} {version}");
+    }
+    let done = "v=9 seen=2026-01-05T11:00:00Z done=2026-01-05T11:00:01Z to=/";
+    for (lock, intent) in [("v=8", Intent::In), ("v=10", Intent::Out), ("v=0", Intent::In)] {
+        let lock = format!("{lock} at=2026-01-05T10:00:00Z");
+        let record = read(&[(OUT, &lock), (IN, done)], "/", 11);
+        assert_eq!(record.intent("/", 11), intent, "{lock}");
+    }
+}
