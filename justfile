@@ -6,8 +6,8 @@ default:
 
 # Format, lints and documentation; no tests
 check:
-    cargo fmt --check
-    cargo clippy --locked --all-targets --all-features -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
 
 # The tests of one system: lock, fence, lease, ctl or infra. Further arguments go to the test program
@@ -32,7 +32,7 @@ bench NAME *ARGS:
 
 # What a cold lock costs; ARGS may be `-- check` or `-- record`. Needs valgrind
 cold-lock *ARGS:
-    cargo bench --locked --manifest-path foreign/Cargo.toml --target-dir target --bench cold_lock {{ ARGS }}
+    cargo bench --locked --package failover-lock-foreign --bench cold_lock {{ ARGS }}
 
 # The whole way of a lock on loopback; with FILE, what that event would do
 sandbox *FILE:

@@ -399,7 +399,7 @@ fn two_are_never_active_at_once_whatever_fails() {
     check(Lease { terms: [2, 2], margin: 1, drift: 0, faults: 1, changes: 2 }).assert_properties();
 }
 
-/// Runs for minutes where it is not optimised:
+/// Runs for minutes where it is not optimised, as the next one:
 ///
 /// ```text
 /// cargo test --release --all-features --lib model -- --ignored
@@ -411,6 +411,7 @@ fn two_are_never_active_at_once_whatever_fails_and_however_clocks_drift() {
 }
 
 #[test]
+#[ignore = "it takes more than a minute in a debug build"]
 fn two_are_never_active_at_once_when_a_term_is_long() {
     check(Lease { terms: [4, 4], margin: 2, drift: 2, faults: 0, changes: 2 }).assert_properties();
 }
