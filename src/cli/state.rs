@@ -67,7 +67,10 @@ impl State {
             Ok(path) => path,
             Err(why) => return Self::CannotBeLocked { why: why.to_string() },
         };
-        let record = match Record::read(tags, path, check.version, config.locked_path.as_str(), Utc::now()) {
+        let locked_path = config.locked_path.as_str();
+        let record = match Record::read(tags, path, check.version, locked_path, Utc::now()) {
+            // Tags that were copied from another check: each lock and each restore changes the check.
+            Ok(_) if check.was_never_changed() && path != locked_path => Record::default(),
             Ok(record) => record,
             Err(why) => return Self::Unknown { why: why.to_string() },
         };

@@ -15,7 +15,8 @@ use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Before, Lock, Record};
-use super::view::{Tags, or_warn};
+use super::view::{self, Tags, or_warn};
+use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
 /// Recording what was done is tried for so long: the lock stands without it, and `reconcile` makes
@@ -65,8 +66,9 @@ pub(super) async fn act(
         Decision::Ignore(reason) => Ok(cause.not_locked(Some(id), Verdict::Ignored, reason)),
         Decision::Defer(reason) => {
             // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
+            // Without its record it would be: then this invocation fails, and the alarm comes again.
             if !config.dry_run && !target.waits_for(cause) {
-                record_lock(system, cause, target, None, deadline).await;
+                record(system, cause, target, None, deadline).await.map_err(Error::NotDeferred)?;
             }
             Ok(cause.not_locked(Some(id), Verdict::Deferred, reason))
         }
@@ -102,7 +104,7 @@ pub(super) async fn act(
     }
 }
 
-/// Records a lock that made this version of the check, or that stands at it; `None` for one that waits.
+/// Records a lock that made this version of the check, or that stands at it, best effort.
 pub(super) async fn record_lock(
     system: &FailoverLock,
     cause: &Cause,
@@ -110,8 +112,30 @@ pub(super) async fn record_lock(
     version: Option<i64>,
     deadline: Deadline,
 ) {
-    let Target { id, check, record, .. } = target;
+    let result = record(system, cause, target, version, deadline.within(RECORDING)).await;
+    or_warn(target.id, result, "the lock could not be recorded; reconcile records it if the path shows it");
+}
+
+/// Records a lock; `version` is `None` for one that waits.
+async fn record(
+    system: &FailoverLock,
+    cause: &Cause,
+    target: Target<'_>,
+    version: Option<i64>,
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    let Target { id, check, record, tags } = target;
     let config = &system.config;
+    // Another execution has set the lock since its record was read, and knows the path from before.
+    let again = match (check, record) {
+        (Some(check), Some(read)) if view::is_unrecorded(system, check, read) => {
+            let tags = system.route53.tags(id, view::shortly(deadline)).await.ok();
+            tags.and_then(|tags| Some((view::record(system, &tags, check).ok()?, tags)))
+        }
+        _ => None,
+    };
+    let record = again.as_ref().map(|(record, _)| record).or(record);
+    let tags = again.as_ref().map(|(_, tags)| tags).or(tags);
     let now = system.clock.now();
     let lock = Lock {
         version,
@@ -125,10 +149,9 @@ pub(super) async fn record_lock(
     let (path, read) = (check.and_then(HealthCheck::path), check.map_or(0, |check| check.version));
     let lock = lock.over(record, path, read, config.locked_path.as_str());
     // Where there is no room for two tags, the newer one replaces the other: a lock needs no restore's.
-    let full = target.tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
+    let full = tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
     let removed = record::removed(record, cause.changed_at, full.then_some(record::IN));
-    let result = system.route53.record_lock(id, &lock, removed, deadline.within(RECORDING)).await;
-    or_warn(id, result, "the lock could not be recorded; reconcile records it if the path shows it");
+    system.route53.record_lock(id, &lock, removed, deadline).await
 }
 
 // === impl Cause ===

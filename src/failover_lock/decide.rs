@@ -10,8 +10,11 @@ use super::config::Config;
 use super::datapoint::Datapoint;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::reason::Reason;
-use super::record::{Before, Intent, Record, Restore};
+use super::record::{Before, Intent, InvalidRecord, Record, Restore};
 use crate::program::text::Quoted;
+
+#[cfg(test)]
+mod tests;
 
 /// How long Route 53's checkers and CloudWatch may take after a change of the path until the alarm shows it.
 const SETTLED: TimeDelta = TimeDelta::minutes(3);
@@ -182,6 +185,11 @@ pub enum Refusal {
         /// The path in the request.
         asked: String,
     },
+    /// The record is from the future, by this clock.
+    #[error(
+        "{0}. If the clock here is behind, set it and repeat the request. If it is right, name the path and use force"
+    )]
+    Future(InvalidRecord),
     /// It cannot be set.
     #[error("{} cannot be a health check's path: name another one in the request (\"path\"; failoverctl: --path)", Quoted(.0))]
     InvalidPath(String),
@@ -474,27 +482,4 @@ impl From<&CannotHold> for Reason {
 
 fn list(ids: &[HealthCheckId]) -> String {
     ids.iter().take(10).map(HealthCheckId::as_str).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn more_than_18_percent_of_the_checkers_make_a_check_healthy() {
-        for (passing, reporting, healthy) in
-            [(0, 16, false), (2, 16, false), (3, 16, true), (18, 100, false), (19, 100, true)]
-        {
-            assert_eq!(is_healthy(passing, reporting), healthy, "{passing} of {reporting}");
-        }
-    }
-
-    #[test]
-    fn only_a_lock_waits_for_the_secondary_and_only_one_that_is_known_to_be_unhealthy() {
-        let lock = || Decision::Lock { version: Some(1) };
-        assert_eq!(interlock(lock(), Some(false)), Decision::Defer(Reason::SecondaryUnhealthy));
-        assert_eq!(interlock(lock(), Some(true)), lock());
-        assert_eq!(interlock(lock(), None), lock());
-        assert_eq!(interlock(Decision::AlreadyLocked, Some(false)), Decision::AlreadyLocked);
-    }
 }

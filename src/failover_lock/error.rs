@@ -33,9 +33,12 @@ pub enum Error {
     Record(#[from] InvalidRecord),
     /// There is no room for the tag that records a restore: remove another tag.
     #[error(
-        "{0}. A health check has at most 10 tags, and this one has no room for failover-lock:in: remove a tag, then repeat the request"
+        "a health check has at most 10 tags, and this one has no room for failover-lock:in, without which the next tick of reconcile would lock again: remove a tag, then repeat the request"
     )]
-    NoRoom(#[source] Failure),
+    NoRoom,
+    /// A lock that waits for the secondary could not be recorded, and would be forgotten.
+    #[error("the secondary is not healthy either, and that the lock waits for it could not be recorded: {0}")]
+    NotDeferred(#[source] Failure),
     /// No health check has the tag of `GUARDED_TAG`: correct it, or the checks' tags.
     #[error(
         "no health check of this account has the tag of GUARDED_TAG, so nothing is guarded: correct GUARDED_TAG, or tag the health checks"
@@ -97,12 +100,14 @@ impl Error {
             Self::CannotHold(_) => "LockCannotHold",
             Self::NotSeen(_) => "AwsUnavailable",
             Self::Record(_) => "RecordUnreadable",
-            Self::NoRoom(_) => "AwsRefused",
+            Self::NoRoom => "AwsRefused",
             Self::Stale => "HealthCheckKeepsChanging",
             Self::NothingGuarded => "NothingGuarded",
             Self::BadRequest(_) => "BadRequest",
             Self::Refused(_) => "RestoreRefused",
-            Self::Unresolved(Unresolved::Failed(failure)) | Self::Aws(failure) => match failure.kind() {
+            Self::Unresolved(Unresolved::Failed(failure))
+            | Self::NotDeferred(failure)
+            | Self::Aws(failure) => match failure.kind() {
                 Kind::Throttled | Kind::Unclear => "AwsUnavailable",
                 Kind::Conflict => "HealthCheckKeepsChanging",
                 Kind::NotFound => "NoSuchHealthCheck",

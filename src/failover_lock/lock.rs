@@ -141,20 +141,11 @@ async fn lock_check(
         }
         let read = tags.as_ref().ok().cloned();
         let mut record = tags.as_ref().ok().map(|tags| recorded(system, id, tags, check.as_ref()));
-        if let Some(guarded) = &config.guarded_tag {
-            let tags = &tags.clone().map_err(Error::NotSeen)?;
-            let is_ours = match (&check, &record) {
-                (Some(check), Some(record)) => view::guards(system, tags, check, record),
-                _ => guarded.is_among(tags),
-            };
-            if !is_ours {
-                log_decision(transition, Some(id), &Decision::Ignore(Reason::NotGuarded));
-                return Ok(Cause::from(transition).not_locked(
-                    Some(id),
-                    Verdict::Ignored,
-                    Reason::NotGuarded,
-                ));
-            }
+        if let Some(guarded) = &config.guarded_tag
+            && !guarded.is_among(&tags.clone().map_err(Error::NotSeen)?)
+        {
+            log_decision(transition, Some(id), &Decision::Ignore(Reason::NotGuarded));
+            return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, Reason::NotGuarded));
         }
         if let (Some(record), Some(check)) = (&record, &check)
             && record.is_ahead_of(check.version)

@@ -24,6 +24,7 @@ pub mod decide;
 pub mod error;
 pub mod event;
 pub mod health_check;
+mod known;
 mod lock;
 pub mod outcome;
 pub mod probe;
@@ -52,7 +53,7 @@ pub struct FailoverLock {
     config: Config,
     route53: Route53,
     cloudwatch: CloudWatch,
-    known: reconcile::Known,
+    known: known::Known,
     clock: Clock,
 }
 
@@ -89,7 +90,7 @@ impl FailoverLock {
             config,
             route53: Route53::new(aws),
             cloudwatch: CloudWatch::new(aws),
-            known: reconcile::Known::default(),
+            known: known::Known::default(),
             clock: Clock::default(),
         }
     }

@@ -5,16 +5,15 @@
 //! locks that were undone or do not hold, for as long as that is so.
 //!
 //! Calls are made by the page where many checks are guarded, and what is recorded is read again only if the
-//! check has changed or [`FRESH`] has passed: Route 53 allows a whole account ten calls a second.
+//! check has changed or some time has passed: Route 53 allows a whole account ten calls a second.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
-use tokio::time::Instant;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
@@ -23,11 +22,12 @@ use super::apply::{Cause, Target, act, record_lock};
 use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
+use super::known::Tagged;
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
-use super::record::{Intent, Record};
+use super::record::{Record, Restore};
 use super::route53::MOST_TAGGED;
-use super::view::{self, Tags};
+use super::view::{self, Tags, or_warn};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
 
@@ -39,31 +39,10 @@ const PAGES_AT_ONCE: usize = 5;
 const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
+/// How long after its update a function's record of it may come.
+const SOON: Duration = Duration::from_secs(1);
 /// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
 const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
-/// How long what is recorded on a check counts as read, if the check has not changed.
-const FRESH: Duration = Duration::from_mins(20);
-
-/// What was read of the checks' records, by version, in earlier ticks of this process.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known(Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>);
-
-#[derive(Clone, Debug)]
-struct Entry {
-    version: i64,
-    read: Instant,
-    tags: Tagged,
-}
-
-/// What a check's tags say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Tagged {
-    /// It is guarded, and this is recorded on it.
-    Guarded(Box<Record>),
-    /// It is not guarded.
-    NotGuarded,
-}
-
 /// A check as this tick sees it.
 struct Look {
     id: HealthCheckId,
@@ -219,14 +198,7 @@ async fn decide_and_act(
     may_act: bool,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
-    let FailoverLock { config, known, .. } = system;
     let id = &check.id;
-    let outcome = |outcome| Outcome {
-        path: check.path().map(str::to_owned),
-        version: Some(check.version),
-        ..Outcome::new(Some(id), outcome)
-    };
-    let unprotected = |reason| Outcome { reason: Some(reason), ..outcome(Verdict::Unprotected) };
     let quiet = !is_in_alarm(alarms);
     let (record, tags) = match recorded(system, check, quiet, tags, may_act, deadline).await? {
         Some((Tagged::Guarded(record), tags)) => (record, tags),
@@ -237,21 +209,17 @@ async fn decide_and_act(
         Ok(path) => path,
         Err(cannot) => {
             warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
-            return Ok(Some(unprotected(Reason::from(&cannot))));
+            return Ok(Some(unprotected(check, Reason::from(&cannot))));
         }
     };
     if record.is_ahead_of(check.version) && !last {
         // Someone has changed the check since it was read.
         return Err(Error::Stale);
     }
-    let recorded = || Cause {
-        alarm: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default(),
-        changed_at: record.lock.as_ref().and_then(|lock| lock.alarm),
-    };
+    let record = completed(system, check, path, record, deadline).await;
     let mut acting = alarms.to_vec();
     let mut muted = false;
-    let (finding, now) = loop {
-        let now = system.clock.now();
+    let finding = loop {
         let seen = Standing {
             path,
             version: check.version,
@@ -259,12 +227,14 @@ async fn decide_and_act(
             alarms: &acting,
             health: Health::Unasked,
             turns_within: check.turns_within,
-            now,
+            now: system.clock.now(),
         };
         let finding = decided(system, id, seen, deadline).await;
         match finding {
-            Finding::Recorded if view::is_muted(system, id, &recorded().alarm, deadline).await => {
-                break (Finding::Unprotected(Reason::ActionsMuted), now);
+            Finding::Recorded
+                if view::is_muted(system, id, &recorded_cause(&record).alarm, deadline).await =>
+            {
+                break Finding::Unprotected(Reason::ActionsMuted);
             }
             // Of several alarms the newest decides that is not muted.
             Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await => {
@@ -275,52 +245,100 @@ async fn decide_and_act(
             Finding::NeverLocked(_)
             | Finding::Recorded
             | Finding::LockStands { .. }
-            | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break (finding, now),
-            _ if muted => break (Finding::Unprotected(Reason::ActionsMuted), now),
-            finding => break (finding, now),
+            | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break finding,
+            _ if muted => break Finding::Unprotected(Reason::ActionsMuted),
+            finding => break finding,
         }
     };
     log_finding(id, &finding);
-    let target = Target { id, check: Some(check), record: Some(&record), tags: tags.as_ref() };
+    conclude(system, check, &record, tags.as_ref(), finding, may_act, deadline).await.map(Some)
+}
+
+/// Does what a finding asks for.
+async fn conclude(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    record: &Record,
+    tags: Option<&Tags>,
+    finding: Finding<'_>,
+    may_act: bool,
+    deadline: Deadline,
+) -> Result<Outcome, Error> {
+    let FailoverLock { config, known, .. } = system;
+    let (id, path, now) = (&check.id, check.path().unwrap_or_default(), system.clock.now());
+    let target = Target { id, check: Some(check), record: Some(record), tags };
     // Also one by failoverctl or by hand.
-    let restored = |now| {
+    let restored = || {
         let restore = record.restored(path, check.version)?;
         (now - restore.done? < JUST_NOW).then_some(Note::Restored)
     };
     let cause = match finding {
         Finding::Armed => {
-            known.put(check, Tagged::Guarded(record.clone()));
-            return Ok(Some(Outcome { notes: restored(now), ..outcome(Verdict::Armed) }));
+            known.put(check, Tagged::Guarded(Box::new(record.clone())));
+            return Ok(Outcome { notes: restored(), ..outcome(check, Verdict::Armed) });
         }
         Finding::LockStands { unknown: None, unrecorded: false } => {
             // Read between a lock's update and its record, it would be kept as it is not any more.
             if record.is_newest(check.version) {
-                known.put(check, Tagged::Guarded(record.clone()));
+                known.put(check, Tagged::Guarded(Box::new(record.clone())));
             }
             let is_due = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
             let notes = is_due.then_some(Note::LockedForDays);
-            return Ok(Some(Outcome { notes, ..outcome(Verdict::AlreadyLocked) }));
+            return Ok(Outcome { notes, ..outcome(check, Verdict::AlreadyLocked) });
         }
         Finding::LockStands { unknown, .. } => {
             if !config.dry_run {
+                if view::is_unrecorded(system, check, record) {
+                    // Its function may be about to record it.
+                    sleep(SOON).await;
+                }
                 let by_hand = || Cause { alarm: "found on the locked path".to_owned(), changed_at: None };
                 let cause = unknown.map_or_else(by_hand, Cause::from);
                 record_lock(system, &cause, target, Some(check.version), deadline).await;
             }
-            return Ok(Some(outcome(Verdict::AlreadyLocked)));
+            return Ok(outcome(check, Verdict::AlreadyLocked));
         }
         Finding::Unprotected(reason) => {
-            return Ok(Some(Outcome { notes: restored(now), ..unprotected(reason) }));
+            return Ok(Outcome { notes: restored(), ..unprotected(check, reason) });
         }
         Finding::NeverLocked(alarm) => Cause::from(alarm),
-        Finding::Recorded => recorded(),
+        Finding::Recorded => recorded_cause(record),
     };
     if !may_act {
-        return Ok(Some(throttled(id)));
+        return Ok(throttled(id));
+    }
+    let is_tagged = |tags: &Tags| config.guarded_tag.as_ref().is_none_or(|tag| tag.is_among(tags));
+    if !tags.is_none_or(is_tagged) {
+        return Ok(unprotected(check, Reason::UndoneByHand));
     }
     let lock = Decision::Lock { version: Some(check.version) };
     let decision = decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await);
-    act(system, &cause, target, decision, deadline).await.map(Some)
+    act(system, &cause, target, decision, deadline).await
+}
+
+/// The record, with a restore that took place on record as done: it is recognised by its version for some minutes only.
+async fn completed(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    path: &str,
+    mut record: Box<Record>,
+    deadline: Deadline,
+) -> Box<Record> {
+    let begun = record.restored(path, check.version).filter(|restore| restore.done.is_none());
+    if let Some(begun) = begun.filter(|_| !system.config.dry_run) {
+        let done = Restore { done: Some(system.clock.now()), ..begun.clone() };
+        let result = system.route53.record_restore(&check.id, &done, Vec::new(), deadline).await;
+        if or_warn(
+            &check.id,
+            result,
+            "the path is restored, and not on record as done: the next tick tries again",
+        )
+        .is_some()
+        {
+            record.restore = Some(done);
+        }
+    }
+    record
 }
 
 /// What `reconcile` finds of a check, after asking Route 53's checkers where only they can tell.
@@ -364,6 +382,22 @@ async fn recorded(
         return Ok(Some((Tagged::NotGuarded, None)));
     }
     Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
+}
+
+/// Why a lock on record was decided.
+fn recorded_cause(record: &Record) -> Cause {
+    let lock = record.lock.as_ref();
+    let alarm = lock.map(|lock| lock.by.clone()).unwrap_or_default();
+    Cause { alarm, changed_at: lock.and_then(|lock| lock.alarm) }
+}
+
+fn outcome(check: &HealthCheck, verdict: Verdict) -> Outcome {
+    let path = check.path().map(str::to_owned);
+    Outcome { path, version: Some(check.version), ..Outcome::new(Some(&check.id), verdict) }
+}
+
+fn unprotected(check: &HealthCheck, reason: Reason) -> Outcome {
+    Outcome { reason: Some(reason), ..outcome(check, Verdict::Unprotected) }
 }
 
 fn throttled(id: &HealthCheckId) -> Outcome {
@@ -410,40 +444,6 @@ impl FailoverLock {
     fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
         let waits = self.config.secondaries.contains_key(&check.id);
         if waits { None } else { self.known.get(check, quiet) }
-    }
-}
-
-// === impl Known ===
-
-impl Known {
-    /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
-    fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
-        let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let entry = known.get(&check.id).filter(|entry| entry.version == check.version)?;
-        if entry.read.elapsed() >= FRESH {
-            return None;
-        }
-        let path = check.path().unwrap_or_default();
-        let is_out = |record: &Record| record.intent(path, check.version) == Intent::Out;
-        let usable = match &entry.tags {
-            Tagged::Guarded(record) => quiet || is_out(record),
-            Tagged::NotGuarded => true,
-        };
-        usable.then(|| entry.tags.clone())
-    }
-
-    fn put(&self, check: &HealthCheck, tags: Tagged) {
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let fresh = known.get(&check.id).is_some_and(|entry| {
-            entry.version == check.version && entry.read.elapsed() < FRESH && entry.tags == tags
-        });
-        if !fresh {
-            // Spread over time, so that what is read at once at the start is not read at once again.
-            let spread = FRESH.mul_f64(fastrand::f64() / 2.0);
-            let read = Instant::now().checked_sub(spread).unwrap_or_else(Instant::now);
-            let entry = Entry { version: check.version, read, tags };
-            known.insert(check.id.clone(), entry);
-        }
     }
 }
 

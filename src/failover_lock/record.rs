@@ -33,6 +33,8 @@ const ALARM: &str = "failover-lock:alarm";
 /// The former record's tags, which the first write of this record removes.
 pub const FORMER: [&str; 4] = [RESTORED_AT, LOCKED_AT, ALARM_CHANGED_AT, ALARM];
 
+/// How long after its beginning a restore may have taken place: `reconcile` completes its record within a minute or two.
+const LAPSES: TimeDelta = TimeDelta::minutes(5);
 /// How far the clocks of two functions may be apart.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 /// [The characters that a tag's value may have][1].
@@ -98,6 +100,9 @@ pub struct Restore {
     pub to: String,
     /// A person's reason.
     pub by: String,
+    /// Whether it only began, and so long ago that it did not take place: who made its version later made the same
+    /// one by chance.
+    pub lapsed: bool,
 }
 
 /// Whether a check is meant to be in service.
@@ -115,12 +120,20 @@ pub enum Intent {
 pub struct InvalidRecord {
     key: &'static str,
     text: String,
+    /// Whether it holds a time in the future, as it does for a clock that is behind.
+    pub is_future: bool,
 }
 
 /// [How many tags a health check may have][1].
 ///
 /// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeTagsForResource.html
 const MOST_TAGS: usize = 10;
+
+/// Whether the tag `key` can be written to a check with these tags while all of them stay.
+#[must_use]
+pub fn fits_beside(tags: &BTreeMap<String, String>, key: &str) -> bool {
+    tags.contains_key(key) || tags.len() < MOST_TAGS
+}
 
 /// Whether a check with these tags has no room for the tag `key`, when those of the former record are removed.
 #[must_use]
@@ -160,26 +173,22 @@ impl Record {
         let former = FORMER.iter().any(|key| tags.contains_key(*key));
         let mut record = Self { lock, restore, by_hand: None, former };
 
-        let restored_at = time(RESTORED_AT)?;
-        if record.lock.is_none() && record.restore.is_none() {
-            let alarm = time(ALARM_CHANGED_AT)?;
-            if let Some(at) = time(LOCKED_AT)?.or(alarm) {
-                // The former record knows no version: whether the lock stands is read from the path.
-                let version = if path == locked_path { version } else { version - 1 };
-                let by = tags.get(ALARM).cloned().unwrap_or_default();
-                let (version, before) = (Some(version), Before::Unknown);
-                record.lock = Some(Lock { version, at, alarm, of: None, before, by });
-            }
+        let (locked_at, alarm, restored_at) = (time(LOCKED_AT)?, time(ALARM_CHANGED_AT)?, time(RESTORED_AT)?);
+        // By a former version of this program, before this one or after it.
+        if let Some(at) = locked_at.or(alarm).filter(|at| record.newest().is_none_or(|newest| newest < *at)) {
+            // The former record knows no version: whether the lock stands is read from the path.
+            let version = Some(if path == locked_path { version } else { version - 1 });
+            let (before, by) = (Before::Unknown, tags.get(ALARM).cloned().unwrap_or_default());
+            record.lock = Some(Lock { version, at, alarm, of: None, before, by });
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
-        let locked_at = record.lock.as_ref().map(|lock| lock.at.trunc_subsecs(0));
-        let newest = locked_at.max(record.restore.as_ref().map(|restore| restore.seen.trunc_subsecs(0)));
-        let restored_at = restored_at.filter(|at| newest.is_none_or(|newest| newest <= *at));
+        let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
         if path == locked_path {
             record.by_hand = restored_at;
         } else if let Some(at) = restored_at {
             let by = "by hand".to_owned();
-            record.restore = Some(Restore { version, seen: at, done: Some(at), to: path.to_owned(), by });
+            let (done, to) = (Some(at), path.to_owned());
+            record.restore = Some(Restore { version, seen: at, done, to, by, lapsed: false });
             if let Some(lock) = &mut record.lock {
                 lock.version = lock.version.map(|locked| locked.min(version - 1));
             }
@@ -187,11 +196,17 @@ impl Record {
         Ok(record)
     }
 
+    /// When the newest lock or restore was recorded, in whole seconds.
+    fn newest(&self) -> Option<DateTime<Utc>> {
+        let locked_at = self.lock.as_ref().map(|lock| lock.at);
+        locked_at.max(self.restore.as_ref().map(|restore| restore.seen)).map(|at| at.trunc_subsecs(0))
+    }
+
     /// The restore, if the check on `path` at `version` shows that it took place.
     #[must_use]
     pub fn restored(&self, path: &str, version: i64) -> Option<&Restore> {
-        let took_place =
-            |restore: &&Restore| restore.done.is_some() || (restore.version == version && restore.to == path);
+        let is_this = |restore: &Restore| restore.version == version && restore.to == path;
+        let took_place = |restore: &&Restore| restore.done.is_some() || (!restore.lapsed && is_this(restore));
         self.restore.as_ref().filter(took_place)
     }
 
@@ -333,12 +348,15 @@ impl<'a> Fields<'a> {
     }
 
     fn restore(&self) -> Result<Restore, InvalidRecord> {
+        let seen = self.time(self.field("seen").ok_or_else(|| self.invalid())?)?;
+        let done = self.field("done").map(|text| self.time(text)).transpose()?;
         Ok(Restore {
             version: self.number("v")?,
-            seen: self.time(self.field("seen").ok_or_else(|| self.invalid())?)?,
-            done: self.field("done").map(|text| self.time(text)).transpose()?,
+            seen,
+            done,
             to: self.field("to").map(unescaped).unwrap_or_default(),
             by: self.reason(),
+            lapsed: done.is_none() && self.now - seen > LAPSES,
         })
     }
 
@@ -359,12 +377,13 @@ impl<'a> Fields<'a> {
         match text.parse::<DateTime<Utc>>() {
             // A future time would outrank every alarm until then, so this system cannot have written it.
             Ok(time) if time <= self.now + CLOCK_SKEW => Ok(time),
-            _ => Err(self.invalid()),
+            Ok(_) => Err(InvalidRecord { is_future: true, ..self.invalid() }),
+            Err(_) => Err(self.invalid()),
         }
     }
 
     fn invalid(&self) -> InvalidRecord {
-        InvalidRecord { key: self.key, text: self.text.to_owned() }
+        InvalidRecord { key: self.key, text: self.text.to_owned(), is_future: false }
     }
 }
 

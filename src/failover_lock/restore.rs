@@ -14,8 +14,8 @@ use super::record::{self, Record, Restore};
 use super::request::Request;
 use super::view::{self, Tags, or_warn};
 use super::{FailoverLock, probe};
-use crate::remote::aws::{Failure, Kind};
-use crate::remote::deadline::Deadline;
+use crate::remote::aws::Kind;
+use crate::remote::deadline::{Deadline, MayPass as _};
 
 /// The longest pause before a call is made again.
 const SOON: Duration = Duration::from_millis(200);
@@ -74,12 +74,16 @@ async fn restore_check(
         // Where there is no room for two tags, the newer one replaces the other.
         let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
         let removed = || record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
+        if record::has_no_room(&tags, record::IN) && !full {
+            return Err(Error::NoRoom);
+        }
         let restore_to = |to: &ResourcePath| Restore {
             version: check.version + 1,
             seen,
             done: None,
             to: to.as_str().to_owned(),
             by: request.reason.clone().unwrap_or_default(),
+            lapsed: false,
         };
         match decision {
             Release::AlreadyRestored => {
@@ -92,10 +96,7 @@ async fn restore_check(
                 let to = resource_path(path)?;
                 let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
                 let done = Restore { done: Some(system.clock.now()), ..restore_to(&to) };
-                route53
-                    .record_restore(id, &done, removed(), deadline)
-                    .await
-                    .map_err(|failure| unrecorded(failure, &tags))?;
+                route53.record_restore(id, &done, removed(), deadline).await?;
                 Ok(outcome(Verdict::AlreadyRestored, path, restored.version))
             }
             Release::Restore(path) => {
@@ -107,18 +108,31 @@ async fn restore_check(
                     return Ok(outcome(Verdict::WouldRestore, to.as_str(), check.version));
                 }
                 // First the record, then the path: an alarm from before that is delivered in between must not
-                // lock again, and if only one of the two can be done, it is the harmless one.
+                // lock again, and if only one of the two can be done, it is the harmless one. The record of the lock
+                // stays until the path is set, also where there is no room for both.
                 let restore = restore_to(&to);
-                match route53.record_restore(id, &restore, removed(), deadline).await {
-                    Ok(()) => {}
-                    Err(failure) if request.force && record::has_no_room(&tags, record::IN) && !full => {
-                        warn!(healthCheckId = %id, error = %failure, "restoring without a record: there is no room for its tag, and an alarm from before that is delivered again locks");
-                    }
-                    Err(failure) => return Err(unrecorded(failure, &tags)),
+                let begins = record::fits_beside(&tags, record::IN);
+                if begins {
+                    route53.record_restore(id, &restore, Vec::new(), deadline).await?;
                 }
-                let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
+                let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
+                    Ok(restored) => restored,
+                    Err(failure) => {
+                        if begins && !failure.may_pass() {
+                            // It certainly did not take place.
+                            let before = record.restore.as_ref();
+                            let undone = route53.forget_restore(id, before, deadline).await;
+                            or_warn(
+                                id,
+                                undone,
+                                "the restore that failed stays on record as begun, and lapses",
+                            );
+                        }
+                        return Err(failure.into());
+                    }
+                };
                 let done = Restore { done: Some(system.clock.now()), ..restore };
-                let recorded = route53.record_restore(id, &done, Vec::new(), deadline).await;
+                let recorded = route53.record_restore(id, &done, removed(), deadline).await;
                 or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
                 Ok(outcome(Verdict::Restored, to.as_str(), restored.version))
             }
@@ -155,10 +169,16 @@ async fn recorded(
         }
         Err(failure) => return Err(failure.into()),
     };
-    let record = view::record(system, &tags, check).unwrap_or_else(|error| {
-        warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
-        Record::default()
-    });
+    let record = match view::record(system, &tags, check) {
+        Ok(record) => record,
+        Err(future) if future.is_future && !(request.force && request.path.is_some()) => {
+            return Err(Refusal::Future(future).into());
+        }
+        Err(error) => {
+            warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
+            Record::default()
+        }
+    };
     if !view::guards(system, &tags, check, &record) {
         return Err(Refusal::NotGuarded.into());
     }
@@ -168,11 +188,6 @@ async fn recorded(
         return Err(Refusal::NewerAlarm(alarm, lock.by.clone()).into());
     }
     Ok(Recorded { record, tags })
-}
-
-/// Why a restore could not be recorded, and what to do where the check has no room for another tag.
-fn unrecorded(failure: Failure, tags: &Tags) -> Error {
-    if record::has_no_room(tags, record::IN) { Error::NoRoom(failure) } else { failure.into() }
 }
 
 /// Asks the primary at `path` as Route 53's checkers would ask it.

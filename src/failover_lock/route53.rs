@@ -271,6 +271,22 @@ impl Route53 {
         self.tag(id, record::IN, restore.tag(), removed, deadline).await
     }
 
+    /// Takes a restore that failed off the record: the one before it takes its place.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn forget_restore(
+        &self,
+        id: &HealthCheckId,
+        before: Option<&Restore>,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        match before {
+            Some(before) => self.record_restore(id, before, Vec::new(), deadline).await,
+            None => self.change_tags(id, None, vec![record::IN.to_owned()], deadline).await,
+        }
+    }
+
     async fn tag(
         &self,
         id: &HealthCheckId,
@@ -280,12 +296,22 @@ impl Route53 {
         deadline: Deadline,
     ) -> Result<(), Failure> {
         let tag = Tag::builder().key(key).value(value).build();
+        self.change_tags(id, Some(vec![tag]), removed, deadline).await
+    }
+
+    async fn change_tags(
+        &self,
+        id: &HealthCheckId,
+        added: Option<Vec<Tag>>,
+        removed: Vec<String>,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
         let removed = Some(removed).filter(|removed| !removed.is_empty());
         deadline
             .persist(async |time| {
                 let request =
                     self.client.change_tags_for_resource().resource_type(TagResourceType::Healthcheck);
-                let request = request.resource_id(id.as_str()).add_tags(tag.clone());
+                let request = request.resource_id(id.as_str()).set_add_tags(added.clone());
                 let request = request.set_remove_tag_keys(removed.clone());
                 send(CHANGE_TAGS, time, request.send()).await
             })

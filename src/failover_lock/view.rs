@@ -33,13 +33,20 @@ pub(super) fn record(
     Record::read(tags, path, check.version, locked_path, system.clock.now())
 }
 
-/// Whether a check is this function's by its tags: it has the one of `GUARDED_TAG`, or this function's own lock is on
-/// record and was not released, so that it stays guarded without that tag.
+/// Whether a check is this function's to restore and to report: it has the tag of `GUARDED_TAG`, or this function
+/// has locked it and it was not restored since. It is locked only with its tag.
 pub(super) fn guards(system: &FailoverLock, tags: &Tags, check: &HealthCheck, record: &Record) -> bool {
     let Some(guarded) = &system.config.guarded_tag else { return true };
+    let lock = record.lock.as_ref().filter(|lock| lock.version.is_some());
+    let is_own = lock.and_then(|lock| lock.of.as_ref()).is_some_and(|of| *of == guarded.to_string());
     let is_out = || record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
-    let of = record.lock.as_ref().and_then(|lock| lock.of.as_ref());
-    guarded.is_among(tags) || (of.is_some_and(|of| *of == guarded.to_string()) && is_out())
+    guarded.is_among(tags) || (is_own && is_out())
+}
+
+/// Whether a check is on the locked path, and no lock on record stands there.
+pub(super) fn is_unrecorded(system: &FailoverLock, check: &HealthCheck, record: &Record) -> bool {
+    let path = check.path().unwrap_or_default();
+    path == system.config.locked_path.as_str() && record.intent(path, check.version) == Intent::In
 }
 
 /// Whether a check's tags need not be read: no restore and no lock that was set is recorded on it, since each changes

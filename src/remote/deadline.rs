@@ -14,6 +14,7 @@ pub struct Deadline {
     end: Instant,
     /// How often a call may be made.
     tries: u32,
+    first_pause: Duration,
     longest_pause: Duration,
 }
 
@@ -45,7 +46,8 @@ impl Deadline {
     /// A deadline this long from now.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        Self { end: Instant::now() + duration, tries: u32::MAX, longest_pause: LONGEST_PAUSE }
+        let (first_pause, longest_pause) = (FIRST_PAUSE, LONGEST_PAUSE);
+        Self { end: Instant::now() + duration, tries: u32::MAX, first_pause, longest_pause }
     }
 
     /// The earlier of this deadline and `duration` from now.
@@ -54,11 +56,11 @@ impl Deadline {
         Self { end: self.end.min(Instant::now() + duration), ..self }
     }
 
-    /// This deadline, with at most so many tries of a call: for work that gives way to other callers when an
-    /// API's limit is reached, because it runs again soon.
+    /// This deadline, with at most so many tries of a call, seconds apart: for work that gives way to other callers
+    /// when an API's limit is reached, because it runs again soon.
     #[must_use]
     pub fn with_tries(self, tries: u32) -> Self {
-        Self { tries, ..self }
+        Self { tries, first_pause: LONGEST_PAUSE, ..self }
     }
 
     /// This deadline, with pauses of at most this length between two tries of a call: for work that goes first when an
@@ -92,7 +94,7 @@ impl Deadline {
         self,
         mut call: impl AsyncFnMut(Duration) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut longest = FIRST_PAUSE;
+        let mut longest = self.first_pause;
         let mut tries = 0;
         loop {
             let error = match call(self.attempt()).await {

@@ -11,7 +11,9 @@
 //! `lock` and `reconcile` never set another path than the locked one: `apply.rs` names no other.
 //!
 //! Not in the model: echoes (an alarm's datapoints), mute rules, the secondary, tags or checks that cannot be read,
-//! the former record, the probe, clock skew, `RELOCK_UNDONE`. Within one second either answer counts as right.
+//! the former record, the probe, clock skew, `RELOCK_UNDONE`, that a restore which only began lapses and that a tick
+//! completes its record, and the second read of the tags before a lock is recorded that another execution has set: the
+//! model has more orders than can happen. Within one second either answer counts as right.
 //!
 //! # Exceptions
 //!
@@ -354,6 +356,7 @@ impl Site {
             done: back.done.map(|done| self.at(done)),
             to: self.text(back.to),
             by: String::new(),
+            lapsed: false,
         });
         Record { lock, restore, by_hand: None, former: false }
     }

@@ -15,6 +15,7 @@ use failover::failover_lock::{FailoverLock, Handler};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 /// A check, its alarm and the functions, by a clock that the test moves.
 struct World {
@@ -223,12 +224,30 @@ async fn a_check_that_another_stack_locked_is_not_this_ones_and_its_own_stays_it
     assert!(world.restore().await.unwrap_err().contains("GUARDED_TAG"));
     assert_eq!(world.path(), LOCKED);
 
-    // Without its tag it stays guarded, until it is restored.
+    // Without its tag it stays guarded, until it is restored, and is not locked again.
     world.variables = vec![("GUARDED_TAG", "failover=us")];
     world.route53.tag(PRIMARY, "failover", None);
     assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.variables.push(("RELOCK_UNDONE", "true"));
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    world.route53.set_path(PRIMARY, LOCKED);
     assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
     assert!(world.restore().await.unwrap_err().contains("GUARDED_TAG"));
+
+    // Nor is one whose lock waits, and was never set.
+    const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+    let pair = format!("{PRIMARY}={SECOND}");
+    world.variables = vec![("GUARDED_TAG", "failover=us"), ("SECONDARY_HEALTH_CHECKS", pair.leak())];
+    world.route53.tag(PRIMARY, "failover", Some("us"));
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    world.passes(600);
+    world.alarm("ALARM");
+    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    world.route53.tag(PRIMARY, "failover", None);
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    assert!(world.call(Handler::Reconcile, "{}").await.unwrap_err().contains("no health check"));
+    assert_eq!(world.path(), HEALTHY);
 }
 
 #[tokio::test]
@@ -422,10 +441,97 @@ async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
     world.route53.tag(PRIMARY, "failover-lock:in", None);
     world.route53.tag(PRIMARY, "team:9", Some("x"));
     world.fails_and_is_locked().await;
-    let error = world.restore().await.unwrap_err();
-    assert!(error.contains("at most 10 tags") && error.contains("remove a tag"), "{error}");
+    // Without a record the next tick would lock again: force does not help.
     let forced = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
-    assert_eq!(world.call(Handler::Restore, &forced).await.unwrap()["outcome"], "restored");
+    let error = world.call(Handler::Restore, &forced).await.unwrap_err();
+    assert!(error.contains("at most 10 tags") && error.contains("remove a tag"), "{error}");
+    assert_eq!(world.path(), LOCKED);
+    world.route53.tag(PRIMARY, "team:9", None);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+}
+
+#[tokio::test]
+async fn a_restore_that_failed_is_no_release_whoever_sets_the_path_later() {
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    for foreign_tags in [0, 9] {
+        for ended in [false, true] {
+            let world = World::new().await;
+            for number in 0..foreign_tags {
+                world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+            }
+            world.route53.set_path(PRIMARY, HEALTHY);
+            world.fails_and_is_locked().await;
+            world.alarm("OK");
+            world.route53.fail_always("UpdateHealthCheck", denied.clone());
+            if ended {
+                // It could not even take its record back.
+                world.route53.fail("ChangeTagsForResource", Fault::Pass);
+                world.route53.fail_always("ChangeTagsForResource", denied.clone());
+            }
+            assert!(world.restore().await.unwrap_err().contains("AccessDenied"));
+            world.route53.fail_never("UpdateHealthCheck");
+            world.route53.fail_never("ChangeTagsForResource");
+            if ended {
+                world.passes(301);
+            }
+            world.route53.set_path(PRIMARY, HEALTHY);
+            is(&world.ticks().await, "unprotected", "undone_by_hand");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restore_whose_end_is_not_on_record_is_completed_by_the_next_tick() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    world.route53.fail("ChangeTagsForResource", Fault::Pass);
+    world.route53.fail_always("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    world.route53.fail_never("ChangeTagsForResource");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    world.passes(3600);
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn two_executions_that_lock_at_once_keep_the_path_from_before() {
+    let world = World::on("/health/v2").await;
+    world.alarm("ALARM");
+    let (held, recorded) = (world.route53.hold("ChangeTagsForResource"), Notify::new());
+    let first = async {
+        let outcome = world.notified(0).await;
+        recorded.notify_one();
+        outcome
+    };
+    let second = async {
+        held.reached().await;
+        world.passes(1);
+        // The second one has read the check and its tags, and updates, when the first one records.
+        let updating = world.route53.hold("UpdateHealthCheck");
+        let crossing = async {
+            updating.reached().await;
+            held.release();
+            recorded.notified().await;
+            updating.release();
+        };
+        tokio::join!(world.notified(0), crossing).0
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((&first["outcome"], &second["outcome"]), (&"locked".into(), &"already_locked".into()));
+    assert_eq!(world.restore().await.unwrap()["path"], "/health/v2");
+}
+
+#[tokio::test]
+async fn a_record_from_the_future_is_not_overruled_by_a_clock_that_is_behind() {
+    let world = World::on("/health/v2").await;
+    world.fails_and_is_locked().await;
+    world.passes(-300);
+    let error = world.restore().await.unwrap_err();
+    assert!(error.contains("If the clock here is behind"), "{error}");
+    assert_eq!(world.path(), LOCKED);
+    let named = json!({ "healthCheckId": PRIMARY, "force": true, "path": "/health/v2" }).to_string();
+    assert_eq!(world.call(Handler::Restore, &named).await.unwrap()["outcome"], "restored");
 }
 
 #[tokio::test]
@@ -518,6 +624,14 @@ async fn a_deferred_lock_is_not_forgotten_when_its_alarm_is_ok_first() {
     is(&world.ticks().await, "unprotected", "actions_muted");
     world.alarm("OK");
     assert_eq!(world.ticks().await["outcome"], "locked");
+
+    // A lock that could not be recorded would be forgotten: the alarm comes again.
+    let world = World { variables: world.variables, ..World::new().await };
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    world.alarm("ALARM");
+    world.route53.fail_always("ChangeTagsForResource", Fault::Error(400, "InvalidInput", "too many tags"));
+    let error = world.call(Handler::Lock, &delivered(&[&world.message(0)])).await.unwrap_err();
+    assert!(error.contains("could not be recorded") && error.contains("too many tags"), "{error}");
 
     // A person may decide otherwise.
     let world = World { variables: world.variables, ..World::new().await };

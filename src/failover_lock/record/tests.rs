@@ -30,6 +30,7 @@ fn a_record_is_read_as_it_was_written() {
         done: None,
         to: "/health/v2".to_owned(),
         by: String::new(),
+        lapsed: true,
     };
     let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
     assert_eq!((record.lock, record.restore), (Some(lock), Some(restore)));
@@ -70,6 +71,9 @@ fn the_former_record_is_read_and_a_restore_by_hand_counts() {
     assert_eq!(read(&later, "/", 5).intent("/", 5), Intent::In);
     let earlier = [&locked[..], &[(RESTORED_AT, "2026-01-05T09:00:00Z")]].concat();
     assert_eq!(read(&earlier, "/", 5).intent("/", 5), Intent::Out);
+    let newer = [(IN, "v=4 seen=2026-01-05T09:00:00Z done=2026-01-05T09:00:01Z to=/"), locked[0], locked[1]];
+    assert_eq!(read(&newer, LOCKED, 5).intent(LOCKED, 5), Intent::Out, "locked by a former version since");
+    assert_eq!(read(&newer, "/", 6).intent("/", 6), Intent::Out, "and undone");
     let by_hand = [(OUT, "v=5 at=2026-01-05T10:00:00Z"), (RESTORED_AT, "2026-01-05T11:00:00Z")];
     assert_eq!(read(&by_hand, "/", 6).intent("/", 6), Intent::In);
     let waits = read(&by_hand, LOCKED, 5);
@@ -82,7 +86,8 @@ fn the_former_record_is_read_and_a_restore_by_hand_counts() {
 
 #[test]
 fn a_restore_counts_once_it_took_place() {
-    let begun = [(OUT, "v=8 at=2026-01-05T10:00:00Z"), (IN, "v=9 seen=2026-01-05T11:00:00Z to=/")];
+    let now = at("11:04:59");
+    let begun = tags(&[(OUT, "v=8 at=2026-01-05T10:00:00Z"), (IN, "v=9 seen=2026-01-05T11:00:00Z to=/")]);
     for (path, version, intent) in [
         (LOCKED, 8, Intent::Out),
         ("/", 9, Intent::In),
@@ -90,8 +95,12 @@ fn a_restore_counts_once_it_took_place() {
         (LOCKED, 9, Intent::Out),
         ("/", 10, Intent::Out),
     ] {
-        assert_eq!(read(&begun, path, version).intent(path, version), intent, "{path} {version}");
+        let record = Record::read(&begun, path, version, LOCKED, now).unwrap();
+        assert_eq!(record.intent(path, version), intent, "{path} {version}");
     }
+    // Much later another writer has made its version.
+    let later = Record::read(&begun, "/", 9, LOCKED, at("11:05:01")).unwrap();
+    assert_eq!(later.intent("/", 9), Intent::Out);
     let done = "v=9 seen=2026-01-05T11:00:00Z done=2026-01-05T11:00:01Z to=/";
     for (lock, intent) in [("v=8", Intent::In), ("v=10", Intent::Out), ("v=0", Intent::In)] {
         let lock = format!("{lock} at=2026-01-05T10:00:00Z");

@@ -1,0 +1,68 @@
+//! What earlier ticks of a process have read: a check's record is read again only if the check has changed, or after
+//! [`FRESH`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::health_check::{HealthCheck, HealthCheckId};
+use super::record::{Intent, Record};
+
+/// How long what is recorded on a check counts as read, if the check has not changed.
+const FRESH: Duration = Duration::from_mins(20);
+
+/// What was read of the checks' records, by version, in earlier ticks of this process.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known(Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>);
+
+#[derive(Clone, Debug)]
+struct Entry {
+    version: i64,
+    read: Instant,
+    tags: Tagged,
+}
+
+/// What a check's tags say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tagged {
+    /// It is guarded, and this is recorded on it.
+    Guarded(Box<Record>),
+    /// It is not guarded.
+    NotGuarded,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
+    pub fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = known.get(&check.id).filter(|entry| entry.version == check.version)?;
+        if entry.read.elapsed() >= FRESH {
+            return None;
+        }
+        let path = check.path().unwrap_or_default();
+        let is_out = |record: &Record| record.intent(path, check.version) == Intent::Out;
+        let usable = match &entry.tags {
+            Tagged::Guarded(record) => quiet || is_out(record),
+            Tagged::NotGuarded => true,
+        };
+        usable.then(|| entry.tags.clone())
+    }
+
+    pub fn put(&self, check: &HealthCheck, tags: Tagged) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.get(&check.id).is_some_and(|entry| {
+            entry.version == check.version && entry.read.elapsed() < FRESH && entry.tags == tags
+        });
+        if !fresh {
+            // Spread over time, so that what is read at once at the start is not read at once again.
+            let spread = FRESH.mul_f64(fastrand::f64() / 2.0);
+            let read = Instant::now().checked_sub(spread).unwrap_or_else(Instant::now);
+            let entry = Entry { version: check.version, read, tags };
+            known.insert(check.id.clone(), entry);
+        }
+    }
+}
