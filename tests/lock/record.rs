@@ -27,6 +27,7 @@ struct World {
 
 const START: i64 = 1_795_228_570;
 const HEALTHY: &str = "/lb-check";
+const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 
 impl World {
     async fn new() -> Self {
@@ -236,7 +237,6 @@ async fn a_check_that_another_stack_locked_is_not_this_ones_and_its_own_stays_it
     assert!(world.restore().await.unwrap_err().contains("GUARDED_TAG"));
 
     // Nor is one whose lock waits, and was never set.
-    const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
     let pair = format!("{PRIMARY}={SECOND}");
     world.variables = vec![("GUARDED_TAG", "failover=us"), ("SECONDARY_HEALTH_CHECKS", pair.leak())];
     world.route53.tag(PRIMARY, "failover", Some("us"));
@@ -609,7 +609,6 @@ async fn an_alarm_whose_actions_were_turned_on_late_locks_only_on_route_53s_verd
 
 #[tokio::test]
 async fn a_deferred_lock_is_not_forgotten_when_its_alarm_is_ok_first() {
-    const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
     let mut world = World::new().await;
     let pair = format!("{PRIMARY}={SECOND}");
     world.variables.push(("SECONDARY_HEALTH_CHECKS", pair.leak()));
