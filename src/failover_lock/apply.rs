@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::FailoverLock;
@@ -22,6 +23,10 @@ use crate::remote::deadline::Deadline;
 /// Recording what was done is tried for so long: the lock stands without it, and `reconcile` makes
 /// up for what is missing.
 const RECORDING: Duration = Duration::from_secs(10);
+
+/// How long the record of another execution's lock may take after its update, and how often it is looked for.
+const OTHERS: Duration = Duration::from_secs(4);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Why a check is locked.
 #[derive(Clone, Debug)]
@@ -126,11 +131,9 @@ async fn record(
 ) -> Result<(), Failure> {
     let Target { id, check, record, tags } = target;
     let config = &system.config;
-    // Another execution has set the lock since its record was read, and knows the path from before.
     let again = match (check, record) {
         (Some(check), Some(read)) if view::is_unrecorded(system, check, read) => {
-            let tags = system.route53.tags(id, view::shortly(deadline)).await.ok();
-            tags.and_then(|tags| Some((view::record(system, &tags, check).ok()?, tags)))
+            recorded_by_another(system, check, deadline).await
         }
         _ => None,
     };
@@ -152,6 +155,23 @@ async fn record(
     let full = tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
     let removed = record::removed(record, cause.changed_at, full.then_some(record::IN));
     system.route53.record_lock(id, &lock, removed, deadline).await
+}
+
+/// Waits for the record of a lock that another execution may just have set: it alone knows the path from before.
+async fn recorded_by_another(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    deadline: Deadline,
+) -> Option<(Record, Tags)> {
+    let end = deadline.within(OTHERS);
+    loop {
+        sleep(LOOK).await;
+        let tags = system.route53.tags(&check.id, view::shortly(deadline)).await.ok()?;
+        let record = view::record(system, &tags, check).ok()?;
+        if !view::is_unrecorded(system, check, &record) || end.left() < LOOK {
+            return Some((record, tags));
+        }
+    }
 }
 
 // === impl Cause ===

@@ -9,11 +9,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
@@ -39,8 +37,6 @@ const PAGES_AT_ONCE: usize = 5;
 const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
-/// How long after its update a function's record of it may come.
-const SOON: Duration = Duration::from_secs(1);
 /// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
 const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
 /// A check as this tick sees it.
@@ -288,10 +284,6 @@ async fn conclude(
         }
         Finding::LockStands { unknown, .. } => {
             if !config.dry_run {
-                if view::is_unrecorded(system, check, record) {
-                    // Its function may be about to record it.
-                    sleep(SOON).await;
-                }
                 let by_hand = || Cause { alarm: "found on the locked path".to_owned(), changed_at: None };
                 let cause = unknown.map_or_else(by_hand, Cause::from);
                 record_lock(system, &cause, target, Some(check.version), deadline).await;

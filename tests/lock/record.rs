@@ -327,7 +327,8 @@ async fn the_locks_own_echo_does_not_lock_again_and_a_new_failure_does() {
         for by_message in [true, false] {
             let world = World::new().await;
             world.route53.set_path(PRIMARY, LOCKED);
-            world.ticks().await;
+            let locked_at = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+            world.route53.tag(PRIMARY, "failover-lock:out", Some(&format!("v=2 at={locked_at}")));
             world.passes(60);
             world.restore().await.unwrap();
             let restored_at = world.now();
