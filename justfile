@@ -26,6 +26,13 @@ ci:
 package PROGRAM ARCH:
     infra/package --program {{ PROGRAM }} {{ ARCH }}
 
+# Builds failover-lock's artifact in two folders, and compares the bytes
+reproducible ARCH:
+    infra/package {{ ARCH }}
+    rm -rf target/again && mkdir target/again && git archive HEAD | tar -x -C target/again
+    target/again/infra/package {{ ARCH }}
+    cmp target/package/failover-lock-{{ ARCH }}.zip target/again/target/package/failover-lock-{{ ARCH }}.zip
+
 # A benchmark: lease or mass_failover
 bench NAME *ARGS:
     cargo bench --locked --all-features --bench {{ NAME }} -- {{ ARGS }}
