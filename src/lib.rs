@@ -12,7 +12,7 @@
 //! | `lease` | a clock tick in a sidecar | a DynamoDB item that says who is active | the release of the lease, or its expiry | `lease` |
 //!
 //! Each system has the same flow: **event → observation → decision (pure) → effect → outcome**. No system knows
-//! another. The operators' command line, `cli` (feature `ctl`), knows `failover_lock` and `site_fence`.
+//! another. The operators' command line, `cli` (feature `ctl`), knows them all.
 //!
 //! # Ground floor
 //! What the systems share, none of which knows a system:

@@ -5,19 +5,24 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{fs, io};
 
 use clap::Parser;
-use failover::lease::command::{self, CannotRun};
+use failover::lease::check::{self, Check, Rhythm};
+use failover::lease::command::{self, CannotRun, Running};
 use failover::lease::config::Config;
-use failover::lease::server::{self, Site};
-use failover::lease::{Keeper, Table, dynamodb};
+use failover::lease::descendants::{self, Children};
+use failover::lease::listener::{self, Address, Listener};
+use failover::lease::server::{Callers, Site};
+use failover::lease::{Keeper, Table};
 use failover::program::{logging, variables};
 use failover::remote::https::Https;
-use tokio::net::TcpListener;
 use tokio::select;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tracing::field::display;
+use tracing::{error, info, warn};
 
 /// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
 #[global_allocator]
@@ -29,19 +34,41 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
     name = "lease-keeper",
     version,
     override_usage = "lease-keeper --config <FILE> [OPTIONS] [-- <COMMAND>...]",
-    after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /state and /metrics report more. \
+    after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /ready, /state and /metrics report more. \
                   SIGTERM releases the lease.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error; 2 wrong usage."
 )]
 struct Arguments {
     /// The configuration file, in the format of Admiral's state checker.
     #[arg(long, value_name = "FILE", required_unless_present = "guard")]
     config: Option<PathBuf>,
-    /// The address on which to answer HTTP.
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8095")]
-    listen: SocketAddr,
+    /// Where to answer the service over HTTP. A Unix socket is created with mode 0660.
+    #[arg(long, value_name = "ADDRESS:PORT|unix:PATH", default_value = "127.0.0.1:8095")]
+    listen: Address,
+    /// Where to answer probes and scrapes from outside: /healthz, /ready and /metrics, nothing else.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    probes: Option<SocketAddr>,
     /// Every candidate's configuration names the same region, so that a global table in eventual mode is suitable.
     #[arg(long)]
     one_region: bool,
+    /// Tells whether the service beside is healthy: a URL that is answered with a status of 2xx or 3xx, or a program with
+    /// arguments that exits with status 0. While it is not, the lease is released and not taken.
+    #[arg(long, value_name = "URL|COMMAND")]
+    check: Option<Check>,
+    /// The time between two checks, and the longest that one may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..), requires = "check")]
+    check_every: u64,
+    /// So many failures in a row make the service unhealthy.
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), requires = "check")]
+    check_failures: u32,
+    /// So many successes in a row make it healthy again.
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..), requires = "check")]
+    check_successes: u32,
+    /// The time that COMMAND may take to become healthy after its start.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "check")]
+    check_start: u64,
+    /// The longest time that COMMAND may take to end; the lease is renewed meanwhile. By default a term.
+    #[arg(long, value_name = "SECONDS", requires = "command")]
+    stop: Option<u64>,
     /// The command to run while the lease is held. It receives `LEASE_NAME`, `LEASE_OWNER` and `LEASE_EPOCH`.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -66,46 +93,108 @@ async fn main() -> ExitCode {
 }
 
 async fn guard(command: &[OsString]) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
-    Ok(command::guard(command).await.map(command::code)?.into())
+    Ok(command::guard(command).await?.into())
+}
+
+async fn open(option: &str, address: &Address) -> Result<Listener, String> {
+    Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
 
 async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let file = arguments.config.expect("clap requires it");
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
-    let config = Config::parse(&config).map_err(|error| unusable(&error))?;
+    let config = Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))?;
     command::check(&arguments.command)?;
-    let listener = TcpListener::bind(arguments.listen);
-    let listener = listener.await.map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
+    let service = open("--listen", &arguments.listen).await?;
+    let probes = match arguments.probes {
+        Some(address) => Some(open("--probes", &Address::Tcp(address)).await?),
+        None => None,
+    };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let aws = dynamodb::aws(&config, Https::new(&variables::environment)?.client()).await;
-    info!(%config, listen = %listener.local_addr()?, writer = config.me.writer, "starting");
+    tokio::spawn(ignore(signal(SignalKind::hangup())?));
+    let table = Table::open(&config, Https::new(&variables::environment)?.client()).await;
+    let beside = probes.as_ref().map(|probes| display(probes.address()));
+    info!(%config, listen = %service.address(), probes = beside, writer = config.me.writer, "starting");
+    if !config.ignored.is_empty() {
+        info!(
+            sections = config.ignored.join(", "),
+            "the other sections of the configuration file are ignored"
+        );
+    }
 
     let (name, me) = (config.lease, config.me);
-    let table = Table::new(&aws, &config.table, &name);
     let table = if arguments.one_region { table.in_one_region() } else { table };
-    let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms);
-    let site = Site { name: name.clone(), me: me.clone(), lease: lease.clone(), metrics: keeper.metrics() };
-    tokio::spawn(server::serve(listener, site));
+    let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms, config.longest);
+    let keeper = keeper.with_stop(arguments.stop.map_or(config.terms.term(), Duration::from_secs));
+    let (running, runs) = watch::channel(Running::No);
+    let runs = Some(runs).filter(|_| !arguments.command.is_empty());
+    let children = Children::default();
+    if runs.is_some() {
+        descendants::adopt()?;
+    }
+    tokio::spawn(command::reap(children.clone()));
+    if let Some(check) = arguments.check {
+        let rhythm = Rhythm {
+            every: Duration::from_secs(arguments.check_every),
+            failures: arguments.check_failures,
+            successes: arguments.check_successes,
+            start: Duration::from_secs(arguments.check_start),
+            rest: config.terms.term() * 3,
+        };
+        tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone(), children.clone()));
+    }
+    let site = Site {
+        name: name.clone(),
+        me: me.clone(),
+        lease: lease.clone(),
+        metrics: keeper.metrics(),
+        running: runs,
+    };
+    if let Some(probes) = probes {
+        tokio::spawn(listener::serve(probes, site.clone(), Callers::Probes));
+    }
+    tokio::spawn(listener::serve(service, site, Callers::Service));
     let mut keeping = tokio::spawn(keeper.run());
     let worked = lease.clone();
     let mut working = tokio::spawn(async move {
         if arguments.command.is_empty() {
             return std::future::pending().await;
         }
-        command::run(worked, &arguments.command, &name, &me.name).await
+        command::run(worked, &arguments.command, &name, &me.name, &running, &children).await
     });
     let ended: Result<_, CannotRun> = select! {
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         ended = &mut working => ended?,
-        _ = terminate.recv() => Ok(None),
-        _ = interrupt.recv() => Ok(None),
+        () = either(&mut terminate, &mut interrupt) => Ok(None),
     };
     info!("ending");
     lease.leave();
     // First the candidate becomes passive, then the work ends, and then the lease is released.
-    keeping.await??;
-    ended
-        .map(|status| status.map_or(ExitCode::SUCCESS, |status| command::code(status).into()))
-        .map_err(Into::into)
+    select! {
+        kept = keeping => kept??,
+        () = either(&mut terminate, &mut interrupt) => {
+            warn!("a second signal: lease-keeper ends at once. If it had the lease, other candidates wait until the term ends");
+            // Its guard, whose input ends with it, ends the command.
+            working.abort();
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    ended.map(|status| status.map_or(ExitCode::SUCCESS, ExitCode::from)).map_err(Into::into)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Without this, SIGHUP would end the process.
+async fn ignore(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        warn!(
+            "SIGHUP is ignored: the configuration is read at the start only. To apply a change, restart lease-keeper"
+        );
+    }
 }

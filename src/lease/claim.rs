@@ -1,15 +1,19 @@
 //! Decisions about a lease: pure, from the record that was seen, and the process's own observations and clock.
 //!
-//! Every [`Moment`] is of the process's own monotonic clock. Clocks of different machines are never compared:
-//! a record's `updatedTime` is for people and for Admiral's checker.
+//! Every [`Moment`] is of the process's own clocks. Clocks of different machines are never compared: a record's
+//! `updatedTime` is for people and for Admiral's checker.
 //!
 //! # Why two are never active at once
 //! A holder counts its term from *before* it requested the write on which its lease rests. A contender counts it
 //! from *after* the answer in which it first saw the record of that write. The write lies between the two, so the
 //! holder's count begins first. The holder is active for the term less a margin; the contender writes after the
-//! whole term, and only over the very record that it watched. As long as two clocks differ by no more than the
-//! margin over a term, the holder is passive by then. The term that counts is the holder's, which is in
-//! the record. `claim/model.rs` checks this.
+//! whole term, and only over the very record that it watched. As long as the holder's faster clock and the
+//! contender's slower one differ by no more than the margin over a term, the holder is passive by then.
+//!
+//! The term that counts is the longest that may be in force: the holder's, which is in its record. A record that a
+//! person or Admiral's checker has written tells none, nor does a missing one; the holder before it may still be
+//! active. Then a contender waits for the term that it saw last, and at least for the longest that any candidate
+//! may have, which is configured. `claim/model.rs` checks all this.
 
 use std::time::Duration;
 
@@ -17,14 +21,19 @@ use thiserror::Error;
 
 #[cfg(test)]
 mod model;
+mod moment;
+#[cfg(test)]
+mod tests;
 
-/// A time on the process's own monotonic clock, since an arbitrary moment.
-pub type Moment = Duration;
+pub use self::moment::Moment;
 
 /// The owner by which [Admiral][1] keeps all candidates passive.
 ///
 /// [1]: https://github.com/istio-ecosystem/admiral
 pub const NOBODY_MAY: &str = "SKIP-LEASE-POD";
+
+/// The name by which a holder is asked to hand over to any other candidate.
+pub const ANY: &str = "*";
 
 /// A lease's record as it is in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +52,9 @@ pub struct Record {
     pub released: bool,
     /// The writer's term; zero if the record has none.
     pub term: Duration,
+    /// The candidate for whom the holder is asked to release the lease; empty or `*` for any other candidate. `None`
+    /// if the holder is not asked. No condition of a write depends on it.
+    pub handover: Option<String>,
 }
 
 /// How long a lease lasts.
@@ -92,13 +104,26 @@ pub struct Claim {
     watched: Option<(Option<Record>, Moment)>,
     pending: Option<Pending>,
     held: Option<Holding>,
-    leaving: bool,
+    will: Will,
     /// Writes so far.
     beats: u64,
     /// The highest epoch seen so far.
     highest: u64,
-    /// The longest term seen so far, including its own.
+    /// The longest term that any candidate may have, for where no record tells.
     longest: Duration,
+    /// The longest term in which a holder may be active now.
+    in_force: Duration,
+}
+
+/// Whether the candidate wants the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Will {
+    /// It takes the lease when it may.
+    Take,
+    /// It is passive, and renews the lease that it holds until its work has ended.
+    Retire,
+    /// It releases the lease, and does not take it.
+    Release,
 }
 
 /// A write that may have been done.
@@ -114,6 +139,7 @@ struct Pending {
 
 /// The next request to the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::large_enum_variant, reason = "a step is made and used up at once, one at a time")]
 pub enum Step {
     /// A consistent read of the record.
     Look,
@@ -181,34 +207,50 @@ impl Terms {
         self.term
     }
 
+    /// The time between the end of activity and the end of all work under the lease.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
     fn holding(&self, epoch: u64, asked: Moment) -> Holding {
-        let expires = asked + self.term;
-        let ends = asked + self.term.saturating_sub(self.margin);
-        Holding { epoch, until: ends.saturating_sub(self.grace).max(asked), ends, expires }
+        let ends = self.term.saturating_sub(self.margin);
+        let until = ends.saturating_sub(self.grace);
+        Holding { epoch, until: asked + until, ends: asked + ends, expires: asked + self.term }
     }
 }
 
 // === impl Claim ===
 
 impl Claim {
-    /// A claim that has seen nothing yet.
+    /// A claim that has seen nothing yet. `longest` is the longest term that any candidate for this lease may have.
     #[must_use]
-    pub fn new(me: Candidate, terms: Terms) -> Self {
-        let (watched, pending, held) = (None, None, None);
-        let longest = terms.term;
-        Self { me, terms, watched, pending, held, leaving: false, beats: 0, highest: 0, longest }
+    pub fn new(me: Candidate, terms: Terms, longest: Duration) -> Self {
+        let longest = longest.max(terms.term);
+        Self {
+            me,
+            terms,
+            watched: None,
+            pending: None,
+            held: None,
+            will: Will::Take,
+            beats: 0,
+            highest: 0,
+            longest,
+            in_force: longest,
+        }
     }
 
-    /// The lease, if it was won: it is held until [`Holding::until`].
+    /// The lease, if it was won: it is held until [`Holding::until`], also while the candidate retires.
     #[must_use]
     pub fn holding(&self) -> Option<Holding> {
         self.held
     }
 
-    /// Whether the candidate releases the lease, for good.
+    /// Whether the candidate wants the lease.
     #[must_use]
-    pub fn is_leaving(&self) -> bool {
-        self.leaving
+    pub fn will(&self) -> Will {
+        self.will
     }
 
     /// The record that was seen, or written, last.
@@ -227,8 +269,10 @@ impl Claim {
                 record if self.is_mine(record) => Standing::Mine,
                 record if record.owner == NOBODY_MAY => Standing::Pinned,
                 // An owner whose name a person has removed may still be active: only its own release counts.
-                record if record.released && record.owner.is_empty() => Standing::Released,
-                record => Standing::Others(*since + self.terms.term.max(record.term)),
+                record if record.released && record.owner.is_empty() && self.may_follow(record) => {
+                    Standing::Released
+                }
+                _ => Standing::Others(*since + self.terms.term.max(self.in_force)),
             },
         }
     }
@@ -236,7 +280,7 @@ impl Claim {
     /// The step when a period is over: a holder that knows the record renews it, all other candidates look.
     pub fn next(&mut self, now: Moment, updated_time: i64) -> Step {
         match self.record() {
-            Some(record) if self.is_mine(record) && self.pending.is_none() && !self.leaving => {
+            Some(record) if self.is_mine(record) && self.pending.is_none() && self.will != Will::Release => {
                 let record = record.clone();
                 Step::Write(self.ask(self.renewed(&record, updated_time), Some(record), now))
             }
@@ -247,19 +291,19 @@ impl Claim {
     /// Takes note of the result of a consistent read, whose answer came `now`, and returns the write to make, if any.
     pub fn saw(&mut self, record: Option<Record>, now: Moment, updated_time: i64) -> Option<Write> {
         let since = match &self.watched {
-            Some((before, since)) if *before == record => *since,
+            Some((before, since)) if is_same(before.as_ref(), record.as_ref()) => *since,
             _ => now,
         };
         let was_mine = self.standing() == Standing::Mine;
         self.watched = Some((record.clone(), since));
-        if let Some(record) = &record {
-            self.highest = self.highest.max(record.epoch);
-            self.longest = self.longest.max(record.term);
-        }
+        self.in_force = self.in_force_by(record.as_ref());
+        self.highest = self.highest.max(record.as_ref().map_or(0, |record| record.epoch));
         // A write without an answer was done if this is its record.
-        let done = self.pending.take().filter(|write| record.as_ref() == Some(&write.record));
+        let done = self.pending.take().filter(|write| is_same(record.as_ref(), Some(&write.record)));
         let next = match (self.standing(), &record) {
-            (Standing::Mine, Some(record)) if self.leaving => Some(self.released(record, updated_time)),
+            (Standing::Mine, Some(record)) if self.will == Will::Release => {
+                Some(self.released(record, updated_time))
+            }
             (Standing::Mine, Some(record)) => match done {
                 Some(done) => {
                     self.hold(&done);
@@ -272,10 +316,12 @@ impl Claim {
             (standing, seen) => {
                 self.held = None;
                 match (standing, seen) {
-                    _ if self.leaving => None,
+                    _ if self.will != Will::Take => None,
                     (Standing::Missing, _) => Some(self.vacant(updated_time)),
                     (Standing::Released, Some(seen)) => Some(self.taken(seen, updated_time)),
-                    (Standing::Others(at), Some(seen)) if now >= at => Some(self.taken(seen, updated_time)),
+                    (Standing::Others(at), Some(seen)) if at.has_come(now) => {
+                        Some(self.taken(seen, updated_time))
+                    }
                     _ => None,
                 }
             }
@@ -283,24 +329,44 @@ impl Claim {
         next.map(|next| self.ask(next, record, now))
     }
 
-    /// Takes note that the last write was done, whose answer came `now`. The next look shows whether a write that was
-    /// refused, or gave no answer, was done.
-    pub fn wrote(&mut self, now: Moment) {
-        if let Some(done) = self.pending.take() {
+    /// Takes note that the last write was done, whose answer came `now`, and for whom a person asks the holder to release
+    /// the lease. The next look shows whether a write that was refused, or gave no answer, was done.
+    pub fn wrote(&mut self, now: Moment, handover: Option<String>) {
+        if let Some(mut done) = self.pending.take() {
             self.hold(&done);
+            done.record.handover = handover;
+            self.in_force = self.in_force_by(Some(&done.record));
             self.watched = Some((Some(done.record), now));
         }
     }
 
-    /// Leaves the lease: it is not held from here on, and the next write releases it for other candidates.
-    pub fn leave(&mut self) {
-        (self.leaving, self.held) = (true, None);
+    /// From here on the candidate wants this. Once it releases the lease, it does not hold it any more.
+    pub fn want(&mut self, will: Will) {
+        self.will = will;
+        if will == Will::Release {
+            self.held = None;
+        }
     }
 
     /// Whether the record may be this process's, or may become it.
     #[must_use]
     pub fn has_written(&self) -> bool {
         self.pending.is_some() || self.standing() == Standing::Mine
+    }
+
+    /// Whether a released lease is for this candidate: its holder may have been asked to hand it over.
+    fn may_follow(&self, record: &Record) -> bool {
+        match record.handover.as_deref() {
+            None => true,
+            Some("" | ANY) => record.writer.as_deref() != Some(&*self.me.writer),
+            Some(name) => name == self.me.name,
+        }
+    }
+
+    /// Whether a person asks this candidate, which holds the lease, to hand it over.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.record().is_some_and(|record| self.is_mine(record) && record.handover.is_some())
     }
 
     fn is_mine(&self, record: &Record) -> bool {
@@ -311,8 +377,18 @@ impl Claim {
 
     fn hold(&mut self, done: &Pending) {
         self.highest = self.highest.max(done.record.epoch);
-        let holds = done.holds && !self.leaving;
+        let holds = done.holds && self.will != Will::Release;
         self.held = holds.then(|| self.terms.holding(done.record.epoch, done.asked));
+    }
+
+    /// The longest term in which a holder may be active, once this record is in the table.
+    fn in_force_by(&self, record: Option<&Record>) -> Duration {
+        match record {
+            // Who took over has waited for the one before. One that was written back is as old as its epoch.
+            Some(record) if tells_its_term(record) && record.epoch >= self.highest => record.term,
+            Some(record) if !record.term.is_zero() => self.in_force.max(record.term),
+            _ => self.in_force.max(self.longest),
+        }
     }
 
     fn ask(&mut self, record: Record, expected: Option<Record>, now: Moment) -> Write {
@@ -340,7 +416,8 @@ impl Claim {
             beat: self.beats + 1,
             epoch: self.highest.max(forgotten(updated_time)),
             released: false,
-            term: self.longest,
+            term: self.in_force,
+            handover: None,
         }
     }
 
@@ -356,8 +433,22 @@ impl Claim {
             epoch: least.max(self.highest + 1),
             released: false,
             term: self.terms.term,
+            handover: None,
         }
     }
+}
+
+/// Whether it is the same record, whoever is asked to hand it over.
+fn is_same(one: Option<&Record>, other: Option<&Record>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => *one == Record { handover: one.handover.clone(), ..other.clone() },
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
+
+/// Whether a record has an owner that wrote its own term into it.
+fn tells_its_term(record: &Record) -> bool {
+    !record.term.is_zero() && !record.owner.is_empty() && record.owner != NOBODY_MAY
 }
 
 /// Returns an epoch above the last one, which is lost when the record is deleted, or written by Admiral's checker.

@@ -3,33 +3,64 @@
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::sleep;
 
 use super::claim::Moment;
 
-/// The clock that continues while the machine is suspended. A holder that wakes up must not assume that no time
-/// has passed.
+/// The adjusted clock is the one that continues while the machine is suspended: a holder that wakes up must not assume
+/// that no time has passed.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const CLOCK: ClockId = ClockId::Boottime;
-/// On other systems, for example macOS, the monotonic clock.
+const CLOCKS: (ClockId, ClockId) = (ClockId::Boottime, ClockId::MonotonicRaw);
+/// On other systems, for example macOS, there is the monotonic clock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-const CLOCK: ClockId = ClockId::Monotonic;
+const CLOCKS: (ClockId, ClockId) = (ClockId::Monotonic, ClockId::Monotonic);
 
-/// The longest sleep of one timer: the runtime's timers stop while the machine is suspended.
+/// The longest sleep of one timer: the raw clock may come first, and has no timer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 pub(super) fn now() -> Moment {
-    Duration::try_from(clock_gettime(CLOCK)).expect("the clock counts from the machine's start")
+    let read =
+        |clock| Duration::try_from(clock_gettime(clock)).expect("the clock counts from the machine's start");
+    Moment { adjusted: read(CLOCKS.0), raw: read(CLOCKS.1) }
 }
 
+/// Waits until the moment may have come, by either clock.
 pub(super) async fn sleep_until(moment: Moment) {
     loop {
-        let left = moment.saturating_sub(now());
+        let left = moment.soonest(now());
         if left.is_zero() {
             return;
         }
-        sleep(left.min(LONGEST_SLEEP)).await;
+        timer(left.min(LONGEST_SLEEP)).await;
     }
+}
+
+/// Waits for so long. The runtime's own timers stop while the machine is suspended; this one fires when it resumes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+async fn timer(time: Duration) {
+    use rustix::time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    };
+    use tokio::net::unix::pipe;
+
+    let started = || {
+        let fd = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let it_value = Timespec::try_from(time).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+        timerfd_settime(&fd, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
+        // It can be waited for as a pipe can.
+        pipe::Receiver::from_owned_fd_unchecked(fd)
+    };
+    match started() {
+        Ok(timer) => drop(timer.readable().await),
+        // Without a free descriptor.
+        Err(_) => tokio::time::sleep(time.min(Duration::from_millis(100))).await,
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+async fn timer(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 /// Seconds since 1970 on the wall clock.

@@ -3,6 +3,7 @@
 //! A second process, the guard, is the parent of the command. It knows until when the command may run, and kills it
 //! then, even if the keeper was stopped, or killed.
 
+use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -11,26 +12,30 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_current_process_group, kill_process_group};
+use rustix::process::{Pid, Signal};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{ChildStdin, Command};
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::claim::Moment;
-use super::clock::{now, sleep_until};
+use super::clock::{now, sleep_until, wall};
+use super::descendants::{self, Children, Started};
 use super::held::{Held, Lease};
 
 /// The option with which the program runs as the guard of a command.
 pub const GUARD: &str = "--guard";
 /// The order to the guard that the lease is lost; all other orders are the moment at which the lease ends.
 const LOST: &str = "lost";
+/// The status of a command that was killed, as a shell reports it.
+const KILLED: u8 = 137;
 
 /// The command cannot be run.
 #[derive(Debug, Error)]
@@ -68,11 +73,21 @@ pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
     if is_there { Ok(()) } else { Err(CannotRun::new(command, "started", cause())) }
 }
 
+/// Whether the command runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Running {
+    /// It does not.
+    #[default]
+    No,
+    /// It does, since this time in seconds since 1970.
+    Since(i64),
+    /// It was told to end, and it or a process that it has started still runs.
+    Ending,
+}
+
 /// Runs the command whenever the lease is held, and ends it when the lease is lost: TERM at once, KILL at the moment
-/// by which no work may depend on the lease. Returns the status of a command that ended by itself, or `None` when
-/// the lease is released.
-///
-/// The command's own children get the same signals, as long as they stay in its process group.
+/// by which no work may depend on the lease, both for every process that it has started. Returns the status of a
+/// command that ended by itself, or `None` when the lease is released. `running` tells how it stands.
 ///
 /// # Errors
 /// The guard cannot be started.
@@ -81,85 +96,140 @@ pub async fn run(
     command: &[OsString],
     name: &str,
     owner: &str,
-) -> Result<Option<ExitStatus>, CannotRun> {
+    running: &watch::Sender<Running>,
+    children: &Children,
+) -> Result<Option<u8>, CannotRun> {
+    let failed = |cause| CannotRun::new(command, "started", cause);
     while let Some(held) = lease.held().await {
-        let failed = |cause| CannotRun::new(command, "started", cause);
-        let mut guard = start(&held, command, name, owner).map_err(failed)?;
+        let mut guard = start(&held, command, name, owner, children).map_err(failed)?;
         let no_pipe = || failed(io::Error::other("the guard has no pipe"));
-        let mut orders = guard.stdin.take().ok_or_else(no_pipe)?;
-        let group = guard.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        // A process group that has ended needs no signal.
-        let kill = || group.is_some_and(|group| kill_process_group(group, Signal::KILL).is_ok());
-        info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
-        let mut ends = held.ends();
+        let mut orders = guard.child().stdin.take().ok_or_else(no_pipe)?;
+        info!(epoch = held.epoch(), pid = guard.child().id(), "the command runs");
+        running.send_replace(Running::Since(wall()));
+        let (mut ends, mut lost) = (held.ends(), false);
         let ended = loop {
-            order(&mut orders, &ends.as_nanos().to_string()).await;
+            let told = async {
+                order(&mut orders, &format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())).await;
+                if lost {
+                    order(&mut orders, LOST).await;
+                }
+            };
+            // A guard that is stopped does not read.
             select! {
-                ended = guard.wait() => break Some(ended),
-                renewed = held.renewed(ends) => match renewed {
-                    Some(later) => ends = later,
-                    None => break None,
+                () = told => {}
+                () = sleep_until(ends) => {}
+            }
+            select! {
+                ended = guard.wait() => break ended,
+                () = held.lost(), if !lost => {
+                    lost = true;
+                    running.send_replace(Running::Ending);
+                }
+                later = held.extended(ends) => ends = later,
+                () = sleep_until(ends) => {
+                    warn!("the command did not end after TERM: it was killed");
+                    let _ = guard.child().start_kill();
+                    break guard.wait().await;
                 }
             }
         };
-        if let Some(ended) = ended {
-            // Processes that the command left behind also end.
-            kill();
-            let failed = |cause| CannotRun::new(command, "waited for", cause);
-            let status = ended.map_err(failed)?;
+        drop(guard);
+        // Nothing is left behind, whatever became of the guard.
+        children.end_others().await;
+        running.send_replace(Running::No);
+        let status = ended.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
+        if lost || !held.is_held() {
+            info!("the command was ended");
+        } else {
             info!(%status, "the command ended by itself");
-            return Ok(Some(status));
-        }
-        order(&mut orders, LOST).await;
-        let ended = select! {
-            ended = guard.wait() => ended,
-            () = sleep_until(ends) => {
-                kill();
-                guard.wait().await
-            }
-        };
-        kill();
-        match ended {
-            Ok(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
-                warn!("the command did not end after TERM: it was killed");
-            }
-            _ => info!("the command was ended"),
+            return Ok(Some(code(status)));
         }
     }
     Ok(None)
 }
 
-/// Runs as the guard: runs the command as long as the orders on standard input allow it, and ends with it.
+/// Takes note of the ends of processes that this one has adopted, as the first process of a container has to.
+///
+/// # Errors
+/// The system does not tell of them.
+pub async fn reap(children: Children) -> io::Result<Infallible> {
+    let mut ended = signal(SignalKind::child())?;
+    loop {
+        ended.recv().await;
+        children.reap(|_, _| {});
+    }
+}
+
+/// Runs as the guard: runs the command as long as the orders on standard input allow it, and ends when no process
+/// that it has started is left. Returns the command's status as a shell would report it.
 ///
 /// # Errors
 /// The command cannot be started.
-pub async fn guard(command: &[OsString]) -> Result<ExitStatus, CannotRun> {
+pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let failed = |cause| CannotRun::new(command, "started", cause);
-    // TERM goes to the whole process group, which includes the guard.
+    descendants::adopt().map_err(failed)?;
+    // TERM goes to every process in the group, which includes the guard.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut ended = signal(SignalKind::child()).map_err(failed)?;
     let input = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
     let mut orders = BufReader::new(input.map_err(failed)?).lines();
     let mut ends = match orders.next_line().await {
         Ok(Some(order)) => moment(&order),
-        _ => Moment::ZERO,
+        _ => Moment::default(),
     };
-    if now() >= ends {
+    if ends.may_have_come(now()) {
         return Err(failed(io::Error::other("the lease is already lost")));
     }
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(io::Error::other("it is empty")));
     };
-    let mut child = Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
+    let adopted = Children::default();
+    let child =
+        process::Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
+    let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let (mut status, mut ending) = (None, false);
+    let of = |status: Option<u8>| status.unwrap_or(KILLED);
     loop {
         select! {
-            ended = child.wait() => return ended.map_err(failed),
+            _ = ended.recv() => {
+                let is_left = adopted.reap(|pid, how| {
+                    if Some(pid) == child {
+                        let signal = how.terminating_signal().unwrap_or_default();
+                        status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
+                    }
+                });
+                if !is_left {
+                    return Ok(of(status));
+                }
+                if status.is_some() && !ending {
+                    // What it leaves behind has the time until the term's end.
+                    ending = true;
+                    adopted.signal(Signal::TERM);
+                }
+            }
             order = orders.next_line() => match order {
-                Ok(Some(order)) if order == LOST => drop(kill_current_process_group(Signal::TERM)),
-                Ok(Some(order)) => ends = moment(&order),
+                Ok(Some(order)) if order == LOST => {
+                    if !ending {
+                        ending = true;
+                        adopted.signal(Signal::TERM);
+                    }
+                }
+                Ok(Some(order)) => {
+                    if status.is_none() {
+                        ends = moment(&order);
+                    }
+                }
                 // The keeper has ended.
-                Ok(None) | Err(_) => drop(kill_current_process_group(Signal::KILL)),
+                Ok(None) | Err(_) => {
+                    adopted.end_others().await;
+                    return Ok(of(status));
+                }
             },
-            () = sleep_until(ends) => drop(kill_current_process_group(Signal::KILL)),
+            () = sleep_until(ends) => {
+                warn!("the command did not end after TERM: it was killed");
+                adopted.end_others().await;
+                return Ok(of(status));
+            }
         }
     }
 }
@@ -171,18 +241,20 @@ pub fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<Child> {
+fn start(
+    held: &Held,
+    command: &[OsString],
+    name: &str,
+    owner: &str,
+    children: &Children,
+) -> io::Result<Started> {
     // On Linux this starts the running program even if its file has been replaced meanwhile.
     let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
-    Command::new(own)
-        .args([GUARD, "--"])
-        .args(command)
-        .env("LEASE_EPOCH", held.epoch().to_string())
-        .env("LEASE_NAME", name)
-        .env("LEASE_OWNER", owner)
-        .stdin(Stdio::piped())
-        .process_group(0)
-        .spawn()
+    let mut guard = Command::new(own);
+    guard.arg0("lease-keeper").args([GUARD, "--"]).args(command);
+    guard.env("LEASE_EPOCH", held.epoch().to_string()).env("LEASE_NAME", name).env("LEASE_OWNER", owner);
+    guard.stdin(Stdio::piped()).process_group(0);
+    children.start(&mut guard)
 }
 
 /// Sends an order to the guard. A guard that has ended is noticed by its exit.
@@ -190,7 +262,9 @@ async fn order(orders: &mut ChildStdin, order: &str) {
     let _ = orders.write_all(format!("{order}\n").as_bytes()).await;
 }
 
-/// Reads a moment on the clock that all processes of the machine share.
+/// Reads a moment on the clocks, which all processes of the machine share.
 fn moment(order: &str) -> Moment {
-    Duration::from_nanos(order.parse().unwrap_or(0))
+    let mut clocks = order.split(' ').map(|clock| Duration::from_nanos(clock.parse().unwrap_or(0)));
+    let mut next = || clocks.next().unwrap_or_default();
+    Moment { adjusted: next(), raw: next() }
 }

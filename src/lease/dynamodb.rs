@@ -11,44 +11,46 @@
 //! | `leaseEpoch` | N | the fencing token |
 //! | `leaseTerm` | N | the writer's term, in milliseconds |
 //! | `leaseReleased` | BOOL | true after the holder released the lease; otherwise absent |
+//! | `leaseHandover` | S | the candidate for whom the holder is asked to release the lease; empty or `*` for any other |
 //!
 //! The first four are Admiral's. Its checker expects all of them: for a missing one it uses the value of the item
-//! before.
+//! before. A person writes the last one: no write is conditional on it, a holder's writes leave it, and the write that
+//! takes the lease removes it.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
-use aws_config::sts::AssumeRoleProvider;
-use aws_config::{Region, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, KeySchemaElement, KeyType, MultiRegionConsistency, ScalarAttributeType, TableDescription,
+    AttributeValue, KeySchemaElement, KeyType, MultiRegionConsistency, ReturnValue, ScalarAttributeType,
+    TableDescription,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
 use super::claim::{Record, Write};
 use super::config::Config;
+use super::credentials::Source;
 use super::error::Error;
 use crate::remote::aws::{Call, Failure, Kind, send};
-use crate::remote::sdk;
 
 const DESCRIBE: Call = Call::new("dynamodb:DescribeTable", "the table");
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const UPDATE: Call = Call::new("dynamodb:UpdateItem", "the table");
 
-const NAME: &str = "leaseName";
-const OWNER: &str = "leaseOwner";
+pub(crate) const NAME: &str = "leaseName";
+pub(crate) const OWNER: &str = "leaseOwner";
 const UPDATED_TIME: &str = "updatedTime";
-const NOTES: &str = "notes";
-const WRITER: &str = "leaseWriter";
+pub(crate) const NOTES: &str = "notes";
+pub(crate) const WRITER: &str = "leaseWriter";
 const BEAT: &str = "leaseBeat";
-const EPOCH: &str = "leaseEpoch";
-const TERM: &str = "leaseTerm";
-const RELEASED: &str = "leaseReleased";
+pub(crate) const EPOCH: &str = "leaseEpoch";
+pub(crate) const TERM: &str = "leaseTerm";
+pub(crate) const RELEASED: &str = "leaseReleased";
+pub(crate) const HANDOVER: &str = "leaseHandover";
 /// The prefix of attributes that DynamoDB's first kind of global tables, of 2017, adds to an item; the table's
 /// description does not show this kind.
 const REPLICATED: &str = "aws:rep:";
@@ -56,7 +58,15 @@ const REPLICATED: &str = "aws:rep:";
 /// The highest number that every JSON parser reads exactly.
 const HIGHEST_EPOCH: u64 = 1 << 53;
 
-type Item = HashMap<String, AttributeValue>;
+/// An item's attributes.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// What the table holds after a write, beside what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wrote {
+    /// For whom a person asks the holder to release the lease.
+    pub handover: Option<String>,
+}
 
 /// One lease in a table.
 #[derive(Clone, Debug)]
@@ -65,16 +75,8 @@ pub struct Table {
     name: String,
     lease: String,
     one_region: bool,
-}
-
-/// Returns AWS with this configuration: its Region, and its role if it names one.
-pub async fn aws(config: &Config, client: SharedHttpClient) -> SdkConfig {
-    let region = Region::new(config.region.clone());
-    let own = sdk::aws_config(client).region(region.clone()).load().await;
-    let Some(role) = &config.role else { return own };
-    let role = AssumeRoleProvider::builder(role).session_name("lease-keeper").region(region).configure(&own);
-    let credentials = SharedCredentialsProvider::new(role.build().await);
-    own.into_builder().credentials_provider(credentials).build()
+    /// From where the client has its credentials, if they can be read anew.
+    source: Option<Source>,
 }
 
 // === impl Table ===
@@ -83,9 +85,23 @@ impl Table {
     /// The lease of this name in the table of this name or ARN.
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str, lease: &str) -> Self {
-        // A keeper makes its own retries, and counts its calls.
-        let aws = aws.to_builder().retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::new(&aws), name: table.to_owned(), lease: lease.to_owned(), one_region: false }
+        let (name, lease) = (table.to_owned(), lease.to_owned());
+        Self { client: client(aws), name, lease, one_region: false, source: None }
+    }
+
+    /// The lease of this configuration, with credentials from all of the SDKs' sources.
+    pub async fn open(config: &Config, http: SharedHttpClient) -> Self {
+        let source = Source::new(config, http);
+        let table = Self::new(&source.load().await, &config.table, &config.lease);
+        Self { source: Some(source), ..table }
+    }
+
+    /// Reads the credentials anew from their source: the environment, and the files as they are now. Returns `false`
+    /// for a table that was not opened with a configuration.
+    pub(super) async fn reread_credentials(&mut self) -> bool {
+        let Some(source) = &self.source else { return false };
+        self.client = client(&source.load().await);
+        true
     }
 
     /// The table, used in the same Region by all candidates, so that its replicas do not matter.
@@ -124,8 +140,8 @@ impl Table {
         read(&item).map(Some)
     }
 
-    /// Writes a record if the table holds the expected one. Returns `false` if it holds another one.
-    pub(super) async fn write(&self, write: &Write, time: Duration) -> Result<bool, Failure> {
+    /// Writes a record if the table holds the expected one. Returns `None` if it holds another one.
+    pub(super) async fn write(&self, write: &Write, time: Duration) -> Result<Option<Wrote>, Failure> {
         let mut values = Values::default();
         let condition = match &write.expected {
             None => format!("attribute_not_exists({NAME})"),
@@ -137,26 +153,23 @@ impl Table {
                 attributes(expected).map(same).join(" AND ")
             }
         };
-        let notes = values.add(AttributeValue::S("kept by lease-keeper".to_owned()));
-        let (mut set, mut remove) = (vec![format!("{NOTES} = if_not_exists({NOTES}, {notes})")], Vec::new());
-        for (name, value) in attributes(&write.record) {
-            match value {
-                Some(value) => set.push(format!("{name} = {}", values.add(value))),
-                None => remove.push(name),
-            }
-        }
-        let remove = if remove.is_empty() { String::new() } else { format!(" REMOVE {}", remove.join(", ")) };
-        let update = format!("SET {}{remove}", set.join(", "));
+        let update = update(write, &mut values);
         let request = self.client.update_item().table_name(&self.name);
         let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
         let request = request.update_expression(update).condition_expression(condition);
-        let request = request.set_expression_attribute_values(Some(values.0));
+        let request =
+            request.set_expression_attribute_values(Some(values.0)).return_values(ReturnValue::AllNew);
         match send(UPDATE, time, request.send()).await {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.kind() == Kind::Conflict => Ok(false),
+            Ok(output) => Ok(Some(Wrote { handover: output.attributes().and_then(handover) })),
+            Err(failure) if failure.kind() == Kind::Conflict => Ok(None),
             Err(failure) => Err(failure),
         }
     }
+}
+
+fn client(aws: &SdkConfig) -> Client {
+    // A keeper makes its own retries, and counts its calls.
+    Client::new(&aws.to_builder().retry_config(RetryConfig::disabled()).build())
 }
 
 fn keeps_leases(table: &TableDescription, one_region: bool) -> Result<(), Error> {
@@ -177,7 +190,25 @@ fn keeps_leases(table: &TableDescription, one_region: bool) -> Result<(), Error>
     if is_global && !is_strong && !one_region { Err(Error::EventualTable) } else { Ok(()) }
 }
 
-/// Returns each attribute of a record as it is in the table, `None` if it is absent.
+/// Returns what a write changes.
+fn update(write: &Write, values: &mut Values) -> String {
+    let notes = values.add(AttributeValue::S("kept by lease-keeper".to_owned()));
+    let (mut set, mut remove) = (vec![format!("{NOTES} = if_not_exists({NOTES}, {notes})")], Vec::new());
+    for (name, value) in attributes(&write.record) {
+        match value {
+            Some(value) => set.push(format!("{name} = {}", values.add(value))),
+            None => remove.push(name),
+        }
+    }
+    // The epoch grows with the owner: the holder that was asked to release the lease no longer has it.
+    if write.expected.as_ref().is_some_and(|expected| expected.epoch != write.record.epoch) {
+        remove.push(HANDOVER);
+    }
+    let remove = if remove.is_empty() { String::new() } else { format!(" REMOVE {}", remove.join(", ")) };
+    format!("SET {}{remove}", set.join(", "))
+}
+
+/// Returns each attribute of a record as it is in the table, `None` if it is absent. A write is conditional on these.
 fn attributes(record: &Record) -> [(&'static str, Option<AttributeValue>); 7] {
     let number = |number: &dyn Display| AttributeValue::N(number.to_string());
     let counted = |count: u64| (count > 0).then(|| number(&count));
@@ -192,7 +223,8 @@ fn attributes(record: &Record) -> [(&'static str, Option<AttributeValue>); 7] {
     ]
 }
 
-fn read(item: &Item) -> Result<Record, Error> {
+/// Reads a record from its item.
+pub(crate) fn read(item: &Item) -> Result<Record, Error> {
     let owner = text(item, OWNER)?.ok_or_else(|| unreadable(OWNER, "is missing"))?;
     let updated_time = number(item, UPDATED_TIME)?.ok_or_else(|| unreadable(UPDATED_TIME, "is missing"))?;
     let released = match item.get(RELEASED) {
@@ -208,6 +240,7 @@ fn read(item: &Item) -> Result<Record, Error> {
         epoch: number(item, EPOCH)?.unwrap_or(0),
         released,
         term: Duration::from_millis(number(item, TERM)?.unwrap_or(0)),
+        handover: handover(item),
     };
     if record.epoch > HIGHEST_EPOCH {
         return Err(unreadable(EPOCH, "is beyond 2^53"));
@@ -217,6 +250,11 @@ fn read(item: &Item) -> Result<Record, Error> {
         Some((attribute, _)) => Err(unreadable(attribute, "is 0")),
         None => Ok(record),
     }
+}
+
+/// A value of another type asks for nothing, and does not cost the lease.
+fn handover(item: &Item) -> Option<String> {
+    item.get(HANDOVER)?.as_s().ok().cloned()
 }
 
 fn text(item: &Item, attribute: &'static str) -> Result<Option<String>, Error> {
@@ -251,5 +289,47 @@ impl Values {
         let name = format!(":v{}", self.0.len());
         self.0.insert(name.clone(), value);
         name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(owner: &str, epoch: u64) -> Record {
+        Record {
+            owner: owner.to_owned(),
+            updated_time: 1,
+            writer: Some("pod/1".to_owned()),
+            beat: 1,
+            epoch,
+            released: false,
+            term: Duration::from_secs(45),
+            handover: None,
+        }
+    }
+
+    #[test]
+    fn a_request_to_hand_over_is_removed_by_the_write_that_takes_the_lease_and_by_no_other() {
+        let asked = Record { handover: Some("site-b".to_owned()), ..record("site-a", 7) };
+        let renewed = Record { beat: 2, ..record("site-a", 7) };
+        let released = Record { owner: String::new(), released: true, ..asked.clone() };
+        for (next, removed) in [(renewed, false), (released, false), (record("site-b", 8), true)] {
+            let write = Write { expected: Some(asked.clone()), record: next };
+            let update = update(&write, &mut Values::default());
+            assert_eq!(update.contains(HANDOVER), removed, "{update}");
+        }
+        assert!(attributes(&asked).iter().all(|(name, _)| *name != HANDOVER), "no condition depends on it");
+    }
+
+    #[test]
+    fn a_request_to_hand_over_that_is_not_a_string_asks_for_nothing() {
+        let asked = |value| {
+            let owner = (OWNER.to_owned(), AttributeValue::S("site-a".to_owned()));
+            let time = (UPDATED_TIME.to_owned(), AttributeValue::N("1".to_owned()));
+            read(&Item::from([owner, time, (HANDOVER.to_owned(), value)])).unwrap().handover
+        };
+        assert_eq!(asked(AttributeValue::S("*".to_owned())).as_deref(), Some("*"));
+        assert_eq!(asked(AttributeValue::Bool(true)), None);
     }
 }

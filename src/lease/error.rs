@@ -48,4 +48,11 @@ impl Error {
             Self::Unreadable { .. } | Self::Aws(_) => false,
         }
     }
+    /// Whether the call may succeed with credentials that are read anew.
+    pub(super) fn may_pass_with_other_credentials(&self) -> bool {
+        match self {
+            Self::Aws(failure) => failure.may_pass_with_other_credentials(),
+            Self::NotALeaseTable(_) | Self::EventualTable | Self::Unreadable { .. } => false,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A lease as its holder sees it: work waits for it before it starts, and stops when it is lost.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
@@ -16,8 +16,21 @@ use super::status::Status;
 #[derive(Clone, Debug)]
 pub struct Lease {
     status: watch::Receiver<Status>,
-    leaving: watch::Sender<bool>,
+    wish: watch::Sender<Wish>,
     working: watch::Sender<()>,
+}
+
+/// What the keeper is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To take the lease when it may.
+    Take,
+    /// To release it and not to take it, for this reason.
+    Pause(String),
+    /// To release it, because a person asks for that, and to let another candidate go first.
+    HandOver,
+    /// To release it and to end.
+    Leave,
 }
 
 /// A proof that the lease is held: code that needs the lease takes a reference to it.
@@ -36,16 +49,21 @@ pub struct Held {
 impl Lease {
     pub(super) fn new(
         status: watch::Receiver<Status>,
-        leaving: watch::Sender<bool>,
+        wish: watch::Sender<Wish>,
         working: watch::Sender<()>,
     ) -> Self {
-        Self { status, leaving, working }
+        Self { status, wish, working }
     }
 
     /// The state of the claim now.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
+    }
+
+    /// The state of the claim and its changes.
+    pub(super) fn changes(&self) -> watch::Receiver<Status> {
+        self.status.clone()
     }
 
     /// Waits until the lease is held. Returns `None` after [`leave`](Self::leave): it will not be held again.
@@ -55,13 +73,16 @@ impl Lease {
             // Before the status is read: a keeper that leaves meanwhile must see it.
             let working = self.working.subscribe();
             let seen = status.borrow_and_update().clone();
-            let is_kept = !seen.leaving && status.has_changed().is_ok();
+            let leaves = *self.wish.borrow() == Wish::Leave;
+            let is_kept = !leaves && status.has_changed().is_ok();
             if let Some(holding) = seen.active().filter(|_| is_kept) {
                 return Some(Held { holding, status, _working: working });
             }
             drop(working);
-            if seen.leaving || status.changed().await.is_err() {
-                return None;
+            let mut wish = self.wish.subscribe();
+            select! {
+                _ = wish.wait_for(|wish| *wish == Wish::Leave) => return None,
+                changed = status.changed() => if changed.is_err() { return None },
             }
         }
     }
@@ -69,7 +90,20 @@ impl Lease {
     /// Leaves the lease: passive at once, and released when no [`Held`] is left. Then [`Keeper::run`](super::Keeper::run)
     /// ends.
     pub fn leave(&self) {
-        self.leaving.send_replace(true);
+        self.wish.send_replace(Wish::Leave);
+    }
+
+    /// Tells whether the instance can do the work. As long as it cannot, for this reason, it is passive, its lease is
+    /// released, and it does not take it again.
+    pub fn able(&self, able: Result<(), String>) {
+        let wish = able.map_or_else(Wish::Pause, |()| Wish::Take);
+        self.wish.send_if_modified(|before| {
+            let changes = *before != Wish::Leave && *before != wish;
+            if changes {
+                *before = wish;
+            }
+            changes
+        });
     }
 }
 
@@ -113,15 +147,29 @@ impl Held {
 
     /// The moment by which work under the lease must have ended, unless the lease is renewed.
     pub(super) fn ends(&self) -> Moment {
-        self.current().unwrap_or(self.holding).ends
+        self.kept().unwrap_or(self.holding).ends
     }
 
-    /// Waits until the lease is renewed, so that it ends later than `before`. Returns `None` if it is lost.
+    /// Waits until the lease ends at another moment than `before`, also while the candidate is passive and its work is
+    /// ending.
+    pub(super) async fn extended(&self, before: Moment) -> Moment {
+        let mut status = self.status.clone();
+        loop {
+            status.mark_unchanged();
+            match self.kept() {
+                Some(holding) if holding.ends != before => return holding.ends,
+                _ if status.changed().await.is_err() => pending().await,
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits until the lease is renewed, so that it does not end at `before`. Returns `None` if it is lost.
     pub(super) async fn renewed(&self, before: Moment) -> Option<Moment> {
         let mut status = self.status.clone();
         loop {
             let holding = self.current()?;
-            if holding.ends > before {
+            if holding.ends != before {
                 return Some(holding.ends);
             }
             select! {
@@ -137,5 +185,9 @@ impl Held {
     fn current(&self) -> Option<Holding> {
         // A keeper that has ended renews no lease, but the lease that it won lasts until its end.
         self.status.borrow().active().filter(|holding| holding.epoch == self.holding.epoch)
+    }
+
+    fn kept(&self) -> Option<Holding> {
+        self.status.borrow().holding.filter(|holding| holding.epoch == self.holding.epoch)
     }
 }

@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::claim::{Candidate, Claim, NOBODY_MAY, Standing, Step, Terms, Write};
+use super::claim::{Candidate, Claim, Moment, NOBODY_MAY, Standing, Step, Terms, Will, Write};
 use super::clock::{now, sleep_until, wall};
 use super::dynamodb::Table;
 use super::error::Error;
-use super::held::Lease;
+use super::held::{Lease, Wish};
 use super::metrics::Metrics;
 use super::status::Status;
 
@@ -32,12 +32,19 @@ pub struct Keeper {
     table: Table,
     claim: Claim,
     period: Duration,
+    grace: Duration,
+    /// How long the lease is renewed at most for work that is ending.
+    stop: Duration,
     metrics: Metrics,
     checked: bool,
     /// Why the last turn failed.
     failing: Option<String>,
+    /// When the credentials were last read anew.
+    reread: Option<Moment>,
     status: watch::Sender<Status>,
-    leaving: watch::Receiver<bool>,
+    /// Why this candidate does not want the lease.
+    unwilling: Option<String>,
+    wish: watch::Receiver<Wish>,
     working: watch::Sender<()>,
 }
 
@@ -63,18 +70,48 @@ impl Candidate {
 // === impl Keeper ===
 
 impl Keeper {
-    /// A keeper that makes this candidate's claim once a period.
+    /// A keeper that makes this candidate's claim once a period. `longest` is the longest term that any candidate for
+    /// this lease may have.
     #[must_use]
-    pub fn new(table: Table, me: Candidate, period: Duration, terms: Terms) -> (Self, Lease) {
-        let claim = Claim::new(me, terms);
-        let status = watch::Sender::new(Status::of(&claim, None));
-        let leaving = watch::Sender::new(false);
+    pub fn new(
+        table: Table,
+        me: Candidate,
+        period: Duration,
+        terms: Terms,
+        longest: Duration,
+    ) -> (Self, Lease) {
+        let claim = Claim::new(me, terms, longest);
+        let status = watch::Sender::new(Status::of(&claim, None, None));
+        let wish = watch::Sender::new(Wish::Take);
         let working = watch::Sender::new(());
-        let lease = Lease::new(status.subscribe(), leaving.clone(), working.clone());
-        let leaving = leaving.subscribe();
+        let lease = Lease::new(status.subscribe(), wish.clone(), working.clone());
+        let (wish, grace, stop) = (wish.subscribe(), terms.grace(), terms.term());
         let metrics = Metrics::new(table.lease());
-        let (checked, failing) = (false, None);
-        (Self { table, claim, period, metrics, checked, failing, status, leaving, working }, lease)
+        let (checked, failing, reread) = (false, None, None);
+        (
+            Self {
+                table,
+                claim,
+                period,
+                grace,
+                stop,
+                metrics,
+                checked,
+                failing,
+                reread,
+                status,
+                unwilling: None,
+                wish,
+                working,
+            },
+            lease,
+        )
+    }
+
+    /// The same keeper, which renews the lease for so long at most while work under it is ending; a term by default.
+    #[must_use]
+    pub fn with_stop(self, stop: Duration) -> Self {
+        Self { stop, ..self }
     }
 
     /// The keeper's metrics.
@@ -89,25 +126,59 @@ impl Keeper {
     /// The table cannot keep a lease.
     pub async fn run(mut self) -> Result<(), Error> {
         let (status, metrics) = (self.status.subscribe(), self.metrics.clone());
-        let claimed = async {
-            self.claim().await?;
-            self.leave().await;
-            Ok(())
+        let kept = async {
+            loop {
+                match self.claim().await? {
+                    Wish::Take => {
+                        self.claim.want(Will::Take);
+                        self.unwilling = None;
+                    }
+                    Wish::Pause(why) => {
+                        self.unwilling = Some(why);
+                        self.step_down().await;
+                    }
+                    Wish::HandOver => {
+                        self.unwilling = Some("a person asks it to hand over".to_owned());
+                        self.step_down().await;
+                        self.claim.want(Will::Take);
+                        self.unwilling = None;
+                    }
+                    Wish::Leave => {
+                        self.unwilling = None;
+                        self.step_down().await;
+                        return Ok(());
+                    }
+                }
+            }
         };
         select! {
-            ended = claimed => ended,
+            ended = kept => ended,
             () = tell(status, metrics) => Ok(()),
         }
     }
 
-    async fn claim(&mut self) -> Result<(), Error> {
-        let mut leaving = self.leaving.clone();
+    /// Makes its claim until something else is wished for.
+    async fn claim(&mut self) -> Result<Wish, Error> {
+        let mut wish = self.wish.clone();
+        let wished = wish.borrow_and_update().clone();
+        // It may have changed while the candidate stepped down.
+        if (wished == Wish::Take) != (self.claim.will() == Will::Take) || wished == Wish::Leave {
+            self.wish = wish;
+            return Ok(wished);
+        }
         loop {
             select! {
                 biased;
-                // An error means that all clones of the lease were dropped: no one needs it.
-                _ = leaving.wait_for(|leaving| *leaving) => return Ok(()),
+                changed = wish.changed() => {
+                    // An error means that all clones of the lease were dropped: no one needs it.
+                    let wished = changed.map_or(Wish::Leave, |()| wish.borrow_and_update().clone());
+                    self.wish = wish;
+                    return Ok(wished);
+                }
                 turned = self.turn() => turned?,
+            }
+            if self.claim.is_asked() {
+                return Ok(Wish::HandOver);
             }
         }
     }
@@ -121,20 +192,33 @@ impl Keeper {
             warn!(error, "the lease could not be claimed or renewed");
         }
         self.publish();
-        let due = match (done, self.claim.holding()) {
+        if done.as_ref().is_err_and(Error::may_pass_with_other_credentials) {
+            self.reread_credentials().await;
+        }
+        let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
-            (Err(_), _) => now() + self.period / 4,
-            (Ok(()), Some(_)) => started + self.period,
+            (Err(_), _) => about(self.period / 4),
+            (Ok(()), Some(_)) => (started + self.period).soonest(now()),
             // The candidate from which it was taken may need a period to notice.
-            (Ok(()), None) => now() + self.period,
+            (Ok(()), None) if self.claim.has_written() => self.period,
+            (Ok(()), None) => about(self.period),
         };
         // A watched record is read again as soon as it may be taken.
-        let due = match self.claim.standing() {
-            Standing::Others(at) if at > started => due.min(at),
-            _ => due,
+        let pause = match self.claim.standing() {
+            Standing::Others(at) if !at.has_come(started) => pause.min(at.latest(now())),
+            _ => pause,
         };
-        sleep_until(due).await;
+        sleep_until(now() + pause).await;
         Ok(())
+    }
+
+    /// Reads the credentials anew, at most once a period: they may have been rotated.
+    async fn reread_credentials(&mut self) {
+        let is_due = self.reread.is_none_or(|last| (last + self.period).has_come(now()));
+        if is_due && self.table.reread_credentials().await {
+            self.reread = Some(now());
+            info!("the credentials were read anew");
+        }
     }
 
     async fn ask(&mut self) -> Result<(), Error> {
@@ -171,13 +255,11 @@ impl Keeper {
     async fn write(&mut self, write: &Write) -> Result<bool, Error> {
         let started = Instant::now();
         let done = self.table.write(write, self.time()).await;
-        let refused = matches!(done, Ok(false));
+        let refused = matches!(done, Ok(None));
         self.metrics.called("write", started, if refused { "refused" } else { became(done.is_ok()) });
-        let done = done?;
-        if done {
-            self.claim.wrote(now());
-        }
-        Ok(done)
+        let Some(done) = done? else { return Ok(false) };
+        self.claim.wrote(now(), done.handover);
+        Ok(true)
     }
 
     /// How long a call may take.
@@ -185,26 +267,52 @@ impl Keeper {
         self.period / 2
     }
 
-    /// Makes the candidate passive, then releases the lease, so that other candidates need not wait for the term's end.
-    async fn leave(&mut self) {
+    /// Makes the candidate passive, waits for its work to end, then releases the lease, so that other candidates need not
+    /// wait for the term's end. The lease is renewed meanwhile, for a limited time.
+    async fn step_down(&mut self) {
         let held = self.claim.holding();
-        self.claim.leave();
+        self.claim.want(Will::Retire);
         self.failing = None;
         self.publish();
         if let Some(held) = held {
             // A caller that has just read "active" gets the same grace as when the lease is lost.
-            sleep_until((now() + held.ends.saturating_sub(held.until)).min(held.expires)).await;
-        }
-        select! {
-            biased;
-            () = self.working.closed() => {}
-            () = sleep_until(held.map_or_else(now, |held| held.expires)) => {
-                warn!("work under the lease has not ended: the lease is not released, and other candidates wait until the term ends");
-                return;
+            let grace = now() + self.grace;
+            let working = self.working.clone();
+            let ended = async {
+                sleep_until(grace).await;
+                working.closed().await;
+            };
+            let limit = now() + self.stop;
+            let renewed = async {
+                while self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now())) {
+                    if let Err(error) = self.turn().await {
+                        warn!(%error, "the lease is not renewed any more");
+                        break;
+                    }
+                }
+            };
+            select! {
+                biased;
+                () = ended => {}
+                () = sleep_until(limit) => warn!("work under the lease has not ended in time: it is killed when the term ends"),
+                () = renewed => {}
+            }
+            let expires = self.claim.holding().unwrap_or(held).expires;
+            select! {
+                biased;
+                () = self.working.closed() => {}
+                () = sleep_until(expires) => {
+                    self.claim.want(Will::Release);
+                    self.publish();
+                    warn!("work under the lease has not ended: the lease is not released, and other candidates wait until the term ends");
+                    return;
+                }
             }
         }
+        self.claim.want(Will::Release);
+        self.publish();
         let give_up = now() + self.period;
-        while self.claim.has_written() && now() < give_up {
+        while self.claim.has_written() && !give_up.may_have_come(now()) {
             match self.release().await {
                 Ok(true) => info!("released"),
                 Ok(false) => {}
@@ -228,13 +336,18 @@ impl Keeper {
     }
 
     fn publish(&self) {
-        let status = Status::of(&self.claim, self.failing.clone());
+        let status = Status::of(&self.claim, self.failing.clone(), self.unwilling.clone());
         self.status.send_if_modified(|before| {
             let changed = *before != status;
             *before = status;
             changed
         });
     }
+}
+
+/// Returns a pause of this length, or up to a tenth shorter or longer, so that candidates do not call in step.
+fn about(pause: Duration) -> Duration {
+    pause.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 fn became(done: bool) -> &'static str {
@@ -251,14 +364,14 @@ async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
         if epoch != active {
             match epoch {
                 Some(epoch) => info!(epoch, before = standing, "active"),
-                None if seen.leaving => info!(epoch = active, reason = seen.reason(), "passive"),
+                None if seen.will != Will::Take => info!(epoch = active, reason = seen.reason(), "passive"),
                 None => warn!(epoch = active, reason = seen.reason(), "passive"),
             }
             metrics.changed(epoch.is_some());
             active = epoch;
         }
         let stands = seen.stands();
-        if epoch.is_none() && !seen.leaving && standing.as_ref() != Some(&stands) {
+        if epoch.is_none() && seen.will == Will::Take && standing.as_ref() != Some(&stands) {
             info!(reason = stands, "still passive");
         }
         standing = Some(stands);

@@ -21,6 +21,7 @@ pub struct Metrics {
     calls: Family<Called, Counter>,
     seconds: Family<Kind, Histogram>,
     changes: Family<Change, Counter>,
+    ended: Family<Listening, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -39,6 +40,11 @@ struct Change {
     to: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Listening {
+    listener: &'static str,
+}
+
 /// From 1 ms up to 8 s.
 fn buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 14))
@@ -48,9 +54,9 @@ fn buckets() -> Histogram {
 
 impl Metrics {
     pub(super) fn new(lease: &str) -> Self {
-        let (calls, changes) = (Family::default(), Family::default());
+        let (calls, changes, ended) = (Family::default(), Family::default(), Family::default());
         let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
-        Self { lease: lease.to_owned(), calls, seconds, changes }
+        Self { lease: lease.to_owned(), calls, seconds, changes, ended }
     }
 
     pub(super) fn called(&self, call: &'static str, started: Instant, became: &'static str) {
@@ -61,6 +67,11 @@ impl Metrics {
     pub(super) fn changed(&self, active: bool) {
         let to = if active { "active" } else { "passive" };
         self.changes.get_or_create(&Change { to }).inc();
+    }
+
+    /// Connections of this listener were ended to make room.
+    pub(super) fn ended(&self, listener: &'static str, count: u64) {
+        self.ended.get_or_create(&Listening { listener }).inc_by(count);
     }
 
     /// Writes all metrics, and the state of the claim, in the [OpenMetrics] text format.
@@ -94,6 +105,11 @@ impl Metrics {
             "changes",
             "How often this candidate became active or passive",
             self.changes.clone(),
+        );
+        registry.register(
+            "connections_ended",
+            "Connections that were ended to make room for newer ones",
+            self.ended.clone(),
         );
         let mut text = String::new();
         // Only the write can fail, and a string accepts any text.

@@ -19,7 +19,9 @@
 //! # async fn example(aws: &aws_config::SdkConfig) -> Result<(), Box<dyn std::error::Error>> {
 //! let table = Table::new(aws, "admiral-lease", "orders");
 //! let period = Duration::from_secs(15);
-//! let (keeper, lease) = Keeper::new(table, Candidate::new("site-a")?, period, Terms::of(period, 3)?);
+//! // The longest term that any candidate may have, for where no record tells.
+//! let longest = Duration::from_secs(60);
+//! let (keeper, lease) = Keeper::new(table, Candidate::new("site-a")?, period, Terms::of(period, 3)?, longest);
 //! let keeping = tokio::spawn(keeper.run());
 //!
 //! while let Some(held) = lease.held().await {
@@ -34,17 +36,24 @@
 //! # }
 //! ```
 
+pub mod check;
 pub mod claim;
 mod clock;
 pub mod command;
 pub mod config;
+pub mod credentials;
+pub mod descendants;
 pub mod dynamodb;
 pub mod error;
+mod events;
 pub mod held;
 pub mod keeper;
+pub mod listener;
 pub mod metrics;
+mod places;
 pub mod server;
 pub mod status;
+mod yaml;
 
 pub use self::claim::{Candidate, Terms};
 pub use self::dynamodb::Table;

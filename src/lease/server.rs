@@ -1,28 +1,25 @@
-//! The keeper's HTTP endpoints.
+//! The answers to requests, on either listener.
 //!
-//! | path | answer |
-//! |---|---|
-//! | `/healthz` | 200 as long as the process runs, whatever the state of the lease |
-//! | `/leader` | 200 while the lease is held, with the epoch, 503 otherwise |
-//! | `/state` | the state of the claim, in JSON |
-//! | `/metrics` | the metrics, for Prometheus |
+//! | path | service | probes | answer |
+//! |---|---|---|---|
+//! | `/healthz` | yes | yes | 200 as long as the process runs, whatever the state of the lease |
+//! | `/ready` | yes | yes | 200 while this instance may receive traffic, 503 otherwise |
+//! | `/metrics` | yes | yes | the metrics, for Prometheus |
+//! | `/leader` | yes | | 200 while the lease is held, with the epoch, 503 otherwise |
+//! | `/state` | yes | | the state of the claim, in JSON, or as a stream of events |
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{Either, Full};
+use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::time::sleep;
-use tracing::{debug, warn};
+use tokio::sync::watch;
 
-use super::claim::Candidate;
+use super::claim::{Candidate, Will};
+use super::command::Running;
+use super::events::{self, EVENTS, Events};
 use super::held::Lease;
 use super::metrics::Metrics;
 use super::status::Status;
@@ -32,6 +29,15 @@ pub const EPOCH: &str = "lease-epoch";
 
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The callers for whom a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// The service and its operators: every path.
+    Service,
+    /// Probes and scrapes from outside the pod: what they need, and nothing else.
+    Probes,
+}
 
 /// The subject of the answers.
 #[derive(Clone, Debug)]
@@ -44,72 +50,112 @@ pub struct Site {
     pub lease: Lease,
     /// The metrics.
     pub metrics: Metrics,
+    /// How the command stands, if there is one.
+    pub running: Option<watch::Receiver<Running>>,
 }
 
-/// Answers requests until the process ends.
-pub async fn serve(listener: TcpListener, site: Site) -> Infallible {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // The likely cause is too many open files, which passes; a busy loop would not help.
-                warn!(%error, "a connection could not be accepted");
-                sleep(Duration::from_millis(100)).await;
-                continue;
+/// What a caller can request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    Healthz,
+    Leader,
+    Metrics,
+    Ready,
+    State,
+}
+
+/// An answer: whole, or a stream of events.
+pub(super) type Answer = Response<Either<Full<Bytes>, Events>>;
+
+// === impl Callers ===
+
+impl Callers {
+    /// The name of their listener in the log and in the metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Probes => "probes",
+        }
+    }
+
+    fn endpoints(self) -> &'static [Endpoint] {
+        match self {
+            Self::Service => {
+                &[Endpoint::Healthz, Endpoint::Leader, Endpoint::Metrics, Endpoint::Ready, Endpoint::State]
             }
-        };
-        let site = site.clone();
-        tokio::spawn(async move {
-            let answer = service_fn(async |request: Request<Incoming>| {
-                Ok::<_, Infallible>(site.answer(request.method(), request.uri().path()))
-            });
-            let mut server = http1::Builder::new();
-            let server = server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), answer).await {
-                debug!(%error, "a connection broke");
-            }
-        });
+            Self::Probes => &[Endpoint::Healthz, Endpoint::Metrics, Endpoint::Ready],
+        }
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Healthz => "/healthz",
+            Self::Leader => "/leader",
+            Self::Metrics => "/metrics",
+            Self::Ready => "/ready",
+            Self::State => "/state",
+        }
     }
 }
 
 // === impl Site ===
 
 impl Site {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let mut answer = Response::<Full<Bytes>>::default();
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    pub(super) fn answer<B>(&self, request: &Request<B>, callers: Callers) -> Answer {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut answer = whole(
+                StatusCode::METHOD_NOT_ALLOWED,
+                JSON,
+                json!({ "methods": ["GET", "HEAD"] }).to_string(),
+            );
             answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
+        let endpoints = callers.endpoints();
+        let requested = endpoints.iter().find(|endpoint| endpoint.path() == request.uri().path());
         let status = self.lease.status();
+        match requested {
+            Some(Endpoint::Healthz) => whole(StatusCode::OK, JSON, json!({ "running": true }).to_string()),
+            Some(Endpoint::Leader) => Self::leader(&status),
+            Some(Endpoint::Metrics) => whole(StatusCode::OK, PROMETHEUS, self.metrics.text(&status)),
+            Some(Endpoint::Ready) => self.ready(&status),
+            Some(Endpoint::State) => {
+                // An answer to HEAD has no body, and ends at once.
+                if request.method() == Method::GET && events::are_wanted(request.headers()) {
+                    return answer(StatusCode::OK, EVENTS, Either::Right(Events::of(self.clone())));
+                }
+                whole(StatusCode::OK, JSON, self.state(&status).to_string())
+            }
+            None => {
+                let paths: Vec<_> = endpoints.iter().map(|endpoint| endpoint.path()).collect();
+                whole(StatusCode::NOT_FOUND, JSON, json!({ "paths": paths }).to_string())
+            }
+        }
+    }
+
+    fn leader(status: &Status) -> Answer {
         let active = status.active();
-        let (code, kind, body) = match path {
-            "/healthz" => (StatusCode::OK, JSON, json!({ "running": true }).to_string()),
-            "/leader" => {
-                let code = if active.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                let epoch = active.map(|holding| holding.epoch);
-                (code, JSON, json!({ "active": active.is_some(), "epoch": epoch }).to_string())
-            }
-            "/state" => (StatusCode::OK, JSON, self.state(&status).to_string()),
-            "/metrics" => (StatusCode::OK, PROMETHEUS, self.metrics.text(&status)),
-            _ => {
-                let paths = json!({ "paths": ["/healthz", "/leader", "/state", "/metrics"] });
-                (StatusCode::NOT_FOUND, JSON, paths.to_string())
-            }
-        };
-        *answer.body_mut() = Full::from(body);
-        *answer.status_mut() = code;
-        let headers = answer.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let ("/leader", Some(holding)) = (path, active) {
-            headers.insert(EPOCH, HeaderValue::from(holding.epoch));
+        let epoch = active.map(|holding| holding.epoch);
+        let body = json!({ "active": active.is_some(), "epoch": epoch });
+        let mut answer = whole(available(active.is_some()), JSON, body.to_string());
+        if let Some(epoch) = epoch {
+            answer.headers_mut().insert(EPOCH, HeaderValue::from(epoch));
         }
         answer
     }
 
-    fn state(&self, status: &Status) -> Value {
+    /// Whether this instance may receive traffic: it is active, and its command runs, if it has one.
+    fn ready(&self, status: &Status) -> Answer {
+        let runs = self.running.as_ref().is_none_or(|running| matches!(*running.borrow(), Running::Since(_)));
+        let is_ready = status.active().is_some() && runs;
+        whole(available(is_ready), JSON, json!({ "ready": is_ready }).to_string())
+    }
+
+    pub(super) fn state(&self, status: &Status) -> Value {
         let active = status.active();
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let record = status.record.as_ref().map(|record| {
@@ -131,9 +177,36 @@ impl Site {
             "activeForSeconds": seconds(status.active_for()),
             "standing": status.stands(),
             "takesOverInSeconds": seconds(status.takes_over_in()),
-            "leaving": status.leaving,
+            "leaving": status.will != Will::Take,
+            "command": self.running.as_ref().map(|running| command(*running.borrow())),
+            "unwilling": status.unwilling,
             "failing": status.failing,
             "record": record,
         })
     }
+}
+
+fn command(running: Running) -> Value {
+    match running {
+        Running::No => json!({ "running": false }),
+        Running::Since(time) => json!({ "running": true, "since": time }),
+        Running::Ending => json!({ "running": true, "ending": true }),
+    }
+}
+
+fn available(is_available: bool) -> StatusCode {
+    if is_available { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn whole(code: StatusCode, kind: &'static str, body: String) -> Answer {
+    answer(code, kind, Either::Left(Full::from(body)))
+}
+
+fn answer(code: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Events>) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = code;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::claim::{Claim, Holding, NOBODY_MAY, Record, Standing};
+use super::claim::{Claim, Holding, NOBODY_MAY, Record, Standing, Will};
 use super::clock::now;
 
 /// The state of a claim.
@@ -16,36 +16,38 @@ pub struct Status {
     pub record: Option<Record>,
     /// Why the last call failed, if it did.
     pub failing: Option<String>,
-    /// Whether this candidate leaves the lease, for good.
-    pub leaving: bool,
+    /// Whether this candidate wants the lease.
+    pub will: Will,
+    /// Why it does not, if it does not.
+    pub unwilling: Option<String>,
 }
 
 // === impl Status ===
 
 impl Status {
-    pub(super) fn of(claim: &Claim, failing: Option<String>) -> Self {
+    pub(super) fn of(claim: &Claim, failing: Option<String>, unwilling: Option<String>) -> Self {
         let (holding, standing, record) = (claim.holding(), claim.standing(), claim.record().cloned());
-        let leaving = claim.is_leaving();
-        Self { holding, standing, record, failing, leaving }
+        Self { holding, standing, record, failing, will: claim.will(), unwilling }
     }
 
-    /// The lease, if it is held at this very moment.
+    /// The lease, if this candidate is active at this very moment.
     #[must_use]
     pub fn active(&self) -> Option<Holding> {
-        self.holding.filter(|holding| now() < holding.until)
+        let active = |holding: &Holding| self.will == Will::Take && !holding.until.may_have_come(now());
+        self.holding.filter(active)
     }
 
     /// How long the lease remains held, if it is held.
     #[must_use]
     pub fn active_for(&self) -> Option<Duration> {
-        self.active().map(|holding| holding.until.saturating_sub(now()))
+        self.active().map(|holding| holding.until.soonest(now()))
     }
 
     /// How long the record must stay unchanged before this candidate may take the lease, if it may take it then.
     #[must_use]
     pub fn takes_over_in(&self) -> Option<Duration> {
         match self.standing {
-            Standing::Others(at) if !self.leaving => Some(at.saturating_sub(now())),
+            Standing::Others(at) if self.will == Will::Take => Some(at.latest(now())),
             _ => None,
         }
     }
@@ -53,7 +55,13 @@ impl Status {
     /// Why this candidate is no longer active.
     pub(super) fn reason(&self) -> String {
         match (&self.failing, self.standing) {
-            _ if self.leaving => "it releases the lease".to_owned(),
+            _ if self.will != Will::Take => {
+                let why = self.unwilling.as_ref();
+                why.map_or_else(
+                    || "it releases the lease".to_owned(),
+                    |why| format!("it releases the lease: {why}"),
+                )
+            }
             (Some(error), Standing::Mine) => format!("it could not be renewed: {error}"),
             (None, Standing::Mine) => {
                 "it was not renewed in time: this process did not run, or its call took long".to_owned()

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
@@ -26,10 +27,12 @@ pub struct Call {
 
 /// A call that did not succeed.
 #[derive(Debug, Error)]
-#[error("{call}: {cause}{}", advice(*.call, *.kind))]
+#[error("{call}: {cause}{}", advice(*.call, *.kind, *.credentials))]
 pub struct Failure {
     call: Call,
     kind: Kind,
+    /// Whether AWS does not accept the credentials, or none could be loaded.
+    credentials: bool,
     cause: String,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -104,16 +107,23 @@ impl Failure {
         self.kind
     }
 
+    /// Whether the call may succeed with other credentials: AWS does not accept these, their role does not allow the
+    /// call, or none could be loaded.
+    #[must_use]
+    pub fn may_pass_with_other_credentials(&self) -> bool {
+        self.credentials || self.kind == Kind::Denied
+    }
+
     /// A failure of kind [`Kind::Unclear`]: the answer is missing or unreadable.
     #[must_use]
     pub fn unclear(call: Call, cause: String) -> Self {
-        Self { call, kind: Kind::Unclear, cause, source: None }
+        Self { call, kind: Kind::Unclear, credentials: false, cause, source: None }
     }
 
     /// A failure of kind [`Kind::Refused`].
     #[must_use]
     pub fn refused(call: Call, cause: String) -> Self {
-        Self { call, kind: Kind::Refused, cause, source: None }
+        Self { call, kind: Kind::Refused, credentials: false, cause, source: None }
     }
 
     fn from_sdk<E>(call: Call, error: SdkError<E>) -> Self
@@ -131,9 +141,40 @@ impl Failure {
         };
         let status = error.raw_response().map(|response| response.status().as_u16());
         let kind = if never_sent { Kind::Refused } else { Kind::of(code, status) };
+        let credentials = code.is_some_and(blames_credentials) || has_no_credentials(&error);
         let cause = cause(status, code, message, &error);
-        Self { call, kind, cause, source: Some(Box::new(error)) }
+        Self { call, kind, credentials, cause, source: Some(Box::new(error)) }
     }
+}
+
+/// Whether AWS refuses credentials with this error code: they are unknown, expired, or do not fit the signature.
+fn blames_credentials(code: &str) -> bool {
+    [
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    ]
+    .contains(&code)
+}
+
+/// Whether the call was not sent because no credentials could be loaded.
+fn has_no_credentials(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Describes what happened, in one line that fits a log.
@@ -213,8 +254,11 @@ impl Kind {
 }
 
 /// The operator's next step.
-fn advice(call: Call, kind: Kind) -> String {
+fn advice(call: Call, kind: Kind, credentials: bool) -> String {
     match kind {
+        Kind::Unclear | Kind::Refused if credentials => {
+            ". Check the credentials of this program, and the machine's clock".to_owned()
+        }
         Kind::Throttled => ". AWS throttled the call until the time was used up".to_owned(),
         Kind::Unclear if call.changes() => {
             format!(". The change may have been made all the same: check {}", call.noun)

@@ -314,7 +314,8 @@ async fn work_is_dropped_when_the_lease_is_lost_and_work_that_continues_prevents
     let table = Table::new(&emulator.config().await, TABLE, LEASE);
     let period = Duration::from_secs(1);
     let me = Candidate::new("site-a").unwrap();
-    let (keeper, lease) = lease::Keeper::new(table, me, period, Terms::of(period, 3).unwrap());
+    let terms = Terms::of(period, 3).unwrap();
+    let (keeper, lease) = lease::Keeper::new(table, me, period, terms, terms.term());
     let keeping = tokio::spawn(keeper.run());
     let held = lease.held().await.expect("no other candidate wants it");
     assert_eq!(held.during(async { held.epoch() }).await, Some(held.epoch()));
@@ -443,6 +444,42 @@ async fn a_contender_waits_for_the_term_that_the_holder_has() {
 }
 
 #[tokio::test]
+async fn terms_that_differ_and_records_that_tell_none_never_make_two_active() {
+    // The holder's term is 8 s, the contender's 2 s.
+    let long = "  failureThreshold: 8\n  longestTermInSeconds: 8\n";
+    let short = "  failureThreshold: 2\n  longestTermInSeconds: 8\n";
+    for started_before in [true, false] {
+        for deleted in [true, false] {
+            let emulator = Emulator::ministack().await;
+            create_table(&emulator).await;
+            let holder = Keeper::start_with(&emulator, "site-a", long, &[]).await;
+            let mut observer = Observer::of(&[&holder]);
+            observer.active(&holder).await;
+            let watching = async || {
+                let contender = Keeper::start_with(&emulator, "site-b", short, &[]).await;
+                contender.proxy.arrived("GetItem", 1).await;
+                contender
+            };
+            let mut contender = if started_before { Some(watching().await) } else { None };
+            holder.proxy.all(Fault::Lost);
+            if deleted {
+                let key = json!({ "leaseName": { "S": LEASE } }).to_string();
+                emulator.aws(&["dynamodb", "delete-item", "--table-name", TABLE, "--key", &key]).await;
+            } else {
+                put(&emulator, "other", "1").await;
+            }
+            if contender.is_none() {
+                contender = Some(watching().await);
+            }
+            let contender = contender.unwrap();
+            observer.add(&contender);
+            observer.active(&contender).await;
+            observer.vouch();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_ends_releases_the_lease_and_its_status_is_the_keepers() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
@@ -496,7 +533,9 @@ async fn the_endpoints_answer_a_probe_a_person_and_prometheus() {
 async fn the_documented_commands_create_a_table_whose_policy_suffices_and_pin_the_lease() {
     let emulator = Emulator::own_ministack_enforcing_permissions().await;
     let deploy = commands_below("lease.md", "## Deploy");
-    let runbook = commands_below("runbook.md", "## Lease commands");
+    // `tests/ctl/lease.rs` runs those with failoverctl.
+    let runbook = commands_below("runbook.md", "## Lease commands").into_iter();
+    let runbook: Vec<_> = runbook.filter(|block| !block.contains("failoverctl")).collect();
     let (deploy, [look, pin, release]) = (&deploy[0], &runbook[..]) else { panic!("{runbook:#?}") };
     let role = "TrustedPrincipalArn=arn:aws:iam::000000000000:root LeaseName=mylease";
     let deploy = deploy.replacen(

@@ -3,4 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command;
+mod configuration;
 mod keeper;
+mod listener;

@@ -56,15 +56,18 @@ pub async fn pin(emulator: &Emulator) {
     put(emulator, NOBODY_MAY, "0").await;
 }
 
-/// A candidate's configuration, with further lines: a period of one second, a term of three.
+/// A candidate's configuration, with further lines: a period of one second and a term of three, unless they tell others.
 pub fn config(name: &str, more: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let file = format!("lease-{}-{number}.yaml", std::process::id());
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+    let defaults = [("waitTimeInSeconds", 1), ("failureThreshold", 3), ("longestTermInSeconds", 3)];
+    let defaults = defaults.into_iter().filter(|(key, _)| !more.contains(key));
+    let defaults: Vec<_> = defaults.map(|(key, value)| format!("  {key}: {value}")).collect();
     let config = format!(
-        "dynamoDB:\n  leaseName: {LEASE}\n  podIdentifier: {name}\n  waitTimeInSeconds: 1\n  failureThreshold: 3\n  \
-         tableName: {TABLE}\n  region: us-east-1\n{more}"
+        "dynamoDB:\n  leaseName: {LEASE}\n  podIdentifier: {name}\n  tableName: {TABLE}\n  region: us-east-1\n{}\n{more}",
+        defaults.join("\n")
     );
     fs::write(&file, config).expect("target/tmp can be written");
     file
@@ -101,7 +104,12 @@ impl Keeper {
         arguments: &[&str],
     ) -> Self {
         let proxy = Proxy::start(upstream).await;
-        let (process, log) = spawn((&proxy.url, &emulator.key), name, more, arguments);
+        let spawned = spawn((&proxy.url, &emulator.key), name, more, arguments);
+        Self::of(proxy, spawned).await
+    }
+
+    /// A keeper that was spawned behind this proxy, as soon as it listens.
+    pub async fn of(proxy: Proxy, (process, log): (Child, watch::Receiver<Vec<String>>)) -> Self {
         let mut keeper = Self { proxy, address: String::new(), process, log };
         let started = keeper.says("\"starting\"").await;
         let started: Value = serde_json::from_str(&started).expect("log lines are JSON");
@@ -118,6 +126,11 @@ impl Keeper {
             Ok(Ok(lines)) => find(&lines).expect("it was waited for"),
             _ => panic!("it does not say {text:?}: {:#?}", self.log.borrow()),
         }
+    }
+
+    /// How many log lines so far have this in them.
+    pub fn said(&self, text: &str) -> usize {
+        self.log.borrow().iter().filter(|line| line.contains(text)).count()
     }
 
     /// Sends a signal, by its name.
@@ -171,11 +184,25 @@ pub fn spawn(
     arguments: &[&str],
 ) -> (Child, watch::Receiver<Vec<String>>) {
     let file = config(name, more);
+    let keys = [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", key)];
+    spawn_with(url, &file, &keys, arguments)
+}
+
+/// Starts a keeper whose AWS is at this URL, with this configuration file and these variables, and collects what it logs.
+pub fn spawn_with(
+    url: &str,
+    file: &Path,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> (Child, watch::Receiver<Vec<String>>) {
+    let listen: &[_] = if arguments.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
     let mut process = Command::new(program("lease-keeper"))
-        .args(["--config", file.to_str().expect("its name is UTF-8"), "--listen", "127.0.0.1:0"])
+        .args(["--config", file.to_str().expect("its name is UTF-8")])
+        .args(listen)
         .args(arguments)
         .env_clear()
-        .envs([("AWS_ENDPOINT_URL", url), ("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", key)])
+        .env("AWS_ENDPOINT_URL", url)
+        .envs(variables.iter().copied())
         .env("PATH", path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -12,6 +12,8 @@ pub mod emulator;
 #[cfg(feature = "fence")]
 pub mod infinispan;
 #[cfg(feature = "lease")]
+pub mod issuer;
+#[cfg(feature = "lease")]
 pub mod keeper;
 pub mod lambda;
 #[cfg(feature = "lock")]

@@ -55,6 +55,12 @@ pub struct Proxy {
     accepting: AbortHandle,
 }
 
+const UNRECOGNIZED: Fault = Fault::Error {
+    status: 400,
+    code: "UnrecognizedClientException",
+    message: "The security token included in the request is invalid.",
+};
+
 type Answer = Response<Full<Bytes>>;
 
 /// Why a connection ends without an answer.
@@ -69,6 +75,7 @@ struct Shared {
 struct State {
     all: Fault,
     only: BTreeMap<String, Fault>,
+    refused: Option<String>,
     answers: BTreeMap<String, Value>,
     calls: BTreeMap<String, usize>,
     held: Vec<Call>,
@@ -107,6 +114,12 @@ impl Proxy {
                 fault => state.only.insert(operation.to_owned(), fault),
             };
         });
+    }
+
+    /// Refuses new calls with credentials that have this text in the key's id or in the session's token, as AWS refuses
+    /// credentials that it does not know any more.
+    pub fn refuse(&self, credentials: &str) {
+        self.shared.state.send_modify(|state| state.refused = Some(credentials.to_owned()));
     }
 
     /// Answers new calls of the operation with this in the table's place; faults happen to them too.
@@ -206,7 +219,10 @@ impl Shared {
     fn admit(&self, operation: String, request: Request<Full<Bytes>>) -> Option<(Fault, Call)> {
         let mut admitted = None;
         self.state.send_modify(|state| {
+            let is_refused =
+                state.refused.as_ref().is_some_and(|text| has_credentials(request.headers(), text));
             let fault = *state.only.get(&operation).unwrap_or(&state.all);
+            let fault = if is_refused { UNRECOGNIZED } else { fault };
             let call = Call { request, canned: state.answers.get(&operation).cloned() };
             match fault {
                 Fault::Held => state.held.push(call),
@@ -258,6 +274,13 @@ impl Call {
         answer.headers_mut().remove(TRANSFER_ENCODING);
         Ok(answer)
     }
+}
+
+fn has_credentials(headers: &HeaderMap, text: &str) -> bool {
+    ["authorization", "x-amz-security-token"]
+        .iter()
+        .filter_map(|name| headers.get(*name)?.to_str().ok())
+        .any(|value| value.contains(text))
 }
 
 /// DynamoDB's operations stand in a header, STS's in the body.

@@ -1,0 +1,258 @@
+//! The health of the service beside the keeper: a candidate whose service is dead holds no lease.
+
+use std::fmt;
+use std::io;
+use std::process::Stdio;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::header::{HOST, USER_AGENT};
+use hyper::{Request, Uri};
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tracing::{info, warn};
+
+use super::command::Running;
+use super::descendants::Children;
+use super::held::Lease;
+use crate::program::text::Quoted;
+use crate::remote::http::{self, Stream};
+
+/// What tells whether the service is healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A GET request to this URL, answered with a status of 2xx or 3xx. Its certificate is not verified.
+    Url(Uri),
+    /// A program and its arguments, which exits with status 0. It is not interpreted by a shell.
+    Command(Vec<String>),
+}
+
+/// How often it is checked, and how many results in a row count.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    /// The time between two checks, and the longest that one may take.
+    pub every: Duration,
+    /// So many failures in a row make the service unhealthy.
+    pub failures: u32,
+    /// So many successes in a row make it healthy again.
+    pub successes: u32,
+    /// Failures count from so long after the command has started, or from its first success.
+    pub start: Duration,
+    /// How long a candidate whose command was unhealthy waits before it takes the lease again, so that another one
+    /// can.
+    pub rest: Duration,
+}
+
+/// A text that is no check.
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("{} is neither a URL with http:// or https://, a host and a path, nor a program with arguments", Quoted(.0))]
+pub struct NoCheck(String);
+
+/// Checks for ever, and tells the lease. With a command that only runs while the lease is held, `running` is how it
+/// stands: then it is checked while it runs, and an unhealthy one is ended, and started again after a rest.
+pub async fn watch(
+    check: Check,
+    rhythm: Rhythm,
+    lease: Lease,
+    running: Option<watch::Receiver<Running>>,
+    children: Children,
+) {
+    match running {
+        None => beside(&check, rhythm, &lease, &children).await,
+        Some(running) => own(&check, rhythm, &lease, running, &children).await,
+    }
+}
+
+/// The service runs whether or not the lease is held.
+async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease, children: &Children) {
+    lease.able(Err("the service has not been seen healthy yet".to_owned()));
+    let (mut healthy, mut failures, mut successes) = (false, 0, rhythm.successes.saturating_sub(1));
+    loop {
+        match check.result(rhythm.every, children).await {
+            Ok(()) => {
+                (failures, successes) = (0, successes + 1);
+                if !healthy && successes >= rhythm.successes {
+                    info!(%check, "the service is healthy");
+                    healthy = true;
+                    lease.able(Ok(()));
+                }
+            }
+            Err(why) => {
+                (failures, successes) = (failures + 1, 0);
+                if healthy && failures >= rhythm.failures {
+                    warn!(%check, why, "the service is unhealthy");
+                    healthy = false;
+                    lease.able(Err(format!("the service is unhealthy: {why}")));
+                }
+            }
+        }
+        sleep(rhythm.every).await;
+    }
+}
+
+/// The service is the command, which runs while the lease is held.
+async fn own(
+    check: &Check,
+    rhythm: Rhythm,
+    lease: &Lease,
+    mut running: watch::Receiver<Running>,
+    children: &Children,
+) {
+    let runs = |running: &Running| matches!(running, Running::Since(_));
+    while stands(&mut running, runs).await.is_ok() {
+        let mut ends = running.clone();
+        let unhealthy = async {
+            let started = tokio::time::Instant::now();
+            let (mut failures, mut was_healthy) = (0, false);
+            loop {
+                match check.result(rhythm.every, children).await {
+                    Ok(()) => (failures, was_healthy) = (0, true),
+                    Err(_) if !was_healthy && started.elapsed() < rhythm.start => {}
+                    Err(why) => {
+                        failures += 1;
+                        if failures >= rhythm.failures {
+                            return why;
+                        }
+                    }
+                }
+                sleep(rhythm.every).await;
+            }
+        };
+        tokio::select! {
+            ended = stands(&mut ends, |running| !runs(running)) => if ended.is_err() { return },
+            why = unhealthy => {
+                warn!(%check, why, "the command is unhealthy");
+                lease.able(Err(format!("its command was unhealthy: {why}")));
+                if stands(&mut running, |running| *running == Running::No).await.is_err() {
+                    return;
+                }
+                sleep(rhythm.rest).await;
+                lease.able(Ok(()));
+            }
+        }
+    }
+}
+
+/// Waits until the command stands like this.
+async fn stands(
+    running: &mut watch::Receiver<Running>,
+    like: impl FnMut(&Running) -> bool,
+) -> Result<(), watch::error::RecvError> {
+    running.wait_for(like).await.map(|_| ())
+}
+
+// === impl Check ===
+
+impl Check {
+    async fn result(&self, time: Duration, children: &Children) -> Result<(), String> {
+        let result = async {
+            match self {
+                Self::Url(url) => get(url).await,
+                Self::Command(command) => run(command, children).await,
+            }
+        };
+        timeout(time, result).await.unwrap_or_else(|_| Err(format!("no result within {time:?}")))
+    }
+}
+
+async fn get(url: &Uri) -> Result<(), String> {
+    let is_https = url.scheme_str() == Some("https");
+    let host = url.host().unwrap_or_default();
+    let port = url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    // A literal IPv6 address stands in brackets.
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let stream = TcpStream::connect((name, port)).await.map_err(|error| error.to_string())?;
+    let stream: Box<dyn Stream> = if is_https {
+        let server = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
+        let tls = TlsConnector::from(Arc::new(http::tls_of_any_certificate()));
+        Box::new(tls.connect(server, stream).await.map_err(|error| error.to_string())?)
+    } else {
+        Box::new(stream)
+    };
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let request =
+        Request::get(path).header(HOST, url.authority().map_or(host, |authority| authority.as_str()));
+    let request = request.header(USER_AGENT, "lease-keeper").body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| error.to_string())?;
+    let (response, _connection) = http::send(stream, request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    if status.is_success() || status.is_redirection() {
+        Ok(())
+    } else {
+        Err(format!("status {}", status.as_u16()))
+    }
+}
+
+async fn run(command: &[String], children: &Children) -> Result<(), String> {
+    let (program, arguments) = command.split_first().expect("a check's command is not empty");
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let failed = |error: io::Error| format!("{program} cannot be run: {error}");
+    let mut child = children.start(&mut command).map_err(failed)?;
+    match child.wait().await {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{program} ended with {status}")),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+impl FromStr for Check {
+    type Err = NoCheck;
+
+    fn from_str(text: &str) -> Result<Self, NoCheck> {
+        let none = || NoCheck(text.to_owned());
+        if text.starts_with("http://") || text.starts_with("https://") {
+            let url: Uri = text.parse().map_err(|_| none())?;
+            return if url.host().is_some_and(|host| !host.is_empty()) {
+                Ok(Self::Url(url))
+            } else {
+                Err(none())
+            };
+        }
+        let command: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+        let has_program = command.first().is_some_and(|program| !program.contains("://"));
+        if has_program { Ok(Self::Command(command)) } else { Err(none()) }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => write!(f, "{url}"),
+            Self::Command(command) => f.write_str(&command.join(" ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_is_a_url_or_a_program() {
+        for (text, is) in [
+            ("http://127.0.0.1:8080/healthz", Some("http://127.0.0.1:8080/healthz")),
+            ("pg_isready -q  -h localhost", Some("pg_isready -q -h localhost")),
+            ("", None),
+            ("http://", None),
+            ("http:///path", None),
+            ("ftp://host/path", None),
+        ] {
+            let check = text.parse::<Check>();
+            assert_eq!(check.as_ref().map(ToString::to_string).ok().as_deref(), is, "{text}: {check:?}");
+        }
+    }
+}

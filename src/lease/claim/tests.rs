@@ -1,0 +1,193 @@
+use super::*;
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn both(time: Duration) -> Moment {
+    Moment { adjusted: time, raw: time }
+}
+
+fn candidate(name: &str) -> Candidate {
+    Candidate { name: name.to_owned(), writer: format!("{name}/1") }
+}
+
+/// A record as site-a writes it, with a term of a minute.
+fn of_site_a() -> Record {
+    let writer = Some("site-a/1".to_owned());
+    Record {
+        owner: "site-a".to_owned(),
+        updated_time: 1,
+        writer,
+        beat: 7,
+        epoch: 3,
+        released: false,
+        term: seconds(60),
+        handover: None,
+    }
+}
+
+/// The same after a person, or Admiral's checker, has written the whole item.
+fn written_whole(owner: &str) -> Record {
+    let owner = owner.to_owned();
+    Record {
+        owner,
+        updated_time: 2,
+        writer: None,
+        beat: 0,
+        epoch: 0,
+        released: false,
+        term: Duration::ZERO,
+        handover: None,
+    }
+}
+
+/// A contender with a term of three seconds, which knows of terms up to this.
+fn contender(longest: u64) -> Claim {
+    let terms = Terms::new(seconds(3), seconds(1), Duration::ZERO).unwrap();
+    Claim::new(candidate("site-b"), terms, seconds(longest))
+}
+
+#[test]
+fn a_holder_is_passive_two_twentieths_before_its_term_ends_and_its_work_has_ended_one_before() {
+    let terms = Terms::of(seconds(15), 3).unwrap();
+    let holding = terms.holding(1, both(seconds(100)));
+    let after = |moment: Moment| moment.raw.checked_sub(seconds(100)).unwrap().as_millis();
+    assert_eq!([holding.until, holding.ends, holding.expires].map(after), [40_500, 42_750, 45_000]);
+    assert_eq!(terms.grace().as_millis(), 2_250);
+    assert!(Terms::of(seconds(15), 1).is_err());
+    assert!(Terms::new(seconds(3), seconds(2), seconds(1)).is_err(), "nothing is left");
+}
+
+#[test]
+fn a_holder_believes_the_clock_that_has_advanced_further_and_a_contender_the_other() {
+    let moment = both(seconds(10));
+    for (adjusted, raw, may, has) in
+        [(9, 9, false, false), (10, 9, true, false), (9, 10, true, false), (10, 10, true, true)]
+    {
+        let now = Moment { adjusted: seconds(adjusted), raw: seconds(raw) };
+        assert_eq!((moment.may_have_come(now), moment.has_come(now)), (may, has), "{now:?}");
+    }
+    let now = Moment { adjusted: seconds(9), raw: seconds(7) };
+    assert_eq!((moment.soonest(now), moment.latest(now)), (seconds(1), seconds(3)));
+}
+
+#[test]
+fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
+    // What it sees, second by second; the last one has been there since then.
+    for (longest, seen, wait) in [
+        // The holder's own term counts, also if it is shorter than what others may have.
+        (60, vec![Some(of_site_a())], 60),
+        (120, vec![Some(of_site_a())], 60),
+        (120, vec![Some(Record { term: seconds(2), ..of_site_a() })], 3),
+        // Whoever overwrites or deletes the record does not end the holder's work.
+        (3, vec![Some(of_site_a()), Some(written_whole("other"))], 60),
+        (3, vec![Some(of_site_a()), Some(written_whole(""))], 60),
+        (
+            3,
+            vec![
+                Some(of_site_a()),
+                Some(Record { owner: NOBODY_MAY.to_owned(), ..of_site_a() }),
+                Some(written_whole("")),
+            ],
+            60,
+        ),
+        (3, vec![Some(of_site_a()), Some(Record { epoch: 2, beat: 1, term: seconds(2), ..of_site_a() })], 60),
+        // A process that has just started knows only what is configured.
+        (90, vec![Some(written_whole("other"))], 90),
+        (3, vec![Some(written_whole("other"))], 3),
+        // Who takes over has waited for the holder before.
+        (
+            3,
+            vec![
+                Some(of_site_a()),
+                Some(Record {
+                    epoch: 4,
+                    writer: Some("site-c/1".to_owned()),
+                    term: seconds(5),
+                    ..of_site_a()
+                }),
+            ],
+            5,
+        ),
+    ] {
+        let mut claim = contender(longest);
+        let mut now = 0;
+        for record in &seen {
+            now += 1;
+            claim.saw(record.clone(), both(seconds(now)), 1);
+        }
+        assert_eq!(claim.standing(), Standing::Others(both(seconds(now + wait))), "{longest} {seen:?}");
+    }
+}
+
+#[test]
+fn a_record_that_is_missing_is_written_without_an_owner_and_watched_for_the_longest_term() {
+    let mut claim = contender(90);
+    let write = claim.saw(None, both(seconds(1)), 1).unwrap();
+    assert_eq!((write.record.owner.as_str(), write.record.term), ("", seconds(90)));
+    claim.wrote(both(seconds(2)), None);
+    assert_eq!(claim.saw(Some(write.record.clone()), both(seconds(91)), 1), None);
+    let taken = claim.saw(Some(write.record), both(seconds(92)), 1).unwrap();
+    assert_eq!(taken.record.owner, "site-b");
+}
+
+#[test]
+fn a_candidate_that_retires_renews_and_takes_nothing() {
+    let mut claim = contender(3);
+    let released = Record { owner: String::new(), released: true, ..of_site_a() };
+    let write = claim.saw(Some(released.clone()), both(seconds(1)), 1).unwrap();
+    claim.wrote(both(seconds(1)), None);
+    assert!(claim.holding().is_some());
+    claim.want(Will::Retire);
+    assert!(claim.holding().is_some(), "its work has not ended");
+    let Step::Write(renewed) = claim.next(both(seconds(2)), 1) else { panic!("it is renewed") };
+    assert_eq!(renewed.expected.as_ref(), Some(&write.record));
+    claim.wrote(both(seconds(2)), None);
+    claim.want(Will::Release);
+    assert_eq!((claim.holding(), claim.next(both(seconds(3)), 1)), (None, Step::Look));
+    let release = claim.saw(Some(renewed.record), both(seconds(3)), 1).unwrap();
+    assert!(release.record.released && release.record.owner.is_empty());
+    claim.wrote(both(seconds(3)), None);
+    assert_eq!(claim.saw(Some(released), both(seconds(99)), 1), None, "it takes nothing");
+}
+
+#[test]
+fn a_holder_that_is_asked_hands_over_and_others_go_first() {
+    let released = |handover: &str| Record {
+        owner: String::new(),
+        released: true,
+        handover: Some(handover.to_owned()),
+        ..of_site_a()
+    };
+    // Whom it is for, and whether site-b takes it at once.
+    for (handover, at_once) in [("", true), (ANY, true), ("site-b", true), ("site-c", false)] {
+        let mut claim = contender(3);
+        assert_eq!(claim.saw(Some(released(handover)), both(seconds(1)), 1).is_some(), at_once, "{handover}");
+        if !at_once {
+            assert_eq!(
+                claim.standing(),
+                Standing::Others(both(seconds(61))),
+                "a term later, if no one has come"
+            );
+        }
+    }
+    // The one that released it waits as well.
+    let mut claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
+    assert_eq!(claim.saw(Some(released(ANY)), both(seconds(1)), 1), None);
+
+    // That a person asks costs no one the lease by itself.
+    let mut holder = contender(3);
+    let free = Record { handover: None, ..released("") };
+    holder.saw(Some(free), both(seconds(1)), 1).unwrap();
+    holder.wrote(both(seconds(1)), None);
+    assert!(!holder.is_asked());
+    let Step::Write(renewed) = holder.next(both(seconds(2)), 1) else { panic!("it is renewed") };
+    holder.wrote(both(seconds(2)), Some("site-c".to_owned()));
+    assert!(holder.is_asked() && holder.holding().is_some());
+    let asked = Record { handover: Some("site-c".to_owned()), ..renewed.record };
+    assert_eq!(
+        holder.saw(Some(asked), both(seconds(3)), 1).map(|write| write.record.owner),
+        Some("site-b".to_owned())
+    );
+}

@@ -1,0 +1,106 @@
+//! The credentials of a lease-keeper: from every source that the AWS SDKs name, and of the configuration's role.
+//!
+//! The SDK loads temporary credentials again before they expire. But it reads the files of profiles only once: after
+//! their keys are rotated, or a line is corrected, only a new [`Source::load`] finds the change.
+
+use std::time::Duration;
+
+use aws_config::identity::IdentityCache;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tokio::time::timeout;
+
+use super::config::Config;
+use crate::remote::sdk;
+
+/// Where a process has its credentials from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    region: Region,
+    role: Option<String>,
+    session: String,
+    time: Duration,
+    http: SharedHttpClient,
+}
+
+/// Credentials that are loaded in time. A call ends after half a period: a load that ends before it is named in the
+/// call's failure, and the credentials are then read anew.
+#[derive(Debug)]
+struct InTime {
+    credentials: SharedCredentialsProvider,
+    time: Duration,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// The source for this configuration. The HTTP client serves the SDK's calls for credentials as well.
+    #[must_use]
+    pub fn new(config: &Config, http: SharedHttpClient) -> Self {
+        let (region, role) = (Region::new(config.region.clone()), config.role.clone());
+        let (session, time) = (session(&config.me.name), config.period * 2 / 5);
+        Self { region, role, session, time, http }
+    }
+
+    /// Returns AWS with these credentials. Files and variables are read as they are now.
+    pub async fn load(&self) -> SdkConfig {
+        let mut aws = sdk::aws_config(self.http.clone()).region(self.region.clone()).load().await;
+        if let Some(role) = &self.role {
+            let role = AssumeRoleProvider::builder(role).session_name(&self.session);
+            let role = role.region(self.region.clone()).configure(&aws).build().await;
+            aws = aws.into_builder().credentials_provider(SharedCredentialsProvider::new(role)).build();
+        }
+        let in_time = |credentials| SharedCredentialsProvider::new(InTime { credentials, time: self.time });
+        let credentials = aws.credentials_provider().map(in_time);
+        let cache = IdentityCache::lazy().load_timeout(self.time * 2).build();
+        let mut aws = aws.into_builder().identity_cache(cache);
+        aws.set_credentials_provider(credentials);
+        aws.build()
+    }
+}
+
+/// Returns the name of the role's session, which the owner of the role sees in the trail: with characters that STS
+/// allows, and not more of them.
+fn session(candidate: &str) -> String {
+    const LONGEST: usize = 64;
+    let is_allowed = |character: char| character.is_ascii_alphanumeric() || "_+=,.@-".contains(character);
+    let name = format!("lease-keeper-{candidate}");
+    name.chars().map(|character| if is_allowed(character) { character } else { '-' }).take(LONGEST).collect()
+}
+
+// === impl InTime ===
+
+impl ProvideCredentials for InTime {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let loaded = timeout(self.time, self.credentials.provide_credentials()).await;
+            loaded.unwrap_or_else(|_| {
+                let before = self.credentials.fallback_on_interrupt();
+                before.ok_or_else(|| CredentialsError::provider_timed_out(self.time))
+            })
+        })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.credentials.fallback_on_interrupt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_the_candidates_name_as_far_as_sts_allows() {
+        assert_eq!(session("site-a"), "lease-keeper-site-a");
+        assert_eq!(session("Zürich/pod 1:x@y"), "lease-keeper-Z-rich-pod-1-x@y");
+        assert_eq!(session(&"é".repeat(100)), format!("lease-keeper-{}", "-".repeat(51)));
+    }
+}

@@ -1,0 +1,228 @@
+//! The command that runs while the lease is held, and the check of the service beside.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::emulator::Emulator;
+use crate::support::keeper::{Keeper, Observer, create_table, record};
+use crate::support::primary::Primary;
+use crate::support::proxy::{Fault, PATIENCE};
+use serde_json::json;
+use tokio::time::{interval, timeout};
+
+/// Works until it is killed: TERM does not end it.
+const STUBBORN: &str = "trap \"\" TERM; echo runs as $$; while :; do sleep 0.05; done";
+
+/// Whether a process has ended, or is at least dead.
+fn is_gone(id: &str) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+/// The zombies whose parent is one of these.
+fn zombies_of(parents: &[u32]) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let processes = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let is_one = |stat: &String| {
+        let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let (state, parent) = (fields.next(), fields.next().and_then(|parent| parent.parse().ok()));
+        state == Some("Z") && parent.is_some_and(|parent: u32| parents.contains(&parent))
+    };
+    processes.filter(is_one).count()
+}
+
+async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let mut ticks = interval(Duration::from_millis(20));
+    let so = async {
+        while !is_so().await {
+            ticks.tick().await;
+        }
+    };
+    timeout(PATIENCE, so).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// A holder that runs this command, and a contender without one.
+async fn holder_with(emulator: &Emulator, command: &str) -> (Keeper, Keeper, Observer) {
+    create_table(emulator).await;
+    let holder = Keeper::start_with(emulator, "site-a", "", &["--", "sh", "-c", command]).await;
+    let mut observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    let contender = Keeper::start(emulator, "site-b").await;
+    observer.add(&contender);
+    contender.states("it is site-a's").await;
+    (holder, contender, observer)
+}
+
+#[tokio::test]
+async fn no_descendant_works_beside_the_next_holder_wherever_it_hides() {
+    for hidden in [
+        // Another session, another process group, an orphan of a parent that has ended, and all of that.
+        format!("setsid sh -c '{STUBBORN}' & wait"),
+        format!("timeout 600 sh -c '{STUBBORN}'"),
+        format!("(sh -c '{STUBBORN}' &); sleep 600"),
+        format!("(setsid sh -c '{STUBBORN}' &); exec sleep 600"),
+    ] {
+        let emulator = Emulator::ministack().await;
+        let (holder, contender, observer) = holder_with(&emulator, &hidden).await;
+        let said = holder.says("runs as").await;
+        let id = said.rsplit(' ').next().unwrap();
+        assert!(!is_gone(id), "{hidden}");
+        holder.proxy.all(Fault::Lost);
+        observer.active(&contender).await;
+        assert!(is_gone(id), "it works beside the next one: {hidden}");
+        holder.says("\"the command was ended\"").await;
+        observer.vouch();
+    }
+}
+
+#[tokio::test]
+async fn a_descendant_of_a_keeper_that_is_killed_ends_with_it() {
+    let emulator = Emulator::ministack().await;
+    let hidden = format!("(setsid sh -c '{STUBBORN}' &); exec sleep 600");
+    let (mut holder, _contender, _observer) = holder_with(&emulator, &hidden).await;
+    let said = holder.says("runs as").await;
+    let id = said.rsplit(' ').next().unwrap();
+    holder.signal("KILL").await;
+    holder.ended().await;
+    eventually("it is gone", async || is_gone(id)).await;
+}
+
+#[tokio::test]
+async fn a_worker_behind_a_shell_has_time_to_finish() {
+    let emulator = Emulator::ministack().await;
+    let worker = "sh -c 'trap \"sleep 0.3; echo finished; exit\" TERM; echo works; while :; do sleep 0.05; done' & wait";
+    let (mut holder, contender, observer) = holder_with(&emulator, worker).await;
+    holder.says("works").await;
+    holder.signal("TERM").await;
+    holder.says("finished").await;
+    assert_eq!(holder.ended().await.code(), Some(0));
+    observer.active(&contender).await;
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn the_lease_is_renewed_while_the_command_takes_longer_than_a_term_to_end() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    // The term is 3 s.
+    let slow = "trap 'sleep 5; echo finished; exit' TERM; echo works; while :; do sleep 0.05; done";
+    let arguments = ["--stop", "20", "--", "sh", "-c", slow];
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &arguments).await;
+    let mut observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    holder.says("works").await;
+    let contender = Keeper::start(&emulator, "site-b").await;
+    observer.add(&contender);
+    contender.states("it is site-a's").await;
+    holder.signal("TERM").await;
+    observer.passive(&holder).await;
+    holder.states("\"ending\":true").await;
+    holder.says("finished").await;
+    assert_eq!(observer.losses(&contender), 0);
+    assert_eq!(contender.state().await["active"], false, "work has only just ended");
+    assert_eq!(holder.ended().await.code(), Some(0));
+    observer.active(&contender).await;
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_end_in_the_time_to_stop_is_killed() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let arguments = ["--stop", "1", "--", "sh", "-c", STUBBORN];
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &arguments).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    let said = holder.says("runs as").await;
+    let id = said.rsplit(' ').next().unwrap();
+    holder.signal("TERM").await;
+    holder.says("work under the lease has not ended in time").await;
+    holder.ended().await;
+    assert!(is_gone(id));
+}
+
+#[tokio::test]
+async fn orphans_that_have_ended_are_reaped() {
+    let emulator = Emulator::ministack().await;
+    let orphans =
+        "for number in 1 2 3 4 5 6 7 8 9; do (sh -c 'exit 0' &); done; echo made $PPID; exec sleep 600";
+    let (holder, _contender, _observer) = holder_with(&emulator, orphans).await;
+    let said = holder.says("made").await;
+    let guard = said.rsplit(' ').next().unwrap().parse().unwrap();
+    let keeper = holder.id().unwrap();
+    eventually("no zombie is left", async || zombies_of(&[guard, keeper]) == 0).await;
+}
+
+#[tokio::test]
+async fn the_state_tells_whether_the_command_runs() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, _observer) = holder_with(&emulator, STUBBORN).await;
+    let state = holder.states("\"running\":true").await;
+    assert!(state["command"]["since"].as_i64().is_some_and(|since| since > 1_700_000_000), "{state}");
+    assert_eq!(contender.state().await["command"], json!(null), "it has none");
+    holder.proxy.all(Fault::Lost);
+    holder.states("\"running\":false").await;
+}
+
+#[tokio::test]
+async fn a_site_whose_service_is_dead_gives_the_lease_up_and_takes_it_again_when_it_is_healthy() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let service = Primary::start("/healthz").await;
+    let url = format!("http://{}/healthz", service.address);
+    let check = ["--check", &url, "--check-every", "1", "--check-failures", "2", "--check-successes", "2"];
+    service.set_up(false);
+    let first = Keeper::start_with(&emulator, "site-a", "", &check).await;
+    let mut observer = Observer::of(&[&first]);
+    first.states("has not been seen healthy yet").await;
+    service.set_up(true);
+    observer.active(&first).await;
+    let second = Keeper::start(&emulator, "site-b").await;
+    observer.add(&second);
+    second.states("it is site-a's").await;
+
+    service.set_up(false);
+    observer.active(&second).await;
+    let state = first.states("the service is unhealthy: status 503").await;
+    assert_eq!(state["active"], false, "{state}");
+    // As long as it is, it takes nothing.
+    second.signal("TERM").await;
+    eventually("it is released", async || record(&emulator).await["leaseReleased"]["BOOL"] == true).await;
+    first.proxy.arrived("GetItem", 3).await;
+    assert_eq!(first.state().await["active"], false);
+    service.set_up(true);
+    observer.active(&first).await;
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_command_that_is_unhealthy_is_ended_and_another_site_goes_first() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let folder =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sick-{}", std::process::id()));
+    let sick = folder.to_str().unwrap();
+    let check = format!("test ! -e {sick}");
+    let arguments = [
+        "--check",
+        &check,
+        "--check-every",
+        "1",
+        "--check-failures",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        "echo works; exec sleep 600",
+    ];
+    let first = Keeper::start_with(&emulator, "site-a", "", &arguments).await;
+    let mut observer = Observer::of(&[&first]);
+    observer.active(&first).await;
+    let second = Keeper::start(&emulator, "site-b").await;
+    observer.add(&second);
+    second.states("it is site-a's").await;
+    fs::write(&folder, "").unwrap();
+    first.says("the command is unhealthy").await;
+    observer.active(&second).await;
+    fs::remove_file(&folder).unwrap();
+    observer.vouch();
+}
