@@ -9,6 +9,7 @@ use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::event::Malformed;
 use crate::failover_lock::health_check::HealthCheckId;
+use crate::lease;
 use crate::program::text::Quoted;
 use crate::program::variables::InvalidConfig;
 use crate::remote::aws::Failure;
@@ -80,6 +81,28 @@ pub enum Error {
         /// What it says.
         said: String,
     },
+    /// The configuration file of lease-keeper is invalid.
+    #[error("--config {}: {problems}", Quoted(.file))]
+    LeaseConfig {
+        /// The file.
+        file: String,
+        /// Its problems.
+        problems: InvalidConfig,
+    },
+    /// The file and the options name different leases.
+    #[error("{0}")]
+    OtherLease(String),
+    /// There is no such table.
+    #[error("there is no table {} in {region}: check --table and --region, or the file of --config", Quoted(.table))]
+    NoTable {
+        /// Its name or ARN.
+        table: String,
+        /// Where it was looked for.
+        region: String,
+    },
+    /// The lease cannot be read.
+    #[error(transparent)]
+    Lease(#[from] lease::error::Error),
     /// A drill that must not be done.
     #[error("{0}")]
     NoDrill(String),
@@ -94,6 +117,7 @@ impl Error {
         match self {
             Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
             Self::CannotHold(..) | Self::NoDrill(_) | Self::NoTerminal => Ended::NotWell.into(),
+            Self::OtherLease(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

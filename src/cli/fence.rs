@@ -13,7 +13,6 @@ use super::error::{Ended, Error};
 use super::function;
 use super::screen::{Mood, ask, plain, table, time};
 use super::session::{Common, Session, patience};
-use crate::program::variables;
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{Owner, Site};
@@ -101,11 +100,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let session = common.session().await?;
     match arguments.command {
         Fence::Status { accelerator } => status(&session, accelerator.as_deref()).await,
-        Fence::Rejoin(arguments) => {
-            let own = || ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(variables::environment);
-            let region = common.region.clone().or_else(own).map(Region::new);
-            rejoin(&session, region, arguments).await
-        }
+        Fence::Rejoin(arguments) => rejoin(&session, common.own_region(), arguments).await,
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// The Region of Route 53's metrics and alarms: us-east-1, except in other partitions than `aws`. For
-    /// `fence rejoin`, the Region of its function.
+    /// `fence rejoin`, the Region of its function; for `lease`, of its table.
     #[arg(long, global = true, value_name = "REGION")]
     pub region: Option<String>,
     /// The URL of AWS's APIs, for example of an emulator.
@@ -62,6 +62,15 @@ pub(super) struct Session {
 // === impl Common ===
 
 impl Common {
+    /// The Region of this command's resource, if `--region` or the environment names one.
+    pub fn own_region(&self) -> Option<Region> {
+        let of_environment = || {
+            let names = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter();
+            names.filter_map(variables::environment).find(|region| !region.is_empty())
+        };
+        self.region.clone().or_else(of_environment).map(Region::new)
+    }
+
     pub fn screen(&self) -> Screen {
         Screen { json: self.output == Output::Json }
     }

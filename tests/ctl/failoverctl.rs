@@ -1,7 +1,7 @@
 //! The operator's command line, as it is typed.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use crate::support;
 use crate::support::accelerator::{Accelerator, Group};
@@ -15,16 +15,16 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
+pub const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
 /// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
 const CHANGED: f64 = 1_795_228_575.49;
 
 /// How a command ended, and what it printed.
 #[derive(Debug)]
-struct Ended {
-    status: Option<i32>,
-    out: String,
-    said: String,
+pub struct Ended {
+    pub status: Option<i32>,
+    pub out: String,
+    pub said: String,
 }
 
 /// Runs failoverctl against an AWS at `url`.
@@ -33,7 +33,7 @@ async fn run(url: &str, arguments: &[&str]) -> Ended {
 }
 
 /// A program that sees an AWS at `url`, and nothing of who runs the tests.
-fn command(program: &Path, url: &str, arguments: &[&str]) -> Command {
+pub fn command(program: &Path, url: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -54,13 +54,13 @@ fn command(program: &Path, url: &str, arguments: &[&str]) -> Command {
 }
 
 /// Waits until a running program says this.
-async fn says(output: impl AsyncRead + Unpin, this: &str) {
+pub async fn says(output: impl AsyncRead + Unpin, this: &str) {
     let mut lines = BufReader::new(output).lines();
     while !lines.next_line().await.expect("UTF-8").expect("it says so before it ends").contains(this) {}
 }
 
 /// Interrupts a program as Ctrl-C does; its exit status.
-async fn interrupted(mut child: Child) -> Option<i32> {
+pub async fn interrupted(mut child: Child) -> Option<i32> {
     let pid = child.id().expect("it runs").to_string();
     Command::new("sh").args(["-c", r#"kill -INT "$0""#, &pid]).status().await.expect("sh runs");
     child.wait().await.expect("it ends").code()
@@ -72,9 +72,16 @@ async fn run_with(program: &Path, url: &str, arguments: &[&str], input: &str) ->
     // A program that asks nothing may have ended already.
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
-    let output = child.wait_with_output().await.expect("it ends");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Ended { status: output.status.code(), out: text(output.stdout), said: text(output.stderr) }
+    Ended::of(child.wait_with_output().await.expect("it ends"))
+}
+
+// === impl Ended ===
+
+impl Ended {
+    pub fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self { status: output.status.code(), out: text(output.stdout), said: text(output.stderr) }
+    }
 }
 
 async fn account(check: Check, alarm: Option<Alarm>) -> Route53 {
@@ -500,9 +507,7 @@ async fn checkers_of(aws: &Emulator, check: &str) {
 async fn run_at(sites: &Sites, arguments: &[&str]) -> Ended {
     let mut command = command(Path::new(FAILOVERCTL), &sites.aws.url, arguments);
     command.env("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", sites.accelerators.url()).env("AWS_REGION", REGION);
-    let output = command.stdin(Stdio::null()).output().await.expect("it starts");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    Ended { status: output.status.code(), out: text(output.stdout), said: text(output.stderr) }
+    Ended::of(command.stdin(Stdio::null()).output().await.expect("it starts"))
 }
 
 #[tokio::test]
