@@ -126,7 +126,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let (name, me) = (config.lease, config.me);
     let table = if arguments.one_region { table.in_one_region() } else { table };
     let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms, config.longest);
-    let keeper = keeper.with_stop(arguments.stop.map_or(config.terms.term(), Duration::from_secs));
+    let stop = arguments.stop.map_or(config.terms.term(), Duration::from_secs);
+    let keeper = keeper.with_stop(stop);
     let (running, runs) = watch::channel(Running::No);
     let runs = Some(runs).filter(|_| !arguments.command.is_empty());
     let children = Children::default();
@@ -161,7 +162,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         if arguments.command.is_empty() {
             return std::future::pending().await;
         }
-        command::run(worked, &arguments.command, &name, &me.name, &running, &children).await
+        command::run(worked, &arguments.command, &name, &me.name, stop, &running, &children).await
     });
     let ended: Result<_, CannotRun> = select! {
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),

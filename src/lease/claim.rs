@@ -67,10 +67,7 @@ pub struct Terms {
 
 /// Terms with which no holder would be active for long enough to renew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error(
-    "a term of {:?} is too short: it has to be two periods at least, and to leave something after a margin of {:?} \
-     and a grace of {:?}", .0.term, .0.margin, .0.grace
-)]
+#[error("a term of {:?} leaves nothing after a margin of {:?} and a grace of {:?}", .0.term, .0.margin, .0.grace)]
 pub struct NothingLeft(Terms);
 
 /// The candidate for whom a claim is made.

@@ -9,12 +9,12 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{self, ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -23,6 +23,7 @@ use tokio::process::{ChildStdin, Command};
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::claim::Moment;
@@ -34,6 +35,8 @@ use super::held::{Held, Lease};
 pub const GUARD: &str = "--guard";
 /// The order to the guard that the lease is lost; all other orders are the moment at which the lease ends.
 const LOST: &str = "lost";
+/// Killing processes that can be killed takes less.
+const LONG: Duration = Duration::from_secs(2);
 /// The status of a command that was killed, as a shell reports it.
 const KILLED: u8 = 137;
 
@@ -61,7 +64,7 @@ impl CannotRun {
 pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
     let Some(program) = command.first() else { return Ok(()) };
     let is_program = |file: &Path| {
-        file.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        file.metadata().is_ok_and(|file| file.is_file()) && access(file, Access::EXEC_OK).is_ok()
     };
     let is_there = if program.as_bytes().contains(&b'/') {
         is_program(Path::new(program))
@@ -69,7 +72,7 @@ pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
         let path = env::var_os("PATH").unwrap_or_default();
         env::split_paths(&path).any(|folder| is_program(&folder.join(program)))
     };
-    let cause = || io::Error::other("there is no such program, or it is not executable");
+    let cause = || io::Error::other("there is no such program, or this user may not execute it");
     if is_there { Ok(()) } else { Err(CannotRun::new(command, "started", cause())) }
 }
 
@@ -87,7 +90,8 @@ pub enum Running {
 
 /// Runs the command whenever the lease is held, and ends it when the lease is lost: TERM at once, KILL at the moment
 /// by which no work may depend on the lease, both for every process that it has started. Returns the status of a
-/// command that ended by itself, or `None` when the lease is released. `running` tells how it stands.
+/// command that ended by itself, or `None` when the lease is released. It may take `stop` to end at most. `running` shows its
+/// state.
 ///
 /// # Errors
 /// The guard cannot be started.
@@ -96,6 +100,7 @@ pub async fn run(
     command: &[OsString],
     name: &str,
     owner: &str,
+    stop: Duration,
     running: &watch::Sender<Running>,
     children: &Children,
 ) -> Result<Option<u8>, CannotRun> {
@@ -106,7 +111,8 @@ pub async fn run(
         let mut orders = guard.child().stdin.take().ok_or_else(no_pipe)?;
         info!(epoch = held.epoch(), pid = guard.child().id(), "the command runs");
         running.send_replace(Running::Since(wall()));
-        let (mut ends, mut lost) = (held.ends(), false);
+        let (mut ends, mut lost, mut killed) = (held.ends(), false, false);
+        let mut stops = ends;
         let ended = loop {
             let told = async {
                 order(&mut orders, &format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())).await;
@@ -122,21 +128,32 @@ pub async fn run(
             select! {
                 ended = guard.wait() => break ended,
                 () = held.lost(), if !lost => {
-                    lost = true;
+                    (lost, stops) = (true, now() + stop);
                     running.send_replace(Running::Ending);
                 }
-                later = held.extended(ends) => ends = later,
-                () = sleep_until(ends) => {
-                    warn!("the command did not end after TERM: it was killed");
-                    let _ = guard.child().start_kill();
-                    break guard.wait().await;
-                }
+                later = held.extended(ends, lost) => ends = later,
+                () = sleep_until(ends) => killed = true,
+                () = sleep_until(stops), if lost => killed = true,
+            }
+            if killed {
+                let _ = guard.child().start_kill();
+                break guard.wait().await;
             }
         };
         drop(guard);
         // Nothing is left behind, whatever became of the guard.
-        children.end_others().await;
+        if timeout(LONG, children.end_others()).await.is_err() {
+            warn!(
+                "processes of the command cannot be killed; this candidate takes no lease until they have ended"
+            );
+            lease.able(Err("processes of the command before cannot be killed".to_owned()));
+            children.end_others().await;
+            lease.able(Ok(()));
+        }
         running.send_replace(Running::No);
+        if killed {
+            warn!("the command did not end after TERM: it was killed");
+        }
         let status = ended.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
         if lost || !held.is_held() {
             info!("the command was ended");
@@ -168,7 +185,7 @@ pub async fn reap(children: Children) -> io::Result<Infallible> {
 pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let failed = |cause| CannotRun::new(command, "started", cause);
     descendants::adopt().map_err(failed)?;
-    // TERM goes to every process in the group, which includes the guard.
+    // A terminal sends it to the whole group.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut ended = signal(SignalKind::child()).map_err(failed)?;
     let input = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
@@ -187,7 +204,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let child =
         process::Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (mut status, mut ending) = (None, false);
+    let (mut status, mut ending, mut lost) = (None, false, false);
     let of = |status: Option<u8>| status.unwrap_or(KILLED);
     loop {
         select! {
@@ -209,13 +226,15 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
             }
             order = orders.next_line() => match order {
                 Ok(Some(order)) if order == LOST => {
+                    lost = true;
                     if !ending {
                         ending = true;
                         adopted.signal(Signal::TERM);
                     }
                 }
+                // What a command that ended by itself has left behind gets no more time.
                 Ok(Some(order)) => {
-                    if status.is_none() {
+                    if status.is_none() || lost {
                         ends = moment(&order);
                     }
                 }
@@ -226,8 +245,9 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
             },
             () = sleep_until(ends) => {
-                warn!("the command did not end after TERM: it was killed");
+                // Before the log, whose reader may be stopped.
                 adopted.end_others().await;
+                warn!("the command did not end after TERM: it was killed");
                 return Ok(of(status));
             }
         }

@@ -407,7 +407,7 @@ mod tests {
         assert_eq!(parse(&slow).unwrap().longest, Duration::from_secs(75));
         for (more, said) in [
             ("  marginInMilliseconds: 0\n", "marginInMilliseconds: it must be at least 1"),
-            ("  marginInMilliseconds: 45000\n", "marginInMilliseconds: a term of 45s is too short"),
+            ("  marginInMilliseconds: 45000\n", "marginInMilliseconds: a term of 45s leaves nothing"),
             (
                 "  graceInMilliseconds: 30000\n",
                 "graceInMilliseconds: a holder would be active for 12.75s of its term",

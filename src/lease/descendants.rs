@@ -15,6 +15,7 @@ use tokio::time::sleep;
 
 /// The pause before it is looked again whether a process that was killed is gone.
 const SOON: Duration = Duration::from_millis(5);
+const LATER: Duration = Duration::from_secs(1);
 
 /// The children whose ends are waited for where they were started. All others were adopted.
 #[derive(Clone, Debug, Default)]
@@ -76,9 +77,11 @@ impl Children {
     pub(super) async fn end_others(&self) {
         // Stopped, none starts another one while the others are killed.
         self.signal(Signal::STOP);
+        let mut pause = SOON;
         while self.signal(Signal::KILL) > 0 {
             self.reap(|_, _| {});
-            sleep(SOON).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LATER);
         }
     }
 

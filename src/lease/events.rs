@@ -3,6 +3,7 @@
 //! [server-sent events]: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,10 +12,11 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Bytes, Frame};
 use hyper::header::ACCEPT;
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::clock::sleep_until;
+use super::command::Running;
 use super::server::Site;
 
 /// The type of a stream of events.
@@ -59,9 +61,21 @@ impl Body for Events {
     }
 }
 
+/// Waits until the command's state changes.
+async fn changed(running: &mut Option<watch::Receiver<Running>>) {
+    let changed = match running {
+        Some(running) => running.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        pending::<()>().await;
+    }
+}
+
 /// Reports until the connection or the keeper has ended.
 async fn report(site: Site, events: mpsc::Sender<Bytes>) {
     let mut claim = site.lease.changes();
+    let mut running = site.running.clone();
     loop {
         let status = claim.borrow_and_update().clone();
         // Before the event: if the lease runs out in between, it is reported twice rather than never.
@@ -76,6 +90,7 @@ async fn report(site: Site, events: mpsc::Sender<Bytes>) {
                     Ok(()) => break,
                     Err(_) => return,
                 },
+                () = changed(&mut running) => break,
                 () = sleep_until(until.unwrap_or_default()), if until.is_some() => break,
                 () = events.closed() => return,
                 () = sleep(QUIET) => if events.send(Bytes::from_static(COMMENT)).await.is_err() {
@@ -90,7 +105,6 @@ async fn report(site: Site, events: mpsc::Sender<Bytes>) {
 mod tests {
     use http_body_util::BodyExt as _;
     use hyper::header::HeaderValue;
-    use tokio::sync::watch;
 
     use super::super::claim::{Candidate, Holding, Standing, Will};
     use super::super::clock::now;

@@ -7,7 +7,7 @@ use std::task::Poll;
 use tokio::select;
 use tokio::sync::watch;
 
-use super::claim::{Holding, Moment};
+use super::claim::{Holding, Moment, Will};
 use super::clock::sleep_until;
 use super::status::Status;
 
@@ -133,7 +133,7 @@ impl Held {
     /// Runs `work` until it is done, or until the lease is lost: then the work is dropped at its current `await`.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
-        // Checked at every wake-up: timers stop while the machine is suspended.
+        // Checked at every wake-up, so that nothing is polled once the lease is lost.
         let while_held = poll_fn(|context| {
             let is_held = self.is_held();
             if is_held { work.as_mut().poll(context).map(Some) } else { Poll::Ready(None) }
@@ -150,13 +150,14 @@ impl Held {
         self.kept().unwrap_or(self.holding).ends
     }
 
-    /// Waits until the lease ends at another moment than `before`, also while the candidate is passive and its work is
-    /// ending.
-    pub(super) async fn extended(&self, before: Moment) -> Moment {
+    /// Waits until the lease ends at another moment than `before`. Once it is `lost`, it does so only while the candidate
+    /// steps down: work that was told to end for another reason has no more time when the lease is won back.
+    pub(super) async fn extended(&self, before: Moment, lost: bool) -> Moment {
         let mut status = self.status.clone();
         loop {
             status.mark_unchanged();
-            match self.kept() {
+            let counts = !lost || status.borrow().will == Will::Retire;
+            match self.kept().filter(|_| counts) {
                 Some(holding) if holding.ends != before => return holding.ends,
                 _ if status.changed().await.is_err() => pending().await,
                 _ => {}

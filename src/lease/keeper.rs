@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::claim::{Candidate, Claim, Moment, NOBODY_MAY, Standing, Step, Terms, Will, Write};
+use super::claim::{Candidate, Claim, Holding, Moment, NOBODY_MAY, Standing, Step, Terms, Will, Write};
 use super::clock::{now, sleep_until, wall};
 use super::dynamodb::Table;
 use super::error::Error;
@@ -44,6 +44,8 @@ pub struct Keeper {
     status: watch::Sender<Status>,
     /// Why this candidate does not want the lease.
     unwilling: Option<String>,
+    /// The lease as it was held last.
+    last: Option<Holding>,
     wish: watch::Receiver<Wish>,
     working: watch::Sender<()>,
 }
@@ -101,6 +103,7 @@ impl Keeper {
                 reread,
                 status,
                 unwilling: None,
+                last: None,
                 wish,
                 working,
             },
@@ -270,11 +273,10 @@ impl Keeper {
     /// Makes the candidate passive, waits for its work to end, then releases the lease, so that other candidates need not
     /// wait for the term's end. The lease is renewed meanwhile, for a limited time.
     async fn step_down(&mut self) {
-        let held = self.claim.holding();
         self.claim.want(Will::Retire);
         self.failing = None;
         self.publish();
-        if let Some(held) = held {
+        if self.claim.holding().is_some() {
             // A caller that has just read "active" gets the same grace as when the lease is lost.
             let grace = now() + self.grace;
             let working = self.working.clone();
@@ -282,7 +284,8 @@ impl Keeper {
                 sleep_until(grace).await;
                 working.closed().await;
             };
-            let limit = now() + self.stop;
+            // Work that is told to end in this time has another period for that.
+            let limit = now() + self.stop + self.period;
             let renewed = async {
                 while self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now())) {
                     if let Err(error) = self.turn().await {
@@ -294,18 +297,21 @@ impl Keeper {
             select! {
                 biased;
                 () = ended => {}
-                () = sleep_until(limit) => warn!("work under the lease has not ended in time: it is killed when the term ends"),
+                () = sleep_until(limit) => warn!("work under the lease has not ended in time: the lease is not renewed any more"),
                 () = renewed => {}
             }
-            let expires = self.claim.holding().unwrap_or(held).expires;
-            select! {
-                biased;
-                () = self.working.closed() => {}
-                () = sleep_until(expires) => {
-                    self.claim.want(Will::Release);
-                    self.publish();
-                    warn!("work under the lease has not ended: the lease is not released, and other candidates wait until the term ends");
-                    return;
+        }
+        // Work may also still be ending under a lease that is already lost.
+        let expires = self.last.map_or_else(now, |last| last.expires);
+        select! {
+            biased;
+            () = self.working.closed() => {}
+            () = sleep_until(expires) => {
+                warn!("work under the lease has not ended: the lease is not released until it has, and other candidates wait until the term ends");
+                let mut wish = self.wish.clone();
+                select! {
+                    () = self.working.closed() => {}
+                    _ = wish.wait_for(|wish| *wish == Wish::Leave) => return,
                 }
             }
         }
@@ -335,7 +341,8 @@ impl Keeper {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.last = self.claim.holding().or(self.last);
         let status = Status::of(&self.claim, self.failing.clone(), self.unwilling.clone());
         self.status.send_if_modified(|before| {
             let changed = *before != status;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::support::emulator::Emulator;
-use crate::support::keeper::{Keeper, Observer, create_table, record};
+use crate::support::keeper::{Keeper, Observer, create_table, pin, record};
 use crate::support::primary::Primary;
 use crate::support::proxy::{Fault, PATIENCE};
 use serde_json::json;
@@ -135,9 +135,63 @@ async fn a_command_that_does_not_end_in_the_time_to_stop_is_killed() {
     let said = holder.says("runs as").await;
     let id = said.rsplit(' ').next().unwrap();
     holder.signal("TERM").await;
-    holder.says("work under the lease has not ended in time").await;
+    holder.says("it was killed").await;
     holder.ended().await;
     assert!(is_gone(id));
+}
+
+#[tokio::test]
+async fn a_worker_behind_a_shell_has_longer_than_a_term_to_finish() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let worker =
+        "sh -c 'trap \"sleep 5; echo finished; exit\" TERM; echo works; while :; do sleep 0.05; done' & wait";
+    let mut holder =
+        Keeper::start_with(&emulator, "site-a", "", &["--stop", "20", "--", "sh", "-c", worker]).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    holder.says("works").await;
+    holder.signal("TERM").await;
+    holder.says("finished").await;
+    assert_eq!(holder.ended().await.code(), Some(0));
+    assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
+}
+
+#[tokio::test]
+async fn a_command_that_was_told_to_end_has_no_more_time_when_the_lease_is_won_back() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    // A grace of a second, in which the lease is renewed again.
+    let more = "  failureThreshold: 4\n  graceInMilliseconds: 1500\n  longestTermInSeconds: 4\n";
+    let holder = Keeper::start_with(&emulator, "site-a", more, &["--", "sh", "-c", STUBBORN]).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    let said = holder.says("runs as").await;
+    let id = said.rsplit(' ').next().unwrap();
+    holder.proxy.all(Fault::Lost);
+    observer.passive(&holder).await;
+    holder.proxy.all(Fault::None);
+    eventually("it is killed", async || is_gone(id)).await;
+    // And it is started anew.
+    observer.active(&holder).await;
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_command_that_is_ending_under_a_lost_lease_keeps_its_time_after_a_signal() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let slow = "trap 'sleep 2; echo finished; exit' TERM; echo works; while :; do sleep 0.05; done";
+    let more = "  failureThreshold: 8\n  longestTermInSeconds: 8\n";
+    let mut holder = Keeper::start_with(&emulator, "site-a", more, &["--", "sh", "-c", slow]).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    holder.says("works").await;
+    pin(&emulator).await;
+    observer.passive(&holder).await;
+    holder.signal("TERM").await;
+    holder.says("finished").await;
+    assert_eq!(holder.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -14,11 +14,12 @@
 //! contender's less advanced one), wrong wall clocks, and a person who writes the same item twice, to the second.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
-use stateright::{Checker, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
 
 use super::*;
+
+mod instances;
 
 /// The time on every process's clock in every state.
 const NOW: Moment = at(ticks(100));
@@ -484,143 +485,4 @@ impl Claim {
         });
         self.held = self.held.filter(|held| !held.ends.may_have_come(NOW));
     }
-}
-
-/// Visits every state.
-fn check(lease: Lease) -> impl Checker<Lease> {
-    let checked = lease.checker().threads(2).spawn_bfs().join();
-    println!("{} states", checked.unique_state_count());
-    checked
-}
-
-/// Stops at the first state in which two work.
-fn violated(lease: Lease) -> impl Checker<Lease> {
-    let finish = HasDiscoveries::AnyOf([ONE].into());
-    lease.checker().threads(2).finish_when(finish).spawn_bfs().join()
-}
-
-fn holds(lease: Lease) {
-    let checked = check(lease);
-    for promise in [ONE, KNOWS, EPOCHS, LIVES] {
-        checked.assert_no_discovery(promise);
-    }
-}
-
-/// Two candidates with terms of two ticks, and no faults.
-const fn two() -> Lease {
-    Lease {
-        terms: [2, 2],
-        margin: 1,
-        drift: 0,
-        faults: 0,
-        kinds: EVERY,
-        changes: 2,
-        longest: 2,
-        late: 1,
-        exact: false,
-        lives: false,
-    }
-}
-
-#[test]
-fn two_never_work_at_once_whatever_fails() {
-    check(Lease { faults: 1, late: 0, ..two() }).assert_properties();
-}
-
-#[test]
-fn two_never_work_at_once_when_terms_differ_and_a_record_tells_none() {
-    let kinds: &[_] = &[Fault::Overwrite, Fault::Delete];
-    for terms in [[3, 2], [2, 3]] {
-        holds(Lease { terms, longest: 3, faults: 1, kinds, changes: 1, late: 0, ..two() });
-    }
-}
-
-#[test]
-fn two_never_work_at_once_when_clocks_drift_and_a_write_comes_late() {
-    holds(Lease { drift: 1, late: 0, ..two() });
-    holds(Lease { faults: 1, kinds: &[Fault::Crash, Fault::Overwrite], changes: 1, ..two() });
-}
-
-#[test]
-fn a_candidate_becomes_active_once_nothing_fails_any_more() {
-    holds(Lease { faults: 1, changes: 1, late: 0, lives: true, ..two() });
-}
-
-/// What takes minutes where it is not optimised:
-///
-/// ```text
-/// cargo test --release --all-features --lib model -- --ignored
-/// ```
-#[test]
-#[ignore = "it takes minutes"]
-fn two_never_work_at_once_after_more_events() {
-    holds(Lease { faults: 1, ..two() });
-    holds(Lease { drift: 1, faults: 1, ..two() });
-    for terms in [[4, 2], [2, 4]] {
-        holds(Lease { terms, longest: 4, drift: 1, late: 0, ..two() });
-    }
-    holds(Lease { terms: [4, 4], margin: 2, drift: 2, longest: 4, ..two() });
-    // There and back again, and with two writes on their way.
-    holds(Lease { changes: 3, late: 2, ..two() });
-    holds(Lease { changes: 3, faults: 1, late: 0, ..two() });
-    for terms in [[3, 2], [2, 3]] {
-        holds(Lease { terms, longest: 3, faults: 1, ..two() });
-        holds(Lease {
-            terms,
-            longest: 3,
-            faults: 2,
-            kinds: &[Fault::Overwrite, Fault::Crash],
-            late: 0,
-            ..two()
-        });
-    }
-    holds(Lease { faults: 1, lives: true, ..two() });
-}
-
-#[test]
-fn the_bound_on_drift_is_needed() {
-    for (term, margin, drift) in [(2, 0, 1), (3, 1, 2)] {
-        let checked = violated(Lease { terms: [term, term], margin, drift, longest: term, late: 0, ..two() });
-        assert!(
-            checked.discovery(ONE).is_some(),
-            "a margin of {margin} ticks, clocks that differ by {drift}"
-        );
-    }
-}
-
-#[test]
-fn the_longest_term_of_any_candidate_has_to_be_known() {
-    let kinds: &[_] = &[Fault::Overwrite, Fault::Crash];
-    let checked = violated(Lease { terms: [4, 2], longest: 2, faults: 2, kinds, late: 0, ..two() });
-    assert!(checked.discovery(ONE).is_some());
-}
-
-/// What a state shows, whatever is forgotten: who works, whose the record is, and how many faults there were.
-type Shown = ([bool; 2], Option<String>, u8);
-
-#[test]
-fn what_the_model_forgets_makes_no_difference() {
-    let kinds: &[_] = &[Fault::Crash, Fault::Overwrite];
-    let base = Lease { faults: 1, kinds, changes: 1, late: 0, ..two() };
-    let exact = |steps| shown(&Lease { exact: true, ..base.clone() }, steps);
-    let forgetful = shown(&base, STEPS);
-    assert!(exact(STEPS).is_subset(&forgetful));
-    // A request that will be refused is forgotten at once: elsewhere it takes a step of its own.
-    assert!(forgetful.is_subset(&exact(STEPS + 2)), "{forgetful:?}");
-}
-
-const STEPS: usize = 13;
-
-/// What is shown within so many steps.
-fn shown(lease: &Lease, steps: usize) -> BTreeSet<Shown> {
-    static SHOWN: Mutex<BTreeSet<Shown>> = Mutex::new(BTreeSet::new());
-    SHOWN.lock().unwrap().clear();
-    let visitor = |path: stateright::Path<World, Action>| {
-        let world = path.last_state();
-        let works = [0, 1].map(|index| world.processes[index].claim.is_active());
-        let owner = world.record.as_ref().map(|record| record.owner.clone());
-        SHOWN.lock().unwrap().insert((works, owner, world.faults));
-    };
-    lease.clone().checker().threads(2).target_max_depth(steps).visitor(visitor).spawn_bfs().join();
-    SHOWN.lock().unwrap().clone()
 }
