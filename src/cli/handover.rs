@@ -13,10 +13,8 @@ use super::lease::{Outcome, State, Which, shown, term_of, words};
 use super::screen::{self, ask, plain, say, time};
 use super::session::Common;
 use crate::lease::Candidate;
-use crate::lease::claim::Record;
+use crate::lease::claim::{ANY, Record};
 
-/// The request to release the lease for any other candidate.
-pub(super) const ANYONE: &str = "*";
 /// How often the record is read.
 const LOOK: Duration = Duration::from_secs(1);
 /// The term of a record that contains none.
@@ -52,7 +50,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let Arguments { to, timeout, yes, which } = arguments;
     let (lease, term) = which.open(common).await?;
     let (lease, screen) = (&lease, common.screen());
-    let to = to.as_deref().unwrap_or(ANYONE);
+    let to = to.as_deref().unwrap_or(ANY);
     let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen) };
     let record = &seen.record;
     let (holder, state) = (plain(&record.owner), words(record));
@@ -70,7 +68,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         let said = format!("is {state}; nothing was changed: {obstacle}");
         return Outcome::refused(lease, "not_held", &said).show(screen);
     }
-    let next = if to == ANYONE { "another candidate".to_owned() } else { plain(to) };
+    let next = if to == ANY { "another candidate".to_owned() } else { plain(to) };
     let replaces = if record.handover.is_some() { " This replaces the request in the record." } else { "" };
     let question =
         format!("Hand over {} to {next}? It is {state}: {holder} becomes passive.{replaces}", shown(lease));
@@ -162,7 +160,7 @@ fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
         State::Held if is_same => {
             Some(Handed::Otherwise("is still held: the request was removed, or another one replaced it"))
         }
-        State::Held if now.owner == to || (to == ANYONE && now.owner != asked.owner) => {
+        State::Held if now.owner == to || (to == ANY && now.owner != asked.owner) => {
             Some(Handed::Over(now.owner.clone()))
         }
         State::Held => Some(Handed::Otherwise(
@@ -187,7 +185,7 @@ fn progress(record: &Record) {
 }
 
 fn candidate(name: &str) -> Result<String, String> {
-    if name == ANYONE {
+    if name == ANY {
         return Ok(name.to_owned());
     }
     Candidate::new(name).map(|candidate| candidate.name).map_err(|error| error.to_string())
@@ -227,7 +225,7 @@ mod tests {
             (owned("SKIP-LEASE-POD", 7), "otherwise", "otherwise"),
             (Record { handover: None, ..asked.clone() }, "otherwise", "otherwise"),
         ] {
-            for (to, ends) in [("site-b", to_b), (ANYONE, to_any)] {
+            for (to, ends) in [("site-b", to_b), (ANY, to_any)] {
                 let ended = match handed(&asked, Some(&now), to) {
                     None => "waits",
                     Some(Handed::Over(_)) => "over",
@@ -236,6 +234,6 @@ mod tests {
                 assert_eq!(ended, ends, "{to}: {now:?}");
             }
         }
-        assert!(matches!(handed(&asked, None, ANYONE), Some(Handed::Otherwise(_))));
+        assert!(matches!(handed(&asked, None, ANY), Some(Handed::Otherwise(_))));
     }
 }

@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 
 use super::dynamodb::{Change, Changed, Lease, Seen};
 use super::error::{Ended, Error};
-use super::handover::{self, ANYONE};
+use super::handover;
 use super::screen::{self, Mood, Screen, ask, paint, plain, say, time};
 use super::session::Common;
-use crate::lease::claim::{NOBODY_MAY, Record};
+use crate::lease::claim::{ANY, NOBODY_MAY, Record};
 use crate::lease::config::Config;
 use crate::program::text::Quoted;
 use crate::program::variables;
@@ -260,7 +260,7 @@ pub(super) fn shown(lease: &Lease) -> String {
 /// The state of a record, in words that follow "it is".
 pub(super) fn words(record: &Record) -> String {
     let to = record.handover.as_deref().map(|to| match to {
-        "" | ANYONE => "another candidate".to_owned(),
+        "" | ANY => "another candidate".to_owned(),
         to => plain(to),
     });
     match State::of(Some(record)) {

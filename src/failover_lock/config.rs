@@ -133,6 +133,12 @@ impl Config {
         self.guarded.as_ref().is_some_and(|guarded| guarded.contains(id))
     }
 
+    /// Whether a check with these tags is guarded, as far as `GUARDED_TAG` says.
+    #[must_use]
+    pub fn guards_tagged(&self, tags: &BTreeMap<String, String>) -> bool {
+        self.guarded_tag.as_ref().is_none_or(|tag| tag.is_among(tags))
+    }
+
     /// The guarded check, if there is exactly one.
     #[must_use]
     pub fn only(&self) -> Option<&HealthCheckId> {

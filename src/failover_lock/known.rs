@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::record::{Intent, Record};
+use super::record::Record;
+use super::view;
 
 /// How long what is recorded on a check counts as read, if the check has not changed.
 const FRESH: Duration = Duration::from_mins(20);
@@ -43,10 +44,8 @@ impl Known {
         if entry.read.elapsed() >= FRESH {
             return None;
         }
-        let path = check.path().unwrap_or_default();
-        let is_out = |record: &Record| record.intent(path, check.version) == Intent::Out;
         let usable = match &entry.tags {
-            Tagged::Guarded(record) => quiet || is_out(record),
+            Tagged::Guarded(record) => quiet || view::is_out(check, record),
             Tagged::NotGuarded => true,
         };
         usable.then(|| entry.tags.clone())

@@ -141,9 +141,7 @@ async fn lock_check(
         }
         let read = tags.as_ref().ok().cloned();
         let mut record = tags.as_ref().ok().map(|tags| recorded(system, id, tags, check.as_ref()));
-        if let Some(guarded) = &config.guarded_tag
-            && !guarded.is_among(&tags.clone().map_err(Error::NotSeen)?)
-        {
+        if config.guarded_tag.is_some() && !config.guards_tagged(&tags.clone().map_err(Error::NotSeen)?) {
             log_decision(transition, Some(id), &Decision::Ignore(Reason::NotGuarded));
             return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, Reason::NotGuarded));
         }

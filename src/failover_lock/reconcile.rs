@@ -299,8 +299,7 @@ async fn conclude(
     if !may_act {
         return Ok(throttled(id));
     }
-    let is_tagged = |tags: &Tags| config.guarded_tag.as_ref().is_none_or(|tag| tag.is_among(tags));
-    if !tags.is_none_or(is_tagged) {
+    if !tags.is_none_or(|tags| config.guards_tagged(tags)) {
         return Ok(unprotected(check, Reason::UndoneByHand));
     }
     let lock = Decision::Lock { version: Some(check.version) };

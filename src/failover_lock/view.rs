@@ -14,6 +14,7 @@ use super::alarm::HoldsBack;
 use super::decide::Health;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::record::{Intent, InvalidRecord, Record};
+use super::route53::Checkers;
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
@@ -36,17 +37,19 @@ pub(super) fn record(
 /// Whether a check is this function's to restore and to report: it has the tag of `GUARDED_TAG`, or this function
 /// has locked it and it was not restored since. It is locked only with its tag.
 pub(super) fn guards(system: &FailoverLock, tags: &Tags, check: &HealthCheck, record: &Record) -> bool {
-    let Some(guarded) = &system.config.guarded_tag else { return true };
-    let lock = record.lock.as_ref().filter(|lock| lock.version.is_some());
-    let is_own = lock.and_then(|lock| lock.of.as_ref()).is_some_and(|of| *of == guarded.to_string());
-    let is_out = || record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out;
-    guarded.is_among(tags) || (is_own && is_out())
+    let of = record.lock.as_ref().filter(|lock| lock.version.is_some()).and_then(|lock| lock.of.clone());
+    let is_own = || of.is_some() && of == system.config.guarded_tag.as_ref().map(ToString::to_string);
+    system.config.guards_tagged(tags) || (is_own() && is_out(check, record))
 }
 
 /// Whether a check is on the locked path, and no lock on record stands there.
 pub(super) fn is_unrecorded(system: &FailoverLock, check: &HealthCheck, record: &Record) -> bool {
-    let path = check.path().unwrap_or_default();
-    path == system.config.locked_path.as_str() && record.intent(path, check.version) == Intent::In
+    check.path() == Some(system.config.locked_path.as_str()) && !is_out(check, record)
+}
+
+/// Whether a check is meant to be out of service.
+pub(super) fn is_out(check: &HealthCheck, record: &Record) -> bool {
+    record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out
 }
 
 /// Whether a check's tags need not be read: no restore and no lock that was set is recorded on it, since each changes
@@ -58,12 +61,9 @@ pub(super) fn was_never_ours(system: &FailoverLock, check: &HealthCheck) -> bool
 
 /// What Route 53's checkers find of a check now.
 pub(super) async fn health(system: &FailoverLock, id: &HealthCheckId, deadline: Deadline) -> Health {
-    let healthy = Box::pin(system.route53.is_healthy(id, shortly(deadline))).await;
-    match or_warn(id, healthy, "not knowing whether Route 53's checkers find it healthy") {
-        Some(true) => Health::Healthy,
-        Some(false) => Health::Unhealthy,
-        None => Health::Unknown,
-    }
+    let checkers = Box::pin(system.route53.checkers(id, shortly(deadline))).await;
+    let checkers = or_warn(id, checkers, "not knowing whether Route 53's checkers find it healthy");
+    checkers.map_or(Health::Unknown, Checkers::verdict)
 }
 
 /// Whether the secondary of a check is healthy; `None` if it has none, or if that could not be read.

@@ -175,7 +175,7 @@ pub enum Standing {
 
 impl Terms {
     /// The part of a term that is kept free at its end: once for clocks, once for the work that has to end.
-    const PART: u32 = 20;
+    pub(super) const PART: u32 = 20;
 
     /// A term of this length. `margin` is how much two clocks may differ over a term: if they differ by more, two
     /// candidates may be active. A holder is passive `grace` earlier, so that work under the lease can end.

@@ -42,8 +42,6 @@ const IDENTITY: &str = "LEASE_IDENTITY";
 /// The SDKs' variables that name the Region if the file does not.
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
-/// The part of a term that margin and grace each have if the file does not set them.
-const PART: u32 = 20;
 /// The longest term of any candidate if the file does not set it, and the own term is not longer.
 const LONGEST: Duration = Duration::from_mins(1);
 
@@ -224,7 +222,8 @@ impl Section<'_> {
         margin: Option<u32>,
         grace: Option<u32>,
     ) -> Result<Terms, Recorded> {
-        let part = |own: Option<u32>| own.map_or(term / PART, |some| Duration::from_millis(some.into()));
+        let part =
+            |own: Option<u32>| own.map_or(term / Terms::PART, |some| Duration::from_millis(some.into()));
         let (given, margin, grace) = (margin, part(margin), part(grace));
         // The key to correct: the longer one of the two, if it is in the file.
         let key = if given.is_some() && (margin >= grace || margin.is_zero()) { MARGIN } else { GRACE };

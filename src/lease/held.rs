@@ -124,9 +124,15 @@ impl Held {
 
     /// Waits until the lease is lost.
     pub async fn lost(&self) {
-        let mut ends = self.ends();
-        while let Some(later) = self.renewed(ends).await {
-            ends = later;
+        let mut status = self.status.clone();
+        while let Some(holding) = self.current() {
+            select! {
+                changed = status.changed() => if changed.is_err() {
+                    // The keeper has ended: no one renews the lease.
+                    sleep_until(holding.until).await;
+                },
+                () = sleep_until(holding.until) => {}
+            }
         }
     }
 
@@ -161,24 +167,6 @@ impl Held {
                 Some(holding) if holding.ends != before => return holding.ends,
                 _ if status.changed().await.is_err() => pending().await,
                 _ => {}
-            }
-        }
-    }
-
-    /// Waits until the lease is renewed, so that it does not end at `before`. Returns `None` if it is lost.
-    pub(super) async fn renewed(&self, before: Moment) -> Option<Moment> {
-        let mut status = self.status.clone();
-        loop {
-            let holding = self.current()?;
-            if holding.ends != before {
-                return Some(holding.ends);
-            }
-            select! {
-                changed = status.changed() => if changed.is_err() {
-                    // The keeper has ended: no one renews the lease.
-                    sleep_until(holding.until).await;
-                },
-                () = sleep_until(holding.until) => {}
             }
         }
     }

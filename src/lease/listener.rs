@@ -22,7 +22,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
 use tokio::select;
 use tokio::task::yield_now;
@@ -31,6 +30,7 @@ use tracing::{debug, warn};
 
 use super::places::{Place, Places};
 use super::server::{Callers, Site};
+use crate::remote::http::Stream;
 
 /// How long a connection lasts that is not a stream of events.
 const CONNECTION: Duration = Duration::from_secs(5);
@@ -78,11 +78,6 @@ enum Socket {
 /// A message that is logged at most once a minute, whatever callers do.
 #[derive(Debug, Default)]
 struct Seldom(Option<Instant>);
-
-/// The two directions of a connection.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Answers these callers' requests until the process ends.
 pub async fn serve(listener: Listener, site: Site, callers: Callers) -> Infallible {

@@ -13,8 +13,14 @@ use tokio::time::{interval, timeout};
 /// Works until it is killed: TERM does not end it.
 const STUBBORN: &str = "trap \"\" TERM; echo runs as $$; while :; do sleep 0.05; done";
 
+/// The process that the command says it is.
+pub(crate) async fn runs_as(keeper: &Keeper) -> String {
+    let said = keeper.says("runs as").await;
+    said.rsplit(' ').next().expect("it ends with a number").to_owned()
+}
+
 /// Whether a process has ended, or is at least dead.
-fn is_gone(id: &str) -> bool {
+pub(crate) fn is_gone(id: &str) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
@@ -63,8 +69,7 @@ async fn no_descendant_works_beside_the_next_holder_wherever_it_hides() {
     ] {
         let emulator = Emulator::ministack().await;
         let (holder, contender, observer) = holder_with(&emulator, &hidden).await;
-        let said = holder.says("runs as").await;
-        let id = said.rsplit(' ').next().unwrap();
+        let id = &runs_as(&holder).await;
         assert!(!is_gone(id), "{hidden}");
         holder.proxy.all(Fault::Lost);
         observer.active(&contender).await;
@@ -79,8 +84,7 @@ async fn a_descendant_of_a_keeper_that_is_killed_ends_with_it() {
     let emulator = Emulator::ministack().await;
     let hidden = format!("(setsid sh -c '{STUBBORN}' &); exec sleep 600");
     let (mut holder, _contender, _observer) = holder_with(&emulator, &hidden).await;
-    let said = holder.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap();
+    let id = &runs_as(&holder).await;
     holder.signal("KILL").await;
     holder.ended().await;
     eventually("it is gone", async || is_gone(id)).await;
@@ -132,8 +136,7 @@ async fn a_command_that_does_not_end_in_the_time_to_stop_is_killed() {
     let mut holder = Keeper::start_with(&emulator, "site-a", "", &arguments).await;
     let observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
-    let said = holder.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap();
+    let id = &runs_as(&holder).await;
     holder.signal("TERM").await;
     holder.says("it was killed").await;
     holder.ended().await;
@@ -166,8 +169,7 @@ async fn a_command_that_was_told_to_end_has_no_more_time_when_the_lease_is_won_b
     let holder = Keeper::start_with(&emulator, "site-a", more, &["--", "sh", "-c", STUBBORN]).await;
     let observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
-    let said = holder.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap();
+    let id = &runs_as(&holder).await;
     holder.proxy.all(Fault::Lost);
     observer.passive(&holder).await;
     holder.proxy.all(Fault::None);

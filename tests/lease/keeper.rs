@@ -1,10 +1,10 @@
 //! Several `lease-keeper` processes around one table, behind proxies that delay, lose and cut: in no case
 //! do two of them answer 200 at once.
 
-use std::fs;
 use std::future::pending;
 use std::time::Duration;
 
+use crate::command::{is_gone, runs_as};
 use crate::support::docs::commands_below;
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};
@@ -369,8 +369,7 @@ async fn a_command_that_does_not_end_after_term_is_killed_before_another_candida
     create_table(&emulator).await;
     let stubborn = "trap '' TERM; echo runs as $$; while :; do sleep 0.05; done";
     let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", stubborn]).await;
-    let said = holder.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap();
+    let id = &runs_as(&holder).await;
     let contender = Keeper::start(&emulator, "site-b").await;
     contender.states("it is site-a's").await;
     let observer = Observer::of(&[&holder, &contender]);
@@ -383,18 +382,12 @@ async fn a_command_that_does_not_end_after_term_is_killed_before_another_candida
 /// A script whose work is done by a child of its own.
 const WORKER: &str = "sh -c 'while :; do sleep 0.05; done' & echo runs as $!; wait";
 
-/// Whether a process has ended, or is at least dead.
-fn is_gone(id: &str) -> bool {
-    fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
-}
-
 #[tokio::test]
 async fn a_command_and_its_children_do_not_outlive_their_keeper() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let mut keeper = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", WORKER]).await;
-    let said = keeper.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap();
+    let id = &runs_as(&keeper).await;
     keeper.signal("KILL").await;
     keeper.ended().await;
     let gone = async {
@@ -410,8 +403,7 @@ async fn a_command_does_not_run_on_when_its_keeper_is_stopped() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", WORKER]).await;
-    let said = holder.says("runs as").await;
-    let id = said.rsplit(' ').next().unwrap();
+    let id = &runs_as(&holder).await;
     let contender = Keeper::start(&emulator, "site-b").await;
     let observer = Observer::of(&[&contender]);
     contender.states("it is site-a's").await;

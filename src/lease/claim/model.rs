@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Model, Property};
 
+use super::tests::written_whole;
 use super::*;
 
 mod instances;
@@ -258,16 +259,8 @@ impl Model for Lease {
                     Fault::Empty => world.record.as_mut()?.owner.clear(),
                     Fault::Pin => NOBODY_MAY.clone_into(&mut world.record.as_mut()?.owner),
                     Fault::Overwrite => {
-                        world.record = Some(Record {
-                            owner: "other".to_owned(),
-                            updated_time: world.faults.into(),
-                            writer: None,
-                            beat: 0,
-                            epoch: 0,
-                            released: false,
-                            term: Duration::ZERO,
-                            handover: None,
-                        });
+                        let updated_time = world.faults.into();
+                        world.record = Some(Record { updated_time, ..written_whole("other") });
                     }
                 }
             }

@@ -28,7 +28,7 @@ fn of_site_a() -> Record {
 }
 
 /// The same after a person, or Admiral's checker, has written the whole item.
-fn written_whole(owner: &str) -> Record {
+pub(super) fn written_whole(owner: &str) -> Record {
     let owner = owner.to_owned();
     Record {
         owner,
