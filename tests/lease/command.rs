@@ -166,7 +166,8 @@ async fn a_command_that_was_told_to_end_has_no_more_time_when_the_lease_is_won_b
     create_table(&emulator).await;
     // A grace of a second, in which the lease is renewed again.
     let more = "  failureThreshold: 4\n  graceInMilliseconds: 1500\n  longestTermInSeconds: 4\n";
-    let holder = Keeper::start_with(&emulator, "site-a", more, &["--", "sh", "-c", STUBBORN]).await;
+    let holder =
+        Keeper::start_with(&emulator, "site-a", more, &["--stop", "600", "--", "sh", "-c", STUBBORN]).await;
     let observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
     let id = &runs_as(&holder).await;
