@@ -8,6 +8,7 @@
 //! | system | what arrives | what it changes | the way back | feature |
 //! |---|---|---|---|---|
 //! | `failover_lock` | a CloudWatch alarm | a Route 53 health check's path | `restore` | `lock` (default) |
+//! | `latch` | a clock tick, the answers of the zone's own name servers | an S3 object in two Regions, which inverted health checks read | a person deletes the objects | `latch` |
 //! | `site_fence` | an Alertmanager webhook | the endpoints of AWS Global Accelerator, and Infinispan's cross-site replication | `rejoin` | `fence` |
 //! | `lease` | a clock tick in a sidecar | a DynamoDB item that says who is active | the release of the lease, or its expiry | `lease` |
 //!
@@ -26,8 +27,10 @@
 pub mod cli;
 #[cfg(feature = "lock")]
 pub mod failover_lock;
-#[cfg(any(feature = "lock", feature = "fence"))]
+#[cfg(any(feature = "lock", feature = "fence", feature = "latch"))]
 pub mod lambda;
+#[cfg(feature = "latch")]
+pub mod latch;
 #[cfg(feature = "lease")]
 pub mod lease;
 pub mod program;

@@ -9,7 +9,8 @@ use super::error::{FailedRecord, InvocationError};
 use super::event::Malformed;
 use super::health_check::HealthCheckId;
 use super::reason::Reason;
-use crate::lambda::{self, metrics};
+use crate::lambda;
+use crate::lambda::metrics::{self, Metric};
 
 /// The result of an invocation: an outcome or a failure for each record, in the event's order.
 #[derive(Debug)]
@@ -160,7 +161,9 @@ impl lambda::Report for Report {
     fn metrics(&self, _function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         let line = move |name, id: Option<&HealthCheckId>| {
             let dimension = id.map(|id| ("HealthCheckId", id.as_str()));
-            metrics::count("FailoverLock", name, dimension, now)
+            let by = [None, dimension];
+            let by = if dimension.is_some() { &by[..] } else { &by[..1] };
+            metrics::line("FailoverLock", by, &[Metric::count(name, 1)], now)
         };
         self.results.iter().flat_map(move |result| match result {
             Ok(outcome) => {

@@ -1,23 +1,56 @@
-//! Counts in CloudWatch's [embedded metric format]: log lines from which CloudWatch makes metrics.
+//! Metrics in CloudWatch's [embedded metric format]: log lines from which CloudWatch makes metrics.
 //!
 //! [embedded metric format]: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
 use std::time::SystemTime;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// Returns a line that counts 1 in the metric `name`, once in total and once for the dimension.
-pub(crate) fn count(namespace: &str, name: &str, dimension: Option<(&str, &str)>, now: SystemTime) -> String {
+/// A value of a metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// The metric's name.
+    pub name: &'static str,
+    /// The value, a number.
+    pub value: Value,
+    /// CloudWatch's name for the unit.
+    pub unit: &'static str,
+}
+
+/// The dimension by which values are kept apart: its name and its value.
+pub(crate) type Dimension<'a> = (&'a str, &'a str);
+
+/// Returns a line with these values, once for each set of dimensions: `None` is the total.
+pub(crate) fn line(
+    namespace: &str,
+    by: &[Option<Dimension<'_>>],
+    values: &[Metric],
+    now: SystemTime,
+) -> String {
     let milliseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let mut line = json!({ name: 1 });
-    let mut dimensions = json!([[]]);
-    if let Some((name, value)) = dimension {
-        line[name] = json!(value);
-        dimensions = json!([[], [name]]);
-    }
-    let metrics = json!([{ "Name": name, "Unit": "Count" }]);
-    let directive = json!({ "Namespace": namespace, "Dimensions": dimensions, "Metrics": metrics });
+    let dimensions: Vec<Vec<_>> =
+        by.iter().map(|dimension| dimension.iter().map(|(name, _)| *name).collect()).collect();
+    let names: Vec<Value> =
+        values.iter().map(|metric| json!({ "Name": metric.name, "Unit": metric.unit })).collect();
+    let directive = json!({ "Namespace": namespace, "Dimensions": dimensions, "Metrics": names });
     // Embedded metrics have whole milliseconds, which always fit a u64.
-    line["_aws"] = json!({ "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] });
+    let mut line = json!({
+        "_aws": { "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] }
+    });
+    for (name, value) in by.iter().flatten() {
+        line[*name] = json!(value);
+    }
+    for metric in values {
+        line[metric.name] = metric.value.clone();
+    }
     line.to_string()
+}
+
+// === impl Metric ===
+
+impl Metric {
+    /// So many occurrences.
+    pub(crate) fn count(name: &'static str, count: u32) -> Self {
+        Self { name, value: json!(count), unit: "Count" }
+    }
 }

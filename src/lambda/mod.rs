@@ -1,6 +1,6 @@
 //! The parts that make a program a Lambda function: events in, answers, log lines and metrics out.
 
-pub(crate) mod metrics;
+pub mod metrics;
 
 use std::error::Error;
 use std::fmt::{Debug, Display};

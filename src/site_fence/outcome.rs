@@ -11,7 +11,8 @@ use super::decide::Reason;
 use super::error::{Error, InvocationError};
 use super::site::Site;
 use super::webhook::{self, Malformed};
-use crate::lambda::{self, metrics};
+use crate::lambda;
+use crate::lambda::metrics::{self, Metric};
 
 /// The result of an invocation: an outcome or a failure for each alert or request.
 #[derive(Debug)]
@@ -179,7 +180,8 @@ impl lambda::Report for Report {
                 Ok(outcome) => outcome.outcome.metric()?,
                 Err(_) => "Failed",
             };
-            Some(metrics::count("SiteFence", name, Some(("FunctionName", function)), now))
+            let by = [None, Some(("FunctionName", function))];
+            Some(metrics::line("SiteFence", &by, &[Metric::count(name, 1)], now))
         })
     }
 }

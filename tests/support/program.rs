@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The program of this name: the one that a variable names (`FAILOVER_LOCK_BINARY`, `SITE_FENCE_BINARY`,
+/// The program of this name: the one that a variable names (`FAILOVER_LATCH_BINARY`, `FAILOVER_LOCK_BINARY`, `SITE_FENCE_BINARY`,
 /// `LEASE_KEEPER_BINARY`, `FAILOVERCTL_BINARY`), which `.ci/run` sets to an artifact, or this build's.
 pub fn program(name: &str) -> PathBuf {
     let variable = format!("{}_BINARY", name.replace('-', "_").to_uppercase());
@@ -14,6 +14,7 @@ pub fn program(name: &str) -> PathBuf {
 /// The program as cargo has built it for the tests of its own package.
 fn built(name: &str) -> Option<PathBuf> {
     let path = match name {
+        "failover-latch" => option_env!("CARGO_BIN_EXE_failover-latch"),
         "failover-lock" => option_env!("CARGO_BIN_EXE_failover-lock"),
         "failoverctl" => option_env!("CARGO_BIN_EXE_failoverctl"),
         "lease-keeper" => option_env!("CARGO_BIN_EXE_lease-keeper"),

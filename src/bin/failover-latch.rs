@@ -1,0 +1,82 @@
+//! The watcher: a Lambda function whose handler is `watch`, or with `--watch` a process.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use aws_config::Region;
+use clap::Parser;
+use failover::lambda;
+use failover::latch::config::Config;
+use failover::latch::{FailoverLatch, is_handler, listener, s3};
+use failover::program::{logging, variables};
+use failover::remote::https::Https;
+use failover::remote::sdk;
+use tokio::net::TcpListener;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// Locks a failed primary when Route 53 has failed over to a healthy standby.
+///
+/// Without --watch it is a Lambda function. Its variables are LATCHES, LATCH_BUCKETS, NAME_SERVERS, LOOK_EVERY,
+/// BUCKET_OWNER and DRY_RUN; see docs/latch.md.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Looks by itself, until SIGTERM or SIGINT
+    #[arg(long)]
+    watch: bool,
+    /// The address of /healthz and /metrics
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8096", requires = "watch")]
+    listen: SocketAddr,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    lambda::end(run(arguments).await)
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let lookup = &variables::environment;
+    logging::start_logging(lookup, io::stdout)?;
+    if !arguments.watch {
+        is_handler(lookup("_HANDLER").as_deref())?;
+    }
+    let config = Config::read(lookup)?;
+    let https = Https::new(lookup)?;
+    let aws = if arguments.watch {
+        // Credentials come from the environment, a profile, or the pod's or machine's role, in a Region of a bucket.
+        let region = lookup("AWS_REGION").unwrap_or_else(|| config.buckets[0].region.clone());
+        sdk::aws_config(https.client()).region(Region::new(region)).load().await
+    } else {
+        sdk::function_aws(lookup, &https, &[s3::SERVICE])?
+    };
+    let look_every = config.look_every;
+    info!(%config, "starting");
+    let name =
+        lookup("AWS_LAMBDA_FUNCTION_NAME").or(lookup("HOSTNAME")).unwrap_or("failover-latch".to_owned());
+    let system = FailoverLatch::new(config, name, &aws, https);
+    if !arguments.watch {
+        return lambda::serve(async |event, deadline| system.handle(event, deadline).await).await;
+    }
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .map_err(|error| format!("--listen {}: {error}", arguments.listen))?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    select! {
+        () = system.watch() => {}
+        _ = listener::serve(listener, system.memory().clone(), look_every) => {}
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! The answers of a watcher that is a process: `/healthz`, and `/metrics` for Prometheus.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use std::sync::atomic::AtomicU64;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
+
+use super::watch::Memory;
+
+/// How long a connection lasts.
+const CONNECTION: Duration = Duration::from_secs(5);
+/// How many connections there are at a time; others wait in the kernel.
+const CONNECTIONS: usize = 64;
+/// The longest head of a request: the least that hyper accepts.
+const HEAD: usize = 8 * 1024;
+const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answers requests until the process ends.
+pub async fn serve(listener: TcpListener, memory: Memory, look_every: Duration) -> Infallible {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let memory = memory.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = answer(&request, &memory, look_every);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let mut http = http1::Builder::new();
+            let connection =
+                http.keep_alive(false).max_buf_size(HEAD).serve_connection(TokioIo::new(stream), service);
+            let _ = timeout(CONNECTION, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer<B>(request: &Request<B>, memory: &Memory, look_every: Duration) -> Response<Full<Bytes>> {
+    const JSON: &str = "application/json";
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut answer =
+            whole(StatusCode::METHOD_NOT_ALLOWED, JSON, json!({ "methods": ["GET", "HEAD"] }).to_string());
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    match request.uri().path() {
+        "/healthz" => {
+            let unhealthy = memory.unhealthy(look_every);
+            let status = if unhealthy.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let states = memory.outcomes().into_iter().map(|latch| (latch.latch, json!(latch.state)));
+            let latches: serde_json::Map<_, _> = states.collect();
+            whole(status, JSON, json!({ "unhealthy": unhealthy, "latches": latches }).to_string())
+        }
+        "/metrics" => whole(StatusCode::OK, PROMETHEUS, metrics(memory)),
+        _ => whole(StatusCode::NOT_FOUND, JSON, json!({ "paths": ["/healthz", "/metrics"] }).to_string()),
+    }
+}
+
+/// The metrics of the last look: the names of namespace `FailoverLatch`, as Prometheus writes them.
+fn metrics(memory: &Memory) -> String {
+    let mut registry = Registry::with_prefix("failover_latch");
+    let outcomes = memory.outcomes();
+    let names = outcomes.first().map(|outcome| outcome.metrics().map(|metric| metric.name));
+    for (at, name) in names.into_iter().flatten().enumerate() {
+        let family = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
+        for outcome in &outcomes {
+            let gauge = family.get_or_create(&[("latch", outcome.latch.clone())]);
+            gauge.set(outcome.metrics()[at].value.as_f64().unwrap_or_default());
+        }
+        registry.register(snake(name), format!("{name} of the last look"), family);
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("a string takes everything");
+    text
+}
+
+/// A metric's name in Prometheus' spelling, with the unit of the one that has one.
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for character in name.chars() {
+        if character.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(character.to_ascii_lowercase());
+    }
+    if snake == "look_gap" { "look_gap_seconds".to_owned() } else { snake }
+}
+
+fn whole(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}

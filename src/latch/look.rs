@@ -1,0 +1,310 @@
+//! A look at every latch: what is seen, and the lock if one is due.
+
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_types::date_time::{DateTime, Format};
+use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::FailoverLatch;
+use super::config::Latch;
+use super::decide::{self, Next, Plan, Put};
+use super::dns::{Question, Transport};
+use super::outcome::State;
+use super::s3::Shown;
+use super::seen::{Clock, Object, Record, Verdict, Verdicts};
+
+/// How long after contradictory answers the name servers are asked once more.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How many objects are written at a time.
+const WRITES: usize = 64;
+const HOLDS: &str = "holds/";
+const KEYS: &str = "latches/";
+
+/// What a look has found out about one latch so far.
+#[derive(Clone, Debug)]
+pub(super) struct Sight {
+    /// How long the name servers had contradicted each other before.
+    split_for: Duration,
+    /// The holds, by bucket.
+    holds: Vec<Object>,
+    /// The objects, by bucket.
+    keys: Vec<Object>,
+    said: Option<Verdicts>,
+    /// The state, once it is decided.
+    pub(super) state: Option<State>,
+    /// Whether this look set the lock.
+    pub(super) sets: bool,
+    /// Whether this look wrote an object, or saw that there is one meanwhile.
+    written: bool,
+}
+
+/// A look that goes on.
+struct Look<'a> {
+    system: &'a FailoverLatch,
+    start: SystemTime,
+    /// The buckets that have not answered in this look: they are not asked again.
+    silent: Vec<Option<String>>,
+}
+
+// === impl Sight ===
+
+impl Sight {
+    /// Nothing was seen yet.
+    pub(super) fn new(split_for: Duration) -> Self {
+        let (holds, keys) = (Vec::new(), Vec::new());
+        Self { split_for, holds, keys, said: None, state: None, sets: false, written: false }
+    }
+
+    /// Whether there is an object in any bucket; `None` if the keys were not read.
+    pub(super) fn is_standing(&self) -> Option<bool> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        Some(self.written || self.keys.iter().any(|key| key.stored().is_some()))
+    }
+
+    /// Whether the name servers contradict each other.
+    pub(super) fn is_split(&self) -> bool {
+        self.said.is_some_and(|said| said.is(Verdict::Split))
+    }
+}
+
+/// Looks at every latch. `sights` has one for each latch, in their order, and is filled as the look goes on.
+pub(super) async fn look(system: &FailoverLatch, sights: &mut [Sight]) {
+    let mut look = Look { system, start: SystemTime::now(), silent: vec![None; system.s3.len()] };
+    look.goes_on(sights).await;
+    let latches = &system.config.latches;
+    for (latch, sight) in latches.iter().zip(sights) {
+        let left: Vec<_> = sight.holds.iter().enumerate().filter(|(_, hold)| hold.is_stale_hold()).collect();
+        for (bucket, _) in left {
+            let (name, bucket) = (&latch.name, &system.config.buckets[bucket]);
+            warn!(latch = name, %bucket, "a release was broken off and has left its hold: finish it with failoverctl latch release");
+        }
+    }
+}
+
+// === impl Look ===
+
+impl Look<'_> {
+    async fn goes_on(&mut self, sights: &mut [Sight]) {
+        let all: Vec<usize> = (0..sights.len()).collect();
+        if !self.read(HOLDS, &all, sights, |sight| &mut sight.holds).await {
+            return;
+        }
+        for sight in &mut *sights {
+            sight.state = decide::held(&sight.holds);
+        }
+        let open = undecided(sights);
+        if open.is_empty() || !self.read(KEYS, &open, sights, |sight| &mut sight.keys).await {
+            return;
+        }
+        let said = self.ask(&open).await;
+        for (at, said) in open.iter().copied().zip(said) {
+            let sight = &mut sights[at];
+            sight.said = Some(said);
+            match decide::first(&sight.holds, &sight.keys, said, sight.split_for) {
+                Next::End(state) => sight.state = Some(state),
+                Next::Confirm => {}
+            }
+        }
+        let due = undecided(sights);
+        if due.is_empty() {
+            return;
+        }
+        self.confirm(&due, sights).await;
+        if !self.read(HOLDS, &due, sights, |sight| &mut sight.holds).await {
+            return;
+        }
+        let mut plans = Vec::new();
+        for at in due {
+            let sight = &mut sights[at];
+            let said = sight.said.expect("it was asked");
+            match decide::confirmed(&sight.holds, &sight.keys, said, sight.split_for) {
+                Plan::End(state) => sight.state = Some(state),
+                Plan::Put(_) if self.system.config.dry_run => sight.state = Some(State::WouldLock),
+                Plan::Put(buckets) => plans.push((at, buckets)),
+            }
+        }
+        self.write(plans, sights).await;
+    }
+
+    /// Reads one key of each of these latches from every bucket. Returns whether the look goes on: a clock that is off
+    /// ends it.
+    async fn read(
+        &mut self,
+        prefix: &str,
+        latches: &[usize],
+        sights: &mut [Sight],
+        place: impl Fn(&mut Sight) -> &mut Vec<Object>,
+    ) -> bool {
+        let names: Vec<_> = latches.iter().map(|at| self.system.config.latches[*at].name.as_str()).collect();
+        let s3 = &self.system.s3;
+        let names = names.as_slice();
+        let shown = self.silent.iter().enumerate().map(async |(bucket, silent)| match silent {
+            Some(cause) => {
+                Shown { objects: vec![Object::Silent(cause.clone()); names.len()], clocks: Vec::new() }
+            }
+            None => s3.read(bucket, prefix, names).await,
+        });
+        let shown = join_all(shown).await;
+        for (silent, shown) in self.silent.iter_mut().zip(&shown) {
+            let first = shown.objects.iter().find_map(|object| match object {
+                Object::Silent(cause) => Some(cause.clone()),
+                Object::Absent | Object::Present(_) | Object::Invisible(_) => None,
+            });
+            *silent = silent.take().or(first);
+        }
+        for (index, at) in latches.iter().enumerate() {
+            *place(&mut sights[*at]) = shown.iter().map(|bucket| bucket.objects[index].clone()).collect();
+        }
+        let mut clocks = shown.iter().flat_map(|bucket| &bucket.clocks);
+        let Some(off) = clocks.find(|clock| clock.is_off()) else { return true };
+        let cause = off_by(*off);
+        for at in latches {
+            sights[*at].state = Some(State::Failed(cause.clone()));
+        }
+        false
+    }
+
+    /// Asks the name servers over UDP about every sentinel of these latches, once more where they contradict each
+    /// other.
+    async fn ask(&self, latches: &[usize]) -> Vec<Verdicts> {
+        let mut said = self.verdicts(latches).await;
+        let split = |said: &Verdicts| said.is(Verdict::Split) || said.primary == Verdict::Split;
+        let again: Vec<_> = (0..latches.len()).filter(|at| split(&said[*at])).collect();
+        if !again.is_empty() {
+            sleep(AGAIN).await;
+            let asked: Vec<_> = again.iter().map(|at| latches[*at]).collect();
+            for (at, verdicts) in again.into_iter().zip(self.verdicts(&asked).await) {
+                said[at] = verdicts;
+            }
+        }
+        said
+    }
+
+    async fn verdicts(&self, latches: &[usize]) -> Vec<Verdicts> {
+        let questions: Vec<_> = latches
+            .iter()
+            .flat_map(|at| {
+                let latch = &self.system.config.latches[*at];
+                [serving(latch), healthy(&latch.primary), healthy(&latch.standby)]
+            })
+            .collect();
+        let answers = self.system.name_servers.ask(&questions, Transport::Udp).await;
+        let verdict = |answers: &Vec<Record>| Verdict::of(answers.iter().copied());
+        let of = |answers: &[Vec<Record>]| Verdicts {
+            serving: verdict(&answers[0]),
+            primary: verdict(&answers[1]),
+            standby: verdict(&answers[2]),
+        };
+        answers.chunks(3).map(of).collect()
+    }
+
+    /// Asks the name servers over TCP about the two sentinels that decide.
+    async fn confirm(&self, latches: &[usize], sights: &mut [Sight]) {
+        let questions: Vec<_> = latches
+            .iter()
+            .flat_map(|at| {
+                let latch = &self.system.config.latches[*at];
+                [serving(latch), healthy(&latch.standby)]
+            })
+            .collect();
+        let answers = self.system.name_servers.ask(&questions, Transport::Tcp).await;
+        for (at, answers) in latches.iter().zip(answers.chunks(2)) {
+            let said = sights[*at].said.as_mut().expect("it was asked over UDP");
+            said.serving = Verdict::of(answers[0].iter().copied());
+            said.standby = Verdict::of(answers[1].iter().copied());
+        }
+    }
+
+    /// Writes the objects, many at a time.
+    async fn write(&self, plans: Vec<(usize, Vec<usize>)>, sights: &mut [Sight]) {
+        let latches = &self.system.config.latches;
+        for (at, buckets) in &plans {
+            let buckets: Vec<_> =
+                buckets.iter().map(|bucket| &self.system.config.buckets[*bucket].name).collect();
+            info!(latch = latches[*at].name, ?buckets, "decided: lock");
+        }
+        let mut writes = Vec::new();
+        for (at, buckets) in &plans {
+            let body = self.body(&latches[*at], &sights[*at]).await;
+            for bucket in buckets {
+                writes.push((*at, *bucket, body.clone()));
+            }
+        }
+        let puts = stream::iter(writes.into_iter().map(|(at, bucket, body)| async move {
+            let put = self.system.s3.create(bucket, &latches[at].key(), &body, self.start).await;
+            (at, bucket, put)
+        }));
+        let mut puts: Vec<_> = puts.buffer_unordered(WRITES).collect().await;
+        puts.sort_by_key(|(at, bucket, _)| (*at, *bucket));
+        for (at, _) in plans {
+            let sight = &mut sights[at];
+            let of: Vec<_> = puts
+                .iter()
+                .filter(|(put, ..)| *put == at)
+                .map(|(_, bucket, put)| (*bucket, put.clone()))
+                .collect();
+            let (state, sets) = decide::after(&sight.holds, &sight.keys, &of);
+            sight.written = of.iter().any(|(_, put)| matches!(put, Put::Created | Put::AlreadyThere));
+            (sight.state, sight.sets) = (Some(state), sets);
+            for (bucket, put) in of {
+                if let Put::Failed(cause) = put {
+                    let bucket = &self.system.config.buckets[bucket];
+                    warn!(latch = latches[at].name, %bucket, cause, "the object was not written");
+                }
+            }
+        }
+    }
+
+    /// The body of a latch's object: the one of another bucket, with the time at which it was copied; or a new one.
+    async fn body(&self, latch: &Latch, sight: &Sight) -> String {
+        let now = DateTime::from(self.start).fmt(Format::DateTime).unwrap_or_default();
+        if let Some(bucket) = sight.keys.iter().position(|key| key.stored().is_some()) {
+            let first = match self.system.s3.body(bucket, &latch.key()).await {
+                Ok(body) => serde_json::from_str(&body).unwrap_or(json!({ "body": body })),
+                Err(failure) => json!({ "unread": failure.to_string() }),
+            };
+            let mut body = match first {
+                Value::Object(body) => Value::Object(body),
+                other => json!({ "body": other }),
+            };
+            body["healedAt"] = json!(now);
+            return body.to_string();
+        }
+        json!({
+            "latch": latch.name,
+            "lockedAt": now,
+            "by": self.system.name,
+            "reason": "Route 53 answers the standby, which is healthy",
+        })
+        .to_string()
+    }
+}
+
+/// The latches whose state is not decided.
+fn undecided(sights: &[Sight]) -> Vec<usize> {
+    (0..sights.len()).filter(|at| sights[*at].state.is_none()).collect()
+}
+
+fn serving(latch: &Latch) -> Question {
+    Question { name: latch.serving.clone(), texts: ["primary", "standby"] }
+}
+
+fn healthy(sentinel: &hickory_proto::rr::Name) -> Question {
+    Question { name: sentinel.clone(), texts: ["healthy", "unhealthy"] }
+}
+
+fn off_by(clock: Clock) -> String {
+    let show = |time: SystemTime| DateTime::from(time).fmt(Format::DateTime).unwrap_or_default();
+    format!(
+        "the watcher's clock is off: S3 says {}, this clock said {} to {}; correct the clock, for example with chrony",
+        show(clock.date),
+        show(clock.sent),
+        show(clock.received)
+    )
+}

@@ -1,0 +1,156 @@
+//! A watcher: one look after the other, and what it remembers between them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::FailoverLatch;
+use super::config::Config;
+use super::decide::SETTLED;
+use super::look::{Sight, look};
+use super::outcome::{Outcome, State};
+use crate::remote::deadline::Deadline;
+
+/// The longest time of a look.
+const LOOK: Duration = Duration::from_secs(10);
+/// A tick starts no look later than this before its deadline.
+const LAST: Duration = Duration::from_secs(5);
+/// A look that still runs this long before the deadline is cut off.
+const CUT: Duration = Duration::from_secs(1);
+/// How long a watcher may be blind until it is unhealthy.
+const BLIND: Duration = SETTLED;
+/// How many looks may be missing until a watcher is unhealthy.
+const MISSED: u32 = 3;
+
+/// What a watcher remembers of the looks before, for as long as its process lives. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Mutex<Vec<Remembered>>>);
+
+/// What is remembered of one latch.
+#[derive(Clone, Debug)]
+struct Remembered {
+    /// The latch as of the last look.
+    last: Outcome,
+    /// Whether there was an object, as of the last look that saw the keys; `None` after a hold.
+    stood: Option<bool>,
+    split_since: Option<Instant>,
+    blind_since: Option<Instant>,
+    /// When the last look started.
+    started: Option<Instant>,
+    /// When the last look ended that did not fail; at first, when the watcher started.
+    seen: Instant,
+}
+
+/// Looks until 5 s before the deadline, and at least once. Returns each latch as of the last look, with what all
+/// looks add up to.
+pub(super) async fn tick(system: &FailoverLatch, deadline: Deadline) -> Vec<Outcome> {
+    let end = Instant::now() + deadline.left();
+    let mut all: Vec<Outcome> = Vec::new();
+    loop {
+        let started = Instant::now();
+        let outcomes = one(system, end.saturating_duration_since(started).saturating_sub(CUT)).await;
+        all = if all.is_empty() {
+            outcomes
+        } else {
+            all.into_iter().zip(outcomes).map(|(before, last)| before.then(last)).collect()
+        };
+        let next = Instant::now().max(started + system.config.look_every);
+        if next + LAST > end {
+            all.iter().for_each(Outcome::log);
+            return all;
+        }
+        sleep_until(next).await;
+    }
+}
+
+/// Looks once, for at most so long.
+pub(super) async fn one(system: &FailoverLatch, longest: Duration) -> Vec<Outcome> {
+    let started = Instant::now();
+    let mut sights: Vec<_> = system.memory.lock().iter().map(|latch| Sight::new(latch.split_for())).collect();
+    let longest = longest.min(LOOK);
+    let _ = timeout(longest, look(system, &mut sights)).await;
+    let mut memory = system.memory.lock();
+    memory.iter_mut().zip(sights).map(|(latch, sight)| latch.after(sight, started, longest)).collect()
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// A watcher that has not looked yet.
+    #[must_use]
+    pub(super) fn new(config: &Config) -> Self {
+        let latches = config.latches.iter().map(|latch| Remembered {
+            last: Outcome::new(&latch.name, State::Failed("no look has ended yet".to_owned())),
+            stood: None,
+            split_since: None,
+            blind_since: None,
+            started: None,
+            seen: Instant::now(),
+        });
+        Self(Arc::new(Mutex::new(latches.collect())))
+    }
+
+    /// Each latch as of the last look.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<Outcome> {
+        self.lock().iter().map(|latch| latch.last.clone()).collect()
+    }
+
+    /// The latches that have been without a look that saw something for three periods, or blind for 60 s.
+    #[must_use]
+    pub fn unhealthy(&self, look_every: Duration) -> Vec<String> {
+        let latches = self.lock();
+        let unhealthy = latches.iter().filter(|latch| latch.is_unhealthy(look_every));
+        unhealthy.map(|latch| latch.last.latch.clone()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Remembered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    fn split_for(&self) -> Duration {
+        self.split_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    fn is_unhealthy(&self, look_every: Duration) -> bool {
+        self.seen.elapsed() > look_every * MISSED
+            || self.blind_since.is_some_and(|since| since.elapsed() > BLIND)
+    }
+
+    /// Takes in what a look saw, and returns its outcome.
+    fn after(&mut self, sight: Sight, started: Instant, longest: Duration) -> Outcome {
+        let cut_off = || State::Failed(format!("the look was cut off after {:.0} s", longest.as_secs_f64()));
+        let standing = sight.is_standing();
+        let is_split = sight.is_split();
+        let state = sight.state.unwrap_or_else(cut_off);
+        let mut outcome = Outcome::new(&self.last.latch, state);
+        outcome.locked = u32::from(sight.sets);
+        outcome.look_gap = self.started.map(|before| started - before).unwrap_or_default();
+        // Under a hold the objects are not read.
+        outcome.standing = standing.unwrap_or(self.last.standing);
+        outcome.opened = self.stood == Some(true) && standing == Some(false);
+        if outcome.state == State::Holding {
+            self.stood = None;
+        } else if standing.is_some() {
+            self.stood = standing;
+        }
+        let now = Instant::now();
+        let since = |since: Option<Instant>, is_so: bool| is_so.then(|| since.unwrap_or(now));
+        self.split_since = since(self.split_since, is_split);
+        self.blind_since = since(self.blind_since, outcome.state == State::Blind);
+        self.started = Some(started);
+        if outcome.state.cause().is_none() {
+            self.seen = now;
+        }
+        if self.last.state != outcome.state {
+            outcome.log();
+        }
+        self.last = outcome.clone();
+        outcome
+    }
+}
