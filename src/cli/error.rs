@@ -103,6 +103,25 @@ pub enum Error {
     /// The lease cannot be read.
     #[error(transparent)]
     Lease(#[from] lease::error::Error),
+    /// The file that names the latches is invalid.
+    #[error("--config {}: {problems}", Quoted(.file))]
+    LatchConfig {
+        /// The file.
+        file: String,
+        /// Its problems.
+        problems: InvalidConfig,
+    },
+    /// The file names no such latch.
+    #[error("there is no latch {}: the file names {names}", Quoted(.name))]
+    NoLatch {
+        /// Its name.
+        name: String,
+        /// The names in the file.
+        names: String,
+    },
+    /// A latch was not released, or not as it should be.
+    #[error("{0}")]
+    Release(String),
     /// A drill that must not be done.
     #[error("{0}")]
     NoDrill(String),
@@ -116,7 +135,9 @@ impl Error {
     pub fn ended(&self) -> ExitCode {
         match self {
             Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
-            Self::CannotHold(..) | Self::NoDrill(_) | Self::NoTerminal => Ended::NotWell.into(),
+            Self::CannotHold(..) | Self::NoDrill(_) | Self::NoTerminal | Self::Release(_) => {
+                Ended::NotWell.into()
+            }
             Self::OtherLease(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }

@@ -2,7 +2,7 @@
 //!
 //! One file a command: its arguments, its help and its code. `lock`, `restore` and `explain` run the functions'
 //! own code with the operator's credentials; `status`, `doctor` and `drill` look at what is around it. `fence`
-//! is about site-fence, `lease` about lease-keeper.
+//! is about site-fence, `latch` about failover-latch, `lease` about lease-keeper.
 //!
 //! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `sns`.
 
@@ -17,6 +17,7 @@ mod fence;
 mod function;
 mod guard;
 mod handover;
+mod latch;
 mod lease;
 mod lock;
 mod logs;
@@ -32,8 +33,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use self::error::{Ended, Error};
 use self::session::Common;
 
-/// See, set and restore the locks on Route 53 health checks that keep a failed site out of service. Also for fenced
-/// sites, and for leases.
+/// See, set and restore the locks on Route 53 health checks that keep a failed site out of service. Also for latches,
+/// for fenced sites, and for leases.
 #[derive(Debug, Parser)]
 #[command(
     name = "failoverctl",
@@ -57,6 +58,7 @@ enum Command {
     Explain(explain::Arguments),
     Drill(drill::Arguments),
     Fence(fence::Arguments),
+    Latch(latch::Arguments),
     Lease(lease::Arguments),
     Completions(completions::Arguments),
 }
@@ -76,6 +78,7 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Explain(arguments) => explain::run(&common, arguments).await,
         Command::Drill(arguments) => drill::run(&common, arguments).await,
         Command::Fence(arguments) => fence::run(&common, arguments).await,
+        Command::Latch(arguments) => latch::run(&common, arguments).await,
         Command::Lease(arguments) => lease::run(&common, arguments).await,
         Command::Completions(arguments) => completions::run(&arguments, &mut self::Arguments::command()),
     }

@@ -52,6 +52,17 @@ pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// Formats an age in seconds, in its largest unit.
+#[must_use]
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// Formats columns below their headings, each as wide as its widest cell, the last one in its mood's colour.
 #[must_use]
 pub fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[([String; COLUMNS], Mood)]) -> String {

@@ -90,17 +90,29 @@ impl Common {
     /// # Errors
     /// There are no credentials, or the roots to trust cannot be read.
     pub async fn session(&self) -> Result<Session, Error> {
+        self.open(self.region.clone().map(Region::new)).await
+    }
+
+    /// Opens a session whose calls for credentials go to this Region.
+    ///
+    /// # Errors
+    /// There are no credentials, or the roots to trust cannot be read.
+    pub async fn session_in(&self, region: Region) -> Result<Session, Error> {
+        self.open(Some(region)).await
+    }
+
+    async fn open(&self, region: Option<Region>) -> Result<Session, Error> {
         let http_client = https::client(&variables::environment)?;
         let mut loader = sdk::aws_config(http_client.clone());
-        if let Some(region) = &self.region {
-            loader = loader.region(Region::new(region.clone()));
+        if let Some(region) = &region {
+            loader = loader.region(region.clone());
         }
         if let Some(url) = &self.endpoint_url {
             loader = loader.endpoint_url(url);
         }
         if let Some(profile) = &self.profile {
             // As with the AWS CLI, a profile that is named precedes keys in the environment.
-            let http = ProviderConfig::without_region().with_http_client(http_client);
+            let http = ProviderConfig::without_region().with_http_client(http_client).with_region(region);
             let provider =
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);

@@ -18,8 +18,8 @@ use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
-use super::config::NameServer;
-use super::seen::Record;
+use super::config::{Latch, NameServer};
+use super::seen::{Record, Verdict, Verdicts};
 
 /// How long a name server has for an answer over UDP.
 const UDP: Duration = Duration::from_secs(1);
@@ -69,6 +69,22 @@ enum Reply {
     Truncated,
 }
 
+// === impl Question ===
+
+impl Question {
+    /// Which site Route 53 answers.
+    #[must_use]
+    pub fn serving(latch: &Latch) -> Self {
+        Self { name: latch.serving.clone(), texts: ["primary", "standby"] }
+    }
+
+    /// Whether the check of this sentinel is healthy.
+    #[must_use]
+    pub fn healthy(sentinel: &Name) -> Self {
+        Self { name: sentinel.clone(), texts: ["healthy", "unhealthy"] }
+    }
+}
+
 // === impl NameServers ===
 
 impl NameServers {
@@ -95,6 +111,41 @@ impl NameServers {
         let answers = join_all(answers).await;
         let to = |question: usize| answers.iter().filter_map(|of_server| of_server[question]).collect();
         (0..questions.len()).map(to).collect()
+    }
+
+    /// Asks over UDP about the three sentinels of each of these latches.
+    pub async fn verdicts(&self, latches: &[&Latch]) -> Vec<Verdicts> {
+        let questions = |latch: &&Latch| {
+            [Question::serving(latch), Question::healthy(&latch.primary), Question::healthy(&latch.standby)]
+        };
+        let questions: Vec<_> = latches.iter().flat_map(questions).collect();
+        let answers = self.ask(&questions, Transport::Udp).await;
+        let verdict = |answers: &Vec<Record>| Verdict::of(answers.iter().copied());
+        let of = |answers: &[Vec<Record>]| Verdicts {
+            serving: verdict(&answers[0]),
+            primary: verdict(&answers[1]),
+            standby: verdict(&answers[2]),
+        };
+        answers.chunks(3).map(of).collect()
+    }
+
+    /// Asks over TCP about the two sentinels of each of these latches that decide, and puts the verdicts in the place of
+    /// the earlier ones.
+    pub async fn confirm<'a>(&self, latches: impl IntoIterator<Item = (&'a Latch, &'a mut Verdicts)>) {
+        let (latches, said): (Vec<_>, Vec<_>) = latches.into_iter().unzip();
+        let questions = |latch: &&Latch| [Question::serving(latch), Question::healthy(&latch.standby)];
+        let questions: Vec<_> = latches.iter().flat_map(questions).collect();
+        let answers = self.ask(&questions, Transport::Tcp).await;
+        for (said, answers) in said.into_iter().zip(answers.chunks(2)) {
+            said.serving = Verdict::of(answers[0].iter().copied());
+            said.standby = Verdict::of(answers[1].iter().copied());
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.servers.len()
     }
 
     /// Looks the addresses up in the background, if that is due. Where it fails, the known address is kept.

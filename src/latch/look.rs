@@ -12,10 +12,9 @@ use tracing::{info, warn};
 use super::FailoverLatch;
 use super::config::Latch;
 use super::decide::{self, Next, Plan, Put};
-use super::dns::{Question, Transport};
 use super::outcome::State;
 use super::s3::Shown;
-use super::seen::{Clock, Object, Record, Verdict, Verdicts};
+use super::seen::{Clock, Object, Verdict, Verdicts};
 
 /// How long after contradictory answers the name servers are asked once more.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -75,7 +74,7 @@ impl Sight {
 
 /// Looks at every latch. `sights` has one for each latch, in their order, and is filled as the look goes on.
 pub(super) async fn look(system: &FailoverLatch, sights: &mut [Sight]) {
-    let mut look = Look { system, start: SystemTime::now(), silent: vec![None; system.s3.len()] };
+    let mut look = Look { system, start: SystemTime::now(), silent: vec![None; system.config.buckets.len()] };
     look.goes_on(sights).await;
     let latches = &system.config.latches;
     for (latch, sight) in latches.iter().zip(sights) {
@@ -115,7 +114,7 @@ impl Look<'_> {
         if due.is_empty() {
             return;
         }
-        self.confirm(&due, sights).await;
+        self.confirm(sights).await;
         if !self.read(HOLDS, &due, sights, |sight| &mut sight.holds).await {
             return;
         }
@@ -187,38 +186,16 @@ impl Look<'_> {
     }
 
     async fn verdicts(&self, latches: &[usize]) -> Vec<Verdicts> {
-        let questions: Vec<_> = latches
-            .iter()
-            .flat_map(|at| {
-                let latch = &self.system.config.latches[*at];
-                [serving(latch), healthy(&latch.primary), healthy(&latch.standby)]
-            })
-            .collect();
-        let answers = self.system.name_servers.ask(&questions, Transport::Udp).await;
-        let verdict = |answers: &Vec<Record>| Verdict::of(answers.iter().copied());
-        let of = |answers: &[Vec<Record>]| Verdicts {
-            serving: verdict(&answers[0]),
-            primary: verdict(&answers[1]),
-            standby: verdict(&answers[2]),
-        };
-        answers.chunks(3).map(of).collect()
+        let latches: Vec<_> = latches.iter().map(|at| &self.system.config.latches[*at]).collect();
+        self.system.name_servers.verdicts(&latches).await
     }
 
     /// Asks the name servers over TCP about the two sentinels that decide.
-    async fn confirm(&self, latches: &[usize], sights: &mut [Sight]) {
-        let questions: Vec<_> = latches
-            .iter()
-            .flat_map(|at| {
-                let latch = &self.system.config.latches[*at];
-                [serving(latch), healthy(&latch.standby)]
-            })
-            .collect();
-        let answers = self.system.name_servers.ask(&questions, Transport::Tcp).await;
-        for (at, answers) in latches.iter().zip(answers.chunks(2)) {
-            let said = sights[*at].said.as_mut().expect("it was asked over UDP");
-            said.serving = Verdict::of(answers[0].iter().copied());
-            said.standby = Verdict::of(answers[1].iter().copied());
-        }
+    async fn confirm(&self, sights: &mut [Sight]) {
+        let latches = self.system.config.latches.iter().zip(sights);
+        let due = latches.filter(|(_, sight)| sight.state.is_none());
+        let due = due.filter_map(|(latch, sight)| Some((latch, sight.said.as_mut()?)));
+        self.system.name_servers.confirm(due).await;
     }
 
     /// Writes the objects, many at a time.
@@ -289,14 +266,6 @@ impl Look<'_> {
 /// The latches whose state is not decided.
 fn undecided(sights: &[Sight]) -> Vec<usize> {
     (0..sights.len()).filter(|at| sights[*at].state.is_none()).collect()
-}
-
-fn serving(latch: &Latch) -> Question {
-    Question { name: latch.serving.clone(), texts: ["primary", "standby"] }
-}
-
-fn healthy(sentinel: &hickory_proto::rr::Name) -> Question {
-    Question { name: sentinel.clone(), texts: ["healthy", "unhealthy"] }
 }
 
 fn off_by(clock: Clock) -> String {

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod release;
 pub mod s3;
 pub mod seen;
+pub mod view;
 mod watch;
 
 use std::time::{Duration, SystemTime};

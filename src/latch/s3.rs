@@ -75,10 +75,10 @@ impl S3 {
         Self { buckets: buckets.iter().map(client).collect(), owner, https }
     }
 
-    /// How many buckets there are.
+    /// A bucket, and the client for its Region.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.buckets.len()
+    pub fn bucket(&self, at: usize) -> &(Bucket, Client) {
+        &self.buckets[at]
     }
 
     /// Reads the objects `prefix` + `name` of a bucket.

@@ -1,0 +1,97 @@
+//! `failoverctl latch`: the latches, from the file of their names that the deployment writes. `status`, `lock` and
+//! `release` call S3 and the zone's name servers alone.
+
+mod lock;
+mod release;
+mod s3;
+mod status;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aws_config::Region;
+use clap::{Args, Subcommand};
+
+use super::error::{Ended, Error};
+use super::session::{Common, Session};
+use crate::latch::config::{Config, Latch};
+use crate::latch::dns::NameServers;
+use crate::latch::s3::S3;
+use crate::program::variables;
+use crate::remote::https::Https;
+
+/// Show the latches, lock one by hand, and release one.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(status::Arguments),
+    Lock(lock::Arguments),
+    Release(release::Arguments),
+}
+
+/// The file that names the latches, the buckets and the name servers.
+#[derive(Debug, Args)]
+struct File {
+    /// The file that the deployment has written: the watcher's variables, NAME=VALUE in each line.
+    #[arg(long, value_name = "FILE", env = "FAILOVER_LATCH_CONFIG", default_value = "failover-latch.env")]
+    config: PathBuf,
+}
+
+/// What a command about latches needs.
+struct Latches {
+    session: Session,
+    config: Config,
+    s3: S3,
+    name_servers: NameServers,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    match arguments.command {
+        Command::Status(arguments) => status::run(common, arguments).await,
+        Command::Lock(arguments) => lock::run(common, arguments).await,
+        Command::Release(arguments) => release::run(common, arguments).await,
+    }
+}
+
+// === impl File ===
+
+impl File {
+    /// Reads the file and opens a session in a bucket's Region, so that no call goes to us-east-1.
+    async fn open(&self, common: &Common) -> Result<Latches, Error> {
+        let config = read(&self.config)?;
+        let region = common.own_region().unwrap_or_else(|| Region::new(config.buckets[0].region.clone()));
+        let session = common.session_in(region).await?;
+        let https = Https::new(&variables::environment)?;
+        let s3 = S3::new(&session.aws, https, &config.buckets, config.bucket_owner.clone());
+        let name_servers = NameServers::new(&config.name_servers);
+        Ok(Latches { session, config, s3, name_servers })
+    }
+}
+
+fn read(file: &Path) -> Result<Config, Error> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file).map_err(|source| Error::File { file: name.clone(), source })?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines: BTreeMap<_, _> = lines.filter_map(|line| line.split_once('=')).collect();
+    let lookup = |name: &str| lines.get(name).map(|value| value.trim().to_owned());
+    Config::read(&lookup).map_err(|problems| Error::LatchConfig { file: name, problems })
+}
+
+// === impl Latches ===
+
+impl Latches {
+    /// The latch of this name.
+    fn named(&self, name: &str) -> Result<&Latch, Error> {
+        let found = self.config.latches.iter().find(|latch| latch.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.config.latches.iter().map(|latch| latch.name.as_str()).collect();
+            Error::NoLatch { name: name.to_owned(), names: names.join(", ") }
+        })
+    }
+}

@@ -1,0 +1,281 @@
+//! `failoverctl latch release`: brings the primary back, with a person's own credentials and no function.
+
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::select;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+use super::s3::{Hands, id};
+use super::status::word;
+use super::{File, Latches};
+use crate::cli::error::{Ended, Error};
+use crate::cli::screen::{ask, say};
+use crate::cli::session::Common;
+use crate::latch::config::Latch;
+use crate::latch::dns::{Question, Transport};
+use crate::latch::release::{
+    self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete,
+};
+use crate::latch::seen::{Object, Record, Verdict};
+
+/// How often the settling is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Release a latch, once the sites are synchronised: the primary serves again.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl latch release app --reason 'synchronised, INC-1234'")]
+pub(super) struct Arguments {
+    /// The latch.
+    latch: String,
+    /// Release although the name servers do not say that the primary is healthy.
+    #[arg(long)]
+    force: bool,
+    /// The reason; it is printed with the result.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    reason: Option<String>,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    file: File,
+}
+
+/// A release under way.
+struct Release<'a> {
+    latches: &'a Latches,
+    latch: &'a Latch,
+    hands: Hands<'a>,
+    force: bool,
+    interrupt: Signal,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { latch, force, reason, yes, file } = arguments;
+    let latches = file.open(common).await?;
+    let latch = latches.named(&latch)?;
+    let hands = Hands { s3: &latches.s3, owner: latches.config.bucket_owner.as_deref(), id: id() };
+    let interrupt = signal(SignalKind::interrupt())?;
+    let mut release = Release { latches: &latches, latch, hands, force, interrupt };
+    let (holds, keys, primary) = release.read().await;
+    match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
+        Begin::TidyUp(left) => {
+            for (bucket, etag) in left {
+                release.hands.delete(bucket, &latch.hold(), &etag).await;
+            }
+            say(&format!(
+                "{} is not locked; what a broken-off release had left behind is deleted",
+                latch.name
+            ));
+        }
+        Begin::Hold(replace) => {
+            let question = format!(
+                "Are the sites synchronised? Releasing {} brings traffic to the primary again.",
+                latch.name
+            );
+            if ask(&question, yes)? == Ended::NotWell {
+                return Ok(Ended::NotWell);
+            }
+            release.hold(&replace).await?;
+            release.open().await?;
+            release.settle().await?;
+        }
+    }
+    let found = json!({ "latch": latch.name, "outcome": "released", "reason": reason });
+    latches.session.screen.show(&found, || format!("{} is released\n", latch.name))?;
+    Ok(Ended::Well)
+}
+
+// === impl Release ===
+
+impl Release<'_> {
+    /// Reads the holds and the objects, and asks whether the primary is healthy.
+    async fn read(&self) -> (Vec<release::Held>, Vec<Object>, Verdict) {
+        let buckets = self.latches.config.buckets.len();
+        let holds = self.hands.holds(self.latch, buckets).await;
+        (holds, self.keys().await, self.primary().await)
+    }
+
+    async fn keys(&self) -> Vec<Object> {
+        let names = [self.latch.name.as_str()];
+        let buckets = 0..self.latches.config.buckets.len();
+        let shown = join_all(buckets.map(|bucket| self.latches.s3.read(bucket, "latches/", &names))).await;
+        shown.into_iter().flat_map(|shown| shown.objects).collect()
+    }
+
+    async fn primary(&self) -> Verdict {
+        let question = Question::healthy(&self.latch.primary);
+        let answers = self.latches.name_servers.ask(&[question], Transport::Udp).await;
+        Verdict::of(answers[0].iter().copied())
+    }
+
+    /// Puts the holds, all or none.
+    async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
+        for (at, replaces) in replace.iter().enumerate() {
+            if let Err(failure) = self.hands.hold(at, self.latch, replaces.as_ref()).await {
+                self.remove_holds().await;
+                let bucket = &self.latches.config.buckets[at];
+                return Err(Error::Release(format!(
+                    "{}: the hold could not be put into {bucket}, and nothing was released: {failure}. Repeat the release",
+                    self.latch.name
+                )));
+            }
+        }
+        say(&format!("1/4 watchers are held off {} for 10 minutes at most", self.latch.name));
+        Ok(())
+    }
+
+    /// Waits, reads everything again, and deletes the objects.
+    async fn open(&mut self) -> Result<(), Error> {
+        say(&format!("2/4 waiting {} s, until no write from before can land", WAIT.as_secs()));
+        if !self.wait(WAIT).await {
+            self.remove_holds().await;
+            return Err(Error::Interrupted);
+        }
+        let (holds, keys, primary) = self.read().await;
+        let objects = match may_delete(&holds, &keys, primary, self.force) {
+            Ok(objects) => objects,
+            Err(stop) => {
+                self.remove_holds().await;
+                return Err(self.refused(&stop));
+            }
+        };
+        let mut bodies = Vec::new();
+        for (bucket, _) in &objects {
+            bodies.push(
+                self.latches.s3.body(*bucket, &self.latch.key()).await.unwrap_or_else(|_| "{}".to_owned()),
+            );
+        }
+        let key = self.latch.key();
+        let deletions = objects.iter().map(|(bucket, etag)| {
+            let (hands, key) = (&self.hands, &key);
+            async move { (*bucket, hands.delete(*bucket, key, etag).await) }
+        });
+        let deletions = join_all(deletions).await;
+        match release::deleted(&deletions) {
+            Deleted::All => {
+                say("3/4 every object is deleted");
+                Ok(())
+            }
+            Deleted::LockedAgain => {
+                self.remove_holds().await;
+                Err(Error::Release(format!(
+                    "{} was locked again while it was released: see failoverctl latch status {}",
+                    self.latch.name, self.latch.name
+                )))
+            }
+            Deleted::PutBack(gone) => {
+                let mut states = Vec::new();
+                for (bucket, deletion) in &deletions {
+                    let name = &self.latches.config.buckets[*bucket];
+                    let body =
+                        objects.iter().zip(&bodies).find(|((at, _), _)| at == bucket).map(|(_, body)| body);
+                    let state = match (deletion, body) {
+                        (Deletion::Gone, Some(body)) if gone.contains(bucket) => {
+                            match self.hands.put_back(*bucket, self.latch, body).await {
+                                Ok(()) => format!("{name}: the object was put back"),
+                                Err(failure) => format!(
+                                    "{name}: the object is deleted and could not be put back: {failure}"
+                                ),
+                            }
+                        }
+                        (Deletion::Unconfirmed(cause), _) => {
+                            format!("{name}: it is not known whether the object is there: {cause}")
+                        }
+                        _ => format!("{name}: another object is there"),
+                    };
+                    states.push(state);
+                }
+                self.remove_holds().await;
+                Err(Error::Release(format!(
+                    "{} was not released. {}. Repeat the release when every bucket answers",
+                    self.latch.name,
+                    states.join(". ")
+                )))
+            }
+        }
+    }
+
+    /// Waits until the primary serves, and deletes the holds.
+    async fn settle(&mut self) -> Result<(), Error> {
+        say("4/4 waiting until every name server has said for a minute that the primary serves");
+        let (started, mut settling) = (Instant::now(), Settling::default());
+        loop {
+            let question = Question::serving(self.latch);
+            let serving = self.latches.name_servers.ask(&[question], Transport::Udp).await;
+            let all_serve_primary = serving[0].len() == self.latches.name_servers.count()
+                && serving[0].iter().all(|record| *record == Record::Primary);
+            let absent = self.keys().await.iter().all(|key| *key == Object::Absent);
+            let primary = self.primary().await;
+            match settling.look(started.elapsed(), Look { all_serve_primary, primary, absent }, self.force) {
+                Settled::Done => break,
+                Settled::Wait => {}
+                Settled::FailedAgain => {
+                    let primary = word(primary, ["healthy", "unhealthy"]);
+                    return Err(Error::Release(format!(
+                        "{} is open, but the primary does not serve: it is {primary}. Watchers lock again in 10 minutes at \
+                         most, if Route 53 answers the standby; lock it now with failoverctl latch lock {} --reason …",
+                        self.latch.name, self.latch.name
+                    )));
+                }
+            }
+            if !self.wait(LOOK).await {
+                say("the objects are deleted; the holds stay, and watchers ignore them after 10 minutes");
+                return Err(Error::Interrupted);
+            }
+        }
+        self.remove_holds().await;
+        Ok(())
+    }
+
+    /// Waits. Returns whether no interrupt has come.
+    async fn wait(&mut self, time: Duration) -> bool {
+        select! {
+            () = sleep(time) => true,
+            _ = self.interrupt.recv() => false,
+        }
+    }
+
+    /// Deletes this release's own holds. One that cannot be deleted grows old.
+    async fn remove_holds(&self) {
+        let holds = self.hands.holds(self.latch, self.latches.config.buckets.len()).await;
+        for (bucket, hold) in holds.iter().enumerate() {
+            if let release::Held::Own(stored) = hold {
+                let deletion = self.hands.delete(bucket, &self.latch.hold(), &stored.etag).await;
+                if let Deletion::Unconfirmed(cause) = deletion {
+                    say(&format!(
+                        "a hold could not be deleted, and watchers ignore it after 10 minutes: {cause}"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn refused(&self, stop: &Stop) -> Error {
+        let name = &self.latch.name;
+        Error::Release(match stop {
+            Stop::Unreadable(cause) => format!(
+                "{name} was not released: {cause}. An object in a bucket that does not answer would take the primary out \
+                 again later. Repeat the release when every bucket answers"
+            ),
+            Stop::NotLocked => format!("{name} is not locked"),
+            Stop::HeldBy(holder) => format!(
+                "{name} was not released: another release is under way, of {holder}. Wait until it ends; if it was broken \
+                 off, for 10 minutes at most"
+            ),
+            Stop::PrimaryUnhealthy => format!(
+                "{name} was not released: the name servers do not say that the primary is healthy. Repair it first, or add \
+                 --force"
+            ),
+            Stop::HoldLost => {
+                format!(
+                    "{name} was not released: a hold is gone, or older than 5 minutes. Repeat the release"
+                )
+            }
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! S3 as a person's credentials allow it: holds, and the deletion of objects. No function has these rights.
+
+use std::env;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::types::ServerSideEncryption;
+use aws_smithy_types::byte_stream::ByteStream;
+use aws_smithy_types::date_time::{DateTime, Format};
+use serde_json::{Value, json};
+
+use crate::latch::config::Latch;
+use crate::latch::release::{Deletion, Held};
+use crate::latch::s3::S3;
+use crate::latch::seen::Object;
+use crate::remote::aws::{Call, Failure, Kind, send};
+
+/// How long a bucket has for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+const PUT: Call = Call::new("s3:PutObject", "the bucket");
+const DELETE: Call = Call::new("s3:DeleteObject", "the bucket");
+
+/// The buckets, in the hands of a person.
+pub(super) struct Hands<'a> {
+    pub s3: &'a S3,
+    pub owner: Option<&'a str>,
+    /// The id of this release, in its holds.
+    pub id: String,
+}
+
+/// Who releases or locks, for the people who read an object.
+pub(super) fn person() -> String {
+    let of = |names: [&str; 2]| names.into_iter().find_map(|name| env::var(name).ok());
+    let user = of(["USER", "LOGNAME"]).unwrap_or_else(|| "unknown".to_owned());
+    of(["HOSTNAME", "HOST"]).map_or(user.clone(), |host| format!("{user}@{host}"))
+}
+
+/// A random id.
+pub(super) fn id() -> String {
+    let mut id = String::new();
+    for _ in 0..2 {
+        let _ = write!(id, "{:016x}", fastrand::u64(..));
+    }
+    id
+}
+
+/// Now, for people.
+pub(super) fn now() -> String {
+    DateTime::from(std::time::SystemTime::now()).fmt(Format::DateTime).unwrap_or_default()
+}
+
+// === impl Hands ===
+
+impl Hands<'_> {
+    /// Reads a latch's hold in each of so many buckets, and tells whose it is.
+    pub async fn holds(&self, latch: &Latch, buckets: usize) -> Vec<Held> {
+        let mut holds = Vec::new();
+        for bucket in 0..buckets {
+            let shown = self.s3.read(bucket, "holds/", &[&latch.name]).await;
+            holds.push(match &shown.objects[0] {
+                Object::Absent => Held::Absent,
+                Object::Invisible(cause) | Object::Silent(cause) => Held::Unreadable(cause.clone()),
+                Object::Present(stored) => match self.s3.body(bucket, &latch.hold()).await {
+                    Ok(body) => {
+                        let body: Value = serde_json::from_str(&body).unwrap_or_default();
+                        if body["id"] == self.id.as_str() {
+                            Held::Own(stored.clone())
+                        } else {
+                            let text = |key: &str| body[key].as_str().unwrap_or("unknown").to_owned();
+                            Held::Other(stored.clone(), format!("{} since {}", text("by"), text("at")))
+                        }
+                    }
+                    Err(failure) => Held::Unreadable(failure.to_string()),
+                },
+            });
+        }
+        holds
+    }
+
+    /// Puts a hold; in the place of one that was left behind, by its `ETag`.
+    ///
+    /// # Errors
+    /// The bucket refuses, does not answer, or has another hold by now.
+    pub async fn hold(&self, bucket: usize, latch: &Latch, replaces: Option<&String>) -> Result<(), Failure> {
+        let body = json!({ "id": self.id, "by": person(), "at": now() }).to_string();
+        let (bucket, client) = self.s3.bucket(bucket);
+        let put = client
+            .put_object()
+            .bucket(&bucket.name)
+            .key(latch.hold())
+            .server_side_encryption(ServerSideEncryption::Aes256)
+            .set_expected_bucket_owner(self.owner.map(str::to_owned))
+            .body(ByteStream::from(body.into_bytes()));
+        let put = match replaces {
+            None => put.if_none_match("*"),
+            Some(etag) => put.if_match(etag),
+        };
+        send(PUT, ANSWER, put.send()).await.map(drop)
+    }
+
+    /// Puts back an object that was deleted. One that is there already is as good.
+    ///
+    /// # Errors
+    /// The bucket refuses, or does not answer.
+    pub async fn put_back(&self, bucket: usize, latch: &Latch, body: &str) -> Result<(), Failure> {
+        let (bucket, client) = self.s3.bucket(bucket);
+        let put = client
+            .put_object()
+            .bucket(&bucket.name)
+            .key(latch.key())
+            .if_none_match("*")
+            .server_side_encryption(ServerSideEncryption::Aes256)
+            .set_expected_bucket_owner(self.owner.map(str::to_owned))
+            .body(ByteStream::from(body.as_bytes().to_vec()));
+        match send(PUT, ANSWER, put.send()).await {
+            Err(failure) if failure.kind() == Kind::Conflict => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Deletes an object, if it is still the one with this `ETag`.
+    pub async fn delete(&self, bucket: usize, key: &str, etag: &str) -> Deletion {
+        let (bucket, client) = self.s3.bucket(bucket);
+        let delete = client
+            .delete_object()
+            .bucket(&bucket.name)
+            .key(key)
+            .if_match(etag)
+            .set_expected_bucket_owner(self.owner.map(str::to_owned));
+        let changed =
+            |code: Option<&str>| matches!(code, Some("PreconditionFailed" | "ConditionalRequestConflict"));
+        let delete = async {
+            match delete.send().await {
+                Ok(_) => Ok(Deletion::Gone),
+                Err(error) if changed(error.code()) => Ok(Deletion::Changed),
+                // It is gone: an answer to an earlier try was lost, or another person was faster.
+                Err(error) if error.code() == Some("NoSuchKey") => Ok(Deletion::Gone),
+                Err(error) => Err(error),
+            }
+        };
+        send(DELETE, ANSWER, delete)
+            .await
+            .unwrap_or_else(|failure| Deletion::Unconfirmed(format!("{}: {failure}", bucket.name)))
+    }
+}
