@@ -1,13 +1,13 @@
 //! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
 use clap::Args;
-use serde::Serialize;
 
 use super::dns::{self, Record, Role, Secondary};
 use super::error::{Ended, Error};
+use super::findings::Findings;
 use super::function::{self, Function};
 use super::guard::{Guard, Options};
-use super::screen::{Mood, paint, plain, time};
+use super::screen::{Mood, plain, time};
 use super::session::{Common, patience};
 use super::sns::{self, Subscription};
 use super::state::State;
@@ -24,20 +24,6 @@ use crate::remote::aws::Kind;
 /// How far back a function's last run is searched for; CloudWatch returns at most 1,440 minutes at once.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
 const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
-
-/// The finding about one link of the chain.
-#[derive(Clone, Debug, Serialize)]
-struct Link {
-    name: &'static str,
-    mood: Mood,
-    found: String,
-    /// The repair: a command, or another step.
-    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-}
-
-/// The findings, in the chain's order.
-struct Findings(Vec<Link>);
 
 /// Check the whole chain from the primary to its lock, and show each fault with its repair.
 #[derive(Debug, Args)]
@@ -56,16 +42,14 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let Arguments { id, options } = arguments;
     let (guard, id) = (&options.guard(common).await?, &id);
     let check = guard.route53.health_check(id, patience()).await?;
-    let mut findings = Findings(Vec::new());
+    let mut findings = Findings::default();
     health_check(guard, &check, &mut findings);
     if let Some(endpoint) = &check.endpoint {
         paths(guard, id, endpoint, &mut findings).await;
     }
     chain(guard, &check, &mut findings).await;
     records(guard, id, &mut findings).await;
-    guard.session.screen.show(&findings.0, || findings.0.iter().map(text).collect())?;
-    let is_well = findings.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
-    Ok(if is_well { Ended::Well } else { Ended::NotWell })
+    findings.show(guard.session.screen)
 }
 
 /// Checks the health check itself.
@@ -141,14 +125,14 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             format!("infra/deploy --health-check {id} --email ADDRESS"),
         );
     }
-    let before = findings.0.len();
+    let before = findings.moods().count();
     let mut locks = false;
     for alarm in &alarms {
         locks |= alarm_leads_to_lock(guard, id, alarm, findings).await;
     }
-    let seen = &findings.0[before..];
-    let is_explained = seen.iter().any(|link| link.mood == Mood::Wrong);
-    if !locks && seen.iter().any(|link| link.mood == Mood::Unknown) {
+    let seen: Vec<_> = findings.moods().skip(before).collect();
+    let is_explained = seen.contains(&Mood::Wrong);
+    if !locks && seen.contains(&Mood::Unknown) {
         findings.unknown("lock", &"whether any of its alarms leads to a function that locks it");
     } else if !locks && !alarms.is_empty() && !is_explained {
         findings.wrong(
@@ -180,7 +164,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                         }
                         _ => None,
                     };
-                    findings.0.push(Link { name: "state", mood: state.mood(), found: state.words(), remedy });
+                    findings.add("state", state.mood(), state.words(), remedy);
                 }
             }
         }
@@ -459,37 +443,4 @@ fn region(arn: &str) -> &str {
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-fn text(link: &Link) -> String {
-    let mood = match link.mood {
-        Mood::Ok => "ok",
-        Mood::Warn => "look",
-        Mood::Wrong => "WRONG",
-        Mood::Unknown => "unseen",
-    };
-    let remedy = link.remedy.as_ref().map(|remedy| format!("{:22}→ {remedy}\n", "")).unwrap_or_default();
-    // The colour codes do not count in the width.
-    let pad = " ".repeat(8 - mood.len());
-    format!("{}{pad}{:14}{}\n{remedy}", paint(mood, link.mood), link.name, link.found)
-}
-
-// === impl Findings ===
-
-impl Findings {
-    fn ok(&mut self, name: &'static str, found: String) {
-        self.0.push(Link { name, mood: Mood::Ok, found, remedy: None });
-    }
-
-    fn warn(&mut self, name: &'static str, found: String) {
-        self.0.push(Link { name, mood: Mood::Warn, found, remedy: None });
-    }
-
-    fn wrong(&mut self, name: &'static str, found: String, remedy: String) {
-        self.0.push(Link { name, mood: Mood::Wrong, found, remedy: Some(remedy) });
-    }
-
-    fn unknown(&mut self, name: &'static str, cause: &impl ToString) {
-        self.0.push(Link { name, mood: Mood::Unknown, found: cause.to_string(), remedy: None });
-    }
 }

@@ -14,6 +14,7 @@ mod dynamodb;
 mod error;
 mod explain;
 mod fence;
+mod findings;
 mod function;
 mod guard;
 mod handover;

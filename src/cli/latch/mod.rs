@@ -1,10 +1,13 @@
 //! `failoverctl latch`: the latches, from the file of their names that the deployment writes. `status`, `lock` and
 //! `release` call S3 and the zone's name servers alone.
 
+mod attach;
+mod doctor;
 mod lock;
 mod release;
 mod s3;
 mod status;
+mod zone;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +24,7 @@ use crate::latch::s3::S3;
 use crate::program::variables;
 use crate::remote::https::Https;
 
-/// Show the latches, lock one by hand, and release one.
+/// Show the latches, lock one by hand, release one; attach one to its record and detach it.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -33,6 +36,9 @@ enum Command {
     Status(status::Arguments),
     Lock(lock::Arguments),
     Release(release::Arguments),
+    Doctor(doctor::Arguments),
+    Attach(attach::Attach),
+    Detach(attach::Detach),
 }
 
 /// The file that names the latches, the buckets and the name servers.
@@ -56,6 +62,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         Command::Status(arguments) => status::run(common, arguments).await,
         Command::Lock(arguments) => lock::run(common, arguments).await,
         Command::Release(arguments) => release::run(common, arguments).await,
+        Command::Doctor(arguments) => doctor::run(common, arguments).await,
+        Command::Attach(arguments) => attach::attach(common, arguments).await,
+        Command::Detach(arguments) => attach::detach(common, arguments).await,
     }
 }
 

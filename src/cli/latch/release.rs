@@ -10,7 +10,7 @@ use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::s3::{Hands, id};
+use super::s3::Hands;
 use super::status::word;
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
@@ -58,7 +58,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let Arguments { latch, force, reason, yes, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let hands = Hands { s3: &latches.s3, owner: latches.config.bucket_owner.as_deref(), id: id() };
+    let hands = Hands::new(&latches);
     let interrupt = signal(SignalKind::interrupt())?;
     let mut release = Release { latches: &latches, latch, hands, force, interrupt };
     let (holds, keys, primary) = release.read().await;
@@ -95,8 +95,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 impl Release<'_> {
     /// Reads the holds and the objects, and asks whether the primary is healthy.
     async fn read(&self) -> (Vec<release::Held>, Vec<Object>, Verdict) {
-        let buckets = self.latches.config.buckets.len();
-        let holds = self.hands.holds(self.latch, buckets).await;
+        let holds = self.hands.holds(self.latch).await;
         (holds, self.keys().await, self.primary().await)
     }
 
@@ -113,17 +112,12 @@ impl Release<'_> {
         Verdict::of(answers[0].iter().copied())
     }
 
-    /// Puts the holds, all or none.
     async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
-        for (at, replaces) in replace.iter().enumerate() {
-            if let Err(failure) = self.hands.hold(at, self.latch, replaces.as_ref()).await {
-                self.remove_holds().await;
-                let bucket = &self.latches.config.buckets[at];
-                return Err(Error::Release(format!(
-                    "{}: the hold could not be put into {bucket}, and nothing was released: {failure}. Repeat the release",
-                    self.latch.name
-                )));
-            }
+        if let Err(failure) = self.hands.hold(self.latch, replace).await {
+            return Err(Error::Release(format!(
+                "{} was not released: a hold could not be put: {failure}. Repeat the release",
+                self.latch.name
+            )));
         }
         say(&format!("1/4 watchers are held off {} for 10 minutes at most", self.latch.name));
         Ok(())
@@ -133,14 +127,14 @@ impl Release<'_> {
     async fn open(&mut self) -> Result<(), Error> {
         say(&format!("2/4 waiting {} s, until no write from before can land", WAIT.as_secs()));
         if !self.wait(WAIT).await {
-            self.remove_holds().await;
+            self.hands.remove_holds(self.latch).await;
             return Err(Error::Interrupted);
         }
         let (holds, keys, primary) = self.read().await;
         let objects = match may_delete(&holds, &keys, primary, self.force) {
             Ok(objects) => objects,
             Err(stop) => {
-                self.remove_holds().await;
+                self.hands.remove_holds(self.latch).await;
                 return Err(self.refused(&stop));
             }
         };
@@ -162,7 +156,7 @@ impl Release<'_> {
                 Ok(())
             }
             Deleted::LockedAgain => {
-                self.remove_holds().await;
+                self.hands.remove_holds(self.latch).await;
                 Err(Error::Release(format!(
                     "{} was locked again while it was released: see failoverctl latch status {}",
                     self.latch.name, self.latch.name
@@ -190,7 +184,7 @@ impl Release<'_> {
                     };
                     states.push(state);
                 }
-                self.remove_holds().await;
+                self.hands.remove_holds(self.latch).await;
                 Err(Error::Release(format!(
                     "{} was not released. {}. Repeat the release when every bucket answers",
                     self.latch.name,
@@ -228,7 +222,7 @@ impl Release<'_> {
                 return Err(Error::Interrupted);
             }
         }
-        self.remove_holds().await;
+        self.hands.remove_holds(self.latch).await;
         Ok(())
     }
 
@@ -237,21 +231,6 @@ impl Release<'_> {
         select! {
             () = sleep(time) => true,
             _ = self.interrupt.recv() => false,
-        }
-    }
-
-    /// Deletes this release's own holds. One that cannot be deleted grows old.
-    async fn remove_holds(&self) {
-        let holds = self.hands.holds(self.latch, self.latches.config.buckets.len()).await;
-        for (bucket, hold) in holds.iter().enumerate() {
-            if let release::Held::Own(stored) = hold {
-                let deletion = self.hands.delete(bucket, &self.latch.hold(), &stored.etag).await;
-                if let Deletion::Unconfirmed(cause) = deletion {
-                    say(&format!(
-                        "a hold could not be deleted, and watchers ignore it after 10 minutes: {cause}"
-                    ));
-                }
-            }
         }
     }
 

@@ -10,7 +10,9 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::date_time::{DateTime, Format};
 use serde_json::{Value, json};
 
-use crate::latch::config::Latch;
+use super::Latches;
+use crate::cli::screen::say;
+use crate::latch::config::{Bucket, Latch};
 use crate::latch::release::{Deletion, Held};
 use crate::latch::s3::S3;
 use crate::latch::seen::Object;
@@ -24,10 +26,11 @@ const DELETE: Call = Call::new("s3:DeleteObject", "the bucket");
 
 /// The buckets, in the hands of a person.
 pub(super) struct Hands<'a> {
-    pub s3: &'a S3,
-    pub owner: Option<&'a str>,
+    s3: &'a S3,
+    buckets: &'a [Bucket],
+    owner: Option<&'a str>,
     /// The id of this release, in its holds.
-    pub id: String,
+    id: String,
 }
 
 /// Who releases or locks, for the people who read an object.
@@ -38,7 +41,7 @@ pub(super) fn person() -> String {
 }
 
 /// A random id.
-pub(super) fn id() -> String {
+fn id() -> String {
     let mut id = String::new();
     for _ in 0..2 {
         let _ = write!(id, "{:016x}", fastrand::u64(..));
@@ -53,11 +56,21 @@ pub(super) fn now() -> String {
 
 // === impl Hands ===
 
-impl Hands<'_> {
-    /// Reads a latch's hold in each of so many buckets, and tells whose it is.
-    pub async fn holds(&self, latch: &Latch, buckets: usize) -> Vec<Held> {
+impl<'a> Hands<'a> {
+    /// For one release.
+    pub fn new(latches: &'a Latches) -> Self {
+        Self {
+            s3: &latches.s3,
+            buckets: &latches.config.buckets,
+            owner: latches.config.bucket_owner.as_deref(),
+            id: id(),
+        }
+    }
+
+    /// Reads a latch's hold in each bucket, and whose it is.
+    pub async fn holds(&self, latch: &Latch) -> Vec<Held> {
         let mut holds = Vec::new();
-        for bucket in 0..buckets {
+        for bucket in 0..self.buckets.len() {
             let shown = self.s3.read(bucket, "holds/", &[&latch.name]).await;
             holds.push(match &shown.objects[0] {
                 Object::Absent => Held::Absent,
@@ -79,11 +92,34 @@ impl Hands<'_> {
         holds
     }
 
-    /// Puts a hold; in the place of one that was left behind, by its `ETag`.
+    /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`.
     ///
     /// # Errors
-    /// The bucket refuses, does not answer, or has another hold by now.
-    pub async fn hold(&self, bucket: usize, latch: &Latch, replaces: Option<&String>) -> Result<(), Failure> {
+    /// A bucket refuses, does not answer, or has another hold by now.
+    pub async fn hold(&self, latch: &Latch, replaces: &[Option<String>]) -> Result<(), Failure> {
+        for (bucket, replaces) in replaces.iter().enumerate() {
+            if let Err(failure) = self.put_hold(bucket, latch, replaces.as_ref()).await {
+                self.remove_holds(latch).await;
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes this release's own holds. One that cannot be deleted grows old.
+    pub async fn remove_holds(&self, latch: &Latch) {
+        for (bucket, hold) in self.holds(latch).await.iter().enumerate() {
+            if let Held::Own(stored) = hold
+                && let Deletion::Unconfirmed(cause) = self.delete(bucket, &latch.hold(), &stored.etag).await
+            {
+                say(&format!(
+                    "a hold could not be deleted, and watchers ignore it after 10 minutes: {cause}"
+                ));
+            }
+        }
+    }
+
+    async fn put_hold(&self, bucket: usize, latch: &Latch, replaces: Option<&String>) -> Result<(), Failure> {
         let body = json!({ "id": self.id, "by": person(), "at": now() }).to_string();
         let (bucket, client) = self.s3.bucket(bucket);
         let put = client

@@ -1,0 +1,70 @@
+//! What a `doctor` has found, each fault with its repair.
+
+use serde::Serialize;
+
+use super::error::{Ended, Error};
+use super::screen::{Mood, Screen, paint};
+
+/// The finding about one link of a chain.
+#[derive(Clone, Debug, Serialize)]
+struct Link {
+    name: &'static str,
+    mood: Mood,
+    found: String,
+    /// The repair: a command, or another step.
+    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// The findings, in the chain's order.
+#[derive(Debug, Default)]
+pub(super) struct Findings(Vec<Link>);
+
+// === impl Findings ===
+
+impl Findings {
+    pub fn ok(&mut self, name: &'static str, found: String) {
+        self.add(name, Mood::Ok, found, None);
+    }
+
+    pub fn warn(&mut self, name: &'static str, found: String) {
+        self.add(name, Mood::Warn, found, None);
+    }
+
+    pub fn wrong(&mut self, name: &'static str, found: String, remedy: String) {
+        self.add(name, Mood::Wrong, found, Some(remedy));
+    }
+
+    pub fn unknown(&mut self, name: &'static str, cause: &impl ToString) {
+        self.add(name, Mood::Unknown, cause.to_string(), None);
+    }
+
+    pub fn add(&mut self, name: &'static str, mood: Mood, found: String, remedy: Option<String>) {
+        self.0.push(Link { name, mood, found, remedy });
+    }
+
+    /// The rating of each.
+    pub fn moods(&self) -> impl Iterator<Item = Mood> {
+        self.0.iter().map(|link| link.mood)
+    }
+
+    /// Prints them all. All is well if nothing is wrong, and nothing unseen.
+    pub fn show(&self, screen: Screen) -> Result<Ended, Error> {
+        screen.show(&self.0, || self.0.iter().map(text).collect())?;
+        let is_well = self.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
+        Ok(if is_well { Ended::Well } else { Ended::NotWell })
+    }
+}
+
+fn text(link: &Link) -> String {
+    let mood = match link.mood {
+        Mood::Ok => "ok",
+        Mood::Warn => "look",
+        Mood::Wrong => "WRONG",
+        Mood::Unknown => "unseen",
+    };
+    let remedy = link.remedy.as_ref().map(|remedy| format!("{:22}→ {remedy}\n", "")).unwrap_or_default();
+    // The colour codes do not count in the width.
+    let pad = " ".repeat(8 - mood.len());
+    format!("{}{pad}{:14}{}\n{remedy}", paint(mood, link.mood), link.name, link.found)
+}

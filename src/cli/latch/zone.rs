@@ -1,0 +1,225 @@
+//! Route 53's API, for `attach`, `detach` and `doctor` alone: the records and the checks of a latch.
+
+use aws_sdk_route53::Client;
+use aws_sdk_route53::types::{
+    Change, ChangeAction, ChangeBatch, ChangeStatus, HealthCheck, HealthCheckType, ResourceRecordSet,
+    ResourceRecordSetFailover, RrType,
+};
+use aws_types::SdkConfig;
+use tokio::time::{Duration, sleep};
+
+use crate::cli::session::patience;
+use crate::latch::config::{Bucket, Latch};
+use crate::remote::aws::{Call, Failure, pages, send};
+
+/// How often a change is asked for.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often a change is asked for until it is given up.
+const LOOKS: u32 = 90;
+
+/// The zone of a latch's records.
+pub(super) struct Zone {
+    client: Client,
+    id: String,
+    /// The application's record, as the sentinel `_serving` names it.
+    pub name: String,
+    /// `_serving`.
+    pub sentinel: String,
+}
+
+/// The checks of a latch.
+pub(super) struct Checks {
+    /// The calculated check of the primary's own and the latch checks.
+    pub latched: String,
+    /// The latch check of each bucket.
+    pub latch: Vec<HealthCheck>,
+    /// What else the calculated check requires: the primary's own check, or its children.
+    pub primary: Vec<String>,
+    /// The calculated check that the latch takes the place of, if the primary's own is one.
+    pub of_primary: Option<String>,
+    pub all: Vec<HealthCheck>,
+}
+
+/// Why there is no latch to attach.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Incomplete {
+    #[error("no public hosted zone of this account contains {0}")]
+    NoZone(String),
+    #[error("there is no check of https://{0}: deploy the latch first, with infra/deploy latch")]
+    NoLatchCheck(String),
+    #[error("{0} is not inverted: an object would make it healthy. Deploy the latch again")]
+    NotInverted(String),
+    #[error("no calculated check requires both latch checks and the primary's own: deploy the latch again")]
+    NoCalculated,
+    #[error(transparent)]
+    Aws(#[from] Failure),
+}
+
+// === impl Zone ===
+
+impl Zone {
+    /// Finds the zone of a latch's records: the public one with the longest name.
+    pub async fn of(aws: &SdkConfig, latch: &Latch) -> Result<Self, Incomplete> {
+        let client = Client::new(aws);
+        let sentinel = latch.serving.to_ascii();
+        let name = sentinel.split_once('.').map_or(sentinel.clone(), |(_, name)| name.to_owned());
+        let call = Call::new("route53:ListHostedZones", "the hosted zone");
+        let zones = pages(patience(), async |time, marker| {
+            let page = send(call, time, client.list_hosted_zones().set_marker(marker).send()).await?;
+            Ok((page.hosted_zones, page.next_marker))
+        });
+        let contains = |zone: &str| name == zone || name.ends_with(&format!(".{zone}"));
+        let mut zones = zones.await?;
+        zones
+            .retain(|zone| contains(&zone.name) && zone.config().is_none_or(|config| !config.private_zone()));
+        let zone = zones.into_iter().max_by_key(|zone| zone.name.len());
+        let id = zone.ok_or_else(|| Incomplete::NoZone(name.clone()))?.id;
+        Ok(Self { client, id, name, sentinel })
+    }
+
+    /// The names of the zone's own name servers, without a dot at the end.
+    pub async fn name_servers(&self) -> Result<Vec<String>, Failure> {
+        let call = Call::new("route53:GetHostedZone", "the hosted zone");
+        let zone = patience()
+            .persist(async |time| send(call, time, self.client.get_hosted_zone().id(&self.id).send()).await);
+        let servers = zone.await?.delegation_set.map(|set| set.name_servers).unwrap_or_default();
+        Ok(servers.into_iter().map(|name| name.trim_end_matches('.').to_lowercase()).collect())
+    }
+
+    /// The record sets of this name.
+    pub async fn records(&self, name: &str) -> Result<Vec<ResourceRecordSet>, Failure> {
+        let call = Call::new("route53:ListResourceRecordSets", "the hosted zone");
+        let listed = patience().persist(async |time| {
+            let list =
+                self.client.list_resource_record_sets().hosted_zone_id(&self.id).start_record_name(name);
+            send(call, time, list.send()).await
+        });
+        let mut records = listed.await?.resource_record_sets;
+        records.retain(|record| record.name().eq_ignore_ascii_case(name));
+        Ok(records)
+    }
+
+    /// Makes these records refer to this check, in one change batch, and waits until every name server has it.
+    pub async fn refer(&self, records: Vec<ResourceRecordSet>, check: &str) -> Result<(), Failure> {
+        let call = Call::new("route53:ChangeResourceRecordSets", "the hosted zone");
+        let mut batch = ChangeBatch::builder().comment("failoverctl latch");
+        for mut record in records {
+            record.health_check_id = Some(check.to_owned());
+            let change = Change::builder().action(ChangeAction::Upsert).resource_record_set(record);
+            batch = batch.changes(change.build().map_err(|error| Failure::refused(call, error.to_string()))?);
+        }
+        let batch = batch.build().map_err(|error| Failure::refused(call, error.to_string()))?;
+        let changed = patience().persist(async |time| {
+            let change = self.client.change_resource_record_sets().hosted_zone_id(&self.id);
+            send(call, time, change.change_batch(batch.clone()).send()).await
+        });
+        let Some(change) = changed.await?.change_info else {
+            return Err(Failure::unclear(call, "the answer names no change".to_owned()));
+        };
+        let call = Call::new("route53:GetChange", "the change");
+        for _ in 0..LOOKS {
+            let get = patience()
+                .persist(async |time| send(call, time, self.client.get_change().id(&change.id).send()).await);
+            if get.await?.change_info.is_some_and(|info| info.status == ChangeStatus::Insync) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+        Err(Failure::unclear(call, "the change has not reached every name server".to_owned()))
+    }
+}
+
+/// The PRIMARY ones of these records.
+pub(super) fn primaries(records: &[ResourceRecordSet]) -> Vec<ResourceRecordSet> {
+    let is_primary =
+        |record: &&ResourceRecordSet| record.failover() == Some(&ResourceRecordSetFailover::Primary);
+    records.iter().filter(is_primary).cloned().collect()
+}
+
+/// The first record's health check, if all of these have the same one.
+pub(super) fn check_of(records: &[ResourceRecordSet]) -> Option<&str> {
+    let first = records.first()?.health_check_id()?;
+    records.iter().all(|record| record.health_check_id() == Some(first)).then_some(first)
+}
+
+/// Whether a record's health depends on its alias' target.
+pub(super) fn evaluates_target(record: &ResourceRecordSet) -> bool {
+    record.alias_target().is_some_and(|target| target.evaluate_target_health)
+}
+
+/// Whether a record is one of the application's: failover records of other types are not addresses.
+pub(super) fn is_address(record: &ResourceRecordSet) -> bool {
+    matches!(record.r#type(), RrType::A | RrType::Aaaa | RrType::Cname)
+}
+
+// === impl Checks ===
+
+impl Checks {
+    /// Finds the checks of a latch by what they request.
+    pub async fn of(aws: &SdkConfig, buckets: &[Bucket], latch: &Latch) -> Result<Self, Incomplete> {
+        let client = Client::new(aws);
+        let call = Call::new("route53:ListHealthChecks", "the health check");
+        let all = pages(patience(), async |time, marker| {
+            let page = send(call, time, client.list_health_checks().set_marker(marker).send()).await?;
+            Ok((page.health_checks, page.next_marker))
+        });
+        let all = all.await?;
+        let mut found = Vec::new();
+        for bucket in buckets {
+            let (host, path) = (host(bucket), format!("/{}", latch.key()));
+            let requests = |check: &&HealthCheck| {
+                check.health_check_config().is_some_and(|config| {
+                    config.fully_qualified_domain_name() == Some(&host)
+                        && config.resource_path() == Some(&path)
+                })
+            };
+            let candidates: Vec<_> = all.iter().filter(requests).cloned().collect();
+            if candidates.is_empty() {
+                return Err(Incomplete::NoLatchCheck(format!("{host}{path}")));
+            }
+            let inverted = candidates.iter().find(|check| {
+                check.health_check_config().is_some_and(|config| config.inverted() == Some(true))
+            });
+            found.push(inverted.cloned().ok_or_else(|| Incomplete::NotInverted(candidates[0].id.clone()))?);
+        }
+        let ids: Vec<_> = found.iter().map(|check| check.id.as_str()).collect();
+        let latched = all.iter().find_map(|check| {
+            let config = check.health_check_config()?;
+            let children = config.child_health_checks();
+            let requires_all = usize::try_from(config.health_threshold()?).ok()? == children.len();
+            let is_latched = config.r#type == HealthCheckType::Calculated
+                && requires_all
+                && ids.iter().all(|id| children.iter().any(|child| child == id));
+            let primary = children.iter().filter(|child| !ids.contains(&child.as_str())).cloned();
+            is_latched.then(|| (check.id.clone(), primary.collect::<Vec<_>>()))
+        });
+        let (latched, primary) = latched.ok_or(Incomplete::NoCalculated)?;
+        if primary.is_empty() {
+            return Err(Incomplete::NoCalculated);
+        }
+        let of_primary = all.iter().find_map(|check| {
+            let config = check.health_check_config()?;
+            let mut children = config.child_health_checks().to_vec();
+            let mut wanted = primary.clone();
+            (children.sort(), wanted.sort());
+            (config.r#type == HealthCheckType::Calculated && children == wanted).then(|| check.id.clone())
+        });
+        Ok(Self { latched, latch: found, primary, of_primary, all })
+    }
+
+    /// Whether this is the primary's own check, which the latch takes the place of.
+    pub fn is_primary(&self, id: &str) -> bool {
+        self.of_primary.as_deref() == Some(id) || self.primary == [id]
+    }
+
+    /// The primary's own check.
+    pub fn own(&self) -> &str {
+        self.of_primary.as_deref().unwrap_or(&self.primary[0])
+    }
+}
+
+/// The virtual-hosted name of a bucket in its Region: S3 redirects from another name, and a redirect would count as an
+/// object.
+pub(super) fn host(bucket: &Bucket) -> String {
+    format!("{}.s3.{}.amazonaws.com", bucket.name, bucket.region)
+}
