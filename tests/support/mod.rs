@@ -23,6 +23,8 @@ pub mod program;
 #[cfg(feature = "lease")]
 pub mod proxy;
 #[cfg(feature = "lock")]
+pub mod rest_xml;
+#[cfg(feature = "lock")]
 pub mod route53;
 #[cfg(feature = "fence")]
 pub mod sites;

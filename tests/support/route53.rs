@@ -12,14 +12,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use chrono::NaiveDateTime;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
-use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
+use super::rest_xml::{Failed, LocalName as _, escape, is_signed, response, said, wrapped};
 use super::tls::Tls;
 
 /// A running stand-in; it ends with the runtime that it was started on.
@@ -112,12 +108,6 @@ struct Limit {
     burst: f64,
     tokens: f64,
     filled: Instant,
-}
-
-struct Failed {
-    status: u16,
-    code: &'static str,
-    message: String,
 }
 
 // === impl Check ===
@@ -494,34 +484,6 @@ impl Route53 {
     }
 }
 
-/// Whether the request bears the signature for Route 53 of a key whose secret is the key's own name.
-fn is_signed(request: &Parts, body: &[u8]) -> bool {
-    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let verify = || {
-        let said = header("authorization")?.strip_prefix("AWS4-HMAC-SHA256 Credential=")?;
-        let (credential, said) = said.split_once(", SignedHeaders=")?;
-        let (names, signature) = said.split_once(", Signature=")?;
-        let key = credential.split('/').next()?;
-        let time = NaiveDateTime::parse_from_str(header("x-amz-date")?, "%Y%m%dT%H%M%SZ").ok()?;
-        let identity = Credentials::new(key, key, None, None, "stand-in").into();
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region("us-east-1")
-            .name("route53")
-            .time(time.and_utc().into())
-            .settings(SigningSettings::default())
-            .build()
-            .ok()?;
-        let uri = format!("https://{}{}", header("host")?, request.uri);
-        let signed = names.split(';').filter_map(|name| Some((name, header(name)?)));
-        let others = signed.filter(|(name, _)| !["host", "x-amz-date"].contains(name));
-        let request =
-            SignableRequest::new(request.method.as_str(), uri, others, SignableBody::Bytes(body)).ok()?;
-        Some(sign(request, &parameters.into()).ok()?.into_parts().1 == signature)
-    };
-    verify().unwrap_or(false)
-}
-
 fn update(check: &mut Check, body: &str) -> Result<(), Failed> {
     let document = roxmltree::Document::parse(body).map_err(|_| Failed::invalid("malformed XML"))?;
     let mut path = None;
@@ -576,42 +538,6 @@ fn tag(check: &mut Check, body: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The texts of a request's elements, for the list of calls.
-fn said(body: &str) -> String {
-    let Ok(document) = roxmltree::Document::parse(body) else { return String::new() };
-    let leaves =
-        document.descendants().filter(|node| node.is_element() && !node.children().any(|c| c.is_element()));
-    let texts = leaves.map(|leaf| format!("{}={}", leaf.tag_name().name(), leaf.text().unwrap_or_default()));
-    texts.collect::<Vec<_>>().join(" ")
-}
-
-fn wrapped(name: &str, content: &str) -> String {
-    format!(
-        "<?xml version=\"1.0\"?>\n<{name} xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\">{content}</{name}>"
-    )
-}
-
-fn response(status: u16, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = StatusCode::from_u16(status).expect("a fault script names real statuses");
-    response.headers_mut().insert(CONTENT_TYPE, "text/xml".parse().expect("a valid header"));
-    response
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-trait LocalName {
-    fn has_tag_name_local(&self, name: &str) -> bool;
-}
-
-impl LocalName for roxmltree::Node<'_, '_> {
-    fn has_tag_name_local(&self, name: &str) -> bool {
-        self.is_element() && self.tag_name().name() == name
-    }
-}
-
 // === impl Limit ===
 
 impl Limit {
@@ -624,27 +550,5 @@ impl Limit {
             self.tokens -= 1.0;
         }
         admitted
-    }
-}
-
-// === impl Failed ===
-
-impl Failed {
-    fn invalid(message: &str) -> Self {
-        Self { status: 400, code: "InvalidInput", message: message.to_owned() }
-    }
-
-    fn unsigned() -> Self {
-        let message = "The request is not signed for route53 in us-east-1.".to_owned();
-        Self { status: 403, code: "SignatureDoesNotMatch", message }
-    }
-
-    fn response(&self) -> Response<Full<Bytes>> {
-        let error = format!(
-            "<Error><Type>Sender</Type><Code>{}</Code><Message>{}</Message></Error><RequestId>stand-in</RequestId>",
-            self.code,
-            escape(&self.message)
-        );
-        response(self.status, wrapped("ErrorResponse", &error))
     }
 }

@@ -1,0 +1,116 @@
+//! What Route 53's API has on the wire whatever the operation: signatures, XML and errors.
+
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+
+/// One of Route 53's errors.
+pub struct Failed {
+    pub status: u16,
+    pub code: &'static str,
+    pub message: String,
+}
+
+/// Whether the request bears the signature for Route 53 of a key whose secret is the key's own name.
+pub fn is_signed(request: &Parts, body: &[u8]) -> bool {
+    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
+    let verify = || {
+        let said = header("authorization")?.strip_prefix("AWS4-HMAC-SHA256 Credential=")?;
+        let (credential, said) = said.split_once(", SignedHeaders=")?;
+        let (names, signature) = said.split_once(", Signature=")?;
+        let key = credential.split('/').next()?;
+        let time = basic_time(header("x-amz-date")?)?;
+        let identity = Credentials::new(key, key, None, None, "stand-in").into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region("us-east-1")
+            .name("route53")
+            .time(time)
+            .settings(SigningSettings::default())
+            .build()
+            .ok()?;
+        let uri = format!("https://{}{}", header("host")?, request.uri);
+        let signed = names.split(';').filter_map(|name| Some((name, header(name)?)));
+        let others = signed.filter(|(name, _)| !["host", "x-amz-date"].contains(name));
+        let request =
+            SignableRequest::new(request.method.as_str(), uri, others, SignableBody::Bytes(body)).ok()?;
+        Some(sign(request, &parameters.into()).ok()?.into_parts().1 == signature)
+    };
+    verify().unwrap_or(false)
+}
+
+/// A time in ISO 8601's basic format, as a signature has it.
+fn basic_time(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
+    let (hour, minute, second) = (time.get(..2)?, time.get(2..4)?, time.get(4..)?);
+    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    DateTime::from_str(&text, Format::DateTime).ok()?.try_into().ok()
+}
+
+/// The texts of a request's elements, for the list of calls.
+pub fn said(body: &str) -> String {
+    let Ok(document) = roxmltree::Document::parse(body) else { return String::new() };
+    let leaves =
+        document.descendants().filter(|node| node.is_element() && !node.children().any(|c| c.is_element()));
+    let texts = leaves.map(|leaf| format!("{}={}", leaf.tag_name().name(), leaf.text().unwrap_or_default()));
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+pub fn wrapped(name: &str, content: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?>\n<{name} xmlns=\"https://route53.amazonaws.com/doc/2013-04-01/\">{content}</{name}>"
+    )
+}
+
+pub fn response(status: u16, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a fault script names real statuses");
+    response.headers_mut().insert(CONTENT_TYPE, "text/xml".parse().expect("a valid header"));
+    response
+}
+
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+pub trait LocalName {
+    fn has_tag_name_local(&self, name: &str) -> bool;
+}
+
+impl LocalName for roxmltree::Node<'_, '_> {
+    fn has_tag_name_local(&self, name: &str) -> bool {
+        self.is_element() && self.tag_name().name() == name
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    pub fn invalid(message: &str) -> Self {
+        Self { status: 400, code: "InvalidInput", message: message.to_owned() }
+    }
+
+    pub fn unsigned() -> Self {
+        let message = "The request is not signed for route53 in us-east-1.".to_owned();
+        Self { status: 403, code: "SignatureDoesNotMatch", message }
+    }
+
+    pub fn response(&self) -> Response<Full<Bytes>> {
+        let error = format!(
+            "<Error><Type>Sender</Type><Code>{}</Code><Message>{}</Message></Error><RequestId>stand-in</RequestId>",
+            self.code,
+            escape(&self.message)
+        );
+        response(self.status, wrapped("ErrorResponse", &error))
+    }
+}
