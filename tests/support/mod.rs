@@ -18,6 +18,8 @@ pub mod keeper;
 pub mod lambda;
 #[cfg(feature = "lock")]
 pub mod lock;
+#[cfg(feature = "latch")]
+pub mod miniature;
 pub mod primary;
 pub mod program;
 #[cfg(feature = "lease")]

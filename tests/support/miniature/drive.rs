@@ -1,0 +1,210 @@
+//! A world whose time passes with the real time, faster by a factor, and whose checkers ask endpoints over HTTP.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper::rt::{Read, Write};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::Shared;
+use super::world::Asked;
+
+/// How often the world advances, in real time.
+const STEP: Duration = Duration::from_millis(5);
+/// "Route 53 must be able to establish a TCP connection with the endpoint within four seconds."
+const CONNECT: Duration = Duration::from_secs(4);
+/// "The endpoint must respond with an HTTP status code of 2xx or 3xx within two seconds after connecting."
+const RESPOND: Duration = Duration::from_secs(2);
+/// A faster world does not make this machine faster: a probe has at least so long in real time.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A driver; dropped, the world stands still.
+pub struct Driver {
+    driving: JoinHandle<()>,
+    hosts: Hosts,
+}
+
+/// Where a host of a URL really is.
+type Hosts = Arc<Mutex<HashMap<String, SocketAddr>>>;
+
+#[derive(Clone)]
+struct Prober {
+    hosts: Hosts,
+    tls: TlsConnector,
+    connect: Duration,
+    respond: Duration,
+}
+
+/// "HTTPS health checks don't validate SSL/TLS certificates."
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+// === impl Driver ===
+
+impl Driver {
+    /// Lets `speed` seconds pass in the world for each real one.
+    pub fn start(world: &Shared, speed: u32) -> Self {
+        world.lock().ask_over_http();
+        let hosts = Hosts::default();
+        let prober = Prober {
+            hosts: Arc::clone(&hosts),
+            tls: tls(),
+            connect: (CONNECT / speed).max(PATIENCE),
+            respond: (RESPOND / speed).max(PATIENCE),
+        };
+        let driving = tokio::spawn(drive(world.clone(), speed, prober));
+        Self { driving, hosts }
+    }
+
+    /// Lets the checkers connect to this address for a host, whatever port the URL names.
+    pub fn locate(&self, host: &str, address: SocketAddr) {
+        self.hosts.lock().expect("no test panics while it holds the hosts").insert(host.to_owned(), address);
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.driving.abort();
+    }
+}
+
+async fn drive(world: Shared, speed: u32, prober: Prober) {
+    let (began, from) = (Instant::now(), world.lock().now());
+    // Dropped with this task, and every request that is under way with it.
+    let mut requests = JoinSet::new();
+    loop {
+        let asked = {
+            let mut world = world.lock();
+            world.advance(from + began.elapsed() * speed);
+            world.take_asked()
+        };
+        // One request serves all of the checkers that ask in the same moment.
+        let mut moment: BTreeMap<String, Vec<Asked>> = BTreeMap::new();
+        for one in asked {
+            moment.entry(one.url.clone()).or_default().push(one);
+        }
+        for asked in moment.into_values() {
+            let (world, prober) = (world.clone(), prober.clone());
+            requests.spawn(async move {
+                let passing = prober.probe(&asked[0]).await;
+                let mut world = world.lock();
+                for one in &asked {
+                    world.answered(one, passing);
+                }
+            });
+        }
+        while requests.try_join_next().is_some() {}
+        sleep(STEP).await;
+    }
+}
+
+// === impl Prober ===
+
+impl Prober {
+    async fn probe(&self, asked: &Asked) -> bool {
+        let status = self.request(asked).await;
+        status.is_some_and(|status| status.is_success() || status.is_redirection())
+    }
+
+    /// The status of the endpoint's response; none if there is none in time.
+    async fn request(&self, asked: &Asked) -> Option<StatusCode> {
+        let uri: Uri = asked.url.parse().ok()?;
+        let (host, https) = (uri.host()?.to_owned(), uri.scheme_str() == Some("https"));
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let located = self.hosts.lock().expect("no test panics while it holds the hosts").get(&host).copied();
+        let connect = async {
+            match (located, asked.address) {
+                (Some(address), _) => TcpStream::connect(address).await,
+                (None, Some(address)) => TcpStream::connect((address, port)).await,
+                (None, None) => TcpStream::connect((host.as_str(), port)).await,
+            }
+        };
+        let stream = timeout(self.connect, connect).await.ok()?.ok()?;
+        let respond = async {
+            if https {
+                let name = ServerName::try_from(host.clone()).ok()?;
+                let stream = self.tls.connect(name, stream).await.ok()?;
+                get(TokioIo::new(stream), &uri).await
+            } else {
+                get(TokioIo::new(stream), &uri).await
+            }
+        };
+        timeout(self.respond, respond).await.ok()?
+    }
+}
+
+/// Asks for the URL's path, and follows no redirect.
+async fn get(stream: impl Read + Write + Unpin + Send + 'static, uri: &Uri) -> Option<StatusCode> {
+    let (mut sender, connection) = http1::handshake(stream).await.ok()?;
+    let connection = tokio::spawn(connection);
+    let request = Request::get(uri.path_and_query()?.as_str())
+        .header(HOST, uri.authority()?.as_str())
+        .header("user-agent", "Amazon-Route53-Health-Check-Service (ref miniature)")
+        .body(Empty::<Bytes>::new());
+    let response = sender.send_request(request.ok()?).await;
+    connection.abort();
+    Some(response.ok()?.status())
+}
+
+fn tls() -> TlsConnector {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+// === impl AnyCertificate ===
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
