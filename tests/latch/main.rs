@@ -3,5 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "lock")]
+mod api;
 mod miniature;
 mod name_servers;

@@ -24,7 +24,7 @@ pub mod primary;
 pub mod program;
 #[cfg(feature = "lease")]
 pub mod proxy;
-#[cfg(feature = "lock")]
+#[cfg(any(feature = "latch", feature = "lock"))]
 pub mod rest_xml;
 #[cfg(feature = "lock")]
 pub mod route53;

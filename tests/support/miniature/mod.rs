@@ -7,9 +7,11 @@
 //! - `latch`: the checks and records of a latch, and an outage from its first failed probe to its end.
 //! - `dns`: four name servers on loopback that answer from a world, and their faults.
 //! - `drive`: the world's clock tied to the real one, and probes over real HTTP.
+//! - `api`: Route 53's API over the same world.
 //!
 //! The rules come from AWS's guide; `tests/latch/miniature.rs` quotes a sentence for each.
 
+pub mod api;
 pub mod check;
 pub mod dns;
 pub mod drive;
