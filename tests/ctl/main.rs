@@ -4,4 +4,5 @@
 mod support;
 
 mod failoverctl;
+mod latch;
 mod lease;

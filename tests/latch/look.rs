@@ -1,0 +1,342 @@
+//! What a watcher does, at the wire: a Route 53 in miniature with four name servers, and an S3 that enforces its rules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use serde_json::Value;
+
+use crate::support::miniature::dns::{Fault as Dns, Transport};
+use crate::support::miniature::latch::{SERVING_SENTINEL, STANDBY_SENTINEL};
+use crate::support::s3::{Down, Fault, WATCHER};
+use crate::support::site::{A, B, HOLD, KEY, Site, answer, look};
+
+const BOTH: [bool; 2] = [true, true];
+const NONE: [bool; 2] = [false, false];
+
+#[tokio::test]
+async fn a_failover_to_a_healthy_standby_is_locked_in_every_bucket() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    assert_eq!(site.objects(), BOTH);
+    let object = site.s3.object(A, KEY).unwrap();
+    let body: Value = serde_json::from_str(&object.text()).unwrap();
+    assert_eq!((&body["latch"], &body["by"]), (&"app".into(), &"watcher-1".into()));
+    assert!(body["lockedAt"].as_str().is_some_and(|at| at.starts_with("20")), "{body}");
+    let puts: Vec<_> = site.s3.calls().into_iter().filter(|call| call.operation == "PutObject").collect();
+    assert!(puts.iter().all(|put| put.presigned && put.condition.as_deref() == Some("if-none-match=*")), "{puts:?}");
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    assert_eq!(site.s3.history(A, KEY).len(), 1, "a lock that stands is left alone");
+}
+
+#[tokio::test]
+async fn the_primary_stays_out_when_it_recovers() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    look(&watcher).await.unwrap();
+    site.checkers_look();
+    site.primary(true);
+    assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("standby"));
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+}
+
+#[tokio::test]
+async fn without_a_failover_nothing_is_written() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+    site.standby(false);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+    site.primary(false);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("standby_unhealthy"));
+    site.standby(true);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    assert_eq!(site.s3.denied(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_dry_run_does_everything_but_the_write() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher_with(&[("DRY_RUN", "true")]).await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("would_lock"));
+    assert_eq!(site.objects(), NONE);
+}
+
+/// What every invalid answer has in common: it does not count.
+#[tokio::test]
+async fn two_valid_answers_lock_and_fewer_are_blind() {
+    let invalid = [
+        Dns::Silent,
+        Dns::Code(ResponseCode::ServFail),
+        Dns::Code(ResponseCode::Refused),
+        Dns::Code(ResponseCode::NXDomain),
+        Dns::Lame,
+        Dns::WrongId,
+        Dns::WrongQuestion,
+        Dns::WrongName,
+        Dns::WrongType,
+        Dns::WrongClass,
+        Dns::TwoRecords,
+        Dns::TwoStrings,
+        Dns::Text("Standby"),
+        Dns::Text(""),
+        Dns::Garbage,
+    ];
+    for fault in invalid {
+        let site = Site::failed_over().await;
+        let watcher = site.watcher().await;
+        for server in 0..3 {
+            site.servers.set_fault(server, fault);
+        }
+        assert_eq!(look(&watcher).await.as_deref(), Ok("blind"), "{fault:?}");
+        assert_eq!(site.objects(), NONE, "{fault:?}");
+        site.servers.set_fault(2, Dns::None);
+        assert_eq!(look(&watcher).await.as_deref(), Ok("locked"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_forged_datagram_neither_blinds_a_server_nor_speaks_for_it() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    for server in 0..4 {
+        site.servers.set_fault_over(server, Transport::Udp, Dns::Forged("standby"));
+    }
+    assert_eq!(look(&watcher).await.as_deref(), Ok("blind"), "_standby has another text");
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    for server in 0..4 {
+        site.servers.set_fault_over(server, Transport::Udp, Dns::Forged("primary"));
+    }
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_asked_for_over_tcp() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    for server in 0..4 {
+        site.servers.set_fault_over(server, Transport::Udp, Dns::Truncated);
+    }
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+}
+
+#[tokio::test]
+async fn a_lock_needs_two_servers_over_tcp_that_agree() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    for server in 0..3 {
+        site.servers.close_tcp(server).await;
+    }
+    assert_eq!(look(&watcher).await.as_deref(), Ok("blind"));
+    assert_eq!(site.objects(), NONE);
+    site.servers.open_tcp(0).await;
+    site.servers.set_fault_over(1, Transport::Tcp, Dns::Reset);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"), "servers that fail over TCP do not count");
+}
+
+#[tokio::test]
+async fn servers_that_disagree_are_asked_again_and_lock_nothing() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    {
+        let mut world = site.world.lock();
+        world.set_lag(0, Duration::from_hours(1));
+        // What the server with the lag says is older than the failover.
+        world.pass(Duration::from_hours(1));
+    }
+    site.fails_over();
+    assert_eq!(look(&watcher).await.as_deref(), Ok("unsettled"));
+    assert_eq!(site.objects(), NONE);
+    assert_eq!(site.servers.queries(0, SERVING_SENTINEL, Transport::Udp), 2);
+    assert_eq!(site.servers.queries(0, STANDBY_SENTINEL, Transport::Udp), 2);
+    site.world.lock().set_lag(0, Duration::ZERO);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+}
+
+#[tokio::test]
+async fn a_fresh_hold_ends_the_look_and_a_stale_one_does_not() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    site.s3.put(B, HOLD, "{}");
+    assert_eq!(look(&watcher).await.as_deref(), Ok("holding"));
+    assert_eq!((site.objects(), site.servers.queries(0, SERVING_SENTINEL, Transport::Udp)), (NONE, 0));
+    site.s3.remove(B, HOLD);
+    site.s3.put_aged(B, HOLD, "{}", Duration::from_secs(601));
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_during_the_look_stops_the_write() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    // The first read of the hold, then the one of the key; just before the second read of the hold it is put.
+    let put = Fault::Meddle(Arc::new(|s3| drop(s3.put(A, HOLD, "{}"))));
+    for fault in [Fault::Pass, Fault::Pass, put] {
+        site.s3.fail("GetObject", A, fault);
+    }
+    assert_eq!(look(&watcher).await.as_deref(), Ok("holding"));
+    assert_eq!(site.objects(), NONE);
+}
+
+/// Rule M: a write that outlives its look must not land.
+#[tokio::test]
+async fn a_write_that_arrives_late_is_refused() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    let held = site.s3.hold("PutObject", A);
+    let (state, ()) = tokio::join!(look(&watcher), async {
+        held.reached().await;
+        site.s3.until(|_| site.objects()[1]).await;
+    });
+    assert_eq!(state.as_deref(), Ok("half"), "the bucket did not answer");
+    site.s3.advance(Duration::from_secs(16));
+    held.release();
+    site.s3.until(|s3| s3.denied().len() == 1).await;
+    assert_eq!(site.objects(), [false, true]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_ends_the_look() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    site.s3.advance(Duration::from_secs(10));
+    let failed = look(&watcher).await.unwrap_err();
+    assert!(failed.contains("the watcher's clock is off"), "{failed}");
+    assert_eq!(site.objects(), NONE);
+    site.s3.set_back(Duration::from_secs(20));
+    let failed = look(&watcher).await.unwrap_err();
+    assert!(failed.contains("the watcher's clock is off"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_lock_survives_the_loss_of_a_region_and_is_healed_with_the_first_body() {
+    for down in [Down::Refused, Down::Silent] {
+        let site = Site::start().await;
+        let watcher = site.watcher().await;
+        site.s3.down(A, down);
+        assert!(look(&watcher).await.unwrap_err().contains(A), "{down:?}");
+        site.fails_over();
+        assert_eq!(look(&watcher).await.as_deref(), Ok("half"), "{down:?}");
+        assert_eq!(site.objects(), [false, true], "{down:?}");
+        assert_eq!(look(&watcher).await.as_deref(), Ok("half"), "{down:?}");
+        site.s3.up(A);
+        assert_eq!(look(&watcher).await.as_deref(), Ok("locked"), "{down:?}");
+        let (mut healed, first) = ([A, B].map(|bucket| site.s3.object(bucket, KEY).unwrap().text())).into();
+        let first: Value = serde_json::from_str(&first).unwrap();
+        let mut body: Value = serde_json::from_str(&healed).unwrap();
+        assert!(body["healedAt"].is_string(), "{healed}");
+        body.as_object_mut().unwrap().remove("healedAt");
+        assert_eq!(body, first);
+        healed.clear();
+    }
+}
+
+#[tokio::test]
+async fn half_a_lock_is_not_healed_while_the_primary_serves() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    site.s3.put(A, KEY, "{}");
+    assert_eq!(look(&watcher).await.as_deref(), Ok("half"));
+    site.s3.remove(A, KEY);
+    site.s3.put_aged(A, KEY, "{}", Duration::from_secs(130));
+    assert_eq!(look(&watcher).await.as_deref(), Ok("not_holding"));
+    assert_eq!(site.objects(), [true, false]);
+}
+
+#[tokio::test]
+async fn an_invisible_bucket_is_a_failure_and_the_other_one_is_locked() {
+    for (fault, said) in [
+        (Fault::FORBIDDEN, "AccessDenied"),
+        (Fault::Error(404, "NoSuchBucket", "The specified bucket does not exist"), "NoSuchBucket"),
+        (Fault::Redirect("eu-south-1"), "301"),
+    ] {
+        let site = Site::failed_over().await;
+        let watcher = site.watcher().await;
+        site.s3.fail_always("GetObject", A, fault);
+        let failed = look(&watcher).await.unwrap_err();
+        assert!(failed.contains(A) && failed.contains(said), "{failed}");
+        assert_eq!(site.objects(), [false, true], "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_hides_absent_keys_is_invisible() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    site.s3.revoke(B, WATCHER, "s3:ListBucket");
+    let failed = look(&watcher).await.unwrap_err();
+    assert!(failed.contains(B) && failed.contains("AccessDenied"), "{failed}");
+}
+
+#[tokio::test]
+async fn two_writes_that_meet_are_no_failure() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    site.s3.fail("PutObject", A, Fault::CONFLICT);
+    site.s3.fail("PutObject", B, Fault::CONFLICT);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("unsettled"));
+    let meddle = Fault::Meddle(Arc::new(|s3| drop(s3.put(A, KEY, "{\"by\":\"watcher-2\"}"))));
+    site.s3.fail("PutObject", A, meddle);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"), "412 is a lock that is there");
+    assert_eq!(site.s3.history(A, KEY).len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_after_the_write_is_seen_at_the_next_look() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    site.s3.fail("PutObject", A, Fault::CloseAfter);
+    site.s3.fail("PutObject", B, Fault::INTERNAL_AFTER);
+    assert!(look(&watcher).await.is_err());
+    assert_eq!(site.objects(), BOTH);
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+}
+
+#[tokio::test]
+async fn the_control_object_is_written_once() {
+    let site = Site::start().await;
+    for bucket in [A, B] {
+        site.s3.grant(bucket, WATCHER, "s3:PutObject", "control");
+    }
+    let watcher = site.watcher().await;
+    for done in ["created", "already_there"] {
+        let control = answer(&watcher, r#"{"control": true}"#).await.unwrap().control.unwrap();
+        assert!(control.values().all(|said| *said == done), "{control:?}");
+    }
+}
+
+/// The answer of a tick is an error if and only if every latch failed.
+#[tokio::test]
+async fn one_latch_that_fails_does_not_fail_the_others() {
+    let site = Site::failed_over().await;
+    let two = format!(
+        "{};two:serving=_serving.two.example.com,primary=_primary.two.example.com,standby=_standby.two.example.com",
+        site.variables()[0].1
+    );
+    let watcher = site.watcher_with(&[("LATCHES", &two)]).await;
+    let answer = answer(&watcher, "{}").await.unwrap();
+    let states: Vec<_> = answer.latches.iter().map(|(name, state)| (name.as_str(), state.name())).collect();
+    assert_eq!(states, [("app", "locked"), ("two", "blind")]);
+}
+
+/// Polling costs calls per page, not per latch.
+#[tokio::test]
+async fn many_latches_are_read_by_the_page() {
+    let site = Site::start().await;
+    let names = (0..500).map(|number| {
+        let at = |role: &str| format!("_{role}.app-{number}.example.com");
+        format!("app-{number}:serving={},primary={},standby={}", at("serving"), at("primary"), at("standby"))
+    });
+    let latches = names.chain([site.variables()[0].1.clone()]).collect::<Vec<_>>().join(";");
+    let watcher = site.watcher_with(&[("LATCHES", &latches)]).await;
+    site.s3.put_aged(A, "latches/app-7", "{}", Duration::from_secs(5));
+    site.s3.put_aged(B, "latches/app-7", "{}", Duration::from_secs(5));
+    site.fails_over();
+    let answer = answer(&watcher, "{}").await.unwrap();
+    assert_eq!(answer.latches["app"].name(), "locked");
+    let calls = site.s3.calls_by(WATCHER);
+    let lists = calls.iter().filter(|call| call.starts_with("ListObjectsV2")).count();
+    assert_eq!((lists, calls.len()), (6, 8), "holds, keys and holds again in two buckets, and two writes: {calls:?}");
+}
