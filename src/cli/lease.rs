@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::time::Duration;
 
 use aws_config::Region;
@@ -11,12 +10,12 @@ use chrono::{DateTime, Utc};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::dynamodb::{Change, Changed, Lease, Seen};
 use super::error::{Ended, Error};
 use super::handover;
-use super::screen::{self, Mood, Screen, ask, paint, plain, say, time};
+use super::screen::{Mood, Screen, ask, paint, plain, time};
 use super::session::Common;
 use crate::lease::claim::{ANY, NOBODY_MAY, Record};
 use crate::lease::config::Config;
@@ -26,8 +25,6 @@ use crate::remote::arn::Arn;
 
 /// How often `--watch` reads the record.
 const WATCH: Duration = Duration::from_secs(3);
-/// Clears the terminal and moves to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// Show who holds a lease in DynamoDB, keep all its candidates passive, or hand it over.
 #[derive(Debug, Args)]
@@ -164,41 +161,19 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 }
 
 async fn status(screen: Screen, lease: &Lease, term: Option<Duration>, watch: bool) -> Result<Ended, Error> {
-    // One for the whole time: an interrupt must also count during a call to AWS.
-    let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut watched: Option<(Option<Seen>, Instant)> = None;
-    let mut ended = Ended::Well;
-    loop {
-        let looked = tokio::select! {
-            looked = lease.look() => looked,
-            _ = &mut interrupted, if watch => return Ok(ended),
+    let look = async || {
+        let seen = lease.look().await?;
+        let since = match &watched {
+            Some((before, since)) if *before == seen => *since,
+            _ => Instant::now(),
         };
-        match looked {
-            Ok(seen) => {
-                let since = match &watched {
-                    Some((before, since)) if *before == seen => *since,
-                    _ => Instant::now(),
-                };
-                let status = Status::of(lease, seen.as_ref(), term, watch.then(|| since.elapsed()));
-                watched = Some((seen, since));
-                if watch && !screen.json {
-                    anstream::print!("{CLEAR}");
-                }
-                screen.show(&status, || status.text())?;
-                ended = if status.mood() == Mood::Ok { Ended::Well } else { Ended::NotWell };
-            }
-            // A failed read may succeed the next time.
-            Err(error) if watch => say(&screen::error(&error.to_string())),
-            Err(error) => return Err(error),
-        }
-        if !watch {
-            return Ok(ended);
-        }
-        tokio::select! {
-            () = sleep(WATCH) => {}
-            _ = &mut interrupted => return Ok(ended),
-        }
-    }
+        let status = Status::of(lease, seen.as_ref(), term, watch.then(|| since.elapsed()));
+        watched = Some((seen, since));
+        Ok(status)
+    };
+    let ended = |status: &Status| if status.mood() == Mood::Ok { Ended::Well } else { Ended::NotWell };
+    screen.watch(watch.then_some(WATCH), look, Status::text, ended).await
 }
 
 async fn pin_all(screen: Screen, lease: &Lease, reason: Option<&str>, yes: bool) -> Result<Ended, Error> {

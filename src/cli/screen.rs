@@ -1,12 +1,19 @@
 //! The output for a person or a script.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::pin::pin;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use tokio::select;
+use tokio::time::sleep;
 
 use super::{Ended, Error};
+
+/// Clears the terminal and moves to its first line.
+const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// How to print.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +111,43 @@ impl Screen {
             write!(anstream::stdout(), "{}", text())?;
         }
         Ok(())
+    }
+
+    /// Prints what `look` returns, and with `every` prints it again after each such pause until interrupted. Returns how
+    /// the last successful look ended, by `ended`.
+    pub async fn watch<T: Serialize>(
+        self,
+        every: Option<Duration>,
+        mut look: impl AsyncFnMut() -> Result<T, Error>,
+        text: impl Fn(&T) -> String,
+        ended: impl Fn(&T) -> Ended,
+    ) -> Result<Ended, Error> {
+        // One for the whole time: an interrupt must also count during a call to AWS.
+        let mut interrupted = pin!(tokio::signal::ctrl_c());
+        let mut last = Ended::Well;
+        loop {
+            let looked = select! {
+                looked = look() => looked,
+                _ = &mut interrupted, if every.is_some() => return Ok(last),
+            };
+            match looked {
+                Ok(found) => {
+                    if every.is_some() && !self.json {
+                        anstream::print!("{CLEAR}");
+                    }
+                    self.show(&found, || text(&found))?;
+                    last = ended(&found);
+                }
+                // A failed look may succeed the next time.
+                Err(failed) if every.is_some() => say(&error(&failed.to_string())),
+                Err(failed) => return Err(failed),
+            }
+            let Some(every) = every else { return Ok(last) };
+            select! {
+                () = sleep(every) => {}
+                _ = &mut interrupted => return Ok(last),
+            }
+        }
     }
 }
 

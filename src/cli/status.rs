@@ -1,6 +1,5 @@
 //! `failoverctl status`: a line for each health check.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -11,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::error::{Ended, Error};
 use super::guard::{Guard, Options, SHORTLY};
-use super::screen::{self, Mood, paint, say, table, time};
+use super::screen::{Mood, paint, say, table, time};
 use super::session::{Common, patience};
 use super::state::{State, foremost};
 use crate::failover_lock::alarm::AlarmState;
@@ -26,8 +25,6 @@ const AT_ONCE: usize = 4;
 /// How often a command that waits reads the state.
 const LOOK: Duration = Duration::from_secs(5);
 const REDRAW: Duration = Duration::from_secs(10);
-/// Clears the terminal and moves to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 /// The state of a health check.
 #[derive(Debug, Serialize)]
@@ -70,35 +67,10 @@ pub(super) struct Arguments {
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { ids, watch, options } = arguments;
     let guard = &options.guard(common).await?;
-    // One for the whole time: an interrupt must also count during a call to AWS.
-    let mut interrupted = pin!(tokio::signal::ctrl_c());
-    let mut ended = Ended::Well;
-    loop {
-        let looked = tokio::select! {
-            looked = look_at(guard, &ids) => looked,
-            _ = &mut interrupted, if watch => return Ok(ended),
-        };
-        match looked {
-            Ok(found) => {
-                if watch && !guard.session.screen.json {
-                    anstream::print!("{CLEAR}");
-                }
-                guard.session.screen.show(&found, || text(&found))?;
-                let is_bad = |status: &Status| matches!(status.state.mood(), Mood::Wrong | Mood::Unknown);
-                ended = if found.iter().any(is_bad) { Ended::NotWell } else { Ended::Well };
-            }
-            // A failed read may succeed the next time.
-            Err(error) if watch => say(&screen::error(&error.to_string())),
-            Err(error) => return Err(error),
-        }
-        if !watch {
-            return Ok(ended);
-        }
-        tokio::select! {
-            () = sleep(REDRAW) => {}
-            _ = &mut interrupted => return Ok(ended),
-        }
-    }
+    let is_bad = |status: &Status| matches!(status.state.mood(), Mood::Wrong | Mood::Unknown);
+    let ended = |found: &Vec<Status>| if found.iter().any(is_bad) { Ended::NotWell } else { Ended::Well };
+    let look = async || look_at(guard, &ids).await;
+    guard.session.screen.watch(watch.then_some(REDRAW), look, |found| text(found), ended).await
 }
 
 async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
