@@ -7,19 +7,19 @@
 //! finitely many states, and all of them are visited. Another test compares these with the states of a model that
 //! forgets nothing.
 //!
-//! A candidate that steps down works until its work has ended, and releases the lease then. The guard of a command
-//! ends it at `Holding::ends`, which is what counts here as work.
+//! A candidate that steps down, also because a person asks it to hand over, works until its work has ended, and releases
+//! the lease then. Later it may want the lease again. The guard of a command ends it at `Holding::ends`, which is what
+//! counts here as work.
 //!
 //! Not in the model: a third candidate, the two clocks of one process (`drift` stands for the holder's further and the
 //! contender's less advanced one), wrong wall clocks, and a person who writes the same item twice, to the second.
-
-use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Model, Property};
 
 use super::tests::written_whole;
 use super::*;
 
+mod forgetting;
 mod instances;
 
 /// The time on every process's clock in every state.
@@ -50,8 +50,15 @@ struct Lease {
     lives: bool,
 }
 
-const EVERY: &[Fault] =
-    &[Fault::Crash, Fault::StepDown, Fault::Delete, Fault::Empty, Fault::Pin, Fault::Overwrite];
+const EVERY: &[Fault] = &[
+    Fault::Crash,
+    Fault::StepDown,
+    Fault::HandOver,
+    Fault::Delete,
+    Fault::Empty,
+    Fault::Pin,
+    Fault::Overwrite,
+];
 
 /// A fault that may happen at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +67,8 @@ enum Fault {
     Crash,
     /// A process steps down: it works until its work has ended, and releases the lease then.
     StepDown,
+    /// A person asks the holder to hand over.
+    HandOver,
     /// A person deletes the record.
     Delete,
     /// A person empties the owner.
@@ -99,8 +108,8 @@ enum Call {
     Looked(Option<Record>),
     /// A write is on its way to the table.
     Writing(Write),
-    /// The write was done, and its answer is on its way back.
-    Written,
+    /// The write was done, and its answer, with the request to hand over, is on its way back.
+    Written(Option<String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -117,8 +126,10 @@ enum Action {
     GiveUp(usize),
     /// An abandoned write arrives.
     Arrive(usize, usize),
-    /// The work of a process that steps down has ended.
+    /// The work of a process that steps down has ended: it releases the lease.
     Ended(usize),
+    /// A process that has released the lease, or has given that up, wants it again.
+    Again(usize),
     Fault(Fault, usize),
 }
 
@@ -183,11 +194,14 @@ impl Model for Lease {
                     actions.push(Action::Serve(index));
                     actions.extend((process.late.len() < self.late).then_some(Action::GiveUp(index)));
                 }
-                Some(Call::Written) => actions.extend([Action::Answer(index), Action::GiveUp(index)]),
+                Some(Call::Written(_)) => actions.extend([Action::Answer(index), Action::GiveUp(index)]),
             }
             actions.extend((0..process.late.len()).map(|late| Action::Arrive(index, late)));
             if process.claim.will() == Will::Retire {
                 actions.push(Action::Ended(index));
+            }
+            if process.claim.will() == Will::Release && process.call.is_none() {
+                actions.push(Action::Again(index));
             }
             if world.faults < self.faults {
                 let of_a_process = self.kinds.iter().filter(|kind| kind.is_of_a_process());
@@ -217,8 +231,8 @@ impl Model for Lease {
                 let answer = match world.processes[index].call.take()? {
                     Call::Looking => Some(Call::Looked(world.record.clone())),
                     // A refusal gives the process no information.
-                    Call::Writing(write) => world.write(&write).then_some(Call::Written),
-                    Call::Looked(_) | Call::Written => return None,
+                    Call::Writing(write) => world.write(&write).then(|| Call::Written(world.asked())),
+                    Call::Looked(_) | Call::Written(_) => return None,
                 };
                 world.processes[index].call = answer;
             }
@@ -229,8 +243,11 @@ impl Model for Lease {
                     Call::Looked(record) => {
                         process.call = process.claim.saw(record, NOW, wall_clock).map(Call::Writing);
                     }
-                    Call::Written => process.claim.wrote(NOW, None),
+                    Call::Written(handover) => process.claim.wrote(NOW, handover),
                     Call::Looking | Call::Writing(_) => return None,
+                }
+                if process.claim.is_asked() && process.claim.will() == Will::Take {
+                    process.claim.want(Will::Retire);
                 }
             }
             Action::GiveUp(index) => {
@@ -244,6 +261,7 @@ impl Model for Lease {
                 world.write(&write);
             }
             Action::Ended(index) => world.processes[index].claim.want(Will::Release),
+            Action::Again(index) => world.processes[index].claim.want(Will::Take),
             Action::Fault(fault, index) => {
                 world.faults += 1;
                 let process = &mut world.processes[index];
@@ -255,6 +273,7 @@ impl Model for Lease {
                         process.claim = self.claim(index, world.faults);
                     }
                     Fault::StepDown => process.claim.want(Will::Retire),
+                    Fault::HandOver => world.record.as_mut()?.handover = Some(ANY.to_owned()),
                     Fault::Delete => world.record = None,
                     Fault::Empty => world.record.as_mut()?.owner.clear(),
                     Fault::Pin => NOBODY_MAY.clone_into(&mut world.record.as_mut()?.owner),
@@ -302,8 +321,8 @@ const TAKES_OVER: &str = "the second one takes over from the first one";
 const LIVES: &str = "once nothing fails any more, a candidate becomes active";
 
 impl Lease {
-    /// Whether a candidate becomes active, if from here on every request is served and answered at once, and whoever
-    /// steps down ends its work: within the longest wait, a look and a renewal later.
+    /// Whether a candidate becomes active, if from here on every request is served and answered at once, and a
+    /// process that steps down ends its work: within the longest wait, a look and a renewal later.
     fn becomes_active(&self, world: &World) -> bool {
         let is_pinned = world.record.as_ref().is_some_and(|record| record.owner == NOBODY_MAY);
         let wants = |process: &Process| process.claim.will() == Will::Take;
@@ -349,10 +368,15 @@ impl World {
         i64::try_from(self.highest + 1).unwrap()
     }
 
+    /// Writes if the table holds the expected record. Returns whether it did.
     fn write(&mut self, write: &Write) -> bool {
-        let fits = self.record == write.expected;
+        let fits = is_same(self.record.as_ref(), write.expected.as_ref());
         if fits {
-            let before = self.record.replace(write.record.clone());
+            let before = self.record.take();
+            // The table keeps the request to hand over until the epoch changes.
+            let kept = before.as_ref().filter(|before| before.epoch == write.record.epoch);
+            let handover = kept.and_then(|kept| kept.handover.clone());
+            self.record = Some(Record { handover, ..write.record.clone() });
             let of = |record: &Record| (record.owner.clone(), record.writer.clone());
             let is_new = before.is_none_or(|before| of(&before) != of(&write.record));
             let is_new = is_new && !write.record.owner.is_empty();
@@ -363,85 +387,9 @@ impl World {
         fits
     }
 
-    /// Forgets details that no longer make a difference, and renumbers writes in their order.
-    fn forget(&mut self) {
-        let Self { record, processes, .. } = self;
-        // A record never comes back, only its absence does: a write over a changed record will be refused, which
-        // gives no information.
-        let fits = |write: &Write| write.expected.is_none() || write.expected == *record;
-        for Process { claim, call, late } in processes {
-            let answered = matches!(call, Some(Call::Written));
-            let looked = match call {
-                Some(Call::Looked(record)) => record.clone(),
-                Some(Call::Writing(write)) if !fits(write) => {
-                    *call = None;
-                    None
-                }
-                _ => None,
-            };
-            late.retain(fits);
-            let written = match call {
-                Some(Call::Writing(write)) => Some(&write.record),
-                _ => None,
-            };
-            let may_be_seen = |one: &Record| {
-                let mut late = late.iter().map(|write| &write.record);
-                [record.as_ref(), looked.as_ref(), written].contains(&Some(one))
-                    || late.any(|late| late == one)
-            };
-            let longest = claim.long_ago();
-            if let Some(Pending { record, asked, .. }) = &mut claim.pending
-                && !answered
-                && !may_be_seen(record)
-            {
-                (*asked, record.beat, record.epoch) = (longest, 0, 0);
-            }
-            let mine = claim.standing() == Standing::Mine;
-            if let Some((seen, since)) = &mut claim.watched {
-                match seen {
-                    Some(seen) if !may_be_seen(seen) => (*since, seen.beat) = (longest, 0),
-                    _ if mine => *since = longest,
-                    _ => {}
-                }
-            }
-        }
-        let mut beats = BTreeMap::<String, BTreeSet<u64>>::new();
-        self.each_record(&mut |record| {
-            let writer = record.writer.clone().unwrap_or_default();
-            beats.entry(writer).or_default().insert(record.beat);
-        });
-        self.each_record(&mut |record| {
-            let beats = &beats[record.writer.as_deref().unwrap_or_default()];
-            // 0 is a forgotten beat.
-            record.beat = beats.range(..=record.beat).filter(|beat| **beat > 0).count() as u64;
-        });
-        for Process { claim, .. } in &mut self.processes {
-            claim.beats = beats.get(&claim.me.writer).map_or(0, |beats| beats.range(1..).count() as u64);
-        }
-    }
-
-    fn each_record(&mut self, visit: &mut dyn FnMut(&mut Record)) {
-        self.record.iter_mut().for_each(&mut *visit);
-        for Process { claim, call, late } in &mut self.processes {
-            if let Some((record, _)) = &mut claim.watched {
-                record.iter_mut().for_each(&mut *visit);
-            }
-            if let Some(pending) = &mut claim.pending {
-                visit(&mut pending.record);
-            }
-            let writing = match call {
-                Some(Call::Looked(record)) => {
-                    record.iter_mut().for_each(&mut *visit);
-                    None
-                }
-                Some(Call::Writing(write)) => Some(write),
-                None | Some(Call::Looking | Call::Written) => None,
-            };
-            for write in writing.into_iter().chain(late) {
-                write.expected.iter_mut().for_each(&mut *visit);
-                visit(&mut write.record);
-            }
-        }
+    /// For whom a person asks the holder to release the lease.
+    fn asked(&self) -> Option<String> {
+        self.record.as_ref().and_then(|record| record.handover.clone())
     }
 }
 
@@ -450,32 +398,5 @@ impl World {
 impl Claim {
     fn is_active(&self) -> bool {
         self.held.is_some_and(|held| !held.ends.may_have_come(NOW))
-    }
-
-    /// A moment so long ago that an earlier one makes no difference.
-    fn long_ago(&self) -> Moment {
-        let longest = self.longest.max(self.in_force).max(self.terms.term);
-        at(NOW.raw.saturating_sub(longest))
-    }
-
-    /// Its clock advances by this much, and still shows the same time: all else is this much longer ago. A moment a
-    /// term ago is equal to any earlier one, and an ended lease is equal to one that was never held.
-    fn grow_older(&mut self, by: Duration) {
-        let earlier = |moment: Moment| at(moment.raw.saturating_sub(by));
-        let longest = self.long_ago().raw;
-        let not_before = |moment: Moment| at(moment.raw.saturating_sub(by).max(longest));
-        if let Some((_, since)) = &mut self.watched {
-            *since = not_before(*since);
-        }
-        if let Some(Pending { asked, .. }) = &mut self.pending {
-            *asked = not_before(*asked);
-        }
-        self.held = self.held.map(|Holding { epoch, until, ends, expires }| Holding {
-            epoch,
-            until: earlier(until),
-            ends: earlier(ends),
-            expires: earlier(expires),
-        });
-        self.held = self.held.filter(|held| !held.ends.may_have_come(NOW));
     }
 }
