@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{fs, io};
+use std::{fs, io, panic, thread};
 
 use clap::Parser;
 use failover::lease::check::{self, Check, Rhythm};
 use failover::lease::command::{self, CannotRun, Running};
 use failover::lease::config::Config;
-use failover::lease::descendants::{self, Children};
+use failover::lease::descendants;
 use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::{Callers, Site};
 use failover::lease::{Keeper, Table};
@@ -77,14 +77,14 @@ struct Arguments {
     guard: bool,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let logging = logging::start_logging(&variables::environment, io::stderr);
     let ended = match logging {
         Err(error) => Err(error.into()),
-        Ok(()) if arguments.guard => guard(&arguments.command).await,
-        Ok(()) => run(arguments).await,
+        Ok(()) if arguments.guard => guard(&arguments.command),
+        // The main thread is the parent of adopted processes only.
+        Ok(()) => thread::spawn(|| run(arguments)).join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
     };
     ended.unwrap_or_else(|error| {
         error!(error = %error, "lease-keeper ends");
@@ -92,6 +92,7 @@ async fn main() -> ExitCode {
     })
 }
 
+#[tokio::main(flavor = "current_thread")]
 async fn guard(command: &[OsString]) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     Ok(command::guard(command).await?.into())
 }
@@ -100,6 +101,7 @@ async fn open(option: &str, address: &Address) -> Result<Listener, String> {
     Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
 
+#[tokio::main(flavor = "current_thread")]
 async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let file = arguments.config.expect("clap requires it");
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
@@ -130,11 +132,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let keeper = keeper.with_stop(stop);
     let (running, runs) = watch::channel(Running::No);
     let runs = Some(runs).filter(|_| !arguments.command.is_empty());
-    let children = Children::default();
     if runs.is_some() {
         descendants::adopt()?;
     }
-    tokio::spawn(command::reap(children.clone()));
+    tokio::spawn(command::reap());
     if let Some(check) = arguments.check {
         let rhythm = Rhythm {
             every: Duration::from_secs(arguments.check_every),
@@ -143,7 +144,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
             start: Duration::from_secs(arguments.check_start),
             rest: config.terms.term() * 3,
         };
-        tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone(), children.clone()));
+        tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));
     }
     let site = Site {
         name: name.clone(),
@@ -162,7 +163,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         if arguments.command.is_empty() {
             return std::future::pending().await;
         }
-        command::run(worked, &arguments.command, &name, &me.name, stop, &running, &children).await
+        command::run(worked, &arguments.command, &name, &me.name, stop, &running).await
     });
     let ended: Result<_, CannotRun> = select! {
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),

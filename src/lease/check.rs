@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::command::Running;
-use super::descendants::Children;
+use super::descendants::Group;
 use super::held::Lease;
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
@@ -58,25 +58,19 @@ pub struct NoCheck(String);
 
 /// Checks for ever, and tells the lease. With a command that only runs while the lease is held, `running` is how it
 /// stands: then it is checked while it runs, and an unhealthy one is ended, and started again after a rest.
-pub async fn watch(
-    check: Check,
-    rhythm: Rhythm,
-    lease: Lease,
-    running: Option<watch::Receiver<Running>>,
-    children: Children,
-) {
+pub async fn watch(check: Check, rhythm: Rhythm, lease: Lease, running: Option<watch::Receiver<Running>>) {
     match running {
-        None => beside(&check, rhythm, &lease, &children).await,
-        Some(running) => own(&check, rhythm, &lease, running, &children).await,
+        None => beside(&check, rhythm, &lease).await,
+        Some(running) => own(&check, rhythm, &lease, running).await,
     }
 }
 
 /// The service runs whether or not the lease is held.
-async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease, children: &Children) {
+async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
     lease.able(Err("the service has not been seen healthy yet".to_owned()));
     let (mut healthy, mut failures, mut successes) = (false, 0, rhythm.successes.saturating_sub(1));
     loop {
-        match check.result(rhythm.every, children).await {
+        match check.result(rhythm.every).await {
             Ok(()) => {
                 (failures, successes) = (0, successes + 1);
                 if !healthy && successes >= rhythm.successes {
@@ -99,13 +93,7 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease, children: &Childre
 }
 
 /// The service is the command, which runs while the lease is held.
-async fn own(
-    check: &Check,
-    rhythm: Rhythm,
-    lease: &Lease,
-    mut running: watch::Receiver<Running>,
-    children: &Children,
-) {
+async fn own(check: &Check, rhythm: Rhythm, lease: &Lease, mut running: watch::Receiver<Running>) {
     let runs = |running: &Running| matches!(running, Running::Since(_));
     while stands(&mut running, runs).await.is_ok() {
         let mut ends = running.clone();
@@ -113,7 +101,7 @@ async fn own(
             let started = tokio::time::Instant::now();
             let (mut failures, mut was_healthy) = (0, false);
             loop {
-                match check.result(rhythm.every, children).await {
+                match check.result(rhythm.every).await {
                     Ok(()) => (failures, was_healthy) = (0, true),
                     Err(_) if !was_healthy && started.elapsed() < rhythm.start => {}
                     Err(why) => {
@@ -152,11 +140,11 @@ async fn stands(
 // === impl Check ===
 
 impl Check {
-    async fn result(&self, time: Duration, children: &Children) -> Result<(), String> {
+    async fn result(&self, time: Duration) -> Result<(), String> {
         let result = async {
             match self {
                 Self::Url(url) => get(url).await,
-                Self::Command(command) => run(command, children).await,
+                Self::Command(command) => run(command).await,
             }
         };
         timeout(time, result).await.unwrap_or_else(|_| Err(format!("no result within {time:?}")))
@@ -191,18 +179,14 @@ async fn get(url: &Uri) -> Result<(), String> {
     }
 }
 
-async fn run(command: &[String], children: &Children) -> Result<(), String> {
+/// Dropped, it kills the program, and the processes that the program has started.
+async fn run(command: &[String]) -> Result<(), String> {
     let (program, arguments) = command.split_first().expect("a check's command is not empty");
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let failed = |error: io::Error| format!("{program} cannot be run: {error}");
-    let mut child = children.start(&mut command).map_err(failed)?;
-    match child.wait().await {
+    let mut group = Group::start(&mut command).map_err(failed)?;
+    match group.wait().await {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{program} ended with {status}")),
         Err(error) => Err(failed(error)),

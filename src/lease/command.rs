@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe;
-use tokio::process::{ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use super::claim::Moment;
 use super::clock::{now, sleep_until, wall};
-use super::descendants::{self, Children, Started};
+use super::descendants::{self, Descendants};
 use super::held::{Held, Lease};
 
 /// The option with which the program runs as the guard of a command.
@@ -93,6 +93,8 @@ pub enum Running {
 /// command that ended by itself, or `None` when the lease is released. It may take `stop` to end at most. `running` shows its
 /// state.
 ///
+/// All children of the process have to be started on the calling thread, which must not be the main thread.
+///
 /// # Errors
 /// The guard cannot be started.
 pub async fn run(
@@ -102,14 +104,13 @@ pub async fn run(
     owner: &str,
     stop: Duration,
     running: &watch::Sender<Running>,
-    children: &Children,
 ) -> Result<Option<u8>, CannotRun> {
     let failed = |cause| CannotRun::new(command, "started", cause);
     while let Some(held) = lease.held().await {
-        let mut guard = start(&held, command, name, owner, children).map_err(failed)?;
+        let mut guard = start(&held, command, name, owner).map_err(failed)?;
         let no_pipe = || failed(io::Error::other("the guard has no pipe"));
-        let mut orders = guard.child().stdin.take().ok_or_else(no_pipe)?;
-        info!(epoch = held.epoch(), pid = guard.child().id(), "the command runs");
+        let mut orders = guard.stdin.take().ok_or_else(no_pipe)?;
+        info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
         running.send_replace(Running::Since(wall()));
         let (mut ends, mut lost, mut killed) = (held.ends(), false, false);
         let mut stops = ends;
@@ -136,18 +137,17 @@ pub async fn run(
                 () = sleep_until(stops), if lost => killed = true,
             }
             if killed {
-                let _ = guard.child().start_kill();
+                let _ = guard.start_kill();
                 break guard.wait().await;
             }
         };
-        drop(guard);
         // Nothing is left behind, whatever became of the guard.
-        if timeout(LONG, children.end_others()).await.is_err() {
+        if timeout(LONG, Descendants::Adopted.end()).await.is_err() {
             warn!(
                 "processes of the command cannot be killed; this candidate takes no lease until they have ended"
             );
             lease.able(Err("processes of the command before cannot be killed".to_owned()));
-            children.end_others().await;
+            Descendants::Adopted.end().await;
             lease.able(Ok(()));
         }
         running.send_replace(Running::No);
@@ -167,13 +167,15 @@ pub async fn run(
 
 /// Takes note of the ends of processes that this one has adopted, as the first process of a container has to.
 ///
+/// All children of the process have to be started on the calling thread, which must not be the main thread.
+///
 /// # Errors
-/// The system does not tell of them.
-pub async fn reap(children: Children) -> io::Result<Infallible> {
+/// The system does not report them.
+pub async fn reap() -> io::Result<Infallible> {
     let mut ended = signal(SignalKind::child())?;
     loop {
         ended.recv().await;
-        children.reap(|_, _| {});
+        Descendants::Adopted.reap(|_, _| {});
     }
 }
 
@@ -200,7 +202,6 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(io::Error::other("it is empty")));
     };
-    let adopted = Children::default();
     let child =
         process::Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -209,7 +210,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     loop {
         select! {
             _ = ended.recv() => {
-                let is_left = adopted.reap(|pid, how| {
+                let is_left = Descendants::All.reap(|pid, how| {
                     if Some(pid) == child {
                         let signal = how.terminating_signal().unwrap_or_default();
                         status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
@@ -221,7 +222,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 if status.is_some() && !ending {
                     // What it leaves behind has the time until the term's end.
                     ending = true;
-                    adopted.signal(Signal::TERM);
+                    Descendants::All.signal(Signal::TERM);
                 }
             }
             order = orders.next_line() => match order {
@@ -229,7 +230,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                     lost = true;
                     if !ending {
                         ending = true;
-                        adopted.signal(Signal::TERM);
+                        Descendants::All.signal(Signal::TERM);
                     }
                 }
                 // What a command that ended by itself has left behind gets no more time.
@@ -240,13 +241,13 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
                 // The keeper has ended.
                 Ok(None) | Err(_) => {
-                    adopted.end_others().await;
+                    Descendants::All.end().await;
                     return Ok(of(status));
                 }
             },
             () = sleep_until(ends) => {
                 // Before the log, whose reader may be stopped.
-                adopted.end_others().await;
+                Descendants::All.end().await;
                 warn!("the command did not end after TERM: it was killed");
                 return Ok(of(status));
             }
@@ -261,20 +262,14 @@ pub fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn start(
-    held: &Held,
-    command: &[OsString],
-    name: &str,
-    owner: &str,
-    children: &Children,
-) -> io::Result<Started> {
+fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<Child> {
     // On Linux this starts the running program even if its file has been replaced meanwhile.
     let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
     let mut guard = Command::new(own);
     guard.arg0("lease-keeper").args([GUARD, "--"]).args(command);
     guard.env("LEASE_EPOCH", held.epoch().to_string()).env("LEASE_NAME", name).env("LEASE_OWNER", owner);
     guard.stdin(Stdio::piped()).process_group(0);
-    children.start(&mut guard)
+    guard.spawn()
 }
 
 /// Sends an order to the guard. A guard that has ended is noticed by its exit.

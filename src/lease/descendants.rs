@@ -2,32 +2,42 @@
 //!
 //! A process that [adopts][adopt] its descendants becomes the parent of each whose own parent has ended, so that none is
 //! lost from sight. It then has to take note of their ends, as the first process of a container has to.
+//!
+//! Linux makes an adopted process a child of the main thread, and a process that was started a child of the thread that
+//! started it. So a program that also starts processes for itself, or uses a library that does, starts them on another
+//! thread: there `Descendants::Adopted` leaves them alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
+    waitid, waitpid,
+};
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
-/// The pause before it is looked again whether a process that was killed is gone.
+/// The pause before another look whether a killed process has ended.
 const SOON: Duration = Duration::from_millis(5);
 const LATER: Duration = Duration::from_secs(1);
+/// Linux's `__WNOTHREAD`: wait for children of the calling thread only.
+const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_0000);
 
-/// The children whose ends are waited for where they were started. All others were adopted.
-#[derive(Clone, Debug, Default)]
-pub struct Children(Arc<Mutex<BTreeSet<i32>>>);
-
-/// A child that was started by [`Children::start`].
-#[derive(Debug)]
-pub(super) struct Started {
-    child: Child,
-    pid: i32,
-    children: Children,
+/// Some of the descendants of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Descendants {
+    /// All of them.
+    All,
+    /// All but the children that the calling thread has started, and theirs.
+    Adopted,
 }
+
+/// A child in a process group of its own. Dropped before it has ended, it is killed, with the processes that it has
+/// started.
+#[derive(Debug)]
+pub(super) struct Group(Child);
 
 /// Makes this process the parent of each of its descendants whose own parent ends.
 ///
@@ -47,35 +57,20 @@ pub fn adopt() -> io::Result<()> {
     Err(io::Error::other("only Linux lets a process adopt its descendants"))
 }
 
-// === impl Children ===
+// === impl Descendants ===
 
-impl Children {
-    /// Starts a child.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub(super) fn start(&self, command: &mut Command) -> io::Result<Started> {
-        // Locked, so that a child that ends at once is not taken for an orphan.
-        let mut known = self.known();
-        let child = command.spawn()?;
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
-        known.insert(pid);
-        Ok(Started { child, pid, children: self.clone() })
-    }
-
-    /// Sends a signal to every descendant but these children and theirs. Returns how many there were.
-    pub(super) fn signal(&self, signal: Signal) -> usize {
-        let found = descendants(&self.known());
-        for pid in found.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-            // One that has ended needs no signal.
-            let _ = kill_process(pid, signal);
-        }
+impl Descendants {
+    /// Sends a signal to each of them. Returns how many there were.
+    pub fn signal(self, signal: Signal) -> usize {
+        let parents = parents();
+        let found = below(self.children(&parents).collect(), &parents);
+        send(signal, &found);
         found.len()
     }
 
-    /// Kills every descendant but these children and theirs, until none is left.
-    pub(super) async fn end_others(&self) {
-        // Stopped, none starts another one while the others are killed.
+    /// Kills them, until none is left.
+    pub async fn end(self) {
+        // A stopped process starts no other one while the others are killed.
         self.signal(Signal::STOP);
         let mut pause = SOON;
         while self.signal(Signal::KILL) > 0 {
@@ -85,12 +80,10 @@ impl Children {
         }
     }
 
-    /// Takes note of the ends of adopted children. Returns whether another one is left.
-    pub fn reap(&self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
-        let (known, own) = (self.known(), getpid().as_raw_pid());
-        let orphans = parents().into_iter().filter(|(pid, parent)| *parent == own && !known.contains(pid));
+    /// Takes note of the ends of those that are children of this process. Returns whether another one is left.
+    pub fn reap(self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
         let mut is_left = false;
-        for pid in orphans.filter_map(|(pid, _)| Pid::from_raw(pid)) {
+        for pid in self.children(&parents()).filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => ended(pid, status),
                 _ => is_left = true,
@@ -99,35 +92,68 @@ impl Children {
         is_left
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeSet<i32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that are children of this process.
+    fn children(self, parents: &BTreeMap<i32, i32>) -> impl Iterator<Item = i32> {
+        let own = getpid().as_raw_pid();
+        let children = parents.iter().filter(move |(_, parent)| **parent == own).map(|(pid, _)| *pid);
+        children.filter(move |pid| self == Self::All || !is_of_this_thread(*pid))
     }
 }
 
-// === impl Started ===
+// === impl Group ===
 
-impl Started {
-    pub fn child(&mut self) -> &mut Child {
-        &mut self.child
+impl Group {
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        command.process_group(0).spawn().map(Self)
     }
 
     pub async fn wait(&mut self) -> io::Result<std::process::ExitStatus> {
-        self.child.wait().await
+        self.0.wait().await
     }
 }
 
-impl Drop for Started {
+impl Drop for Group {
     fn drop(&mut self) {
-        self.children.known().remove(&self.pid);
+        // A child that was waited for has no number any more.
+        let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        let mut found = BTreeSet::new();
+        loop {
+            // A stopped process starts no other one.
+            let now = below(BTreeSet::from([id]), &parents());
+            let new: BTreeSet<_> = now.difference(&found).copied().collect();
+            if new.is_empty() {
+                break;
+            }
+            send(Signal::STOP, &new);
+            found.extend(new);
+        }
+        send(Signal::KILL, &found);
+        if let Some(group) = Pid::from_raw(id) {
+            // Also those of the group whose parent has ended. An empty group needs no signal.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
     }
 }
 
-fn descendants(except: &BTreeSet<i32>) -> BTreeSet<i32> {
-    let parents = parents();
-    let mut found = BTreeSet::new();
-    let mut next = vec![getpid().as_raw_pid()];
+/// Whether the calling thread has started this child.
+fn is_of_this_thread(pid: i32) -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | OF_THIS_THREAD;
+    Pid::from_raw(pid).is_some_and(|pid| waitid(WaitId::Pid(pid), look).is_ok())
+}
+
+fn send(signal: Signal, to: &BTreeSet<i32>) {
+    for pid in to.iter().filter_map(|pid| Pid::from_raw(*pid)) {
+        // A process that has ended needs no signal.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Returns these processes and their descendants.
+fn below(roots: BTreeSet<i32>, parents: &BTreeMap<i32, i32>) -> BTreeSet<i32> {
+    let mut next: Vec<_> = roots.iter().copied().collect();
+    let mut found = roots;
     while let Some(of) = next.pop() {
-        for (pid, _) in parents.iter().filter(|(pid, parent)| **parent == of && !except.contains(pid)) {
+        for (pid, _) in parents.iter().filter(|(_, parent)| **parent == of) {
             if found.insert(*pid) {
                 next.push(*pid);
             }

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{interval, timeout};
 
 /// Works until it is killed: TERM does not end it.
-const STUBBORN: &str = "trap \"\" TERM; echo runs as $$; while :; do sleep 0.05; done";
+pub(crate) const STUBBORN: &str = "trap \"\" TERM; echo runs as $$; while :; do sleep 0.05; done";
 
 /// The process that the command says it is.
 pub(crate) async fn runs_as(keeper: &Keeper) -> String {
@@ -36,7 +36,7 @@ fn zombies_of(parents: &[u32]) -> usize {
     processes.filter(is_one).count()
 }
 
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let mut ticks = interval(Duration::from_millis(20));
     let so = async {
         while !is_so().await {

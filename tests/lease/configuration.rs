@@ -45,12 +45,12 @@ const SECTION: &str = "dynamoDB:
 const TOKEN: [&str; 2] = ["token-1", "token-2"];
 
 /// A process's own folder, which is its home.
-struct Home(PathBuf);
+pub(crate) struct Home(PathBuf);
 
 // === impl Home ===
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("home-{}-{number}", std::process::id());
@@ -58,7 +58,7 @@ impl Home {
     }
 
     /// Replaces a file of the folder as a whole, as Kubernetes and careful people do; its path.
-    fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let file = self.0.join(name);
         fs::create_dir_all(file.parent().expect("it is in the folder")).expect("target/tmp can be written");
         let new = file.with_extension("new");
@@ -67,8 +67,13 @@ impl Home {
         file.to_str().expect("its name is UTF-8").to_owned()
     }
 
+    /// The path of a file of the folder.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("its name is UTF-8").to_owned()
+    }
+
     /// A keeper with this file and these variables, and with no others but its home.
-    async fn keeper(
+    pub(crate) async fn keeper(
         &self,
         emulator: &Emulator,
         yaml: &str,
@@ -97,7 +102,7 @@ fn keys(emulator: &Emulator) -> [(&str, &str); 2] {
 }
 
 /// A table whose lease was released, so that the first candidate takes it at once.
-async fn create_released(emulator: &Emulator) {
+pub(crate) async fn create_released(emulator: &Emulator) {
     create_table(emulator).await;
     let item = json!({
         "leaseName": { "S": LEASE },

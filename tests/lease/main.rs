@@ -5,5 +5,6 @@ mod support;
 
 mod command;
 mod configuration;
+mod guard;
 mod keeper;
 mod listener;
