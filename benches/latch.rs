@@ -26,7 +26,9 @@ mod support;
 use support::aws::{aws_at, credentials};
 use support::miniature::Shared;
 use support::miniature::dns::NameServers;
-use support::miniature::latch::{OBJECTS, Outage, PRIMARY_SENTINEL, Probing, SERVING_SENTINEL, STANDBY_SENTINEL, Ticks};
+use support::miniature::latch::{
+    OBJECTS, Outage, PRIMARY_SENTINEL, Probing, SERVING_SENTINEL, STANDBY_SENTINEL, Ticks,
+};
 use support::miniature::records::{Record, SERVERS};
 use support::miniature::world::World;
 use support::s3::{S3, WATCHER};
@@ -51,7 +53,9 @@ fn main() {
 }
 
 fn race() {
-    println!("| primary's check | latch check | a look every | outage | fell back first | never locked | failover → lock holds, p50 / p99 |");
+    println!(
+        "| primary's check | latch check | a look every | outage | fell back first | never locked | failover → lock holds, p50 / p99 |"
+    );
     println!("|---|---|---|---|---|---|---|");
     let probing = |interval, threshold| Probing { interval, threshold };
     for (primary, latch, every, kind) in [
@@ -80,7 +84,8 @@ fn race() {
         }
         times.sort_unstable();
         let percent = |count: u32| 100.0 * f64::from(count) / f64::from(failovers.max(1));
-        let at = |per_cent: usize| times.get(times.len() * per_cent / 100).map_or(f64::NAN, Duration::as_secs_f64);
+        let at =
+            |per_cent: usize| times.get(times.len() * per_cent / 100).map_or(f64::NAN, Duration::as_secs_f64);
         println!(
             "| {} s × {} | {} s × {} | {every} s | {kind} | {:.2} % of {failovers} | {:.2} % | {:.0} / {:.0} s |",
             primary.interval,
@@ -125,7 +130,8 @@ fn outage(
 
 /// The outage of 30 to 300 s; or six of 10 to 60 s, so far apart.
 fn failing(rng: &mut Rng, kind: &str) -> Vec<Range<Duration>> {
-    let between = |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from * 1_000..to * 1_000));
+    let between =
+        |rng: &mut Rng, from: u64, to: u64| Duration::from_millis(rng.u64(from * 1_000..to * 1_000));
     if kind == "once" {
         return vec![START..START + between(rng, 30, 300)];
     }

@@ -84,10 +84,16 @@ async fn a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile() {
     };
     assert_eq!(ended.status, Some(0), "{ended:?}");
     assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("primary"));
-    assert_eq!((site.objects(), site.s3.object(A, HOLD), site.s3.object(B, HOLD)), ([false, false], None, None));
+    assert_eq!(
+        (site.objects(), site.s3.object(A, HOLD), site.s3.object(B, HOLD)),
+        ([false, false], None, None)
+    );
     states.dedup();
     assert_eq!(states.first().map(String::as_str), Some("locked"), "{states:?}");
-    assert!(states.iter().all(|state| ["locked", "holding", "armed"].contains(&state.as_str())), "{states:?}");
+    assert!(
+        states.iter().all(|state| ["locked", "holding", "armed"].contains(&state.as_str())),
+        "{states:?}"
+    );
     assert_eq!(look(&watchers[0]).await.as_deref(), Ok("armed"));
     assert_eq!(site.s3.denied(), Vec::<String>::new());
     assert!(site.s3.calls_by(WATCHER).iter().all(|call| !call.starts_with("Delete")));
@@ -100,7 +106,8 @@ async fn a_deletion_that_cannot_be_confirmed_puts_the_others_back() {
     // The holds are deleted once the objects are back.
     let ended = run(&site, &["release", "app", "--yes"]).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
-    for said in ["was not released", "acme-latch-a: the object was put back", "acme-latch-b: it is not known"] {
+    for said in ["was not released", "acme-latch-a: the object was put back", "acme-latch-b: it is not known"]
+    {
         assert!(ended.said.contains(said), "{said}: {ended:?}");
     }
     assert_eq!(site.objects(), [true, true]);
@@ -127,7 +134,8 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
     refused(&site, &["--force"], "Repeat the release when every bucket answers").await;
     site.s3.up(B);
     site.s3.put(A, HOLD, r#"{"id":"1","by":"ada@laptop","at":"2026-11-26T03:00:00Z"}"#);
-    refused(&site, &["--force"], "another release is under way, of ada@laptop since 2026-11-26T03:00:00Z").await;
+    refused(&site, &["--force"], "another release is under way, of ada@laptop since 2026-11-26T03:00:00Z")
+        .await;
     assert_eq!(site.objects(), [true, true]);
 }
 
@@ -170,7 +178,10 @@ async fn a_lock_by_hand_takes_the_primary_out() {
     site.checkers_look();
     assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("standby"));
     let ended = run(&site, &["lock", "other", "--yes", "--reason", "maintenance"]).await;
-    assert!(ended.status == Some(1) && ended.said.contains("there is no latch \"other\": the file names app"), "{ended:?}");
+    assert!(
+        ended.status == Some(1) && ended.said.contains("there is no latch \"other\": the file names app"),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use tokio::time::sleep;
 
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
@@ -68,15 +67,10 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     } else {
         names.iter().map(|name| latches.named(name)).collect::<Result<_, _>>()?
     };
-    loop {
-        let found = look(&latches, &shown).await;
-        latches.session.screen.show(&found, || text(&found))?;
-        let is_well = found.iter().all(|status| mood(&status.state) == Mood::Ok);
-        if !watch {
-            return Ok(if is_well { Ended::Well } else { Ended::NotWell });
-        }
-        sleep(WATCH).await;
-    }
+    let look = async || Ok(look(&latches, &shown).await);
+    let is_well = |status: &Status| mood(&status.state) == Mood::Ok;
+    let ended = |found: &Vec<Status>| if found.iter().all(is_well) { Ended::Well } else { Ended::NotWell };
+    latches.session.screen.watch(watch.then_some(WATCH), look, |found| text(found), ended).await
 }
 
 async fn look(latches: &Latches, shown: &[&Latch]) -> Vec<Status> {
