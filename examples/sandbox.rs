@@ -33,6 +33,15 @@ mod aws;
 mod cloudwatch;
 #[path = "../tests/support/primary.rs"]
 mod primary;
+#[path = "../tests/support/query.rs"]
+mod query;
+#[path = "../tests/support/rest_xml.rs"]
+mod rest_xml;
+#[path = "../tests/support/script.rs"]
+#[expect(dead_code, reason = "the tests use the whole of it")]
+mod script;
+#[path = "../tests/support/signature.rs"]
+mod signature;
 #[path = "../tests/support/route53.rs"]
 #[expect(dead_code, reason = "the tests use the whole of it")]
 mod stand_in;

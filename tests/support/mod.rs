@@ -25,9 +25,15 @@ pub mod program;
 #[cfg(feature = "lease")]
 pub mod proxy;
 #[cfg(any(feature = "latch", feature = "lock"))]
+pub mod query;
+#[cfg(any(feature = "latch", feature = "lock"))]
 pub mod rest_xml;
 #[cfg(feature = "lock")]
 pub mod route53;
+#[cfg(any(feature = "latch", feature = "lock"))]
+pub mod script;
+#[cfg(any(feature = "latch", feature = "lock"))]
+pub mod signature;
 #[cfg(feature = "fence")]
 pub mod sites;
 pub mod tls;

@@ -1,17 +1,13 @@
 //! What Route 53's API has on the wire whatever the operation: signatures, XML and errors.
 
-use std::time::SystemTime;
-
-use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
+use aws_sigv4::http_request::{SignableBody, SigningSettings};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
+
+use super::signature::Signed;
 
 /// One of Route 53's errors.
 pub struct Failed {
@@ -22,39 +18,8 @@ pub struct Failed {
 
 /// Whether the request bears the signature for Route 53 of a key whose secret is the key's own name.
 pub fn is_signed(request: &Parts, body: &[u8]) -> bool {
-    let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let verify = || {
-        let said = header("authorization")?.strip_prefix("AWS4-HMAC-SHA256 Credential=")?;
-        let (credential, said) = said.split_once(", SignedHeaders=")?;
-        let (names, signature) = said.split_once(", Signature=")?;
-        let key = credential.split('/').next()?;
-        let time = basic_time(header("x-amz-date")?)?;
-        let identity = Credentials::new(key, key, None, None, "stand-in").into();
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region("us-east-1")
-            .name("route53")
-            .time(time)
-            .settings(SigningSettings::default())
-            .build()
-            .ok()?;
-        let uri = format!("https://{}{}", header("host")?, request.uri);
-        let signed = names.split(';').filter_map(|name| Some((name, header(name)?)));
-        let others = signed.filter(|(name, _)| !["host", "x-amz-date"].contains(name));
-        let request =
-            SignableRequest::new(request.method.as_str(), uri, others, SignableBody::Bytes(body)).ok()?;
-        Some(sign(request, &parameters.into()).ok()?.into_parts().1 == signature)
-    };
-    verify().unwrap_or(false)
-}
-
-/// A time in ISO 8601's basic format, as a signature has it.
-fn basic_time(text: &str) -> Option<SystemTime> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let (year, month, day) = (date.get(..4)?, date.get(4..6)?, date.get(6..)?);
-    let (hour, minute, second) = (time.get(..2)?, time.get(2..4)?, time.get(4..)?);
-    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
-    DateTime::from_str(&text, Format::DateTime).ok()?.try_into().ok()
+    let signed = Signed::of(request).filter(|one| one.service == "route53" && one.region == "us-east-1");
+    signed.is_some_and(|one| one.is_of(request, SignableBody::Bytes(body), SigningSettings::default()))
 }
 
 /// The texts of a request's elements, for the list of calls.

@@ -20,11 +20,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
 use super::rest_xml::{Failed, LocalName as _, escape, is_signed, response, said, wrapped};
+use super::script::{Held, Script};
 use super::tls::Tls;
 
 /// A running stand-in; it ends with the runtime that it was started on.
@@ -75,31 +75,10 @@ struct State {
     alarms: BTreeMap<String, Alarm>,
     verdicts: BTreeMap<String, f64>,
     calls: Vec<String>,
-    faults: BTreeMap<&'static str, VecDeque<Fault>>,
-    always: BTreeMap<&'static str, Fault>,
+    script: Script<&'static str, Fault>,
     pace: VecDeque<Duration>,
     limit: Option<Limit>,
-    held: BTreeMap<&'static str, Held>,
     connections: usize,
-}
-
-/// A call that is held back.
-#[derive(Clone, Default)]
-pub struct Held {
-    reached: Arc<Notify>,
-    released: Arc<Notify>,
-}
-
-impl Held {
-    /// Waits until the call has come.
-    pub async fn reached(&self) {
-        self.reached.notified().await;
-    }
-
-    /// Lets it go on.
-    pub fn release(&self) {
-        self.released.notify_one();
-    }
 }
 
 /// A token bucket, as an account has one for Route 53's API.
@@ -266,26 +245,22 @@ impl Route53 {
 
     /// Lets this happen to the next call of the operation that has no fault yet.
     pub fn fail(&self, operation: &'static str, fault: Fault) {
-        self.state().faults.entry(operation).or_default().push_back(fault);
+        self.state().script.fail(operation, fault);
     }
 
     /// Lets this happen to every call of the operation.
     pub fn fail_always(&self, operation: &'static str, fault: Fault) {
-        self.state().always.insert(operation, fault);
+        self.state().script.fail_always(operation, fault);
     }
 
     /// Lets nothing more happen to the operation.
     pub fn fail_never(&self, operation: &'static str) {
-        let mut state = self.state();
-        state.always.remove(operation);
-        state.faults.remove(operation);
+        self.state().script.fail_never(operation);
     }
 
     /// Holds the next call of the operation back, before anything is done, until it is released.
     pub fn hold(&self, operation: &'static str) -> Held {
-        let held = Held::default();
-        self.state().held.insert(operation, held.clone());
-        held
+        self.state().script.hold(operation)
     }
 
     /// Holds up the next calls by so much each, so that calls made at once meet in another order.
@@ -350,10 +325,9 @@ impl Route53 {
         if let Some(pace) = pace {
             sleep(pace).await;
         }
-        let held = self.state().held.remove(operation);
+        let held = self.state().script.held(operation);
         if let Some(held) = held {
-            held.reached.notify_one();
-            held.released.notified().await;
+            held.pass().await;
         }
         let signed = is_signed(&parts, body.as_bytes());
 
@@ -364,8 +338,7 @@ impl Route53 {
                 let message = "Rate exceeded".to_owned();
                 return Ok(Failed { status: 400, code: "Throttling", message }.response());
             }
-            let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
-            let fault = fault.or_else(|| state.always.get(operation).cloned());
+            let fault = state.script.fault(operation);
             if let Some(Fault::Meddle(path)) = &fault
                 && let Some(check) = state.checks.get_mut(id)
             {
@@ -400,8 +373,7 @@ impl Route53 {
         let mut state = self.state();
         let (status, answer, said) = cloudwatch::answer(&state.alarms, &state.verdicts, operation, body);
         state.calls.push(format!("{operation} {said}"));
-        let fault = state.faults.get_mut(operation).and_then(VecDeque::pop_front);
-        let (status, answer) = match fault.or_else(|| state.always.get(operation).cloned()) {
+        let (status, answer) = match state.script.fault(operation) {
             Some(Fault::Error(status, code, message)) => (status, cloudwatch::error(code, message)),
             None => (status, answer),
             Some(fault) => panic!("the stand-in cannot let {fault:?} happen to CloudWatch"),
