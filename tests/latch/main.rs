@@ -7,3 +7,4 @@ mod support;
 mod api;
 mod miniature;
 mod name_servers;
+mod s3;

@@ -30,6 +30,8 @@ pub mod query;
 pub mod rest_xml;
 #[cfg(feature = "lock")]
 pub mod route53;
+#[cfg(feature = "latch")]
+pub mod s3;
 #[cfg(any(feature = "latch", feature = "lock"))]
 pub mod script;
 #[cfg(any(feature = "latch", feature = "lock"))]
