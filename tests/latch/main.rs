@@ -5,6 +5,8 @@ mod support;
 
 #[cfg(feature = "lock")]
 mod api;
+mod look;
 mod miniature;
 mod name_servers;
+mod program;
 mod s3;

@@ -39,7 +39,11 @@ fn metrics(lines: &[String]) -> Vec<Vec<(String, f64)>> {
         .map(|line| {
             let directive = &line["_aws"]["CloudWatchMetrics"][0];
             assert_eq!((&directive["Dimensions"], &line["Latch"]), (&json!([["Latch"]]), &json!("app")));
-            let names = directive["Metrics"].as_array().unwrap().iter().map(|metric| metric["Name"].as_str().unwrap());
+            let names = directive["Metrics"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|metric| metric["Name"].as_str().unwrap());
             let values = names.map(|name| (name.to_owned(), line[name].as_f64().unwrap()));
             values.filter(|(name, value)| *value != 0.0 && name != "LookGap").collect()
         })
@@ -51,7 +55,11 @@ async fn a_function_locks_within_its_tick_and_counts_it_once() {
     let site = Site::failed_over().await;
     let function = function(&site, &[("LOOK_EVERY", "1")]).await;
     for event in ["{}", r#"{"source":"aws.scheduler"}"#] {
-        assert_eq!(function.invoke(event, TICK).await, Ok(json!({ "latches": { "app": "locked" } })), "{event}");
+        assert_eq!(
+            function.invoke(event, TICK).await,
+            Ok(json!({ "latches": { "app": "locked" } })),
+            "{event}"
+        );
     }
     let lines = function.stop().await;
     let one = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 1.0)).collect::<Vec<_>>();
@@ -86,7 +94,8 @@ async fn an_unknown_handler_and_invalid_variables_stop_the_start() {
     let site = Site::start().await;
     let (status, lines) = Function::start_program("failover-latch", "lock", &[]).await.ended().await;
     assert!(!status.success() && lines.concat().contains("set it to watch"), "{lines:?}");
-    let (status, lines) = function(&site, &[("LATCH_BUCKETS", "us-east-1=aaa,eu-west-1=bbb")]).await.ended().await;
+    let (status, lines) =
+        function(&site, &[("LATCH_BUCKETS", "us-east-1=aaa,eu-west-1=bbb")]).await.ended().await;
     assert!(!status.success() && lines.concat().contains("LATCH_BUCKETS: aaa is in us-east-1"), "{lines:?}");
 }
 
@@ -144,10 +153,19 @@ async fn a_process_locks_shows_its_metrics_and_its_health_and_ends_on_a_signal()
     let site = Site::start().await;
     let (mut child, address) = process(&site).await;
     let (status, body) = ask(&address, &Method::GET, "/healthz").await;
-    assert_eq!((status, serde_json::from_str(&body).unwrap()), (200, json!({ "unhealthy": [], "latches": { "app": "armed" } })));
+    assert_eq!(
+        (status, serde_json::from_str(&body).unwrap()),
+        (200, json!({ "unhealthy": [], "latches": { "app": "armed" } }))
+    );
     site.fails_over();
-    let (_, metrics) = until(&address, "/metrics", |_, body| body.contains("failover_latch_standing{latch=\"app\"} 1")).await;
-    for line in ["# TYPE failover_latch_armed gauge", "failover_latch_armed{latch=\"app\"} 0", "failover_latch_look_gap_seconds"] {
+    let (_, metrics) =
+        until(&address, "/metrics", |_, body| body.contains("failover_latch_standing{latch=\"app\"} 1"))
+            .await;
+    for line in [
+        "# TYPE failover_latch_armed gauge",
+        "failover_latch_armed{latch=\"app\"} 0",
+        "failover_latch_look_gap_seconds",
+    ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
     assert_eq!(site.objects(), [true, true]);

@@ -36,6 +36,8 @@ pub mod s3;
 pub mod script;
 #[cfg(any(feature = "latch", feature = "lock"))]
 pub mod signature;
+#[cfg(feature = "latch")]
+pub mod site;
 #[cfg(feature = "fence")]
 pub mod sites;
 pub mod tls;

@@ -124,7 +124,10 @@ impl Site {
 
 /// Lets a watcher look once. Returns the state of `app`, or the cause of its failure.
 pub async fn look(watcher: &FailoverLatch) -> Result<String, String> {
-    answer(watcher, "{}").await.map(|answer| answer.latches["app"].name().to_owned()).map_err(|error| error.to_string())
+    answer(watcher, "{}")
+        .await
+        .map(|answer| answer.latches["app"].name().to_owned())
+        .map_err(|error| error.to_string())
 }
 
 /// Lets a watcher handle an event in which there is time for one look.
