@@ -50,6 +50,7 @@ impl Stage {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
 fn code(error: impl ProvideErrorMetadata) -> String {
     error.code().unwrap_or("no code").to_owned()
 }
@@ -127,8 +128,8 @@ async fn an_update_is_refused_at_another_version_and_changes_children_and_thresh
     stage.world.lock().set_alarm_ok(&two, false);
     assert!(!stage.world.lock().is_healthy(&parent));
     let update = || stage.client.update_health_check().health_check_id(&parent);
-    let stale = update().health_check_version(2).health_threshold(1).send().await.map_err(code);
-    assert_eq!(stale.unwrap_err(), "HealthCheckVersionMismatch");
+    let refused = update().health_check_version(2).health_threshold(1).send().await.map_err(code);
+    assert_eq!(refused.unwrap_err(), "HealthCheckVersionMismatch");
     let updated =
         update().health_check_version(1).child_health_checks(&one).health_threshold(1).send().await.unwrap();
     assert_eq!(updated.health_check.unwrap().health_check_version, 2);
