@@ -1,6 +1,7 @@
 //! The Route 53 in miniature, held to the sentences of AWS's guide.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use crate::support::miniature::latch::{
 use crate::support::miniature::records::{Answer, Kind, Record, SERVERS};
 use crate::support::miniature::world::{CHECKERS, Probe, World};
 use crate::support::primary::Primary;
+use crate::support::tls::Tls;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 const SITE: &str = "https://site.example.com/";
@@ -128,7 +132,7 @@ const CASES: [Case; 25] = [
         },
     ),
     (
-        // API_HealthCheckConfig has "always be healthy" without this exception. What AWS does is not known here.
+        // API_HealthCheckConfig says "always be healthy" without this exception. Which of the two AWS does is unknown.
         "If you want the disabled health check to be considered unhealthy, choose the Invert health check status \
          check box.",
         VALUES,
@@ -147,7 +151,7 @@ const CASES: [Case; 25] = [
         || parent(&[one(), two()], &[true, false], 1) && !parent(&[one(), two()], &[true, false], 2),
     ),
     (
-        // A child counts with its inverted status: that is the status that Route 53 considers it to have.
+        // A child counts with its inverted status.
         "Route 53 adds up the number of child health checks that are considered to be healthy.",
         DETERMINES,
         || {
@@ -386,6 +390,43 @@ async fn a_driver_asks_the_endpoint_over_http_and_the_world_follows() {
     turns(&world, &wrong, false).await;
     site.set_up(false);
     turns(&world, &right, false).await;
+}
+
+#[tokio::test]
+async fn a_redirect_behind_an_unknown_certificate_passes_and_one_request_serves_many_checkers() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let served = Arc::clone(&requests);
+    tokio::spawn(async move {
+        let acceptor = Tls::new().acceptor;
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            if request[..length].starts_with(b"GET /latches/app?x=1 HTTP/1.1\r\nhost: bucket.example.com\r\n")
+            {
+                served.fetch_add(1, Ordering::Relaxed);
+                let found = b"HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
+                let _ = stream.write_all(found).await;
+            }
+        }
+    });
+    let mut world = World::new(1);
+    let url = "https://bucket.example.com/latches/app?x=1";
+    let id = world.create_check(Check::endpoint(url).probed(10, 3)).unwrap();
+    world.settle(&id, false);
+    let world = Shared::new(world);
+    let driver = Driver::start(&world, 1000);
+    driver.locate("bucket.example.com", address);
+    turns(&world, &id, true).await;
+    // Four of 16 checkers, three results each.
+    assert!(requests.load(Ordering::Relaxed) >= 3);
+    let seconds = usize::try_from(world.lock().now().as_secs()).unwrap();
+    assert!(
+        requests.load(Ordering::Relaxed) < CHECKERS * (seconds / 10 + 1) / 2,
+        "{requests:?} in {seconds} s"
+    );
 }
 
 /// Waits until the check's status is this one.

@@ -146,6 +146,17 @@ async fn a_server_can_differ_over_tcp_and_send_what_is_no_message() {
 }
 
 #[tokio::test]
+async fn a_fault_can_concern_one_name_alone() {
+    let servers = servers().await;
+    servers.set_fault_about(0, "other.example.com", Fault::Text("standby"));
+    assert_eq!(ask(&servers, 0, Transport::Udp).await, [right("primary")]);
+    servers.set_fault_about(0, NAME, Fault::Text("standby"));
+    for transport in [Transport::Udp, Transport::Tcp] {
+        assert_eq!(ask(&servers, 0, transport).await, [right("standby")]);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_is_reset_or_refused_until_the_port_is_open_again() {
     let servers = servers().await;
     servers.set_fault_over(0, Transport::Tcp, Fault::Reset);

@@ -1,4 +1,4 @@
-//! What Route 53's API has on the wire whatever the operation: signatures, XML and errors.
+//! The parts of Route 53's API on the wire that all operations share: signatures, XML and errors.
 
 use aws_sigv4::http_request::{SignableBody, SigningSettings};
 use http_body_util::Full;

@@ -17,7 +17,7 @@ pub enum Monitors {
     Endpoint(Endpoint),
     /// An alarm, whose state the test sets.
     Metric,
-    /// Other health checks: so many of them must be healthy.
+    /// Other health checks. At least `threshold` of them must be healthy.
     Calculated {
         children: Vec<String>,
         threshold: usize,
@@ -33,7 +33,7 @@ pub struct Endpoint {
     pub address: Option<IpAddr>,
     /// From a response to the next request: 10 or 30 seconds.
     pub interval: Duration,
-    /// The consecutive results that change a checker's mind, in either direction: 1 to 10.
+    /// How many consecutive results change a checker's opinion, in either direction: 1 to 10.
     pub threshold: u32,
 }
 
@@ -47,7 +47,7 @@ impl Check {
         Self::new(Monitors::Endpoint(endpoint))
     }
 
-    /// A check of an alarm; healthy until the test says otherwise.
+    /// A check of an alarm. The alarm is OK until the test changes it.
     pub fn metric() -> Self {
         Self::new(Monitors::Metric)
     }

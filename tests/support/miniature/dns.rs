@@ -34,13 +34,13 @@ pub enum Fault {
     None,
     /// It reads the query, and never answers.
     Silent,
-    /// The answer comes so much later.
+    /// The answer comes this much later.
     Slow(Duration),
     /// It answers with this code, and with no record.
     Code(ResponseCode),
     /// The answer is not authoritative.
     Lame,
-    /// It sets TC, and no record is in the answer.
+    /// The answer has TC set, and no record.
     Truncated,
     /// A datagram with another id and this text comes first, then the answer.
     Forged(&'static str),
@@ -62,7 +62,7 @@ pub enum Fault {
     Text(&'static str),
     /// The answer is not a DNS message.
     Garbage,
-    /// TCP alone: the connection is reset after the query.
+    /// The connection is reset after the query; over UDP, there is no answer.
     Reset,
 }
 
@@ -76,6 +76,8 @@ struct Server {
 #[derive(Default)]
 struct State {
     faults: BTreeMap<Transport, Fault>,
+    /// Those of one name alone.
+    faults_about: BTreeMap<(String, Transport), Fault>,
     queries: BTreeMap<(String, Transport), usize>,
     /// The task that accepts connections, while the TCP port is open.
     accepting: Option<JoinHandle<()>>,
@@ -113,6 +115,13 @@ impl NameServers {
     /// The same for one transport.
     pub fn set_fault_over(&self, server: usize, transport: Transport, fault: Fault) {
         self.0[server].state().faults.insert(transport, fault);
+    }
+
+    /// The same for the queries for one name, over UDP and TCP; other queries keep the server's fault.
+    pub fn set_fault_about(&self, server: usize, name: &str, fault: Fault) {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            self.0[server].state().faults_about.insert((normal(name), transport), fault);
+        }
     }
 
     /// Closes a server's TCP port: a connection is refused.
@@ -180,8 +189,8 @@ impl Server {
             let query = datagram[..length].to_vec();
             let (server, socket) = (Arc::clone(&self), Arc::clone(&socket));
             tokio::spawn(async move {
-                for answer in server.answer(&query, Transport::Udp).await {
-                    // A client that has gone away misses nothing.
+                for answer in server.answer(&query, Transport::Udp).await.unwrap_or_default() {
+                    // If the client is gone, no one misses the answer.
                     let _ = socket.send_to(&answer, from).await;
                 }
             });
@@ -192,10 +201,9 @@ impl Server {
         loop {
             let mut query = vec![0; stream.read_u16().await?.into()];
             stream.read_exact(&mut query).await?;
-            let answers = self.answer(&query, Transport::Tcp).await;
-            if self.fault(Transport::Tcp) == Fault::Reset {
+            let Some(answers) = self.answer(&query, Transport::Tcp).await else {
                 return stream.set_zero_linger();
-            }
+            };
             for answer in answers {
                 let length = u16::try_from(answer.len()).map_err(Error::other)?;
                 stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
@@ -203,20 +211,23 @@ impl Server {
         }
     }
 
-    fn fault(&self, transport: Transport) -> Fault {
-        self.state().faults.get(&transport).copied().unwrap_or_default()
+    /// Counts a query, and returns the fault that it meets.
+    fn count(&self, name: &str, transport: Transport) -> Fault {
+        let (mut state, about) = (self.state(), (normal(name), transport));
+        *state.queries.entry(about.clone()).or_default() += 1;
+        let fault = state.faults_about.get(&about).or_else(|| state.faults.get(&transport));
+        fault.copied().unwrap_or_default()
     }
 
-    /// The messages that answer a query, in their order.
-    async fn answer(&self, query: &[u8], transport: Transport) -> Vec<Vec<u8>> {
-        let Ok(query) = Message::from_vec(query) else { return Vec::new() };
-        let [question] = query.queries.as_slice() else { return Vec::new() };
-        let name = normal(&question.name().to_ascii());
-        *self.state().queries.entry((name, transport)).or_default() += 1;
-        let fault = self.fault(transport);
+    /// The messages that answer a query, in their order; none at all if the connection is to be reset.
+    async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<Vec<u8>>> {
+        let Ok(query) = Message::from_vec(query) else { return Some(Vec::new()) };
+        let [question] = query.queries.as_slice() else { return Some(Vec::new()) };
+        let fault = self.count(&question.name().to_ascii(), transport);
         match fault {
-            Fault::Silent => return Vec::new(),
-            Fault::Garbage => return vec![b"no DNS".to_vec()],
+            Fault::Silent => return Some(Vec::new()),
+            Fault::Garbage => return Some(vec![b"no DNS".to_vec()]),
+            Fault::Reset => return None,
             Fault::Slow(delay) => sleep(delay).await,
             _ => {}
         }
@@ -228,7 +239,7 @@ impl Server {
         } else {
             vec![spoil(&right, fault)]
         };
-        messages.iter().map(|message| message.to_vec().expect("the message can be encoded")).collect()
+        Some(messages.iter().map(|message| message.to_vec().expect("the message can be encoded")).collect())
     }
 
     /// The answer of a server without faults.
@@ -305,7 +316,7 @@ fn spoil(right: &Message, fault: Fault) -> Message {
             }
         }
         (Fault::Text(other), Some(record)) => record.data = text(&[other]),
-        // A fault of a record that the answer does not have; and those that are not in the message.
+        // The answer has no record to spoil, or the fault is not in the message.
         _ => {}
     }
     message

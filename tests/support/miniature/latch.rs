@@ -55,23 +55,23 @@ pub enum Mode {
 pub struct Outage {
     pub primary: Probing,
     pub latch: Probing,
-    /// While the primary fails its probes. Looks begin at the start, so leave them a minute.
+    /// The times in which the primary fails its probes.
     pub failing: Vec<Range<Duration>>,
     /// When the simulation ends.
     pub until: Duration,
     pub ticks: Ticks,
 }
 
-/// The looks of a scheduled function. The default is a watcher in one Region, as the design deploys it.
+/// The looks of a scheduled function. The default is a watcher in one Region with the documented settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Ticks {
-    /// From one planned tick to the next.
+    /// The time from one planned tick to the next.
     pub every: Duration,
     /// A tick starts up to this much late: a schedule is precise to the minute.
     pub late: Duration,
-    /// For so long, a tick looks.
+    /// How long a tick looks.
     pub lasts: Duration,
-    /// From one look's start to the next in a tick.
+    /// The time from one look's start to the next in a tick.
     pub look_every: Duration,
     /// How many watchers there are, each with its own ticks.
     pub watchers: usize,
@@ -87,21 +87,21 @@ pub struct Look {
     pub tick: u32,
 }
 
-/// The outcome of an outage, at the data plane; a name server shows it its lag later.
+/// The outcome of an outage, in the data plane's time: a name server shows each change its lag later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// When Route 53 failed over first.
     pub failed_over: Option<Duration>,
-    /// When a latch check turned unhealthy first: from then on the lock holds.
+    /// When a latch check turned unhealthy first: from then on the lock is effective.
     pub latched: Option<Duration>,
-    /// For how long the primary was answered after the failover and before the lock held.
+    /// How long the primary was answered after the failover and before the lock was effective.
     pub fell_back: Duration,
 }
 
 // === impl Latch ===
 
 impl Latch {
-    /// Creates the checks and records in a world. The checks count as long known: both sites up, no object.
+    /// Creates the checks and records in a world. All checkers know that both sites are up and no object exists.
     pub fn attach(world: &mut World, primary: Probing, latch: Probing, mode: Mode) -> Self {
         let mut create = |check: Check| world.create_check(check).expect("the settings are allowed");
         let endpoint =
@@ -173,14 +173,14 @@ impl Ticks {
 // === impl Outage ===
 
 impl Outage {
-    /// Simulates the outage: `look` is called at the time of each look, and sets the objects that it writes with
-    /// `world.set_passing_from(OBJECTS[n], now + …, true)`.
+    /// Simulates the outage. `look` is called at the time of each look. It reads the sentinels with `world.text`, an
+    /// object with `world.passes`, and creates an object with `world.set_passing_from(OBJECTS[n], now + …, true)`.
     pub fn simulate(&self, seed: u64, mut look: impl FnMut(&mut World, Look)) -> Outcome {
         let mut world = World::new(seed);
         let latch = Latch::attach(&mut world, self.primary, self.latch, Mode::Absolute);
         let failing = self.failing.clone();
         world.set_answering(PRIMARY, move |probe| !failing.iter().any(|times| times.contains(&probe.at)));
-        // A number of its own, so that the looks do not follow the checkers.
+        // Another seed, so that the looks do not follow the checkers.
         let mut rng = Rng::with_seed(!seed);
         for due in self.ticks.looks(&mut rng, self.until) {
             world.advance(due.now);

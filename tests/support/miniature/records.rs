@@ -1,4 +1,4 @@
-//! The zone's records, what the data plane decided about each name when, and how late a name server knows it.
+//! The zone's records, the data plane's decisions about each name, and each name server's lag behind them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -78,14 +78,14 @@ pub enum Change {
     Delete(Record),
 }
 
-/// The records of a zone, and the decisions that came of them.
+/// The records of a zone, and the data plane's decisions.
 pub(super) struct Zone {
     records: Vec<Record>,
     decisions: BTreeMap<(String, Kind), Vec<Decision>>,
     lags: [Duration; SERVERS],
 }
 
-/// From this time on, the data plane answers so.
+/// A time, and the TTL and values that the data plane answers from then on; `None` is no record.
 pub type Decision = (Duration, Option<(u32, Vec<String>)>);
 
 // === impl Record ===
@@ -170,7 +170,7 @@ impl Zone {
         }
     }
 
-    /// Applies a change, or says why Route 53 would not.
+    /// Applies a change, or returns Route 53's reason to refuse it.
     fn apply(&mut self, change: Change) -> Result<(), String> {
         let (Change::Create(record) | Change::Upsert(record) | Change::Delete(record)) = &change;
         let which = format!("[name='{}.', type='{}']", record.name, record.kind.name());
@@ -223,7 +223,7 @@ impl World {
     /// Applies all of the changes, or none.
     ///
     /// # Errors
-    /// What Route 53 says of each change that it refuses.
+    /// Route 53's reason for each change that it refuses.
     pub fn change(&mut self, changes: Vec<Change>) -> Result<(), Vec<String>> {
         let before = self.zone.records.clone();
         let refused: Vec<_> =
@@ -247,14 +247,14 @@ impl World {
         self.zone.lags[server] = lag;
     }
 
-    /// The longest of the name servers' lags: a change is then everywhere.
+    /// The longest of the name servers' lags: the time until every server knows a change.
     pub fn longest_lag(&self) -> Duration {
         self.zone.lags.into_iter().max().expect("there are four")
     }
 
     /// What the name server answers now.
     pub fn answer(&self, server: usize, name: &str, kind: Kind) -> Answer {
-        // What was so at the start has been so for long.
+        // A decision of the start is known everywhere from the start.
         let at = self.now.saturating_sub(self.zone.lags[server]);
         self.answer_of(&normal(name), kind, at)
     }
@@ -270,12 +270,12 @@ impl World {
         }
     }
 
-    /// What the data plane decided about a name so far, each from its time on.
+    /// The data plane's decisions about a name so far.
     pub fn decisions(&self, name: &str, kind: Kind) -> &[Decision] {
         self.zone.decisions.get(&(normal(name), kind)).map_or(&[], Vec::as_slice)
     }
 
-    /// Decides about every name anew.
+    /// Decides about every name again.
     pub(super) fn decide(&mut self) {
         let names = self.zone.records.iter().map(|record| (record.name.clone(), record.kind));
         let names: BTreeSet<_> = names.chain(self.zone.decisions.keys().cloned()).collect();
@@ -283,7 +283,7 @@ impl World {
             let decision = self.choose(&key.0, key.1).map(|record| (record.ttl, record.values.clone()));
             let now = self.now;
             let decisions = self.zone.decisions.entry(key).or_default();
-            // Of what is decided in the same moment, the last word counts.
+            // Of several decisions in the same moment, the last one counts.
             decisions.pop_if(|(at, _)| *at == now);
             if decisions.last().map_or(&None, |(_, last)| last) != &decision {
                 decisions.push((now, decision));

@@ -1,6 +1,6 @@
-//! Checkers and verdicts in virtual time. A world has no clock, no socket and no chance but its seed's.
+//! Checkers and verdicts in virtual time. A world has no clock and no socket, and all its randomness comes from a seed.
 //!
-//! A world advances from one probe to the next, so that ten minutes cost as much as their probes do.
+//! A world advances from one probe to the next: the cost of ten minutes is the cost of their probes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,10 +22,10 @@ pub struct World {
     pub(super) now: Duration,
     rng: Rng,
     ids: BTreeMap<String, usize>,
-    /// By the number of their creation; deleted ones stay, as nothing.
+    /// In the order of their creation; `None` for a deleted check.
     states: Vec<Option<State>>,
     endpoints: Vec<(String, Answers)>,
-    /// Whether an endpoint that no test has spoken for is asked over HTTP; otherwise it passes.
+    /// Whether an endpoint without answers from a test is asked over HTTP; otherwise it passes.
     asks: bool,
     probes: BinaryHeap<Reverse<Probe>>,
     asked: Vec<Asked>,
@@ -54,10 +54,10 @@ pub struct Asked {
 
 /// How an endpoint answers its probes.
 enum Answers {
-    /// No test has set them: the endpoint passes, or is asked over HTTP.
+    /// No test has set them: the endpoint passes its probes, or is asked over HTTP.
     Unset,
     Passing(bool),
-    /// From this time on so, before the other way around.
+    /// Whether it passes from this time on; before, it is the other way around.
     From(Duration, bool),
     By(Box<dyn FnMut(Probe) -> bool + Send>),
 }
@@ -68,7 +68,7 @@ struct State {
     endpoint: Option<usize>,
     checkers: [Checker; CHECKERS],
     generation: u32,
-    /// What the alarm of a metric check says.
+    /// Whether the alarm of a metric check is OK.
     alarm_ok: bool,
     healthy: bool,
     /// When the verdict changed, and to what.
@@ -78,7 +78,7 @@ struct State {
 #[derive(Clone, Copy)]
 struct Checker {
     healthy: bool,
-    /// How many results in a row contradicted that.
+    /// How many results in a row contradicted that opinion.
     contrary: u32,
 }
 
@@ -121,7 +121,7 @@ impl World {
         self.now = self.now.max(to);
     }
 
-    /// Lets so much time pass.
+    /// Lets this much time pass.
     pub fn pass(&mut self, time: Duration) {
         self.advance(self.now + time);
     }
@@ -163,12 +163,12 @@ impl World {
         Ok(())
     }
 
-    /// Deletes a health check, also one that a record or a calculated check refers to: AWS allows it.
+    /// Deletes a health check. AWS allows that even if a record or a calculated check refers to it.
     pub fn delete_check(&mut self, id: &str) {
         if let Some(number) = self.ids.remove(id) {
             self.states[number] = None;
             self.judge();
-            // A record that refers to it counts as healthy now.
+            // A record that refers to the deleted check counts as healthy now.
             self.decide();
         }
     }
@@ -200,7 +200,7 @@ impl World {
         self.judge();
     }
 
-    /// Gives every checker of an endpoint check this opinion now, as if it had probed for long.
+    /// Gives every checker of an endpoint check this opinion now, as after many probes.
     pub fn settle(&mut self, id: &str, passing: bool) {
         self.state_mut(id).checkers = [Checker { healthy: passing, contrary: 0 }; CHECKERS];
         self.judge();
@@ -213,9 +213,21 @@ impl World {
         self.set_answers(url, Answers::Passing(passing));
     }
 
-    /// Lets an endpoint that fails its probes pass them from this time on, or the other way around.
+    /// Lets an endpoint that fails its probes pass them from this time on, or the other way around. An earlier change
+    /// to the same answer stays.
     pub fn set_passing_from(&mut self, url: &str, at: Duration, passing: bool) {
-        self.set_answers(url, Answers::From(at, passing));
+        if self.passes(url, at) != Some(passing) {
+            self.set_answers(url, Answers::From(at, passing));
+        }
+    }
+
+    /// Whether an endpoint passes its probes at this time; `None` if that is not settled in advance.
+    pub fn passes(&self, url: &str, at: Duration) -> Option<bool> {
+        match self.endpoints.iter().find(|(name, _)| name == url)? {
+            (_, Answers::Passing(passing)) => Some(*passing),
+            (_, Answers::From(from, passing)) => Some((at >= *from) == *passing),
+            (_, Answers::Unset | Answers::By(_)) => None,
+        }
     }
 
     /// Lets a closure answer an endpoint's probes.
@@ -277,7 +289,7 @@ impl World {
         let Some(number) = state.endpoint.filter(|_| state.generation == probe.generation) else { return };
         let passing = match &mut self.endpoints[number].1 {
             Answers::Passing(passing) => *passing,
-            Answers::From(at, passing) => (probe.at >= *at) == *passing,
+            Answers::From(from, passing) => (probe.at >= *from) == *passing,
             Answers::By(answer) => answer(probe),
             Answers::Unset if !self.asks => true,
             Answers::Unset => {
@@ -302,7 +314,7 @@ impl World {
         if changed {
             *checker = Checker { healthy: passing, contrary: 0 };
         }
-        // "Route 53 health checkers in different data centers don't coordinate": about 2 % of drift keeps it so.
+        // "Route 53 health checkers in different data centers don't coordinate": they drift by about 2 %.
         let interval = millis(*interval);
         let next = self.rng.u64(interval * 98 / 100..=interval * 102 / 100);
         self.probes.push(Reverse(Probe { at: self.now + Duration::from_millis(next), ..probe }));
@@ -311,7 +323,7 @@ impl World {
         }
     }
 
-    /// Computes every verdict anew, children first, and lets the records follow.
+    /// Computes every verdict again, children first. If one changed, decides about the records.
     fn judge(&mut self) {
         let mut changed = false;
         for parents in [false, true] {

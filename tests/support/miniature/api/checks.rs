@@ -65,7 +65,7 @@ impl Settings {
         }
     }
 
-    /// Adds the values that Route 53 chooses where there is none.
+    /// Adds Route 53's defaults.
     fn complete(&mut self) {
         let calculated = self.kind() == "CALCULATED";
         let endpoint = !calculated && self.kind() != "CLOUDWATCH_METRIC";
@@ -115,7 +115,7 @@ impl Settings {
     fn endpoint(&self) -> Result<Endpoint, Failed> {
         let https = self.kind() == "HTTPS";
         let (scheme, standard) = if https { ("https", 443) } else { ("http", 80) };
-        // AWS refuses the addresses of a loopback; here the endpoints of every test have one.
+        // AWS refuses loopback addresses. The endpoints of these tests have no others.
         let address = self.get("IPAddress");
         let host = self.get("FullyQualifiedDomainName").or(address);
         let host = host.ok_or_else(|| Failed::invalid("an address or a name is required"))?;
@@ -170,7 +170,7 @@ impl State {
         settings.complete();
         let check = settings.check()?;
         let known = self.checks.iter().find(|(_, other)| other.reference == reference);
-        // A request that is repeated finds its check; the check must not have changed since.
+        // A repeated request returns the check, unless the settings differ.
         let id = match known {
             Some((id, other)) if other.config == settings.config => id.clone(),
             Some(_) => return Err(exists(reference)),

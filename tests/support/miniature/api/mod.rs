@@ -46,7 +46,7 @@ struct State {
     down: bool,
 }
 
-/// What a call comes to: the name and content of the response's root element.
+/// The outcome of a call: the name and content of the response's root element.
 type Done = Result<(&'static str, String), Failed>;
 
 // === impl Api ===
@@ -64,7 +64,7 @@ impl Api {
         format!("http://{}", self.address)
     }
 
-    /// The calls so far: operation, what it is about, and the texts of its body.
+    /// The calls so far: the operation, the id in the path, and the texts of the body.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -121,7 +121,7 @@ impl Api {
     }
 
     fn perform(&self, operation: &str, id: &str, query: &str, body: &str) -> Done {
-        // A request without a body has an empty one in XML.
+        // A request without a body is read as an empty element.
         let document = Document::parse(if body.is_empty() { "<None/>" } else { body });
         let document = document.map_err(|_| Failed::invalid("malformed XML"))?;
         let (root, query) = (document.root_element(), parameters(query));
@@ -146,7 +146,7 @@ impl Api {
     }
 }
 
-/// The operation that a method and a path name, and what it is about.
+/// The operation of a method and a path, and the id in the path.
 fn operation<'a>(method: &Method, segments: &[&'a str]) -> Option<(&'static str, &'a str)> {
     let (version, rest) = segments.split_first()?;
     if *version != "2013-04-01" {
