@@ -206,7 +206,7 @@ async fn measure(pairs: usize) {
             "{what}: {locked} of {pairs} locked, {objects:?} objects, {:.2} s, {} calls to S3, {:.2} s of CPU with the stand-ins",
             took.as_secs_f64(),
             s3.calls().len() - before,
-            (self::cpu() - cpu).as_secs_f64(),
+            self::cpu().saturating_sub(cpu).as_secs_f64(),
         );
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -24,8 +24,7 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// Locks a failed primary when Route 53 has failed over to a healthy standby.
 ///
-/// Without --watch it is a Lambda function. Its variables are LATCHES, LATCH_BUCKETS, NAME_SERVERS, LOOK_EVERY,
-/// BUCKET_OWNER and DRY_RUN; see docs/latch.md.
+/// Without --watch it is a Lambda function. docs/latch.md has the variables that configure it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

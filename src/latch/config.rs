@@ -86,8 +86,7 @@ impl Config {
         let servers = problems.take("NAME_SERVERS", servers);
         let look_every =
             problems.take("LOOK_EVERY", lookup("LOOK_EVERY").map_or(Ok(LOOK_EVERY), |text| seconds(&text)));
-        let owner =
-            problems.take("BUCKET_OWNER", lookup("BUCKET_OWNER").map(|text| account(text)).transpose());
+        let owner = problems.take("BUCKET_OWNER", lookup("BUCKET_OWNER").map(account).transpose());
         let dry_run = problems.take("DRY_RUN", lookup("DRY_RUN").map_or(Ok(false), |text| boolean(&text)));
         let config = || {
             Some(Self {

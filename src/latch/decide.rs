@@ -141,9 +141,8 @@ fn objects(holds: &[Object], keys: &[Object]) -> Option<State> {
         Object::Absent | Object::Present(_) | Object::Invisible(_) => None,
     });
     match (invisible, silent) {
-        (Some(cause), _) => Some(State::Failed(cause.clone())),
         (None, Some(_)) if stored > 0 => Some(State::Half),
-        (None, Some(cause)) => Some(State::Failed(cause.clone())),
+        (Some(cause), _) | (None, Some(cause)) => Some(State::Failed(cause.clone())),
         (None, None) if stored == keys.len() => Some(State::Locked),
         (None, None) if stored > 0 => Some(State::Half),
         (None, None) => None,

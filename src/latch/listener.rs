@@ -33,6 +33,9 @@ const HEAD: usize = 8 * 1024;
 const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers requests until the process ends.
+///
+/// # Panics
+/// Never: the places are not closed.
 pub async fn serve(listener: TcpListener, memory: Memory, look_every: Duration) -> Infallible {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -72,8 +75,8 @@ fn answer<B>(request: &Request<B>, memory: &Memory, look_every: Duration) -> Res
         "/healthz" => {
             let unhealthy = memory.unhealthy(look_every);
             let status = if unhealthy.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let states = memory.outcomes().into_iter().map(|latch| (latch.latch, json!(latch.state)));
-            let latches: serde_json::Map<_, _> = states.collect();
+            let latches = memory.outcomes().into_iter().map(|latch| (latch.latch, json!(latch.state)));
+            let latches: serde_json::Map<_, _> = latches.collect();
             whole(status, JSON, json!({ "unhealthy": unhealthy, "latches": latches }).to_string())
         }
         "/metrics" => whole(StatusCode::OK, PROMETHEUS, metrics(memory)),

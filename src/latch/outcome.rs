@@ -142,9 +142,11 @@ impl Outcome {
     pub(super) fn log(&self) {
         let (latch, state) = (&self.latch, self.state.name());
         let look_gap = self.look_gap.as_secs_f64();
-        match self.state.cause() {
-            Some(cause) => warn!(latch, state, standing = self.standing, lookGap = look_gap, cause, "done"),
-            None => info!(latch, state, standing = self.standing, lookGap = look_gap, "done"),
+        let standing = self.standing;
+        if let Some(cause) = self.state.cause() {
+            warn!(latch, state, standing, lookGap = look_gap, cause, "done");
+        } else {
+            info!(latch, state, standing, lookGap = look_gap, "done");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_s3::config::{Builder, Intercept, Region, RuntimeComponents};
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -172,7 +172,7 @@ impl S3 {
         let get = async {
             match get.send().await {
                 Ok(output) => Ok(Some(output)),
-                Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => {
+                Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
                     Ok(None)
                 }
                 Err(error) => Err(error),

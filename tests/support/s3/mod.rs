@@ -31,6 +31,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use self::access::admit;
+#[allow(unused_imports, reason = "each test program uses its own part")]
 pub use self::access::{ANONYMOUS, CONTROL, OWNER, PERSON, WATCHER};
 use self::bucket::Bucket;
 pub use self::bucket::Version;
