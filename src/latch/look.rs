@@ -253,7 +253,9 @@ impl Look<'_> {
             body["healedAt"] = json!(now);
             return body.to_string();
         }
+        // S3 names an object by its content: without the id, a deletion that is meant for this one could delete another.
         json!({
+            "id": format!("{:016x}", fastrand::u64(..)),
             "latch": latch.name,
             "lockedAt": now,
             "by": self.system.name,

@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
 use super::File;
-use super::s3::{now, person};
+use super::s3::{id, now, person};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{ask, say};
 use crate::cli::session::Common;

@@ -41,7 +41,7 @@ pub(super) fn person() -> String {
 }
 
 /// A random id.
-fn id() -> String {
+pub(super) fn id() -> String {
     let mut id = String::new();
     for _ in 0..2 {
         let _ = write!(id, "{:016x}", fastrand::u64(..));
@@ -157,8 +157,8 @@ impl<'a> Hands<'a> {
     }
 
     /// Deletes an object, if it is still the one with this `ETag`.
-    pub async fn delete(&self, bucket: usize, key: &str, etag: &str) -> Deletion {
-        let (bucket, client) = self.s3.bucket(bucket);
+    pub async fn delete(&self, at: usize, key: &str, etag: &str) -> Deletion {
+        let (bucket, client) = self.s3.bucket(at);
         let delete = client
             .delete_object()
             .bucket(&bucket.name)
@@ -176,8 +176,19 @@ impl<'a> Hands<'a> {
                 Err(error) => Err(error),
             }
         };
-        send(DELETE, ANSWER, delete)
-            .await
-            .unwrap_or_else(|failure| Deletion::Unconfirmed(format!("{}: {failure}", bucket.name)))
+        let unconfirmed = |cause: String| Deletion::Unconfirmed(format!("{}: {cause}", bucket.name));
+        let deletion =
+            send(DELETE, ANSWER, delete).await.unwrap_or_else(|failure| unconfirmed(failure.to_string()));
+        if deletion != Deletion::Changed {
+            return deletion;
+        }
+        // S3 also answers so where the versions of the key end with a deletion, and where another request was faster.
+        match &self.s3.read(at, "", &[key]).await.objects[0] {
+            Object::Absent => Deletion::Gone,
+            Object::Present(stored) if stored.etag == etag => {
+                unconfirmed("another request met the deletion".to_owned())
+            }
+            Object::Present(_) | Object::Invisible(_) | Object::Silent(_) => Deletion::Changed,
+        }
     }
 }
