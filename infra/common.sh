@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154
+# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile` and `dry_run` are
+# the script's own.
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$me: $*"; exit 1; }
+wrong() { say "$me: $*; see $me --help"; exit 2; }
+
+export AWS_PAGER=
+aws() { command aws --region "$region" ${profile:+--profile "$profile"} --output text "$@"; }
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c 1-64; }
+change() {
+    [ -n "$dry_run" ] || { "$@"; return; }
+    { printf 'would run:' && printf ' %q' "$@" && echo; } >&2
+}
+
+# The names of a template's parameters. CloudFormation would silently drop a parameter that does not exist.
+parameters_of() {
+    awk '/^Parameters:/ { on = 1; next } /^[^ #]/ { on = 0 } on && /^  [A-Za-z]+:$/ { gsub(/[ :]/, ""); print }' \
+        "$root/infra/$1"
+}
+
+# The status and the parameters of a stack in $region, as NAME<tab>VALUE; nothing if there is no such stack. Fails if it
+# cannot be updated.
+read_stack() {
+    local read status delete="aws cloudformation delete-stack --region $region --stack-name $1"
+    read=$(aws cloudformation describe-stacks --stack-name "$1" \
+        --query "Stacks[0].[['StackStatus', StackStatus], Parameters[].[ParameterKey, ParameterValue]][]" 2>&1) ||
+        case $read in *"does not exist"*) return 0 ;; *) die "the stack $1 cannot be read: $read" ;; esac
+    status=$(printf '%s\n' "$read" | awk -F '\t' '$1 == "StackStatus" { print $2 }')
+    case $status in
+    # A change set that was never executed.
+    REVIEW_IN_PROGRESS) return 0 ;;
+    ROLLBACK_COMPLETE | ROLLBACK_FAILED | CREATE_FAILED)
+        die "the stack $1 was never completed and cannot be updated; delete it, then repeat this command: $delete" ;;
+    DELETE_FAILED) die "the stack $1 is partly deleted; find the resource that prevents it, then delete the rest: $delete" ;;
+    UPDATE_ROLLBACK_FAILED)
+        die "the stack $1 is stuck in the rollback of an update; find the resource that prevents it, then run:" \
+            "aws cloudformation continue-update-rollback --region $region --stack-name $1" ;;
+    *_IN_PROGRESS) die "the stack $1 is being changed now ($status)" ;;
+    esac
+    printf '%s\n' "$read"
+}
+
+# deploy_stack STACK TEMPLATE [NAME=VALUE...]: deploys it in $region.
+deploy_stack() {
+    local name=$1 template=$2
+    shift 2
+    change aws cloudformation deploy --stack-name "$name" --template-file "$root/infra/$template" \
+        --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --no-fail-on-empty-changeset --parameter-overrides "$@" >&2 || {
+        # Newest first; events before the start of this attempt belong to earlier ones.
+        aws cloudformation describe-stack-events --stack-name "$name" \
+            --query 'StackEvents[].[LogicalResourceId, ResourceStatus, ResourceStatusReason]' 2>/dev/null |
+            awk -F '\t' -v stack="$name" '$1 == stack && $2 ~ /^(CREATE|UPDATE)_IN_PROGRESS$/ { exit }
+                $2 ~ /_FAILED$/ { print $1 ": " $3 }' >&2 || true
+        die "the stack $name was not deployed (above)"
+    }
+}
+
+# upload BUCKET KEY FILE ACCOUNT: puts the artifact into a bucket of $region, which is created if it does not exist.
+upload() {
+    local bucket=$1 key=$2 file=$3 account=$4 found location=()
+    # The owner is always checked: the bucket of this name may belong to another account.
+    if ! found=$(aws s3api head-bucket --bucket "$bucket" --expected-bucket-owner "$account" 2>&1); then
+        case $found in
+        *404* | *"Not Found"*) ;;
+        *) die "the bucket $bucket is not accessible to this account; name another one with --bucket: $found" ;;
+        esac
+        [ "$region" = us-east-1 ] || location=(--create-bucket-configuration "LocationConstraint=$region")
+        change aws s3api create-bucket --bucket "$bucket" ${location[@]+"${location[@]}"} >&2
+        change aws s3api put-public-access-block --bucket "$bucket" --expected-bucket-owner "$account" \
+            --public-access-block-configuration \
+            BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true >&2
+    fi
+    aws s3api head-object --bucket "$bucket" --key "$key" --expected-bucket-owner "$account" >/dev/null 2>&1 ||
+        change aws s3api put-object --bucket "$bucket" --key "$key" --body "$file" \
+            --expected-bucket-owner "$account" --query ETag >&2
+}
+
+# The ARN of a topic's KMS key, or nothing. CloudWatch cannot use AWS's own key for SNS, and would silently lose its
+# notifications there.
+key_of() {
+    local key
+    key=$(aws sns get-topic-attributes --topic-arn "$1" --query Attributes.KmsMasterKeyId) ||
+        die "the topic $1 cannot be read in $region (above)"
+    case $key in
+    None) ;;
+    *alias/aws/sns) die "the topic $1 is encrypted with alias/aws/sns, which CloudWatch cannot use: give it a customer managed key" ;;
+    *) aws kms describe-key --key-id "$key" --query KeyMetadata.Arn ;;
+    esac
+}
