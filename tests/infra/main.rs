@@ -8,5 +8,8 @@ mod chain;
 mod deploy;
 mod docs;
 mod fence;
+mod latch;
+mod latch_deploy;
 mod layers;
 mod permissions;
+mod policy;

@@ -1,0 +1,222 @@
+//! `infra/deploy latch`, as people use it. The emulator creates no health check from a template, and no name server knows
+//! its zones: `tests/infra/stubs` stand between.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support::emulator::{Emulator, free_port, tools};
+use crate::support::root;
+
+/// A zone with failover records of `app.example.com`, whose PRIMARY record has the health check `$PRIMARY`.
+const ZONE: &str = r#"
+check() {
+    aws route53 create-health-check --caller-reference "$1" --query HealthCheck.Id --output text \
+        --health-check-config "Type=HTTPS,FullyQualifiedDomainName=$1.example.com,Port=443"
+}
+record() {
+    aws route53 change-resource-record-sets --hosted-zone-id "$ZONE" --change-batch '{"Changes": [{"Action": "UPSERT",
+        "ResourceRecordSet": {"Name": "'"$1"'", "Type": "'"$2"'", "SetIdentifier": "'"$3"'", "Failover": "'"$4"'", "TTL": 5,
+        '"${5:+\"HealthCheckId\": \"$5\",}"' "ResourceRecords": [{"Value": "'"$6"'"}]}}]}' >/dev/null
+}
+ZONE=$(aws route53 create-hosted-zone --name example.com --caller-reference zone --query HostedZone.Id --output text)
+ZONE=${ZONE#/hostedzone/} PRIMARY=$(check primary) STANDBY=$(check standby)
+record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+record app.example.com A standby SECONDARY "" 192.0.2.2
+cat >"$STATE/ip-ranges.json" <<'JSON'
+{
+  "prefixes": [
+    {
+      "ip_prefix": "192.0.2.0/24",
+      "service": "ROUTE53_HEALTHCHECKS"
+    },
+    {
+      "ip_prefix": "198.51.100.0/24",
+      "service": "ROUTE53"
+    }
+  ]
+}
+JSON
+deploy() {
+    local status=0
+    infra/deploy latch --regions eu-central-1,eu-west-1 --ranges "$STATE/ip-ranges.json" --arch x86_64 \
+        --artifact "$ARTIFACT" --env "$STATE/failover-latch.env" --steady 0 --wait 0 "$@" || status=$?
+    echo "ended with $status"
+}
+pair() {
+    deploy --name app --domain app.example.com --zone "$ZONE" --primary "$PRIMARY" --standby "$STANDBY" \
+        --people arn:aws:iam::000000000000:role/sre --email sre@example.com "$@"
+}
+checks_of_record() {
+    aws route53 list-resource-record-sets --hosted-zone-id "$ZONE" --output text \
+        --query "ResourceRecordSets[?Name=='$1.'].HealthCheckId"
+}
+dry_run() {
+    aws lambda get-function-configuration --region "$1" --function-name latch-watch --output text \
+        --query Environment.Variables.DRY_RUN
+}
+"#;
+
+struct Deployment {
+    aws: Emulator,
+    state: PathBuf,
+}
+
+// === impl Deployment ===
+
+impl Deployment {
+    async fn start() -> Self {
+        let state = std::env::temp_dir().join(format!("latch-{}", free_port()));
+        fs::create_dir_all(&state).expect("a temporary folder can be made");
+        Self { aws: Emulator::own_ministack().await, state }
+    }
+
+    /// Runs a script in which the stubs are `aws` and `dig`.
+    async fn run(&self, script: &str) -> String {
+        let stubs = root().join("tests/infra/stubs");
+        let artifact = self.aws.package("failover-latch");
+        let aws = tools().join("aws");
+        let given = [
+            ("STUBS", stubs.to_str().expect("UTF-8")),
+            ("STATE", self.state.to_str().expect("UTF-8")),
+            ("ARTIFACT", artifact.to_str().expect("UTF-8")),
+            ("REAL_AWS", aws.to_str().expect("UTF-8")),
+        ];
+        let (status, said) = self.aws.bash(&format!("PATH=$STUBS:$PATH\n{ZONE}\n{script}"), &given).await;
+        assert_eq!(status, Some(0), "{said}");
+        said
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.state));
+    }
+}
+
+#[tokio::test]
+async fn the_latch_is_deployed_in_a_dry_run_and_armed_when_it_is_attached() {
+    let deployment = Deployment::start().await;
+    let said = deployment
+        .run(
+            r#"
+            echo '"unhealthy"' >"$STATE/_second-latch.says"
+            echo "--- new"; pair 2>&1
+            rm "$STATE/_second-latch.says"
+            echo "--- seen"; deploy --name app 2>&1
+            cat "$STATE/failover-latch.env"
+            echo "serving refers to the primary's check: $([ "$(checks_of_record _serving.app.example.com)" = "$PRIMARY"$'\t'None ] && echo yes)"
+            echo "--- early"; deploy --arm 2>&1
+            echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
+            LATCHED=$(cat "$STATE/Latched")
+            record app.example.com A primary PRIMARY "$LATCHED" 192.0.2.1
+            record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"primary\"'
+            echo "--- attached"; deploy 2>&1
+            echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
+            echo '"standby"' >"$STATE/_serving.says"
+            echo "--- failed over"; deploy --arm 2>&1
+            rm "$STATE/_serving.says"
+            aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+            echo "--- locked"; deploy --arm 2>&1
+            aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+            echo "--- armed"; deploy --arm 2>&1
+            echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
+            echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
+            echo "--- again"; deploy 2>&1
+            aws s3api get-object --region eu-central-1 --bucket latch-000000000000-eu-central-1 --key control /dev/stdout
+            "#,
+        )
+        .await;
+    let steps: Vec<_> = said.split("--- ").skip(1).collect();
+    let expected: [(&str, &[&str]); 8] = [
+        (
+            "new",
+            &[
+                "not seen healthy on all name servers for 0 s: _second-latch.app.example.com",
+                "NOT READY",
+                "ended with 3",
+            ],
+        ),
+        (
+            "seen",
+            &[
+                "READY, AND NOT ATTACHED: app.",
+                "ended with 0",
+                "LATCHES=app:serving=_serving.app.example.com,primary=_primary.app.example.com,standby=_standby.app.example.com\n",
+                "LATCH_BUCKETS=eu-central-1=latch-000000000000-eu-central-1,eu-west-1=latch-000000000000-eu-west-1\n",
+                "NAME_SERVERS=ns-1.awsdns-1.com=192.0.2.",
+                "BUCKET_OWNER=000000000000\n",
+                "serving refers to the primary's check: yes",
+            ],
+        ),
+        ("early", &["the latch app is not attached", "ended with 1", "dry runs: true true"]),
+        ("attached", &["ATTACHED, AND IN A DRY RUN", "ended with 0", "attached still: LATCHED"]),
+        ("failed over", &["does not say \"primary\" on all name servers", "ended with 1"]),
+        ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),
+        ("armed", &["ARMED: app.", "ended with 0", "dry runs: false false", "attached still: LATCHED"]),
+        ("again", &["ARMED: app.", "ended with 0", "\"by\""]),
+    ];
+    assert_eq!(steps.len(), expected.len(), "{said}");
+    for (step, (name, texts)) in steps.iter().zip(expected) {
+        assert!(step.starts_with(name), "{name}: {step}");
+        for text in texts {
+            assert!(step.contains(text), "{name}: {text}: {step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_the_latchs_deployment_is_reported_before_any_change() {
+    let deployment = Deployment::start().await;
+    let mut script = String::from(
+        "PAIR=\"--name app --domain app.example.com --zone $ZONE --primary $PRIMARY --standby $STANDBY\"\n",
+    );
+    let cases = [
+        ("deploy --regions eu-central-1", 2, "--regions takes two Regions, as R1,R2"),
+        ("deploy --regions eu-central-1,us-east-1", 2, "--regions takes two Regions other than us-east-1"),
+        ("deploy --regions eu-west-1,eu-west-1", 2, "--regions takes two different Regions"),
+        ("deploy --name a/b", 2, "--name takes letters, digits, - _ and ., not \"a/b\""),
+        ("deploy --name ..", 2, "--name takes another name than \"..\""),
+        ("deploy --interval 20", 2, "--interval takes 10 or 30"),
+        ("deploy --mode both", 2, "--mode takes absolute or yielding"),
+        ("deploy --set Colour=blue", 2, "the template has no parameter Colour"),
+        ("deploy --steady long", 2, "--steady takes seconds, not \"long\""),
+        ("deploy", 2, "--name is missing, and there is no stack latch in eu-central-1 to update"),
+        ("deploy --arm", 1, "there is no stack latch in both eu-central-1 and eu-west-1"),
+        ("deploy --name app", 2, "--domain is missing, and there is no latch app to update"),
+        ("deploy $PAIR", 2, "--people is missing"),
+        ("deploy $PAIR --people x", 2, "--email or --notify is missing"),
+        (
+            "pair --email \"\" --notify arn:aws:sns:eu-west-1:000000000000:x",
+            2,
+            "--email or --notify is missing, with a topic in eu-central-1",
+        ),
+        ("pair --standby $PRIMARY", 2, "--primary and --standby are the same"),
+        ("pair --domain app.example.net", 2, "app.example.net is not in the zone example.com"),
+        ("pair --domain www.example.com", 1, "has the health check (there is no such record)"),
+        ("pair --primary $STANDBY --standby $PRIMARY", 1, "give --primary the record's own check"),
+        ("pair --mode yielding", 1, "in the mode yielding it must have"),
+        ("pair --primary nonsense", 1, "the health check nonsense cannot be read"),
+        ("pair --zone Z1", 1, "the hosted zone Z1 cannot be read"),
+        ("pair --ranges infra/deploy", 1, "infra/deploy has no range of ROUTE53_HEALTHCHECKS"),
+    ];
+    for (command, ..) in cases {
+        script.push_str(&format!("echo '--- '; {command} 2>&1\n"));
+    }
+    script.push_str(
+        "echo '--- '; pair --dry-run 2>&1; for region in eu-central-1 eu-west-1; do
+            aws cloudformation list-stacks --region $region --query StackSummaries; done; aws s3 ls; ls \"$STATE\"",
+    );
+    let said = deployment.run(&script).await;
+    let steps: Vec<_> = said.split("--- \n").skip(1).collect();
+    assert_eq!(steps.len(), cases.len() + 1, "{said}");
+    for (step, (command, status, text)) in steps.iter().zip(cases) {
+        assert!(step.contains(text) && step.contains(&format!("ended with {status}")), "{command}: {step}");
+    }
+    let dry = steps.last().unwrap();
+    for text in
+        ["latch-region.yaml", "latch-control.yaml", "latch-checks.yaml", "would be waiting", "ended with 0"]
+    {
+        assert!(dry.contains(text), "{text}: {dry}");
+    }
+    assert!(dry.ends_with("[]\n[]\nip-ranges.json\n"), "{dry}");
+}
