@@ -104,7 +104,7 @@ async fn the_latch_is_deployed_in_a_dry_run_and_armed_when_it_is_attached() {
             rm "$STATE/_second-latch.says"
             echo "--- seen"; deploy --name app 2>&1
             cat "$STATE/failover-latch.env"
-            echo "serving refers to the primary's check: $([ "$(checks_of_record _serving.app.example.com)" = "$PRIMARY"$'\t'None ] && echo yes)"
+            echo "serving refers to the primary's check: $([ "$(checks_of_record _serving.app.example.com)" = "$PRIMARY" ] && echo yes)"
             echo "--- early"; deploy --arm 2>&1
             echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
             LATCHED=$(cat "$STATE/Latched")
