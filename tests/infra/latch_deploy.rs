@@ -200,7 +200,7 @@ async fn an_error_in_the_latchs_deployment_is_reported_before_any_change() {
         ("pair --ranges infra/deploy", 1, "infra/deploy has no range of ROUTE53_HEALTHCHECKS"),
     ];
     for (command, ..) in cases {
-        script.push_str(&format!("echo '--- '; {command} 2>&1\n"));
+        script.extend(["echo '--- '; ", command, " 2>&1\n"]);
     }
     script.push_str(
         "echo '--- '; pair --dry-run 2>&1; for region in eu-central-1 eu-west-1; do
