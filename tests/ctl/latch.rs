@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command};
-use crate::support::miniature::latch::SERVING_SENTINEL;
+use crate::support::miniature::api::Api;
+use crate::support::miniature::latch::{APP, SERVING_SENTINEL};
+use crate::support::miniature::records::{Record, Routing};
 use crate::support::s3::{Down, Fault, PERSON, WATCHER};
 use crate::support::site::{A, B, HOLD, KEY, Site, look};
 use serde_json::Value;
@@ -145,7 +148,7 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
 async fn what_a_broken_off_release_left_behind_is_deleted() {
     let site = Site::start().await;
     for bucket in [A, B] {
-        site.s3.put_aged(bucket, HOLD, r#"{"id":"1"}"#, std::time::Duration::from_secs(700));
+        site.s3.put_aged(bucket, HOLD, r#"{"id":"1"}"#, Duration::from_secs(700));
     }
     let ended = run(&site, &["release", "app", "--yes"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
@@ -195,5 +198,123 @@ async fn an_invalid_file_is_named_with_each_problem() {
     assert_eq!(ended.status, Some(1));
     for said in ["failover-latch.env", "LATCHES", "LATCH_BUCKETS", "NAME_SERVERS"] {
         assert!(ended.said.contains(said), "{said}: {ended:?}");
+    }
+}
+
+/// The check of the PRIMARY records of the application and of `_serving`.
+fn referred(site: &Site) -> [Option<String>; 2] {
+    let world = site.world.lock();
+    [APP, SERVING_SENTINEL].map(|name| {
+        let primary =
+            world.records().iter().find(|record| record.name == name && record.routing == Routing::Primary);
+        primary.expect("it has one").check.clone()
+    })
+}
+
+/// A site whose records refer to the primary's own check, as before the latch; and Route 53's API.
+async fn unattached() -> (Site, Api) {
+    let site = Site::start().await;
+    {
+        let mut world = site.world.lock();
+        let own = site.checks.primary.clone();
+        world.put([
+            Record::a(APP, "192.0.2.1").primary(&own),
+            Record::a(APP, "192.0.2.2").secondary(None),
+            Record::txt(SERVING_SENTINEL, "primary").primary(&own),
+            Record::txt(SERVING_SENTINEL, "standby").secondary(None),
+        ]);
+        world.pass(Duration::from_mins(1));
+    }
+    let api = Api::start(&site.world).await;
+    (site, api)
+}
+
+async fn run_with_route53(site: &Site, api: &Api, typed: &[&str]) -> Ended {
+    let folder = Folder::of(site);
+    let mut program = program(site, &folder, typed);
+    // Time passes in the miniature while its change is asked for.
+    let passing = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            site.world.lock().pass(Duration::from_secs(1));
+        }
+    };
+    tokio::select! {
+        ended = program.env("AWS_ENDPOINT_URL_ROUTE_53", api.url()).output() => Ended::of(ended.expect("it starts")),
+        () = passing => unreachable!("it passes for ever"),
+    }
+}
+
+#[tokio::test]
+async fn a_latch_is_attached_in_one_change_and_detached_again() {
+    let (site, api) = unattached().await;
+    let (own, latched) = (Some(site.checks.primary.clone()), Some(site.checks.serving.clone()));
+    assert_eq!(referred(&site), [own.clone(), own.clone()]);
+    let ended = run_with_route53(&site, &api, &["attach", "app", "--dry-run"]).await;
+    assert!(ended.status == Some(0) && ended.out.contains("would attach"), "{ended:?}");
+    assert_eq!(referred(&site), [own.clone(), own.clone()]);
+    for outcome in ["attached", "already attached"] {
+        let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
+        assert!(ended.status == Some(0) && ended.out.starts_with(outcome), "{ended:?}");
+        assert_eq!((referred(&site), holds(&site)), ([latched.clone(), latched.clone()], [false, false]));
+    }
+    let changes = api.calls().into_iter().filter(|call| call.starts_with("ChangeResourceRecordSets")).count();
+    assert_eq!(changes, 1, "{:?}", api.calls());
+    for outcome in ["detached", "already detached"] {
+        let ended = run_with_route53(&site, &api, &["detach", "app", "--yes"]).await;
+        assert!(ended.status == Some(0) && ended.out.starts_with(outcome), "{ended:?}");
+        assert_eq!(referred(&site), [own.clone(), own.clone()]);
+    }
+}
+
+#[tokio::test]
+async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
+    let (site, api) = unattached().await;
+    let before = referred(&site);
+    let refused = async |typed: &[&str], said: &str| {
+        let ended = run_with_route53(&site, &api, typed).await;
+        assert_eq!(ended.status, Some(3), "{ended:?}");
+        assert!(ended.said.contains("nothing was changed") && ended.said.contains(said), "{said}: {ended:?}");
+    };
+    site.s3.put(A, KEY, "{}");
+    refused(&["attach", "app", "--yes"], "it is locked").await;
+    site.s3.remove(A, KEY);
+    site.fails_over();
+    refused(&["attach", "app", "--yes"], "do not say that the primary serves").await;
+    site.primary(true);
+    // The record has the check of someone else.
+    let other = site.checks.standby.clone();
+    site.world.lock().put([Record::a(APP, "192.0.2.1").primary(&other)]);
+    refused(&["attach", "app", "--yes"], "infra/deploy latch --name app --primary").await;
+    let own = site.checks.primary.clone();
+    site.world.lock().put([Record::a(APP, "192.0.2.1").primary(&own)]);
+    assert_eq!(referred(&site), before);
+    let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    site.s3.put(A, KEY, "{}");
+    refused(&["detach", "app", "--yes"], "without it the primary would serve").await;
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
+    let (site, api) = unattached().await;
+    for bucket in [A, B] {
+        site.s3.put(bucket, "control", "{}");
+    }
+    site.s3.set_versioned(A, false);
+    site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
+    let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    for said in [
+        "armed: serving primary, primary healthy, standby healthy",
+        "acme-latch-a keeps no versions",
+        "the lifecycle rule \"tidy\" removes or moves objects",
+        "acme-latch-a does not deny a write that outlives its look",
+        "no check reads the control object of acme-latch-a",
+        "failoverctl latch attach app",
+        "unseen  watchers",
+        "10 s × 1: the primary stays out for 0 s at least",
+    ] {
+        assert!(ended.out.contains(said), "{said}: {}", ended.out);
     }
 }

@@ -41,7 +41,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         return Ok(Ended::NotWell);
     }
     let body =
-        json!({ "id": id(), "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason }).to_string();
+        json!({ "id": id(), "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
+            .to_string();
     let mut buckets = serde_json::Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {

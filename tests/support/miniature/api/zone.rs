@@ -17,6 +17,13 @@ pub(super) fn get(world: &World, id: &str) -> Done {
     Ok(("GetHostedZoneResponse", hosted_zone(world) + &servers))
 }
 
+/// Every zone.
+pub(super) fn list(world: &World) -> (&'static str, String) {
+    let zones = element("HostedZones", &hosted_zone(world));
+    let rest = [element("Marker", ""), element("IsTruncated", "false"), element("MaxItems", "100")];
+    ("ListHostedZonesResponse", zones + &rest.concat())
+}
+
 /// The zones from `dnsname` on, in the order of their names: a subdomain's name comes after its zone.
 pub(super) fn list_by_name(world: &World, query: &BTreeMap<&str, String>) -> (&'static str, String) {
     let from = query.get("dnsname").map(|name| normal(name)).unwrap_or_default();

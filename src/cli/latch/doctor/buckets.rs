@@ -1,0 +1,182 @@
+//! The buckets of a latch: what would open a lock by itself, or hide it.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
+use serde_json::Value;
+
+use super::{DEPLOY, Doctor};
+use crate::cli::session::patience;
+use crate::latch::config::Bucket;
+use crate::latch::seen::Object;
+use crate::remote::aws::{Call, send};
+
+impl Doctor<'_> {
+    /// What would open a lock by itself, or hide it.
+    pub(super) async fn bucket(&mut self, at: usize, bucket: &Bucket) {
+        const NAME: &str = "bucket";
+        let client = self.latches.s3.bucket(at).1.clone();
+        let control = self.latches.s3.read(at, "", &["control"]).await.objects.remove(0);
+        match control {
+            Object::Present(_) => self
+                .findings
+                .ok(NAME, format!("{bucket} in {} answers, and has its control object", bucket.region)),
+            Object::Absent => self.findings.wrong(
+                NAME,
+                format!("{bucket} has no control object: whether the checkers see objects is unknown"),
+                format!("{DEPLOY} {}", self.latch.name),
+            ),
+            Object::Invisible(cause) | Object::Silent(cause) => return self.findings.unknown(NAME, &cause),
+        }
+        let call = Call::new("s3:GetBucketVersioning", "the bucket");
+        match send(call, patience().left(), client.get_bucket_versioning().bucket(&bucket.name).send()).await {
+            Ok(versioning) if versioning.status() == Some(&BucketVersioningStatus::Enabled) => {}
+            Ok(_) => self.findings.wrong(
+                NAME,
+                format!("{bucket} keeps no versions: who opened a lock, and when, is lost"),
+                format!("aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled --region {}", bucket.region),
+            ),
+            Err(failure) => self.findings.unknown(NAME, &failure),
+        }
+        let call = Call::new("s3:GetLifecycleConfiguration", "the bucket");
+        let rules = client.get_bucket_lifecycle_configuration().bucket(&bucket.name).send();
+        match send(call, patience().left(), rules).await {
+            Ok(rules) => {
+                let expires = rules.rules().iter().find(|rule| {
+                    rule.status() == &ExpirationStatus::Enabled
+                        && (rule.expiration().is_some_and(|expiration| {
+                            expiration.days().is_some() || expiration.date().is_some()
+                        }) || !rule.transitions().is_empty())
+                });
+                if let Some(rule) = expires {
+                    self.findings.wrong(
+                        NAME,
+                        format!(
+                            "{bucket}: the lifecycle rule {:?} removes or moves objects, which opens a lock",
+                            rule.id().unwrap_or("without a name")
+                        ),
+                        format!("{DEPLOY} {}", self.latch.name),
+                    );
+                }
+            }
+            Err(failure) if failure.to_string().contains("NoSuchLifecycleConfiguration") => {}
+            Err(failure) => self.findings.unknown(NAME, &failure),
+        }
+        self.policy(&client, bucket).await;
+    }
+
+    /// Whether every checker may read the objects, and whether a late write is refused.
+    async fn policy(&mut self, client: &aws_sdk_s3::Client, bucket: &Bucket) {
+        const NAME: &str = "policy";
+        let again = format!("{DEPLOY} {}", self.latch.name);
+        let call = Call::new("s3:GetBucketPolicy", "the bucket");
+        let policy =
+            send(call, patience().left(), client.get_bucket_policy().bucket(&bucket.name).send()).await;
+        let policy = match policy {
+            Ok(policy) => policy.policy.unwrap_or_default(),
+            Err(failure) if failure.to_string().contains("NoSuchBucketPolicy") => String::new(),
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+        };
+        let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
+        let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
+        let is = |statement: &&Value, effect: &str, condition: &str| {
+            statement["Effect"] == effect
+                && statement["Condition"].to_string().to_lowercase().contains(condition)
+        };
+        for (condition, what) in [
+            ("s3:signatureage", "a write that outlives its look"),
+            ("s3:authtype", "a write that is not presigned"),
+            ("s3:if-none-match", "a write that replaces an object"),
+        ] {
+            if !statements.iter().any(|statement| is(&statement, "Deny", condition)) {
+                self.findings.wrong(NAME, format!("{bucket} does not deny {what}"), again.clone());
+            }
+        }
+        let allowed = statements.iter().filter(|statement| is(statement, "Allow", "aws:sourceip"));
+        let mut ranges = BTreeSet::new();
+        for statement in allowed {
+            collect(&statement["Condition"], &mut ranges);
+        }
+        let call = Call::new("route53:GetCheckerIpRanges", "Route 53");
+        let route53 = aws_sdk_route53::Client::new(&self.latches.session.aws);
+        match send(call, patience().left(), route53.get_checker_ip_ranges().send()).await {
+            Ok(current) => {
+                let missing: Vec<_> = current
+                    .checker_ip_ranges()
+                    .iter()
+                    .filter(|range| range.contains('.') && !ranges.iter().any(|shown| covers(shown, range)))
+                    .cloned()
+                    .collect();
+                if missing.is_empty() {
+                    self.findings
+                        .ok(NAME, format!("{bucket} shows its objects to all of Route 53's checkers"));
+                } else {
+                    self.findings.wrong(
+                        NAME,
+                        format!("{bucket} hides its objects from the checkers in {}", missing.join(", ")),
+                        again,
+                    );
+                }
+            }
+            Err(failure) => self.findings.unknown(NAME, &failure),
+        }
+    }
+}
+
+/// The texts in a condition of a policy.
+fn collect(value: &Value, into: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => drop(into.insert(text.clone())),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
+        Value::Object(values) => values.values().for_each(|value| collect(value, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Whether a range of addresses contains all of another one.
+fn covers(range: &str, other: &str) -> bool {
+    let read = |text: &str| {
+        let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
+        Some((
+            u32::from(address.parse::<Ipv4Addr>().ok()?),
+            bits.parse::<u32>().ok().filter(|bits| *bits <= 32)?,
+        ))
+    };
+    let (Some((first, bits)), Some((other, of_other))) = (read(range), read(other)) else { return false };
+    let network = |address: u32| address.checked_shr(32 - bits).unwrap_or(0);
+    bits <= of_other && network(first) == network(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ranges_of_a_condition_are_found_in_any_form() {
+        for condition in [
+            r#"{"IpAddress": {"aws:SourceIp": "15.177.0.0/18"}}"#,
+            r#"{"IpAddress": {"aws:SourceIp": ["15.177.0.0/18"]}}"#,
+        ] {
+            let mut found = BTreeSet::new();
+            collect(&serde_json::from_str(condition).unwrap(), &mut found);
+            assert!(found.contains("15.177.0.0/18"), "{condition}");
+        }
+    }
+
+    #[test]
+    fn a_range_covers_the_ranges_inside_it() {
+        for (range, other, covered) in [
+            ("15.177.0.0/18", "15.177.0.0/18", true),
+            ("15.177.0.0/18", "15.177.63.192/26", true),
+            ("15.177.0.0/18", "15.177.64.0/26", false),
+            ("15.177.0.0/26", "15.177.0.0/18", false),
+            ("0.0.0.0/0", "54.183.255.128/26", true),
+            ("15.177.0.1", "15.177.0.1/32", true),
+            ("nonsense", "15.177.0.1/32", false),
+            ("15.177.0.0/99", "15.177.0.1/32", false),
+        ] {
+            assert_eq!(covers(range, other), covered, "{range} {other}");
+        }
+    }
+}
