@@ -146,11 +146,12 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         };
         tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));
     }
+    let metrics = keeper.metrics();
     let site = Site {
         name: name.clone(),
         me: me.clone(),
         lease: lease.clone(),
-        metrics: keeper.metrics(),
+        metrics: metrics.clone(),
         running: runs,
     };
     if let Some(probes) = probes {
@@ -163,7 +164,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         if arguments.command.is_empty() {
             return std::future::pending().await;
         }
-        command::run(worked, &arguments.command, &name, &me.name, stop, &running).await
+        command::run(worked, &arguments.command, &name, &me.name, stop, &running, &metrics).await
     });
     let ended: Result<_, CannotRun> = select! {
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),

@@ -7,8 +7,9 @@ use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream as Socket;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{self, ExitStatus, Stdio};
@@ -18,8 +19,9 @@ use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::pipe;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::{Child, Command};
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,15 +32,20 @@ use super::claim::Moment;
 use super::clock::{now, sleep_until, wall};
 use super::descendants::{self, Descendants};
 use super::held::{Held, Lease};
+use super::metrics::Metrics;
 
 /// The option with which the program runs as the guard of a command.
 pub const GUARD: &str = "--guard";
 /// The order to the guard that the lease is lost; all other orders are the moment at which the lease ends.
 const LOST: &str = "lost";
+/// The report of the guard that the command has ended by itself, before its status.
+const ENDED: &str = "ended ";
+/// The report of the guard that it had to kill processes of the command.
+const KILLED: &str = "killed";
 /// Killing processes that can be killed takes less.
 const LONG: Duration = Duration::from_secs(2);
 /// The status of a command that was killed, as a shell reports it.
-const KILLED: u8 = 137;
+const STATUS_OF_KILLED: u8 = 137;
 
 /// The command cannot be run.
 #[derive(Debug, Error)]
@@ -84,14 +91,27 @@ pub enum Running {
     No,
     /// It does, since this time in seconds since 1970.
     Since(i64),
-    /// It was told to end, and it or a process that it has started still runs.
+    /// It received TERM, and it or a process that it has started still runs.
     Ending,
+    /// It has ended by itself with this status, and a process that it has started still runs.
+    Leftovers(u8),
+}
+
+/// The end of a command, as far as it is known.
+#[derive(Debug, Default)]
+struct End {
+    /// The lease was lost while the command or a process that it has started still ran.
+    lost: bool,
+    /// The status of a command that ended by itself.
+    by_itself: Option<u8>,
+    /// A process was killed because it did not end after TERM.
+    killed: bool,
 }
 
 /// Runs the command whenever the lease is held, and ends it when the lease is lost: TERM at once, KILL at the moment
 /// by which no work may depend on the lease, both for every process that it has started. Returns the status of a
-/// command that ended by itself, or `None` when the lease is released. It may take `stop` to end at most. `running` shows its
-/// state.
+/// command that ended by itself, or `None` when the lease is released. It may take `stop` to end at most. `running` and
+/// `metrics` show its state.
 ///
 /// All children of the process have to be started on the calling thread, which must not be the main thread.
 ///
@@ -104,44 +124,17 @@ pub async fn run(
     owner: &str,
     stop: Duration,
     running: &watch::Sender<Running>,
+    metrics: &Metrics,
 ) -> Result<Option<u8>, CannotRun> {
-    let failed = |cause| CannotRun::new(command, "started", cause);
     while let Some(held) = lease.held().await {
-        let mut guard = start(&held, command, name, owner).map_err(failed)?;
-        let no_pipe = || failed(io::Error::other("the guard has no pipe"));
-        let mut orders = guard.stdin.take().ok_or_else(no_pipe)?;
+        let started = start(&held, command, name, owner);
+        let (mut guard, link) = started.map_err(|cause| CannotRun::new(command, "started", cause))?;
         info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
-        running.send_replace(Running::Since(wall()));
-        let (mut ends, mut lost, mut killed) = (held.ends(), false, false);
-        let mut stops = ends;
-        let ended = loop {
-            let told = async {
-                order(&mut orders, &format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())).await;
-                if lost {
-                    order(&mut orders, LOST).await;
-                }
-            };
-            // A guard that is stopped does not read.
-            select! {
-                () = told => {}
-                () = sleep_until(ends) => {}
-            }
-            select! {
-                ended = guard.wait() => break ended,
-                () = held.lost(), if !lost => {
-                    (lost, stops) = (true, now() + stop);
-                    running.send_replace(Running::Ending);
-                }
-                later = held.extended(ends, lost) => ends = later,
-                () = sleep_until(ends) => killed = true,
-                () = sleep_until(stops), if lost => killed = true,
-            }
-            if killed {
-                let _ = guard.start_kill();
-                break guard.wait().await;
-            }
-        };
-        // Nothing is left behind, whatever became of the guard.
+        let since = wall();
+        metrics.command_started(since);
+        running.send_replace(Running::Since(since));
+        let (status, mut end) = until_ended(&held, &mut guard, link, stop, running, metrics).await;
+        // Nothing is left behind, whatever happened to the guard.
         if timeout(LONG, Descendants::Adopted.end()).await.is_err() {
             warn!(
                 "processes of the command cannot be killed; this candidate takes no lease until they have ended"
@@ -150,19 +143,79 @@ pub async fn run(
             Descendants::Adopted.end().await;
             lease.able(Ok(()));
         }
+        let status = status.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
+        if end.by_itself.is_none() && !end.lost && held.is_held() {
+            // The guard was killed, or could not start the command.
+            end.ended_by_itself(code(status), running, metrics);
+        }
         running.send_replace(Running::No);
-        if killed {
-            warn!("the command did not end after TERM: it was killed");
+        match end {
+            End { by_itself: Some(status), killed, .. } => {
+                if killed {
+                    warn!("processes that the command left behind did not end after TERM: they were killed");
+                }
+                return Ok(Some(status));
+            }
+            End { killed: true, .. } => warn!("the command did not end after TERM: it was killed"),
+            End { .. } => {}
         }
-        let status = ended.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
-        if lost || !held.is_held() {
-            info!("the command was ended");
-        } else {
-            info!(%status, "the command ended by itself");
-            return Ok(Some(code(status)));
-        }
+        metrics.command_ended(false);
+        info!("the command was ended");
     }
     Ok(None)
+}
+
+/// Gives the guard its orders until it has ended. Returns its status, and how the command ended.
+async fn until_ended(
+    held: &Held,
+    guard: &mut Child,
+    link: UnixStream,
+    stop: Duration,
+    running: &watch::Sender<Running>,
+    metrics: &Metrics,
+) -> (io::Result<ExitStatus>, End) {
+    let (reports, mut orders) = link.into_split();
+    let mut reports = BufReader::new(reports).lines();
+    let (mut end, mut ends, mut stops, mut is_late, mut is_open) =
+        (End::default(), held.ends(), held.ends(), false, true);
+    let status = loop {
+        let sent = async {
+            send(&mut orders, &format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())).await;
+            if end.lost {
+                send(&mut orders, LOST).await;
+            }
+        };
+        // A guard that is stopped does not read.
+        select! {
+            () = sent => {}
+            () = sleep_until(ends) => {}
+        }
+        select! {
+            status = guard.wait() => break status,
+            report = reports.next_line(), if is_open => match report {
+                Ok(Some(report)) => end.note(&report, running, metrics),
+                Ok(None) | Err(_) => is_open = false,
+            },
+            () = held.lost(), if !end.lost => {
+                (end.lost, stops) = (true, now() + stop);
+                if end.by_itself.is_none() {
+                    running.send_replace(Running::Ending);
+                }
+            }
+            later = held.extended(ends, end.lost) => ends = later,
+            () = sleep_until(ends) => is_late = true,
+            () = sleep_until(stops), if end.lost => is_late = true,
+        }
+        if is_late {
+            end.killed = true;
+            let _ = guard.start_kill();
+            break guard.wait().await;
+        }
+    };
+    while let Ok(Some(report)) = reports.next_line().await {
+        end.note(&report, running, metrics);
+    }
+    (status, end)
 }
 
 /// Takes note of the ends of processes that this one has adopted, as the first process of a container has to.
@@ -179,8 +232,10 @@ pub async fn reap() -> io::Result<Infallible> {
     }
 }
 
-/// Runs as the guard: runs the command as long as the orders on standard input allow it, and ends when no process
-/// that it has started is left. Returns the command's status as a shell would report it.
+/// Runs as the guard: runs the command as long as the orders on standard input, a socket, allow it, and ends when no
+/// process that it has started is left. Returns the command's status as a shell would report it.
+///
+/// It logs nothing while the command runs: the reader of its log may be stopped.
 ///
 /// # Errors
 /// The command cannot be started.
@@ -190,8 +245,8 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     // A terminal sends it to the whole group.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut ended = signal(SignalKind::child()).map_err(failed)?;
-    let input = io::stdin().as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd);
-    let mut orders = BufReader::new(input.map_err(failed)?).lines();
+    let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
+    let mut orders = BufReader::new(orders).lines();
     let mut ends = match orders.next_line().await {
         Ok(Some(order)) => moment(&order),
         _ => Moment::default(),
@@ -206,7 +261,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
         process::Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let (mut status, mut ending, mut lost) = (None, false, false);
-    let of = |status: Option<u8>| status.unwrap_or(KILLED);
+    let of = |status: Option<u8>| status.unwrap_or(STATUS_OF_KILLED);
     loop {
         select! {
             _ = ended.recv() => {
@@ -216,13 +271,15 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                         status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
                     }
                 });
+                let has_ended = if ending { None } else { status };
+                if let Some(status) = has_ended {
+                    // Processes that it leaves behind have the time until the term's end.
+                    ending = true;
+                    send(&mut reports, &format!("{ENDED}{status}")).await;
+                    Descendants::All.signal(Signal::TERM);
+                }
                 if !is_left {
                     return Ok(of(status));
-                }
-                if status.is_some() && !ending {
-                    // What it leaves behind has the time until the term's end.
-                    ending = true;
-                    Descendants::All.signal(Signal::TERM);
                 }
             }
             order = orders.next_line() => match order {
@@ -233,7 +290,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                         Descendants::All.signal(Signal::TERM);
                     }
                 }
-                // What a command that ended by itself has left behind gets no more time.
+                // Processes that a command has left behind which ended by itself have no more time.
                 Ok(Some(order)) => {
                     if status.is_none() || lost {
                         ends = moment(&order);
@@ -246,9 +303,8 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
             },
             () = sleep_until(ends) => {
-                // Before the log, whose reader may be stopped.
                 Descendants::All.end().await;
-                warn!("the command did not end after TERM: it was killed");
+                send(&mut reports, KILLED).await;
                 return Ok(of(status));
             }
         }
@@ -262,19 +318,48 @@ pub fn code(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<Child> {
+// === impl End ===
+
+impl End {
+    /// Takes note of a report of the guard.
+    fn note(&mut self, report: &str, running: &watch::Sender<Running>, metrics: &Metrics) {
+        if report == KILLED {
+            self.killed = true;
+        } else if let Some(Ok(status)) = report.strip_prefix(ENDED).map(str::parse) {
+            self.ended_by_itself(status, running, metrics);
+        }
+    }
+
+    fn ended_by_itself(&mut self, status: u8, running: &watch::Sender<Running>, metrics: &Metrics) {
+        info!(status, "the command ended by itself");
+        self.by_itself = Some(status);
+        metrics.command_ended(true);
+        running.send_replace(Running::Leftovers(status));
+    }
+}
+
+/// Starts the guard. Returns it, and the socket for orders to it and reports from it.
+fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<(Child, UnixStream)> {
     // On Linux this starts the running program even if its file has been replaced meanwhile.
     let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
+    let (link, input) = UnixStream::pair()?;
     let mut guard = Command::new(own);
     guard.arg0("lease-keeper").args([GUARD, "--"]).args(command);
     guard.env("LEASE_EPOCH", held.epoch().to_string()).env("LEASE_NAME", name).env("LEASE_OWNER", owner);
-    guard.stdin(Stdio::piped()).process_group(0);
-    guard.spawn()
+    guard.stdin(Stdio::from(OwnedFd::from(input.into_std()?))).process_group(0);
+    Ok((guard.spawn()?, link))
 }
 
-/// Sends an order to the guard. A guard that has ended is noticed by its exit.
-async fn order(orders: &mut ChildStdin, order: &str) {
-    let _ = orders.write_all(format!("{order}\n").as_bytes()).await;
+/// The guard's end of the socket, its standard input.
+fn link_to_keeper() -> io::Result<UnixStream> {
+    let link = Socket::from(io::stdin().as_fd().try_clone_to_owned()?);
+    link.set_nonblocking(true)?;
+    UnixStream::from_std(link)
+}
+
+/// Sends an order or a report. A receiver that has ended is noticed by its exit, or by the end of what it sends.
+async fn send(to: &mut OwnedWriteHalf, line: &str) {
+    let _ = to.write_all(format!("{line}\n").as_bytes()).await;
 }
 
 /// Reads a moment on the clocks, which all processes of the machine share.

@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::claim::Standing;
+use super::command::Running;
 use super::status::Status;
 
 /// A candidate's metrics. Clones count together.
@@ -22,6 +23,8 @@ pub struct Metrics {
     seconds: Family<Kind, Histogram>,
     changes: Family<Change, Counter>,
     ended: Family<Listening, Counter>,
+    started: Gauge,
+    exits: Family<Exit, Counter>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -45,6 +48,11 @@ struct Listening {
     listener: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Exit {
+    by: &'static str,
+}
+
 /// From 1 ms up to 8 s.
 fn buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 14))
@@ -56,7 +64,8 @@ impl Metrics {
     pub(super) fn new(lease: &str) -> Self {
         let (calls, changes, ended) = (Family::default(), Family::default(), Family::default());
         let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
-        Self { lease: lease.to_owned(), calls, seconds, changes, ended }
+        let (started, exits) = (Gauge::default(), Family::default());
+        Self { lease: lease.to_owned(), calls, seconds, changes, ended, started, exits }
     }
 
     pub(super) fn called(&self, call: &'static str, started: Instant, became: &'static str) {
@@ -74,11 +83,22 @@ impl Metrics {
         self.ended.get_or_create(&Listening { listener }).inc_by(count);
     }
 
-    /// Writes all metrics, and the state of the claim, in the [OpenMetrics] text format.
+    /// The command was started, at this time in seconds since 1970.
+    pub(super) fn command_started(&self, at: i64) {
+        self.started.set(at);
+    }
+
+    /// The command ended, by itself or because it had to.
+    pub(super) fn command_ended(&self, by_itself: bool) {
+        self.exits.get_or_create(&Exit::of(by_itself)).inc();
+    }
+
+    /// Writes all metrics, the state of the claim, and that of the command if there is one, in the [OpenMetrics] text
+    /// format.
     ///
     /// [OpenMetrics]: https://prometheus.io/docs/specs/om/open_metrics_spec/
     #[must_use]
-    pub fn text(&self, status: &Status) -> String {
+    pub fn text(&self, status: &Status, command: Option<Running>) -> String {
         let labels = [("lease".into(), self.lease.clone().into())];
         let mut registry = Registry::with_prefix_and_labels("lease_keeper", labels.into_iter());
         let mut gauge = |name, help, value: f64| {
@@ -99,6 +119,27 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "an epoch is far below 2^53")]
         let epoch = status.record.as_ref().map_or(0.0, |record| record.epoch as f64);
         gauge("epoch", "The fencing token of the record that was seen last", epoch);
+        if let Some(command) = command {
+            for by_itself in [true, false] {
+                // A counter is shown from its creation on.
+                drop(self.exits.get_or_create(&Exit::of(by_itself)));
+            }
+            let (runs, ends) = match command {
+                Running::No => (false, false),
+                Running::Since(_) => (true, false),
+                Running::Ending => (true, true),
+                Running::Leftovers(_) => (false, true),
+            };
+            gauge("command_running", "Whether the command runs", flag(runs));
+            gauge(
+                "command_ending",
+                "Whether the command, or a process that it left behind, is ending",
+                flag(ends),
+            );
+            let help = "When the command was last started, in seconds since 1970, or 0";
+            registry.register("command_start_time_seconds", help, self.started.clone());
+            registry.register("command_exits", "How often the command has ended", self.exits.clone());
+        }
         registry.register("calls", "Calls to the table", self.calls.clone());
         registry.register("call_seconds", "How long a call took", self.seconds.clone());
         registry.register(
@@ -115,5 +156,13 @@ impl Metrics {
         // Only the write can fail, and a string accepts any text.
         let _ = encode(&mut text, &registry);
         text
+    }
+}
+
+// === impl Exit ===
+
+impl Exit {
+    fn of(by_itself: bool) -> Self {
+        Self { by: if by_itself { "itself" } else { "lease_keeper" } }
     }
 }

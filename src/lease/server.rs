@@ -121,7 +121,10 @@ impl Site {
         match requested {
             Some(Endpoint::Healthz) => whole(StatusCode::OK, JSON, json!({ "running": true }).to_string()),
             Some(Endpoint::Leader) => Self::leader(&status),
-            Some(Endpoint::Metrics) => whole(StatusCode::OK, PROMETHEUS, self.metrics.text(&status)),
+            Some(Endpoint::Metrics) => {
+                let command = self.running.as_ref().map(|running| *running.borrow());
+                whole(StatusCode::OK, PROMETHEUS, self.metrics.text(&status, command))
+            }
             Some(Endpoint::Ready) => self.ready(&status),
             Some(Endpoint::State) => {
                 // An answer to HEAD has no body, and ends at once.
@@ -191,6 +194,7 @@ fn command(running: Running) -> Value {
         Running::No => json!({ "running": false }),
         Running::Since(time) => json!({ "running": true, "since": time }),
         Running::Ending => json!({ "running": true, "ending": true }),
+        Running::Leftovers(status) => json!({ "running": false, "ending": true, "status": status }),
     }
 }
 

@@ -1,14 +1,96 @@
 //! The guard of a command, and the processes that it and lease-keeper start.
 
 use std::fs;
+use std::fs::File;
+use std::io::{PipeWriter, Write as _, pipe};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe::Receiver;
+use tokio::time::timeout;
 
-use crate::command::{eventually, is_gone, runs_as};
+use crate::command::{STUBBORN, eventually, is_gone, runs_as};
 use crate::configuration::{Home, create_released};
 use crate::support::emulator::Emulator;
-use crate::support::keeper::{Keeper, create_table};
+use crate::support::keeper::{self, Keeper, Observer, config, create_table};
+use crate::support::proxy::{Fault, PATIENCE, Proxy};
+
+/// A file that does not exist yet.
+fn absent(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let _ = fs::remove_file(&file);
+    file
+}
+
+/// A holder whose command has ended by itself with status 3, and has left a process behind that ignores TERM.
+async fn ended_by_itself(emulator: &Emulator, name: &str) -> (Keeper, Observer, String) {
+    create_table(emulator).await;
+    let end = absent(name);
+    let command = format!(
+        "(setsid sh -c '{STUBBORN}' &); until test -e {}; do sleep 0.05; done; exit 3",
+        end.display()
+    );
+    let more = "  failureThreshold: 8\n  longestTermInSeconds: 8\n";
+    let holder = Keeper::start_with(emulator, "site-a", more, &["--", "sh", "-c", &command]).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    let left = runs_as(&holder).await;
+    assert_eq!(holder.get("/ready").await.0, 200);
+    let metrics = holder.get("/metrics").await.1;
+    for line in [
+        "lease_keeper_command_running{lease=\"mylease\"} 1.0",
+        "lease_keeper_command_ending{lease=\"mylease\"} 0.0",
+        "lease_keeper_command_start_time_seconds{lease=\"mylease\"} 1",
+        "lease_keeper_command_exits_total{lease=\"mylease\",by=\"itself\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    fs::write(&end, "").unwrap();
+    let state = holder.states("\"ending\":true").await;
+    assert_eq!(state["command"], json!({ "running": false, "ending": true, "status": 3 }));
+    assert!(!is_gone(&left));
+    (holder, observer, left)
+}
+
+#[tokio::test]
+async fn a_command_that_has_ended_by_itself_is_not_reported_as_running_while_others_are_left() {
+    let emulator = Emulator::ministack().await;
+    let (mut holder, observer, left) = ended_by_itself(&emulator, "reported").await;
+    assert_eq!(holder.get("/leader").await.0, 200);
+    assert_eq!(holder.get("/ready").await.0, 503);
+    let metrics = holder.get("/metrics").await.1;
+    for line in [
+        "lease_keeper_command_running{lease=\"mylease\"} 0.0",
+        "lease_keeper_command_ending{lease=\"mylease\"} 1.0",
+        "lease_keeper_command_exits_total{lease=\"mylease\",by=\"itself\"} 1",
+        "lease_keeper_command_exits_total{lease=\"mylease\",by=\"lease_keeper\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    holder.says("processes that the command left behind did not end after TERM: they were killed").await;
+    assert_eq!(holder.ended().await.code(), Some(3));
+    assert!(is_gone(&left));
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn a_command_that_has_ended_by_itself_is_not_started_again_when_the_lease_is_lost_meanwhile() {
+    let emulator = Emulator::ministack().await;
+    let (mut holder, mut observer, left) = ended_by_itself(&emulator, "lost").await;
+    let contender = Keeper::start(&emulator, "site-b").await;
+    observer.add(&contender);
+    holder.proxy.all(Fault::Lost);
+    observer.active(&contender).await;
+    assert!(is_gone(&left));
+    assert_eq!(holder.ended().await.code(), Some(3));
+    assert_eq!(holder.said("\"the command runs\""), 1);
+    observer.vouch();
+}
 
 #[tokio::test]
 async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own() {
@@ -75,4 +157,46 @@ async fn a_check_that_gives_no_result_leaves_no_process_behind() {
         first.len() == 2 && first.into_iter().all(is_gone)
     })
     .await;
+}
+
+/// Fills a pipe that no one reads, through a file of its own: the writer's flags remain as they are.
+fn fill(pipe: &PipeWriter) {
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let mut file = File::from(open(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
+    for part in [&[b'\n'; 4096][..], b"\n"] {
+        while file.write(part).is_ok() {}
+    }
+}
+
+#[tokio::test]
+async fn a_guard_kills_the_command_and_ends_when_no_one_reads_its_log() {
+    let emulator = Emulator::ministack().await;
+    create_released(&emulator).await;
+    let proxy = Proxy::start(&emulator.url).await;
+    let keys = [("AWS_ACCESS_KEY_ID", &*emulator.key), ("AWS_SECRET_ACCESS_KEY", &*emulator.key)];
+    let command = format!("exec >&2; echo child of $PPID; {STUBBORN}");
+    let (reader, writer) = pipe().unwrap();
+    let _keeper = keeper::command(&proxy.url, &config("site-a", ""), &keys, &["--", "sh", "-c", &command])
+        .stdout(Stdio::null())
+        .stderr(writer.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap()).lines();
+    let mut number_after = async |text: &str| {
+        let said = async {
+            loop {
+                let line = log.next_line().await.unwrap().expect("it runs");
+                if line.contains(text) {
+                    return line.rsplit(' ').next().unwrap().to_owned();
+                }
+            }
+        };
+        timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {text:?}"))
+    };
+    let (guard, id) = (number_after("child of").await, number_after("runs as").await);
+    // Now lease-keeper stops at its next line.
+    fill(&writer);
+    proxy.all(Fault::Lost);
+    eventually("the command is killed", async || is_gone(&id)).await;
+    eventually("the guard ends", async || is_gone(&guard)).await;
 }

@@ -188,15 +188,11 @@ pub fn spawn(
     spawn_with(url, &file, &keys, arguments)
 }
 
-/// Starts a keeper whose AWS is at this URL, with this configuration file and these variables, and collects what it logs.
-pub fn spawn_with(
-    url: &str,
-    file: &Path,
-    variables: &[(&str, &str)],
-    arguments: &[&str],
-) -> (Child, watch::Receiver<Vec<String>>) {
+/// A keeper whose AWS is at this URL, with this configuration file and these variables.
+pub fn command(url: &str, file: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
     let listen: &[_] = if arguments.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"] };
-    let mut process = Command::new(program("lease-keeper"))
+    let mut command = Command::new(program("lease-keeper"));
+    command
         .args(["--config", file.to_str().expect("its name is UTF-8")])
         .args(listen)
         .args(arguments)
@@ -204,9 +200,20 @@ pub fn spawn_with(
         .env("AWS_ENDPOINT_URL", url)
         .envs(variables.iter().copied())
         .env("PATH", path())
+        .kill_on_drop(true);
+    command
+}
+
+/// Starts a keeper whose AWS is at this URL, with this configuration file and these variables, and collects what it logs.
+pub fn spawn_with(
+    url: &str,
+    file: &Path,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+) -> (Child, watch::Receiver<Vec<String>>) {
+    let mut process = command(url, file, variables, arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
         .spawn()
         .expect("lease-keeper starts");
     let (lines, log) = watch::channel(Vec::new());
