@@ -50,8 +50,8 @@ struct Arguments {
     /// Every candidate's configuration names the same region, so that a global table in eventual mode is suitable.
     #[arg(long)]
     one_region: bool,
-    /// Tells whether the service beside is healthy: a URL that is answered with a status of 2xx or 3xx, or a program with
-    /// arguments that exits with status 0. While it is not, the lease is released and not taken.
+    /// How to check the service: a URL that is answered with a status of 2xx or 3xx, or a program with arguments that
+    /// exits with status 0. While the service is unhealthy, the lease is released and not taken.
     #[arg(long, value_name = "URL|COMMAND")]
     check: Option<Check>,
     /// The time between two checks, and the longest that one may take.

@@ -130,7 +130,7 @@ struct Status {
     overdue: bool,
 }
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
     lease: String,

@@ -26,7 +26,7 @@ use super::held::Lease;
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
 
-/// What tells whether the service is healthy.
+/// How to find out whether the service is healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// A GET request to this URL, answered with a status of 2xx or 3xx. Its certificate is not verified.
@@ -56,8 +56,9 @@ pub struct Rhythm {
 #[error("{} is neither a URL with http:// or https://, a host and a path, nor a program with arguments", Quoted(.0))]
 pub struct NoCheck(String);
 
-/// Checks for ever, and tells the lease. With a command that only runs while the lease is held, `running` is how it
-/// stands: then it is checked while it runs, and an unhealthy one is ended, and started again after a rest.
+/// Checks until the keeper has ended. While the service is unhealthy, the lease is released and not taken. `running` is
+/// the state of a command that only runs while the lease is held: the command is checked while it runs. An unhealthy
+/// command is ended, and started again after a rest.
 pub async fn watch(check: Check, rhythm: Rhythm, lease: Lease, running: Option<watch::Receiver<Running>>) {
     match running {
         None => beside(&check, rhythm, &lease).await,
@@ -95,7 +96,7 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
 /// The service is the command, which runs while the lease is held.
 async fn own(check: &Check, rhythm: Rhythm, lease: &Lease, mut running: watch::Receiver<Running>) {
     let runs = |running: &Running| matches!(running, Running::Since(_));
-    while stands(&mut running, runs).await.is_ok() {
+    while reaches(&mut running, runs).await.is_ok() {
         let mut ends = running.clone();
         let unhealthy = async {
             let started = tokio::time::Instant::now();
@@ -115,11 +116,11 @@ async fn own(check: &Check, rhythm: Rhythm, lease: &Lease, mut running: watch::R
             }
         };
         tokio::select! {
-            ended = stands(&mut ends, |running| !runs(running)) => if ended.is_err() { return },
+            ended = reaches(&mut ends, |running| !runs(running)) => if ended.is_err() { return },
             why = unhealthy => {
                 warn!(%check, why, "the command is unhealthy");
                 lease.able(Err(format!("its command was unhealthy: {why}")));
-                if stands(&mut running, |running| *running == Running::No).await.is_err() {
+                if reaches(&mut running, |running| *running == Running::No).await.is_err() {
                     return;
                 }
                 sleep(rhythm.rest).await;
@@ -129,12 +130,12 @@ async fn own(check: &Check, rhythm: Rhythm, lease: &Lease, mut running: watch::R
     }
 }
 
-/// Waits until the command stands like this.
-async fn stands(
+/// Waits until the command is in such a state.
+async fn reaches(
     running: &mut watch::Receiver<Running>,
-    like: impl FnMut(&Running) -> bool,
+    state: impl FnMut(&Running) -> bool,
 ) -> Result<(), watch::error::RecvError> {
-    running.wait_for(like).await.map(|_| ())
+    running.wait_for(state).await.map(|_| ())
 }
 
 // === impl Check ===
@@ -155,7 +156,7 @@ async fn get(url: &Uri) -> Result<(), String> {
     let is_https = url.scheme_str() == Some("https");
     let host = url.host().unwrap_or_default();
     let port = url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-    // A literal IPv6 address stands in brackets.
+    // A literal IPv6 address is in brackets.
     let name = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((name, port)).await.map_err(|error| error.to_string())?;
     let stream: Box<dyn Stream> = if is_https {

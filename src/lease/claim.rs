@@ -11,7 +11,7 @@
 //! contender's slower one differ by no more than the margin over a term, the holder is passive by then.
 //!
 //! The term that counts is the longest that may be in force: the holder's, which is in its record. A record that a
-//! person or Admiral's checker has written tells none, nor does a missing one; the holder before it may still be
+//! person or Admiral's checker has written shows none, nor does a missing one; the holder before it may still be
 //! active. Then a contender waits for the term that it saw last, and at least for the longest that any candidate
 //! may have, which is configured. `claim/model.rs` checks all this.
 
@@ -106,7 +106,7 @@ pub struct Claim {
     beats: u64,
     /// The highest epoch seen so far.
     highest: u64,
-    /// The longest term that any candidate may have, for where no record tells.
+    /// The longest term that any candidate may have: it counts when the record shows no term.
     longest: Duration,
     /// The longest term in which a holder may be active now.
     in_force: Duration,
@@ -381,8 +381,8 @@ impl Claim {
     /// The longest term in which a holder may be active, once this record is in the table.
     fn in_force_by(&self, record: Option<&Record>) -> Duration {
         match record {
-            // Who took over has waited for the one before. One that was written back is as old as its epoch.
-            Some(record) if tells_its_term(record) && record.epoch >= self.highest => record.term,
+            // An owner that took over has waited for the one before. A record that was written back is as old as its epoch.
+            Some(record) if shows_its_term(record) && record.epoch >= self.highest => record.term,
             Some(record) if !record.term.is_zero() => self.in_force.max(record.term),
             _ => self.in_force.max(self.longest),
         }
@@ -435,7 +435,7 @@ impl Claim {
     }
 }
 
-/// Whether it is the same record, whoever is asked to hand it over.
+/// Whether it is the same record, apart from the request to hand over.
 fn is_same(one: Option<&Record>, other: Option<&Record>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => *one == Record { handover: one.handover.clone(), ..other.clone() },
@@ -444,7 +444,7 @@ fn is_same(one: Option<&Record>, other: Option<&Record>) -> bool {
 }
 
 /// Whether a record has an owner that wrote its own term into it.
-fn tells_its_term(record: &Record) -> bool {
+fn shows_its_term(record: &Record) -> bool {
     !record.term.is_zero() && !record.owner.is_empty() && record.owner != NOBODY_MAY
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Group(Child);
 /// Makes this process the parent of each of its descendants whose own parent ends.
 ///
 /// # Errors
-/// The system cannot do that; Linux can.
+/// The system does not support it; Linux does.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn adopt() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(getpid())).map_err(Into::into)
@@ -51,7 +51,7 @@ pub fn adopt() -> io::Result<()> {
 /// Makes this process the parent of each of its descendants whose own parent ends.
 ///
 /// # Errors
-/// The system cannot do that; Linux can.
+/// The system does not support it; Linux does.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn adopt() -> io::Result<()> {
     Err(io::Error::other("only Linux lets a process adopt its descendants"))

@@ -93,8 +93,8 @@ impl Lease {
         self.wish.send_replace(Wish::Leave);
     }
 
-    /// Tells whether the instance can do the work. As long as it cannot, for this reason, it is passive, its lease is
-    /// released, and it does not take it again.
+    /// Sets whether the instance can do the work. While it cannot, for this reason, the candidate is passive, releases the
+    /// lease and does not take it.
     pub fn able(&self, able: Result<(), String>) {
         let wish = able.map_or_else(Wish::Pause, |()| Wish::Take);
         self.wish.send_if_modified(|before| {
@@ -157,7 +157,7 @@ impl Held {
     }
 
     /// Waits until the lease ends at another moment than `before`. Once it is `lost`, it does so only while the candidate
-    /// steps down: work that was told to end for another reason has no more time when the lease is won back.
+    /// steps down: work that has to end for another reason has no more time when the lease is won back.
     pub(super) async fn extended(&self, before: Moment, lost: bool) -> Moment {
         let mut status = self.status.clone();
         loop {

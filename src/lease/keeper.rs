@@ -156,7 +156,7 @@ impl Keeper {
         };
         select! {
             ended = kept => ended,
-            () = tell(status, metrics) => Ok(()),
+            () = report(status, metrics) => Ok(()),
         }
     }
 
@@ -284,7 +284,7 @@ impl Keeper {
                 sleep_until(grace).await;
                 working.closed().await;
             };
-            // Work that is told to end in this time has another period for that.
+            // Work that notices the loss late has another period to end.
             let limit = now() + self.stop + self.period;
             let renewed = async {
                 while self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now())) {
@@ -362,7 +362,7 @@ fn became(done: bool) -> &'static str {
 }
 
 /// Logs whether this candidate is active, whenever that changes, and why.
-async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
+async fn report(mut status: watch::Receiver<Status>, metrics: Metrics) {
     let (mut active, mut standing) = (None, None);
     loop {
         let seen = status.borrow_and_update().clone();
@@ -377,11 +377,11 @@ async fn tell(mut status: watch::Receiver<Status>, metrics: Metrics) {
             metrics.changed(epoch.is_some());
             active = epoch;
         }
-        let stands = seen.stands();
-        if epoch.is_none() && seen.will == Will::Take && standing.as_ref() != Some(&stands) {
-            info!(reason = stands, "still passive");
+        let description = seen.description();
+        if epoch.is_none() && seen.will == Will::Take && standing.as_ref() != Some(&description) {
+            info!(reason = description, "still passive");
         }
-        standing = Some(stands);
+        standing = Some(description);
         let until = holding.map(|holding| holding.until);
         select! {
             changed = status.changed() => if changed.is_err() { return },

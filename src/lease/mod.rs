@@ -19,7 +19,7 @@
 //! # async fn example(aws: &aws_config::SdkConfig) -> Result<(), Box<dyn std::error::Error>> {
 //! let table = Table::new(aws, "admiral-lease", "orders");
 //! let period = Duration::from_secs(15);
-//! // The longest term that any candidate may have, for where no record tells.
+//! // The longest term that any candidate may have: it counts when the record shows no term.
 //! let longest = Duration::from_secs(60);
 //! let (keeper, lease) = Keeper::new(table, Candidate::new("site-a")?, period, Terms::of(period, 3)?, longest);
 //! let keeping = tokio::spawn(keeper.run());

@@ -50,7 +50,7 @@ pub struct Site {
     pub lease: Lease,
     /// The metrics.
     pub metrics: Metrics,
-    /// How the command stands, if there is one.
+    /// The state of the command, if there is one.
     pub running: Option<watch::Receiver<Running>>,
 }
 
@@ -178,7 +178,7 @@ impl Site {
             "active": active.is_some(),
             "epoch": active.map(|holding| holding.epoch),
             "activeForSeconds": seconds(status.active_for()),
-            "standing": status.stands(),
+            "standing": status.description(),
             "takesOverInSeconds": seconds(status.takes_over_in()),
             "leaving": status.will != Will::Take,
             "command": self.running.as_ref().map(|running| command(*running.borrow())),

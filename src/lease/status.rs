@@ -66,13 +66,13 @@ impl Status {
             (None, Standing::Mine) => {
                 "it was not renewed in time: this process did not run, or its call took long".to_owned()
             }
-            _ => self.stands(),
+            _ => self.description(),
         }
     }
 
     /// Describes the state of the lease.
     #[must_use]
-    pub fn stands(&self) -> String {
+    pub fn description(&self) -> String {
         let record = self.record.as_ref();
         match self.standing {
             Standing::Unseen => "it has not been seen yet".to_owned(),

@@ -161,7 +161,7 @@ async fn a_worker_behind_a_shell_has_longer_than_a_term_to_finish() {
 }
 
 #[tokio::test]
-async fn a_command_that_was_told_to_end_has_no_more_time_when_the_lease_is_won_back() {
+async fn a_command_that_has_to_end_has_no_more_time_when_the_lease_is_won_back() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     // A grace of a second, in which the lease is renewed again.
@@ -210,7 +210,7 @@ async fn orphans_that_have_ended_are_reaped() {
 }
 
 #[tokio::test]
-async fn the_state_tells_whether_the_command_runs() {
+async fn the_state_shows_whether_the_command_runs() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, _observer) = holder_with(&emulator, STUBBORN).await;
     let state = holder.states("\"running\":true").await;

@@ -436,7 +436,7 @@ async fn a_contender_waits_for_the_term_that_the_holder_has() {
 }
 
 #[tokio::test]
-async fn terms_that_differ_and_records_that_tell_none_never_make_two_active() {
+async fn terms_that_differ_and_records_that_show_none_never_make_two_active() {
     // The holder's term is 8 s, the contender's 2 s.
     let long = "  failureThreshold: 8\n  longestTermInSeconds: 8\n";
     let short = "  failureThreshold: 2\n  longestTermInSeconds: 8\n";

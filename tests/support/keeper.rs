@@ -56,7 +56,7 @@ pub async fn pin(emulator: &Emulator) {
     put(emulator, NOBODY_MAY, "0").await;
 }
 
-/// A candidate's configuration, with further lines: a period of one second and a term of three, unless they tell others.
+/// A candidate's configuration, with further lines: a period of one second and a term of three, unless these set others.
 pub fn config(name: &str, more: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

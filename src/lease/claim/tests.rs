@@ -80,7 +80,7 @@ fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
         (60, vec![Some(of_site_a())], 60),
         (120, vec![Some(of_site_a())], 60),
         (120, vec![Some(Record { term: seconds(2), ..of_site_a() })], 3),
-        // Whoever overwrites or deletes the record does not end the holder's work.
+        // The work of the holder continues when its record is overwritten or deleted.
         (3, vec![Some(of_site_a()), Some(written_whole("other"))], 60),
         (3, vec![Some(of_site_a()), Some(written_whole(""))], 60),
         (
@@ -96,7 +96,7 @@ fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
         // A process that has just started knows only what is configured.
         (90, vec![Some(written_whole("other"))], 90),
         (3, vec![Some(written_whole("other"))], 3),
-        // Who takes over has waited for the holder before.
+        // A candidate that takes over has waited for the holder before.
         (
             3,
             vec![

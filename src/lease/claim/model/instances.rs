@@ -48,7 +48,7 @@ fn two_never_work_at_once_whatever_fails() {
 }
 
 #[test]
-fn two_never_work_at_once_when_terms_differ_and_a_record_tells_none() {
+fn two_never_work_at_once_when_terms_differ_and_a_record_shows_none() {
     let kinds: &[_] = &[Fault::Overwrite, Fault::Delete];
     for terms in [[3, 2], [2, 3]] {
         holds(Lease { terms, longest: 3, faults: 1, kinds, changes: 1, late: 0, ..two() });
