@@ -111,8 +111,8 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
     let script = home.write(
         "credentials.sh",
         &format!(
-            "if test -e {slow}; then echo waits >>{log}; until test -e {go}; do sleep 0.05; done; fi\n\
-             echo finished >>{log}\nprintf '%s' '{printed}'\n"
+            "if test -e {slow}; then echo $$ waits >>{log}; until test -e {go}; do sleep 0.05; done; fi\n\
+             echo $$ finished >>{log}\nprintf '%s' '{printed}'\n"
         ),
     );
     home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
@@ -123,18 +123,19 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
     let id = &runs_as(&holder).await;
     let guard = holder.says("child of").await;
     let guard = guard.rsplit(' ').next().unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
-    let count = |what: &str| fs::read_to_string(&log).map_or(0, |log| log.matches(what).count());
-    eventually("they are loaded again", async || count("finished") > 4).await;
+    let logged = || fs::read_to_string(&log).unwrap_or_default();
+    eventually("they are loaded again", async || logged().matches("finished").count() > 4).await;
     assert_eq!(holder.said("could not be claimed or renewed"), 0);
 
     home.write("slow", "");
-    eventually("the process waits", async || count("waits") > 0).await;
-    let before = count("finished");
+    eventually("the process waits", async || logged().contains("waits")).await;
+    let waits = logged().lines().find(|line| line.contains("waits")).unwrap().to_owned();
     kill_process(guard, Signal::KILL).unwrap();
     holder.says("\"the command ended by itself\"").await;
     eventually("the command is killed", async || is_gone(id)).await;
     home.write("go", "");
-    eventually("the process finishes", async || count("finished") > before).await;
+    let finished = waits.replace("waits", "finished");
+    eventually("the process finishes", async || logged().contains(&finished)).await;
     assert_eq!(holder.ended().await.code(), Some(137));
 }
 
