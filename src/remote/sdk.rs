@@ -65,7 +65,7 @@ pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
 
 /// Returns the Region of Route 53's control plane, its metrics and so their alarms: us-east-1 for every
 /// commercial Region that a function may run in; other partitions keep their own Region.
-fn region(own: Option<String>) -> Region {
+pub(crate) fn region(own: Option<String>) -> Region {
     let region = own.filter(|name| is_other_partition(name));
     Region::new(region.unwrap_or_else(|| "us-east-1".to_owned()))
 }

@@ -5,11 +5,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command};
+use crate::support::aws::aws_at;
 use crate::support::miniature::api::Api;
-use crate::support::miniature::latch::{APP, SERVING_SENTINEL};
+use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Record, Routing};
 use crate::support::s3::{Down, Fault, PERSON, WATCHER};
-use crate::support::site::{A, B, HOLD, KEY, Site, look};
+use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
+use aws_sdk_route53::Client;
+use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
+use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -211,22 +215,57 @@ fn referred(site: &Site) -> [Option<String>; 2] {
     })
 }
 
-/// A site whose records refer to the primary's own check, as before the latch; and Route 53's API.
+/// A site whose checks were made through Route 53's API, and whose records refer to the primary's own check, as before
+/// the latch.
 async fn unattached() -> (Site, Api) {
-    let site = Site::start().await;
+    let mut site = Site::start().await;
+    let api = Api::start(&site.world).await;
+    let client = Client::new(&aws_at(&api.url()).await);
+    let create = async |host: &str, path: &str, inverted: bool| {
+        let config = HealthCheckConfig::builder()
+            .r#type(HealthCheckType::Https)
+            .fully_qualified_domain_name(host)
+            .resource_path(path)
+            .request_interval(10)
+            .failure_threshold(1)
+            .inverted(inverted);
+        made(&client, path, config).await
+    };
+    let primary = create("primary.example.com", "/lb-check", false).await;
+    let standby = create("standby.example.com", "/lb-check", false).await;
+    let mut latches = Vec::new();
+    for (region, bucket) in BUCKETS {
+        latches.push(create(&format!("{bucket}.s3.{region}.amazonaws.com"), &format!("/{KEY}"), true).await);
+    }
+    let config = HealthCheckConfig::builder()
+        .r#type(HealthCheckType::Calculated)
+        .set_child_health_checks(Some(vec![primary.clone(), latches[0].clone(), latches[1].clone()]))
+        .health_threshold(3);
+    let serving = made(&client, "calculated", config).await;
     {
         let mut world = site.world.lock();
-        let own = site.checks.primary.clone();
         world.put([
-            Record::a(APP, "192.0.2.1").primary(&own),
+            Record::a(APP, "192.0.2.1").primary(&primary),
             Record::a(APP, "192.0.2.2").secondary(None),
-            Record::txt(SERVING_SENTINEL, "primary").primary(&own),
+            Record::txt(SERVING_SENTINEL, "primary").primary(&primary),
             Record::txt(SERVING_SENTINEL, "standby").secondary(None),
+            Record::txt(PRIMARY_SENTINEL, "healthy").primary(&primary),
+            Record::txt(STANDBY_SENTINEL, "healthy").primary(&standby),
         ]);
-        world.pass(Duration::from_mins(1));
+        world.pass(Duration::from_mins(2));
     }
-    let api = Api::start(&site.world).await;
+    let latches = latches.try_into().expect("there are two buckets");
+    site.checks = Latch { primary, standby, latches, serving };
     (site, api)
+}
+
+/// Creates a health check, and returns its id.
+async fn made(client: &Client, reference: &str, config: HealthCheckConfigBuilder) -> String {
+    let reference = format!("{reference} {:016x}", fastrand::u64(..));
+    let config = config.build().expect("it has a type");
+    let made =
+        client.create_health_check().caller_reference(reference).health_check_config(config).send().await;
+    made.expect("the settings are allowed").health_check.expect("it is in the answer").id
 }
 
 async fn run_with_route53(site: &Site, api: &Api, typed: &[&str]) -> Ended {

@@ -79,7 +79,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
             "the name servers do not say that the primary serves: wait until it does",
         ));
     }
-    let (zone, checks) = found(&latches.session.aws, &latches.config.buckets, latch).await?;
+    let (zone, checks) = found(&latches, latch).await?;
     let records = Records::of(&zone, latch).await?;
     for record in records.primaries.iter().filter(|record| zone::evaluates_target(record)) {
         say(&format!(
@@ -136,7 +136,7 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     let Arguments { latch, dry_run, yes, file } = detach.arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let (zone, checks) = found(&latches.session.aws, &latches.config.buckets, latch).await?;
+    let (zone, checks) = found(&latches, latch).await?;
     let records = Records::of(&zone, latch).await?;
     let own = checks.own().to_owned();
     if records.check == own && records.sentinel == own {
@@ -206,17 +206,14 @@ impl Records {
     }
 }
 
-async fn found(
-    aws: &aws_types::SdkConfig,
-    buckets: &[crate::latch::config::Bucket],
-    latch: &Latch,
-) -> Result<(Zone, Checks), Error> {
+async fn found(latches: &super::Latches, latch: &Latch) -> Result<(Zone, Checks), Error> {
     let incomplete = |incomplete: Incomplete| match incomplete {
         Incomplete::Aws(failure) => Error::Aws(failure),
         other => refused(latch, &other.to_string()),
     };
-    let zone = Zone::of(aws, latch).await.map_err(incomplete)?;
-    let checks = Checks::of(aws, buckets, latch).await.map_err(incomplete)?;
+    let aws = latches.control_plane();
+    let zone = Zone::of(&aws, latch).await.map_err(incomplete)?;
+    let checks = Checks::of(&aws, &latches.config.buckets, latch).await.map_err(incomplete)?;
     Ok((zone, checks))
 }
 

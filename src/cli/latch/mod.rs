@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aws_config::Region;
+use aws_config::{Region, SdkConfig};
 use clap::{Args, Subcommand};
 
 use super::error::{Ended, Error};
@@ -23,6 +23,7 @@ use crate::latch::dns::NameServers;
 use crate::latch::s3::S3;
 use crate::program::variables;
 use crate::remote::https::Https;
+use crate::remote::sdk;
 
 /// Show the latches, lock one by hand, release one; attach one to its record and detach it.
 #[derive(Debug, Args)]
@@ -95,6 +96,12 @@ fn read(file: &Path) -> Result<Config, Error> {
 // === impl Latches ===
 
 impl Latches {
+    /// AWS in the Region of Route 53's control plane.
+    fn control_plane(&self) -> SdkConfig {
+        let own = self.session.aws.region().map(ToString::to_string);
+        self.session.aws.to_builder().region(sdk::region(own)).build()
+    }
+
     /// The latch of this name.
     fn named(&self, name: &str) -> Result<&Latch, Error> {
         let found = self.config.latches.iter().find(|latch| latch.name == name);

@@ -99,7 +99,7 @@ impl Doctor<'_> {
             collect(&statement["Condition"], &mut ranges);
         }
         let call = Call::new("route53:GetCheckerIpRanges", "Route 53");
-        let route53 = aws_sdk_route53::Client::new(&self.latches.session.aws);
+        let route53 = aws_sdk_route53::Client::new(&self.latches.control_plane());
         match send(call, patience().left(), route53.get_checker_ip_ranges().send()).await {
             Ok(current) => {
                 let missing: Vec<_> = current

@@ -17,9 +17,10 @@ const RACE: Duration = Duration::from_secs(15);
 impl Doctor<'_> {
     /// The checks and the records.
     pub(super) async fn route53(&mut self) {
-        let Latches { config, session, .. } = self.latches;
+        let Latches { config, .. } = self.latches;
+        let aws = self.latches.control_plane();
         let again = format!("{DEPLOY} {}", self.latch.name);
-        let checks = match Checks::of(&session.aws, &config.buckets, self.latch).await {
+        let checks = match Checks::of(&aws, &config.buckets, self.latch).await {
             Ok(checks) => checks,
             Err(zone::Incomplete::Aws(failure)) => return self.findings.unknown("checks", &failure),
             Err(incomplete) => return self.findings.wrong("checks", incomplete.to_string(), again),
@@ -50,7 +51,7 @@ impl Doctor<'_> {
                 );
             }
         }
-        let zone = match Zone::of(&session.aws, self.latch).await {
+        let zone = match Zone::of(&aws, self.latch).await {
             Ok(zone) => zone,
             Err(zone::Incomplete::Aws(failure)) => return self.findings.unknown("records", &failure),
             Err(incomplete) => return self.findings.wrong("records", incomplete.to_string(), again),
@@ -186,8 +187,9 @@ impl Doctor<'_> {
     /// Whether a lock is effective before Route 53 falls back.
     pub(super) async fn race(&mut self, gap: Option<Duration>) {
         const NAME: &str = "race";
-        let Latches { config, session, .. } = self.latches;
-        let checks = match Checks::of(&session.aws, &config.buckets, self.latch).await {
+        let Latches { config, .. } = self.latches;
+        let aws = self.latches.control_plane();
+        let checks = match Checks::of(&aws, &config.buckets, self.latch).await {
             Ok(checks) => checks,
             Err(error) => return self.findings.unknown(NAME, &error),
         };
