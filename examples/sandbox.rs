@@ -1,12 +1,13 @@
-//! The whole way of a lock, on an embedded Route 53 and an embedded primary, on loopback:
-//! alarm, lock, a primary that recovers and stays out, and the restore.
+//! A failover and the way back, on loopback.
 //!
 //! ```text
-//! cargo run --example sandbox [EVENT.json]
+//! cargo run --example sandbox
+//! cargo run --example sandbox -- --path [EVENT.json]
 //! ```
-//! `EVENT.json` is a Lambda event, or an alarm's message as SNS delivers it; without one, the
-//! alarm documented for Keycloak is used. The function's variables (`GUARDED_HEALTH_CHECKS` and the
-//! others) are read from the environment, as the function reads them.
+//! Without an argument, failover-latch: see `latch.rs`. With `--path`, failover-lock: an embedded Route 53 and an embedded
+//! primary, from the alarm to the lock, to a primary that recovers and stays out, to the restore. `EVENT.json` is a Lambda
+//! event, or an alarm's message as SNS delivers it; without one, the alarm documented for Keycloak is used. The function's
+//! variables (`GUARDED_HEALTH_CHECKS` and the others) are read from the environment, as the function reads them.
 
 use std::env;
 use std::error::Error;
@@ -26,34 +27,18 @@ use failover::program::variables;
 use failover::remote::deadline::Deadline;
 use serde_json::json;
 
-#[path = "../tests/support/aws.rs"]
-mod aws;
-#[path = "../tests/support/cloudwatch.rs"]
-#[expect(dead_code, reason = "the tests use the whole of it")]
-mod cloudwatch;
-#[path = "../tests/support/primary.rs"]
-mod primary;
-#[path = "../tests/support/query.rs"]
-mod query;
-#[path = "../tests/support/rest_xml.rs"]
-mod rest_xml;
-#[path = "../tests/support/script.rs"]
-#[expect(dead_code, reason = "the tests use the whole of it")]
-mod script;
-#[path = "../tests/support/signature.rs"]
-mod signature;
-#[path = "../tests/support/route53.rs"]
-#[expect(dead_code, reason = "the tests use the whole of it")]
-mod stand_in;
-#[path = "../tests/support/tls.rs"]
-mod tls;
+mod latch;
 
-use primary::Primary;
+mod support;
+
+use support::primary::Primary;
+use support::{aws, cloudwatch, route53 as stand_in};
 
 const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/sns/keycloak-alarm.json");
 /// The id of the health check in the sandbox's Route 53 if the event names none.
 const UNNAMED: &str = "the-event-names-none";
-const USAGE: &str = "Usage: cargo run --example sandbox [EVENT.json]; the function's variables also apply";
+const USAGE: &str =
+    "Usage: cargo run --example sandbox [-- --path [EVENT.json]]; the function's variables also apply";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -67,7 +52,12 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let file = env::args().nth(1).unwrap_or_else(|| DOCUMENTED.to_owned());
+    let mut arguments = env::args().skip(1);
+    let file = match arguments.next().as_deref() {
+        None => return latch::run().await,
+        Some("--path") => arguments.next().unwrap_or_else(|| DOCUMENTED.to_owned()),
+        Some(file) => file.to_owned(),
+    };
     let event = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}. {USAGE}"))?;
     let name = file.rsplit('/').next().unwrap_or(&file);
     let site = Site::start(&event).await?;
