@@ -41,9 +41,9 @@ bench NAME *ARGS:
 cold-lock *ARGS:
     cargo bench --locked --package failover-lock-foreign --bench cold_lock {{ ARGS }}
 
-# The whole way of a lock on loopback; with FILE, what that event would do
+# A failover and the way back on loopback; with FILE, what that event would do
 sandbox *FILE:
-    cargo run --locked --example sandbox -- {{ FILE }}
+    cargo run --locked --example sandbox -- {{ if FILE == "" { "" } else { "--path " + FILE } }}
 
 # A fuzz target, for example `event`. Needs a nightly toolchain and `cargo install cargo-fuzz`
 fuzz TARGET *ARGS:
