@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::seen::{HOLD, Object, Record, Stored, Verdict};
 
-/// How long a release waits after its holds. A signature of 15 s and 5 s between clocks have passed by then, and so has
-/// a latch check's interval of 30 s and 10 s more, in which the check has seen the object.
-pub const WAIT: Duration = Duration::from_secs(45);
+/// How long a release waits after its holds. A write that was signed before them lands within a signature of 15 s and 5 s
+/// between clocks. Only then begins a latch check's interval of 30 s and 10 s more, in which the check sees the object:
+/// else the primary would serve, and be taken out again, between two deletions.
+pub const WAIT: Duration = Duration::from_mins(1);
 /// Objects are deleted only under holds that are younger than this, by S3's clock: half of the time that they stop
 /// watchers.
 pub const YOUNG: Duration = Duration::from_mins(5);
@@ -74,8 +75,10 @@ pub enum Deletion {
 pub enum Deleted {
     /// Every object is gone.
     All,
-    /// Put the objects of these buckets back: the object of another bucket may still be there, and would take a serving
-    /// primary out when the bucket answers again.
+    /// Create the objects of these buckets again, where they are absent: an object that is left, perhaps in a bucket that
+    /// does not answer, would take a serving primary out later. A deletion that was not confirmed may have been done,
+    /// so its object is among them. If one of them cannot be created, leave the holds, which age: without a hold a
+    /// watcher would lock again on answers from before a deletion.
     PutBack(Vec<usize>),
     /// An object was replaced: the latch was locked again.
     LockedAgain,
@@ -132,7 +135,9 @@ pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> 
     Ok(Begin::Hold(holds.iter().map(etag).collect()))
 }
 
-/// Which objects to delete, by bucket and `ETag`. Everything was read after the wait.
+/// Which objects to delete, by bucket and `ETag`. Everything was read after the wait. The deletions follow within
+/// seconds, by a clock that counts a computer's sleep: under a hold that has become stale a watcher writes again what
+/// was deleted.
 ///
 /// # Errors
 /// Why none may be deleted.
@@ -157,8 +162,8 @@ pub fn may_delete(
 pub fn deleted(deletions: &[(usize, Deletion)]) -> Deleted {
     let is = |wanted: fn(&Deletion) -> bool| deletions.iter().any(|(_, deletion)| wanted(deletion));
     if is(|deletion| matches!(deletion, Deletion::Unconfirmed(_))) {
-        let gone = deletions.iter().filter(|(_, deletion)| *deletion == Deletion::Gone);
-        return Deleted::PutBack(gone.map(|(bucket, _)| *bucket).collect());
+        let absent = deletions.iter().filter(|(_, deletion)| *deletion != Deletion::Changed);
+        return Deleted::PutBack(absent.map(|(bucket, _)| *bucket).collect());
     }
     if is(|deletion| *deletion == Deletion::Changed) { Deleted::LockedAgain } else { Deleted::All }
 }
@@ -285,10 +290,10 @@ mod tests {
         let unconfirmed = || Deletion::Unconfirmed("no answer".to_owned());
         for (first, second, then) in [
             (Deletion::Gone, Deletion::Gone, Deleted::All),
-            (Deletion::Gone, unconfirmed(), Deleted::PutBack(vec![0])),
-            (unconfirmed(), Deletion::Gone, Deleted::PutBack(vec![1])),
-            (unconfirmed(), unconfirmed(), Deleted::PutBack(vec![])),
-            (Deletion::Changed, unconfirmed(), Deleted::PutBack(vec![])),
+            (Deletion::Gone, unconfirmed(), Deleted::PutBack(vec![0, 1])),
+            (unconfirmed(), Deletion::Gone, Deleted::PutBack(vec![0, 1])),
+            (unconfirmed(), unconfirmed(), Deleted::PutBack(vec![0, 1])),
+            (Deletion::Changed, unconfirmed(), Deleted::PutBack(vec![1])),
             (Deletion::Gone, Deletion::Changed, Deleted::LockedAgain),
         ] {
             assert_eq!(deleted(&[(0, first.clone()), (1, second.clone())]), then, "{first:?} {second:?}");

@@ -162,34 +162,40 @@ impl Release<'_> {
                     self.latch.name, self.latch.name
                 )))
             }
-            Deleted::PutBack(gone) => {
-                let mut states = Vec::new();
-                for (bucket, deletion) in &deletions {
+            Deleted::PutBack(absent) => {
+                let (mut states, mut is_certain) = (Vec::new(), true);
+                for (((bucket, _), body), (_, deletion)) in objects.iter().zip(&bodies).zip(&deletions) {
                     let name = &self.latches.config.buckets[*bucket];
-                    let body =
-                        objects.iter().zip(&bodies).find(|((at, _), _)| at == bucket).map(|(_, body)| body);
-                    let state = match (deletion, body) {
-                        (Deletion::Gone, Some(body)) if gone.contains(bucket) => {
-                            match self.hands.put_back(*bucket, self.latch, body).await {
-                                Ok(()) => format!("{name}: the object was put back"),
-                                Err(failure) => format!(
-                                    "{name}: the object is deleted and could not be put back: {failure}"
-                                ),
-                            }
-                        }
-                        (Deletion::Unconfirmed(cause), _) => {
-                            format!("{name}: it is not known whether the object is there: {cause}")
-                        }
-                        _ => format!("{name}: another object is there"),
+                    let put_back = if absent.contains(bucket) {
+                        Some(self.hands.put_back(*bucket, self.latch, body).await)
+                    } else {
+                        None
                     };
-                    states.push(state);
+                    states.push(match (put_back, deletion) {
+                        (None, _) => format!("{name}: another object is there"),
+                        (Some(Ok(())), Deletion::Unconfirmed(_)) => format!("{name}: the object is there"),
+                        (Some(Ok(())), Deletion::Gone | Deletion::Changed) => {
+                            format!("{name}: the object was put back")
+                        }
+                        (Some(Err(failure)), Deletion::Unconfirmed(cause)) => {
+                            is_certain = false;
+                            format!("{name}: it is not known whether the object is there: {cause}; {failure}")
+                        }
+                        (Some(Err(failure)), Deletion::Gone | Deletion::Changed) => {
+                            is_certain = false;
+                            format!("{name}: the object is deleted and could not be put back: {failure}")
+                        }
+                    });
                 }
-                self.hands.remove_holds(self.latch).await;
-                Err(Error::Release(format!(
-                    "{} was not released. {}. Repeat the release when every bucket answers",
-                    self.latch.name,
-                    states.join(". ")
-                )))
+                let next = if is_certain {
+                    self.hands.remove_holds(self.latch).await;
+                    "Repeat the release when every bucket answers"
+                } else {
+                    "The holds stay, and watchers ignore them after 10 minutes. Repeat the release then, when every bucket \
+                     answers"
+                };
+                let (name, states) = (&self.latch.name, states.join(". "));
+                Err(Error::Release(format!("{name} was not released. {states}. {next}")))
             }
         }
     }

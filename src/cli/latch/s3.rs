@@ -16,7 +16,7 @@ use crate::latch::config::{Bucket, Latch};
 use crate::latch::release::{Deletion, Held};
 use crate::latch::s3::S3;
 use crate::latch::seen::Object;
-use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::aws::{Call, Failure, send};
 
 /// How long a bucket has for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -150,10 +150,14 @@ impl<'a> Hands<'a> {
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_expected_bucket_owner(self.owner.map(str::to_owned))
             .body(ByteStream::from(body.as_bytes().to_vec()));
-        match send(PUT, ANSWER, put.send()).await {
-            Err(failure) if failure.kind() == Kind::Conflict => Ok(()),
-            result => result.map(drop),
-        }
+        let put = async {
+            match put.send().await {
+                Ok(_) => Ok(()),
+                Err(error) if error.code() == Some("PreconditionFailed") => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        send(PUT, ANSWER, put).await
     }
 
     /// Deletes an object, if it is still the one with this `ETag`.
