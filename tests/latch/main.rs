@@ -7,6 +7,7 @@ mod support;
 mod api;
 mod look;
 mod miniature;
+mod model;
 mod name_servers;
 mod program;
 mod s3;
