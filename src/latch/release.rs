@@ -135,9 +135,8 @@ pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> 
     Ok(Begin::Hold(holds.iter().map(etag).collect()))
 }
 
-/// Which objects to delete, by bucket and `ETag`. Everything was read after the wait. The deletions follow within
-/// seconds, by a clock that counts a computer's sleep: under a hold that has become stale a watcher writes again what
-/// was deleted.
+/// Which objects to delete, by bucket and `ETag`. Everything was read after the wait. The deletions have to follow
+/// within seconds, by S3's clock: under a hold that has become stale a watcher writes again what was deleted.
 ///
 /// # Errors
 /// Why none may be deleted.

@@ -137,14 +137,22 @@ impl S3 {
             .presigned(signature.expect("15 s are less than a week"))
             .await
             .map_err(|error| chain(&error))?;
-        let request = request(&signed, body).map_err(|error| chain(&*error))?;
-        let answer = self.https.send(request).await.map_err(|error| chain(&error))?;
+        let answer = self.send(&signed, body).await?;
         match answer.status().as_u16() {
             200..=299 => Ok(Put::Created),
             412 => Ok(Put::AlreadyThere),
             409 => Ok(Put::Conflict),
             status => Err(refusal(status, answer).await),
         }
+    }
+
+    /// Sends a request that was signed for a short time.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub(crate) async fn send(&self, signed: &PresignedRequest, body: &str) -> Result<HttpResponse, String> {
+        let request = request(signed, body).map_err(|error| chain(&*error))?;
+        self.https.send(request).await.map_err(|error| chain(&error))
     }
 
     async fn object(&self, bucket: usize, key: String) -> (Object, Option<Clock>) {
@@ -242,7 +250,7 @@ fn request(signed: &PresignedRequest, body: &str) -> Result<HttpRequest, BoxErro
 }
 
 /// Describes S3's refusal in one line.
-async fn refusal(status: u16, answer: HttpResponse) -> String {
+pub(crate) async fn refusal(status: u16, answer: HttpResponse) -> String {
     let body = ByteStream::new(answer.into_body()).collect().await;
     let body = body.map(|body| String::from_utf8_lossy(&body.to_vec()).into_owned()).unwrap_or_default();
     let element = |name: &str| {
@@ -252,6 +260,16 @@ async fn refusal(status: u16, answer: HttpResponse) -> String {
     match (element("Code"), element("Message")) {
         (Some(code), Some(message)) => format!("{code} (HTTP {status}): {message}"),
         _ => format!("HTTP {status}"),
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    /// The earliest time that S3 has given with these answers.
+    #[must_use]
+    pub fn date(&self) -> Option<SystemTime> {
+        self.clocks.iter().map(|clock| clock.date).min()
     }
 }
 

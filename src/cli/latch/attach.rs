@@ -49,7 +49,7 @@ struct Arguments {
 /// What became of the records.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
+struct Change {
     latch: String,
     outcome: &'static str,
     record: String,
@@ -225,7 +225,7 @@ fn outcome(
     before: &str,
     check: &str,
 ) -> Result<Ended, Error> {
-    let found = Outcome {
+    let found = Change {
         latch: latch.name.clone(),
         outcome,
         record: zone.name.clone(),

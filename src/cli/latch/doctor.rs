@@ -5,7 +5,7 @@ mod zone;
 
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_cloudwatch::types::{Dimension, Statistic};
+use aws_sdk_cloudwatch::types::{Datapoint, Dimension, Statistic};
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use clap::Args;
@@ -175,6 +175,6 @@ async fn gap(aws: &SdkConfig, latch: &str) -> Result<Option<Duration>, Failure> 
         Err(failure) if failure.kind() == Kind::NotFound => return Ok(None),
         found => found?,
     };
-    let longest = found.datapoints().iter().filter_map(|point| point.maximum()).reduce(f64::max);
+    let longest = found.datapoints().iter().filter_map(Datapoint::maximum).reduce(f64::max);
     Ok(longest.map(Duration::from_secs_f64))
 }

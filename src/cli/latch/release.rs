@@ -1,6 +1,6 @@
 //! `failoverctl latch release`: brings the primary back, with a person's own credentials and no function.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
@@ -61,11 +61,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let hands = Hands::new(&latches);
     let interrupt = signal(SignalKind::interrupt())?;
     let mut release = Release { latches: &latches, latch, hands, force, interrupt };
-    let (holds, keys, primary) = release.read().await;
+    let (holds, keys, primary, read_at) = release.read().await;
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
             for (bucket, etag) in left {
-                release.hands.delete(bucket, &latch.hold(), &etag).await;
+                release.hands.delete(bucket, &latch.hold(), &etag, read_at).await;
             }
             say(&format!(
                 "{} is not locked; what a broken-off release had left behind is deleted",
@@ -93,10 +93,10 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 // === impl Release ===
 
 impl Release<'_> {
-    /// Reads the holds and the objects, and asks whether the primary is healthy.
-    async fn read(&self) -> (Vec<release::Held>, Vec<Object>, Verdict) {
-        let holds = self.hands.holds(self.latch).await;
-        (holds, self.keys().await, self.primary().await)
+    /// Reads the holds and the objects, and asks whether the primary is healthy; and S3's time at the start.
+    async fn read(&self) -> (Vec<release::Held>, Vec<Object>, Verdict, SystemTime) {
+        let (holds, read_at) = self.hands.holds(self.latch).await;
+        (holds, self.keys().await, self.primary().await, read_at)
     }
 
     async fn keys(&self) -> Vec<Object> {
@@ -130,7 +130,7 @@ impl Release<'_> {
             self.hands.remove_holds(self.latch).await;
             return Err(Error::Interrupted);
         }
-        let (holds, keys, primary) = self.read().await;
+        let (holds, keys, primary, read_at) = self.read().await;
         let objects = match may_delete(&holds, &keys, primary, self.force) {
             Ok(objects) => objects,
             Err(stop) => {
@@ -147,7 +147,7 @@ impl Release<'_> {
         let key = self.latch.key();
         let deletions = objects.iter().map(|(bucket, etag)| {
             let (hands, key) = (&self.hands, &key);
-            async move { (*bucket, hands.delete(*bucket, key, etag).await) }
+            async move { (*bucket, hands.delete(*bucket, key, etag, read_at).await) }
         });
         let deletions = join_all(deletions).await;
         match release::deleted(&deletions) {

@@ -2,27 +2,28 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::date_time::{DateTime, Format};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::Latches;
 use crate::cli::screen::say;
 use crate::latch::config::{Bucket, Latch};
 use crate::latch::release::{Deletion, Held};
-use crate::latch::s3::S3;
+use crate::latch::s3::{S3, SIGNATURE, refusal};
 use crate::latch::seen::Object;
-use crate::remote::aws::{Call, Failure, send};
+use crate::remote::aws::{Call, Failure, chain, send};
 
 /// How long a bucket has for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 const PUT: Call = Call::new("s3:PutObject", "the bucket");
-const DELETE: Call = Call::new("s3:DeleteObject", "the bucket");
 
 /// The buckets, in the hands of a person.
 pub(super) struct Hands<'a> {
@@ -51,7 +52,7 @@ pub(super) fn id() -> String {
 
 /// Now, for people.
 pub(super) fn now() -> String {
-    DateTime::from(std::time::SystemTime::now()).fmt(Format::DateTime).unwrap_or_default()
+    DateTime::from(SystemTime::now()).fmt(Format::DateTime).unwrap_or_default()
 }
 
 // === impl Hands ===
@@ -67,11 +68,15 @@ impl<'a> Hands<'a> {
         }
     }
 
-    /// Reads a latch's hold in each bucket, and whose it is.
-    pub async fn holds(&self, latch: &Latch) -> Vec<Held> {
+    /// Reads a latch's hold in each bucket, and whose it is; and S3's time at that.
+    pub async fn holds(&self, latch: &Latch) -> (Vec<Held>, SystemTime) {
         let mut holds = Vec::new();
+        let mut read_at = SystemTime::now();
         for bucket in 0..self.buckets.len() {
             let shown = self.s3.read(bucket, "holds/", &[&latch.name]).await;
+            if bucket == 0 {
+                read_at = shown.date().unwrap_or(read_at);
+            }
             holds.push(match &shown.objects[0] {
                 Object::Absent => Held::Absent,
                 Object::Invisible(cause) | Object::Silent(cause) => Held::Unreadable(cause.clone()),
@@ -89,7 +94,7 @@ impl<'a> Hands<'a> {
                 },
             });
         }
-        holds
+        (holds, read_at)
     }
 
     /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`.
@@ -108,9 +113,11 @@ impl<'a> Hands<'a> {
 
     /// Deletes this release's own holds. One that cannot be deleted grows old.
     pub async fn remove_holds(&self, latch: &Latch) {
-        for (bucket, hold) in self.holds(latch).await.iter().enumerate() {
+        let (holds, read_at) = self.holds(latch).await;
+        for (bucket, hold) in holds.iter().enumerate() {
             if let Held::Own(stored) = hold
-                && let Deletion::Unconfirmed(cause) = self.delete(bucket, &latch.hold(), &stored.etag).await
+                && let Deletion::Unconfirmed(cause) =
+                    self.delete(bucket, &latch.hold(), &stored.etag, read_at).await
             {
                 say(&format!(
                     "a hold could not be deleted, and watchers ignore it after 10 minutes: {cause}"
@@ -136,11 +143,17 @@ impl<'a> Hands<'a> {
         send(PUT, ANSWER, put.send()).await.map(drop)
     }
 
-    /// Puts back an object that was deleted. One that is there already is as good.
+    /// Puts back an object that was deleted, with an id of its own: a deletion of the old one that arrives late does not
+    /// delete it. One that is there already is as good.
     ///
     /// # Errors
     /// The bucket refuses, or does not answer.
     pub async fn put_back(&self, bucket: usize, latch: &Latch, body: &str) -> Result<(), Failure> {
+        let mut body = match serde_json::from_str(body) {
+            Ok(Value::Object(body)) => Value::Object(body),
+            _ => json!({ "body": body }),
+        };
+        (body["id"], body["putBackAt"]) = (json!(id()), json!(now()));
         let (bucket, client) = self.s3.bucket(bucket);
         let put = client
             .put_object()
@@ -149,7 +162,7 @@ impl<'a> Hands<'a> {
             .if_none_match("*")
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_expected_bucket_owner(self.owner.map(str::to_owned))
-            .body(ByteStream::from(body.as_bytes().to_vec()));
+            .body(ByteStream::from(body.to_string().into_bytes()));
         let put = async {
             match put.send().await {
                 Ok(_) => Ok(()),
@@ -160,29 +173,15 @@ impl<'a> Hands<'a> {
         send(PUT, ANSWER, put).await
     }
 
-    /// Deletes an object, if it is still the one with this `ETag`.
-    pub async fn delete(&self, at: usize, key: &str, etag: &str) -> Deletion {
-        let (bucket, client) = self.s3.bucket(at);
-        let delete = client
-            .delete_object()
-            .bucket(&bucket.name)
-            .key(key)
-            .if_match(etag)
-            .set_expected_bucket_owner(self.owner.map(str::to_owned));
-        let changed =
-            |code: Option<&str>| matches!(code, Some("PreconditionFailed" | "ConditionalRequestConflict"));
-        let delete = async {
-            match delete.send().await {
-                Ok(_) => Ok(Deletion::Gone),
-                Err(error) if changed(error.code()) => Ok(Deletion::Changed),
-                // It is gone: an answer to an earlier try was lost, or another person was faster.
-                Err(error) if error.code() == Some("NoSuchKey") => Ok(Deletion::Gone),
-                Err(error) => Err(error),
-            }
+    /// Deletes an object, if it is still the one with this `ETag`. The request is signed for 15 s from `read_at`, S3's
+    /// time when the `ETag` was read, so that S3 refuses it when it arrives later: after a computer's sleep, for example.
+    pub async fn delete(&self, at: usize, key: &str, etag: &str, read_at: SystemTime) -> Deletion {
+        let bucket = &self.s3.bucket(at).0.name;
+        let unconfirmed = |cause: String| Deletion::Unconfirmed(format!("{bucket}: {cause}"));
+        let deletion = match timeout(ANSWER, self.try_delete(at, key, etag, read_at)).await {
+            Ok(deletion) => deletion.unwrap_or_else(unconfirmed),
+            Err(_) => unconfirmed(format!("no answer to the deletion of {key}")),
         };
-        let unconfirmed = |cause: String| Deletion::Unconfirmed(format!("{}: {cause}", bucket.name));
-        let deletion =
-            send(DELETE, ANSWER, delete).await.unwrap_or_else(|failure| unconfirmed(failure.to_string()));
         if deletion != Deletion::Changed {
             return deletion;
         }
@@ -193,6 +192,33 @@ impl<'a> Hands<'a> {
                 unconfirmed("another request met the deletion".to_owned())
             }
             Object::Present(_) | Object::Invisible(_) | Object::Silent(_) => Deletion::Changed,
+        }
+    }
+
+    async fn try_delete(
+        &self,
+        at: usize,
+        key: &str,
+        etag: &str,
+        read_at: SystemTime,
+    ) -> Result<Deletion, String> {
+        let (bucket, client) = self.s3.bucket(at);
+        let signature = PresigningConfig::builder().start_time(read_at).expires_in(SIGNATURE).build();
+        let signed = client
+            .delete_object()
+            .bucket(&bucket.name)
+            .key(key)
+            .if_match(etag)
+            .set_expected_bucket_owner(self.owner.map(str::to_owned))
+            .presigned(signature.expect("15 s are less than a week"))
+            .await
+            .map_err(|error| chain(&error))?;
+        let answer = self.s3.send(&signed, "").await?;
+        match answer.status().as_u16() {
+            // 404: an answer to an earlier try was lost, or another person was faster.
+            200..=299 | 404 => Ok(Deletion::Gone),
+            409 | 412 => Ok(Deletion::Changed),
+            status => Err(refusal(status, answer).await),
         }
     }
 }

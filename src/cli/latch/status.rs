@@ -1,5 +1,6 @@
 //! `failoverctl latch status`: the latches as they are now.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -153,7 +154,7 @@ fn text(found: &[Status]) -> String {
     let mut text = table(["STATE", "LATCH", "SERVING", "PRIMARY", "STANDBY", "OBJECTS"], &rows);
     for status in found {
         if let Some(cause) = &status.cause {
-            text += &format!("\n{}: {cause}\n", status.latch);
+            let _ = write!(text, "\n{}: {cause}\n", status.latch);
         }
     }
     text

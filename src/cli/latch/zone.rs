@@ -201,7 +201,8 @@ impl Checks {
             let config = check.health_check_config()?;
             let mut children = config.child_health_checks().to_vec();
             let mut wanted = primary.clone();
-            (children.sort(), wanted.sort());
+            children.sort();
+            wanted.sort();
             (config.r#type == HealthCheckType::Calculated && children == wanted).then(|| check.id.clone())
         });
         Ok(Self { latched, latch: found, primary, of_primary, all })

@@ -26,7 +26,7 @@ impl Doctor<'_> {
             Err(incomplete) => return self.findings.wrong("checks", incomplete.to_string(), again),
         };
         for (bucket, check) in config.buckets.iter().zip(&checks.latch) {
-            let faults = check.health_check_config().map(|config| faults(config)).unwrap_or_default();
+            let faults = check.health_check_config().map(faults).unwrap_or_default();
             if faults.is_empty() {
                 self.findings.ok(
                     "checks",
@@ -97,32 +97,8 @@ impl Doctor<'_> {
                 Err(failure) => return self.findings.unknown(NAME, &failure),
             }
         }
-        let attach = format!("failoverctl latch attach {}", self.latch.name);
         for (name, records) in names.iter().zip(&sets).take(2) {
-            let primaries = zone::primaries(records);
-            match zone::check_of(&primaries) {
-                Some(check) if check == checks.latched => {
-                    self.findings.ok(NAME, format!("the PRIMARY record of {name} refers to the latch"));
-                }
-                other => self.findings.wrong(
-                    NAME,
-                    format!(
-                        "the PRIMARY record of {name} refers to {}, not to the latch {}",
-                        other.unwrap_or("no check, or to several"),
-                        checks.latched
-                    ),
-                    attach.clone(),
-                ),
-            }
-            for record in primaries.iter().filter(|record| zone::evaluates_target(record)) {
-                self.findings.warn(
-                    NAME,
-                    format!(
-                        "{name} {} evaluates its target's health: it can fail over without the latch",
-                        record.r#type()
-                    ),
-                );
-            }
+            self.attached(checks, name, records);
         }
         let secondary = |records: &[ResourceRecordSet]| {
             let of = records
@@ -171,7 +147,7 @@ impl Doctor<'_> {
                         names[3], names[0]
                     ),
                     again,
-                )
+                );
             }
             Some(_) => {}
         }
@@ -181,6 +157,32 @@ impl Doctor<'_> {
                 "mode yielding: if both sites are unhealthy, Route 53 answers the primary, stale or not"
                     .to_owned(),
             );
+        }
+    }
+
+    /// Whether the PRIMARY records of this name refer to the latch.
+    fn attached(&mut self, checks: &Checks, name: &str, records: &[ResourceRecordSet]) {
+        const NAME: &str = "records";
+        let primaries = zone::primaries(records);
+        match zone::check_of(&primaries) {
+            Some(check) if check == checks.latched => {
+                self.findings.ok(NAME, format!("the PRIMARY record of {name} refers to the latch"));
+            }
+            other => self.findings.wrong(
+                NAME,
+                format!(
+                    "the PRIMARY record of {name} refers to {}, not to the latch {}",
+                    other.unwrap_or("no check, or to several"),
+                    checks.latched
+                ),
+                format!("failoverctl latch attach {}", self.latch.name),
+            ),
+        }
+        for record in primaries.iter().filter(|record| zone::evaluates_target(record)) {
+            let kind = record.r#type();
+            let found =
+                format!("{name} {kind} evaluates its target's health: it can fail over without the latch");
+            self.findings.warn(NAME, found);
         }
     }
 
