@@ -165,7 +165,7 @@ async fn status_shows_each_latch_and_json_has_the_same() {
     let site = locked().await;
     let ended = run(&site, &["status"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
-    for said in ["STATE", "locked", "app", "standby", "healthy", "present (0 s), present (0 s)"] {
+    for said in ["STATE", "locked", "app", "standby", "healthy", "present (", " s), present ("] {
         assert!(ended.out.contains(said), "{said}: {ended:?}");
     }
     let ended = run(&site, &["status", "--output", "json"]).await;
