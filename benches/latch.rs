@@ -59,6 +59,7 @@ fn race() {
     println!("|---|---|---|---|---|---|---|");
     let probing = |interval, threshold| Probing { interval, threshold };
     for (primary, latch, every, kind) in [
+        (probing(30, 3), probing(30, 1), 5, "once"),
         (probing(30, 3), probing(30, 1), 15, "once"),
         (probing(10, 3), probing(30, 1), 15, "once"),
         (probing(30, 1), probing(30, 1), 15, "once"),
