@@ -113,33 +113,24 @@ impl NameServers {
         (0..questions.len()).map(to).collect()
     }
 
-    /// Asks over UDP about the three sentinels of each of these latches.
-    pub async fn verdicts(&self, latches: &[&Latch]) -> Vec<Verdicts> {
-        let questions = |latch: &&Latch| {
-            [Question::serving(latch), Question::healthy(&latch.primary), Question::healthy(&latch.standby)]
-        };
-        let questions: Vec<_> = latches.iter().flat_map(questions).collect();
-        let answers = self.ask(&questions, Transport::Udp).await;
-        let verdict = |answers: &Vec<Record>| Verdict::of(answers.iter().copied());
-        let of = |answers: &[Vec<Record>]| Verdicts {
-            serving: verdict(&answers[0]),
-            primary: verdict(&answers[1]),
-            standby: verdict(&answers[2]),
-        };
-        answers.chunks(3).map(of).collect()
-    }
-
-    /// Asks over TCP about the two sentinels of each of these latches that decide, and puts the verdicts in the place of
-    /// the earlier ones.
-    pub async fn confirm<'a>(&self, latches: impl IntoIterator<Item = (&'a Latch, &'a mut Verdicts)>) {
-        let (latches, said): (Vec<_>, Vec<_>) = latches.into_iter().unzip();
+    /// Asks about the two sentinels of each of these latches that decide. The primary's own is not asked about: blind.
+    pub async fn deciding(&self, latches: &[&Latch], transport: Transport) -> Vec<Verdicts> {
         let questions = |latch: &&Latch| [Question::serving(latch), Question::healthy(&latch.standby)];
         let questions: Vec<_> = latches.iter().flat_map(questions).collect();
-        let answers = self.ask(&questions, Transport::Tcp).await;
-        for (said, answers) in said.into_iter().zip(answers.chunks(2)) {
-            said.serving = Verdict::of(answers[0].iter().copied());
-            said.standby = Verdict::of(answers[1].iter().copied());
-        }
+        let said = self.verdicts(&questions, transport).await;
+        let of = |said: &[Verdict]| Verdicts { serving: said[0], primary: Verdict::Blind, standby: said[1] };
+        said.chunks(2).map(of).collect()
+    }
+
+    /// Asks over UDP whether the primary of each of these latches is healthy.
+    pub async fn primaries(&self, latches: &[&Latch]) -> Vec<Verdict> {
+        let questions: Vec<_> = latches.iter().map(|latch| Question::healthy(&latch.primary)).collect();
+        self.verdicts(&questions, Transport::Udp).await
+    }
+
+    async fn verdicts(&self, questions: &[Question], transport: Transport) -> Vec<Verdict> {
+        let answers = self.ask(questions, transport).await;
+        answers.into_iter().map(Verdict::of).collect()
     }
 
     /// How many there are.

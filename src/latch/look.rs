@@ -1,5 +1,6 @@
 //! A look at every latch: what is seen, and the lock if one is due.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_types::date_time::{DateTime, Format};
@@ -12,14 +13,15 @@ use tracing::{info, warn};
 use super::FailoverLatch;
 use super::config::Latch;
 use super::decide::{self, Next, Plan, Put};
+use super::dns::Transport;
 use super::outcome::State;
 use super::s3::Shown;
-use super::seen::{Clock, Object, Verdict, Verdicts};
+use super::seen::{Clock, Object, Record, Verdict, Verdicts};
 
 /// How long after contradictory answers the name servers are asked once more.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How many objects are written at a time.
-const WRITES: usize = 64;
+/// For how many latches objects are written at a time.
+const WRITES: usize = 32;
 const HOLDS: &str = "holds/";
 const KEYS: &str = "latches/";
 
@@ -114,7 +116,7 @@ impl Look<'_> {
         if due.is_empty() {
             return;
         }
-        self.confirm(sights).await;
+        self.confirm(&due, sights).await;
         if !self.read(HOLDS, &due, sights, |sight| &mut sight.holds).await {
             return;
         }
@@ -169,67 +171,79 @@ impl Look<'_> {
         false
     }
 
-    /// Asks the name servers over UDP about every sentinel of these latches, once more where they contradict each
-    /// other.
+    /// Asks the name servers over UDP about the two sentinels of these latches that decide, once more where they
+    /// contradict each other; and about the primary's own where the primary is not answered.
     async fn ask(&self, latches: &[usize]) -> Vec<Verdicts> {
-        let mut said = self.verdicts(latches).await;
-        let split = |said: &Verdicts| said.is(Verdict::Split) || said.primary == Verdict::Split;
-        let again: Vec<_> = (0..latches.len()).filter(|at| split(&said[*at])).collect();
+        let servers = &self.system.name_servers;
+        let named = |latches: &[usize]| -> Vec<&Latch> {
+            latches.iter().map(|at| &self.system.config.latches[*at]).collect()
+        };
+        let mut said = servers.deciding(&named(latches), Transport::Udp).await;
+        let again: Vec<_> = (0..latches.len()).filter(|at| said[*at].is(Verdict::Split)).collect();
         if !again.is_empty() {
             sleep(AGAIN).await;
             let asked: Vec<_> = again.iter().map(|at| latches[*at]).collect();
-            for (at, verdicts) in again.into_iter().zip(self.verdicts(&asked).await) {
+            for (at, verdicts) in
+                again.into_iter().zip(servers.deciding(&named(&asked), Transport::Udp).await)
+            {
                 said[at] = verdicts;
             }
+        }
+        let out: Vec<_> =
+            (0..latches.len()).filter(|at| said[*at].serving != Verdict::Agreed(Record::Primary)).collect();
+        let asked: Vec<_> = out.iter().map(|at| latches[*at]).collect();
+        for (at, primary) in out.into_iter().zip(servers.primaries(&named(&asked)).await) {
+            said[at].primary = primary;
         }
         said
     }
 
-    async fn verdicts(&self, latches: &[usize]) -> Vec<Verdicts> {
-        let latches: Vec<_> = latches.iter().map(|at| &self.system.config.latches[*at]).collect();
-        self.system.name_servers.verdicts(&latches).await
-    }
-
     /// Asks the name servers over TCP about the two sentinels that decide.
-    async fn confirm(&self, sights: &mut [Sight]) {
-        let latches = self.system.config.latches.iter().zip(sights);
-        let due = latches.filter(|(_, sight)| sight.state.is_none());
-        let due = due.filter_map(|(latch, sight)| Some((latch, sight.said.as_mut()?)));
-        self.system.name_servers.confirm(due).await;
+    async fn confirm(&self, due: &[usize], sights: &mut [Sight]) {
+        let latches: Vec<_> = due.iter().map(|at| &self.system.config.latches[*at]).collect();
+        let said = self.system.name_servers.deciding(&latches, Transport::Tcp).await;
+        for (at, over_tcp) in due.iter().zip(said) {
+            let said = sights[*at].said.as_mut().expect("it was asked over UDP");
+            (said.serving, said.standby) = (over_tcp.serving, over_tcp.standby);
+        }
     }
 
-    /// Writes the objects, many at a time.
+    /// Writes the objects, many at a time; each latch is decided as soon as its objects are written.
     async fn write(&self, plans: Vec<(usize, Vec<usize>)>, sights: &mut [Sight]) {
         let latches = &self.system.config.latches;
-        for (at, buckets) in &plans {
-            let buckets: Vec<_> =
+        // A bucket that has not answered one write is not asked for another one.
+        let silent: Vec<OnceLock<String>> =
+            self.silent.iter().map(|cause| cause.clone().map(OnceLock::from).unwrap_or_default()).collect();
+        let silent = silent.as_slice();
+        let writes = plans.into_iter().map(|(at, buckets)| {
+            let names: Vec<_> =
                 buckets.iter().map(|bucket| &self.system.config.buckets[*bucket].name).collect();
-            info!(latch = latches[*at].name, ?buckets, "decided: lock");
-        }
-        let mut writes = Vec::new();
-        for (at, buckets) in &plans {
-            let body = self.body(&latches[*at], &sights[*at]).await;
-            for bucket in buckets {
-                writes.push((*at, *bucket, body.clone()));
+            info!(latch = latches[at].name, buckets = ?names, "decided: lock");
+            let first = sights[at].keys.iter().position(|key| key.stored().is_some());
+            async move {
+                let body = self.body(&latches[at], first).await;
+                let puts = buckets.into_iter().map(async |bucket| {
+                    let put = match silent[bucket].get() {
+                        Some(cause) => Err(cause.clone()),
+                        None => self.system.s3.create(bucket, &latches[at].key(), &body, self.start).await,
+                    };
+                    let put = put.unwrap_or_else(|cause| {
+                        let _ = silent[bucket].set(cause.clone());
+                        Put::Failed(cause)
+                    });
+                    (bucket, put)
+                });
+                (at, join_all(puts).await)
             }
-        }
-        let puts = stream::iter(writes.into_iter().map(|(at, bucket, body)| async move {
-            let put = self.system.s3.create(bucket, &latches[at].key(), &body, self.start).await;
-            (at, bucket, put)
-        }));
-        let mut puts: Vec<_> = puts.buffer_unordered(WRITES).collect().await;
-        puts.sort_by_key(|(at, bucket, _)| (*at, *bucket));
-        for (at, _) in plans {
+        });
+        let writes: Vec<_> = writes.collect();
+        let mut writes = stream::iter(writes).buffer_unordered(WRITES);
+        while let Some((at, puts)) = writes.next().await {
             let sight = &mut sights[at];
-            let of: Vec<_> = puts
-                .iter()
-                .filter(|(put, ..)| *put == at)
-                .map(|(_, bucket, put)| (*bucket, put.clone()))
-                .collect();
-            let (state, sets) = decide::after(&sight.holds, &sight.keys, &of);
-            sight.written = of.iter().any(|(_, put)| matches!(put, Put::Created | Put::AlreadyThere));
+            let (state, sets) = decide::after(&sight.holds, &sight.keys, &puts);
+            sight.written = puts.iter().any(|(_, put)| matches!(put, Put::Created | Put::AlreadyThere));
             (sight.state, sight.sets) = (Some(state), sets);
-            for (bucket, put) in of {
+            for (bucket, put) in puts {
                 if let Put::Failed(cause) = put {
                     let bucket = &self.system.config.buckets[bucket];
                     warn!(latch = latches[at].name, %bucket, cause, "the object was not written");
@@ -238,10 +252,10 @@ impl Look<'_> {
         }
     }
 
-    /// The body of a latch's object: the one of another bucket, with the time at which it was copied; or a new one.
-    async fn body(&self, latch: &Latch, sight: &Sight) -> String {
+    /// The body of a latch's object: the one that bucket `first` has, with the time at which it was copied; or a new one.
+    async fn body(&self, latch: &Latch, first: Option<usize>) -> String {
         let now = DateTime::from(self.start).fmt(Format::DateTime).unwrap_or_default();
-        if let Some(bucket) = sight.keys.iter().position(|key| key.stored().is_some()) {
+        if let Some(bucket) = first {
             let first = match self.system.s3.body(bucket, &latch.key()).await {
                 Ok(body) => serde_json::from_str(&body).unwrap_or(json!({ "body": body })),
                 Err(failure) => json!({ "unread": failure.to_string() }),

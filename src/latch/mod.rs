@@ -122,10 +122,10 @@ impl FailoverLatch {
         for (at, bucket) in self.config.buckets.iter().enumerate() {
             let body = format!("{{\"by\":{:?}}}", self.name);
             let put = match self.s3.create(at, CONTROL, &body, SystemTime::now()).await {
-                Put::Created => Ok("created"),
-                Put::AlreadyThere => Ok("already_there"),
-                Put::Conflict => Err("another write met this one: invoke the function again".to_owned()),
-                Put::Failed(cause) => Err(cause),
+                Ok(Put::Created) => Ok("created"),
+                Ok(Put::AlreadyThere) => Ok("already_there"),
+                Ok(Put::Conflict) => Err("another write met this one: invoke the function again".to_owned()),
+                Ok(Put::Failed(cause)) | Err(cause) => Err(cause),
             };
             control.insert(bucket.name.clone(), put);
         }

@@ -114,18 +114,27 @@ impl S3 {
 
     /// Creates an object, unless there is one. The request is signed for 15 s from `start`, so that S3 refuses it when
     /// it arrives later.
-    pub async fn create(&self, bucket: usize, key: &str, body: &str, start: SystemTime) -> Put {
+    ///
+    /// # Errors
+    /// The bucket did not answer.
+    pub async fn create(
+        &self,
+        bucket: usize,
+        key: &str,
+        body: &str,
+        start: SystemTime,
+    ) -> Result<Put, String> {
+        let silent =
+            |cause: &str| format!("{} did not answer the write of {key}: {cause}", self.buckets[bucket].0);
         match timeout(ANSWER, self.put(bucket, key, body, start)).await {
-            Ok(Ok(put)) => put,
-            Ok(Err(cause)) => {
-                Put::Failed(format!("{key} was not written to {}: {cause}", self.buckets[bucket].0))
-            }
-            Err(_) => Put::Failed(format!("{} did not answer the write of {key}", self.buckets[bucket].0)),
+            Ok(put) => put.map_err(|cause| silent(&cause)),
+            Err(_) => Err(silent("it took longer than 3 s")),
         }
     }
 
     async fn put(&self, bucket: usize, key: &str, body: &str, start: SystemTime) -> Result<Put, String> {
         let (bucket, client) = &self.buckets[bucket];
+        let failed = |cause| Put::Failed(format!("{key} was not written to {bucket}: {cause}"));
         let signature = PresigningConfig::builder().start_time(start).expires_in(SIGNATURE).build();
         let signed = client
             .put_object()
@@ -135,14 +144,17 @@ impl S3 {
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_expected_bucket_owner(self.owner.clone())
             .presigned(signature.expect("15 s are less than a week"))
-            .await
-            .map_err(|error| chain(&error))?;
+            .await;
+        let signed = match signed {
+            Ok(signed) => signed,
+            Err(error) => return Ok(failed(chain(&error))),
+        };
         let answer = self.send(&signed, body).await?;
         match answer.status().as_u16() {
             200..=299 => Ok(Put::Created),
             412 => Ok(Put::AlreadyThere),
             409 => Ok(Put::Conflict),
-            status => Err(refusal(status, answer).await),
+            status => Ok(failed(refusal(status, answer).await)),
         }
     }
 

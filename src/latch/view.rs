@@ -6,7 +6,7 @@ use futures_util::future::{join, join_all};
 
 use super::config::{Config, Latch};
 use super::decide::{self, Next};
-use super::dns::NameServers;
+use super::dns::{NameServers, Transport};
 use super::outcome::State;
 use super::s3::S3;
 use super::seen::{Object, Verdicts};
@@ -30,11 +30,13 @@ pub async fn see(config: &Config, s3: &S3, name_servers: &NameServers, latches: 
     let names = names.as_slice();
     let read = |prefix| join_all((0..config.buckets.len()).map(move |bucket| s3.read(bucket, prefix, names)));
     let objects = join(read("holds/"), read("latches/"));
-    let ((holds, keys), said) = join(objects, name_servers.verdicts(latches)).await;
+    let asked = join(name_servers.deciding(latches, Transport::Udp), name_servers.primaries(latches));
+    let ((holds, keys), (said, primaries)) = join(objects, asked).await;
+    let said = said.into_iter().zip(primaries).map(|(said, primary)| Verdicts { primary, ..said });
     let of = |at: usize, shown: &[super::s3::Shown]| -> Vec<Object> {
         shown.iter().map(|bucket| bucket.objects[at].clone()).collect()
     };
-    let seen = said.into_iter().enumerate().map(|(at, said)| {
+    let seen = said.enumerate().map(|(at, said)| {
         let (holds, keys) = (of(at, &holds), of(at, &keys));
         let state = decide::held(&holds).unwrap_or_else(|| {
             match decide::first(&holds, &keys, said, Duration::ZERO) {

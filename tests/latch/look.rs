@@ -348,3 +348,23 @@ async fn many_latches_are_read_by_the_page() {
         "two pages and, for the one latch, a hold and a write in each bucket: {calls:?}"
     );
 }
+
+/// A Region that comes back must not take so long to heal that the look is cut off.
+#[tokio::test]
+async fn a_bucket_that_stops_answering_costs_many_latches_one_wait() {
+    let site = Site::failed_over().await;
+    let latches = (0..100)
+        .map(|number| {
+            format!("app-{number}:serving=_serving.app.example.com,primary=_primary.app.example.com,standby=_standby.app.example.com")
+        })
+        .collect::<Vec<_>>()
+        .join(";");
+    let watcher = site.watcher_with(&[("LATCHES", &latches)]).await;
+    site.s3.fail_always("PutObject", A, Fault::Hang);
+    let looked = answer(&watcher, "{}").await.unwrap();
+    assert!(looked.latches.values().all(|state| state.name() == "half"), "{looked:?}");
+    assert_eq!((site.s3.keys(A).len(), site.s3.keys(B).len()), (0, 100));
+    site.s3.fail_never("PutObject", A);
+    let healed = answer(&watcher, "{}").await.unwrap();
+    assert!(healed.latches.values().all(|state| state.name() == "locked"), "{healed:?}");
+}

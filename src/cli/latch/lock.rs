@@ -46,7 +46,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut buckets = serde_json::Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
-        let put = latches.s3.create(at, &latch.key(), &body, SystemTime::now()).await;
+        let put =
+            latches.s3.create(at, &latch.key(), &body, SystemTime::now()).await.unwrap_or_else(Put::Failed);
         let done = match &put {
             Put::Created => "created".to_owned(),
             Put::AlreadyThere => "already_there".to_owned(),
