@@ -157,7 +157,28 @@ async fn what_a_broken_off_release_left_behind_is_deleted() {
     }
     let ended = run(&site, &["release", "app", "--yes"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains("app is not locked"), "{ended:?}");
     assert_eq!(holds(&site), [false, false]);
+}
+
+#[tokio::test]
+async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
+    let site = Site::start().await;
+    let checkers = async {
+        for objects in [[true, true], [false, false]] {
+            site.s3.until(|_| site.objects() == objects).await;
+            site.checkers_look();
+        }
+    };
+    let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes", "--output", "json"]), checkers);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let json: Value = serde_json::from_str(&ended.out).unwrap();
+    assert!(json["lockedSeconds"].is_f64() && json["releasedSeconds"].is_f64(), "{json}");
+    assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("primary"));
+    site.standby(false);
+    let ended = run(&site, &["drill", "app", "--yes"]).await;
+    assert!(ended.status == Some(3) && ended.said.contains("both sites healthy"), "{ended:?}");
+    assert_eq!(site.objects(), [false, false]);
 }
 
 #[tokio::test]

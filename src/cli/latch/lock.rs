@@ -4,13 +4,14 @@ use std::time::SystemTime;
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::File;
 use super::s3::{id, now, person};
+use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{ask, say};
 use crate::cli::session::Common;
+use crate::latch::config::Latch;
 use crate::latch::decide::Put;
 
 /// Lock a latch by hand: the primary leaves service, and stays out until the latch is released.
@@ -40,10 +41,29 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    let (buckets, ended) = lock(&latches, latch, &reason).await;
+    let found = json!({ "latch": latch.name, "buckets": buckets });
+    latches.session.screen.show(&found, || {
+        let line =
+            |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
+        buckets.iter().map(line).collect()
+    })?;
+    if ended == Ended::Well {
+        say(
+            "Route 53's checkers see the objects within their interval: follow it with failoverctl latch status --watch",
+        );
+    } else {
+        say("a bucket has no object: repeat the command until every bucket has one");
+    }
+    Ok(ended)
+}
+
+/// Creates the object of a latch in every bucket. Returns what was done in each, and whether each has one.
+pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> (Map<String, Value>, Ended) {
     let body =
         json!({ "id": id(), "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
             .to_string();
-    let mut buckets = serde_json::Map::new();
+    let mut buckets = Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
         let put =
@@ -59,19 +79,5 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         }
         buckets.insert(bucket.name.clone(), json!(done));
     }
-    let found = json!({ "latch": latch.name, "buckets": buckets });
-    latches.session.screen.show(&found, || {
-        let line = |(bucket, done): (&String, &serde_json::Value)| {
-            format!("{bucket}  {}\n", done.as_str().unwrap_or_default())
-        };
-        buckets.iter().map(line).collect()
-    })?;
-    if ended == Ended::Well {
-        say(
-            "Route 53's checkers see the objects within their interval: follow it with failoverctl latch status --watch",
-        );
-    } else {
-        say("a bucket has no object: repeat the command until every bucket has one");
-    }
-    Ok(ended)
+    (buckets, ended)
 }

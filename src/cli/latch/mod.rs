@@ -3,6 +3,7 @@
 
 mod attach;
 mod doctor;
+mod drill;
 mod lock;
 mod release;
 mod s3;
@@ -38,6 +39,7 @@ enum Command {
     Lock(lock::Arguments),
     Release(release::Arguments),
     Doctor(doctor::Arguments),
+    Drill(drill::Arguments),
     Attach(attach::Attach),
     Detach(attach::Detach),
 }
@@ -63,6 +65,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         Command::Status(arguments) => status::run(common, arguments).await,
         Command::Lock(arguments) => lock::run(common, arguments).await,
         Command::Release(arguments) => release::run(common, arguments).await,
+        Command::Drill(arguments) => drill::run(common, arguments).await,
         Command::Doctor(arguments) => doctor::run(common, arguments).await,
         Command::Attach(arguments) => attach::attach(common, arguments).await,
         Command::Detach(arguments) => attach::detach(common, arguments).await,

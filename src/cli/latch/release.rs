@@ -45,6 +45,16 @@ pub(super) struct Arguments {
     file: File,
 }
 
+/// How a release ended that was not refused.
+pub(super) enum Released {
+    /// The primary serves.
+    Released,
+    /// There was no object.
+    NotLocked,
+    /// The person declined, and nothing was changed.
+    Declined,
+}
+
 /// A release under way.
 struct Release<'a> {
     latches: &'a Latches,
@@ -58,36 +68,57 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let Arguments { latch, force, reason, yes, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let hands = Hands::new(&latches);
+    let question =
+        format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
+    let outcome = match release(&latches, latch, force, || ask(&question, yes)).await? {
+        Released::Released => "released",
+        Released::NotLocked => "not_locked",
+        Released::Declined => return Ok(Ended::NotWell),
+    };
+    let found = json!({ "latch": latch.name, "outcome": outcome, "reason": reason });
+    let words = outcome.replace('_', " ");
+    latches.session.screen.show(&found, || format!("{} is {words}\n", latch.name))?;
+    Ok(Ended::Well)
+}
+
+/// Releases a latch, if `confirm` agrees once it may begin.
+///
+/// # Errors
+/// Why it was not released, and what is certain.
+pub(super) async fn release(
+    latches: &Latches,
+    latch: &Latch,
+    force: bool,
+    confirm: impl FnOnce() -> Result<Ended, Error>,
+) -> Result<Released, Error> {
     let interrupt = signal(SignalKind::interrupt())?;
-    let mut release = Release { latches: &latches, latch, hands, force, interrupt };
+    let mut release = Release { latches, latch, hands: Hands::new(latches), force, interrupt };
     let (holds, keys, primary, read_at) = release.read().await;
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
             for (bucket, etag) in left {
-                release.hands.delete(bucket, &latch.hold(), &etag, read_at).await;
+                let deletion = release.hands.delete(bucket, &latch.hold(), &etag, read_at).await;
+                if let Deletion::Unconfirmed(cause) = deletion {
+                    return Err(Error::Release(format!(
+                        "{} is not locked, and a hold that was left behind could not be deleted: {cause}. Watchers \
+                         ignore it",
+                        latch.name
+                    )));
+                }
             }
-            say(&format!(
-                "{} is not locked; what a broken-off release had left behind is deleted",
-                latch.name
-            ));
+            say("what a broken-off release had left behind is deleted");
+            Ok(Released::NotLocked)
         }
         Begin::Hold(replace) => {
-            let question = format!(
-                "Are the sites synchronised? Releasing {} brings traffic to the primary again.",
-                latch.name
-            );
-            if ask(&question, yes)? == Ended::NotWell {
-                return Ok(Ended::NotWell);
+            if confirm()? == Ended::NotWell {
+                return Ok(Released::Declined);
             }
             release.hold(&replace).await?;
             release.open().await?;
             release.settle().await?;
+            Ok(Released::Released)
         }
     }
-    let found = json!({ "latch": latch.name, "outcome": "released", "reason": reason });
-    latches.session.screen.show(&found, || format!("{} is released\n", latch.name))?;
-    Ok(Ended::Well)
 }
 
 // === impl Release ===

@@ -1,0 +1,120 @@
+//! `failoverctl latch drill`: a game day: lock, see the standby serve, release, see the primary serve.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
+
+use super::lock::lock;
+use super::release::{Released, release};
+use super::{File, Latches};
+use crate::cli::error::{Ended, Error};
+use crate::cli::screen::{ask, say};
+use crate::cli::session::Common;
+use crate::latch::config::Latch;
+use crate::latch::dns::{Question, Transport};
+use crate::latch::outcome::State;
+use crate::latch::seen::{Record, Verdict};
+use crate::latch::view;
+
+/// How often the name servers are asked.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A game day: lock the latch, follow Route 53 to the standby, and release it. Traffic moves to the standby and back.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl latch drill app")]
+pub(super) struct Arguments {
+    /// The latch.
+    latch: String,
+    /// How many seconds Route 53 may take to answer the standby.
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    timeout: u64,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    file: File,
+}
+
+/// The measured times of a drill.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Drill {
+    latch: String,
+    /// From the objects to the standby on every name server.
+    locked_seconds: f64,
+    /// From the start of the release to its end.
+    released_seconds: f64,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let Arguments { latch, timeout, yes, file } = arguments;
+    let latches = file.open(common).await?;
+    let latch = latches.named(&latch)?;
+    let seen = view::see(&latches.config, &latches.s3, &latches.name_servers, &[latch]).await.remove(0);
+    let healthy = Verdict::Agreed(Record::Primary);
+    if seen.state != State::Armed || seen.said.standby != healthy || seen.said.primary != healthy {
+        return Err(Error::NoDrill(format!(
+            "{}: no drill: it must be armed, with both sites healthy; see failoverctl latch doctor {}",
+            latch.name, latch.name
+        )));
+    }
+    let question =
+        format!("Drill on {}? Its primary leaves service, and comes back minutes later.", latch.name);
+    if ask(&question, yes)? == Ended::NotWell {
+        return Ok(Ended::NotWell);
+    }
+    let started = Instant::now();
+    let (_, ended) = lock(&latches, latch, "drill").await;
+    let followed = match ended {
+        Ended::Well => until_standby(&latches, latch, Duration::from_secs(timeout)).await,
+        Ended::NotWell => Err(Error::Release(format!("{}: a bucket did not take the object", latch.name))),
+    };
+    let locked_seconds = started.elapsed().as_secs_f64();
+    if followed.is_ok() {
+        say(&format!("every name server answers the standby after {locked_seconds:.0} s"));
+    }
+    let started = Instant::now();
+    // Whatever happened, the primary comes back.
+    match release(&latches, latch, false, || Ok(Ended::Well)).await {
+        Ok(Released::Released | Released::NotLocked | Released::Declined) => {}
+        Err(error) => {
+            say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
+            return Err(error);
+        }
+    }
+    followed?;
+    let released_seconds = started.elapsed().as_secs_f64();
+    let found = Drill { latch: latch.name.clone(), locked_seconds, released_seconds };
+    latches.session.screen.show(&found, || {
+        format!("{}: locked in {locked_seconds:.0} s, released in {released_seconds:.0} s\n", latch.name)
+    })?;
+    Ok(Ended::Well)
+}
+
+/// Waits until every name server answers the standby.
+async fn until_standby(latches: &Latches, latch: &Latch, timeout: Duration) -> Result<(), Error> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let follow = async {
+        loop {
+            let answers = latches.name_servers.ask(&[Question::serving(latch)], Transport::Udp).await;
+            let all = answers[0].len() == latches.name_servers.count();
+            if all && answers[0].iter().all(|record| *record == Record::Secondary) {
+                return;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = follow => Ok(()),
+        () = sleep(timeout) => Err(Error::TooLate(format!(
+            "Route 53 did not answer the standby of {} within {} s: see failoverctl latch doctor {}",
+            latch.name,
+            timeout.as_secs(),
+            latch.name
+        ))),
+        _ = interrupt.recv() => Err(Error::Interrupted),
+    }
+}
