@@ -86,7 +86,9 @@ pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State
         Some(Put::Conflict) | None => key.clone(),
     });
     let keys: Vec<_> = keys.collect();
-    let sets = !heals && puts.first().is_some_and(|(_, put)| *put == Put::Created);
+    // A write whose answer was lost may be the one that counts: rather twice than never.
+    let first = puts.iter().map(|(_, put)| put).find(|put| !matches!(put, Put::Failed(_)));
+    let sets = !heals && first == Some(&Put::Created);
     (objects(holds, &keys).unwrap_or(State::Unsettled), sets)
 }
 
@@ -277,7 +279,8 @@ mod tests {
             (vec![(0, Put::Created), (1, Put::AlreadyThere)], State::Locked, true),
             (vec![(0, Put::AlreadyThere), (1, Put::Created)], State::Locked, false),
             (vec![(0, Put::Created), (1, failed())], State::Half, true),
-            (vec![(0, failed()), (1, Put::Created)], State::Half, false),
+            (vec![(0, failed()), (1, Put::Created)], State::Half, true),
+            (vec![(0, failed()), (1, Put::AlreadyThere)], State::Half, false),
             (vec![(0, Put::Conflict), (1, Put::Conflict)], State::Unsettled, false),
             (vec![(0, Put::Conflict), (1, Put::Created)], State::Half, false),
             (vec![(0, failed()), (1, failed())], State::Failed("no answer".to_owned()), false),

@@ -23,7 +23,9 @@ use super::seen::{Record, Verdict, Verdicts};
 
 /// How long a name server has for an answer over UDP.
 const UDP: Duration = Duration::from_secs(1);
-/// How long a name server has for a connection and all answers over TCP.
+/// How long a name server has for all answers over UDP: some answers may be lost.
+const ALL_UDP: Duration = Duration::from_secs(2);
+/// How long a name server has for all answers over TCP.
 const TCP: Duration = Duration::from_secs(2);
 /// How many questions wait for their answers at a time: so many fit the kernel's buffer of a socket.
 const WINDOW: usize = 128;
@@ -185,8 +187,11 @@ async fn address(server: &NameServer) -> Option<SocketAddr> {
 async fn over_udp(server: SocketAddr, questions: &[Question]) -> Vec<Option<Record>> {
     let mut answers = vec![None; questions.len()];
     let mut truncated = Vec::new();
-    if let Err(error) = exchange(server, questions, &mut answers, &mut truncated).await {
-        debug!(%server, %error, "the name server cannot be asked over UDP");
+    // What it has answered until then counts.
+    match timeout(ALL_UDP, exchange(server, questions, &mut answers, &mut truncated)).await {
+        Ok(Err(error)) => debug!(%server, %error, "the name server cannot be asked over UDP"),
+        Err(_) => debug!(%server, "the name server has not answered everything over UDP in time"),
+        Ok(Ok(())) => {}
     }
     if !truncated.is_empty() {
         let again: Vec<_> = truncated.iter().map(|at: &usize| questions[*at].clone()).collect();
@@ -237,13 +242,13 @@ async fn exchange(
                 match reply(&message, &questions[at]) {
                     Some(Reply::Answer(answer)) => answers[at] = answer,
                     Some(Reply::Truncated) => truncated.push(at),
-                    // It answers another question: somebody else sent it.
+                    // It answers another question: another machine sent it.
                     None => continue,
                 }
                 waiting.remove(&id);
                 heard = true;
             }
-            // The port is closed; or somebody else says so.
+            // The port is closed; or another machine says so.
             Ok(Err(_)) => {}
             Err(_) if heard => drop(waiting.remove(&oldest)),
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -254,16 +259,17 @@ async fn exchange(
 async fn over_tcp(server: SocketAddr, questions: &[Question]) -> Vec<Option<Record>> {
     let mut answers = vec![None; questions.len()];
     let mut open: Vec<usize> = (0..questions.len()).collect();
+    let until = Instant::now() + TCP;
     // A server may close a connection before it has answered everything.
     loop {
         let before = open.len();
-        let conversed = timeout(TCP, converse(server, questions, &mut answers, &mut open)).await;
+        let conversed = timeout_at(until, converse(server, questions, &mut answers, &mut open)).await;
         match conversed {
             Ok(Err(error)) => debug!(%server, %error, "the connection to the name server broke off"),
             Err(_) => debug!(%server, "the name server has not answered over TCP in time"),
             Ok(Ok(())) => {}
         }
-        if open.is_empty() || open.len() == before {
+        if open.is_empty() || open.len() == before || Instant::now() >= until {
             return answers;
         }
     }

@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -22,7 +23,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use super::watch::Memory;
+use super::outcome::Outcome;
+use super::watch::{Memory, Totals};
 
 /// How long a connection lasts.
 const CONNECTION: Duration = Duration::from_secs(5);
@@ -75,7 +77,7 @@ fn answer<B>(request: &Request<B>, memory: &Memory, look_every: Duration) -> Res
         "/healthz" => {
             let unhealthy = memory.unhealthy(look_every);
             let status = if unhealthy.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let latches = memory.outcomes().into_iter().map(|latch| (latch.latch, json!(latch.state)));
+            let latches = memory.outcomes().into_iter().map(|(latch, _)| (latch.latch, json!(latch.state)));
             let latches: serde_json::Map<_, _> = latches.collect();
             whole(status, JSON, json!({ "unhealthy": unhealthy, "latches": latches }).to_string())
         }
@@ -84,16 +86,31 @@ fn answer<B>(request: &Request<B>, memory: &Memory, look_every: Duration) -> Res
     }
 }
 
-/// The metrics of the last look: the names of namespace `FailoverLatch`, as Prometheus writes them.
+/// The metrics of the last look, by the names of namespace `FailoverLatch` as Prometheus writes them; `Locked` and
+/// `Opened` count all looks.
 fn metrics(memory: &Memory) -> String {
     let mut registry = Registry::with_prefix("failover_latch");
     let outcomes = memory.outcomes();
-    let names = outcomes.first().map(|outcome| outcome.metrics().map(|metric| metric.name));
+    let label = |outcome: &Outcome| [("latch", outcome.latch.clone())];
+    let names = outcomes.first().map(|(outcome, _)| outcome.metrics().map(|metric| metric.name));
     for (at, name) in names.into_iter().flatten().enumerate() {
+        let total = match name {
+            "Locked" => Some((|totals: &Totals| totals.locked) as fn(&Totals) -> u64),
+            "Opened" => Some((|totals: &Totals| totals.opened) as fn(&Totals) -> u64),
+            _ => None,
+        };
+        if let Some(total) = total {
+            let family = Family::<[(&str, String); 1], Counter>::default();
+            for (outcome, totals) in &outcomes {
+                family.get_or_create(&label(outcome)).inc_by(total(totals));
+            }
+            registry.register(snake(name), format!("{name}, of all looks"), family);
+            continue;
+        }
         let family = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
-        for outcome in &outcomes {
-            let gauge = family.get_or_create(&[("latch", outcome.latch.clone())]);
-            gauge.set(outcome.metrics()[at].value.as_f64().unwrap_or_default());
+        for (outcome, _) in &outcomes {
+            let value = outcome.metrics()[at].value.as_f64().unwrap_or_default();
+            family.get_or_create(&label(outcome)).set(value);
         }
         registry.register(snake(name), format!("{name} of the last look"), family);
     }

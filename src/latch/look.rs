@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_types::date_time::{DateTime, Format};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -16,7 +16,7 @@ use super::decide::{self, Next, Plan, Put};
 use super::dns::Transport;
 use super::outcome::State;
 use super::s3::Shown;
-use super::seen::{Clock, Object, Record, Verdict, Verdicts};
+use super::seen::{Clock, Object, Verdict, Verdicts};
 
 /// How long after contradictory answers the name servers are asked once more.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -41,6 +41,8 @@ pub(super) struct Sight {
     pub(super) sets: bool,
     /// Whether this look wrote an object, or saw that there is one meanwhile.
     written: bool,
+    /// What was under way last, for a look that is cut off.
+    pub(super) stage: &'static str,
 }
 
 /// A look that goes on.
@@ -57,15 +59,45 @@ impl Sight {
     /// Nothing was seen yet.
     pub(super) fn new(split_for: Duration) -> Self {
         let (holds, keys) = (Vec::new(), Vec::new());
-        Self { split_for, holds, keys, said: None, state: None, sets: false, written: false }
+        Self {
+            split_for,
+            holds,
+            keys,
+            said: None,
+            state: None,
+            sets: false,
+            written: false,
+            stage: "it began",
+        }
     }
 
-    /// Whether there is an object in any bucket; `None` if the keys were not read.
+    /// Whether there is an object in any bucket; `None` if not every bucket showed it.
     pub(super) fn is_standing(&self) -> Option<bool> {
-        if self.keys.is_empty() {
-            return None;
+        if self.written || self.keys.iter().any(|key| key.stored().is_some()) {
+            return Some(true);
         }
-        Some(self.written || self.keys.iter().any(|key| key.stored().is_some()))
+        let all_absent = !self.keys.is_empty() && self.keys.iter().all(|key| *key == Object::Absent);
+        all_absent.then_some(false)
+    }
+
+    /// Whether any bucket showed anything.
+    pub(super) fn has_seen(&self) -> bool {
+        let shows = |object: &Object| matches!(object, Object::Absent | Object::Present(_));
+        self.keys.iter().any(shows) || self.state == Some(State::Holding)
+    }
+
+    /// The buckets that have the hold of a release that was broken off, each with the hold's age.
+    pub(super) fn left_behind(&self) -> impl Iterator<Item = (usize, Duration)> {
+        let holds = self.holds.iter().enumerate().filter(|(_, hold)| hold.is_stale_hold());
+        holds.filter_map(|(bucket, hold)| Some((bucket, hold.stored()?.age)))
+    }
+
+    /// The state after the first answers; `None` if a lock is due.
+    fn first(&self) -> Option<State> {
+        match decide::first(&self.holds, &self.keys, self.said?, self.split_for) {
+            Next::End(state) => Some(state),
+            Next::Confirm => None,
+        }
     }
 
     /// Whether the name servers contradict each other.
@@ -77,21 +109,14 @@ impl Sight {
 /// Looks at every latch. `sights` has one for each latch, in their order, and is filled as the look goes on.
 pub(super) async fn look(system: &FailoverLatch, sights: &mut [Sight]) {
     let mut look = Look { system, start: SystemTime::now(), silent: vec![None; system.config.buckets.len()] };
-    look.goes_on(sights).await;
-    let latches = &system.config.latches;
-    for (latch, sight) in latches.iter().zip(sights) {
-        let left: Vec<_> = sight.holds.iter().enumerate().filter(|(_, hold)| hold.is_stale_hold()).collect();
-        for (bucket, _) in left {
-            let (name, bucket) = (&latch.name, &system.config.buckets[bucket]);
-            warn!(latch = name, %bucket, "a release was broken off and has left its hold: finish it with failoverctl latch release");
-        }
-    }
+    look.run(sights).await;
 }
 
 // === impl Look ===
 
-impl Look<'_> {
-    async fn goes_on(&mut self, sights: &mut [Sight]) {
+impl<'a> Look<'a> {
+    async fn run(&mut self, sights: &mut [Sight]) {
+        stage(sights, "the holds were read");
         let all: Vec<usize> = (0..sights.len()).collect();
         if !self.read(HOLDS, &all, sights, |sight| &mut sight.holds).await {
             return;
@@ -99,27 +124,44 @@ impl Look<'_> {
         for sight in &mut *sights {
             sight.state = decide::held(&sight.holds);
         }
+        stage(sights, "the objects were read");
         let open = undecided(sights);
         if open.is_empty() || !self.read(KEYS, &open, sights, |sight| &mut sight.keys).await {
             return;
         }
+        stage(sights, "the name servers were asked over UDP");
         let said = self.ask(&open).await;
         for (at, said) in open.iter().copied().zip(said) {
             let sight = &mut sights[at];
             sight.said = Some(said);
-            match decide::first(&sight.holds, &sight.keys, said, sight.split_for) {
-                Next::End(state) => sight.state = Some(state),
-                Next::Confirm => {}
-            }
+            sight.state = sight.first();
+        }
+        // Only there the primary's own check decides something.
+        let out: Vec<_> =
+            open.into_iter().filter(|at| sights[*at].state == Some(State::StandbyUnhealthy)).collect();
+        let primaries = self.system.name_servers.primaries(&self.named(&out)).await;
+        for (at, primary) in out.into_iter().zip(primaries) {
+            let sight = &mut sights[at];
+            sight.said = sight.said.map(|said| Verdicts { primary, ..said });
+            sight.state = sight.first();
         }
         let due = undecided(sights);
         if due.is_empty() {
             return;
         }
-        self.confirm(&due, sights).await;
-        if !self.read(HOLDS, &due, sights, |sight| &mut sight.holds).await {
+        stage(sights, "the name servers were asked over TCP, and the holds were read again");
+        let (system, latches) = (self.system, self.named(&due));
+        let over_tcp = system.name_servers.deciding(&latches, Transport::Tcp);
+        let holds = self.read(HOLDS, &due, sights, |sight| &mut sight.holds);
+        let (over_tcp, goes_on) = join(over_tcp, holds).await;
+        if !goes_on {
             return;
         }
+        for (at, over_tcp) in due.iter().zip(over_tcp) {
+            let said = sights[*at].said.as_mut().expect("it was asked over UDP");
+            (said.serving, said.standby) = (over_tcp.serving, over_tcp.standby);
+        }
+        stage(sights, "the objects were written");
         let mut plans = Vec::new();
         for at in due {
             let sight = &mut sights[at];
@@ -172,40 +214,24 @@ impl Look<'_> {
     }
 
     /// Asks the name servers over UDP about the two sentinels of these latches that decide, once more where they
-    /// contradict each other; and about the primary's own where the primary is not answered.
+    /// contradict each other.
     async fn ask(&self, latches: &[usize]) -> Vec<Verdicts> {
         let servers = &self.system.name_servers;
-        let named = |latches: &[usize]| -> Vec<&Latch> {
-            latches.iter().map(|at| &self.system.config.latches[*at]).collect()
-        };
-        let mut said = servers.deciding(&named(latches), Transport::Udp).await;
+        let mut said = servers.deciding(&self.named(latches), Transport::Udp).await;
         let again: Vec<_> = (0..latches.len()).filter(|at| said[*at].is(Verdict::Split)).collect();
         if !again.is_empty() {
             sleep(AGAIN).await;
             let asked: Vec<_> = again.iter().map(|at| latches[*at]).collect();
-            for (at, verdicts) in
-                again.into_iter().zip(servers.deciding(&named(&asked), Transport::Udp).await)
-            {
+            let second = servers.deciding(&self.named(&asked), Transport::Udp).await;
+            for (at, verdicts) in again.into_iter().zip(second) {
                 said[at] = verdicts;
             }
-        }
-        let out: Vec<_> =
-            (0..latches.len()).filter(|at| said[*at].serving != Verdict::Agreed(Record::Primary)).collect();
-        let asked: Vec<_> = out.iter().map(|at| latches[*at]).collect();
-        for (at, primary) in out.into_iter().zip(servers.primaries(&named(&asked)).await) {
-            said[at].primary = primary;
         }
         said
     }
 
-    /// Asks the name servers over TCP about the two sentinels that decide.
-    async fn confirm(&self, due: &[usize], sights: &mut [Sight]) {
-        let latches: Vec<_> = due.iter().map(|at| &self.system.config.latches[*at]).collect();
-        let said = self.system.name_servers.deciding(&latches, Transport::Tcp).await;
-        for (at, over_tcp) in due.iter().zip(said) {
-            let said = sights[*at].said.as_mut().expect("it was asked over UDP");
-            (said.serving, said.standby) = (over_tcp.serving, over_tcp.standby);
-        }
+    fn named(&self, latches: &[usize]) -> Vec<&'a Latch> {
+        latches.iter().map(|at| &self.system.config.latches[*at]).collect()
     }
 
     /// Writes the objects, many at a time; each latch is decided as soon as its objects are written.
@@ -276,6 +302,13 @@ impl Look<'_> {
             "reason": "Route 53 answers the standby, which is healthy",
         })
         .to_string()
+    }
+}
+
+/// Keeps what comes next for the latches whose state is not decided.
+fn stage(sights: &mut [Sight], stage: &'static str) {
+    for sight in sights.iter_mut().filter(|sight| sight.state.is_none()) {
+        sight.stage = stage;
     }
 }
 

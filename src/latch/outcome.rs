@@ -17,7 +17,7 @@ use crate::lambda::metrics::{self, Metric};
 pub enum State {
     /// A bucket is invisible, no bucket answers, or the clock is off, for this cause.
     Failed(String),
-    /// The name servers do not tell which site is answered.
+    /// Too few name servers answer, or they have contradicted each other for a minute.
     Blind,
     /// The name servers contradict each other.
     Unsettled,
@@ -107,7 +107,16 @@ impl State {
     pub fn cause(&self) -> Option<&str> {
         match self {
             Self::Failed(cause) => Some(cause),
-            _ => None,
+            Self::Blind
+            | Self::Unsettled
+            | Self::Holding
+            | Self::NotHolding
+            | Self::Half
+            | Self::Locked
+            | Self::WouldLock
+            | Self::StandbyUnhealthy
+            | Self::LatchSuspect
+            | Self::Armed => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::warn;
 
 use super::FailoverLatch;
 use super::config::Config;
@@ -38,8 +39,21 @@ struct Remembered {
     blind_since: Option<Instant>,
     /// When the last look started.
     started: Option<Instant>,
-    /// When the last look ended that did not fail; at first, when the watcher started.
+    /// When the last look ended to which any bucket showed something; at first, when the watcher started.
     seen: Instant,
+    /// Whether the hold of a release that was broken off was there.
+    left_behind: bool,
+    /// How many locks the looks so far have set, and how often one was opened.
+    totals: Totals,
+}
+
+/// What the looks of a process add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// How many locks they have set.
+    pub locked: u64,
+    /// How often an object was gone, and no hold was seen.
+    pub opened: u64,
 }
 
 /// Looks until 5 s before the deadline, and at least once. Returns each latch as of the last look, with what all
@@ -87,14 +101,16 @@ impl Memory {
             blind_since: None,
             started: None,
             seen: Instant::now(),
+            left_behind: false,
+            totals: Totals::default(),
         });
         Self(Arc::new(Mutex::new(latches.collect())))
     }
 
     /// Each latch as of the last look.
     #[must_use]
-    pub fn outcomes(&self) -> Vec<Outcome> {
-        self.lock().iter().map(|latch| latch.last.clone()).collect()
+    pub fn outcomes(&self) -> Vec<(Outcome, Totals)> {
+        self.lock().iter().map(|latch| (latch.last.clone(), latch.totals)).collect()
     }
 
     /// The latches that have been without a look that saw something for three periods, or blind for 60 s.
@@ -118,14 +134,28 @@ impl Remembered {
     }
 
     fn is_unhealthy(&self, look_every: Duration) -> bool {
-        self.seen.elapsed() > look_every * MISSED
+        // A look may take longer than its period.
+        self.seen.elapsed() > (look_every * MISSED).max(LOOK + look_every)
             || self.blind_since.is_some_and(|since| since.elapsed() > BLIND)
     }
 
     /// Takes in what a look saw, and returns its outcome.
     fn after(&mut self, sight: Sight, started: Instant, longest: Duration) -> Outcome {
-        let cut_off = || State::Failed(format!("the look was cut off after {:.0} s", longest.as_secs_f64()));
-        let standing = sight.is_standing();
+        let (standing, has_seen) = (sight.is_standing(), sight.has_seen());
+        let left: Vec<_> = sight.left_behind().collect();
+        for (bucket, age) in left.iter().filter(|_| !self.left_behind) {
+            let (latch, minutes) = (&self.last.latch, age.as_secs() / 60);
+            warn!(
+                latch,
+                bucket,
+                minutes,
+                standing,
+                "a release was broken off and has left its hold in this bucket: failoverctl latch release deletes it"
+            );
+        }
+        self.left_behind = !left.is_empty();
+        let (time, last) = (longest.as_secs_f64(), sight.stage);
+        let cut_off = || State::Failed(format!("the look was cut off after {time:.1} s, while {last}"));
         let is_split = sight.is_split();
         let state = sight.state.unwrap_or_else(cut_off);
         let mut outcome = Outcome::new(&self.last.latch, state);
@@ -144,10 +174,12 @@ impl Remembered {
         self.split_since = since(self.split_since, is_split);
         self.blind_since = since(self.blind_since, outcome.state == State::Blind);
         self.started = Some(started);
-        if outcome.state.cause().is_none() {
+        if has_seen {
             self.seen = now;
         }
-        if self.last.state != outcome.state {
+        self.totals.locked += u64::from(outcome.locked);
+        self.totals.opened += u64::from(outcome.opened);
+        if self.last.state.name() != outcome.state.name() {
             outcome.log();
         }
         self.last = outcome.clone();

@@ -165,6 +165,7 @@ async fn a_process_locks_shows_its_metrics_and_its_health_and_ends_on_a_signal()
         "# TYPE failover_latch_armed gauge",
         "failover_latch_armed{latch=\"app\"} 0",
         "failover_latch_look_gap_seconds",
+        "failover_latch_locked_total{latch=\"app\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
