@@ -9,7 +9,7 @@ use crate::support::aws::aws_at;
 use crate::support::miniature::api::Api;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Record, Routing};
-use crate::support::s3::{Down, Fault, PERSON, WATCHER};
+use crate::support::s3::{Down, PERSON, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
@@ -111,9 +111,13 @@ async fn a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile() {
 #[tokio::test]
 async fn a_deletion_that_cannot_be_confirmed_puts_the_others_back() {
     let site = locked().await;
-    site.s3.fail_always("DeleteObject", B, Fault::Hang);
-    // The holds are deleted once the objects are back.
-    let ended = run(&site, &["release", "app", "--yes"]).await;
+    // It arrives late: once the object was put back in A, the command still waits for it.
+    let late = site.s3.hold("DeleteObject", B);
+    let (ended, ()) = tokio::join!(run(&site, &["release", "app", "--yes"]), async {
+        late.reached().await;
+        site.s3.until(|s3| s3.history(A, KEY).len() == 3).await;
+        late.release();
+    });
     assert_eq!(ended.status, Some(3), "{ended:?}");
     for said in
         ["was not released", "acme-latch-a: the object was put back", "acme-latch-b: the object is there"]
@@ -121,7 +125,8 @@ async fn a_deletion_that_cannot_be_confirmed_puts_the_others_back() {
         assert!(ended.said.contains(said), "{said}: {ended:?}");
     }
     assert_eq!(site.objects(), [true, true]);
-    assert_eq!(holds(&site), [false, true], "a hold that cannot be deleted grows old");
+    assert_eq!(site.s3.history(B, KEY).len(), 3, "it was deleted late, and put back");
+    assert_eq!(holds(&site), [false, false]);
 }
 
 #[tokio::test]

@@ -1,17 +1,28 @@
 //! `failoverctl latch attach` and `detach`: which check the application's PRIMARY record refers to.
 
-use clap::Args;
-use serde::Serialize;
+use std::time::Duration;
 
-use super::File;
+use clap::Args;
+use futures_util::future::join_all;
+use hickory_proto::rr::Name;
+use serde::Serialize;
+use tokio::time::sleep;
+
 use super::s3::Hands;
 use super::zone::{self, Checks, Incomplete, Zone};
+use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{ask, say};
 use crate::cli::session::Common;
 use crate::latch::config::Latch;
-use crate::latch::seen::{Record, Verdict};
+use crate::latch::dns::{Question, Transport};
+use crate::latch::release::Held;
+use crate::latch::s3::SIGNATURE;
+use crate::latch::seen::{HOLD, Object, Record, Verdict};
 use crate::latch::view;
+
+/// After so long a write that was signed before a hold cannot land: its signature, and 5 s between clocks.
+const LATE: Duration = Duration::from_secs(SIGNATURE.as_secs() + 5);
 
 /// Attach a latch: the application's PRIMARY record and the sentinel `_serving` refer to it, in one change.
 #[derive(Debug, Args)]
@@ -63,22 +74,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     let Arguments { latch, dry_run, yes, file } = attach.arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let seen = view::see(&latches.config, &latches.s3, &latches.name_servers, &[latch]).await.remove(0);
-    if let Some(cause) = seen.state.cause() {
-        return Err(refused(latch, cause));
-    }
-    if seen.keys.iter().any(|key| key.stored().is_some()) {
-        return Err(refused(
-            latch,
-            &format!("it is locked; release it first with failoverctl latch release {}", latch.name),
-        ));
-    }
-    if seen.said.serving != Verdict::Agreed(Record::Primary) {
-        return Err(refused(
-            latch,
-            "the name servers do not say that the primary serves: wait until it does",
-        ));
-    }
+    may_attach(&latches, latch).await?;
     let (zone, checks) = found(&latches, latch).await?;
     let records = Records::of(&zone, latch).await?;
     for record in records.primaries.iter().filter(|record| zone::evaluates_target(record)) {
@@ -88,48 +84,107 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
             record.r#type()
         ));
     }
-    if records.check == checks.latched && records.sentinel == checks.latched {
-        return outcome(&latches, latch, "already_attached", &zone, &checks.latched, &checks.latched);
+    let (before, after) = (records.check.clone(), checks.latched.clone());
+    if before == after && records.sentinel == after {
+        return outcome(&latches, latch, "already_attached", &zone, &after, &after);
     }
-    if !checks.is_primary(&records.check) && records.check != checks.latched {
+    if !checks.is_primary(&before) && before != after {
         return Err(refused(
             latch,
             &format!(
-                "the PRIMARY record of {} has the check {}, and the latch requires {}: deploy the latch with the record's \
-                 own check, infra/deploy latch --name {} --primary {}",
+                "the PRIMARY record of {} has the check {before}, and the latch requires {}: deploy the latch with the \
+                 record's own check, infra/deploy latch --name {} --primary {before}",
                 zone.name,
-                records.check,
                 checks.primary.join(", "),
-                latch.name,
-                records.check
+                latch.name
             ),
         ));
     }
     if dry_run {
-        return outcome(&latches, latch, "would_attach", &zone, &records.check, &checks.latched);
+        return outcome(&latches, latch, "would_attach", &zone, &before, &after);
     }
-    let question = format!(
-        "Refer {} and {} to the check {} instead of {}?",
-        zone.name, zone.sentinel, checks.latched, records.check
-    );
+    let question =
+        format!("Refer {} and {} to the check {after} instead of {before}?", zone.name, zone.sentinel);
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    // Under a hold no watcher locks while the records change.
+    // Under a hold no watcher locks while the records change; and what was written before it has landed after a while.
     let hands = Hands::new(&latches);
-    let before = records.check.clone();
+    let (holds, _) = hands.holds(latch).await;
     hands
-        .hold(latch, &vec![None; latches.config.buckets.len()])
+        .hold(latch, &replaced(latch, &holds)?)
         .await
         .map_err(|failure| refused(latch, &format!("a hold could not be put: {failure}")))?;
-    let changed = zone.refer(records.all(), &checks.latched).await;
+    say(&format!("waiting {} s, until no write from before can land", LATE.as_secs()));
+    sleep(LATE).await;
+    let changed = match may_attach(&latches, latch).await {
+        Ok(()) => zone.refer(records.all(), &after).await.map_err(Error::from),
+        Err(refused) => Err(refused),
+    };
     hands.remove_holds(latch).await;
     changed?;
     say(&format!(
         "the check before was {before}; failoverctl latch detach {} refers to it again",
         latch.name
     ));
-    outcome(&latches, latch, "attached", &zone, &before, &checks.latched)
+    outcome(&latches, latch, "attached", &zone, &before, &after)
+}
+
+/// Whether attaching a latch moves no traffic: every bucket shows that there is no object, the primary serves, and the
+/// new check is healthy, as far as its temporary sentinel shows it.
+async fn may_attach(latches: &Latches, latch: &Latch) -> Result<(), Error> {
+    let seen = view::see(&latches.config, &latches.s3, &latches.name_servers, &[latch]).await.remove(0);
+    open(latch, &seen.keys, "")?;
+    if seen.said.serving != Verdict::Agreed(Record::Primary) {
+        return Err(refused(
+            latch,
+            "the name servers do not say that the primary serves: wait until it does",
+        ));
+    }
+    let sentinel = latch.serving.to_ascii().replacen("_serving.", "_latched.", 1);
+    let Ok(name) = Name::from_ascii(&sentinel) else { return Ok(()) };
+    let answers = latches.name_servers.ask(&[Question::healthy(&name)], Transport::Udp).await.remove(0);
+    if answers.is_empty() || Verdict::of(answers) == Verdict::Agreed(Record::Primary) {
+        return Ok(());
+    }
+    let why = format!(
+        "{sentinel} does not say on every name server that the new check is healthy: wait until it does"
+    );
+    Err(refused(latch, &why))
+}
+
+/// The tags of the holds to replace: those that broken-off releases have left behind.
+fn replaced(latch: &Latch, holds: &[Held]) -> Result<Vec<Option<String>>, Error> {
+    let replaced = |hold: &Held| match hold {
+        Held::Absent => Ok(None),
+        Held::Own(stored) => Ok(Some(stored.etag.clone())),
+        Held::Other(stored, _) if stored.age > HOLD => Ok(Some(stored.etag.clone())),
+        Held::Other(_, holder) => {
+            Err(refused(latch, &format!("it is held by {holder}: wait until that ends, 10 minutes at most")))
+        }
+        Held::Unreadable(cause) => Err(refused(latch, cause)),
+    };
+    holds.iter().map(replaced).collect()
+}
+
+/// Whether every bucket shows that there is no object.
+fn open(latch: &Latch, keys: &[Object], consequence: &str) -> Result<(), Error> {
+    for key in keys {
+        match key {
+            Object::Absent => {}
+            Object::Present(_) => {
+                let name = &latch.name;
+                let why = format!(
+                    "it is locked{consequence}; release it first with failoverctl latch release {name}"
+                );
+                return Err(refused(latch, &why));
+            }
+            Object::Invisible(cause) | Object::Silent(cause) => {
+                return Err(refused(latch, &format!("it is not known whether it is locked: {cause}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Error> {
@@ -138,31 +193,30 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     let latch = latches.named(&latch)?;
     let (zone, checks) = found(&latches, latch).await?;
     let records = Records::of(&zone, latch).await?;
-    let own = checks.own().to_owned();
-    if records.check == own && records.sentinel == own {
+    let of_primary = latch.primary.to_ascii();
+    let own = zone::check_of(&zone::primaries(&zone.records(&of_primary).await?)).map(str::to_owned);
+    let own = own.filter(|own| checks.is_primary(own)).ok_or_else(|| {
+        refused(
+            latch,
+            &format!("{of_primary} does not refer to the primary's own check: deploy the latch again"),
+        )
+    })?;
+    let before = records.check.clone();
+    if before == own && records.sentinel == own {
         return outcome(&latches, latch, "already_detached", &zone, &own, &own);
     }
-    if records.check != checks.latched && records.check != own {
+    if before != checks.latched && before != own {
         return Err(refused(
             latch,
             &format!(
-                "the PRIMARY record of {} has the check {}, which is none of the latch's",
-                zone.name, records.check
+                "the PRIMARY record of {} has the check {before}, which is none of the latch's",
+                zone.name
             ),
         ));
     }
-    let seen = view::see(&latches.config, &latches.s3, &latches.name_servers, &[latch]).await.remove(0);
-    if seen.keys.iter().any(|key| key.stored().is_some()) {
-        return Err(refused(
-            latch,
-            &format!(
-                "it is locked, and without it the primary would serve; release it first with failoverctl latch release {}",
-                latch.name
-            ),
-        ));
-    }
+    is_open(&latches, latch).await?;
     if dry_run {
-        return outcome(&latches, latch, "would_detach", &zone, &records.check, &own);
+        return outcome(&latches, latch, "would_detach", &zone, &before, &own);
     }
     let question = format!(
         "Refer {} and {} to the primary's own check {own}? Nothing keeps a failed primary out then.",
@@ -171,9 +225,18 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let before = records.check.clone();
+    is_open(&latches, latch).await?;
     zone.refer(records.all(), &own).await?;
     outcome(&latches, latch, "detached", &zone, &before, &own)
+}
+
+/// Whether no bucket has an object that keeps the primary out now.
+async fn is_open(latches: &Latches, latch: &Latch) -> Result<(), Error> {
+    let names = [latch.name.as_str()];
+    let buckets = 0..latches.config.buckets.len();
+    let shown = join_all(buckets.map(|bucket| latches.s3.read(bucket, "latches/", &names))).await;
+    let keys: Vec<_> = shown.into_iter().flat_map(|shown| shown.objects).collect();
+    open(latch, &keys, ", and without it the primary would serve")
 }
 
 /// The PRIMARY records of the application and of `_serving`.
@@ -206,7 +269,7 @@ impl Records {
     }
 }
 
-async fn found(latches: &super::Latches, latch: &Latch) -> Result<(Zone, Checks), Error> {
+async fn found(latches: &Latches, latch: &Latch) -> Result<(Zone, Checks), Error> {
     let incomplete = |incomplete: Incomplete| match incomplete {
         Incomplete::Aws(failure) => Error::Aws(failure),
         other => refused(latch, &other.to_string()),
@@ -218,7 +281,7 @@ async fn found(latches: &super::Latches, latch: &Latch) -> Result<(Zone, Checks)
 }
 
 fn outcome(
-    latches: &super::Latches,
+    latches: &Latches,
     latch: &Latch,
     outcome: &'static str,
     zone: &Zone,

@@ -79,7 +79,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let started = Instant::now();
     // Whatever happened, the primary comes back.
     match release(&latches, latch, false, || Ok(Ended::Well)).await {
-        Ok(Released::Released | Released::NotLocked | Released::Declined) => {}
+        Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
             say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
             return Err(error);

@@ -66,8 +66,10 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> (Map
     let mut buckets = Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
-        let put =
-            latches.s3.create(at, &latch.key(), &body, SystemTime::now()).await.unwrap_or_else(Put::Failed);
+        // By S3's own clock: this machine's may be off.
+        let now =
+            latches.s3.read(at, "latches/", &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
+        let put = latches.s3.create(at, &latch.key(), &body, now).await.unwrap_or_else(Put::Failed);
         let done = match &put {
             Put::Created => "created".to_owned(),
             Put::AlreadyThere => "already_there".to_owned(),

@@ -21,8 +21,11 @@ use crate::latch::dns::{Question, Transport};
 use crate::latch::release::{
     self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete,
 };
+use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{Object, Record, Verdict};
 
+/// How far S3's clocks and this machine's may differ.
+const CLOCKS: Duration = Duration::from_secs(5);
 /// How often the settling is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -48,7 +51,7 @@ pub(super) struct Arguments {
 /// How a release ended that was not refused.
 pub(super) enum Released {
     /// The primary serves.
-    Released,
+    Open,
     /// There was no object.
     NotLocked,
     /// The person declined, and nothing was changed.
@@ -71,7 +74,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let outcome = match release(&latches, latch, force, || ask(&question, yes)).await? {
-        Released::Released => "released",
+        Released::Open => "released",
         Released::NotLocked => "not_locked",
         Released::Declined => return Ok(Ended::NotWell),
     };
@@ -116,7 +119,7 @@ pub(super) async fn release(
             release.hold(&replace).await?;
             release.open().await?;
             release.settle().await?;
-            Ok(Released::Released)
+            Ok(Released::Open)
         }
     }
 }
@@ -194,41 +197,63 @@ impl Release<'_> {
                 )))
             }
             Deleted::PutBack(absent) => {
-                let (mut states, mut is_certain) = (Vec::new(), true);
-                for (((bucket, _), body), (_, deletion)) in objects.iter().zip(&bodies).zip(&deletions) {
-                    let name = &self.latches.config.buckets[*bucket];
-                    let put_back = if absent.contains(bucket) {
-                        Some(self.hands.put_back(*bucket, self.latch, body).await)
-                    } else {
-                        None
-                    };
-                    states.push(match (put_back, deletion) {
-                        (None, _) => format!("{name}: another object is there"),
-                        (Some(Ok(())), Deletion::Unconfirmed(_)) => format!("{name}: the object is there"),
-                        (Some(Ok(())), Deletion::Gone | Deletion::Changed) => {
-                            format!("{name}: the object was put back")
-                        }
-                        (Some(Err(failure)), Deletion::Unconfirmed(cause)) => {
-                            is_certain = false;
-                            format!("{name}: it is not known whether the object is there: {cause}; {failure}")
-                        }
-                        (Some(Err(failure)), Deletion::Gone | Deletion::Changed) => {
-                            is_certain = false;
-                            format!("{name}: the object is deleted and could not be put back: {failure}")
-                        }
-                    });
-                }
-                let next = if is_certain {
-                    self.hands.remove_holds(self.latch).await;
-                    "Repeat the release when every bucket answers"
-                } else {
-                    "The holds stay, and watchers ignore them after 10 minutes. Repeat the release then, when every bucket \
-                     answers"
-                };
-                let (name, states) = (&self.latch.name, states.join(". "));
-                Err(Error::Release(format!("{name} was not released. {states}. {next}")))
+                Err(self.put_back(&objects, &bodies, &deletions, &absent, read_at).await)
             }
         }
+    }
+
+    /// Puts the objects of these buckets back, and returns the error that says which state is certain. A deletion that was
+    /// not confirmed may still arrive until its signature expires: after that, the objects are put back once more.
+    async fn put_back(
+        &self,
+        objects: &[(usize, String)],
+        bodies: &[String],
+        deletions: &[(usize, Deletion)],
+        absent: &[usize],
+        read_at: SystemTime,
+    ) -> Error {
+        let mut states = Vec::new();
+        let mut is_certain = true;
+        for round in 0..2 {
+            (states, is_certain) = (Vec::new(), true);
+            for (((bucket, _), body), (_, deletion)) in objects.iter().zip(bodies).zip(deletions) {
+                let name = &self.latches.config.buckets[*bucket];
+                if !absent.contains(bucket) {
+                    states.push(format!("{name}: another object is there"));
+                    continue;
+                }
+                let put_back = self.hands.put_back(*bucket, self.latch, body).await;
+                is_certain &= put_back.is_ok();
+                states.push(match (put_back, deletion) {
+                    (Ok(()), Deletion::Unconfirmed(cause)) => {
+                        format!("{name}: the object is there; its deletion was not confirmed: {cause}")
+                    }
+                    (Ok(()), Deletion::Gone | Deletion::Changed) => {
+                        format!("{name}: the object was put back")
+                    }
+                    (Err(failure), Deletion::Unconfirmed(cause)) => {
+                        format!("{name}: it is not known whether the object is there: {cause}; {failure}")
+                    }
+                    (Err(failure), Deletion::Gone | Deletion::Changed) => {
+                        format!("{name}: the object is deleted and could not be put back: {failure}")
+                    }
+                });
+            }
+            if round == 0 {
+                say("the objects are put back; waiting until no deletion can arrive any more");
+                let end = read_at + SIGNATURE + CLOCKS;
+                sleep(end.duration_since(SystemTime::now()).unwrap_or_default().min(SIGNATURE + CLOCKS))
+                    .await;
+            }
+        }
+        let next = if is_certain {
+            self.hands.remove_holds(self.latch).await;
+            "Repeat the release when every bucket answers"
+        } else {
+            "The holds stay, and watchers ignore them after 10 minutes. Repeat the release then, when every bucket answers"
+        };
+        let (name, states) = (&self.latch.name, states.join(". "));
+        Error::Release(format!("{name} was not released. {states}. {next}"))
     }
 
     /// Waits until the primary serves, and deletes the holds.
@@ -240,17 +265,31 @@ impl Release<'_> {
             let serving = self.latches.name_servers.ask(&[question], Transport::Udp).await;
             let all_serve_primary = serving[0].len() == self.latches.name_servers.count()
                 && serving[0].iter().all(|record| *record == Record::Primary);
-            let absent = self.keys().await.iter().all(|key| *key == Object::Absent);
+            let keys = self.keys().await;
+            if keys.iter().any(|key| key.stored().is_some()) {
+                self.hands.remove_holds(self.latch).await;
+                return Err(Error::Release(format!(
+                    "{} was locked again while it was released: see failoverctl latch status {}",
+                    self.latch.name, self.latch.name
+                )));
+            }
+            let absent = keys.iter().all(|key| *key == Object::Absent);
             let primary = self.primary().await;
             match settling.look(started.elapsed(), Look { all_serve_primary, primary, absent }, self.force) {
                 Settled::Done => break,
                 Settled::Wait => {}
                 Settled::FailedAgain => {
                     let primary = word(primary, ["healthy", "unhealthy"]);
+                    let servers = if all_serve_primary {
+                        "every name server answers the primary"
+                    } else {
+                        "not every name server answers the primary"
+                    };
+                    let (name, buckets) = (&self.latch.name, if absent { "absent" } else { "not all seen" });
                     return Err(Error::Release(format!(
-                        "{} is open, but the primary does not serve: it is {primary}. Watchers lock again in 10 minutes at \
-                         most, if Route 53 answers the standby; lock it now with failoverctl latch lock {} --reason …",
-                        self.latch.name, self.latch.name
+                        "{name} was opened, and the release is not confirmed: {servers}, the primary is {primary}, the \
+                         objects are {buckets}. Watchers lock again in 10 minutes at most, if Route 53 answers the \
+                         standby; lock it now with failoverctl latch lock {name} --reason …"
                     )));
                 }
             }

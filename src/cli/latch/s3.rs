@@ -9,11 +9,12 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::date_time::{DateTime, Format};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::Latches;
-use crate::cli::screen::say;
+use crate::cli::screen::{plain, say};
 use crate::latch::config::{Bucket, Latch};
 use crate::latch::release::{Deletion, Held};
 use crate::latch::s3::{S3, SIGNATURE, refusal};
@@ -70,31 +71,30 @@ impl<'a> Hands<'a> {
 
     /// Reads a latch's hold in each bucket, and whose it is; and S3's time at that.
     pub async fn holds(&self, latch: &Latch) -> (Vec<Held>, SystemTime) {
-        let mut holds = Vec::new();
-        let mut read_at = SystemTime::now();
-        for bucket in 0..self.buckets.len() {
-            let shown = self.s3.read(bucket, "holds/", &[&latch.name]).await;
-            if bucket == 0 {
-                read_at = shown.date().unwrap_or(read_at);
-            }
-            holds.push(match &shown.objects[0] {
-                Object::Absent => Held::Absent,
-                Object::Invisible(cause) | Object::Silent(cause) => Held::Unreadable(cause.clone()),
-                Object::Present(stored) => match self.s3.body(bucket, &latch.hold()).await {
-                    Ok(body) => {
-                        let body: Value = serde_json::from_str(&body).unwrap_or_default();
-                        if body["id"] == self.id.as_str() {
-                            Held::Own(stored.clone())
-                        } else {
-                            let text = |key: &str| body[key].as_str().unwrap_or("unknown").to_owned();
-                            Held::Other(stored.clone(), format!("{} since {}", text("by"), text("at")))
-                        }
+        let holds = join_all((0..self.buckets.len()).map(|bucket| self.held(bucket, latch))).await;
+        let (holds, dates): (Vec<_>, Vec<_>) = holds.into_iter().unzip();
+        (holds, dates.into_iter().flatten().min().unwrap_or_else(SystemTime::now))
+    }
+
+    async fn held(&self, bucket: usize, latch: &Latch) -> (Held, Option<SystemTime>) {
+        let shown = self.s3.read(bucket, "holds/", &[&latch.name]).await;
+        let held = match &shown.objects[0] {
+            Object::Absent => Held::Absent,
+            Object::Invisible(cause) | Object::Silent(cause) => Held::Unreadable(cause.clone()),
+            Object::Present(stored) => match self.s3.body(bucket, &latch.hold()).await {
+                Ok(body) => {
+                    let body: Value = serde_json::from_str(&body).unwrap_or_default();
+                    if body["id"] == self.id.as_str() {
+                        Held::Own(stored.clone())
+                    } else {
+                        let text = |key: &str| plain(body[key].as_str().unwrap_or("unknown"));
+                        Held::Other(stored.clone(), format!("{} since {}", text("by"), text("at")))
                     }
-                    Err(failure) => Held::Unreadable(failure.to_string()),
-                },
-            });
-        }
-        (holds, read_at)
+                }
+                Err(failure) => Held::Unreadable(failure.to_string()),
+            },
+        };
+        (held, shown.date())
     }
 
     /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`.
@@ -191,7 +191,8 @@ impl<'a> Hands<'a> {
             Object::Present(stored) if stored.etag == etag => {
                 unconfirmed("another request met the deletion".to_owned())
             }
-            Object::Present(_) | Object::Invisible(_) | Object::Silent(_) => Deletion::Changed,
+            Object::Present(_) => Deletion::Changed,
+            Object::Invisible(cause) | Object::Silent(cause) => Deletion::Unconfirmed(cause.clone()),
         }
     }
 

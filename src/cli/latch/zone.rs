@@ -1,5 +1,7 @@
 //! Route 53's API, for `attach`, `detach` and `doctor` alone: the records and the checks of a latch.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::{
     Change, ChangeAction, ChangeBatch, ChangeStatus, HealthCheck, HealthCheckType, ResourceRecordSet,
@@ -21,6 +23,8 @@ const LOOKS: u32 = 90;
 pub(super) struct Zone {
     client: Client,
     id: String,
+    /// The zone's own name.
+    pub apex: String,
     /// The application's record, as the sentinel `_serving` names it.
     pub name: String,
     /// `_serving`.
@@ -35,8 +39,6 @@ pub(super) struct Checks {
     pub latch: Vec<HealthCheck>,
     /// What else the calculated check requires: the primary's own check, or its children.
     pub primary: Vec<String>,
-    /// The calculated check that the latch takes the place of, if the primary's own is one.
-    pub of_primary: Option<String>,
     pub all: Vec<HealthCheck>,
 }
 
@@ -73,8 +75,8 @@ impl Zone {
         zones
             .retain(|zone| contains(&zone.name) && zone.config().is_none_or(|config| !config.private_zone()));
         let zone = zones.into_iter().max_by_key(|zone| zone.name.len());
-        let id = zone.ok_or_else(|| Incomplete::NoZone(name.clone()))?.id;
-        Ok(Self { client, id, name, sentinel })
+        let zone = zone.ok_or_else(|| Incomplete::NoZone(name.clone()))?;
+        Ok(Self { client, id: zone.id, apex: zone.name, name, sentinel })
     }
 
     /// The names of the zone's own name servers, without a dot at the end.
@@ -197,25 +199,24 @@ impl Checks {
         if primary.is_empty() {
             return Err(Incomplete::NoCalculated);
         }
-        let of_primary = all.iter().find_map(|check| {
-            let config = check.health_check_config()?;
-            let mut children = config.child_health_checks().to_vec();
-            let mut wanted = primary.clone();
-            children.sort();
-            wanted.sort();
-            (config.r#type == HealthCheckType::Calculated && children == wanted).then(|| check.id.clone())
-        });
-        Ok(Self { latched, latch: found, primary, of_primary, all })
+        Ok(Self { latched, latch: found, primary, all })
     }
 
-    /// Whether this is the primary's own check, which the latch takes the place of.
+    /// Whether this check is what the latch requires of the primary: its one check, or a calculated one that requires the
+    /// same children.
     pub fn is_primary(&self, id: &str) -> bool {
-        self.of_primary.as_deref() == Some(id) || self.primary == [id]
-    }
-
-    /// The primary's own check.
-    pub fn own(&self) -> &str {
-        self.of_primary.as_deref().unwrap_or(&self.primary[0])
+        if self.primary == [id] {
+            return true;
+        }
+        let config = self.all.iter().find(|check| check.id == id).and_then(HealthCheck::health_check_config);
+        config.is_some_and(|config| {
+            let children: BTreeSet<_> = config.child_health_checks().iter().collect();
+            config.r#type == HealthCheckType::Calculated
+                && config.inverted() != Some(true)
+                && config.health_threshold().and_then(|threshold| usize::try_from(threshold).ok())
+                    == Some(self.primary.len())
+                && children == self.primary.iter().collect()
+        })
     }
 }
 

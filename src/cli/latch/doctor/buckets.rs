@@ -16,7 +16,8 @@ impl Doctor<'_> {
     /// What would open a lock by itself, or hide it.
     pub(super) async fn bucket(&mut self, at: usize, bucket: &Bucket) {
         const NAME: &str = "bucket";
-        let client = self.latches.s3.bucket(at).1.clone();
+        let (client, owner) =
+            (self.latches.s3.bucket(at).1.clone(), self.latches.config.bucket_owner.clone());
         let control = self.latches.s3.read(at, "", &["control"]).await.objects.remove(0);
         match control {
             Object::Present(_) => self
@@ -30,7 +31,7 @@ impl Doctor<'_> {
             Object::Invisible(cause) | Object::Silent(cause) => return self.findings.unknown(NAME, &cause),
         }
         let call = Call::new("s3:GetBucketVersioning", "the bucket");
-        match send(call, patience().left(), client.get_bucket_versioning().bucket(&bucket.name).send()).await {
+        match send(call, patience().left(), client.get_bucket_versioning().bucket(&bucket.name).set_expected_bucket_owner(owner.clone()).send()).await {
             Ok(versioning) if versioning.status() == Some(&BucketVersioningStatus::Enabled) => {}
             Ok(_) => self.findings.wrong(
                 NAME,
@@ -40,7 +41,11 @@ impl Doctor<'_> {
             Err(failure) => self.findings.unknown(NAME, &failure),
         }
         let call = Call::new("s3:GetLifecycleConfiguration", "the bucket");
-        let rules = client.get_bucket_lifecycle_configuration().bucket(&bucket.name).send();
+        let rules = client
+            .get_bucket_lifecycle_configuration()
+            .bucket(&bucket.name)
+            .set_expected_bucket_owner(owner.clone())
+            .send();
         match send(call, patience().left(), rules).await {
             Ok(rules) => {
                 let expires = rules.rules().iter().find(|rule| {
@@ -70,9 +75,14 @@ impl Doctor<'_> {
     async fn policy(&mut self, client: &aws_sdk_s3::Client, bucket: &Bucket) {
         const NAME: &str = "policy";
         let again = format!("{DEPLOY} {}", self.latch.name);
+        let owner = self.latches.config.bucket_owner.clone();
         let call = Call::new("s3:GetBucketPolicy", "the bucket");
-        let policy =
-            send(call, patience().left(), client.get_bucket_policy().bucket(&bucket.name).send()).await;
+        let policy = send(
+            call,
+            patience().left(),
+            client.get_bucket_policy().bucket(&bucket.name).set_expected_bucket_owner(owner).send(),
+        )
+        .await;
         let policy = match policy {
             Ok(policy) => policy.policy.unwrap_or_default(),
             Err(failure) if failure.to_string().contains("NoSuchBucketPolicy") => String::new(),

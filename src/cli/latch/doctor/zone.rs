@@ -7,9 +7,14 @@ use aws_sdk_route53::types::{
     HealthCheck, HealthCheckConfig, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover,
 };
 
+use hickory_proto::rr::Name;
+
 use super::super::Latches;
 use super::super::zone::{self, Checks, Zone, host};
 use super::{DEPLOY, Doctor};
+use crate::latch::config::Bucket;
+use crate::latch::dns::{Question, Transport};
+use crate::latch::seen::{Record, Verdict};
 
 /// How far the primary must stay out, beyond the measured gap between two looks, until Route 53 falls back.
 const RACE: Duration = Duration::from_secs(15);
@@ -57,6 +62,9 @@ impl Doctor<'_> {
             Err(incomplete) => return self.findings.wrong("records", incomplete.to_string(), again),
         };
         self.records(&zone, &checks).await;
+        for bucket in &config.buckets {
+            self.control(&zone, bucket).await;
+        }
         match zone.name_servers().await {
             Ok(servers) => {
                 let given: BTreeSet<_> =
@@ -120,10 +128,10 @@ impl Doctor<'_> {
             self.findings.wrong(
                 NAME,
                 format!(
-                    "{} refers to {}, not to the primary's own check {}",
+                    "{} refers to {}, not to the primary's own check, which requires {}",
                     names[2],
                     own.as_deref().unwrap_or("no check"),
-                    checks.own()
+                    checks.primary.join(", ")
                 ),
                 again.clone(),
             );
@@ -186,6 +194,30 @@ impl Doctor<'_> {
         }
     }
 
+    /// Whether Route 53's checkers see the control object of a bucket, by its sentinel: the only proof that they would
+    /// see a lock.
+    async fn control(&mut self, zone: &Zone, bucket: &Bucket) {
+        const NAME: &str = "control";
+        let sentinel = format!("_control-{}.{}", bucket.region, zone.apex);
+        let Ok(name) = Name::from_ascii(&sentinel) else { return };
+        let answers =
+            self.latches.name_servers.ask(&[Question::healthy(&name)], Transport::Udp).await.remove(0);
+        match Verdict::of(answers) {
+            Verdict::Agreed(Record::Primary) => {
+                self.findings.ok(NAME, format!("Route 53's checkers see the control object of {bucket}"));
+            }
+            Verdict::Agreed(Record::Secondary) => self.findings.wrong(
+                NAME,
+                format!("Route 53's checkers do not see the control object of {bucket}, and would see no lock there"),
+                "see that the bucket's policy, the organisation's policies and Block Public Access let the checkers read it"
+                    .to_owned(),
+            ),
+            Verdict::Split | Verdict::Blind => {
+                self.findings.unknown(NAME, &format!("{sentinel} is not answered clearly"));
+            }
+        }
+    }
+
     /// Whether a lock is effective before Route 53 falls back.
     pub(super) async fn race(&mut self, gap: Option<Duration>) {
         const NAME: &str = "race";
@@ -195,7 +227,9 @@ impl Doctor<'_> {
             Ok(checks) => checks,
             Err(error) => return self.findings.unknown(NAME, &error),
         };
-        let gap = gap.unwrap_or(config.look_every);
+        let Some(gap) = gap else {
+            return self.findings.unknown(NAME, &"the longest gap between two looks is not known");
+        };
         for id in &checks.primary {
             let check =
                 checks.all.iter().find(|check| check.id == *id).and_then(HealthCheck::health_check_config);
