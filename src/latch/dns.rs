@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
@@ -335,6 +335,7 @@ fn encoded(message: &Message) -> io::Result<Vec<u8>> {
 fn reply(message: &Message, question: &Question) -> Option<Reply> {
     let [asked] = message.queries.as_slice() else { return None };
     let is_answer = message.metadata.message_type == MessageType::Response
+        && message.metadata.op_code == OpCode::Query
         && asked.name() == &question.name
         && asked.query_type() == RecordType::TXT
         && asked.query_class() == DNSClass::IN;

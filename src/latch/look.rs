@@ -76,8 +76,12 @@ impl Sight {
         if self.written || self.keys.iter().any(|key| key.stored().is_some()) {
             return Some(true);
         }
-        let all_absent = !self.keys.is_empty() && self.keys.iter().all(|key| *key == Object::Absent);
-        all_absent.then_some(false)
+        self.was_open().then_some(false)
+    }
+
+    /// Whether every bucket showed that there was no object, at the start of the look.
+    pub(super) fn was_open(&self) -> bool {
+        !self.keys.is_empty() && self.keys.iter().all(|key| *key == Object::Absent)
     }
 
     /// Whether any bucket showed anything.

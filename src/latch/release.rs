@@ -193,11 +193,11 @@ fn etag(hold: &Held) -> Option<String> {
 // === impl Settling ===
 
 impl Settling {
-    /// Takes in a look at this time since the deletions. With `force`, the primary need not be healthy, and the
-    /// release does not wait for it to serve.
+    /// Takes in a look at this time since the deletions. With `force`, a primary that is unhealthy has not failed again:
+    /// the release waits for it, and does not say that it serves before it does.
     pub fn look(&mut self, at: Duration, look: Look, force: bool) -> Settled {
         let primary = look.primary == Verdict::Agreed(Record::Primary);
-        if look.absent && (force || look.all_serve_primary && primary) {
+        if look.absent && look.all_serve_primary && primary {
             let since = *self.since.get_or_insert(at);
             if at.saturating_sub(since) >= SETTLED {
                 return Settled::Done;
@@ -319,7 +319,8 @@ mod tests {
         assert_eq!(Settling::default().look(at(5), failed, false), Settled::FailedAgain);
         let mut forced = Settling::default();
         assert_eq!(forced.look(at(5), failed, true), Settled::Wait);
-        assert_eq!(forced.look(at(65), failed, true), Settled::Done);
+        assert_eq!(forced.look(at(239), failed, true), Settled::Wait);
+        assert_eq!(forced.look(at(240), failed, true), Settled::FailedAgain);
         let mut slow = Settling::default();
         let waits = Look { all_serve_primary: false, ..good };
         assert_eq!(slow.look(at(239), waits, false), Settled::Wait);

@@ -107,10 +107,11 @@ impl Memory {
         Self(Arc::new(Mutex::new(latches.collect())))
     }
 
-    /// Each latch as of the last look.
+    /// Each latch as of the last look; without those that have not been looked at yet.
     #[must_use]
     pub fn outcomes(&self) -> Vec<(Outcome, Totals)> {
-        self.lock().iter().map(|latch| (latch.last.clone(), latch.totals)).collect()
+        let looked = |latch: &&Remembered| latch.started.is_some();
+        self.lock().iter().filter(looked).map(|latch| (latch.last.clone(), latch.totals)).collect()
     }
 
     /// The latches that have been without a look that saw something for three periods, or blind for 60 s.
@@ -141,7 +142,7 @@ impl Remembered {
 
     /// Takes in what a look saw, and returns its outcome.
     fn after(&mut self, sight: Sight, started: Instant, longest: Duration) -> Outcome {
-        let (standing, has_seen) = (sight.is_standing(), sight.has_seen());
+        let (standing, was_open, has_seen) = (sight.is_standing(), sight.was_open(), sight.has_seen());
         let left: Vec<_> = sight.left_behind().collect();
         for (bucket, age) in left.iter().filter(|_| !self.left_behind) {
             let (latch, minutes) = (&self.last.latch, age.as_secs() / 60);
@@ -163,7 +164,8 @@ impl Remembered {
         outcome.look_gap = self.started.map(|before| started - before).unwrap_or_default();
         // Under a hold the objects are not read.
         outcome.standing = standing.unwrap_or(self.last.standing);
-        outcome.opened = self.stood == Some(true) && standing == Some(false);
+        // Also where the same look has locked it again.
+        outcome.opened = self.stood == Some(true) && was_open;
         if outcome.state == State::Holding {
             self.stood = None;
         } else if standing.is_some() {

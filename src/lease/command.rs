@@ -244,6 +244,9 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     descendants::adopt().map_err(failed)?;
     // A terminal sends it to the whole group.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    // The kernel sends it when the keeper ends while a process of this group is stopped, as those are that are about to
+    // be killed.
+    let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut ended = signal(SignalKind::child()).map_err(failed)?;
     let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
     let mut orders = BufReader::new(orders).lines();

@@ -167,8 +167,9 @@ fn parents() -> BTreeMap<i32, i32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = processes.filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        // pid (name) state parent …; a name may hold spaces and parentheses.
+        let stat = fs::read(entry.path().join("stat")).ok()?;
+        // pid (name) state parent …; a name may hold spaces and parentheses, and the kernel cuts it within a character.
+        let stat = String::from_utf8_lossy(&stat);
         let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
         Some((pid, parent))
     });

@@ -424,3 +424,16 @@ async fn an_object_that_is_gone_under_a_hold_is_released_and_not_opened() {
     assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
     assert_eq!(watcher.memory().outcomes()[0].1.opened, 0);
 }
+
+#[tokio::test]
+async fn an_opening_is_counted_also_if_the_same_look_locks_again() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    for bucket in [A, B] {
+        site.s3.remove(bucket, KEY);
+    }
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    let totals = watcher.memory().outcomes()[0].1;
+    assert_eq!((totals.locked, totals.opened), (2, 1));
+}

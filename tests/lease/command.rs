@@ -21,13 +21,15 @@ pub(crate) async fn runs_as(keeper: &Keeper) -> String {
 
 /// Whether a process has ended, or is at least dead.
 pub(crate) fn is_gone(id: &str) -> bool {
-    fs::read_to_string(format!("/proc/{id}/stat")).map_or(true, |stat| stat.contains(") Z "))
+    let stat = fs::read(format!("/proc/{id}/stat"));
+    stat.map_or(true, |stat| stat.windows(4).any(|bytes| bytes == b") Z "))
 }
 
 /// The zombies whose parent is one of these.
 fn zombies_of(parents: &[u32]) -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    let processes = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    let processes = processes.filter_map(|entry| fs::read(entry.path().join("stat")).ok());
+    let processes = processes.map(|stat| String::from_utf8_lossy(&stat).into_owned());
     let is_one = |stat: &String| {
         let mut fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
         let (state, parent) = (fields.next(), fields.next().and_then(|parent| parent.parse().ok()));

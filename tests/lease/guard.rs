@@ -201,3 +201,28 @@ async fn a_guard_kills_the_command_and_ends_when_no_one_reads_its_log() {
     eventually("the command is killed", async || is_gone(&id)).await;
     eventually("the guard ends", async || is_gone(&guard)).await;
 }
+
+/// The kernel cuts a name at 15 bytes, so that it may end within a character.
+#[tokio::test]
+async fn a_descendant_whose_name_is_no_utf_8_ends_with_the_lease() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let (folder, written) = (absent("names"), absent("pid"));
+    fs::create_dir_all(&folder).unwrap();
+    let command = format!(
+        "worker={}/$(printf '\\377worker'); cp /bin/sleep \"$worker\"; setsid \"$worker\" 1000 & echo $! >{1}.new; \
+         mv {1}.new {1}; wait",
+        folder.display(),
+        written.display()
+    );
+    let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    eventually("the worker runs", async || written.exists()).await;
+    let pid = fs::read_to_string(&written).unwrap().trim().to_owned();
+    assert!(!is_gone(&pid));
+    holder.signal("TERM").await;
+    holder.says("\"the command was ended\"").await;
+    assert!(is_gone(&pid), "it was said to be ended");
+    fs::remove_dir_all(&folder).unwrap();
+}

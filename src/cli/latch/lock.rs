@@ -53,7 +53,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
             "Route 53's checkers see the objects within their interval: follow it with failoverctl latch status --watch",
         );
     } else {
-        say("a bucket has no object: repeat the command until every bucket has one");
+        say("a bucket has not confirmed its object: repeat the command until every bucket has");
     }
     Ok(ended)
 }

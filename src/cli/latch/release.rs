@@ -64,7 +64,8 @@ struct Release<'a> {
     latch: &'a Latch,
     hands: Hands<'a>,
     force: bool,
-    interrupt: Signal,
+    /// SIGINT, SIGTERM and SIGHUP.
+    interrupts: [Signal; 3],
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
@@ -94,8 +95,9 @@ pub(super) async fn release(
     force: bool,
     confirm: impl FnOnce() -> Result<Ended, Error>,
 ) -> Result<Released, Error> {
-    let interrupt = signal(SignalKind::interrupt())?;
-    let mut release = Release { latches, latch, hands: Hands::new(latches), force, interrupt };
+    let interrupts =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    let mut release = Release { latches, latch, hands: Hands::new(latches), force, interrupts };
     let (holds, keys, primary, read_at) = release.read().await;
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
@@ -189,12 +191,11 @@ impl Release<'_> {
                 say("3/4 every object is deleted");
                 Ok(())
             }
+            // All or none: what was deleted beside the new lock is put back.
             Deleted::LockedAgain => {
-                self.hands.remove_holds(self.latch).await;
-                Err(Error::Release(format!(
-                    "{} was locked again while it was released: see failoverctl latch status {}",
-                    self.latch.name, self.latch.name
-                )))
+                let gone = deletions.iter().filter(|(_, deletion)| *deletion == Deletion::Gone);
+                let gone: Vec<_> = gone.map(|(bucket, _)| *bucket).collect();
+                Err(self.put_back(&objects, &bodies, &deletions, &gone, read_at).await)
             }
             Deleted::PutBack(absent) => {
                 Err(self.put_back(&objects, &bodies, &deletions, &absent, read_at).await)
@@ -304,9 +305,12 @@ impl Release<'_> {
 
     /// Waits. Returns whether no interrupt has come.
     async fn wait(&mut self, time: Duration) -> bool {
+        let [interrupt, terminate, hangup] = &mut self.interrupts;
         select! {
             () = sleep(time) => true,
-            _ = self.interrupt.recv() => false,
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => false,
+            _ = hangup.recv() => false,
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::Latches;
-use crate::cli::screen::{plain, say};
+use crate::cli::screen::say;
 use crate::latch::config::{Bucket, Latch};
 use crate::latch::release::{Deletion, Held};
 use crate::latch::s3::{S3, SIGNATURE, refusal};
@@ -33,6 +33,12 @@ pub(super) struct Hands<'a> {
     owner: Option<&'a str>,
     /// The id of this release, in its holds.
     id: String,
+}
+
+/// A text of an object's body that a terminal shows as it is, cut to a line.
+fn harmless(text: &str) -> String {
+    let is_harmless = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
+    text.chars().take(100).map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect()
 }
 
 /// Who releases or locks, for the people who read an object.
@@ -87,7 +93,7 @@ impl<'a> Hands<'a> {
                     if body["id"] == self.id.as_str() {
                         Held::Own(stored.clone())
                     } else {
-                        let text = |key: &str| plain(body[key].as_str().unwrap_or("unknown"));
+                        let text = |key: &str| harmless(body[key].as_str().unwrap_or("unknown"));
                         Held::Other(stored.clone(), format!("{} since {}", text("by"), text("at")))
                     }
                 }
