@@ -51,6 +51,8 @@ pub(super) enum Incomplete {
     NoLatchCheck(String),
     #[error("{0} is not inverted: an object would make it healthy. Deploy the latch again")]
     NotInverted(String),
+    #[error("several calculated checks require the latch checks: {0}. Delete those that no record refers to")]
+    Ambiguous(String),
     #[error("no calculated check requires both latch checks and the primary's own: deploy the latch again")]
     NoCalculated,
     #[error(transparent)]
@@ -166,40 +168,40 @@ impl Checks {
             Ok((page.health_checks, page.next_marker))
         });
         let all = all.await?;
-        let mut found = Vec::new();
+        // A check that a deployment has replaced stays: several may request the same object.
+        let mut candidates = Vec::new();
         for bucket in buckets {
             let (host, path) = (host(bucket), format!("/{}", latch.key()));
+            let config = |check: &HealthCheck| check.health_check_config().cloned();
             let requests = |check: &&HealthCheck| {
-                check.health_check_config().is_some_and(|config| {
+                config(check).is_some_and(|config| {
                     config.fully_qualified_domain_name() == Some(&host)
                         && config.resource_path() == Some(&path)
                 })
             };
-            let candidates: Vec<_> = all.iter().filter(requests).cloned().collect();
-            if candidates.is_empty() {
-                return Err(Incomplete::NoLatchCheck(format!("{host}{path}")));
+            let requesting: Vec<_> = all.iter().filter(requests).collect();
+            let first =
+                requesting.first().ok_or_else(|| Incomplete::NoLatchCheck(format!("{host}{path}")))?;
+            let is_inverted =
+                |check: &&HealthCheck| config(check).is_some_and(|config| config.inverted() == Some(true));
+            let inverted: Vec<_> = requesting.iter().copied().filter(is_inverted).collect();
+            if inverted.is_empty() {
+                return Err(Incomplete::NotInverted(first.id.clone()));
             }
-            let inverted = candidates.iter().find(|check| {
-                check.health_check_config().is_some_and(|config| config.inverted() == Some(true))
-            });
-            found.push(inverted.cloned().ok_or_else(|| Incomplete::NotInverted(candidates[0].id.clone()))?);
+            candidates.push(inverted);
         }
-        let ids: Vec<_> = found.iter().map(|check| check.id.as_str()).collect();
-        let latched = all.iter().find_map(|check| {
-            let config = check.health_check_config()?;
-            let children = config.child_health_checks();
-            let requires_all = usize::try_from(config.health_threshold()?).ok()? == children.len();
-            let is_latched = config.r#type == HealthCheckType::Calculated
-                && requires_all
-                && ids.iter().all(|id| children.iter().any(|child| child == id));
-            let primary = children.iter().filter(|child| !ids.contains(&child.as_str())).cloned();
-            is_latched.then(|| (check.id.clone(), primary.collect::<Vec<_>>()))
-        });
-        let (latched, primary) = latched.ok_or(Incomplete::NoCalculated)?;
-        if primary.is_empty() {
-            return Err(Incomplete::NoCalculated);
+        let fits: Vec<_> = all.iter().filter_map(|check| fit(check, &candidates)).collect();
+        match fits.as_slice() {
+            [] => Err(Incomplete::NoCalculated),
+            [(latched, latch, primary)] => {
+                let (latched, latch, primary) = (latched.clone(), latch.clone(), primary.clone());
+                Ok(Self { latched, latch, primary, all })
+            }
+            several => {
+                let ids: Vec<_> = several.iter().map(|(latched, ..)| latched.as_str()).collect();
+                Err(Incomplete::Ambiguous(ids.join(", ")))
+            }
         }
-        Ok(Self { latched, latch: found, primary, all })
     }
 
     /// Whether this check is what the latch requires of the primary: its one check, or a calculated one that requires the
@@ -218,6 +220,27 @@ impl Checks {
                 && children == self.primary.iter().collect()
         })
     }
+}
+
+/// The id of a calculated check that requires a latch check of every bucket and something else, those latch checks, and
+/// what else it requires.
+fn fit(
+    check: &HealthCheck,
+    candidates: &[Vec<&HealthCheck>],
+) -> Option<(String, Vec<HealthCheck>, Vec<String>)> {
+    let config = check.health_check_config()?;
+    let children = config.child_health_checks();
+    let requires_all = usize::try_from(config.health_threshold()?).ok()? == children.len();
+    if config.r#type != HealthCheckType::Calculated || !requires_all {
+        return None;
+    }
+    let of_bucket = |candidates: &Vec<&HealthCheck>| {
+        candidates.iter().find(|check| children.contains(&check.id)).copied().cloned()
+    };
+    let latch: Vec<HealthCheck> = candidates.iter().map(of_bucket).collect::<Option<_>>()?;
+    let is_other = |child: &&String| latch.iter().all(|check| check.id != **child);
+    let primary: Vec<_> = children.iter().filter(is_other).cloned().collect();
+    (!primary.is_empty()).then(|| (check.id.clone(), latch, primary))
 }
 
 /// The virtual-hosted name of a bucket in its Region: S3 redirects from another name, and a redirect would count as an

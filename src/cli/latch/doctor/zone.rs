@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_route53::types::{
-    HealthCheck, HealthCheckConfig, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover,
+    HealthCheck, HealthCheckConfig, HealthCheckType, ResourceRecordSet, ResourceRecordSetFailover, RrType,
 };
 
 use hickory_proto::rr::Name;
@@ -171,7 +171,9 @@ impl Doctor<'_> {
     /// Whether the PRIMARY records of this name refer to the latch.
     fn attached(&mut self, checks: &Checks, name: &str, records: &[ResourceRecordSet]) {
         const NAME: &str = "records";
-        let primaries = zone::primaries(records);
+        let mut primaries = zone::primaries(records);
+        // Of the application's, those that `attach` changes.
+        primaries.retain(|record| zone::is_address(record) || *record.r#type() == RrType::Txt);
         match zone::check_of(&primaries) {
             Some(check) if check == checks.latched => {
                 self.findings.ok(NAME, format!("the PRIMARY record of {name} refers to the latch"));
