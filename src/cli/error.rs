@@ -103,6 +103,17 @@ pub enum Error {
     /// The lease cannot be read.
     #[error(transparent)]
     Lease(#[from] lease::error::Error),
+    /// The file that names the latches cannot be read.
+    #[error(
+        "{} cannot be read: {source}. infra/deploy latch writes it; name another one with --config",
+        Quoted(.file)
+    )]
+    LatchFile {
+        /// Which.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The file that names the latches is invalid.
     #[error("--config {}: {problems}", Quoted(.file))]
     LatchConfig {

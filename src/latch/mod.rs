@@ -59,7 +59,7 @@ pub struct FailoverLatch {
 
 /// The function's handler name is not this binary's.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("_HANDLER: {} is not a handler of this function: set it to watch", Quoted(.0))]
+#[error("_HANDLER: {} is not a handler of this function: set it to watch, or start the program with --watch", Quoted(.0))]
 pub struct UnknownHandler(String);
 
 /// An event that is more than a tick.

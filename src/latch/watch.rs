@@ -175,13 +175,13 @@ impl Remembered {
         let since = |since: Option<Instant>, is_so: bool| is_so.then(|| since.unwrap_or(now));
         self.split_since = since(self.split_since, is_split);
         self.blind_since = since(self.blind_since, outcome.state == State::Blind);
-        self.started = Some(started);
+        let is_first = self.started.replace(started).is_none();
         if has_seen {
             self.seen = now;
         }
         self.totals.locked += u64::from(outcome.locked);
         self.totals.opened += u64::from(outcome.opened);
-        if self.last.state.name() != outcome.state.name() {
+        if is_first || self.last.state.name() != outcome.state.name() {
             outcome.log();
         }
         self.last = outcome.clone();

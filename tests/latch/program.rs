@@ -93,7 +93,7 @@ async fn an_invocation_fails_if_every_latch_fails() {
 async fn an_unknown_handler_and_invalid_variables_stop_the_start() {
     let site = Site::start().await;
     let (status, lines) = Function::start_program("failover-latch", "lock", &[]).await.ended().await;
-    assert!(!status.success() && lines.concat().contains("set it to watch"), "{lines:?}");
+    assert!(!status.success() && lines.concat().contains("set it to watch, or"), "{lines:?}");
     let (status, lines) =
         function(&site, &[("LATCH_BUCKETS", "us-east-1=aaa,eu-west-1=bbb")]).await.ended().await;
     assert!(!status.success() && lines.concat().contains("LATCH_BUCKETS: aaa is in us-east-1"), "{lines:?}");

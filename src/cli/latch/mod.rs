@@ -89,7 +89,7 @@ impl File {
 
 fn read(file: &Path) -> Result<Config, Error> {
     let name = file.display().to_string();
-    let text = fs::read_to_string(file).map_err(|source| Error::File { file: name.clone(), source })?;
+    let text = fs::read_to_string(file).map_err(|source| Error::LatchFile { file: name.clone(), source })?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let lines: BTreeMap<_, _> = lines.filter_map(|line| line.split_once('=')).collect();
     let lookup = |name: &str| lines.get(name).map(|value| value.trim().to_owned());
