@@ -68,7 +68,16 @@ async fn locked() -> Site {
     site
 }
 
+/// Side by side, because each waits for minutes, as a person does.
 #[tokio::test]
+async fn releases_that_take_minutes() {
+    tokio::join!(
+        a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile(),
+        a_deletion_that_cannot_be_confirmed_puts_the_others_back(),
+        a_drill_locks_and_releases_and_says_how_long_each_took(),
+    );
+}
+
 async fn a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile() {
     let site = locked().await;
     let watchers = [site.watcher().await, site.watcher().await];
@@ -108,7 +117,6 @@ async fn a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile() {
     assert!(site.s3.calls_by(WATCHER).iter().all(|call| !call.starts_with("Delete")));
 }
 
-#[tokio::test]
 async fn a_deletion_that_cannot_be_confirmed_puts_the_others_back() {
     let site = locked().await;
     // It arrives late: once the object was put back in A, the command still waits for it.
@@ -166,7 +174,6 @@ async fn what_a_broken_off_release_left_behind_is_deleted() {
     assert_eq!(holds(&site), [false, false]);
 }
 
-#[tokio::test]
 async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
     let site = Site::start().await;
     let checkers = async {
