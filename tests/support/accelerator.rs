@@ -51,6 +51,8 @@ pub struct Group {
     /// Empty until the group is a listener's.
     pub arn: String,
     pub region: String,
+    /// 0 to 100.
+    pub dial: f32,
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -171,7 +173,14 @@ impl Accelerator {
 
 impl Group {
     pub fn new(region: &str, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
-        Self { arn: String::new(), region: region.to_owned(), endpoints: endpoints.into_iter().collect() }
+        let (region, endpoints) = (region.to_owned(), endpoints.into_iter().collect());
+        Self { arn: String::new(), region, dial: 100.0, endpoints }
+    }
+
+    /// The share of the traffic that it would get, in percent.
+    pub fn dial(mut self, dial: f32) -> Self {
+        self.dial = dial;
+        self
     }
 
     fn json(&self) -> Value {
@@ -180,7 +189,7 @@ impl Group {
             "EndpointGroupArn": self.arn,
             "EndpointGroupRegion": self.region,
             "EndpointDescriptions": endpoints,
-            "TrafficDialPercentage": 100.0,
+            "TrafficDialPercentage": self.dial,
         })
     }
 
@@ -202,6 +211,10 @@ impl Group {
         let mut endpoints = self.endpoints.clone();
         for configuration in configurations {
             let new = Endpoint::read(configuration)?;
+            // A load balancer is in the Region of its endpoint group.
+            if new.id.split(':').nth(3).is_some_and(|region| region != self.region) {
+                return Err(Failed::invalid(&format!("{} is not in {}", new.id, self.region)));
+            }
             // With and without the client's address, one resource makes two endpoints.
             if endpoints.iter().any(|other| other.id == new.id && other.client_ip == new.client_ip) {
                 return Err(Failed("EndpointAlreadyExistsException", format!("{} is there already", new.id)));
@@ -323,6 +336,21 @@ impl Accelerators {
         }
     }
 
+    /// Where the clients of a listener arrive, by the ids of endpoints: at the healthy endpoints of a group with a
+    /// traffic dial above 0. If there are none, Global Accelerator fails over to every group, whatever its dial.
+    pub fn arrives(&self, listener_arn: &str) -> Vec<String> {
+        let mut state = self.state();
+        let groups = &state.listener(listener_arn).expect("the listener exists").groups;
+        let healthy = |any_dial: bool| -> Vec<String> {
+            let groups = groups.iter().filter(|group| any_dial || group.dial > 0.0);
+            let endpoints = groups.flat_map(|group| &group.endpoints);
+            let serving = endpoints.filter(|endpoint| endpoint.weight > 0 && endpoint.health == "HEALTHY");
+            serving.map(|endpoint| endpoint.id.clone()).collect()
+        };
+        let first = healthy(false);
+        if first.is_empty() { healthy(true) } else { first }
+    }
+
     /// An operator adds the endpoint by hand.
     pub fn add(&self, group_arn: &str, endpoint: Endpoint) {
         self.state().group(group_arn).expect("the group exists").endpoints.push(endpoint);
@@ -349,6 +377,13 @@ impl Accelerators {
     /// Lets this happen to every call of the operation.
     pub fn fail_always(&self, operation: &'static str, fault: Fault) {
         self.state().always.insert(operation, fault);
+    }
+
+    /// From here on nothing happens to any call.
+    pub fn recover(&self) {
+        let mut state = self.state();
+        state.always.clear();
+        state.faults.clear();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -20,6 +20,8 @@ use tokio::net::TcpListener;
 
 use super::tls::Tls;
 
+/// Where the container is, which tells what sites are seen.
+const CONTAINER: [&str; 3] = ["rest", "v2", "container"];
 /// Where the backups are.
 const BACKUPS: [&str; 5] = ["rest", "v2", "container", "x-site", "backups"];
 
@@ -54,6 +56,8 @@ type Caches = BTreeMap<String, bool>;
 #[derive(Default)]
 struct State {
     sites: BTreeMap<String, Caches>,
+    /// Whether no other site is seen.
+    is_cut_off: bool,
     calls: Vec<String>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
     always: BTreeMap<&'static str, Fault>,
@@ -100,6 +104,11 @@ impl Infinispan {
         *caches.get_mut(cache).expect("the cache is backed up") = online;
     }
 
+    /// The connection to the other sites breaks, or is back.
+    pub fn cut_off(&self, is_cut_off: bool) {
+        self.state().is_cut_off = is_cut_off;
+    }
+
     /// `online`, `offline` or `mixed`.
     pub fn status(&self, site: &str) -> String {
         let state = self.state();
@@ -107,25 +116,27 @@ impl Infinispan {
         status["status"].as_str().expect("a status is a text").to_owned()
     }
 
-    /// The calls so far: `take-offline SITE`, `bring-online SITE` or `status`, after `unauthorized`
+    /// The calls so far: `take-offline SITE`, `bring-online SITE`, `status` or `view`, after `unauthorized`
     /// where it was not let in.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
 
-    /// Lets this happen to the next `take-offline`, `bring-online` or `status` that has no fault yet.
+    /// Lets this happen to the next `take-offline`, `bring-online`, `status` or `view` that has no fault yet.
     pub fn fail(&self, what: &'static str, fault: Fault) {
         self.state().faults.entry(what).or_default().push_back(fault);
     }
 
-    /// Lets this happen to every `take-offline`, `bring-online` or `status`.
+    /// Lets this happen to every `take-offline`, `bring-online`, `status` or `view`.
     pub fn fail_always(&self, what: &'static str, fault: Fault) {
         self.state().always.insert(what, fault);
     }
 
     /// From here on nothing happens to any call.
     pub fn recover(&self) {
-        self.state().always.clear();
+        let mut state = self.state();
+        state.always.clear();
+        state.faults.clear();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -155,6 +166,7 @@ impl Infinispan {
         let is_authorized = authorization == Some(self.authorization.as_bytes());
         let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         let (what, site) = match (&parts.method, segments.strip_prefix(&BACKUPS), parts.uri.query()) {
+            (&Method::GET, None, None) if segments == CONTAINER => ("view", ""),
             (&Method::GET, Some([]), None) => ("status", ""),
             (&Method::POST, Some([site]), Some("action=take-offline")) => ("take-offline", *site),
             (&Method::POST, Some([site]), Some("action=bring-online")) => ("bring-online", *site),
@@ -187,6 +199,11 @@ impl Infinispan {
 
     fn perform(&self, what: &str, site: &str, is_stuck: bool) -> Response<Full<Bytes>> {
         let mut state = self.state();
+        if what == "view" {
+            let others = state.sites.keys().filter(|_| !state.is_cut_off).map(String::as_str);
+            let view: Vec<_> = std::iter::once("this-site").chain(others).collect();
+            return response(200, json!({ "local_site": "this-site", "sites_view": view }).to_string());
+        }
         if what == "status" {
             let sites: BTreeMap<_, _> =
                 state.sites.iter().map(|(site, caches)| (site, status_of(caches))).collect();

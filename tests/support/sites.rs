@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use failover::remote::https::Https;
@@ -101,8 +102,14 @@ impl Sites {
 
     /// A load balancer that is tagged as this site's.
     pub async fn balancer(&self, site: &str) -> String {
+        self.balancer_in(REGION, site).await
+    }
+
+    /// The same in this Region.
+    pub async fn balancer_in(&self, region: &str, site: &str) -> String {
         use aws_sdk_elasticloadbalancingv2::types::Tag;
-        let client = aws_sdk_elasticloadbalancingv2::Client::new(&self.aws_config());
+        let aws = self.aws_config().into_builder().region(Region::new(region.to_owned())).build();
+        let client = aws_sdk_elasticloadbalancingv2::Client::new(&aws);
         let request = client.create_load_balancer().name(self.name(site)).subnets("subnet-1");
         let request = request.tags(Tag::builder().key("site").value(site).build());
         let created = request.send().await.expect("MiniStack makes load balancers");
@@ -158,6 +165,33 @@ impl Sites {
             (name, value.as_s().expect("every attribute is a text").clone())
         };
         items.into_iter().map(|item| item.into_iter().map(text).collect()).collect()
+    }
+
+    /// Writes an entry of the accelerator as an execution leaves it.
+    pub async fn put_entry(&self, attributes: &[(&str, &str)]) {
+        use aws_sdk_dynamodb::types::AttributeValue;
+        let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
+        let mut request = client.put_item().table_name(self.table_name());
+        let arn = Accelerator::new(LABEL).arn;
+        for (name, value) in attributes.iter().chain(&[("accelerator", arn.as_str())]) {
+            request = request.item(*name, AttributeValue::S((*value).to_owned()));
+        }
+        request.send().await.expect("the table is there");
+    }
+
+    /// Makes every entry so much older, as if that time had passed.
+    pub async fn age_entries(&self, by: TimeDelta) {
+        for mut entry in self.entries().await {
+            for name in ["at", "ends"] {
+                if let Some(time) = entry.get_mut(name) {
+                    let older = time.parse::<DateTime<Utc>>().expect("a time") - by;
+                    *time = older.to_rfc3339_opts(SecondsFormat::Secs, true);
+                }
+            }
+            let attributes: Vec<_> =
+                entry.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            self.put_entry(&attributes).await;
+        }
     }
 
     /// The functions' variables.
@@ -267,11 +301,17 @@ pub async fn rejoin_within(system: &SiteFence, request: &Value, time: Duration) 
     Ok(answer["outcomes"][0].clone())
 }
 
-/// The recorded alert, from this site about that one.
+/// The recorded alert, from this site about that one; it begins to fire now.
 pub fn alert(reporter: &str, site: &str) -> String {
+    alert_since(Utc::now(), reporter, site)
+}
+
+/// The same, which began to fire then.
+pub fn alert_since(began: DateTime<Utc>, reporter: &str, site: &str) -> String {
     let event = super::recorded("alertmanager/firing.json");
     event
         .replace(r#"\"site-b\""#, r#"\"SITE\""#)
         .replace(r#"\"site-a\""#, &format!(r#"\"{reporter}\""#))
         .replace(r#"\"SITE\""#, &format!(r#"\"{site}\""#))
+        .replace("2026-11-21T19:04:12.157Z", &began.to_rfc3339_opts(SecondsFormat::Millis, true))
 }

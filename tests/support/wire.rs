@@ -48,6 +48,16 @@ impl Wire {
         Self { address, script }
     }
 
+    /// Lets this happen to the next exchange that has no break yet.
+    pub fn then(&self, broken: Break) {
+        self.script.lock().expect("no test panics while it holds the script").push_back(broken);
+    }
+
+    /// From here on nothing happens to any exchange.
+    pub fn recover(&self) {
+        self.script.lock().expect("no test panics while it holds the script").clear();
+    }
+
     /// How much of the script has not happened yet.
     pub fn left(&self) -> usize {
         self.script.lock().expect("no test panics while it holds the script").len()
