@@ -143,8 +143,8 @@ async fn look_at(view: &View, accelerator: &Accelerator) -> Result<Vec<Status>, 
     for (site, note) in notes.iter() {
         let status = entry(&mut found, accelerator, Some(site.as_str().to_owned()));
         status.noted = true;
-        if let Some((at, reporter)) = &note.by {
-            (status.fenced_at, status.reporter) = (Some(*at), Some(reporter.clone()));
+        if let Some(by) = &note.by {
+            (status.fenced_at, status.reporter) = (Some(by.at), by.reporter.clone());
         }
     }
     if found.keys().flatten().count() == 1 {
@@ -236,7 +236,8 @@ impl Status {
     fn words(&self) -> String {
         let since = match (&self.fenced_at, &self.reporter) {
             (Some(at), Some(reporter)) => format!(" since {}, reported by {reporter}", time(*at)),
-            _ => String::new(),
+            (Some(at), None) => format!(" since {}, taken out by a person", time(*at)),
+            (None, _) => String::new(),
         };
         if self.site.is_none() {
             "their site is unknown: tag their load balancers".to_owned()

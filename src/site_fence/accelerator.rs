@@ -11,8 +11,8 @@ use aws_sdk_globalaccelerator::types::{
     EndpointConfiguration, EndpointDescription, EndpointIdentifier, HealthState, Tag,
 };
 
-use super::notes::{Note, Noted};
-use super::site::{Endpoint, EndpointGroup, Owner, Site};
+use super::notes::Noted;
+use super::site::{Endpoint, EndpointGroup, Owner};
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
@@ -119,6 +119,9 @@ impl Accelerators {
                 let page = send(GROUPS, time, request.set_next_token(token).send()).await?;
                 let groups = page.endpoint_groups().iter().map(|group| EndpointGroup {
                     arn: group.endpoint_group_arn().unwrap_or_default().to_owned(),
+                    region: group.endpoint_group_region().unwrap_or_default().to_owned(),
+                    // The default of AWS is 100.
+                    gets_traffic: group.traffic_dial_percentage().is_none_or(|dial| dial > 0.0),
                     endpoints: group.endpoint_descriptions().iter().map(endpoint).collect(),
                 });
                 Ok((groups.collect(), page.next_token))
@@ -156,22 +159,19 @@ impl Accelerators {
         Ok(output.tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)).collect())
     }
 
-    /// Notes a site that is being taken out.
+    /// Adds tags, by key and value; a tag of the same key is replaced.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
-    pub async fn note(
+    pub async fn tag(
         &self,
         accelerator: &Accelerator,
-        site: &Site,
-        note: &Note,
+        tags: impl IntoIterator<Item = (String, String)>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        let mut tags = Vec::new();
-        for (key, value) in note.tags(site) {
-            let tag = Tag::builder().key(key).value(value).build();
-            tags.push(tag.map_err(|error| Failure::refused(TAG, error.to_string()))?);
-        }
+        let tag = |(key, value)| Tag::builder().key(key).value(value).build();
+        let tags: Result<Vec<_>, _> = tags.into_iter().map(tag).collect();
+        let tags = tags.map_err(|error| Failure::refused(TAG, error.to_string()))?;
         deadline
             .persist(async |time| {
                 let request = self.0.tag_resource().resource_arn(&accelerator.arn);
@@ -238,7 +238,7 @@ impl Accelerators {
     /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them exists.
     ///
     /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
-    pub async fn add(&self, noted: &[&Noted], deadline: Deadline) -> Result<(), Failure> {
+    pub async fn add(&self, noted: &[Noted], deadline: Deadline) -> Result<(), Failure> {
         let mut by_group: BTreeMap<&str, Vec<EndpointConfiguration>> = BTreeMap::new();
         for noted in noted {
             by_group.entry(&noted.group).or_default().push(

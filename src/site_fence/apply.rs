@@ -1,5 +1,6 @@
 //! The effect: takes a site out of an accelerator, then out of replication.
 
+use std::mem;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -8,24 +9,26 @@ use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Decision, Reason, Seen};
-use super::dynamodb::First;
+use super::decide::{self, Decision, Leaving, Reason, Seen};
+use super::dynamodb::{Claim, First};
 use super::error::Error;
 use super::infinispan::State;
-use super::notes::Notes;
+use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
-use super::site::{Endpoint, EndpointGroup, is_in_service};
+use super::site::{Site, is_in_service};
 use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
 
-/// The time in which an earlier report, of another site, is expected to be finished.
+/// The time in which another execution's claim is expected to end.
 const FINISHING: Duration = Duration::from_secs(10);
-/// The time for the check whether the reporter's Infinispan can be reached; the other site's report waits
-/// meanwhile.
+/// The time for the check whether the reporter's Infinispan can be reached; without a table, the other site's report
+/// waits meanwhile.
 const CHECKING: Duration = Duration::from_secs(5);
 /// The time for which the note may delay the removal of the endpoints.
 const NOTING: Duration = Duration::from_secs(5);
+/// The time that is kept for the release of a claim.
+const RELEASING: Duration = Duration::from_secs(2);
 
 /// Takes the site out of the accelerator, then out of replication.
 pub(super) async fn take_out(
@@ -33,35 +36,77 @@ pub(super) async fn take_out(
     accusation: &Accusation,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
-    let Accusation { site, reporter, accelerator: name } = accusation;
+    let Accusation { site, reporter, accelerator: name, .. } = accusation;
     let outcome = |verdict| Outcome::new(About::default(), verdict);
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
     let password = system.infinispan_password(deadline).await?;
 
-    let began = Instant::now();
-    let mut leave = Leave { system, accusation, accelerator, password, removed: false, began, deadline };
-    let out = deadline.persist(async |_| leave.accelerator().await).await?;
-    let Leave { password, removed, .. } = leave;
-    let would = match out {
-        Out::Left => false,
-        Out::WouldLeave => true,
+    let out = leave(system, accusation, &accelerator, &password, deadline).await?;
+    let (removed, to_note) = match out {
+        Out::Left { removed, to_note } => (removed, to_note),
+        Out::WouldLeave => (true, None),
         Out::Stays(reason, detail) => {
-            return Ok(Outcome { detail, ..outcome(Verdict::Refused).because(reason) });
+            let verdict = match reason {
+                Reason::OlderThanRejoin => Verdict::Ignored,
+                _ => Verdict::Refused,
+            };
+            return Ok(Outcome { detail, ..outcome(verdict).because(reason) });
         }
     };
     if system.config.dry_run {
         let state = system.infinispan.state(reporter, site, &password, deadline).await?;
-        let would = would || state != State::Offline;
+        let would = removed || state != State::Offline;
         return Ok(outcome(if would { Verdict::WouldFence } else { Verdict::AlreadyFenced }));
     }
     let taken = system.infinispan.set(reporter, site, State::Offline, &password, deadline).await?;
+    if let Some(noted) = to_note {
+        note(system, &accelerator, site, &noted.out(Some(reporter), Utc::now()), deadline).await;
+    }
     Ok(outcome(if removed || taken { Verdict::Fenced } else { Verdict::AlreadyFenced }))
+}
+
+/// Takes the site out of the accelerator. A claim that this needs has ended afterwards, whatever the result.
+async fn leave(
+    system: &SiteFence,
+    accusation: &Accusation,
+    accelerator: &Accelerator,
+    password: &str,
+    deadline: Deadline,
+) -> Result<Out, Error> {
+    let kept = RELEASING.min(deadline.left() / 4);
+    let (began, within) = (Instant::now(), deadline.within(deadline.left().saturating_sub(kept)));
+    let mut leave = Leave {
+        system,
+        accusation,
+        accelerator,
+        password,
+        removed: false,
+        note: Note::default(),
+        claim: None,
+        began,
+        deadline: within,
+    };
+    let out = within.persist(async |_| leave.accelerator().await).await;
+    if let (Some(table), Some(claim)) = (&system.table, leave.claim) {
+        let done = matches!(out, Ok(Out::Left { .. }));
+        let ended =
+            if done { table.keep(claim, deadline).await } else { table.release(claim, deadline).await };
+        if let Err(failure) = ended {
+            warn!(site = %accusation.site, error = %failure, "the claim could not be ended: it ends by itself");
+        }
+    }
+    out
 }
 
 /// The result of a site's removal from an accelerator.
 enum Out {
-    Left,
+    Left {
+        /// Whether the removal of any endpoint was requested.
+        removed: bool,
+        /// What is not noted yet: that the site is out, and by whom.
+        to_note: Option<Note>,
+    },
     WouldLeave,
     Stays(Reason, Option<String>),
 }
@@ -70,105 +115,167 @@ enum Out {
 struct Leave<'a> {
     system: &'a SiteFence,
     accusation: &'a Accusation,
-    accelerator: Accelerator,
-    password: String,
+    accelerator: &'a Accelerator,
+    password: &'a str,
     /// Whether the removal of any endpoint was requested.
     removed: bool,
+    /// The endpoints whose removal was requested.
+    note: Note,
+    /// The permission to change the accelerator, if there is a table.
+    claim: Option<Claim>,
     began: Instant,
     deadline: Deadline,
 }
 
 impl Leave<'_> {
-    /// Reads the accelerator, decides, and removes the site's endpoints.
+    /// Reads the accelerator, decides, and removes the site's endpoints. If there is a table, the accelerator is read
+    /// and decided about again under the claim: another execution may have changed it before.
     async fn accelerator(&mut self) -> Result<Out, Error> {
-        let Self { system, accusation, ref accelerator, deadline, .. } = *self;
-        let Accusation { site, reporter, .. } = accusation;
-        let sight = system.view.look(accelerator, deadline).await?;
-        let notes = Notes::read(&accelerator.arn, &sight.tags);
-        let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
-        log_decision(accusation, &decision);
-        let leaving = match decision {
-            Decision::Refuse(reason) => return self.refuse(reason, &sight, &notes).await,
-            Decision::AlreadyOut => Vec::new(),
-            Decision::Remove(leaving) => leaving,
-        };
-        if !leaving.is_empty() && !self.removed {
-            // Before any change: if the reporter's Infinispan cannot be reached, the other site's report decides.
-            system.infinispan.state(reporter, site, &self.password, deadline.within(CHECKING)).await?;
+        let Self { system, accusation, accelerator, deadline, .. } = *self;
+        let site = &accusation.site;
+        let claims = system.table.is_some() && !system.config.dry_run;
+        loop {
+            let sight = system.view.look(accelerator, deadline).await?;
+            let notes = Notes::read(&accelerator.arn, &sight.tags);
+            let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
+            log_decision(accusation, &decision, self.claim.is_some());
+            let (leaving, if_unseen) = match decision {
+                // A removal whose answer was lost, and that could not be noted, leaves endpoints of unknown sites.
+                Decision::Refuse(Reason::SiteUnknown) if self.removed => {
+                    return Ok(self.left());
+                }
+                Decision::Refuse(reason) => return self.refuse(reason, &sight, &notes).await,
+                Decision::AlreadyOut if notes.of(site).is_some_and(|note| note.by.is_some()) => {
+                    return Ok(Out::Left { removed: self.removed, to_note: None });
+                }
+                Decision::AlreadyOut => return Ok(self.left()),
+                Decision::Remove(leaving) => (leaving, false),
+                Decision::RemoveIfUnseen(leaving) => (leaving, true),
+            };
+            if if_unseen && !self.removed && self.sees().await? {
+                return Ok(Out::Stays(Reason::OlderThanRejoin, None));
+            }
+            if !self.removed && self.claim.is_none() {
+                // Before any change: if the reporter's Infinispan cannot be reached, the other site's report decides.
+                self.check().await?;
+            }
+            if system.config.dry_run {
+                return Ok(Out::WouldLeave);
+            }
+            if claims && self.claim.is_none() {
+                self.claim().await?;
+                continue;
+            }
+            self.remove(&sight, &notes, &leaving).await?;
+            return Ok(Out::Left { removed: true, to_note: None });
         }
-        if system.config.dry_run {
-            return Ok(if leaving.is_empty() { Out::Left } else { Out::WouldLeave });
+    }
+
+    /// The site is out, and that is not noted yet.
+    fn left(&mut self) -> Out {
+        Out::Left { removed: self.removed, to_note: Some(mem::take(&mut self.note)) }
+    }
+
+    async fn sees(&self) -> Result<bool, Error> {
+        let Self { system, accusation: Accusation { site, reporter, .. }, .. } = self;
+        let deadline = self.deadline.within(CHECKING);
+        Ok(system.infinispan.sees(reporter, site, self.password, deadline).await?)
+    }
+
+    async fn check(&self) -> Result<(), Error> {
+        let Self { system, accusation: Accusation { site, reporter, .. }, .. } = self;
+        let deadline = self.deadline.within(CHECKING);
+        system.infinispan.state(reporter, site, self.password, deadline).await?;
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<(), Error> {
+        let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
+        let Some(table) = &system.table else { return Ok(()) };
+        match table.claim(&accelerator.arn, site, Some(reporter), deadline).await? {
+            First::This(claim) => self.claim = Some(claim),
+            First::Other(entry) => {
+                let (first, ends) = (entry.to_string(), entry.ends);
+                return Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING });
+            }
         }
-        if let Some(table) = &system.table
-            && let First::Other(first) = table.claim(&accelerator.arn, accusation, deadline).await?
-        {
-            let first = first.to_string();
-            return Err(Error::OtherReport { first, may_pass: self.began.elapsed() < FINISHING });
-        }
-        self.note(&notes, &leaving).await;
-        for (group, endpoints) in &leaving {
+        Ok(())
+    }
+
+    /// Notes the endpoints, removes them, and notes that they are gone.
+    async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<(), Error> {
+        let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
+        let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
+        note(system, accelerator, site, &leaver, deadline).await;
+        self.note = leaver.clone();
+        for (group, endpoints) in leaving {
             // Set before the call: it may be done although its answer is lost.
             self.removed = true;
             system.view.accelerators.remove(group, endpoints, deadline).await?;
         }
-        if !leaving.is_empty() {
-            // Check again: a report against the reporter may have been handled at the same time.
-            let left = system.view.accelerators.groups(accelerator, deadline).await?;
-            let is_left =
-                |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
-            let mut reporters = sight.groups.iter().flat_map(|group| group.of(reporter));
-            if !reporters.any(|endpoint| is_left(&endpoint.id)) {
-                return Err(Error::NobodyLeft);
-            }
+        // Check again: a report against the reporter may have been handled at the same time.
+        let left = system.view.accelerators.groups(accelerator, deadline).await?;
+        let is_left = |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
+        let mut reporters = sight.groups.iter().flat_map(|group| group.of(reporter));
+        if !reporters.any(|endpoint| is_left(&endpoint.id)) {
+            return Err(Error::NobodyLeft);
         }
-        Ok(Out::Left)
+        note(system, accelerator, site, &leaver.out(Some(reporter), Utc::now()), deadline).await;
+        Ok(())
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.
     async fn refuse(&self, reason: Reason, sight: &Sight, notes: &Notes) -> Result<Out, Error> {
         let Accusation { site, reporter, .. } = self.accusation;
         let fenced = notes.of(reporter).and_then(|note| note.by.as_ref());
-        if let (Reason::ReporterIsFenced, Some((at, by))) = (reason, fenced) {
-            return Ok(Out::Stays(reason, Some(format!("{by} reported {reporter} at {}", at.to_rfc3339()))));
+        if let (Reason::ReporterIsFenced | Reason::SurvivorUnhealthy | Reason::ReporterWasFenced, Some(by)) =
+            (reason, fenced)
+        {
+            let at = by.at.to_rfc3339();
+            return Ok(Out::Stays(
+                reason,
+                Some(match &by.reporter {
+                    Some(by) => format!("{by} reported {reporter} at {at}"),
+                    None => format!("a person took out {reporter} at {at}"),
+                }),
+            ));
         }
         let is_there = |site| is_in_service(site, &sight.groups);
         if let (Reason::ReporterMissing, true, false, Some(table)) =
             (reason, is_there(site), is_there(reporter), &self.system.table)
             && let Some(entry) = table.entry(&self.accelerator.arn, self.deadline).await?
             && entry.site == reporter.as_str()
+            && !entry.reporter.is_empty()
         {
-            return Ok(Out::Stays(Reason::OtherReportWasFirst, Some(entry.to_string())));
+            let reason = decide::survivor(&Seen { groups: &sight.groups, notes });
+            let reason = reason.unwrap_or(Reason::OtherReportWasFirst);
+            return Ok(Out::Stays(reason, Some(entry.to_string())));
         }
         Ok(Out::Stays(reason, None))
     }
+}
 
-    /// Notes the endpoints' settings before they are removed. If the note fails, the endpoints are removed all the
-    /// same.
-    async fn note(&self, notes: &Notes, leaving: &[(&EndpointGroup, Vec<&Endpoint>)]) {
-        if leaving.is_empty() {
-            return;
-        }
-        let Accusation { site, reporter, .. } = self.accusation;
-        let note = notes.of(site).cloned().unwrap_or_default().with(leaving, reporter, Utc::now());
-        let deadline = self.deadline.within(NOTING.min(self.deadline.left() / 4));
-        if let Err(failure) =
-            self.system.view.accelerators.note(&self.accelerator, site, &note, deadline).await
-        {
-            warn!(
-                %site,
-                error = %failure,
-                endpoints = ?note.endpoints,
-                "removing endpoints that could not be noted: to rejoin the site, add them by hand as they are listed here"
-            );
-        }
+/// Notes a site. If this fails, the site is taken out all the same.
+async fn note(system: &SiteFence, accelerator: &Accelerator, site: &Site, note: &Note, deadline: Deadline) {
+    let deadline = deadline.within(NOTING.min(deadline.left() / 4));
+    if let Err(failure) = system.view.accelerators.tag(accelerator, note.tags(site), deadline).await {
+        warn!(
+            %site,
+            error = %failure,
+            endpoints = ?note.endpoints,
+            "removing endpoints that could not be noted: to rejoin the site, add them by hand as they are listed here"
+        );
     }
 }
 
-fn log_decision(accusation: &Accusation, decision: &Decision<'_>) {
+fn log_decision(accusation: &Accusation, decision: &Decision<'_>, claimed: bool) {
     let (decision, reason) = match decision {
+        // It is logged already.
+        Decision::Remove(_) | Decision::RemoveIfUnseen(_) if claimed => return,
         Decision::Refuse(reason) => ("refuse", Some(<&str>::from(*reason))),
         Decision::AlreadyOut => ("take_offline", None),
         Decision::Remove(_) => ("remove_endpoints", None),
+        Decision::RemoveIfUnseen(_) => ("remove_endpoints_if_unseen", None),
     };
     info!(
         site = %accusation.site,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::notes::{Noted, Notes};
 use super::site::{Endpoint, EndpointGroup, Owner, Site, is_in_service};
 use super::webhook::{Accusation, Alert, Malformed, Status};
+use crate::remote::arn::Arn;
 
 /// What an alert requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub struct Seen<'a> {
     pub notes: &'a Notes,
 }
 
+/// Endpoints that are to be removed, by group.
+pub type Leaving<'a> = Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>;
+
 /// What to do about an accusation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision<'a> {
@@ -32,7 +36,20 @@ pub enum Decision<'a> {
     /// The site is out of the accelerator; make sure that it is also out of replication.
     AlreadyOut,
     /// Remove these endpoints of these groups.
-    Remove(Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>),
+    Remove(Leaving<'a>),
+    /// Remove them if the reporter still does not see the site: the report is older than a rejoin, and the sites saw
+    /// each other then.
+    RemoveIfUnseen(Leaving<'a>),
+}
+
+/// What a report's age means.
+enum Age {
+    /// It is about the present.
+    New,
+    /// It began to fire before a rejoin.
+    OlderThanRejoin,
+    /// It began to fire before a person rejoined the site by force.
+    OlderThanForce,
 }
 
 /// Why no change is made, or not yet.
@@ -47,16 +64,28 @@ pub enum Reason {
     ReporterIsFenced,
     /// Another site's report was first, and has taken the reporter out.
     OtherReportWasFirst,
-    /// No endpoint would be left in one of the groups.
+    /// The reporter was taken out, and no site that is left is healthy: a person decides which one serves.
+    SurvivorUnhealthy,
+    /// The reporter was taken out, and was put back without a rejoin: its data may be stale.
+    ReporterWasFenced,
+    /// The reporter has already taken out another site: it may be the one that is cut off.
+    SecondFence,
+    /// The alert began to fire before the last rejoin, and the reporter sees the site now.
+    OlderThanRejoin,
+    /// The alert began to fire before a person rejoined the site by force.
+    RejoinedByForce,
+    /// No endpoint would be left in one of the listeners.
     LastEndpoint,
-    /// The reporter has no endpoint in the accelerator that receives traffic.
+    /// The reporter has no endpoint in one of the listeners that receives traffic.
     ReporterMissing,
-    /// None of the reporter's endpoints in the accelerator is healthy.
+    /// None of the reporter's endpoints in one of the listeners is healthy.
     ReporterUnhealthy,
     /// No endpoint is tagged as the site's, and some endpoints are not the reporter's.
     SiteUnknown,
     /// No endpoints of the site are noted, and it has none in the accelerator.
     NothingNoted,
+    /// The sites do not see each other: the site would be rejoined with stale data, and could not replicate.
+    SitesDisconnected,
 }
 
 /// Decides from the alert alone whether it concerns this function: whether it has this name, and is firing.
@@ -81,7 +110,11 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     if !is_there(reporter) {
         // If no site is left, the matter is not settled.
         let settled = seen.notes.of(reporter).is_some() && is_there(site);
-        return Decision::Refuse(if settled { Reason::ReporterIsFenced } else { Reason::ReporterMissing });
+        return Decision::Refuse(if settled {
+            survivor(seen).unwrap_or(Reason::ReporterIsFenced)
+        } else {
+            Reason::ReporterMissing
+        });
     }
     if !is_there(site) {
         // Endpoints whose site is unknown, or that are tagged with another name, may be the site's.
@@ -93,57 +126,164 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
             Decision::Refuse(Reason::SiteUnknown)
         };
     }
+    if seen.notes.is_to_stay_out(reporter) {
+        return Decision::Refuse(Reason::ReporterWasFenced);
+    }
+    if has_fenced_another(accusation, seen) {
+        return Decision::Refuse(Reason::SecondFence);
+    }
+    let leaving = match leaving(accusation, seen) {
+        Ok(leaving) => leaving,
+        Err(reason) => return Decision::Refuse(reason),
+    };
+    match age(accusation, seen.notes) {
+        Age::New => Decision::Remove(leaving),
+        Age::OlderThanRejoin => Decision::RemoveIfUnseen(leaving),
+        Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
+    }
+}
+
+/// Returns the reason for which the absence of the reporter does not settle its report: no site that is left is healthy.
+#[must_use]
+pub fn survivor(seen: &Seen<'_>) -> Option<Reason> {
+    let serves = |group: &EndpointGroup, endpoint: &Endpoint| {
+        matches!(endpoint.owner, Owner::Site(_)) && endpoint.healthy && group.sends_to(endpoint)
+    };
+    let mut groups = seen.groups.iter();
+    let any = groups.any(|group| group.endpoints.iter().any(|endpoint| serves(group, endpoint)));
+    (!any).then_some(Reason::SurvivorUnhealthy)
+}
+
+/// Whether the reporter has taken out a third site, which is still out. If it is not noted who did that, it may have been
+/// the reporter.
+fn has_fenced_another(accusation: &Accusation, seen: &Seen<'_>) -> bool {
+    let Accusation { site, reporter, .. } = accusation;
+    seen.notes.iter().any(|(other, note)| {
+        let by_reporter = note.by.as_ref().is_none_or(|by| by.reporter.as_ref() == Some(reporter));
+        other != site && other != reporter && by_reporter && !is_in_service(other, seen.groups)
+    })
+}
+
+/// Returns the endpoints of the accused site. In each of their listeners, the reporter serves in a group: in the same
+/// one, or in that of its own Region.
+fn leaving<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason> {
+    let Accusation { site, reporter, .. } = accusation;
     let mut leaving = Vec::new();
     for group in seen.groups {
-        let endpoints: Vec<_> = group.endpoints.iter().filter(|endpoint| endpoint.is_of(site)).collect();
+        let endpoints: Vec<_> = group.of(site).collect();
         if endpoints.is_empty() {
             continue;
         }
+        let listener = || seen.groups.iter().filter(|other| other.listener() == group.listener());
         let stays = |endpoint: &Endpoint| !endpoint.is_of(site) && endpoint.owner != Owner::Gone;
-        if !group.endpoints.iter().any(stays) {
-            return Decision::Refuse(Reason::LastEndpoint);
+        if !listener().flat_map(|group| &group.endpoints).any(stays) {
+            return Err(Reason::LastEndpoint);
         }
-        if !group.of(reporter).any(Endpoint::gets_traffic) {
-            return Decision::Refuse(Reason::ReporterMissing);
+        let reporters =
+            || listener().flat_map(|group| group.of(reporter).filter(|endpoint| group.sends_to(endpoint)));
+        if reporters().next().is_none() {
+            return Err(Reason::ReporterMissing);
         }
-        if !group.of(reporter).any(|endpoint| endpoint.gets_traffic() && endpoint.healthy) {
-            return Decision::Refuse(Reason::ReporterUnhealthy);
+        if !reporters().any(|endpoint| endpoint.healthy) {
+            return Err(Reason::ReporterUnhealthy);
         }
         leaving.push((group, endpoints));
     }
-    Decision::Remove(leaving)
+    Ok(leaving)
 }
 
-/// Returns the noted endpoints of a site that have to be added again; none if all of them exist.
+/// Compares a report with the last rejoins of both sites. After a rejoin by force only the reports about that site are
+/// old: its own report is the one that takes out a site that is lost.
+fn age(accusation: &Accusation, notes: &Notes) -> Age {
+    let Accusation { site, reporter, began, .. } = accusation;
+    let later = |site| notes.rejoined(site).filter(|rejoined| began.is_some_and(|began| began < rejoined.at));
+    match (later(site), later(reporter)) {
+        (Some(rejoined), _) if rejoined.forced => Age::OlderThanForce,
+        (Some(_), _) => Age::OlderThanRejoin,
+        (None, Some(rejoined)) if !rejoined.forced => Age::OlderThanRejoin,
+        (None, _) => Age::New,
+    }
+}
+
+/// What has to be done so that a site is in the accelerator as it was.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Return<'a> {
+    /// The noted endpoints that have to be added, each with the group that it is to be in.
+    pub add: Vec<Noted>,
+    /// Noted endpoints whose group no longer exists, and none or several may stand for it.
+    pub homeless: Vec<&'a Noted>,
+    /// Noted endpoints that are in service with another weight than the noted one.
+    pub changed: Vec<(&'a Noted, &'a Endpoint)>,
+}
+
+/// Compares the noted endpoints of a site with the accelerator.
 ///
 /// # Errors
 /// No endpoint of the site is noted, and it has none in the accelerator.
-pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Vec<&'a Noted>, Reason> {
-    let is_there = |noted: &Noted| {
-        let mut groups = seen.groups.iter().filter(|group| group.arn == noted.group);
-        groups.any(|group| group.endpoints.iter().any(|endpoint| endpoint.id == noted.id))
-    };
+pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
     let noted = seen.notes.of(site).map(|note| &note.endpoints[..]).unwrap_or_default();
     if noted.is_empty() && !is_in_service(site, seen.groups) {
         return Err(Reason::NothingNoted);
     }
-    Ok(noted.iter().filter(|noted| !is_there(noted)).collect())
+    let mut back = Return::default();
+    for noted in noted {
+        let home = home(noted, seen.groups);
+        let groups = seen.groups.iter().filter(|group| home.is_none_or(|home| home.arn == group.arn));
+        match (groups.flat_map(|group| &group.endpoints).find(|endpoint| noted.is(endpoint)), home) {
+            (Some(endpoint), _) if endpoint.weight != noted.weight => back.changed.push((noted, endpoint)),
+            (Some(_), _) => {}
+            (None, Some(home)) => back.add.push(Noted { group: home.arn.clone(), ..noted.clone() }),
+            (None, None) => back.homeless.push(noted),
+        }
+    }
+    Ok(back)
+}
+
+/// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or of the
+/// accelerator, in the Region of the load balancer.
+fn home<'a>(noted: &Noted, groups: &'a [EndpointGroup]) -> Option<&'a EndpointGroup> {
+    let same = groups.iter().find(|group| group.arn == noted.group);
+    let region = Arn::parse(&noted.id).map_or("", |arn| arn.region);
+    let only = |listener: Option<&str>| {
+        let mut fitting = groups.iter().filter(|group| {
+            (region.is_empty() || group.region == region)
+                && listener.is_none_or(|listener| group.listener() == listener)
+        });
+        fitting.next().filter(|_| fitting.next().is_none())
+    };
+    let listener = noted.group.split_once("/endpoint-group/").map(|(listener, _)| listener);
+    same.or_else(|| only(listener)).or_else(|| only(None))
 }
 
 // === impl Reason ===
 
 impl Reason {
-    /// Whether the reason may pass, so that Alertmanager has to repeat the alert.
+    /// Whether the reason may pass, or has to be seen by a person, so that Alertmanager has to repeat the alert.
     #[must_use]
     pub fn may_pass(self) -> bool {
         match self {
-            Self::LastEndpoint | Self::ReporterMissing | Self::ReporterUnhealthy | Self::SiteUnknown => true,
+            Self::LastEndpoint
+            | Self::ReporterMissing
+            | Self::ReporterUnhealthy
+            | Self::ReporterWasFenced
+            | Self::RejoinedByForce
+            | Self::SecondFence
+            | Self::SiteUnknown
+            | Self::SurvivorUnhealthy => true,
             Self::NotFiring
             | Self::OtherAlert
+            | Self::OlderThanRejoin
             | Self::ReporterIsFenced
             | Self::OtherReportWasFirst
-            | Self::NothingNoted => false,
+            | Self::NothingNoted
+            | Self::SitesDisconnected => false,
         }
+    }
+
+    /// The metric that counts it in addition to that of its outcome: what a person has to see by itself.
+    #[must_use]
+    pub fn metric(self) -> Option<&'static str> {
+        (self == Self::SurvivorUnhealthy).then_some("SurvivorUnhealthy")
     }
 }
 
@@ -154,11 +294,17 @@ impl From<Reason> for &'static str {
             Reason::OtherAlert => "other_alert",
             Reason::ReporterIsFenced => "reporter_is_fenced",
             Reason::OtherReportWasFirst => "other_report_was_first",
+            Reason::SurvivorUnhealthy => "survivor_unhealthy",
+            Reason::ReporterWasFenced => "reporter_was_fenced",
+            Reason::SecondFence => "second_fence",
+            Reason::OlderThanRejoin => "older_than_rejoin",
+            Reason::RejoinedByForce => "rejoined_by_force",
             Reason::LastEndpoint => "last_endpoint",
             Reason::ReporterMissing => "reporter_missing",
             Reason::ReporterUnhealthy => "reporter_unhealthy",
             Reason::SiteUnknown => "site_unknown",
             Reason::NothingNoted => "nothing_noted",
+            Reason::SitesDisconnected => "sites_disconnected",
         }
     }
 }

@@ -1,24 +1,29 @@
-//! The table in which the first report about an accelerator wins: the only place that knows DynamoDB's SDK.
+//! The table that lets one execution at a time change an accelerator: the only place that knows `DynamoDB`'s SDK.
 //!
 //! | attribute | holds |
 //! |---|---|
 //! | `accelerator` (partition key) | the accelerator's ARN |
-//! | `site` | the site that was taken out |
-//! | `reporter` | the site that reported it |
-//! | `at` | the time of the report, for people |
+//! | `site` | the site that is taken out, or rejoined |
+//! | `reporter` | the site that reported it; missing for a person's request |
+//! | `at` | the time of the claim |
+//! | `claim` | the execution that made it |
+//! | `ends` | the time by which that execution has ended: the claim blocks no other one after it |
+//!
+//! A claim ends. An execution that succeeds sets `ends` to the time of its success, and the entry stays as a record. An
+//! execution that fails deletes its entry. One that dies leaves an entry that ends by itself. An entry without `ends`,
+//! from an earlier version of this function, ends when the longest execution of Lambda would have.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::config;
-
 use super::site::Site;
-use super::webhook::Accusation;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, Kind, send};
 use crate::remote::deadline::Deadline;
@@ -27,8 +32,15 @@ const PUT: Call = Call::new("dynamodb:PutItem", "the table");
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const DELETE: Call = Call::new("dynamodb:DeleteItem", "the table");
 const KEY: &str = "accelerator";
-/// There is no report yet, or the report is already about this site.
-const FREE_OR_SAME: &str = "attribute_not_exists(#key) OR #site = :site";
+/// There is no claim, or it has ended, or it is this one: the answer to an earlier try was lost.
+const FREE_OR_OWN: &str = "attribute_not_exists(#key) OR #claim = :claim OR #ends <= :now \
+    OR (attribute_not_exists(#ends) AND (#at < :longest_ago OR #site = :site))";
+/// How much longer a claim lasts than its execution: for clocks that differ, and for calls that are on their way.
+const MARGIN: Duration = Duration::from_secs(30);
+/// The longest that an execution of Lambda [can take][1].
+///
+/// [1]: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+const LONGEST_EXECUTION: TimeDelta = TimeDelta::minutes(15);
 
 /// The table.
 #[derive(Debug)]
@@ -37,24 +49,33 @@ pub struct Table {
     name: String,
 }
 
-/// Which report was first.
-#[derive(Debug, PartialEq, Eq)]
+/// The permission to change an accelerator, which this execution has until its deadline.
+#[derive(Debug)]
+pub struct Claim {
+    id: String,
+    item: HashMap<String, AttributeValue>,
+}
+
+/// Which execution may change the accelerator.
+#[derive(Debug)]
 pub enum First {
-    /// This one, or an earlier one on the same site.
-    This,
-    /// One on another site.
+    /// This one.
+    This(Claim),
+    /// Another one, which may still run.
     Other(Entry),
 }
 
-/// A report as it is in the table.
+/// A claim as it is in the table, also one that has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The site that was reported.
+    /// The site that is taken out, or rejoined.
     pub site: String,
-    /// The site that reported it.
+    /// The site that reported it; empty for a person's request.
     pub reporter: String,
-    /// The time of the report.
+    /// The time of the claim.
     pub at: String,
+    /// The time by which its execution has ended; empty if the entry is from an earlier version.
+    pub ends: String,
 }
 
 // === impl Table ===
@@ -68,44 +89,92 @@ impl Table {
         Self { client, name: table.name.clone() }
     }
 
-    /// Enters this accusation, unless the table has another one for the accelerator.
+    /// Claims the accelerator for this execution, which ends at `deadline`. `reporter` is `None` for a person's request.
+    ///
+    /// What was read before the claim may have changed since: read again what a decision rests on.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn claim(
         &self,
         accelerator: &str,
-        accusation: &Accusation,
+        site: &Site,
+        reporter: Option<&Site>,
         deadline: Deadline,
     ) -> Result<First, Failure> {
-        let text = |text: &str| AttributeValue::S(text.to_owned());
-        let item = HashMap::from([
+        let now = Utc::now();
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let ends = now + deadline.left() + MARGIN;
+        let mut item = HashMap::from([
             (KEY.to_owned(), text(accelerator)),
-            ("site".to_owned(), text(accusation.site.as_str())),
-            ("reporter".to_owned(), text(accusation.reporter.as_str())),
-            ("at".to_owned(), text(&Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true))),
+            ("site".to_owned(), text(site.as_str())),
+            ("at".to_owned(), text(&written(now))),
+            ("claim".to_owned(), text(&id)),
+            ("ends".to_owned(), text(&written(ends))),
         ]);
+        item.extend(reporter.map(|reporter| ("reporter".to_owned(), text(reporter.as_str()))));
+        let names = [("#key", KEY), ("#claim", "claim"), ("#ends", "ends"), ("#at", "at"), ("#site", "site")];
+        let names = names.map(|(name, attribute)| (name.to_owned(), attribute.to_owned()));
+        let values = [
+            (":claim", text(&id)),
+            (":now", text(&written(now))),
+            (":longest_ago", text(&written(now - LONGEST_EXECUTION))),
+            (":site", text(site.as_str())),
+        ];
+        let values = values.map(|(name, value)| (name.to_owned(), value));
         let put = deadline
             .persist(async |time| {
                 let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
-                let request = request.condition_expression(FREE_OR_SAME);
-                let request = request.expression_attribute_names("#key", KEY);
-                let request = request.expression_attribute_names("#site", "site");
-                let request = request.expression_attribute_values(":site", text(accusation.site.as_str()));
+                let request = request.condition_expression(FREE_OR_OWN);
+                let request = request.set_expression_attribute_names(Some(names.clone().into()));
+                let request = request.set_expression_attribute_values(Some(values.clone().into()));
                 send(PUT, time, request.send()).await
             })
             .await;
         let conflict = match put {
-            Ok(_) => return Ok(First::This),
+            Ok(_) => return Ok(First::This(Claim { id, item })),
             Err(failure) if failure.kind() == Kind::Conflict => failure,
             Err(failure) => return Err(failure),
         };
-        // The entry may have been cleared since: then the caller decides again.
-        match self.entry(accelerator, deadline).await? {
-            None => Err(conflict),
-            Some(entry) if entry.site == accusation.site.as_str() => Ok(First::This),
-            Some(entry) => Ok(First::Other(entry)),
-        }
+        // The claim may have been released since: then the caller decides again.
+        let entry = self.entry(accelerator, deadline).await?;
+        entry.map(First::Other).ok_or(conflict)
+    }
+
+    /// Ends a claim whose execution succeeded; its entry stays as a record.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline: then the claim ends by itself.
+    pub async fn keep(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
+        let Claim { id, mut item } = claim;
+        item.insert("ends".to_owned(), text(&written(Utc::now())));
+        let put = deadline
+            .persist(async |time| {
+                let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
+                let request = request.condition_expression("#claim = :claim");
+                let request = request.expression_attribute_names("#claim", "claim");
+                send(PUT, time, request.expression_attribute_values(":claim", text(&id)).send()).await
+            })
+            .await;
+        unless_gone(put)
+    }
+
+    /// Ends a claim and deletes its entry.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub async fn release(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
+        let deleted = deadline
+            .persist(async |time| {
+                let request =
+                    self.client.delete_item().table_name(&self.name).key(KEY, claim.item[KEY].clone());
+                let request = request.condition_expression("#claim = :claim");
+                let request = request.expression_attribute_names("#claim", "claim");
+                send(DELETE, time, request.expression_attribute_values(":claim", text(&claim.id)).send())
+                    .await
+            })
+            .await;
+        unless_gone(deleted)
     }
 
     /// The entry for an accelerator.
@@ -116,8 +185,7 @@ impl Table {
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_item().table_name(&self.name).consistent_read(true);
-                let request = request.key(KEY, AttributeValue::S(accelerator.to_owned()));
-                send(GET, time, request.send()).await
+                send(GET, time, request.key(KEY, text(accelerator)).send()).await
             })
             .await?;
         let text = |item: &HashMap<String, AttributeValue>, name: &str| {
@@ -127,36 +195,57 @@ impl Table {
             site: text(&item, "site"),
             reporter: text(&item, "reporter"),
             at: text(&item, "at"),
+            ends: text(&item, "ends"),
         }))
     }
 
-    /// Deletes the entry about this site, if there is one; another site's entry stays.
+    /// Deletes the record about this site, if there is one. Another site's record stays, and so does a claim that has
+    /// not ended.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn clear(&self, accelerator: &str, site: &Site, deadline: Deadline) -> Result<(), Failure> {
         let deleted = deadline
             .persist(async |time| {
-                let request = self.client.delete_item().table_name(&self.name);
-                let request = request.key(KEY, AttributeValue::S(accelerator.to_owned()));
-                let request = request.condition_expression("#site = :site");
+                let request = self.client.delete_item().table_name(&self.name).key(KEY, text(accelerator));
+                let request = request
+                    .condition_expression("#site = :site AND (attribute_not_exists(#ends) OR #ends <= :now)");
                 let request = request.expression_attribute_names("#site", "site");
-                let site = AttributeValue::S(site.as_str().to_owned());
-                send(DELETE, time, request.expression_attribute_values(":site", site).send()).await
+                let request = request.expression_attribute_names("#ends", "ends");
+                let request = request.expression_attribute_values(":site", text(site.as_str()));
+                let now = text(&written(Utc::now()));
+                send(DELETE, time, request.expression_attribute_values(":now", now).send()).await
             })
             .await;
-        match deleted {
-            Err(failure) if failure.kind() != Kind::Conflict => Err(failure),
-            _ => Ok(()),
-        }
+        unless_gone(deleted)
     }
+}
+
+/// An entry that is gone, or is another execution's, needs no change.
+fn unless_gone<T>(result: Result<T, Failure>) -> Result<(), Failure> {
+    match result {
+        Err(failure) if failure.kind() != Kind::Conflict => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+/// A time that sorts as text.
+fn written(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 // === impl Entry ===
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, reporter, at } = self;
+        let Self { site, reporter, at, ends: _ } = self;
+        if reporter.is_empty() {
+            return write!(f, "a person rejoins {} since {}", Quoted(site), Quoted(at));
+        }
         write!(f, "{} reported {} at {}", Quoted(reporter), Quoted(site), Quoted(at))
     }
 }

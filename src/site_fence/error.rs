@@ -25,16 +25,16 @@ pub enum Error {
     /// No accelerator of the account has this DNS name: correct the label, or the request.
     #[error("no accelerator of this account has the DNS name or ARN {}: correct the name", Quoted(.0))]
     NoSuchAccelerator(String),
-    /// Another site's report was first, and the reporter is still in service: the fencing of the reporter is
-    /// unfinished, or was undone.
+    /// Another execution has claimed the accelerator, and may still run.
     #[error(
-        "{first}, in FENCE_TABLE, but the reporter is still in service: fence it by hand (docs/runbook.md#fence-by-hand), \
-                 or clear the entry with failoverctl fence rejoin"
+        "FENCE_TABLE: {first}, and this may still be under way until {ends}. Wait for the next try: the claim ends by itself"
     )]
     OtherReport {
-        /// The report in the table.
+        /// The claim in the table.
         first: String,
-        /// Whether the fencing is likely to be finished in a moment.
+        /// The time by which its execution has ended.
+        ends: String,
+        /// Whether the execution is likely to end in a moment.
         may_pass: bool,
     },
     /// The reporter left the accelerator while the site was being removed, on another report.

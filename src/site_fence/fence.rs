@@ -77,7 +77,7 @@ async fn let_in(
 
 async fn accused(system: &SiteFence, accusation: Accusation, deadline: Deadline) -> Result<Outcome, Failed> {
     let outcome = take_out(system, &accusation, deadline).await;
-    let Accusation { site, reporter, accelerator } = accusation;
+    let Accusation { site, reporter, accelerator, .. } = accusation;
     let about = About { site: Some(site), reporter: Some(reporter), accelerator: Some(accelerator) };
     match outcome {
         Ok(outcome) => Ok(Outcome { about, ..outcome }),

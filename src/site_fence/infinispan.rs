@@ -29,6 +29,7 @@ use crate::remote::deadline::{Deadline, MayPass};
 use crate::remote::http;
 
 const HTTPS: u16 = 443;
+const CONTAINER: &str = "/rest/v2/container";
 const BACKUPS: &str = "/rest/v2/container/x-site/backups/";
 /// The length of the longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -85,6 +86,15 @@ enum Cause {
     NoBackup(Site, String),
     #[error("its state of the backup site {0} is still {1}")]
     Stays(Site, State),
+    #[error("the node that answered does not know which sites it sees")]
+    NoView,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    /// The sites that see each other, with the own one; empty at a node that does not relay between sites.
+    #[serde(default)]
+    sites_view: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +160,32 @@ impl Infinispan {
         };
         deadline.persist(set).await?;
         Ok(changed)
+    }
+
+    /// Whether `at` sees the other site now.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline, or no node that answered knows.
+    pub async fn sees(
+        &self,
+        at: &Site,
+        other: &Site,
+        password: &str,
+        deadline: Deadline,
+    ) -> Result<bool, Failure> {
+        deadline
+            .persist(async |time| {
+                let answer = self.call(at, Method::GET, CONTAINER, password, time).await?;
+                let failed = |cause| Failure::new(at, &Method::GET, CONTAINER, cause);
+                let container: Container =
+                    serde_json::from_slice(&answer).map_err(|error| failed(Cause::Unreadable(error)))?;
+                let sites = container.sites_view.unwrap_or_default();
+                if sites.is_empty() {
+                    return Err(failed(Cause::NoView));
+                }
+                Ok(sites.iter().any(|site| site == other.as_str()))
+            })
+            .await
     }
 
     async fn look(&self, at: &Site, backup: &Site, password: &str, time: Duration) -> Result<State, Failure> {
@@ -295,9 +331,11 @@ impl Failure {
     pub fn error_type(&self) -> &'static str {
         match &self.cause {
             Cause::NoEndpoint | Cause::NoRoots => "InvalidConfiguration",
-            Cause::Connect(..) | Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) => {
-                "InfinispanUnavailable"
-            }
+            Cause::Connect(..)
+            | Cause::TooSlow(..)
+            | Cause::Http(_)
+            | Cause::Unreadable(_)
+            | Cause::NoView => "InfinispanUnavailable",
             Cause::Status(status, _) if is_passing(*status) => "InfinispanUnavailable",
             Cause::Status(..) | Cause::NoBackup(..) => "InfinispanRefused",
             Cause::Stays(..) => "InfinispanUnfinished",
@@ -310,7 +348,9 @@ impl MayPass for Failure {
         match &self.cause {
             Cause::NoEndpoint | Cause::NoRoots | Cause::NoBackup(..) => false,
             Cause::Connect(_, error) => certificate(error).is_none(),
-            Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) | Cause::Stays(..) => true,
+            Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) | Cause::Stays(..) | Cause::NoView => {
+                true
+            }
             Cause::Status(status, _) => is_passing(*status),
         }
     }

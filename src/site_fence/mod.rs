@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! fence   webhook ─ auth ─ decide::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
-//!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Infinispan::state, Table::claim
-//!         ─ Accelerators::note, remove ─ Infinispan::set(Offline) ─▶ outcome
+//!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Infinispan::state, Table::claim ─ the same reads and decision
+//!         ─ Accelerators::tag, remove, tag ─ Table::keep or release ─ Infinispan::set(Offline) ─▶ outcome
 //! rejoin  request ─ the same reads ─▶ what is seen ─ decide::rejoin ─▶ what is missing
-//!         ─ Infinispan::set(Online), Accelerators::add, Table::clear, Accelerators::untag ─▶ outcome
+//!         ─ Infinispan::state, sees ─ Table::claim ─ the same again
+//!         ─ Infinispan::set(Online) in both directions ─ Accelerators::tag, add, untag ─ Table::release ─▶ outcome
 //! ```
+//!
+//! One execution at a time changes an accelerator: it decides on what it reads after its claim, and every claim ends.
 //!
 //! Each step is safe to repeat, and the answer to an unfinished alert makes Alertmanager send it again. Only
 //! `rejoin` ever brings a site back; IAM decides who may invoke it.

@@ -1,32 +1,63 @@
-//! The notes of this system on an accelerator, in its tags: the sites that it took out, and the settings of their
-//! endpoints, so that `rejoin` can add them as they were.
+//! The notes of this system on an accelerator, in its tags: the sites that it took out, the settings of their
+//! endpoints, so that `rejoin` can add them as they were, and the last rejoin of each site.
 //!
 //! ```text
-//! site-fence:site-b    2026-11-21T03:08:09Z site-a
-//! site-fence:site-b:0  LISTENER/GROUP WEIGHT true|false|default ENDPOINT
+//! site-fence:site-b           2026-11-21T03:08:09.512Z site-a
+//! site-fence:site-b:0         LISTENER/GROUP WEIGHT true|false|default ENDPOINT
+//! site-fence:site-b:rejoined  2026-11-21T04:10:00.027Z
 //! ```
+//!
+//! The endpoints are noted before they are removed. The site that reported them is noted when they are gone: a site that
+//! is in service with such a note was put back without a rejoin, and its data may be stale. A rejoin is noted before the
+//! endpoints are added, so that no report from before it is acted on after it; by force, ` forced` follows.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::site::{Endpoint, EndpointGroup, Site};
+use super::decide::Leaving;
+use super::site::{Endpoint, Site};
 
 const PREFIX: &str = "site-fence:";
 const LISTENER: &str = "/listener/";
 const GROUP: &str = "/endpoint-group/";
+const REJOINED: &str = "rejoined";
+const FORCED: &str = "forced";
+/// Not a site's name.
+const PERSON: &str = "+person";
 
 /// The notes, by site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notes(BTreeMap<Site, Note>);
+pub struct Notes {
+    out: BTreeMap<Site, Note>,
+    rejoined: BTreeMap<Site, Rejoined>,
+}
 
 /// A site that was taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Note {
-    /// When it was last taken out, and which site reported it.
-    pub by: Option<(DateTime<Utc>, Site)>,
+    /// How it was taken out; `None` until its endpoints are gone.
+    pub by: Option<By>,
     /// Its endpoints.
     pub endpoints: Vec<Noted>,
+}
+
+/// How a site was taken out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct By {
+    /// When its endpoints were gone.
+    pub at: DateTime<Utc>,
+    /// The site that reported it; `None` if a person took it out.
+    pub reporter: Option<Site>,
+}
+
+/// The last rejoin of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejoined {
+    /// A moment before its endpoints were added.
+    pub at: DateTime<Utc>,
+    /// Whether a person rejoined it by force.
+    pub forced: bool,
 }
 
 /// An endpoint as it was set up in its group.
@@ -49,47 +80,59 @@ impl Notes {
     /// ignored.
     #[must_use]
     pub fn read(accelerator: &str, tags: &BTreeMap<String, String>) -> Self {
-        let mut notes: BTreeMap<Site, Note> = BTreeMap::new();
+        let mut notes = Self::default();
         for (key, value) in tags {
             let Some(name) = key.strip_prefix(PREFIX) else { continue };
             let (site, number) = name.split_once(':').map_or((name, None), |(site, n)| (site, Some(n)));
             let Ok(site) = site.parse::<Site>() else { continue };
-            let note = notes.entry(site).or_default();
             match number {
-                None => note.by = read_by(value),
-                Some(_) => note.endpoints.extend(Noted::read(accelerator, value)),
+                None => notes.out.entry(site).or_default().by = By::read(value),
+                Some(REJOINED) => {
+                    notes.rejoined.extend(Rejoined::read(value).map(|rejoined| (site, rejoined)));
+                }
+                Some(_) => {
+                    notes.out.entry(site).or_default().endpoints.extend(Noted::read(accelerator, value));
+                }
             }
         }
-        Self(notes)
+        notes
     }
 
-    /// The note of a site.
+    /// The note of a site that was taken out.
     #[must_use]
     pub fn of(&self, site: &Site) -> Option<&Note> {
-        self.0.get(site)
+        self.out.get(site)
     }
 
-    /// All notes.
+    /// The notes of all sites that were taken out.
     pub fn iter(&self) -> impl Iterator<Item = (&Site, &Note)> {
-        self.0.iter()
+        self.out.iter()
+    }
+
+    /// The last rejoin of a site.
+    #[must_use]
+    pub fn rejoined(&self, site: &Site) -> Option<Rejoined> {
+        self.rejoined.get(site).copied()
+    }
+
+    /// Whether a site was taken out and was not rejoined since.
+    #[must_use]
+    pub fn is_to_stay_out(&self, site: &Site) -> bool {
+        let by = self.of(site).and_then(|note| note.by.as_ref());
+        by.is_some_and(|by| self.rejoined(site).is_none_or(|rejoined| rejoined.at < by.at))
     }
 }
 
 // === impl Note ===
 
 impl Note {
-    /// Returns the note with these endpoints added, reported by `reporter`.
+    /// Returns the note with these endpoints added.
     #[must_use]
-    pub fn with(
-        mut self,
-        leaving: &[(&EndpointGroup, Vec<&Endpoint>)],
-        reporter: &Site,
-        now: DateTime<Utc>,
-    ) -> Self {
-        self.by = Some((now, reporter.clone()));
+    pub fn with(mut self, leaving: &Leaving<'_>) -> Self {
         for (group, endpoints) in leaving {
             for endpoint in endpoints {
-                self.endpoints.retain(|noted| noted.group != group.arn || noted.id != endpoint.id);
+                let is_same = |noted: &Noted| noted.group == group.arn && noted.is(endpoint);
+                self.endpoints.retain(|noted| !is_same(noted));
                 self.endpoints.push(Noted {
                     group: group.arn.clone(),
                     id: endpoint.id.clone(),
@@ -101,36 +144,77 @@ impl Note {
         self
     }
 
+    /// Returns the note of a site that is out, reported by `reporter`, or taken out by a person.
+    #[must_use]
+    pub fn out(self, reporter: Option<&Site>, now: DateTime<Utc>) -> Self {
+        Self { by: Some(By { at: now, reporter: reporter.cloned() }), ..self }
+    }
+
     /// The tags that hold the note.
     #[must_use]
     pub fn tags(&self, site: &Site) -> Vec<(String, String)> {
-        let by = self.by.as_ref().map(|(at, reporter)| {
-            (
-                format!("{PREFIX}{site}"),
-                format!("{} {reporter}", at.to_rfc3339_opts(SecondsFormat::Secs, true)),
-            )
-        });
+        let by = self.by.as_ref().map(|by| (format!("{PREFIX}{site}"), by.value()));
         let endpoints = self.endpoints.iter().enumerate();
         let endpoints = endpoints.map(|(n, noted)| (format!("{PREFIX}{site}:{n}"), noted.value()));
         by.into_iter().chain(endpoints).collect()
     }
 
-    /// The keys of the tags that may hold it: all tags of a site, whatever their values.
+    /// The keys of the tags that may hold it: all tags of a site but that of its last rejoin, whatever their values.
     #[must_use]
     pub fn keys(site: &Site, tags: &BTreeMap<String, String>) -> Vec<String> {
         let (by, of_endpoints) = (format!("{PREFIX}{site}"), format!("{PREFIX}{site}:"));
-        tags.keys().filter(|key| **key == by || key.starts_with(&of_endpoints)).cloned().collect()
+        let rejoined = format!("{of_endpoints}{REJOINED}");
+        let is_note = |key: &&String| **key == by || key.starts_with(&of_endpoints) && **key != rejoined;
+        tags.keys().filter(is_note).cloned().collect()
     }
 }
 
-fn read_by(value: &str) -> Option<(DateTime<Utc>, Site)> {
-    let (at, reporter) = value.split_once(' ')?;
-    Some((at.parse().ok()?, reporter.parse().ok()?))
+// === impl By ===
+
+impl By {
+    fn read(value: &str) -> Option<Self> {
+        let (at, reporter) = value.split_once(' ')?;
+        let reporter = if reporter == PERSON { None } else { Some(reporter.parse().ok()?) };
+        Some(Self { at: at.parse().ok()?, reporter })
+    }
+
+    fn value(&self) -> String {
+        format!("{} {}", written(self.at), self.reporter.as_ref().map_or(PERSON, Site::as_str))
+    }
+}
+
+// === impl Rejoined ===
+
+impl Rejoined {
+    fn read(value: &str) -> Option<Self> {
+        let (at, forced) = value.split_once(' ').map_or((value, false), |(at, how)| (at, how == FORCED));
+        Some(Self { at: at.parse().ok()?, forced })
+    }
+
+    /// The tag that holds it.
+    #[must_use]
+    pub fn tag(self, site: &Site) -> (String, String) {
+        let how = if self.forced { format!(" {FORCED}") } else { String::new() };
+        (format!("{PREFIX}{site}:{REJOINED}"), format!("{}{how}", written(self.at)))
+    }
+}
+
+fn written(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 // === impl Noted ===
 
 impl Noted {
+    /// Whether this is the endpoint. One load balancer makes two endpoints, with and without clients' addresses.
+    #[must_use]
+    pub fn is(&self, endpoint: &Endpoint) -> bool {
+        let same = self.client_ip_preserved.is_none()
+            || endpoint.client_ip_preserved.is_none()
+            || self.client_ip_preserved == endpoint.client_ip_preserved;
+        self.id == endpoint.id && same
+    }
+
     fn read(accelerator: &str, value: &str) -> Option<Self> {
         let mut words = value.split(' ');
         let (listener, group) = words.next()?.split_once('/')?;
@@ -160,7 +244,7 @@ impl Noted {
 
 #[cfg(test)]
 mod tests {
-    use super::super::site::Owner;
+    use super::super::site::{EndpointGroup, Owner};
     use super::*;
 
     const ACCELERATOR: &str =
@@ -169,6 +253,8 @@ mod tests {
     fn noted() -> Note {
         let group = EndpointGroup {
             arn: format!("{ACCELERATOR}/listener/0123vxyz/endpoint-group/098765zyxwvu"),
+            region: "ap-southeast-4".to_owned(),
+            gets_traffic: true,
             endpoints: vec![Endpoint {
                 id: format!(
                     "arn:aws:elasticloadbalancing:ap-southeast-4:123456789012:loadbalancer/net/{}/50dc6c495c0c9188",
@@ -180,9 +266,9 @@ mod tests {
                 owner: Owner::Unknown,
             }],
         };
-        let leaving = [(&group, group.endpoints.iter().collect())];
+        let leaving = vec![(&group, group.endpoints.iter().collect())];
         let now = "2026-11-21T03:08:09.5Z".parse().unwrap();
-        Note::default().with(&leaving, &"site-a".parse().unwrap(), now)
+        Note::default().with(&leaving).out(Some(&"site-a".parse().unwrap()), now)
     }
 
     #[test]
@@ -194,28 +280,54 @@ mod tests {
                 |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || " _.:/=+-@".contains(c));
             assert!(key.len() <= 128 && value.len() <= 256 && fits(key) && fits(value), "{key} {value}");
         }
-        assert_eq!(tags[&format!("site-fence:{site}")], "2026-11-21T03:08:09Z site-a");
+        assert_eq!(tags[&format!("site-fence:{site}")], "2026-11-21T03:08:09.500Z site-a");
         let notes = Notes::read(ACCELERATOR, &tags);
         let note = notes.of(&site).unwrap();
         assert_eq!(note.endpoints, noted().endpoints);
-        assert_eq!(note.by.as_ref().unwrap().1.as_str(), "site-a");
+        assert_eq!(note.by, noted().by);
+        let by_a_person = noted().out(None, Utc::now());
+        let tags = by_a_person.tags(&site).into_iter().collect();
+        assert_eq!(Notes::read(ACCELERATOR, &tags).of(&site).unwrap().by.as_ref().unwrap().reporter, None);
+    }
+
+    #[test]
+    fn a_site_is_to_stay_out_until_its_next_rejoin() {
+        let site: Site = "site-b".parse().unwrap();
+        let mut tags: BTreeMap<_, _> = noted().tags(&site).into_iter().collect();
+        let later = |tags: &BTreeMap<_, _>| Notes::read(ACCELERATOR, tags);
+        assert!(later(&tags).is_to_stay_out(&site));
+        let at = |time: &str| Rejoined { at: time.parse().unwrap(), forced: true };
+        tags.extend([at("2026-11-21T03:08:09.4Z").tag(&site)]);
+        assert!(later(&tags).is_to_stay_out(&site));
+        tags.extend([at("2026-11-21T03:08:09.6Z").tag(&site)]);
+        let notes = later(&tags);
+        assert!(!notes.is_to_stay_out(&site));
+        assert_eq!(notes.rejoined(&site), Some(at("2026-11-21T03:08:09.6Z")));
+        assert_eq!(Note::keys(&site, &tags).len(), 2, "the last rejoin stays noted");
     }
 
     #[test]
     fn an_endpoint_is_noted_once_with_its_last_settings() {
         let first = noted();
-        let group = EndpointGroup { arn: first.endpoints[0].group.clone(), endpoints: Vec::new() };
-        let changed = Endpoint {
+        let group = EndpointGroup {
+            arn: first.endpoints[0].group.clone(),
+            region: String::new(),
+            gets_traffic: true,
+            endpoints: Vec::new(),
+        };
+        let mut changed = Endpoint {
             id: first.endpoints[0].id.clone(),
             weight: 7,
             client_ip_preserved: None,
             healthy: true,
             owner: Owner::Unknown,
         };
-        let again = first.clone().with(&[(&group, vec![&changed])], &"site-c".parse().unwrap(), Utc::now());
-        assert_eq!(again.by.unwrap().1.as_str(), "site-c");
+        let again = first.clone().with(&vec![(&group, vec![&changed])]);
         assert_eq!(again.endpoints.len(), 1);
         assert_eq!((again.endpoints[0].weight, again.endpoints[0].client_ip_preserved), (7, None));
+        // With clients' addresses it is another endpoint of the same load balancer.
+        changed.client_ip_preserved = Some(true);
+        assert_eq!(first.with(&vec![(&group, vec![&changed])]).endpoints.len(), 2);
     }
 
     #[test]

@@ -176,12 +176,13 @@ impl lambda::Report for Report {
     /// that the alarms of one accelerator's stack do not count the alerts of another.
     fn metrics(&self, function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         self.results.iter().filter_map(move |result| {
-            let name = match result {
-                Ok(outcome) => outcome.outcome.metric()?,
-                Err(_) => "Failed",
+            let names = match result {
+                Ok(outcome) => [Some(outcome.outcome.metric()?), outcome.reason.and_then(Reason::metric)],
+                Err(_) => [Some("Failed"), None],
             };
             let by = [None, Some(("FunctionName", function))];
-            Some(metrics::line("SiteFence", &by, &[Metric::count(name, 1)], now))
+            let counts: Vec<_> = names.into_iter().flatten().map(|name| Metric::count(name, 1)).collect();
+            Some(metrics::line("SiteFence", &by, &counts, now))
         })
     }
 }

@@ -1,17 +1,27 @@
 //! Rejoins a site, when a person requests it.
 
+use std::time::Duration;
+
+use chrono::Utc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Reason, Seen};
+use super::decide::{self, Reason, Return, Seen};
+use super::dynamodb::{Claim, First};
 use super::error::Error;
 use super::infinispan::State;
-use super::notes::{Note, Noted, Notes};
+use super::notes::{Note, Noted, Notes, Rejoined};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::{BadRequest, Request};
-use super::site::{Owner, Site, is_in_service};
+use super::site::{EndpointGroup, Owner, Site, is_in_service};
 use crate::remote::deadline::Deadline;
+
+/// The time in which a fence that is under way is expected to end.
+const FINISHING: Duration = Duration::from_secs(10);
+/// The time that is kept for the release of a claim.
+const RELEASING: Duration = Duration::from_secs(2);
 
 /// Handles one request.
 pub(super) async fn rejoin(system: &SiteFence, request: &str, deadline: Deadline) -> Result<Outcome, Failed> {
@@ -32,22 +42,35 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
     let name = &request.accelerator;
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
-    let mut back = Back { system, request, accelerator, changed: false, detail: None, deadline };
-    let stays = deadline.persist(async |_| back.enter_service().await).await?;
-    let Back { accelerator, mut changed, detail, .. } = back;
-    let keys = match stays {
-        Ok(keys) => keys,
-        Err(outcome) => return Ok(Outcome { detail, ..outcome }),
+    let kept = RELEASING.min(deadline.left() / 4);
+    let mut back = Back {
+        system,
+        request,
+        accelerator,
+        claim: None,
+        changed: false,
+        details: Vec::new(),
+        began: Instant::now(),
+        deadline: deadline.within(deadline.left().saturating_sub(kept)),
     };
-    // The site is in service from here on, so that a report about the other site counts again.
-    if let Some(table) = &system.table {
-        table.clear(&accelerator.arn, &request.site, deadline).await?;
+    let done = back.deadline.persist(async |_| back.enter_service().await).await;
+    let Back { accelerator, claim, details, .. } = back;
+    let is_back = |outcome: &Outcome| {
+        matches!(outcome.outcome, Verdict::Rejoined | Verdict::AlreadyRejoined) && !system.config.dry_run
+    };
+    match (&system.table, claim) {
+        (Some(table), Some(claim)) => {
+            if let Err(failure) = table.release(claim, deadline).await {
+                warn!(site = %request.site, error = %failure, "the claim could not be ended: it ends by itself");
+            }
+        }
+        (Some(table), None) if done.as_ref().is_ok_and(is_back) && !request.dry_run && !request.force => {
+            table.clear(&accelerator.arn, &request.site, deadline).await?;
+        }
+        _ => {}
     }
-    if !keys.is_empty() {
-        system.view.accelerators.untag(&accelerator, keys, deadline).await?;
-        changed = true;
-    }
-    Ok(Outcome { detail, ..outcome(if changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }) })
+    let detail = (!details.is_empty()).then(|| details.join("; "));
+    done.map(|outcome| Outcome { detail, ..outcome })
 }
 
 /// The rejoining of a site.
@@ -55,108 +78,269 @@ struct Back<'a> {
     system: &'a SiteFence,
     request: &'a Request,
     accelerator: Accelerator,
+    /// The permission to change the accelerator, if there is a table.
+    claim: Option<Claim>,
     /// Whether anything was changed.
     changed: bool,
     /// Details for people.
-    detail: Option<String>,
+    details: Vec<String>,
+    began: Instant,
     deadline: Deadline,
 }
 
+/// What is to be done.
+struct Plan {
+    /// The endpoints to add.
+    add: Vec<Noted>,
+    /// The keys of the tags to remove.
+    keys: Vec<String>,
+    /// What is brought online, or with force why replication is left as it is.
+    replication: Result<Replication, String>,
+}
+
+/// The replication that the site needs.
+struct Replication {
+    /// The site that replicates to it.
+    partner: Site,
+    /// Whether the site replicates to the partner too: the partner is in service.
+    is_mutual: bool,
+}
+
+impl Replication {
+    /// Which site replicates to which one.
+    fn ways<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (&'a Site, &'a Site)> {
+        [(&self.partner, site), (site, &self.partner)].into_iter().take(if self.is_mutual { 2 } else { 1 })
+    }
+}
+
+/// How a site is connected with its partner.
+enum Link {
+    /// Each replicates to the other one.
+    Replicating,
+    /// They see each other.
+    Connected,
+    /// They do not see each other.
+    Broken,
+}
+
 impl Back<'_> {
-    /// Reads the accelerator, decides, brings replication online, and adds the endpoints. Returns the keys of the
-    /// tags that are left to remove, or the outcome if the site stays out.
-    async fn enter_service(&mut self) -> Result<Result<Vec<String>, Outcome>, Error> {
-        let Self { system, request, ref accelerator, deadline, .. } = *self;
-        let Request { site, force, .. } = request;
-        let sight = system.view.look(accelerator, deadline).await?;
-        self.detail = None;
-        let notes = Notes::read(&accelerator.arn, &sight.tags);
+    /// Decides, and brings the site back. If there is a table, it is decided again under the claim: another execution may
+    /// have changed the accelerator before.
+    async fn enter_service(&mut self) -> Result<Outcome, Error> {
+        loop {
+            let plan = match self.plan().await? {
+                Ok(plan) => plan,
+                Err(outcome) => return Ok(outcome),
+            };
+            if self.is_dry_run() {
+                return Ok(outcome(Verdict::WouldRejoin));
+            }
+            if self.claim.is_none() && self.claim().await? {
+                continue;
+            }
+            return self.carry_out(plan).await;
+        }
+    }
+
+    fn is_dry_run(&self) -> bool {
+        self.system.config.dry_run || self.request.dry_run
+    }
+
+    /// Reads the accelerator and Infinispan, and decides. Returns the outcome if there is nothing to do.
+    async fn plan(&mut self) -> Result<Result<Plan, Outcome>, Error> {
+        let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
+        let sight = system.view.look(&self.accelerator, deadline).await?;
+        let notes = Notes::read(&self.accelerator.arn, &sight.tags);
         let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
         self.log_decision(&decision);
-        let mut missing = match decision {
-            Ok(missing) => missing,
+        let back = match decision {
+            Ok(back) => back,
             Err(reason) => return Ok(Err(outcome(Verdict::Refused).because(reason))),
         };
-        // A cluster that was rebuilt has other load balancers.
-        let ids = missing.iter().map(|noted| noted.id.as_str()).collect();
-        let owners = system.view.owners(accelerator, ids, deadline).await?;
-        let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
-        let gone: Vec<_> =
-            missing.iter().filter(|noted| is_gone(noted)).map(|noted| noted.id.as_str()).collect();
-        if !gone.is_empty() {
-            self.detail =
-                Some(format!("load balancers that no longer exist were left out: {}", gone.join(", ")));
-            missing.retain(|noted| !is_gone(noted));
-            if missing.is_empty() && !is_in_service(site, &sight.groups) {
-                return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
-            }
+        let add = self.existing(back).await?;
+        if add.is_empty() && !is_in_service(site, &sight.groups) {
+            return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
         }
-        let mut keys = Note::keys(site, &sight.tags);
-        let dry_run = system.config.dry_run || request.dry_run;
-        let would = match self.online(notes.of(site), dry_run).await {
-            Ok(changed) => changed,
-            Err(error) if *force => {
-                warn!(%site, error = %error, "rejoining the site without replication, as requested");
-                let detail = self.detail.take().map(|detail| format!("; {detail}")).unwrap_or_default();
-                self.detail = Some(format!("not replicated to: {error}{detail}"));
-                // The note stays, so that the status shows it.
-                keys.clear();
-                false
+        let keys = Note::keys(site, &sight.tags);
+        let is_idle = add.is_empty() && keys.is_empty();
+        let link = match self.replication(&notes, &sight.groups) {
+            Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
+            Err(error) => Err(error.into()),
+        };
+        let replication = match link {
+            Ok((_, Link::Replicating)) => {
+                let verdict = if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined };
+                return Ok(Err(outcome(verdict)));
             }
+            Ok((replication, Link::Connected)) => Ok(replication),
+            Ok((Replication { partner, .. }, Link::Broken)) if *force => {
+                Err(format!("{partner} and {site} do not see each other"))
+            }
+            Ok((_, Link::Broken)) => {
+                return Ok(Err(outcome(Verdict::Refused).because(Reason::SitesDisconnected)));
+            }
+            Err(error) if *force => Err(error.to_string()),
             Err(error) => return Err(error),
         };
-        if dry_run {
-            let is_back = !would && missing.is_empty() && keys.is_empty();
-            let verdict = if is_back { Verdict::AlreadyRejoined } else { Verdict::WouldRejoin };
-            return Ok(Err(outcome(verdict)));
+        Ok(Ok(Plan { add, keys, replication }))
+    }
+
+    /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones. What cannot be
+    /// restored is noted in the details.
+    async fn existing(&mut self, back: Return<'_>) -> Result<Vec<Noted>, Error> {
+        let Return { add, homeless, changed } = back;
+        let ids = add.iter().map(|noted| noted.id.as_str()).collect();
+        let owners = self.system.view.owners(&self.accelerator, ids, self.deadline).await?;
+        let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
+        let (gone, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_gone);
+        self.details.clear();
+        if !gone.is_empty() {
+            let ids: Vec<_> = gone.iter().map(|noted| noted.id.as_str()).collect();
+            self.details
+                .push(format!("load balancers that no longer exist were left out: {}", ids.join(", ")));
         }
-        self.changed |= would;
-        if !missing.is_empty() {
-            system.view.accelerators.add(&missing, deadline).await?;
+        for Noted { id, weight, group, .. } in homeless {
+            self.details.push(format!(
+                "{id} (weight {weight}) was left out: its group {group} no longer exists, and no single other group of \
+                 its Region stands for it: add it by hand"
+            ));
+        }
+        for (noted, endpoint) in changed {
+            self.details.push(format!(
+                "{} has the weight {}, and had {} before it was taken out: set it by hand",
+                noted.id, endpoint.weight, noted.weight
+            ));
+        }
+        Ok(add)
+    }
+
+    /// The replication that the site needs: from the site that reported it, or else from the only other one.
+    fn replication(&self, notes: &Notes, groups: &[EndpointGroup]) -> Result<Replication, BadRequest> {
+        let Self { system, request: Request { site, .. }, .. } = self;
+        let by = notes.of(site).and_then(|note| note.by.as_ref());
+        let mut others = system.config.endpoints.keys().filter(|other| *other != site);
+        let partner = match (by.and_then(|by| by.reporter.as_ref()), others.next(), others.next()) {
+            (Some(reporter), _, _) => reporter.clone(),
+            (None, Some(other), None) => other.clone(),
+            (None, _, _) => return Err(BadRequest::WhichOther(site.clone())),
+        };
+        let is_mutual = is_in_service(&partner, groups);
+        Ok(Replication { partner, is_mutual })
+    }
+
+    /// Asks both sites for their replication, and unless that is all there is to do, whether they see each other.
+    async fn link(&self, replication: &Replication, is_idle: bool) -> Result<Link, Error> {
+        let Self { system, request: Request { site, .. }, deadline, .. } = self;
+        let deadline = deadline.within(deadline.left() / 3);
+        let password = system.infinispan_password(deadline).await?;
+        let mut online = true;
+        for (at, other) in replication.ways(site) {
+            online &= system.infinispan.state(at, other, &password, deadline).await? == State::Online;
+        }
+        if online && is_idle {
+            return Ok(Link::Replicating);
+        }
+        for (at, other) in replication.ways(site) {
+            if !system.infinispan.sees(at, other, &password, deadline).await? {
+                return Ok(Link::Broken);
+            }
+        }
+        Ok(Link::Connected)
+    }
+
+    /// Claims the accelerator. Returns whether this was possible: without a table it is not needed, and with force the
+    /// site is rejoined although the table does not answer.
+    async fn claim(&mut self) -> Result<bool, Error> {
+        let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
+        let Some(table) = &system.table else { return Ok(false) };
+        match table.claim(&self.accelerator.arn, site, None, deadline.within(deadline.left() / 3)).await {
+            Ok(First::This(claim)) => {
+                self.claim = Some(claim);
+                Ok(true)
+            }
+            Ok(First::Other(entry)) => {
+                let (first, ends) = (entry.to_string(), entry.ends);
+                Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING })
+            }
+            Err(failure) if *force => {
+                warn!(%site, error = %failure, "rejoining the site without a claim, as requested");
+                Ok(false)
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Brings replication online in both directions, notes the rejoin, adds the endpoints, and removes the notes.
+    async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, Error> {
+        let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
+        let Plan { add, keys, replication } = plan;
+        let online = match replication {
+            Ok(replication) => {
+                self.online(&replication).await.map_err(|error| (error.to_string(), Some(error)))
+            }
+            Err(why) => Err((why, None)),
+        };
+        let forced = match online {
+            Ok(()) => false,
+            Err((_, Some(error))) if !*force => return Err(error),
+            Err((why, _)) => {
+                warn!(%site, error = why, "rejoining the site without replication, as requested");
+                self.details.insert(0, format!("not replicated to: {why}"));
+                true
+            }
+        };
+        let rejoined = Rejoined { at: Utc::now(), forced };
+        let accelerators = &system.view.accelerators;
+        match accelerators
+            .tag(&self.accelerator, [rejoined.tag(site)], deadline.within(deadline.left() / 2))
+            .await
+        {
+            Err(failure) if forced => warn!(%site, error = %failure, "the rejoin could not be noted"),
+            noted => noted?,
+        }
+        if !add.is_empty() {
+            // Set before the call: it may be done although its answer is lost.
+            self.changed = true;
+            accelerators.add(&add, deadline).await?;
+        }
+        // After a rejoin by force the note stays, so that the status shows it.
+        if !forced && !keys.is_empty() {
+            accelerators.untag(&self.accelerator, keys, deadline).await?;
             self.changed = true;
         }
-        Ok(Ok(keys))
+        Ok(outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }))
     }
 
-    /// Makes the other site replicate to this one again. Returns whether that is a change, or in a dry run would be.
-    async fn online(&self, note: Option<&Note>, dry_run: bool) -> Result<bool, Error> {
-        let Self { system, request: Request { site, .. }, deadline, .. } = self;
+    /// Makes the sites replicate to each other again.
+    async fn online(&mut self, replication: &Replication) -> Result<(), Error> {
+        let Self { system, request: Request { site, .. }, deadline, .. } = *self;
         // Half of the time is kept for the steps after this one.
         let deadline = deadline.within(deadline.left() / 2);
-        let other = other_site(system, site, note)?;
         let password = system.infinispan_password(deadline).await?;
-        if dry_run {
-            return Ok(system.infinispan.state(&other, site, &password, deadline).await? != State::Online);
+        for (at, other) in replication.ways(site) {
+            self.changed |= system.infinispan.set(at, other, State::Online, &password, deadline).await?;
         }
-        Ok(system.infinispan.set(&other, site, State::Online, &password, deadline).await?)
+        Ok(())
     }
 
-    fn log_decision(&self, decision: &Result<Vec<&Noted>, Reason>) {
+    fn log_decision(&self, decision: &Result<Return<'_>, Reason>) {
         let Request { site, accelerator, force, reason, .. } = self.request;
+        if self.claim.is_some() {
+            // It is logged already.
+            return;
+        }
         info!(
             %site,
             accelerator,
             decision = match decision {
                 Err(_) => "refuse",
-                Ok(missing) if missing.is_empty() => "bring_online",
+                Ok(back) if back.add.is_empty() => "bring_online",
                 Ok(_) => "add_endpoints",
             },
             force,
             reason,
             "decided"
         );
-    }
-}
-
-/// The site that replicates to `site`: the site that reported it, or else the only other one.
-fn other_site(system: &SiteFence, site: &Site, note: Option<&Note>) -> Result<Site, BadRequest> {
-    if let Some((_, reporter)) = note.and_then(|note| note.by.as_ref()) {
-        return Ok(reporter.clone());
-    }
-    let mut others = system.config.endpoints.keys().filter(|other| *other != site);
-    match (others.next(), others.next()) {
-        (Some(other), None) => Ok(other.clone()),
-        _ => Err(BadRequest::WhichOther(site.clone())),
     }
 }
 

@@ -26,6 +26,10 @@ pub struct InvalidSite(String);
 pub struct EndpointGroup {
     /// Its ARN, `ACCELERATOR/listener/LISTENER/endpoint-group/GROUP`.
     pub arn: String,
+    /// Its Region; the load balancers of its endpoints are in it.
+    pub region: String,
+    /// Whether its traffic dial is above 0.
+    pub gets_traffic: bool,
     /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
@@ -97,6 +101,18 @@ impl fmt::Display for Site {
 // === impl EndpointGroup ===
 
 impl EndpointGroup {
+    /// The ARN of its listener.
+    #[must_use]
+    pub fn listener(&self) -> &str {
+        self.arn.split_once("/endpoint-group/").map_or(&self.arn, |(listener, _)| listener)
+    }
+
+    /// Whether it sends traffic to this endpoint while the endpoint is healthy.
+    #[must_use]
+    pub fn sends_to(&self, endpoint: &Endpoint) -> bool {
+        self.gets_traffic && endpoint.weight > 0
+    }
+
     /// The endpoints of a site.
     pub fn of(&self, site: &Site) -> impl Iterator<Item = &Endpoint> {
         self.endpoints.iter().filter(move |endpoint| endpoint.is_of(site))
@@ -116,12 +132,6 @@ impl Endpoint {
     #[must_use]
     pub fn is_of(&self, site: &Site) -> bool {
         matches!(&self.owner, Owner::Site(name) if name == site.as_str())
-    }
-
-    /// Whether its group sends traffic to it while it is healthy.
-    #[must_use]
-    pub fn gets_traffic(&self) -> bool {
-        self.weight > 0
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use aws_lambda_events::lambda_function_urls::{LambdaFunctionUrlRequest, LambdaFunctionUrlResponse};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use chrono::{DateTime, Utc};
 use hyper::StatusCode;
 use hyper::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
@@ -38,6 +39,8 @@ pub struct Accusation {
     pub reporter: Site,
     /// A DNS name of the accelerator of both sites.
     pub accelerator: String,
+    /// When the alert began to fire; `None` if the sender does not report a time.
+    pub began: Option<DateTime<Utc>>,
 }
 
 /// An event that cannot be read: correct its sender.
@@ -94,6 +97,8 @@ struct Body {
 pub struct Alert {
     /// Whether it is still firing; each alert of a webhook has its own status.
     pub status: Status,
+    #[serde(default, rename = "startsAt")]
+    starts_at: Option<String>,
     labels: BTreeMap<String, String>,
 }
 
@@ -188,7 +193,8 @@ impl Alert {
         if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
             return Err(Malformed::Accelerator(accelerator));
         }
-        Ok(Accusation { site, reporter, accelerator })
+        let began = self.starts_at.as_deref().and_then(|time| time.parse().ok());
+        Ok(Accusation { site, reporter, accelerator, began })
     }
 }
 

@@ -7,8 +7,9 @@ use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan;
 use crate::support::recorded;
 use crate::support::sites::{
-    self, LABEL, PASSWORD, REGION, Sites, USER, alert, fence, fence_within, outcomes, outcomes_within, rejoin,
+    self, LABEL, PASSWORD, REGION, Sites, USER, alert, fence, fence_within, outcomes, rejoin, rejoin_within,
 };
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::json;
 
 #[tokio::test]
@@ -84,9 +85,10 @@ async fn a_report_of_a_site_that_does_not_serve_is_repeated_later() {
         assert_eq!((status, body["outcomes"][0]["reason"].as_str()), (503, Some(reason)));
         assert_eq!(sites.in_service().len(), endpoints.len(), "{reason}");
     }
-    // One of two groups would be left without an endpoint.
-    let groups = [Group::new(REGION, [a.clone(), b.clone()]), Group::new("eu-west-1", [b.clone()])];
-    ga.put(Accelerator::new(LABEL).listener(groups));
+    // One of two listeners would be left without an endpoint.
+    let listeners = [Group::new(REGION, [a.clone(), b.clone()]), Group::new(REGION, [b.clone()])];
+    let two = listeners.into_iter().fold(Accelerator::new(LABEL), |all, group| all.listener([group]));
+    ga.put(two);
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["refused: last_endpoint"]);
     assert_eq!(sites.in_service().len(), 2);
     assert_eq!(sites.a.calls(), [""; 0]);
@@ -284,8 +286,13 @@ async fn a_site_is_removed_even_if_it_cannot_be_noted() {
     // The table, if there is one, shows the difference.
     sites.table().await;
     let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
-    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: other_report_was_first"]);
+    // A repeated report notes it as soon as that is possible.
+    sites.accelerators.recover();
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_is_fenced"]);
 }
 
 #[tokio::test]
@@ -377,117 +384,42 @@ async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
 }
 
 #[tokio::test]
-async fn the_first_report_wins_and_is_named_while_it_is_unfinished() {
+async fn a_report_that_is_handled_at_this_moment_is_named_to_the_other_one() {
     let sites = Sites::start().await;
     sites.table().await;
     let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
-    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
-    // An operator adds the endpoint by hand, and its site reports the other one: the matter is not settled.
-    let group = sites::group();
-    sites.accelerators.add(&group, sites.both()[1].clone());
-    let (status, body) = fence_within(&system, &alert("site-b", "site-a"), Duration::from_secs(2)).await;
-    let error = body["outcomes"][0]["error"].as_str().unwrap();
-    assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("OtherReport")));
-    assert!(error.starts_with(r#""site-a" reported "site-b" at "#), "{error}");
-    assert_eq!(sites.in_service().len(), 2);
-    // The first report is first again; after it is cleared, the other one is.
-    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
-    sites.accelerators.add(&group, sites.both()[1].clone());
-    let request = json!({ "accelerator": support::sites::DNS_NAME, "site": "site-b" });
-    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
-    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
-}
-
-#[tokio::test]
-async fn in_any_order_of_events_one_site_stays_and_no_other_endpoint_changes() {
-    const TIME: Duration = Duration::from_secs(2);
-    for seed in 0..3 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let sites = Sites::start().await;
-        sites.table().await;
-        let other = sites.balancer("site-c").await;
-        let group = Group::new(REGION, [&sites.both()[..], &[Endpoint::new(&other)]].concat());
-        sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
-        let arn = sites::group();
-        let table = if seed > 0 { sites.table_name() } else { String::new() };
-        let two = [(); 2].map(|()| sites.system(&[("FENCE_TABLE", &table)]));
-        let mut told = Vec::new();
-        for step in 0..60 {
-            let ga = &sites.accelerators;
-            for operation in
-                ["RemoveEndpoints", "TagResource", "AddEndpoints", "UntagResource", "ListEndpointGroups"]
-            {
-                match random.u8(0..12) {
-                    0 => ga.fail(operation, Fault::CloseBefore),
-                    1 => ga.fail(operation, Fault::CloseAfter),
-                    2 => ga.fail(operation, Fault::Error("AccessDeniedException", "not authorized")),
-                    _ => {}
-                }
-            }
-            let infinispan = random.choice([&sites.a, &sites.b]).unwrap();
-            match random.u8(0..8) {
-                0 => infinispan.fail("take-offline", infinispan::Fault::Status(500, "no")),
-                1 => infinispan.fail("bring-online", infinispan::Fault::Status(403, "no")),
-                2 => infinispan.fail("status", infinispan::Fault::CloseBefore),
-                _ => {}
-            }
-            let balancer = random.choice([&sites.balancer_a, &sites.balancer_b]).unwrap();
-            ga.set_health(balancer, "UNHEALTHY");
-            if random.u8(0..3) > 0 {
-                ga.set_health(&sites.balancer_a, "HEALTHY");
-                ga.set_health(&sites.balancer_b, "HEALTHY");
-            }
-            let (a, b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
-            let fenced = |outcomes: &[String]| ["fenced", "already_fenced"].contains(&outcomes[0].as_str());
-            match random.u8(0..5) {
-                0 => {
-                    let outcomes = outcomes_within(&two[0], &a, TIME).await;
-                    let is_out = !sites.in_service().contains(&sites.balancer_b);
-                    let is_offline = sites.a.status("site-b") == "offline";
-                    assert!(
-                        !fenced(&outcomes) || is_out && is_offline,
-                        "seed {seed}, step {step}: {told:#?}"
-                    );
-                    told.push(outcomes);
-                }
-                1 => {
-                    let outcomes = outcomes_within(&two[1], &b, TIME).await;
-                    let is_out = !sites.in_service().contains(&sites.balancer_a);
-                    let is_offline = sites.b.status("site-a") == "offline";
-                    assert!(
-                        !fenced(&outcomes) || is_out && is_offline,
-                        "seed {seed}, step {step}: {told:#?}"
-                    );
-                    told.push(outcomes);
-                }
-                // In one Region, without a table, reports are handled one at a time.
-                2 if seed > 0 => {
-                    let both =
-                        tokio::join!(outcomes_within(&two[0], &a, TIME), outcomes_within(&two[1], &b, TIME));
-                    told.extend([both.0, both.1]);
-                }
-                _ => {
-                    let is_a = sites.in_service().contains(&sites.balancer_a);
-                    let site = if is_a { "site-b" } else { "site-a" };
-                    let request = json!({ "accelerator": support::sites::DNS_NAME, "site": site });
-                    let answer = format!("{:?}", rejoin(&two[0], &request).await);
-                    if answer.contains("nothing_noted") {
-                        // Then a person adds it by hand.
-                        let [a, b] = sites.both();
-                        ga.add(&arn, if is_a { b } else { a });
-                    }
-                    told.push(vec![answer]);
-                }
-            }
-            let in_service = sites.in_service();
-            let stays = |balancer: &String| in_service.contains(balancer);
-            assert!(
-                stays(&sites.balancer_a) || stays(&sites.balancer_b),
-                "seed {seed}, step {step}: no site is left after {told:#?}"
-            );
-            assert!(stays(&other), "seed {seed}, step {step}: {told:#?}");
-        }
-        let fenced = told.iter().filter(|outcomes| outcomes[0] == "fenced").count();
-        assert!(fenced > 3, "seed {seed}: {told:#?}");
+    let (now, soon) = (Utc::now(), Utc::now() + TimeDelta::seconds(90));
+    let claim = |site, reporter| {
+        [
+            ("site", site),
+            ("reporter", reporter),
+            ("at", now.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            ("claim", "0123".to_owned()),
+            ("ends", soon.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        ]
+    };
+    let claim = claim("site-b".to_owned(), "site-a".to_owned());
+    let claim: Vec<_> = claim.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    sites.put_entry(&claim).await;
+    // Also a second report of the same site waits: the execution of the first one may still remove endpoints.
+    for (reporter, site) in [("site-b", "site-a"), ("site-a", "site-b")] {
+        let (status, body) = fence_within(&system, &alert(reporter, site), Duration::from_secs(2)).await;
+        let error = body["outcomes"][0]["error"].as_str().unwrap();
+        assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("OtherReport")));
+        assert!(error.starts_with(r#"FENCE_TABLE: "site-a" reported "site-b" at "#), "{error}");
     }
+    assert_eq!(sites.in_service().len(), 2);
+    // Nor is a site rejoined meanwhile.
+    sites.accelerators.remove(&sites.balancer_b);
+    let noted = format!("0123vx00/098765zyxw00 55 true {}", sites.balancer_b);
+    let group = Group::new(REGION, [sites.both()[0].clone()]);
+    sites.accelerators.put(Accelerator::new(LABEL).tagged("site-fence:site-b:0", &noted).listener([group]));
+    let request = json!({ "accelerator": support::sites::DNS_NAME, "site": "site-b" });
+    let error = rejoin_within(&system, &request, Duration::from_secs(3)).await.unwrap_err();
+    assert!(error.contains("may still be under way until"), "{error}");
+    assert_eq!((sites.in_service().len(), sites.entries().await.len()), (1, 1));
+    // The execution has died: its claim ends by itself.
+    sites.age_entries(TimeDelta::seconds(100)).await;
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert!(sites.entries().await.is_empty());
 }

@@ -4,7 +4,10 @@
 mod support;
 
 mod alerts;
+mod disaster;
 mod fence;
 mod function;
 mod infinispan;
+mod order;
+mod regions;
 mod rejoin;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::accelerator::{Accelerator, Fault, Group};
+use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan;
 use crate::support::recorded;
 use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
@@ -21,7 +21,8 @@ async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
     let outcome = rejoin(&system, &request).await.unwrap();
     assert_eq!(outcome, json!({ "site": "site-b", "accelerator": DNS_NAME, "outcome": "rejoined" }));
     assert_eq!(sites.a.status("site-b"), "online");
-    assert_eq!(sites.tags(), []);
+    let tags = sites.tags();
+    assert_eq!((tags.len(), tags[0].0.as_str()), (1, "site-fence:site-b:rejoined"), "{tags:?}");
     let group = sites::group();
     // Global Accelerator checks an added endpoint anew.
     let [a, b] = sites.both();
@@ -45,7 +46,8 @@ async fn traffic_does_not_return_before_replication_is_back() {
     ga.fail("AddEndpoints", Fault::CloseAfter);
     ga.fail("UntagResource", Fault::Error("InternalServiceErrorException", "try again"));
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
-    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
+    // The last rejoin stays noted.
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 1));
 }
 
 #[tokio::test]
@@ -72,7 +74,7 @@ async fn only_the_requested_rejoin_is_done() {
 }
 
 #[tokio::test]
-async fn the_entry_of_another_site_is_left_alone() {
+async fn a_request_about_the_site_that_stayed_leaves_the_fenced_one_alone() {
     let sites = Sites::start().await;
     sites.table().await;
     let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
@@ -80,6 +82,7 @@ async fn the_entry_of_another_site_is_left_alone() {
     let request = json!({ "accelerator": DNS_NAME, "site": "site-a" });
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
     assert_eq!(sites.entries().await[0]["site"], "site-b");
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (1, "offline"));
 }
 
 #[tokio::test]
@@ -97,11 +100,13 @@ async fn a_site_rejoins_without_the_other_one_with_force() {
         "{outcome}"
     );
     // Its note shows that the other site does not replicate to it, until that is repaired.
-    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 2));
+    let tags = sites.tags();
+    assert_eq!((sites.in_service().len(), tags.len()), (2, 3));
+    assert!(tags[2].0 == "site-fence:site-b:rejoined" && tags[2].1.ends_with("Z forced"), "{tags:?}");
     sites.a.recover();
     let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
-    assert_eq!((sites.a.status("site-b").as_str(), sites.tags().len()), ("online", 0));
+    assert_eq!((sites.a.status("site-b").as_str(), sites.tags().len()), ("online", 1));
 }
 
 #[tokio::test]
@@ -124,5 +129,87 @@ async fn a_deleted_load_balancer_does_not_keep_the_others_out() {
     assert!(outcome["detail"].as_str().unwrap().contains(gone), "{outcome}");
     put(&[("site-fence:site-b:0", noted(gone)), ("site-fence:site-b:1", noted(&sites.balancer_b))]);
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
-    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 0));
+    assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn both_sites_replicate_to_each_other_before_traffic_returns() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    // The returning site has its partner offline too: its writes would never arrive.
+    sites.b.set_online("site-a", "sessions", false);
+    sites.b.set_online("site-a", "work", false);
+    sites.b.fail_always("bring-online", infinispan::Fault::Status(403, "no"));
+    let error = rejoin(&system, &request).await.unwrap_err();
+    assert!(error.starts_with("Infinispan of site-b"), "{error}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    sites.b.recover();
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!([sites.a.status("site-b"), sites.b.status("site-a")], ["online", "online"]);
+    // The same for sites that are in service: a take-out by hand was undone by hand.
+    sites.b.set_online("site-a", "work", false);
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(sites.b.status("site-a"), "online");
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
+}
+
+#[tokio::test]
+async fn a_site_comes_back_into_an_endpoint_group_that_was_made_anew() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    let noted = format!("0123vx00/gone 55 true {}", sites.balancer_b);
+    let a = sites.both()[0].clone();
+    let put = |groups: Vec<Group>| {
+        let accelerator = Accelerator::new(LABEL).tagged("site-fence:site-b:0", &noted);
+        sites
+            .accelerators
+            .put(accelerator.tagged("site-fence:site-b", "2026-11-21T03:08:09Z site-a").listener(groups));
+    };
+    put(vec![Group::new("eu-west-1", []), Group::new(REGION, [a.clone()])]);
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    let groups = [Group::new(REGION, []), Group::new(REGION, [])];
+    let group = Accelerator::new(LABEL).listener(groups).group_arns().remove(1);
+    let back = sites.accelerators.endpoints(&group);
+    assert_eq!((back.len(), back[1].weight, back[1].client_ip), (2, 55, true));
+    assert_eq!(sites.tags().len(), 1);
+
+    // No group stands for it: the answer says what is left to do by hand.
+    put(vec![Group::new("eu-west-1", []), Group::new("eu-west-2", [a.clone()])]);
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("nothing_noted")));
+    let detail = outcome["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with(&format!("{} (weight 55) was left out: its group ", sites.balancer_b)),
+        "{detail}"
+    );
+    // It was added by hand, with the weight of AWS.
+    put(vec![Group::new(REGION, [a, Endpoint::new(&sites.balancer_b).client_ip(true)])]);
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined");
+    let detail = format!(
+        "{} has the weight 128, and had 55 before it was taken out: set it by hand",
+        sites.balancer_b
+    );
+    assert_eq!(outcome["detail"], detail);
+    assert_eq!(sites.tags().len(), 1);
+}
+
+#[tokio::test]
+async fn two_endpoints_of_one_load_balancer_come_back_as_two() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let [a, b] = sites.both();
+    let other = b.clone().client_ip(false).weight(9);
+    sites
+        .accelerators
+        .put(Accelerator::new(LABEL).listener([Group::new(REGION, [a.clone(), b.clone(), other.clone()])]));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+    let back = sites.accelerators.endpoints(&sites::group());
+    assert_eq!(back, [a, b.health("INITIAL"), other.health("INITIAL")]);
 }

@@ -6,14 +6,6 @@ use crate::support::docs::commands_below;
 use crate::support::emulator::free_port;
 use crate::support::sites::{DOCUMENTED_FENCE, REGION, Sites};
 
-#[test]
-fn the_template_makes_reports_in_one_region_wait_for_each_other() {
-    let template = fs::read_to_string("infra/site-fence.yaml").unwrap();
-    let fence = template.split("\n  FenceRole:").next().unwrap().split("\n  Fence:").nth(1).unwrap();
-    // The emulator does not apply it from a template.
-    assert!(fence.contains("\n      ReservedConcurrentExecutions: 1\n"), "{fence}");
-}
-
 #[tokio::test]
 async fn the_documented_function_is_replaced_in_its_place() {
     let sites = Sites::start_with_functions().await;

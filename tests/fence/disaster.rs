@@ -1,0 +1,276 @@
+//! What must not happen on the worst day: the stale site serves alone, a dead execution blocks the only live reporter, a
+//! dead survivor is not reported, an old notification fences.
+
+use std::time::Duration;
+
+use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::infinispan;
+use crate::support::sites::{
+    DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, outcomes, outcomes_within, rejoin,
+    rejoin_within,
+};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+fn request(site: &str) -> Value {
+    json!({ "accelerator": DNS_NAME, "site": site })
+}
+
+fn ago(minutes: i64) -> DateTime<Utc> {
+    Utc::now() - TimeDelta::minutes(minutes)
+}
+
+// === A rejoin that comes too early ===
+
+#[tokio::test]
+async fn a_site_is_not_rejoined_while_the_sites_do_not_see_each_other() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    for one_sided in [true, false] {
+        sites.a.cut_off(!one_sided);
+        sites.b.cut_off(true);
+        outcomes(&system, &alert("site-a", "site-b")).await;
+        let outcome = rejoin(&system, &request("site-b")).await.unwrap();
+        assert_eq!(
+            (&outcome["outcome"], &outcome["reason"]),
+            (&json!("refused"), &json!("sites_disconnected"))
+        );
+        assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+        // `bring-online` would make the writes of the site that serves fail.
+        assert_eq!(sites.a.status("site-b"), "offline");
+        // The fenced site's repeated alert does not take out the site that serves.
+        assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_is_fenced"]);
+        assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    }
+    sites.a.cut_off(false);
+    sites.b.cut_off(false);
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(sites.in_service().len(), 2);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_know_what_it_sees_is_asked_again() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    sites.a.fail("view", infinispan::Fault::Status(200, r#"{ "relay_node": false, "sites_view": [] }"#));
+    sites.a.fail("view", infinispan::Fault::CloseBefore);
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    sites.a.fail_always("view", infinispan::Fault::Status(200, "{}"));
+    let error = rejoin_within(&system, &request("site-b"), Duration::from_secs(3)).await.unwrap_err();
+    assert!(error.contains("the node that answered does not know which sites it sees"), "{error}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
+async fn a_person_may_force_a_rejoin_and_its_partner_does_not_undo_it() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let split = ago(10);
+    outcomes(&system, &alert_since(split, "site-a", "site-b")).await;
+    sites.a.cut_off(true);
+    sites.b.cut_off(true);
+    let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    let outcome = rejoin(&system, &forced).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined");
+    assert_eq!(outcome["detail"], "not replicated to: site-a and site-b do not see each other");
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "offline"));
+    let old = alert_since(split, "site-a", "site-b");
+    let (status, body) = fence(&system, &old).await;
+    assert_eq!((status, &body["outcomes"][0]["reason"]), (503, &json!("rejoined_by_force")));
+    // The report of the site that a person chose counts, although it is from before that.
+    sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+    assert_eq!(outcomes(&system, &alert_since(split, "site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
+}
+
+#[tokio::test]
+async fn a_site_that_was_put_back_without_a_rejoin_takes_out_no_other() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    for table in [String::new(), sites.table_name()] {
+        let system = sites.system(&[("FENCE_TABLE", &table)]);
+        sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+        outcomes(&system, &alert("site-a", "site-b")).await;
+        // Infrastructure as code puts the endpoint back while the split lasts.
+        let group = crate::support::sites::group();
+        sites.accelerators.add(&group, sites.both()[1].clone());
+        let (status, body) = fence(&system, &alert("site-b", "site-a")).await;
+        assert_eq!((status, &body["outcomes"][0]["reason"]), (503, &json!("reporter_was_fenced")));
+        assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+        assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+        assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+        sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+        assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    }
+}
+
+// === A claim ends ===
+
+#[tokio::test]
+async fn a_claim_of_an_execution_that_failed_is_released() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    let denied = Fault::Error("AccessDeniedException", "not authorized");
+    sites.accelerators.fail("RemoveEndpoints", denied);
+    let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+    assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("AccessDenied")));
+    assert!(sites.entries().await.is_empty());
+    // The reporter dies. The other site never left, so its data is not stale.
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_left_over_blocks_no_report() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    let long_ago = (Utc::now() - TimeDelta::days(180)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    // As an earlier version of the function left it.
+    sites.put_entry(&[("site", "site-b"), ("reporter", "site-a"), ("at", &long_ago)]).await;
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    // The site is brought back by hand, and the entry of the fence is left.
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    assert_eq!(sites.entries().await[0]["site"], "site-a");
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    // A site that is out already needs no claim.
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
+    sites.a.set_online("site-b", "work", true);
+    sites.put_entry(&[("site", "site-c"), ("reporter", "site-a"), ("at", &long_ago)]).await;
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.entries().await[0]["site"], "site-c");
+}
+
+#[tokio::test]
+async fn a_claim_of_an_execution_that_died_ends_by_itself() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    // It hangs until it is cut off, as Lambda does at the timeout.
+    sites.accelerators.fail_always("RemoveEndpoints", Fault::Hang);
+    let event = alert("site-a", "site-b");
+    let dies = outcomes_within(&system, &event, Duration::from_mins(1));
+    while_claimed(&sites, Box::pin(dies)).await;
+    sites.accelerators.recover();
+    let other = alert("site-b", "site-a");
+    let blocked = outcomes_within(&system, &other, Duration::from_secs(1)).await;
+    assert_eq!(blocked, ["failed: OtherReport"]);
+    // Three minutes after its claim no execution of a minute runs any more.
+    sites.age_entries(TimeDelta::minutes(3)).await;
+    assert_eq!(outcomes(&system, &other).await, ["fenced"]);
+}
+
+/// Runs this until the table has an entry, and drops it then.
+async fn while_claimed(sites: &Sites, execution: impl Future<Output = Vec<String>>) {
+    let claimed = async {
+        while sites.entries().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = execution => panic!("{ended:?}"),
+        () = claimed => {}
+    }
+}
+
+// === A survivor that died ===
+
+#[tokio::test]
+async fn the_death_of_the_site_that_stayed_is_not_settled() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_is_fenced"]);
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    let (status, body) = fence(&system, &alert("site-b", "site-a")).await;
+    let outcome = &body["outcomes"][0];
+    assert_eq!((status, &outcome["reason"]), (503, &json!("survivor_unhealthy")));
+    assert!(outcome["detail"].as_str().unwrap().starts_with("site-a reported site-b at "), "{outcome}");
+    // A person decides that the stale site serves; its report then takes out the dead one.
+    sites.a.fail_always("status", infinispan::Fault::CloseBefore);
+    let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    assert_eq!(rejoin_within(&system, &forced, Duration::from_secs(3)).await.unwrap()["outcome"], "rejoined");
+    sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+    assert_eq!(outcomes(&system, &alert_since(ago(60), "site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
+}
+
+// === Reports wait for each other in the table alone ===
+
+#[tokio::test]
+async fn a_reporter_whose_infinispan_hangs_holds_no_claim() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    sites.a.fail_always("status", infinispan::Fault::Hang);
+    let (by_a, by_b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+    let hangs = outcomes_within(&system, &by_a, Duration::from_secs(20));
+    tokio::select! {
+        ended = hangs => panic!("{ended:?}"),
+        fenced = outcomes_within(&system, &by_b, Duration::from_secs(4)) => assert_eq!(fenced, ["fenced"]),
+    }
+    assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
+}
+
+#[test]
+fn with_a_table_a_report_or_a_stranger_does_not_keep_the_only_execution_busy() {
+    let template = std::fs::read_to_string("infra/site-fence.yaml").unwrap();
+    let fence = template.split("\n  FenceRole:").next().unwrap().split("\n  Fence:").nth(1).unwrap();
+    // The emulator does not apply it from a template.
+    assert!(fence.contains("\n      ReservedConcurrentExecutions: !If [HasFenceTable, 10, 1]\n"), "{fence}");
+    let parameter = template.split("\n  CreateFenceTable:\n").nth(1).unwrap();
+    assert!(parameter.starts_with("    Type: String\n    Default: \"true\"\n"), "{parameter}");
+}
+
+// === A notification that is delivered again ===
+
+#[tokio::test]
+async fn a_report_from_before_a_rejoin_takes_out_no_site() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let (by_a, by_b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+    assert_eq!(outcomes(&system, &by_a).await, ["fenced"]);
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+    for event in [&by_a, &by_b] {
+        assert_eq!(fence(&system, event).await.0, 204);
+        assert_eq!(outcomes(&system, event).await, ["ignored: older_than_rejoin"]);
+    }
+    assert_eq!(sites.in_service().len(), 2);
+    // An alert that keeps firing over a short reconnection is about the present if its site sees the other one no more.
+    sites.a.cut_off(true);
+    assert_eq!(outcomes(&system, &by_a).await, ["fenced"]);
+    // A report that is newer needs no such look.
+    sites.a.cut_off(false);
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+}
+
+// === Three sites ===
+
+#[tokio::test]
+async fn of_three_sites_one_reporter_takes_out_one() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    let group = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
+    sites.a.put("site-c", &["work"]);
+    sites.b.put("site-c", &["work"]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    // It may be the reporter that is cut off.
+    let (status, body) = fence(&system, &alert("site-a", "site-c")).await;
+    assert_eq!((status, &body["outcomes"][0]["reason"]), (503, &json!("second_fence")));
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str(), third.as_str()]);
+    // The fenced site's report about a site that is dead does not hide that another one serves.
+    sites.accelerators.set_health(&third, "UNHEALTHY");
+    assert_eq!(outcomes(&system, &alert("site-b", "site-c")).await, ["refused: reporter_is_fenced"]);
+    // After a rejoin the reporter may take out another one.
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(outcomes(&system, &alert("site-a", "site-c")).await, ["fenced"]);
+}
