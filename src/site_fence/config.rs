@@ -5,6 +5,8 @@ use std::fmt;
 
 use hyper::http::uri::Authority;
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::site::Site;
 use crate::program::text::{Quoted, brief};
@@ -57,8 +59,8 @@ pub struct Table {
 pub enum Trust {
     /// Those that the system trusts.
     System,
-    /// `INFINISPAN_CA_CERT`: those that lead to these roots.
-    Roots(RootCertStore),
+    /// `INFINISPAN_CA_CERT`: those that lead to these roots, and these themselves.
+    Roots(RootCertStore, Vec<CertificateDer<'static>>),
     /// `INFINISPAN_INSECURE_TLS`: any certificate.
     Anybody,
 }
@@ -117,7 +119,7 @@ impl fmt::Display for Config {
         write!(f, " INFINISPAN_SITE_ENDPOINTS={}", endpoints.collect::<Vec<_>>().join(","))?;
         match &self.trust {
             Trust::System => {}
-            Trust::Roots(roots) => write!(f, " INFINISPAN_CA_CERT=({} certificates)", roots.len())?,
+            Trust::Roots(roots, _) => write!(f, " INFINISPAN_CA_CERT=({} certificates)", roots.len())?,
             Trust::Anybody => f.write_str(" INFINISPAN_INSECURE_TLS=true")?,
         }
         write!(f, " SECRETS_REGION={} FENCE_TABLE=", self.secrets_region)?;
@@ -172,8 +174,9 @@ fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
 
 fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     let roots = |pem: String| {
-        https::roots(pem.as_bytes())
-            .map_err(|why| format!("{why}; set it to the text of a PEM file, not its path"))
+        let roots = https::roots(pem.as_bytes())
+            .map_err(|why| format!("{why}; set it to the text of a PEM file, not its path"))?;
+        Ok((roots, CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()))
     };
     let roots = text(lookup, "INFINISPAN_CA_CERT").map(|pem| pem.and_then(roots)).transpose();
     let roots = problems.take("INFINISPAN_CA_CERT", roots);
@@ -187,7 +190,7 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
             );
             None
         }
-        (Some(roots), false) => Some(Trust::Roots(roots)),
+        (Some((roots, own)), false) => Some(Trust::Roots(roots, own)),
         (None, true) => Some(Trust::Anybody),
         (None, false) => Some(Trust::System),
     }

@@ -265,19 +265,18 @@ impl Infinispan {
         if let Some(tls) = self.tls.get() {
             return Ok(Arc::clone(tls));
         }
-        let roots = match &self.trust {
-            Trust::Anybody => None,
-            Trust::Roots(roots) => Some(roots.clone()),
+        let (roots, own) = match &self.trust {
+            Trust::Anybody => (None, Vec::new()),
+            Trust::Roots(roots, own) => (Some(roots.clone()), own.clone()),
             Trust::System => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                Some(roots)
+                (Some(roots), Vec::new())
             }
         };
         let tls = match roots {
             None => http::tls_of_any_certificate(),
-            Some(roots) if roots.is_empty() => return Err(Cause::NoRoots),
-            Some(roots) => http::tls().with_root_certificates(roots).with_no_client_auth(),
+            Some(roots) => http::tls_of_roots_or_own(roots, own).map_err(|_| Cause::NoRoots)?,
         };
         Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(tls))))
     }

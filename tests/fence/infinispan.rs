@@ -8,6 +8,7 @@
 //! `INFINISPAN_CA_CERT` is set.
 
 use crate::support;
+use crate::support::tls::Tls;
 use std::env;
 use std::time::Duration;
 
@@ -57,6 +58,31 @@ async fn the_stand_in_takes_a_site_offline_and_brings_it_back() {
     server.put("site-b", &["sessions", "work"]);
     let infinispan = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root()));
     goes_offline_and_comes_back(&infinispan, &"site-b".parse().unwrap(), "s3cret").await;
+}
+
+#[tokio::test]
+async fn a_servers_own_certificate_is_trusted_if_it_is_named() {
+    let site_b: Site = "site-b".parse().unwrap();
+    let time = || Deadline::after(Duration::from_secs(1));
+    for (tls, error) in [
+        (Tls::self_signed("localhost", None), None),
+        (Tls::self_signed("elsewhere.example.com", None), Some("Give Infinispan a certificate for the host")),
+        (Tls::self_signed("localhost", Some(2020)), Some("Give Infinispan another certificate")),
+    ] {
+        let server = support::infinispan::Infinispan::start_with(tls, "developer", "s3cret").await;
+        server.put("site-b", &["work"]);
+        let named = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root()));
+        let state = named.state(&"here".parse().unwrap(), &site_b, "s3cret", time()).await;
+        match (state, error) {
+            (Ok(state), None) => assert_eq!(state, State::Online),
+            (Err(failure), Some(error)) => assert!(failure.to_string().contains(error), "{failure}"),
+            (state, error) => panic!("{state:?}, not {error:?}"),
+        }
+        // Another server's certificate is none of its own.
+        let other = Tls::self_signed("localhost", None);
+        let named = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", &other.root));
+        assert!(named.state(&"here".parse().unwrap(), &site_b, "s3cret", time()).await.is_err());
+    }
 }
 
 #[tokio::test]

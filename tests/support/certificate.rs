@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::TlsAcceptor;
@@ -19,16 +21,32 @@ impl Tls {
         let key = KeyPair::generate().expect("a key can be made");
         let certificate = CertificateParams::new(["localhost".to_owned()]).expect("localhost is a name");
         let certificate = certificate.signed_by(&key, &root).expect("a certificate can be made");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("ring has cipher suites for TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            )
-            .expect("the key is the certificate's");
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), root: root.pem().into() }
+        Self { acceptor: acceptor(&certificate, &key), root: root.pem().into() }
     }
+
+    /// With a certificate that signs itself and is marked as a root's, as `openssl req -x509` makes it.
+    pub fn self_signed(name: &str, until: Option<i32>) -> Self {
+        let key = KeyPair::generate().expect("a key can be made");
+        let mut certificate = CertificateParams::new([name.to_owned()]).expect("a name");
+        certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        if let Some(year) = until {
+            certificate.not_after = date_time_ymd(year, 1, 1);
+        }
+        let certificate = certificate.self_signed(&key).expect("a certificate can be made");
+        Self { acceptor: acceptor(&certificate, &key), root: certificate.pem().into() }
+    }
+}
+
+fn acceptor(certificate: &Certificate, key: &KeyPair) -> TlsAcceptor {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has cipher suites for TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .expect("the key is the certificate's");
+    TlsAcceptor::from(Arc::new(config))
 }

@@ -68,11 +68,15 @@ struct State {
 impl Infinispan {
     /// An Infinispan without backups that accepts this user.
     pub async fn start(user: &str, password: &str) -> Self {
+        Self::start_with(Tls::new(), user, password).await
+    }
+
+    /// The same with this certificate.
+    pub async fn start_with(tls: Tls, user: &str, password: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let authorization = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
-        let infinispan =
-            Self { address, tls: Tls::new(), authorization: authorization.into(), state: Arc::default() };
+        let infinispan = Self { address, tls, authorization: authorization.into(), state: Arc::default() };
         tokio::spawn(infinispan.clone().serve(listener));
         infinispan
     }
