@@ -7,7 +7,7 @@ use aws_config::{Region, SdkConfig};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
 use super::function;
@@ -37,6 +37,32 @@ enum Fence {
         accelerator: Option<String>,
     },
     Rejoin(Rejoin),
+    Out(Out),
+}
+
+/// Take a site out of the accelerator for maintenance: its endpoints are noted with their weights, and `rejoin` adds them
+/// again. Replication stays as it is.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl fence out site-b --accelerator \
+    a1234567890abcdef.awsglobalaccelerator.com --region eu-west-1 --reason 'new nodes, CHG-1234'")]
+struct Out {
+    /// The site.
+    site: Site,
+    /// The accelerator's DNS name or ARN.
+    #[arg(long, value_name = "NAME")]
+    accelerator: String,
+    /// The function that takes it out. A name is searched for in --region, by default in the environment's Region.
+    #[arg(long, value_name = "NAME", default_value = "site-fence")]
+    function: String,
+    /// The reason, for the function's log.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// Rejoin a site, once the sites are synchronised: into Infinispan's replication, then into the accelerator.
@@ -101,6 +127,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     match arguments.command {
         Fence::Status { accelerator } => status(&session, accelerator.as_deref()).await,
         Fence::Rejoin(arguments) => rejoin(&session, common.own_region(), arguments).await,
+        Fence::Out(arguments) => take_out(&session, common.own_region(), arguments).await,
     }
 }
 
@@ -195,23 +222,54 @@ async fn rejoin(session: &Session, region: Option<Region>, arguments: Rejoin) ->
     if ask(&question, yes || dry_run)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
+    let outcome = invoke(session, region, &function, &request).await?;
+    show(session, &site, &outcome)?;
+    Ok(match outcome["outcome"].as_str() {
+        Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,
+        _ => Ended::NotWell,
+    })
+}
+
+/// Invokes the function: it waits for reports that are handled at the same time.
+async fn take_out(session: &Session, region: Option<Region>, arguments: Out) -> Result<Ended, Error> {
+    let Out { site, accelerator, function, reason, dry_run, yes } = arguments;
+    let question =
+        format!("No traffic of {accelerator} will reach {site} until it is rejoined. Take it out?");
+    if ask(&question, yes || dry_run)? == Ended::NotWell {
+        return Ok(Ended::NotWell);
+    }
+    let request = json!({ "takeOut": site, "accelerator": accelerator, "reason": reason, "dryRun": dry_run });
+    let outcome = invoke(session, region, &function, &request).await?;
+    show(session, &site, &outcome)?;
+    Ok(match outcome["outcome"].as_str() {
+        Some("taken_out" | "already_out" | "would_take_out") => Ended::Well,
+        _ => Ended::NotWell,
+    })
+}
+
+async fn invoke(
+    session: &Session,
+    region: Option<Region>,
+    function: &str,
+    request: &Value,
+) -> Result<Value, Error> {
     let aws: SdkConfig = match region {
         Some(region) if !function.contains(':') => session.aws.to_builder().region(region).build(),
-        _ => session.aws_of(&function),
+        _ => session.aws_of(function),
     };
-    let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
-    let answer = function::invoke(&aws, &function, &request, INVOCATION).await?;
-    let outcome = &answer["outcomes"][0];
+    let answer = function::invoke(&aws, function, request, INVOCATION).await?;
+    Ok(answer["outcomes"][0].clone())
+}
+
+fn show(session: &Session, site: &Site, outcome: &Value) -> Result<(), Error> {
     session.screen.show(outcome, || {
         let word = |key: &str| outcome[key].as_str().map(plain);
         let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
         let detail = word("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
         format!("{site}: {}{reason}{detail}\n", word("outcome").unwrap_or_default())
     })?;
-    Ok(match outcome["outcome"].as_str() {
-        Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,
-        _ => Ended::NotWell,
-    })
+    Ok(())
 }
 
 // === impl Status ===
@@ -242,7 +300,11 @@ impl Status {
         if self.site.is_none() {
             "their site is unknown: tag their load balancers".to_owned()
         } else if self.endpoints.is_empty() {
-            format!("fenced{since}")
+            if self.fenced_at.is_some() && self.reporter.is_none() {
+                format!("out{since}")
+            } else {
+                format!("fenced{since}")
+            }
         } else if self.noted {
             format!("in service, though noted as fenced{since}: rejoin it")
         } else if self.healthy() == 0 {

@@ -21,14 +21,14 @@ use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
 
 /// The time in which another execution's claim is expected to end.
-const FINISHING: Duration = Duration::from_secs(10);
+pub(super) const FINISHING: Duration = Duration::from_secs(10);
 /// The time for the check whether the reporter's Infinispan can be reached; without a table, the other site's report
 /// waits meanwhile.
 const CHECKING: Duration = Duration::from_secs(5);
 /// The time for which the note may delay the removal of the endpoints.
 const NOTING: Duration = Duration::from_secs(5);
 /// The time that is kept for the release of a claim.
-const RELEASING: Duration = Duration::from_secs(2);
+pub(super) const RELEASING: Duration = Duration::from_secs(2);
 
 /// Takes the site out of the accelerator, then out of replication.
 pub(super) async fn take_out(

@@ -64,7 +64,7 @@ pub enum Reason {
     ReporterIsFenced,
     /// Another site's report was first, and has taken the reporter out.
     OtherReportWasFirst,
-    /// The reporter was taken out, and no site that is left is healthy: a person decides which one serves.
+    /// No site that is left, or would be left, is healthy: a person decides which one serves.
     SurvivorUnhealthy,
     /// The reporter was taken out, and was put back without a rejoin: its data may be stale.
     ReporterWasFenced,
@@ -203,6 +203,34 @@ fn age(accusation: &Accusation, notes: &Notes) -> Age {
         (None, Some(rejoined)) if !rejoined.forced => Age::OlderThanRejoin,
         (None, _) => Age::New,
     }
+}
+
+/// Decides whether a person may take out a site. Returns its endpoints, none if it is out.
+///
+/// # Errors
+/// No other site, or none that is healthy, would be in service in one of the listeners.
+pub fn take_out<'a>(site: &Site, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason> {
+    let mut leaving = Vec::new();
+    for group in seen.groups {
+        let endpoints: Vec<_> = group.of(site).collect();
+        if endpoints.is_empty() {
+            continue;
+        }
+        let others = || {
+            let listener = seen.groups.iter().filter(|other| other.listener() == group.listener());
+            listener
+                .flat_map(|group| group.endpoints.iter().filter(|endpoint| group.sends_to(endpoint)))
+                .filter(|endpoint| matches!(&endpoint.owner, Owner::Site(name) if name != site.as_str()))
+        };
+        if others().next().is_none() {
+            return Err(Reason::LastEndpoint);
+        }
+        if !others().any(|endpoint| endpoint.healthy) {
+            return Err(Reason::SurvivorUnhealthy);
+        }
+        leaving.push((group, endpoints));
+    }
+    Ok(leaving)
 }
 
 /// What has to be done so that a site is in the accelerator as it was.

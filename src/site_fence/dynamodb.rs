@@ -244,7 +244,7 @@ impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { site, reporter, at, ends: _ } = self;
         if reporter.is_empty() {
-            return write!(f, "a person rejoins {} since {}", Quoted(site), Quoted(at));
+            return write!(f, "a person rejoins {}, or takes it out, since {}", Quoted(site), Quoted(at));
         }
         write!(f, "{} reported {} at {}", Quoted(reporter), Quoted(site), Quoted(at))
     }

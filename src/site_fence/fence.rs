@@ -3,17 +3,26 @@
 use hyper::StatusCode;
 
 use super::SiteFence;
-use super::apply::take_out;
+use super::apply;
 use super::auth::Denied;
 use super::config::Login;
 use super::decide::{self, Concern};
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
+use super::request::TakeOut;
+use super::take_out;
 use super::webhook::{Accusation, Alert, Malformed, Request};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
-/// Handles one request: checks its credentials, and then handles each alert on its own.
+/// Handles one request: checks its credentials, and then handles each alert on its own. A person who may invoke the
+/// function directly may request to take a site out.
 pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -> Report {
+    if let Some(request) = TakeOut::read(event) {
+        return Report::to_invoker(match request {
+            Ok(request) => take_out::take_out(system, request, deadline).await,
+            Err(bad) => Err(Failed { about: About::default(), error: bad.into() }),
+        });
+    }
     let request = match Request::read(event) {
         Ok(request) => request,
         Err(malformed) => return Report::to_invoker(Err(unreadable(malformed))),
@@ -76,7 +85,7 @@ async fn let_in(
 }
 
 async fn accused(system: &SiteFence, accusation: Accusation, deadline: Deadline) -> Result<Outcome, Failed> {
-    let outcome = take_out(system, &accusation, deadline).await;
+    let outcome = apply::take_out(system, &accusation, deadline).await;
     let Accusation { site, reporter, accelerator, .. } = accusation;
     let about = About { site: Some(site), reporter: Some(reporter), accelerator: Some(accelerator) };
     match outcome {

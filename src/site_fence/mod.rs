@@ -11,6 +11,7 @@
 //!
 //! One execution at a time changes an accelerator: it decides on what it reads after its claim, and every claim ends.
 //!
+//! A person may also take a site out for maintenance: the same, without a report, and replication stays.
 //! Each step is safe to repeat, and the answer to an unfinished alert makes Alertmanager send it again. Only
 //! `rejoin` ever brings a site back; IAM decides who may invoke it.
 
@@ -30,6 +31,7 @@ mod rejoin;
 pub mod request;
 pub mod secrets;
 pub mod site;
+mod take_out;
 pub mod view;
 pub mod webhook;
 

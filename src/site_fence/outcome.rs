@@ -93,6 +93,12 @@ pub enum Verdict {
     WouldRejoin,
     /// The site was already back.
     AlreadyRejoined,
+    /// The site is out of the accelerator now, as a person requested.
+    TakenOut,
+    /// The site would be taken out, were this not a dry run.
+    WouldTakeOut,
+    /// The site was already out.
+    AlreadyOut,
 }
 
 // === impl Report ===
@@ -262,7 +268,12 @@ impl Verdict {
             // A dry run that was left on also leaves a site in service.
             Self::Refused | Self::WouldFence => Some("Refused"),
             Self::Rejoined => Some("Rejoined"),
-            Self::Ignored | Self::WouldRejoin | Self::AlreadyRejoined => None,
+            Self::Ignored
+            | Self::WouldRejoin
+            | Self::AlreadyRejoined
+            | Self::TakenOut
+            | Self::WouldTakeOut
+            | Self::AlreadyOut => None,
         }
     }
 }
@@ -278,6 +289,9 @@ impl From<Verdict> for &'static str {
             Verdict::Rejoined => "rejoined",
             Verdict::WouldRejoin => "would_rejoin",
             Verdict::AlreadyRejoined => "already_rejoined",
+            Verdict::TakenOut => "taken_out",
+            Verdict::WouldTakeOut => "would_take_out",
+            Verdict::AlreadyOut => "already_out",
         }
     }
 }

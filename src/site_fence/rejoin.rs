@@ -1,13 +1,12 @@
 //! Rejoins a site, when a person requests it.
 
-use std::time::Duration;
-
 use chrono::Utc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
+use super::apply::{FINISHING, RELEASING};
 use super::decide::{self, Reason, Return, Seen};
 use super::dynamodb::{Claim, First};
 use super::error::Error;
@@ -17,11 +16,6 @@ use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::{BadRequest, Request};
 use super::site::{EndpointGroup, Owner, Site, is_in_service};
 use crate::remote::deadline::Deadline;
-
-/// The time in which a fence that is under way is expected to end.
-const FINISHING: Duration = Duration::from_secs(10);
-/// The time that is kept for the release of a claim.
-const RELEASING: Duration = Duration::from_secs(2);
 
 /// Handles one request.
 pub(super) async fn rejoin(system: &SiteFence, request: &str, deadline: Deadline) -> Result<Outcome, Failed> {

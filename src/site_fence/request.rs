@@ -1,6 +1,7 @@
-//! A person's request to rejoin a site.
+//! A person's requests: to rejoin a site, and to take one out.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use super::site::Site;
@@ -25,6 +26,36 @@ pub struct Request {
     pub dry_run: bool,
 }
 
+/// A person's request to take a site out of the accelerator, for maintenance.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TakeOut {
+    /// The site.
+    pub take_out: Site,
+    /// The accelerator's DNS name or ARN.
+    pub accelerator: String,
+    /// The reason, for the log.
+    pub reason: Option<String>,
+    /// Whether to report what would be done, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl TakeOut {
+    /// Reads a direct invocation; `None` if the event is something else. The events of a function URL have no field
+    /// `takeOut`, and its clients cannot add one.
+    #[must_use]
+    pub fn read(event: &str) -> Option<Result<Self, BadRequest>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Field {
+            take_out: Option<IgnoredAny>,
+        }
+        serde_json::from_str::<Field>(event).ok()?.take_out?;
+        Some(serde_json::from_str(event).map_err(BadRequest::TakeOut))
+    }
+}
+
 /// A request that cannot be read.
 #[derive(Debug, Error)]
 pub enum BadRequest {
@@ -34,6 +65,12 @@ pub enum BadRequest {
         brief(.0)
     )]
     Unreadable(#[from] serde_json::Error),
+    /// The same for a request to take a site out.
+    #[error(
+        "the request cannot be read: {}. It takes {{\"takeOut\", \"accelerator\", \"reason\"?, \"dryRun\"?}}",
+        brief(.0)
+    )]
+    TakeOut(serde_json::Error),
     /// The site whose replication was switched off is unknown.
     #[error(
         "the site that replicates to {0} is not noted, and INFINISPAN_SITE_ENDPOINTS does not name exactly one other \

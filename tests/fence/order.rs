@@ -1,4 +1,4 @@
-//! Any order of reports, repeats, faults, deaths, splits and rejoins, against the stand-ins: at least one site is in
+//! Any order of reports, repeats, faults, deaths, splits, take-outs and rejoins, against the stand-ins: at least one site is in
 //! service, never the stale one alone unless a person forced it; and once faults stop, the reports of a live reporter
 //! about a dead site get through, or a person is told.
 //!
@@ -15,7 +15,8 @@ use crate::support::infinispan::{self, Infinispan};
 use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes_within, rejoin_within};
 use crate::support::wire::{Break, Wire};
 use chrono::TimeDelta;
-use failover::site_fence::SiteFence;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::{Handler, SiteFence};
 use serde_json::json;
 
 /// The time of an invocation.
@@ -215,6 +216,11 @@ impl World {
                 }
             }
             9 if self.random.u8(0..4) == 0 => self.rejoin(site, true).await,
+            10 if self.random.bool() => {
+                let request = json!({ "takeOut": NAMES[site], "accelerator": DNS_NAME }).to_string();
+                let report = self.two[0].handle(Handler::Fence, &request, Deadline::after(TIME)).await;
+                self.told.push(format!("take out {}: {:?}", NAMES[site], sites::told(&report)));
+            }
             _ => self.rejoin(site, false).await,
         }
     }

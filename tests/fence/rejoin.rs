@@ -6,6 +6,9 @@ use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan;
 use crate::support::recorded;
 use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, rejoin, rejoin_within};
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::{Handler, SiteFence};
 use serde_json::json;
 
 #[tokio::test]
@@ -212,4 +215,52 @@ async fn two_endpoints_of_one_load_balancer_come_back_as_two() {
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
     let back = sites.accelerators.endpoints(&sites::group());
     assert_eq!(back, [a, b.health("INITIAL"), other.health("INITIAL")]);
+}
+
+#[tokio::test]
+async fn a_person_takes_a_site_out_for_maintenance_and_rejoins_it() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let take_out = async |system: &SiteFence, request: serde_json::Value| {
+        let deadline = Deadline::after(Duration::from_secs(5));
+        let report = system.handle(Handler::Fence, &request.to_string(), deadline).await;
+        report.into_answer().map(|answer| answer["outcomes"][0].clone()).map_err(|error| error.to_string())
+    };
+    for table in [String::new(), sites.table_name()] {
+        sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+        let system = sites.system(&[("FENCE_TABLE", &table)]);
+        let out = json!({ "takeOut": "site-b", "accelerator": DNS_NAME, "reason": "new nodes" });
+        let dry = json!({ "takeOut": "site-b", "accelerator": DNS_NAME, "dryRun": true });
+        assert_eq!(take_out(&system, dry).await.unwrap()["outcome"], "would_take_out");
+        // Nothing is removed that could not be noted, and an answer may be lost.
+        sites.accelerators.fail("TagResource", Fault::Error("AccessDeniedException", "not authorized"));
+        assert!(take_out(&system, out.clone()).await.unwrap_err().contains("globalaccelerator:TagResource"));
+        assert_eq!(sites.in_service().len(), 2);
+        sites.accelerators.fail("RemoveEndpoints", Fault::CloseAfter);
+        assert_eq!(take_out(&system, out.clone()).await.unwrap()["outcome"], "taken_out");
+        assert_eq!(take_out(&system, out).await.unwrap()["outcome"], "already_out");
+        assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+        let tags = sites.tags();
+        assert!(tags.len() == 2 && tags[0].1.ends_with("Z +person"), "{tags:?}");
+        // Its data stays current, and its report about the other site is settled.
+        assert_eq!(sites.a.status("site-b"), "online");
+        let report = outcomes(&system, &alert("site-b", "site-a")).await;
+        assert_eq!(report, ["refused: reporter_is_fenced"]);
+        // The last site stays.
+        let last = json!({ "takeOut": "site-a", "accelerator": DNS_NAME });
+        assert_eq!(take_out(&system, last).await.unwrap()["reason"], "last_endpoint");
+        // During the maintenance its Infinispan goes down.
+        assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+        let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+        assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+        let back = sites.accelerators.endpoints(&sites::group());
+        assert_eq!(back[1], sites.both()[1].clone().health("INITIAL"));
+        assert_eq!(sites.a.status("site-b"), "online");
+        // It is unhealthy until Global Accelerator has checked it.
+        let other = json!({ "takeOut": "site-a", "accelerator": DNS_NAME });
+        assert_eq!(take_out(&system, other).await.unwrap()["reason"], "survivor_unhealthy");
+        let unknown = json!({ "takeOut": "site-b", "accelerator": DNS_NAME, "force": true });
+        assert!(take_out(&system, unknown).await.unwrap_err().contains("unknown field `force`"));
+        assert!(sites.entries().await.is_empty());
+    }
 }
