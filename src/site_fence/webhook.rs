@@ -49,8 +49,8 @@ pub enum Malformed {
     /// Not JSON.
     #[error("the event is not JSON: {0}")]
     NotJson(String),
-    /// An event that is not from a function URL.
-    #[error("the event is not a request to a function URL: {}", brief(.0))]
+    /// An event that is not from a function URL. Nothing of it is shown: it may hold a header.
+    #[error("the event is not a request to a function URL: see its line {}, column {}", .0.line(), .0.column())]
     NotARequest(serde_json::Error),
     /// A body that cannot be decoded.
     #[error("the body cannot be decoded: {0}")]

@@ -89,6 +89,25 @@ async fn every_recorded_alert_has_the_decision_in_the_table() {
     }
 }
 
+#[tokio::test]
+async fn nothing_of_a_header_is_shown_before_the_credentials_are_checked() {
+    let sites = Sites::start().await;
+    let event = recorded("alertmanager/firing.json");
+    let header = r#""authorization": "Basic YWxlcnRtYW5hZ2VyOmV4YW1wbGUtcGFzc3dvcmQ=""#;
+    assert!(event.contains(header));
+    let value = header.split_once(": ").unwrap().1;
+    for malformed in [
+        event.replace(r#""headers": {"#, &format!(r#""isBase64Encoded": {value}, "headers": {{"#)),
+        event.replace(header, &format!(r#""authorization": [[{value}]]"#)),
+        event.replace(r#""http": {"#, &format!(r#""http": {value}, "https": {{"#)),
+    ] {
+        let deadline = Deadline::after(Duration::from_secs(5));
+        let report = sites.system(&[]).handle(Handler::Fence, &malformed, deadline).await;
+        let error = report.into_answer().unwrap_err().to_string();
+        assert!(error.contains("is not a request to a function URL") && !error.contains("Basic"), "{error}");
+    }
+}
+
 #[test]
 fn the_table_leaves_no_alert_out() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/events/alertmanager");
