@@ -176,6 +176,7 @@ async fn a_process_locks_shows_its_metrics_and_its_health_and_ends_on_a_signal()
     site.s3.stop().await;
     until(&address, "/healthz", |status, _| status == 503).await;
     let id = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    // `kill` alone is a program that not every machine has.
+    assert!(Command::new("sh").args(["-c", r#"kill -s TERM "$0""#, &id]).status().await.unwrap().success());
     assert!(child.wait().await.unwrap().success());
 }
