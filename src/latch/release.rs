@@ -76,12 +76,10 @@ pub enum Deleted {
     /// Every object is gone.
     All,
     /// Create the objects of these buckets again, where they are absent: an object that is left, perhaps in a bucket that
-    /// does not answer, would take a serving primary out later. A deletion that was not confirmed may have been done,
-    /// so its object is among them. If one of them cannot be created, leave the holds, which age: without a hold a
+    /// does not answer, or one that was replaced meanwhile, would take a serving primary out later. A deletion that was
+    /// not confirmed may have been done, so its object is among them. If one of them cannot be created, leave the holds, which age: without a hold a
     /// watcher would lock again on answers from before a deletion.
     PutBack(Vec<usize>),
-    /// An object was replaced: the latch was locked again.
-    LockedAgain,
 }
 
 /// Waits until everything is as after a release.
@@ -159,12 +157,11 @@ pub fn may_delete(
 /// What follows from the deletions, by bucket.
 #[must_use]
 pub fn deleted(deletions: &[(usize, Deletion)]) -> Deleted {
-    let is = |wanted: fn(&Deletion) -> bool| deletions.iter().any(|(_, deletion)| wanted(deletion));
-    if is(|deletion| matches!(deletion, Deletion::Unconfirmed(_))) {
-        let absent = deletions.iter().filter(|(_, deletion)| *deletion != Deletion::Changed);
-        return Deleted::PutBack(absent.map(|(bucket, _)| *bucket).collect());
+    if deletions.iter().all(|(_, deletion)| *deletion == Deletion::Gone) {
+        return Deleted::All;
     }
-    if is(|deletion| *deletion == Deletion::Changed) { Deleted::LockedAgain } else { Deleted::All }
+    let absent = deletions.iter().filter(|(_, deletion)| *deletion != Deletion::Changed);
+    Deleted::PutBack(absent.map(|(bucket, _)| *bucket).collect())
 }
 
 fn readable(holds: &[Held], keys: &[Object]) -> Result<(), Stop> {
@@ -293,7 +290,8 @@ mod tests {
             (unconfirmed(), Deletion::Gone, Deleted::PutBack(vec![0, 1])),
             (unconfirmed(), unconfirmed(), Deleted::PutBack(vec![0, 1])),
             (Deletion::Changed, unconfirmed(), Deleted::PutBack(vec![1])),
-            (Deletion::Gone, Deletion::Changed, Deleted::LockedAgain),
+            (Deletion::Gone, Deletion::Changed, Deleted::PutBack(vec![0])),
+            (Deletion::Changed, Deletion::Changed, Deleted::PutBack(vec![])),
         ] {
             assert_eq!(deleted(&[(0, first.clone()), (1, second.clone())]), then, "{first:?} {second:?}");
         }

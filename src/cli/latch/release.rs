@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::s3::Hands;
 use super::status::word;
@@ -167,6 +167,7 @@ impl Release<'_> {
             return Err(Error::Interrupted);
         }
         let (holds, keys, primary, read_at) = self.read().await;
+        let read = Instant::now();
         let objects = match may_delete(&holds, &keys, primary, self.force) {
             Ok(objects) => objects,
             Err(stop) => {
@@ -191,27 +192,22 @@ impl Release<'_> {
                 say("3/4 every object is deleted");
                 Ok(())
             }
-            // All or none: what was deleted beside the new lock is put back.
-            Deleted::LockedAgain => {
-                let gone = deletions.iter().filter(|(_, deletion)| *deletion == Deletion::Gone);
-                let gone: Vec<_> = gone.map(|(bucket, _)| *bucket).collect();
-                Err(self.put_back(&objects, &bodies, &deletions, &gone, read_at).await)
-            }
             Deleted::PutBack(absent) => {
-                Err(self.put_back(&objects, &bodies, &deletions, &absent, read_at).await)
+                Err(self.put_back(&objects, &bodies, &deletions, &absent, read).await)
             }
         }
     }
 
     /// Puts the objects of these buckets back, and returns the error that says which state is certain. A deletion that was
-    /// not confirmed may still arrive until its signature expires: after that, the objects are put back once more.
+    /// not confirmed may still arrive until its signature, which began before `read`, expires: after that, the objects
+    /// are put back once more.
     async fn put_back(
         &self,
         objects: &[(usize, String)],
         bodies: &[String],
         deletions: &[(usize, Deletion)],
         absent: &[usize],
-        read_at: SystemTime,
+        read: Instant,
     ) -> Error {
         let mut states = Vec::new();
         let mut is_certain = true;
@@ -242,9 +238,7 @@ impl Release<'_> {
             }
             if round == 0 {
                 say("the objects are put back; waiting until no deletion can arrive any more");
-                let end = read_at + SIGNATURE + CLOCKS;
-                sleep(end.duration_since(SystemTime::now()).unwrap_or_default().min(SIGNATURE + CLOCKS))
-                    .await;
+                sleep_until(read + SIGNATURE + CLOCKS).await;
             }
         }
         let next = if is_certain {

@@ -211,7 +211,7 @@ impl World {
                 let buckets = [0, 1].map(|bucket| buckets.contains(&bucket));
                 self.person = Step::PutBack { buckets, known: true };
             }
-            Deleted::All | Deleted::PutBack(_) | Deleted::LockedAgain => self.remove_own(),
+            Deleted::All | Deleted::PutBack(_) => self.remove_own(),
         }
         if self.person == Step::Settle(Settling::default()) && (self.has_key(0) || self.has_key(1)) {
             self.breaks(CHANGED);
