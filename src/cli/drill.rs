@@ -9,14 +9,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::error::{Ended, Error};
 use super::function::{self, Function, unqualified};
 use super::guard::{Guard, Options};
 use super::screen::{ask, error, say, time};
-use super::session::{Common, patience};
+use super::session::{Common, Interrupts, patience};
 use super::state::State;
 use super::status::until_armed;
 use super::{dns, logs, sns};
@@ -88,14 +87,10 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     }
 
     let mut timeline = Timeline::default();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupts = Interrupts::new()?;
     let locked = tokio::select! {
         locked = fire_and_follow(guard, &check, &alarm, drill, &mut timeline) => locked,
-        _ = interrupt.recv() => Err(Error::Interrupted),
-        _ = terminate.recv() => Err(Error::Interrupted),
-        _ = hangup.recv() => Err(Error::Interrupted),
+        () = interrupts.recv() => Err(Error::Interrupted),
     };
     let restored = restore(guard, id, &path, &mut timeline).await;
     if let Err(cause) = &restored {

@@ -8,6 +8,7 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use clap::{Args, ValueEnum};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
@@ -57,6 +58,30 @@ enum Output {
 pub(super) struct Session {
     pub aws: SdkConfig,
     pub screen: Screen,
+}
+
+/// The signals by which a person, a terminal or a machine ends a command: SIGINT, SIGTERM and SIGHUP.
+pub(super) struct Interrupts([Signal; 3]);
+
+// === impl Interrupts ===
+
+impl Interrupts {
+    /// From now on, these signals no longer end the process.
+    pub fn new() -> io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    /// Waits for one of them.
+    pub async fn recv(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 // === impl Common ===

@@ -10,6 +10,10 @@ use hickory_proto::rr::Name;
 use crate::program::text::Quoted;
 use crate::program::variables::{InvalidConfig, Lookup, Problems, boolean};
 
+/// Before a latch's name, the key of the object that locks it.
+pub const KEYS: &str = "latches/";
+/// Before a latch's name, the key of the hold that a person's release puts.
+pub const HOLDS: &str = "holds/";
 /// The port of DNS.
 const DNS: u16 = 53;
 /// The time from one look's start to the next, unless `LOOK_EVERY` gives another.
@@ -126,13 +130,13 @@ impl Latch {
     /// The key of the object that locks it.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("latches/{}", self.name)
+        format!("{KEYS}{}", self.name)
     }
 
     /// The key of the hold that a person's release puts.
     #[must_use]
     pub fn hold(&self) -> String {
-        format!("holds/{}", self.name)
+        format!("{HOLDS}{}", self.name)
     }
 }
 

@@ -130,15 +130,15 @@ impl NameServers {
         self.verdicts(&questions, Transport::Udp).await
     }
 
+    /// Whether every name server answers, and with this record.
+    pub async fn all_answer(&self, question: Question, record: Record) -> bool {
+        let answers = self.ask(&[question], Transport::Udp).await.remove(0);
+        answers.len() == self.servers.len() && answers.iter().all(|answer| *answer == record)
+    }
+
     async fn verdicts(&self, questions: &[Question], transport: Transport) -> Vec<Verdict> {
         let answers = self.ask(questions, transport).await;
         answers.into_iter().map(Verdict::of).collect()
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.servers.len()
     }
 
     /// Looks the addresses up in the background, if that is due. Where it fails, the known address is kept.

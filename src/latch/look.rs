@@ -3,7 +3,6 @@
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use aws_smithy_types::date_time::{DateTime, Format};
 use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
@@ -11,19 +10,17 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLatch;
-use super::config::Latch;
+use super::config::{HOLDS, KEYS, Latch};
 use super::decide::{self, Next, Plan, Put};
 use super::dns::Transport;
 use super::outcome::State;
 use super::s3::Shown;
-use super::seen::{Clock, Object, Verdict, Verdicts};
+use super::seen::{Clock, Object, Verdict, Verdicts, shown};
 
 /// How long after contradictory answers the name servers are asked once more.
 const AGAIN: Duration = Duration::from_secs(1);
 /// For how many latches objects are written at a time.
 const WRITES: usize = 32;
-const HOLDS: &str = "holds/";
-const KEYS: &str = "latches/";
 
 /// What a look has found out about one latch so far.
 #[derive(Clone, Debug)]
@@ -49,8 +46,8 @@ pub(super) struct Sight {
 struct Look<'a> {
     system: &'a FailoverLatch,
     start: SystemTime,
-    /// The buckets that have not answered in this look: they are not asked again.
-    silent: Vec<Option<String>>,
+    /// The buckets that have not answered in this look, each with the cause: they are not asked again.
+    silent: Vec<OnceLock<String>>,
 }
 
 // === impl Sight ===
@@ -112,14 +109,14 @@ impl Sight {
 
 /// Looks at every latch. `sights` has one for each latch, in their order, and is filled as the look goes on.
 pub(super) async fn look(system: &FailoverLatch, sights: &mut [Sight]) {
-    let mut look = Look { system, start: SystemTime::now(), silent: vec![None; system.config.buckets.len()] };
-    look.run(sights).await;
+    let silent = vec![OnceLock::new(); system.config.buckets.len()];
+    Look { system, start: SystemTime::now(), silent }.run(sights).await;
 }
 
 // === impl Look ===
 
 impl<'a> Look<'a> {
-    async fn run(&mut self, sights: &mut [Sight]) {
+    async fn run(&self, sights: &mut [Sight]) {
         stage(sights, "the holds were read");
         let all: Vec<usize> = (0..sights.len()).collect();
         if !self.read(HOLDS, &all, sights, |sight| &mut sight.holds).await {
@@ -154,8 +151,8 @@ impl<'a> Look<'a> {
             return;
         }
         stage(sights, "the name servers were asked over TCP, and the holds were read again");
-        let (system, latches) = (self.system, self.named(&due));
-        let over_tcp = system.name_servers.deciding(&latches, Transport::Tcp);
+        let latches = self.named(&due);
+        let over_tcp = self.system.name_servers.deciding(&latches, Transport::Tcp);
         let holds = self.read(HOLDS, &due, sights, |sight| &mut sight.holds);
         let (over_tcp, goes_on) = join(over_tcp, holds).await;
         if !goes_on {
@@ -182,7 +179,7 @@ impl<'a> Look<'a> {
     /// Reads one key of each of these latches from every bucket. Returns whether the look goes on: a clock that is off
     /// ends it.
     async fn read(
-        &mut self,
+        &self,
         prefix: &str,
         latches: &[usize],
         sights: &mut [Sight],
@@ -191,24 +188,24 @@ impl<'a> Look<'a> {
         let names: Vec<_> = latches.iter().map(|at| self.system.config.latches[*at].name.as_str()).collect();
         let s3 = &self.system.s3;
         let names = names.as_slice();
-        let shown = self.silent.iter().enumerate().map(async |(bucket, silent)| match silent {
+        let read = self.silent.iter().enumerate().map(async |(bucket, silent)| match silent.get() {
             Some(cause) => {
                 Shown { objects: vec![Object::Silent(cause.clone()); names.len()], clocks: Vec::new() }
             }
             None => s3.read(bucket, prefix, names).await,
         });
-        let shown = join_all(shown).await;
-        for (silent, shown) in self.silent.iter_mut().zip(&shown) {
-            let first = shown.objects.iter().find_map(|object| match object {
-                Object::Silent(cause) => Some(cause.clone()),
-                Object::Absent | Object::Present(_) | Object::Invisible(_) => None,
-            });
-            *silent = silent.take().or(first);
+        let read = join_all(read).await;
+        for (silent, shown) in self.silent.iter().zip(&read) {
+            for object in &shown.objects {
+                if let Object::Silent(cause) = object {
+                    let _ = silent.set(cause.clone());
+                }
+            }
         }
         for (index, at) in latches.iter().enumerate() {
-            *place(&mut sights[*at]) = shown.iter().map(|bucket| bucket.objects[index].clone()).collect();
+            *place(&mut sights[*at]) = read.iter().map(|bucket| bucket.objects[index].clone()).collect();
         }
-        let mut clocks = shown.iter().flat_map(|bucket| &bucket.clocks);
+        let mut clocks = read.iter().flat_map(|bucket| &bucket.clocks);
         let Some(off) = clocks.find(|clock| clock.is_off()) else { return true };
         let cause = off_by(*off);
         for at in latches {
@@ -241,10 +238,6 @@ impl<'a> Look<'a> {
     /// Writes the objects, many at a time; each latch is decided as soon as its objects are written.
     async fn write(&self, plans: Vec<(usize, Vec<usize>)>, sights: &mut [Sight]) {
         let latches = &self.system.config.latches;
-        // A bucket that has not answered one write is not asked for another one.
-        let silent: Vec<OnceLock<String>> =
-            self.silent.iter().map(|cause| cause.clone().map(OnceLock::from).unwrap_or_default()).collect();
-        let silent = silent.as_slice();
         let writes = plans.into_iter().map(|(at, buckets)| {
             let names: Vec<_> =
                 buckets.iter().map(|bucket| &self.system.config.buckets[*bucket].name).collect();
@@ -253,12 +246,12 @@ impl<'a> Look<'a> {
             async move {
                 let body = self.body(&latches[at], first).await;
                 let puts = buckets.into_iter().map(async |bucket| {
-                    let put = match silent[bucket].get() {
+                    let put = match self.silent[bucket].get() {
                         Some(cause) => Err(cause.clone()),
                         None => self.system.s3.create(bucket, &latches[at].key(), &body, self.start).await,
                     };
                     let put = put.unwrap_or_else(|cause| {
-                        let _ = silent[bucket].set(cause.clone());
+                        let _ = self.silent[bucket].set(cause.clone());
                         Put::Failed(cause)
                     });
                     (bucket, put)
@@ -284,7 +277,7 @@ impl<'a> Look<'a> {
 
     /// The body of a latch's object: the one that bucket `first` has, with the time at which it was copied; or a new one.
     async fn body(&self, latch: &Latch, first: Option<usize>) -> String {
-        let now = DateTime::from(self.start).fmt(Format::DateTime).unwrap_or_default();
+        let now = shown(self.start);
         if let Some(bucket) = first {
             let first = match self.system.s3.body(bucket, &latch.key()).await {
                 Ok(body) => serde_json::from_str(&body).unwrap_or(json!({ "body": body })),
@@ -322,11 +315,10 @@ fn undecided(sights: &[Sight]) -> Vec<usize> {
 }
 
 fn off_by(clock: Clock) -> String {
-    let show = |time: SystemTime| DateTime::from(time).fmt(Format::DateTime).unwrap_or_default();
     format!(
         "the watcher's clock is off: S3 says {}, this clock said {} to {}; correct the clock, for example with chrony",
-        show(clock.date),
-        show(clock.sent),
-        show(clock.received)
+        shown(clock.date),
+        shown(clock.sent),
+        shown(clock.received)
     )
 }

@@ -26,10 +26,12 @@ pub mod seen;
 pub mod view;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use serde::Deserialize;
+use serde_json::json;
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 
@@ -118,9 +120,9 @@ impl FailoverLatch {
 
     /// Writes the object `control` to every bucket, where it is absent.
     async fn control(&self) -> Report {
-        let mut control = std::collections::BTreeMap::new();
+        let mut control = BTreeMap::new();
         for (at, bucket) in self.config.buckets.iter().enumerate() {
-            let body = format!("{{\"by\":{:?}}}", self.name);
+            let body = json!({ "by": self.name }).to_string();
             let put = match self.s3.create(at, CONTROL, &body, SystemTime::now()).await {
                 Ok(Put::Created) => Ok("created"),
                 Ok(Put::AlreadyThere) => Ok("already_there"),

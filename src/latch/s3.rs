@@ -135,7 +135,6 @@ impl S3 {
     async fn put(&self, bucket: usize, key: &str, body: &str, start: SystemTime) -> Result<Put, String> {
         let (bucket, client) = &self.buckets[bucket];
         let failed = |cause| Put::Failed(format!("{key} was not written to {bucket}: {cause}"));
-        let signature = PresigningConfig::builder().start_time(start).expires_in(SIGNATURE).build();
         let signed = client
             .put_object()
             .bucket(&bucket.name)
@@ -143,7 +142,7 @@ impl S3 {
             .if_none_match("*")
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_expected_bucket_owner(self.owner.clone())
-            .presigned(signature.expect("15 s are less than a week"))
+            .presigned(signature(start))
             .await;
         let signed = match signed {
             Ok(signed) => signed,
@@ -248,6 +247,12 @@ impl S3 {
             Kind::Conflict | Kind::NotFound | Kind::Denied | Kind::Refused => Object::Invisible(cause),
         }
     }
+}
+
+/// A signature of 15 s from this time on.
+pub(crate) fn signature(start: SystemTime) -> PresigningConfig {
+    let signature = PresigningConfig::builder().start_time(start).expires_in(SIGNATURE).build();
+    signature.expect("15 s are less than a week")
 }
 
 /// A request that is already signed.

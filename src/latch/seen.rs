@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_smithy_types::date_time::{DateTime, Format};
+
 /// A hold this old, or younger, stops a lock. A release that takes longer has been broken off.
 pub const HOLD: Duration = Duration::from_mins(10);
 /// How far a watcher's clock may differ from S3's, beyond what can be told.
@@ -70,6 +72,12 @@ pub struct Clock {
     pub sent: SystemTime,
     /// When the answer was there.
     pub received: SystemTime,
+}
+
+/// A time for people: RFC 3339.
+#[must_use]
+pub fn shown(time: SystemTime) -> String {
+    DateTime::from(time).fmt(Format::DateTime).unwrap_or_default()
 }
 
 // === impl Object ===

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 
-use super::config::{Config, Latch};
+use super::config::{Config, HOLDS, KEYS, Latch};
 use super::decide::{self, Next};
 use super::dns::{NameServers, Transport};
 use super::outcome::State;
@@ -29,7 +29,7 @@ pub async fn see(config: &Config, s3: &S3, name_servers: &NameServers, latches: 
     let names: Vec<_> = latches.iter().map(|latch| latch.name.as_str()).collect();
     let names = names.as_slice();
     let read = |prefix| join_all((0..config.buckets.len()).map(move |bucket| s3.read(bucket, prefix, names)));
-    let objects = join(read("holds/"), read("latches/"));
+    let objects = join(read(HOLDS), read(KEYS));
     let asked = join(name_servers.deciding(latches, Transport::Udp), name_servers.primaries(latches));
     let ((holds, keys), (said, primaries)) = join(objects, asked).await;
     let said = said.into_iter().zip(primaries).map(|(said, primary)| Verdicts { primary, ..said });

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::future::join_all;
 use hickory_proto::rr::Name;
 use serde::Serialize;
 use tokio::time::sleep;
@@ -19,10 +18,12 @@ use crate::latch::dns::{Question, Transport};
 use crate::latch::release::Held;
 use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{HOLD, Object, Record, Verdict};
-use crate::latch::view;
 
 /// After so long a write that was signed before a hold cannot land: its signature, and 5 s between clocks.
 const LATE: Duration = Duration::from_secs(SIGNATURE.as_secs() + 5);
+
+/// Why a locked latch is not detached.
+const WITHOUT: &str = ", and without it the primary would serve";
 
 /// Attach a latch: the application's PRIMARY record and the sentinel `_serving` refer to it, in one change.
 #[derive(Debug, Args)]
@@ -133,7 +134,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
 /// Whether attaching a latch moves no traffic: every bucket shows that there is no object, the primary serves, and the
 /// new check is healthy, as far as its temporary sentinel shows it.
 async fn may_attach(latches: &Latches, latch: &Latch) -> Result<(), Error> {
-    let seen = view::see(&latches.config, &latches.s3, &latches.name_servers, &[latch]).await.remove(0);
+    let seen = latches.see(latch).await;
     open(latch, &seen.keys, "")?;
     if seen.said.serving != Verdict::Agreed(Record::Primary) {
         return Err(refused(
@@ -214,7 +215,7 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
             ),
         ));
     }
-    is_open(&latches, latch).await?;
+    open(latch, &latches.keys(latch).await, WITHOUT)?;
     if dry_run {
         return outcome(&latches, latch, "would_detach", &zone, &before, &own);
     }
@@ -225,18 +226,9 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     if ask(&question, yes)? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    is_open(&latches, latch).await?;
+    open(latch, &latches.keys(latch).await, WITHOUT)?;
     zone.refer(records.all(), &own).await?;
     outcome(&latches, latch, "detached", &zone, &before, &own)
-}
-
-/// Whether no bucket has an object that keeps the primary out now.
-async fn is_open(latches: &Latches, latch: &Latch) -> Result<(), Error> {
-    let names = [latch.name.as_str()];
-    let buckets = 0..latches.config.buckets.len();
-    let shown = join_all(buckets.map(|bucket| latches.s3.read(bucket, "latches/", &names))).await;
-    let keys: Vec<_> = shown.into_iter().flat_map(|shown| shown.objects).collect();
-    open(latch, &keys, ", and without it the primary would serve")
 }
 
 /// The PRIMARY records of the application and of `_serving`.

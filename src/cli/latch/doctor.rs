@@ -18,7 +18,6 @@ use crate::cli::session::{Common, patience};
 use crate::latch::config::Latch;
 use crate::latch::outcome::State;
 use crate::latch::seen::Verdict;
-use crate::latch::view;
 use crate::remote::aws::{Call, Failure, Kind, send};
 
 /// How far back the gap between looks is searched for.
@@ -63,8 +62,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 impl Doctor<'_> {
     /// What a watcher sees now.
     async fn now(&mut self) {
-        let Latches { config, s3, name_servers, .. } = self.latches;
-        let seen = view::see(config, s3, name_servers, &[self.latch]).await.remove(0);
+        let config = &self.latches.config;
+        let seen = self.latches.see(self.latch).await;
         let said = format!(
             "{}: serving {}, primary {}, standby {}",
             seen.state.name(),

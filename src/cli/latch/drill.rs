@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::lock::lock;
@@ -12,12 +11,11 @@ use super::release::{Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{ask, say};
-use crate::cli::session::Common;
+use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
-use crate::latch::dns::{Question, Transport};
+use crate::latch::dns::Question;
 use crate::latch::outcome::State;
 use crate::latch::seen::{Record, Verdict};
-use crate::latch::view;
 
 /// How often the name servers are asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,7 +51,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let Arguments { latch, timeout, yes, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let seen = view::see(&latches.config, &latches.s3, &latches.name_servers, &[latch]).await.remove(0);
+    let seen = latches.see(latch).await;
     let healthy = Verdict::Agreed(Record::Primary);
     if seen.state != State::Armed || seen.said.standby != healthy || seen.said.primary != healthy {
         return Err(Error::NoDrill(format!(
@@ -96,14 +94,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 
 /// Waits until every name server answers the standby.
 async fn until_standby(latches: &Latches, latch: &Latch, timeout: Duration) -> Result<(), Error> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut interrupts = Interrupts::new()?;
     let follow = async {
-        loop {
-            let answers = latches.name_servers.ask(&[Question::serving(latch)], Transport::Udp).await;
-            let all = answers[0].len() == latches.name_servers.count();
-            if all && answers[0].iter().all(|record| *record == Record::Secondary) {
-                return;
-            }
+        while !latches.name_servers.all_answer(Question::serving(latch), Record::Secondary).await {
             sleep(LOOK).await;
         }
     };
@@ -115,6 +108,6 @@ async fn until_standby(latches: &Latches, latch: &Latch, timeout: Duration) -> R
             timeout.as_secs(),
             latch.name
         ))),
-        _ = interrupt.recv() => Err(Error::Interrupted),
+        () = interrupts.recv() => Err(Error::Interrupted),
     }
 }

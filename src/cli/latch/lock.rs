@@ -11,7 +11,7 @@ use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{ask, say};
 use crate::cli::session::Common;
-use crate::latch::config::Latch;
+use crate::latch::config::{KEYS, Latch};
 use crate::latch::decide::Put;
 
 /// Lock a latch by hand: the primary leaves service, and stays out until the latch is released.
@@ -67,8 +67,7 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> (Map
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
         // By S3's own clock: this machine's may be off.
-        let now =
-            latches.s3.read(at, "latches/", &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
+        let now = latches.s3.read(at, KEYS, &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
         let put = latches.s3.create(at, &latch.key(), &body, now).await.unwrap_or_else(Put::Failed);
         let done = match &put {
             Put::Created => "created".to_owned(),

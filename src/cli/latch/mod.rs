@@ -16,12 +16,15 @@ use std::path::{Path, PathBuf};
 
 use aws_config::{Region, SdkConfig};
 use clap::{Args, Subcommand};
+use futures_util::future::join_all;
 
 use super::error::{Ended, Error};
 use super::session::{Common, Session};
-use crate::latch::config::{Config, Latch};
+use crate::latch::config::{Config, KEYS, Latch};
 use crate::latch::dns::NameServers;
 use crate::latch::s3::S3;
+use crate::latch::seen::Object;
+use crate::latch::view::{self, Seen};
 use crate::program::variables;
 use crate::remote::https::Https;
 use crate::remote::sdk;
@@ -103,6 +106,19 @@ impl Latches {
     fn control_plane(&self) -> SdkConfig {
         let own = self.session.aws.region().map(ToString::to_string);
         self.session.aws.to_builder().region(sdk::region(own)).build()
+    }
+
+    /// Sees a latch now.
+    async fn see(&self, latch: &Latch) -> Seen {
+        view::see(&self.config, &self.s3, &self.name_servers, &[latch]).await.remove(0)
+    }
+
+    /// Reads a latch's object in each bucket.
+    async fn keys(&self, latch: &Latch) -> Vec<Object> {
+        let names = [latch.name.as_str()];
+        let buckets = 0..self.config.buckets.len();
+        let read = join_all(buckets.map(|bucket| self.s3.read(bucket, KEYS, &names))).await;
+        read.into_iter().flat_map(|shown| shown.objects).collect()
     }
 
     /// The latch of this name.

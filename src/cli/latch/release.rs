@@ -7,7 +7,6 @@ use clap::builder::NonEmptyStringValueParser;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::select;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::s3::Hands;
@@ -15,9 +14,9 @@ use super::status::word;
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{ask, say};
-use crate::cli::session::Common;
+use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
-use crate::latch::dns::{Question, Transport};
+use crate::latch::dns::Question;
 use crate::latch::release::{
     self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete,
 };
@@ -64,8 +63,7 @@ struct Release<'a> {
     latch: &'a Latch,
     hands: Hands<'a>,
     force: bool,
-    /// SIGINT, SIGTERM and SIGHUP.
-    interrupts: [Signal; 3],
+    interrupts: Interrupts,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
@@ -95,9 +93,8 @@ pub(super) async fn release(
     force: bool,
     confirm: impl FnOnce() -> Result<Ended, Error>,
 ) -> Result<Released, Error> {
-    let interrupts =
-        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
-    let mut release = Release { latches, latch, hands: Hands::new(latches), force, interrupts };
+    let (hands, interrupts) = (Hands::new(latches), Interrupts::new()?);
+    let mut release = Release { latches, latch, hands, force, interrupts };
     let (holds, keys, primary, read_at) = release.read().await;
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
@@ -132,20 +129,11 @@ impl Release<'_> {
     /// Reads the holds and the objects, and asks whether the primary is healthy; and S3's time at the start.
     async fn read(&self) -> (Vec<release::Held>, Vec<Object>, Verdict, SystemTime) {
         let (holds, read_at) = self.hands.holds(self.latch).await;
-        (holds, self.keys().await, self.primary().await, read_at)
-    }
-
-    async fn keys(&self) -> Vec<Object> {
-        let names = [self.latch.name.as_str()];
-        let buckets = 0..self.latches.config.buckets.len();
-        let shown = join_all(buckets.map(|bucket| self.latches.s3.read(bucket, "latches/", &names))).await;
-        shown.into_iter().flat_map(|shown| shown.objects).collect()
+        (holds, self.latches.keys(self.latch).await, self.primary().await, read_at)
     }
 
     async fn primary(&self) -> Verdict {
-        let question = Question::healthy(&self.latch.primary);
-        let answers = self.latches.name_servers.ask(&[question], Transport::Udp).await;
-        Verdict::of(answers[0].iter().copied())
+        self.latches.name_servers.primaries(&[self.latch]).await[0]
     }
 
     async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
@@ -256,11 +244,9 @@ impl Release<'_> {
         say("4/4 waiting until every name server has said for a minute that the primary serves");
         let (started, mut settling) = (Instant::now(), Settling::default());
         loop {
-            let question = Question::serving(self.latch);
-            let serving = self.latches.name_servers.ask(&[question], Transport::Udp).await;
-            let all_serve_primary = serving[0].len() == self.latches.name_servers.count()
-                && serving[0].iter().all(|record| *record == Record::Primary);
-            let keys = self.keys().await;
+            let serving = Question::serving(self.latch);
+            let all_serve_primary = self.latches.name_servers.all_answer(serving, Record::Primary).await;
+            let keys = self.latches.keys(self.latch).await;
             if keys.iter().any(|key| key.stored().is_some()) {
                 self.hands.remove_holds(self.latch).await;
                 return Err(Error::Release(format!(
@@ -299,12 +285,9 @@ impl Release<'_> {
 
     /// Waits. Returns whether no interrupt has come.
     async fn wait(&mut self, time: Duration) -> bool {
-        let [interrupt, terminate, hangup] = &mut self.interrupts;
         select! {
             () = sleep(time) => true,
-            _ = interrupt.recv() => false,
-            _ = terminate.recv() => false,
-            _ = hangup.recv() => false,
+            () = self.interrupts.recv() => false,
         }
     }
 

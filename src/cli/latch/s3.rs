@@ -5,20 +5,19 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
-use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::date_time::{DateTime, Format};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::Latches;
 use crate::cli::screen::say;
-use crate::latch::config::{Bucket, Latch};
+use crate::latch::config::{Bucket, HOLDS, Latch};
 use crate::latch::release::{Deletion, Held};
-use crate::latch::s3::{S3, SIGNATURE, refusal};
-use crate::latch::seen::Object;
+use crate::latch::s3::{S3, refusal, signature};
+use crate::latch::seen::{Object, shown};
 use crate::remote::aws::{Call, Failure, chain, send};
 
 /// How long a bucket has for an answer.
@@ -59,7 +58,7 @@ pub(super) fn id() -> String {
 
 /// Now, for people.
 pub(super) fn now() -> String {
-    DateTime::from(SystemTime::now()).fmt(Format::DateTime).unwrap_or_default()
+    shown(SystemTime::now())
 }
 
 // === impl Hands ===
@@ -83,8 +82,8 @@ impl<'a> Hands<'a> {
     }
 
     async fn held(&self, bucket: usize, latch: &Latch) -> (Held, Option<SystemTime>) {
-        let shown = self.s3.read(bucket, "holds/", &[&latch.name]).await;
-        let held = match &shown.objects[0] {
+        let read = self.s3.read(bucket, HOLDS, &[&latch.name]).await;
+        let held = match &read.objects[0] {
             Object::Absent => Held::Absent,
             Object::Invisible(cause) | Object::Silent(cause) => Held::Unreadable(cause.clone()),
             Object::Present(stored) => match self.s3.body(bucket, &latch.hold()).await {
@@ -100,7 +99,7 @@ impl<'a> Hands<'a> {
                 Err(failure) => Held::Unreadable(failure.to_string()),
             },
         };
-        (held, shown.date())
+        (held, read.date())
     }
 
     /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`.
@@ -134,14 +133,7 @@ impl<'a> Hands<'a> {
 
     async fn put_hold(&self, bucket: usize, latch: &Latch, replaces: Option<&String>) -> Result<(), Failure> {
         let body = json!({ "id": self.id, "by": person(), "at": now() }).to_string();
-        let (bucket, client) = self.s3.bucket(bucket);
-        let put = client
-            .put_object()
-            .bucket(&bucket.name)
-            .key(latch.hold())
-            .server_side_encryption(ServerSideEncryption::Aes256)
-            .set_expected_bucket_owner(self.owner.map(str::to_owned))
-            .body(ByteStream::from(body.into_bytes()));
+        let put = self.put(bucket, latch.hold(), body);
         let put = match replaces {
             None => put.if_none_match("*"),
             Some(etag) => put.if_match(etag),
@@ -160,15 +152,7 @@ impl<'a> Hands<'a> {
             _ => json!({ "body": body }),
         };
         (body["id"], body["putBackAt"]) = (json!(id()), json!(now()));
-        let (bucket, client) = self.s3.bucket(bucket);
-        let put = client
-            .put_object()
-            .bucket(&bucket.name)
-            .key(latch.key())
-            .if_none_match("*")
-            .server_side_encryption(ServerSideEncryption::Aes256)
-            .set_expected_bucket_owner(self.owner.map(str::to_owned))
-            .body(ByteStream::from(body.to_string().into_bytes()));
+        let put = self.put(bucket, latch.key(), body.to_string()).if_none_match("*");
         let put = async {
             match put.send().await {
                 Ok(_) => Ok(()),
@@ -177,6 +161,17 @@ impl<'a> Hands<'a> {
             }
         };
         send(PUT, ANSWER, put).await
+    }
+
+    fn put(&self, bucket: usize, key: String, body: String) -> PutObjectFluentBuilder {
+        let (bucket, client) = self.s3.bucket(bucket);
+        client
+            .put_object()
+            .bucket(&bucket.name)
+            .key(key)
+            .server_side_encryption(ServerSideEncryption::Aes256)
+            .set_expected_bucket_owner(self.owner.map(str::to_owned))
+            .body(ByteStream::from(body.into_bytes()))
     }
 
     /// Deletes an object, if it is still the one with this `ETag`. The request is signed for 15 s from `read_at`, S3's
@@ -210,14 +205,13 @@ impl<'a> Hands<'a> {
         read_at: SystemTime,
     ) -> Result<Deletion, String> {
         let (bucket, client) = self.s3.bucket(at);
-        let signature = PresigningConfig::builder().start_time(read_at).expires_in(SIGNATURE).build();
         let signed = client
             .delete_object()
             .bucket(&bucket.name)
             .key(key)
             .if_match(etag)
             .set_expected_bucket_owner(self.owner.map(str::to_owned))
-            .presigned(signature.expect("15 s are less than a week"))
+            .presigned(signature(read_at))
             .await
             .map_err(|error| chain(&error))?;
         let answer = self.s3.send(&signed, "").await?;
