@@ -4,31 +4,26 @@ use std::mem;
 use std::time::Duration;
 
 use chrono::Utc;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::decide::{self, Decision, Leaving, Reason, Seen};
-use super::dynamodb::{Claim, First};
 use super::error::Error;
 use super::infinispan::State;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
 use super::site::{Site, is_in_service};
+use super::turn::Turn;
 use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
 
-/// The time in which another execution's claim is expected to end.
-pub(super) const FINISHING: Duration = Duration::from_secs(10);
 /// The time for the check whether the reporter's Infinispan can be reached; without a table, the other site's report
 /// waits meanwhile.
 const CHECKING: Duration = Duration::from_secs(5);
 /// The time for which the note may delay the removal of the endpoints.
 const NOTING: Duration = Duration::from_secs(5);
-/// The time that is kept for the release of a claim.
-pub(super) const RELEASING: Duration = Duration::from_secs(2);
 
 /// Takes the site out of the accelerator, then out of replication.
 pub(super) async fn take_out(
@@ -74,8 +69,7 @@ async fn leave(
     password: &str,
     deadline: Deadline,
 ) -> Result<Out, Error> {
-    let kept = RELEASING.min(deadline.left() / 4);
-    let (began, within) = (Instant::now(), deadline.within(deadline.left().saturating_sub(kept)));
+    let within = Turn::within(deadline);
     let mut leave = Leave {
         system,
         accusation,
@@ -83,19 +77,11 @@ async fn leave(
         password,
         removed: false,
         note: Note::default(),
-        claim: None,
-        began,
+        turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
         deadline: within,
     };
     let out = within.persist(async |_| leave.accelerator().await).await;
-    if let (Some(table), Some(claim)) = (&system.table, leave.claim) {
-        let done = matches!(out, Ok(Out::Left { .. }));
-        let ended =
-            if done { table.keep(claim, deadline).await } else { table.release(claim, deadline).await };
-        if let Err(failure) = ended {
-            warn!(site = %accusation.site, error = %failure, "the claim could not be ended: it ends by itself");
-        }
-    }
+    leave.turn.end(matches!(out, Ok(Out::Left { .. })), deadline).await;
     out
 }
 
@@ -121,9 +107,8 @@ struct Leave<'a> {
     removed: bool,
     /// The endpoints whose removal was requested.
     note: Note,
-    /// The permission to change the accelerator, if there is a table.
-    claim: Option<Claim>,
-    began: Instant,
+    /// The permission to change the accelerator.
+    turn: Turn<'a>,
     deadline: Deadline,
 }
 
@@ -133,12 +118,11 @@ impl Leave<'_> {
     async fn accelerator(&mut self) -> Result<Out, Error> {
         let Self { system, accusation, accelerator, deadline, .. } = *self;
         let site = &accusation.site;
-        let claims = system.table.is_some() && !system.config.dry_run;
         loop {
             let sight = system.view.look(accelerator, deadline).await?;
             let notes = Notes::read(&accelerator.arn, &sight.tags);
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
-            log_decision(accusation, &decision, self.claim.is_some());
+            log_decision(accusation, &decision, self.turn.is_taken());
             let (leaving, if_unseen) = match decision {
                 // A removal whose answer was lost, and that could not be noted, leaves endpoints of unknown sites.
                 Decision::Refuse(Reason::SiteUnknown) if self.removed => {
@@ -155,15 +139,14 @@ impl Leave<'_> {
             if if_unseen && !self.removed && self.sees().await? {
                 return Ok(Out::Stays(Reason::OlderThanRejoin, None));
             }
-            if !self.removed && self.claim.is_none() {
+            if !self.removed && !self.turn.is_taken() {
                 // Before any change: if the reporter's Infinispan cannot be reached, the other site's report decides.
                 self.check().await?;
             }
             if system.config.dry_run {
                 return Ok(Out::WouldLeave);
             }
-            if claims && self.claim.is_none() {
-                self.claim().await?;
+            if !self.turn.is_taken() && self.turn.take(deadline).await? {
                 continue;
             }
             self.remove(&sight, &notes, &leaving).await?;
@@ -186,19 +169,6 @@ impl Leave<'_> {
         let Self { system, accusation: Accusation { site, reporter, .. }, .. } = self;
         let deadline = self.deadline.within(CHECKING);
         system.infinispan.state(reporter, site, self.password, deadline).await?;
-        Ok(())
-    }
-
-    async fn claim(&mut self) -> Result<(), Error> {
-        let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
-        let Some(table) = &system.table else { return Ok(()) };
-        match table.claim(&accelerator.arn, site, Some(reporter), deadline).await? {
-            First::This(claim) => self.claim = Some(claim),
-            First::Other(entry) => {
-                let (first, ends) = (entry.to_string(), entry.ends);
-                return Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING });
-            }
-        }
         Ok(())
     }
 

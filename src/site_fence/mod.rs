@@ -32,6 +32,7 @@ pub mod request;
 pub mod secrets;
 pub mod site;
 mod take_out;
+mod turn;
 pub mod view;
 pub mod webhook;
 

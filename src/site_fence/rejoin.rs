@@ -1,20 +1,18 @@
 //! Rejoins a site, when a person requests it.
 
 use chrono::Utc;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::apply::{FINISHING, RELEASING};
 use super::decide::{self, Reason, Return, Seen};
-use super::dynamodb::{Claim, First};
 use super::error::Error;
 use super::infinispan::State;
 use super::notes::{Note, Noted, Notes, Rejoined};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::{BadRequest, Request};
 use super::site::{EndpointGroup, Owner, Site, is_in_service};
+use super::turn::Turn;
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -36,32 +34,28 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
     let name = &request.accelerator;
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
-    let kept = RELEASING.min(deadline.left() / 4);
     let mut back = Back {
         system,
         request,
-        accelerator,
-        claim: None,
+        accelerator: &accelerator,
+        turn: Turn::new(system, &accelerator.arn, &request.site, None),
         changed: false,
         details: Vec::new(),
-        began: Instant::now(),
-        deadline: deadline.within(deadline.left().saturating_sub(kept)),
+        deadline: Turn::within(deadline),
     };
     let done = back.deadline.persist(async |_| back.enter_service().await).await;
-    let Back { accelerator, claim, details, .. } = back;
+    let Back { turn, details, .. } = back;
     let is_back = |outcome: &Outcome| {
         matches!(outcome.outcome, Verdict::Rejoined | Verdict::AlreadyRejoined) && !system.config.dry_run
     };
-    match (&system.table, claim) {
-        (Some(table), Some(claim)) => {
-            if let Err(failure) = table.release(claim, deadline).await {
-                warn!(site = %request.site, error = %failure, "the claim could not be ended: it ends by itself");
-            }
-        }
-        (Some(table), None) if done.as_ref().is_ok_and(is_back) && !request.dry_run && !request.force => {
-            table.clear(&accelerator.arn, &request.site, deadline).await?;
-        }
-        _ => {}
+    if turn.is_taken() {
+        turn.end(false, deadline).await;
+    } else if let Some(table) = &system.table
+        && done.as_ref().is_ok_and(is_back)
+        && !request.dry_run
+        && !request.force
+    {
+        table.clear(&accelerator.arn, &request.site, deadline).await?;
     }
     let detail = (!details.is_empty()).then(|| details.join("; "));
     done.map(|outcome| Outcome { detail, ..outcome })
@@ -71,14 +65,13 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
 struct Back<'a> {
     system: &'a SiteFence,
     request: &'a Request,
-    accelerator: Accelerator,
-    /// The permission to change the accelerator, if there is a table.
-    claim: Option<Claim>,
+    accelerator: &'a Accelerator,
+    /// The permission to change the accelerator.
+    turn: Turn<'a>,
     /// Whether anything was changed.
     changed: bool,
     /// Details for people.
     details: Vec<String>,
-    began: Instant,
     deadline: Deadline,
 }
 
@@ -129,7 +122,7 @@ impl Back<'_> {
             if self.is_dry_run() {
                 return Ok(outcome(Verdict::WouldRejoin));
             }
-            if self.claim.is_none() && self.claim().await? {
+            if !self.turn.is_taken() && self.take_turn().await? {
                 continue;
             }
             return self.carry_out(plan).await;
@@ -143,7 +136,7 @@ impl Back<'_> {
     /// Reads the accelerator and Infinispan, and decides. Returns the outcome if there is nothing to do.
     async fn plan(&mut self) -> Result<Result<Plan, Outcome>, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
-        let sight = system.view.look(&self.accelerator, deadline).await?;
+        let sight = system.view.look(self.accelerator, deadline).await?;
         let notes = Notes::read(&self.accelerator.arn, &sight.tags);
         let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
         self.log_decision(&decision);
@@ -184,7 +177,7 @@ impl Back<'_> {
     async fn existing(&mut self, back: Return<'_>) -> Result<Vec<Noted>, Error> {
         let Return { add, homeless, changed } = back;
         let ids = add.iter().map(|noted| noted.id.as_str()).collect();
-        let owners = self.system.view.owners(&self.accelerator, ids, self.deadline).await?;
+        let owners = self.system.view.owners(self.accelerator, ids, self.deadline).await?;
         let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
         let (gone, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_gone);
         self.details.clear();
@@ -242,25 +235,16 @@ impl Back<'_> {
         Ok(Link::Connected)
     }
 
-    /// Claims the accelerator. Returns whether this was possible: without a table it is not needed, and with force the
-    /// site is rejoined although the table does not answer.
-    async fn claim(&mut self) -> Result<bool, Error> {
-        let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
-        let Some(table) = &system.table else { return Ok(false) };
-        match table.claim(&self.accelerator.arn, site, None, deadline.within(deadline.left() / 3)).await {
-            Ok(First::This(claim)) => {
-                self.claim = Some(claim);
-                Ok(true)
-            }
-            Ok(First::Other(entry)) => {
-                let (first, ends) = (entry.to_string(), entry.ends);
-                Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING })
-            }
-            Err(failure) if *force => {
+    /// Takes the turn. Returns whether this was needed and possible: with force the site is rejoined although the table
+    /// does not answer.
+    async fn take_turn(&mut self) -> Result<bool, Error> {
+        let Self { request: Request { site, force, .. }, deadline, .. } = *self;
+        match self.turn.take(deadline.within(deadline.left() / 3)).await {
+            Err(Error::Aws(failure)) if *force => {
                 warn!(%site, error = %failure, "rejoining the site without a claim, as requested");
                 Ok(false)
             }
-            Err(failure) => Err(failure.into()),
+            taken => taken,
         }
     }
 
@@ -286,7 +270,7 @@ impl Back<'_> {
         let rejoined = Rejoined { at: Utc::now(), forced };
         let accelerators = &system.view.accelerators;
         match accelerators
-            .tag(&self.accelerator, [rejoined.tag(site)], deadline.within(deadline.left() / 2))
+            .tag(self.accelerator, [rejoined.tag(site)], deadline.within(deadline.left() / 2))
             .await
         {
             Err(failure) if forced => warn!(%site, error = %failure, "the rejoin could not be noted"),
@@ -299,7 +283,7 @@ impl Back<'_> {
         }
         // After a rejoin by force the note stays, so that the status shows it.
         if !forced && !keys.is_empty() {
-            accelerators.untag(&self.accelerator, keys, deadline).await?;
+            accelerators.untag(self.accelerator, keys, deadline).await?;
             self.changed = true;
         }
         Ok(outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }))
@@ -319,7 +303,7 @@ impl Back<'_> {
 
     fn log_decision(&self, decision: &Result<Return<'_>, Reason>) {
         let Request { site, accelerator, force, reason, .. } = self.request;
-        if self.claim.is_some() {
+        if self.turn.is_taken() {
             // It is logged already.
             return;
         }

@@ -2,19 +2,17 @@
 //! the site's data stays current as long as it is up.
 
 use chrono::Utc;
-use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::apply::{FINISHING, RELEASING};
 use super::decide::{self, Leaving, Seen};
-use super::dynamodb::{Claim, First};
 use super::error::Error;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::TakeOut;
 use super::site::is_in_service;
+use super::turn::Turn;
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -38,23 +36,17 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
     let name = &request.accelerator;
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
-    let kept = RELEASING.min(deadline.left() / 4);
-    let within = deadline.within(deadline.left().saturating_sub(kept));
+    let within = Turn::within(deadline);
     let mut leave = Leave {
         system,
         request,
-        accelerator,
+        accelerator: &accelerator,
         note: Note::default(),
-        claim: None,
-        began: Instant::now(),
+        turn: Turn::new(system, &accelerator.arn, &request.take_out, None),
         deadline: within,
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
-    if let (Some(table), Some(claim)) = (&system.table, leave.claim)
-        && let Err(failure) = table.release(claim, deadline).await
-    {
-        warn!(site = %request.take_out, error = %failure, "the claim could not be ended: it ends by itself");
-    }
+    leave.turn.end(false, deadline).await;
     done
 }
 
@@ -62,12 +54,11 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
 struct Leave<'a> {
     system: &'a SiteFence,
     request: &'a TakeOut,
-    accelerator: Accelerator,
+    accelerator: &'a Accelerator,
     /// The endpoints whose removal was requested.
     note: Note,
-    /// The permission to change the accelerator, if there is a table.
-    claim: Option<Claim>,
-    began: Instant,
+    /// The permission to change the accelerator.
+    turn: Turn<'a>,
     deadline: Deadline,
 }
 
@@ -77,7 +68,7 @@ impl Leave<'_> {
         let Self { system, request: TakeOut { take_out: site, reason, .. }, deadline, .. } = *self;
         let dry_run = system.config.dry_run || self.request.dry_run;
         loop {
-            let sight = system.view.look(&self.accelerator, deadline).await?;
+            let sight = system.view.look(self.accelerator, deadline).await?;
             let notes = Notes::read(&self.accelerator.arn, &sight.tags);
             let removed = !self.note.endpoints.is_empty();
             if removed && !is_in_service(site, &sight.groups) {
@@ -85,7 +76,7 @@ impl Leave<'_> {
                 return self.note_out().await;
             }
             let decision = decide::take_out(site, &Seen { groups: &sight.groups, notes: &notes });
-            if self.claim.is_none() {
+            if !self.turn.is_taken() {
                 let decision = if decision.is_ok() { "remove_endpoints" } else { "refuse" };
                 info!(%site, accelerator = self.request.accelerator, decision, reason, "decided");
             }
@@ -97,7 +88,7 @@ impl Leave<'_> {
             if dry_run {
                 return Ok(outcome(Verdict::WouldTakeOut));
             }
-            if self.claim.is_none() && self.claim().await? {
+            if !self.turn.is_taken() && self.turn.take(deadline).await? {
                 continue;
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
@@ -105,26 +96,12 @@ impl Leave<'_> {
         }
     }
 
-    /// Claims the accelerator. Returns whether there is a table for that.
-    async fn claim(&mut self) -> Result<bool, Error> {
-        let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
-        let Some(table) = &system.table else { return Ok(false) };
-        match table.claim(&self.accelerator.arn, site, None, deadline).await? {
-            First::This(claim) => self.claim = Some(claim),
-            First::Other(entry) => {
-                let (first, ends) = (entry.to_string(), entry.ends);
-                return Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING });
-            }
-        }
-        Ok(true)
-    }
-
     /// Notes the endpoints, and removes them. Without the note nothing is removed: nothing is urgent.
     async fn remove(&mut self, leaving: &Leaving<'_>, leaver: Note) -> Result<Outcome, Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
-        accelerators.tag(&self.accelerator, note.tags(site), deadline).await?;
+        accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         self.note = note;
         for (group, endpoints) in leaving {
             accelerators.remove(group, endpoints, deadline).await?;
@@ -135,7 +112,7 @@ impl Leave<'_> {
     async fn note_out(&self) -> Result<Outcome, Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let note = self.note.clone().out(None, Utc::now());
-        system.view.accelerators.tag(&self.accelerator, note.tags(site), deadline).await?;
+        system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         Ok(outcome(Verdict::TakenOut))
     }
 }

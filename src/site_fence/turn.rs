@@ -1,0 +1,78 @@
+//! The turn of one execution to change an accelerator: a claim in the table, if there is a table.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::SiteFence;
+use super::dynamodb::{Claim, First, Table};
+use super::error::Error;
+use super::site::Site;
+use crate::remote::deadline::Deadline;
+
+/// The time in which another execution's claim is expected to end.
+const FINISHING: Duration = Duration::from_secs(10);
+/// The time that is kept for the end of a claim.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// One execution's turn, which it has once it has taken it.
+pub(super) struct Turn<'a> {
+    table: Option<&'a Table>,
+    accelerator: &'a str,
+    site: &'a Site,
+    /// `None` for a person's request.
+    reporter: Option<&'a Site>,
+    claim: Option<Claim>,
+    began: Instant,
+}
+
+impl<'a> Turn<'a> {
+    /// The turn to take a site out of the accelerator with this ARN, or to add it again. It is not taken yet.
+    pub(super) fn new(
+        system: &'a SiteFence,
+        accelerator: &'a str,
+        site: &'a Site,
+        reporter: Option<&'a Site>,
+    ) -> Self {
+        let (table, began) = (system.table.as_ref(), Instant::now());
+        Self { table, accelerator, site, reporter, claim: None, began }
+    }
+
+    /// The deadline for what happens in a turn: it leaves time to end the turn before `deadline`.
+    pub(super) fn within(deadline: Deadline) -> Deadline {
+        let kept = ENDING.min(deadline.left() / 4);
+        deadline.within(deadline.left().saturating_sub(kept))
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.claim.is_some()
+    }
+
+    /// Takes the turn. Returns whether that was needed: without a table it is not. What was read before may have changed
+    /// since: read it again.
+    pub(super) async fn take(&mut self, deadline: Deadline) -> Result<bool, Error> {
+        let Some(table) = self.table else { return Ok(false) };
+        match table.claim(self.accelerator, self.site, self.reporter, deadline).await? {
+            First::This(claim) => self.claim = Some(claim),
+            First::Other(entry) => {
+                let (first, ends) = (entry.to_string(), entry.ends);
+                return Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends the turn if it was taken. After success the claim's entry can stay, as a record of the report.
+    pub(super) async fn end(self, keeps_record: bool, deadline: Deadline) {
+        let (Some(table), Some(claim)) = (self.table, self.claim) else { return };
+        let ended = if keeps_record {
+            table.keep(claim, deadline).await
+        } else {
+            table.release(claim, deadline).await
+        };
+        if let Err(failure) = ended {
+            warn!(site = %self.site, error = %failure, "the claim could not be ended: it ends by itself");
+        }
+    }
+}
