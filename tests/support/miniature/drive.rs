@@ -5,17 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use failover::remote::http::{Stream, send, tls_of_any_certificate};
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::header::HOST;
-use hyper::rt::{Read, Write};
 use hyper::{Request, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -57,10 +52,6 @@ struct Prober {
     respond: Duration,
 }
 
-/// "HTTPS health checks don't validate SSL/TLS certificates."
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
 // === impl Driver ===
 
 impl Driver {
@@ -70,7 +61,8 @@ impl Driver {
         let hosts = Hosts::default();
         let prober = Prober {
             hosts: Arc::clone(&hosts),
-            tls: tls(),
+            // "HTTPS health checks don't validate SSL/TLS certificates."
+            tls: TlsConnector::from(Arc::new(tls_of_any_certificate())),
             connect: (CONNECT / speed).max(PATIENCE),
             respond: (RESPOND / speed).max(PATIENCE),
         };
@@ -155,9 +147,9 @@ impl Prober {
             if https && located.is_none_or(|place| !place.plain) {
                 let name = ServerName::try_from(host.clone()).ok()?;
                 let stream = self.tls.connect(name, stream).await.ok()?;
-                get(TokioIo::new(stream), &uri).await
+                get(Box::new(stream), &uri).await
             } else {
-                get(TokioIo::new(stream), &uri).await
+                get(Box::new(stream), &uri).await
             }
         };
         timeout(self.respond, respond).await.ok()?
@@ -165,62 +157,11 @@ impl Prober {
 }
 
 /// Asks for the URL's path, and follows no redirect.
-async fn get(stream: impl Read + Write + Unpin + Send + 'static, uri: &Uri) -> Option<StatusCode> {
-    let (mut sender, connection) = http1::handshake(stream).await.ok()?;
-    let connection = tokio::spawn(connection);
+async fn get(stream: Box<dyn Stream>, uri: &Uri) -> Option<StatusCode> {
     let request = Request::get(uri.path_and_query()?.as_str())
         .header(HOST, uri.authority()?.as_str())
         .header("user-agent", "Amazon-Route53-Health-Check-Service (ref miniature)")
         .body(Empty::<Bytes>::new());
-    let response = sender.send_request(request.ok()?).await;
-    connection.abort();
-    Some(response.ok()?.status())
-}
-
-fn tls() -> TlsConnector {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("ring has cipher suites for TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
-}
-
-// === impl AnyCertificate ===
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    let (response, _connection) = send(stream, request.ok()?).await.ok()?;
+    Some(response.status())
 }
