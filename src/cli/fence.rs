@@ -132,7 +132,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 }
 
 async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, Error> {
-    let view = View::new(&session.aws);
+    let view = View::new(&session.aws, BTreeMap::new());
     let accelerators: Vec<_> = match accelerator {
         None => view.accelerators.all(patience()).await?,
         Some(name) => view.accelerators.named(name, patience()).await?.into_iter().collect(),

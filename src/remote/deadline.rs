@@ -14,6 +14,7 @@ pub struct Deadline {
     end: Instant,
     /// How often a call may be made.
     tries: u32,
+    longest_attempt: Duration,
     first_pause: Duration,
     longest_pause: Duration,
 }
@@ -26,7 +27,7 @@ pub trait MayPass: std::fmt::Display + Sync {
 
 /// Kept free for writing the answer; a short invocation gives up a quarter of its time instead.
 const RESERVE: Duration = Duration::from_millis(500);
-/// The longest that one attempt waits for its answer.
+/// The longest that one attempt waits for its answer, unless the call's own service is known to be slow.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(3);
 /// An attempt shorter than this would only hide the cause that the attempt before it found.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(300);
@@ -46,8 +47,13 @@ impl Deadline {
     /// A deadline this long from now.
     #[must_use]
     pub fn after(duration: Duration) -> Self {
-        let (first_pause, longest_pause) = (FIRST_PAUSE, LONGEST_PAUSE);
-        Self { end: Instant::now() + duration, tries: u32::MAX, first_pause, longest_pause }
+        Self {
+            end: Instant::now() + duration,
+            tries: u32::MAX,
+            longest_attempt: LONGEST_ATTEMPT,
+            first_pause: FIRST_PAUSE,
+            longest_pause: LONGEST_PAUSE,
+        }
     }
 
     /// The earlier of this deadline and `duration` from now.
@@ -70,6 +76,13 @@ impl Deadline {
         Self { longest_pause, ..self }
     }
 
+    /// This deadline, with attempts of up to this length: for a service that is slow in the situation in which it is
+    /// called.
+    #[must_use]
+    pub fn with_attempts(self, longest_attempt: Duration) -> Self {
+        Self { longest_attempt, ..self }
+    }
+
     /// The time that is left.
     #[must_use]
     pub fn left(self) -> Duration {
@@ -80,7 +93,7 @@ impl Deadline {
     /// hangs leaves time for another attempt.
     fn attempt(self) -> Duration {
         let left = self.left();
-        (left / 2).clamp(SHORTEST_ATTEMPT, LONGEST_ATTEMPT).min(left)
+        (left / 2).clamp(SHORTEST_ATTEMPT, self.longest_attempt).min(left)
     }
 
     /// Makes `call` until it succeeds, a retry cannot help, or the time is used up.

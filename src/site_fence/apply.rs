@@ -10,7 +10,7 @@ use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::decide::{self, Decision, Leaving, Reason, Seen};
 use super::error::Error;
-use super::infinispan::State;
+use super::infinispan::{Session, State};
 use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
 use super::site::{Site, is_in_service};
@@ -19,9 +19,10 @@ use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
 
-/// The time for the check whether the reporter's Infinispan can be reached; without a table, the other site's report
-/// waits meanwhile.
-const CHECKING: Duration = Duration::from_secs(5);
+/// The time for the check whether the reporter's Infinispan can be reached, and is in order.
+const CHECKING: Duration = Duration::from_secs(20);
+/// The same without a table: the other site's report waits meanwhile.
+const CHECKING_ALONE: Duration = Duration::from_secs(5);
 /// The time for which the note may delay the removal of the endpoints.
 const NOTING: Duration = Duration::from_secs(5);
 
@@ -35,9 +36,9 @@ pub(super) async fn take_out(
     let outcome = |verdict| Outcome::new(About::default(), verdict);
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
-    let password = system.infinispan_password(deadline).await?;
+    let infinispan = system.infinispan(deadline).await?;
 
-    let out = leave(system, accusation, &accelerator, &password, deadline).await?;
+    let out = leave(system, accusation, &accelerator, infinispan.as_ref(), deadline).await?;
     let (removed, to_note) = match out {
         Out::Left { removed, to_note } => (removed, to_note),
         Out::WouldLeave => (true, None),
@@ -50,11 +51,18 @@ pub(super) async fn take_out(
         }
     };
     if system.config.dry_run {
-        let state = system.infinispan.state(reporter, site, &password, deadline).await?;
-        let would = removed || state != State::Offline;
+        let would = match &infinispan {
+            Some(infinispan) => {
+                infinispan.state(reporter, site, deadline).await? != State::Offline || removed
+            }
+            None => removed,
+        };
         return Ok(outcome(if would { Verdict::WouldFence } else { Verdict::AlreadyFenced }));
     }
-    let taken = system.infinispan.set(reporter, site, State::Offline, &password, deadline).await?;
+    let taken = match &infinispan {
+        Some(infinispan) => infinispan.set(reporter, site, State::Offline, deadline).await?,
+        None => false,
+    };
     if let Some(noted) = to_note {
         note(system, &accelerator, site, &noted.out(Some(reporter), Utc::now()), deadline).await;
     }
@@ -66,7 +74,7 @@ async fn leave(
     system: &SiteFence,
     accusation: &Accusation,
     accelerator: &Accelerator,
-    password: &str,
+    infinispan: Option<&Session<'_>>,
     deadline: Deadline,
 ) -> Result<Out, Error> {
     let within = Turn::within(deadline);
@@ -74,7 +82,7 @@ async fn leave(
         system,
         accusation,
         accelerator,
-        password,
+        infinispan,
         removed: false,
         note: Note::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
@@ -102,7 +110,7 @@ struct Leave<'a> {
     system: &'a SiteFence,
     accusation: &'a Accusation,
     accelerator: &'a Accelerator,
-    password: &'a str,
+    infinispan: Option<&'a Session<'a>>,
     /// Whether the removal of any endpoint was requested.
     removed: bool,
     /// The endpoints whose removal was requested.
@@ -159,17 +167,26 @@ impl Leave<'_> {
         Out::Left { removed: self.removed, to_note: Some(mem::take(&mut self.note)) }
     }
 
+    /// Whether the reporter sees the site. Without Infinispan this cannot be known, and a report from before a rejoin stays
+    /// old.
     async fn sees(&self) -> Result<bool, Error> {
-        let Self { system, accusation: Accusation { site, reporter, .. }, .. } = self;
-        let deadline = self.deadline.within(CHECKING);
-        Ok(system.infinispan.sees(reporter, site, self.password, deadline).await?)
+        let Accusation { site, reporter, .. } = self.accusation;
+        match self.infinispan {
+            Some(infinispan) => Ok(infinispan.sees(reporter, site, self.checking()).await?),
+            None => Ok(true),
+        }
     }
 
     async fn check(&self) -> Result<(), Error> {
-        let Self { system, accusation: Accusation { site, reporter, .. }, .. } = self;
-        let deadline = self.deadline.within(CHECKING);
-        system.infinispan.state(reporter, site, self.password, deadline).await?;
+        let Accusation { site, reporter, .. } = self.accusation;
+        if let Some(infinispan) = self.infinispan {
+            infinispan.state(reporter, site, self.checking()).await?;
+        }
         Ok(())
+    }
+
+    fn checking(&self) -> Deadline {
+        self.deadline.within(if self.system.table.is_some() { CHECKING } else { CHECKING_ALONE })
     }
 
     /// Notes the endpoints, removes them, and notes that they are gone.

@@ -20,20 +20,32 @@ use crate::remote::https;
 pub struct Config {
     /// `ALERT_NAME`: the label `alertname` of the alerts that count.
     pub alert_name: String,
-    /// The user that may send alerts; `fence` requires it.
+    /// The user that may send alerts to the function's URL.
     pub webhook: Option<Login>,
-    /// `INFINISPAN_USER`, `INFINISPAN_USER_SECRET`.
-    pub infinispan: Login,
-    /// `INFINISPAN_SITE_ENDPOINTS`: host and port of each site's Infinispan.
-    pub endpoints: BTreeMap<Site, Authority>,
-    /// The certificates of these endpoints that are trusted.
-    pub trust: Trust,
-    /// `SECRETS_REGION`: where the secrets are.
-    pub secrets_region: String,
+    /// `ALERT_TOPIC`: the ARN of the SNS topic through which alerts arrive.
+    pub topic: Option<String>,
+    /// The Infinispan of the sites; `None` if their data is replicated in another way, or not at all.
+    pub infinispan: Option<Clusters>,
+    /// `ACCELERATOR_SITE_ENDPOINTS`: the site of each endpoint that is named. The site of another endpoint is in its load
+    /// balancer's tag.
+    pub sites: BTreeMap<String, Site>,
+    /// `SECRETS_REGION`: where the secrets are, if there are any.
+    pub secrets_region: Option<String>,
     /// `FENCE_TABLE`: the table in which the first report wins.
     pub table: Option<Table>,
     /// `DRY_RUN`: decide and log, change nothing.
     pub dry_run: bool,
+}
+
+/// The sites' Infinispan.
+#[derive(Clone, Debug)]
+pub struct Clusters {
+    /// `INFINISPAN_USER`, `INFINISPAN_USER_SECRET`.
+    pub login: Login,
+    /// `INFINISPAN_SITE_ENDPOINTS`: host and port of each site's Infinispan.
+    pub endpoints: BTreeMap<Site, Authority>,
+    /// The certificates of these endpoints that are trusted.
+    pub trust: Trust,
 }
 
 /// A user, and the secret that holds the password.
@@ -41,7 +53,7 @@ pub struct Config {
 pub struct Login {
     /// The user's name.
     pub user: String,
-    /// The secret's name or ARN.
+    /// The secret's name or complete ARN.
     pub secret: String,
 }
 
@@ -54,13 +66,19 @@ pub struct Table {
     pub region: String,
 }
 
+/// Roots, and the certificates themselves: a server's own one is trusted too.
+#[derive(Clone, Debug)]
+pub struct Roots(pub RootCertStore, pub Vec<CertificateDer<'static>>);
+
 /// The certificates that are trusted.
 #[derive(Clone, Debug)]
 pub enum Trust {
     /// Those that the system trusts.
     System,
     /// `INFINISPAN_CA_CERT`: those that lead to these roots, and these themselves.
-    Roots(RootCertStore, Vec<CertificateDer<'static>>),
+    Roots(Roots),
+    /// `INFINISPAN_CA_CERT_SECRET`: the same, from the PEM file in this secret.
+    Secret(String),
     /// `INFINISPAN_INSECURE_TLS`: any certificate.
     Anybody,
 }
@@ -80,12 +98,18 @@ impl Config {
             (None, None) => Some(None),
             _ => login(&mut problems, lookup, "WEBHOOK_USER", "WEBHOOK_USER_SECRET").map(Some),
         };
-        let infinispan = login(&mut problems, lookup, "INFINISPAN_USER", "INFINISPAN_USER_SECRET");
-        let endpoints = required(lookup, "INFINISPAN_SITE_ENDPOINTS").and_then(|text| endpoints(&text));
-        let endpoints = problems.take("INFINISPAN_SITE_ENDPOINTS", endpoints);
-        let trust = trust(&mut problems, lookup);
-        let secrets_region =
-            problems.take("SECRETS_REGION", required(lookup, "SECRETS_REGION").and_then(region));
+        let topic = problems
+            .take("ALERT_TOPIC", text(lookup, "ALERT_TOPIC").map(|arn| arn.and_then(topic)).transpose());
+        let infinispan = clusters(&mut problems, lookup);
+        let sites = text(lookup, "ACCELERATOR_SITE_ENDPOINTS").map(|map| map.and_then(|map| sites(&map)));
+        let sites = problems.take("ACCELERATOR_SITE_ENDPOINTS", sites.transpose());
+        let has_secret = !matches!((&webhook, &infinispan), (Some(None), Some(None)));
+        let secrets_region = text(lookup, "SECRETS_REGION").map(|text| text.and_then(region));
+        let secrets_region = match secrets_region {
+            None if has_secret => Err("it is not set".to_owned()),
+            given => given.transpose(),
+        };
+        let secrets_region = problems.take("SECRETS_REGION", secrets_region);
         let own_region = lookup("AWS_REGION");
         let table = text(lookup, "FENCE_TABLE").map(|name| name.and_then(|name| table(name, own_region)));
         let table = problems.take("FENCE_TABLE", table.transpose());
@@ -95,9 +119,9 @@ impl Config {
             Some(Self {
                 alert_name: alert_name?,
                 webhook: webhook?,
+                topic: topic?,
                 infinispan: infinispan?,
-                endpoints: endpoints?,
-                trust: trust?,
+                sites: sites?.unwrap_or_default(),
                 secrets_region: secrets_region?,
                 table: table?,
                 dry_run: dry_run?,
@@ -113,21 +137,54 @@ impl fmt::Display for Config {
         if let Some(Login { user, secret }) = &self.webhook {
             write!(f, "WEBHOOK_USER={user} WEBHOOK_USER_SECRET={secret} ")?;
         }
-        let Login { user, secret } = &self.infinispan;
-        write!(f, "INFINISPAN_USER={user} INFINISPAN_USER_SECRET={secret}")?;
-        let endpoints = self.endpoints.iter().map(|(site, endpoint)| format!("{site}={endpoint}"));
-        write!(f, " INFINISPAN_SITE_ENDPOINTS={}", endpoints.collect::<Vec<_>>().join(","))?;
-        match &self.trust {
-            Trust::System => {}
-            Trust::Roots(roots, _) => write!(f, " INFINISPAN_CA_CERT=({} certificates)", roots.len())?,
-            Trust::Anybody => f.write_str(" INFINISPAN_INSECURE_TLS=true")?,
+        if let Some(topic) = &self.topic {
+            write!(f, "ALERT_TOPIC={topic} ")?;
         }
-        write!(f, " SECRETS_REGION={} FENCE_TABLE=", self.secrets_region)?;
+        match &self.infinispan {
+            Some(clusters) => write!(f, "{clusters}")?,
+            None => f.write_str("INFINISPAN_USER=(unset)")?,
+        }
+        let sites = self.sites.iter().map(|(endpoint, site)| format!("{site}={endpoint}"));
+        write!(f, " ACCELERATOR_SITE_ENDPOINTS={}", or_unset(&sites.collect::<Vec<_>>().join(",")))?;
+        let region = self.secrets_region.as_deref().unwrap_or_default();
+        write!(f, " SECRETS_REGION={} FENCE_TABLE=", or_unset(region))?;
         match &self.table {
             Some(Table { name, region }) => write!(f, "{name} (in {region})")?,
             None => f.write_str("(unset)")?,
         }
         write!(f, " ALERT_NAME={} DRY_RUN={}", self.alert_name, self.dry_run)
+    }
+}
+
+impl fmt::Display for Clusters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Login { user, secret } = &self.login;
+        write!(f, "INFINISPAN_USER={user} INFINISPAN_USER_SECRET={secret}")?;
+        let endpoints = self.endpoints.iter().map(|(site, endpoint)| format!("{site}={endpoint}"));
+        write!(f, " INFINISPAN_SITE_ENDPOINTS={}", endpoints.collect::<Vec<_>>().join(","))?;
+        match &self.trust {
+            Trust::System => Ok(()),
+            Trust::Roots(Roots(roots, _)) => write!(f, " INFINISPAN_CA_CERT=({} certificates)", roots.len()),
+            Trust::Secret(secret) => write!(f, " INFINISPAN_CA_CERT_SECRET={secret}"),
+            Trust::Anybody => f.write_str(" INFINISPAN_INSECURE_TLS=true"),
+        }
+    }
+}
+
+fn or_unset(text: &str) -> &str {
+    if text.is_empty() { "(unset)" } else { text }
+}
+
+// === impl Roots ===
+
+impl Roots {
+    /// Reads a PEM file.
+    ///
+    /// # Errors
+    /// It holds no certificate, or one that cannot be a root.
+    pub fn read(pem: &str) -> Result<Self, String> {
+        let roots = https::roots(pem.as_bytes())?;
+        Ok(Self(roots, CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()))
     }
 }
 
@@ -147,8 +204,87 @@ fn login(problems: &mut Problems, lookup: Lookup<'_>, user: &str, secret: &str) 
         named = Err("a user name for basic authentication must not contain a colon".to_owned());
     }
     let user = problems.take(user, named);
-    let secret = problems.take(secret, required(lookup, secret));
+    let secret = problems.take(secret, required(lookup, secret).and_then(self::secret));
     Some(Login { user: user?, secret: secret? })
+}
+
+/// Checks a secret's name or ARN. [Secrets Manager ends an ARN with a hyphen and six characters][1]; a policy that names
+/// the complete one denies the call for an ARN without them.
+///
+/// [1]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
+fn secret(text: String) -> Result<String, String> {
+    let Some(arn) = Arn::parse(&text) else {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"/_+=.@-".contains(&b);
+        let is_name = text.len() <= 512 && text.bytes().all(fits);
+        return if is_name {
+            Ok(text)
+        } else {
+            Err(format!("{} is neither a secret's name nor its ARN", Quoted(&text)))
+        };
+    };
+    let end = arn.resource.strip_prefix("secret:").and_then(|name| name.rsplit_once('-'));
+    let is_complete = end.is_some_and(|(name, end)| {
+        !name.is_empty() && end.len() == 6 && end.bytes().all(|b| b.is_ascii_alphanumeric())
+    });
+    if arn.service == "secretsmanager" && is_complete {
+        return Ok(text);
+    }
+    Err(format!(
+        "{} is not the complete ARN of a secret, which ends with a hyphen and six characters: to see it, run: \
+         aws secretsmanager describe-secret --secret-id NAME --query ARN",
+        Quoted(&text)
+    ))
+}
+
+fn topic(text: String) -> Result<String, String> {
+    let is_topic = Arn::parse(&text).is_some_and(|arn| arn.service == "sns" && !arn.resource.contains(':'));
+    if is_topic { Ok(text) } else { Err(format!("{} is not the ARN of an SNS topic", Quoted(&text))) }
+}
+
+/// Reads the variables of Infinispan; `Some(None)` if there are none.
+fn clusters(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Option<Clusters>> {
+    let names = [
+        "INFINISPAN_USER",
+        "INFINISPAN_USER_SECRET",
+        "INFINISPAN_SITE_ENDPOINTS",
+        "INFINISPAN_CA_CERT",
+        "INFINISPAN_CA_CERT_SECRET",
+    ];
+    if names.iter().all(|name| lookup(name).is_none()) {
+        return Some(None);
+    }
+    let login = login(problems, lookup, "INFINISPAN_USER", "INFINISPAN_USER_SECRET");
+    let endpoints = required(lookup, "INFINISPAN_SITE_ENDPOINTS").and_then(|text| endpoints(&text));
+    let endpoints = problems.take("INFINISPAN_SITE_ENDPOINTS", endpoints);
+    let trust = trust(problems, lookup);
+    Some(Some(Clusters { login: login?, endpoints: endpoints?, trust: trust? }))
+}
+
+/// Reads the endpoints of each site.
+fn sites(text: &str) -> Result<BTreeMap<String, Site>, String> {
+    let example = r#"set it to a JSON object like {"site-a": ["arn:aws:elasticloadbalancing:…"], "site-b": ["eipalloc-…"]}"#;
+    let lists: BTreeMap<Site, Vec<String>> =
+        serde_json::from_str(text).map_err(|error| format!("{}; {example}", brief(&error)))?;
+    if lists.len() < 2 || lists.values().any(Vec::is_empty) {
+        return Err(format!("it has to name two sites or more, each with an endpoint; {example}"));
+    }
+    let mut sites = BTreeMap::new();
+    for (site, endpoint) in
+        lists.into_iter().flat_map(|(site, list)| list.into_iter().map(move |id| (site.clone(), id)))
+    {
+        let is_id = endpoint.starts_with("eipalloc-") || endpoint.starts_with("i-");
+        if !is_id && Arn::parse(&endpoint).is_none_or(|arn| arn.service != "elasticloadbalancing") {
+            return Err(format!(
+                "{site}: {} is not an endpoint: the ARN of a load balancer, or the id of an instance or of an Elastic IP \
+                 address",
+                Quoted(&endpoint)
+            ));
+        }
+        if let Some(other) = sites.insert(endpoint.clone(), site.clone()) {
+            return Err(format!("{} is named for {other} and for {site}", Quoted(&endpoint)));
+        }
+    }
+    Ok(sites)
 }
 
 fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
@@ -174,25 +310,37 @@ fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
 
 fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     let roots = |pem: String| {
-        let roots = https::roots(pem.as_bytes())
-            .map_err(|why| format!("{why}; set it to the text of a PEM file, not its path"))?;
-        Ok((roots, CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()))
+        Roots::read(&pem).map_err(|why| format!("{why}; set it to the text of a PEM file, not its path"))
     };
     let roots = text(lookup, "INFINISPAN_CA_CERT").map(|pem| pem.and_then(roots)).transpose();
-    let roots = problems.take("INFINISPAN_CA_CERT", roots);
+    let roots = problems.take("INFINISPAN_CA_CERT", roots)?;
+    let of_secret = text(lookup, "INFINISPAN_CA_CERT_SECRET").map(|name| name.and_then(secret)).transpose();
+    let of_secret = problems.take("INFINISPAN_CA_CERT_SECRET", of_secret)?;
     let insecure = lookup("INFINISPAN_INSECURE_TLS").unwrap_or_else(|| "false".to_owned());
-    let insecure = problems.take("INFINISPAN_INSECURE_TLS", boolean(&insecure));
-    match (roots?, insecure?) {
-        (Some(_), true) => {
+    let insecure = problems.take("INFINISPAN_INSECURE_TLS", boolean(&insecure))?;
+    match (roots, of_secret, insecure) {
+        (Some(_), Some(_), _) => {
+            problems.add("INFINISPAN_CA_CERT_SECRET", "INFINISPAN_CA_CERT is set too: set one of them");
+            None
+        }
+        (Some(_), None, true) => {
             problems.add(
                 "INFINISPAN_INSECURE_TLS",
                 "it would leave INFINISPAN_CA_CERT without effect: set one of them",
             );
             None
         }
-        (Some((roots, own)), false) => Some(Trust::Roots(roots, own)),
-        (None, true) => Some(Trust::Anybody),
-        (None, false) => Some(Trust::System),
+        (None, Some(_), true) => {
+            problems.add(
+                "INFINISPAN_INSECURE_TLS",
+                "it would leave INFINISPAN_CA_CERT_SECRET without effect: set one of them",
+            );
+            None
+        }
+        (Some(roots), None, false) => Some(Trust::Roots(roots)),
+        (None, Some(secret), false) => Some(Trust::Secret(secret)),
+        (None, None, true) => Some(Trust::Anybody),
+        (None, None, false) => Some(Trust::System),
     }
 }
 
@@ -241,8 +389,9 @@ mod tests {
     fn the_documented_functions_variables_are_enough() {
         let config = read(&[]).unwrap();
         assert_eq!((config.alert_name.as_str(), config.dry_run), ("SiteOffline", false));
-        assert_eq!(config.endpoints[&"site-b".parse().unwrap()].as_str(), "b.example.com:8443");
-        assert!(matches!(config.trust, Trust::System) && config.table.is_none());
+        let clusters = config.infinispan.unwrap();
+        assert_eq!(clusters.endpoints[&"site-b".parse().unwrap()].as_str(), "b.example.com:8443");
+        assert!(matches!(clusters.trust, Trust::System) && config.table.is_none());
     }
 
     #[test]
@@ -275,6 +424,29 @@ mod tests {
                 "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----",
                 "certificate 1",
             ),
+            ("INFINISPAN_CA_CERT_SECRET", "a secret", "neither a secret's name nor its ARN"),
+            (
+                "INFINISPAN_USER_SECRET",
+                "arn:aws:secretsmanager:eu-west-1:1:secret:infinispan",
+                "six characters",
+            ),
+            (
+                "WEBHOOK_USER_SECRET",
+                "arn:aws:secretsmanager:eu-west-1:1:secret:infini-span",
+                "six characters",
+            ),
+            (
+                "WEBHOOK_USER_SECRET",
+                "arn:aws:ssm:eu-west-1:1:secret:a-AbCdEf",
+                "not the complete ARN of a secret",
+            ),
+            ("ALERT_TOPIC", "alerts", "not the ARN of an SNS topic"),
+            ("ALERT_TOPIC", "arn:aws:sns:eu-west-1:1:alerts:0a1b", "not the ARN of an SNS topic"),
+            ("ACCELERATOR_SITE_ENDPOINTS", "site-a", "expected value at line 1"),
+            ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"]}"#, "two sites or more"),
+            ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":[]}"#, "each with an endpoint"),
+            ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":["i-1"]}"#, "named for a and for b"),
+            ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":["lb-b"]}"#, "b: \"lb-b\" is not an endpoint"),
             ("INFINISPAN_INSECURE_TLS", "yes", "neither true nor false"),
             ("SECRETS_REGION", "eu/west", "is not a Region"),
             ("FENCE_TABLE", "", "it is empty"),
@@ -289,11 +461,40 @@ mod tests {
                 "{name}={value:?}: {error}"
             );
         }
-        let error = Config::read(&|_| None).unwrap_err().to_string();
-        for name in
-            ["INFINISPAN_USER", "INFINISPAN_USER_SECRET", "INFINISPAN_SITE_ENDPOINTS", "SECRETS_REGION"]
-        {
-            assert!(error.contains(&format!("{name}: it is not set")), "{error}");
+        for given in [("INFINISPAN_USER", "developer"), ("INFINISPAN_CA_CERT_SECRET", "roots")] {
+            let error =
+                Config::read(&|name| (name == given.0).then(|| given.1.to_owned())).unwrap_err().to_string();
+            let others =
+                ["INFINISPAN_USER", "INFINISPAN_USER_SECRET", "INFINISPAN_SITE_ENDPOINTS", "SECRETS_REGION"];
+            for name in others.iter().filter(|name| **name != given.0) {
+                assert!(error.contains(&format!("{name}: it is not set")), "{error}");
+            }
         }
+    }
+
+    #[test]
+    fn without_any_variable_of_infinispan_it_is_left_out() {
+        let topic = "arn:aws:sns:eu-west-1:123456789012:alerts";
+        let of = |given: &[(&str, &str)]| {
+            let given: Vec<_> =
+                given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let lookup =
+                move |name: &str| given.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+            Config::read(&lookup).map_err(|error| error.to_string())
+        };
+        let config = of(&[("ALERT_TOPIC", topic)]).unwrap();
+        assert!(config.infinispan.is_none() && config.secrets_region.is_none());
+        assert_eq!(config.topic.as_deref(), Some(topic));
+        let error = of(&[("WEBHOOK_USER", "alertmanager"), ("WEBHOOK_USER_SECRET", "webhook")]).unwrap_err();
+        assert!(error.contains("SECRETS_REGION: it is not set"), "{error}");
+    }
+
+    #[test]
+    fn an_endpoint_belongs_to_the_site_that_the_map_names() {
+        let elb = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/net/a/0123456789abcdef";
+        let map = format!(r#"{{"site-a":["{elb}"],"site-b":["eipalloc-1","i-2"]}}"#);
+        let config = read(&[("ACCELERATOR_SITE_ENDPOINTS", &map)]).unwrap();
+        let site = |endpoint: &str| config.sites[endpoint].as_str().to_owned();
+        assert_eq!([site(elb), site("eipalloc-1"), site("i-2")], ["site-a", "site-b", "site-b"]);
     }
 }

@@ -40,6 +40,9 @@ pub enum Error {
     /// The reporter left the accelerator while the site was being removed, on another report.
     #[error("both sites are out of the accelerator: rejoin one of them with failoverctl fence rejoin")]
     NobodyLeft,
+    /// Alerts of a topic that failed, or were refused for a reason that may pass.
+    #[error("these alerts are not finished: {0}")]
+    Unfinished(String),
     /// A call to Infinispan failed.
     #[error(transparent)]
     Infinispan(#[from] infinispan::Failure),
@@ -63,6 +66,7 @@ impl Error {
             Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
             Self::OtherReport { .. } => "OtherReport",
             Self::NobodyLeft => "NobodyLeft",
+            Self::Unfinished(_) => "Unfinished",
             Self::Infinispan(failure) => failure.error_type(),
             Self::Aws(failure) => match failure.kind() {
                 Kind::Throttled | Kind::Unclear => "AwsUnavailable",
@@ -79,9 +83,11 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Malformed(_) | Self::BadRequest(_) | Self::NoSuchAccelerator(_) => StatusCode::BAD_REQUEST,
-            Self::OtherReport { .. } | Self::NobodyLeft | Self::Infinispan(_) | Self::Aws(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::OtherReport { .. }
+            | Self::NobodyLeft
+            | Self::Unfinished(_)
+            | Self::Infinispan(_)
+            | Self::Aws(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -10,18 +10,22 @@ use super::decide::{self, Concern};
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
 use super::request::TakeOut;
 use super::take_out;
-use super::webhook::{Accusation, Alert, Malformed, Request};
+use super::topic::{self, Notification};
+use super::webhook::{Accusation, Alert, Malformed, Request, Webhook};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
-/// Handles one request: checks its credentials, and then handles each alert on its own. A person who may invoke the
-/// function directly may request to take a site out.
+/// Handles one event: a request to the function's URL, whose credentials are checked, or messages of its topic. A person
+/// who may invoke the function directly may request to take a site out.
 pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -> Report {
     if let Some(request) = TakeOut::read(event) {
         return Report::to_invoker(match request {
             Ok(request) => take_out::take_out(system, request, deadline).await,
             Err(bad) => Err(Failed { about: About::default(), error: bad.into() }),
         });
+    }
+    if let Some(notifications) = topic::read(event) {
+        return from_topic(system, notifications, deadline).await;
     }
     let request = match Request::read(event) {
         Ok(request) => request,
@@ -43,6 +47,35 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
         Ok(webhook) => webhook,
         Err(malformed) => return Report::to_alertmanager(vec![Err(unreadable(malformed))]),
     };
+    Report::to_alertmanager(alerts(system, &webhook, deadline).await)
+}
+
+/// Handles messages of the topic; IAM decides who may publish to it.
+async fn from_topic(
+    system: &SiteFence,
+    notifications: Vec<Result<Notification, Malformed>>,
+    deadline: Deadline,
+) -> Report {
+    let mut results = Vec::new();
+    for notification in notifications {
+        let webhook = notification.and_then(|Notification { topic_arn, message }| {
+            if system.config.topic.as_ref() == Some(&topic_arn) {
+                Webhook::read(&message)
+            } else {
+                Err(Malformed::Topic(topic_arn, system.config.topic.clone()))
+            }
+        });
+        match webhook {
+            // SNS sends one message an invocation.
+            Ok(webhook) => results.extend(alerts(system, &webhook, deadline).await),
+            Err(malformed) => results.push(Err(unreadable(malformed))),
+        }
+    }
+    Report::to_topic(results)
+}
+
+/// Handles each alert on its own.
+async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Vec<Result<Outcome, Failed>> {
     let concerns: Vec<_> = webhook
         .alerts
         .iter()
@@ -66,7 +99,7 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
     if webhook.truncated > 0 {
         results.push(Err(unreadable(Malformed::Truncated(webhook.truncated))));
     }
-    Report::to_alertmanager(results)
+    results
 }
 
 async fn let_in(
@@ -78,9 +111,11 @@ async fn let_in(
         Ok(credentials) => credentials,
         Err(denied) => return Ok(Err(denied)),
     };
-    let Some(Login { user, secret }) = &system.config.webhook else { return Ok(Err(Denied::Wrong)) };
-    let are_right = |password: &str| credentials.are(user, password);
-    let right = system.webhook_password.fits(&system.secrets, secret, are_right, deadline).await?;
+    let (Some(Login { user, .. }), Some(password)) = (&system.config.webhook, &system.webhook_password)
+    else {
+        return Ok(Err(Denied::Wrong));
+    };
+    let right = password.fits(|password| credentials.are(user, password), deadline).await?;
     Ok(if right { Ok(()) } else { Err(Denied::Wrong) })
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -17,20 +17,24 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::auth::basic;
-use super::config::{Config, Trust};
+use super::config::{Clusters, Roots, Trust};
+use super::secrets::Secrets;
 use super::site::Site;
 use crate::program::text::{Quoted, brief};
-use crate::remote::aws::chain;
+use crate::remote::aws::{self, chain};
 use crate::remote::deadline::{Deadline, MayPass};
 use crate::remote::http;
 
 const HTTPS: u16 = 443;
 const CONTAINER: &str = "/rest/v2/container";
 const BACKUPS: &str = "/rest/v2/container/x-site/backups/";
+/// The longest that one try of a call waits for its answer: Infinispan is slow in the situation in which it is asked.
+const LONGEST_TRY: Duration = Duration::from_secs(15);
 /// The length of the longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;
 
@@ -40,7 +44,15 @@ pub struct Infinispan {
     user: String,
     endpoints: BTreeMap<Site, Authority>,
     trust: Trust,
-    tls: OnceLock<Arc<ClientConfig>>,
+    secrets: Secrets,
+    tls: Mutex<Option<Arc<ClientConfig>>>,
+}
+
+/// The clusters, with the password of one invocation.
+#[derive(Clone)]
+pub struct Session<'a> {
+    infinispan: &'a Infinispan,
+    password: String,
 }
 
 /// Whether a site replicates to a backup site, for all of its caches.
@@ -72,6 +84,10 @@ enum Cause {
     NoEndpoint,
     #[error("the system has no root certificates to trust: set INFINISPAN_CA_CERT")]
     NoRoots,
+    #[error("INFINISPAN_CA_CERT_SECRET: {0}")]
+    RootsUnread(#[from] aws::Failure),
+    #[error("INFINISPAN_CA_CERT_SECRET: {0}; store the text of a PEM file in it")]
+    Roots(String),
     #[error("no connection to {0}: {1}{advice}", advice = certificate(.1).unwrap_or_default())]
     Connect(String, std::io::Error),
     #[error("no answer from {0} within {1:.1} s")]
@@ -105,29 +121,35 @@ struct Backup {
 // === impl Infinispan ===
 
 impl Infinispan {
-    /// The clusters that `config` names.
+    /// The clusters that `config` names; the secret of their roots, if there is one, is in these `secrets`.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(clusters: &Clusters, secrets: Secrets) -> Self {
         Self {
-            user: config.infinispan.user.clone(),
-            endpoints: config.endpoints.clone(),
-            trust: config.trust.clone(),
-            tls: OnceLock::new(),
+            user: clusters.login.user.clone(),
+            endpoints: clusters.endpoints.clone(),
+            trust: clusters.trust.clone(),
+            secrets,
+            tls: Mutex::default(),
         }
     }
 
+    /// The clusters with the user's password.
+    #[must_use]
+    pub fn with(&self, password: String) -> Session<'_> {
+        Session { infinispan: self, password }
+    }
+}
+
+// === impl Session ===
+
+impl Session<'_> {
     /// Whether `at` replicates to `backup`.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline, or `at` does not know `backup`.
-    pub async fn state(
-        &self,
-        at: &Site,
-        backup: &Site,
-        password: &str,
-        deadline: Deadline,
-    ) -> Result<State, Failure> {
-        deadline.persist(async |time| self.look(at, backup, password, time).await).await
+    pub async fn state(&self, at: &Site, backup: &Site, deadline: Deadline) -> Result<State, Failure> {
+        let deadline = deadline.with_attempts(LONGEST_TRY);
+        deadline.persist(async |time| self.look(at, backup, time).await).await
     }
 
     /// Makes `at` replicate to `backup` (`Online`), or stops that (`Offline`), and returns whether this was a
@@ -140,7 +162,6 @@ impl Infinispan {
         at: &Site,
         backup: &Site,
         wanted: State,
-        password: &str,
         deadline: Deadline,
     ) -> Result<bool, Failure> {
         let action = if wanted == State::Online { "bring-online" } else { "take-offline" };
@@ -148,17 +169,17 @@ impl Infinispan {
         let mut changed = false;
         let set = async |time: Duration| {
             let time = || time.min(deadline.left());
-            if self.look(at, backup, password, time()).await? == wanted {
+            if self.look(at, backup, time()).await? == wanted {
                 return Ok(());
             }
             changed = true;
-            self.call(at, Method::POST, &path, password, time()).await?;
-            match self.look(at, backup, password, time()).await? {
+            self.call(at, Method::POST, &path, time()).await?;
+            match self.look(at, backup, time()).await? {
                 state if state == wanted => Ok(()),
                 state => Err(Failure::new(at, &Method::POST, &path, Cause::Stays(backup.clone(), state))),
             }
         };
-        deadline.persist(set).await?;
+        deadline.with_attempts(LONGEST_TRY).persist(set).await?;
         Ok(changed)
     }
 
@@ -166,16 +187,11 @@ impl Infinispan {
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline, or no node that answered knows.
-    pub async fn sees(
-        &self,
-        at: &Site,
-        other: &Site,
-        password: &str,
-        deadline: Deadline,
-    ) -> Result<bool, Failure> {
+    pub async fn sees(&self, at: &Site, other: &Site, deadline: Deadline) -> Result<bool, Failure> {
         deadline
+            .with_attempts(LONGEST_TRY)
             .persist(async |time| {
-                let answer = self.call(at, Method::GET, CONTAINER, password, time).await?;
+                let answer = self.call(at, Method::GET, CONTAINER, time).await?;
                 let failed = |cause| Failure::new(at, &Method::GET, CONTAINER, cause);
                 let container: Container =
                     serde_json::from_slice(&answer).map_err(|error| failed(Cause::Unreadable(error)))?;
@@ -188,8 +204,8 @@ impl Infinispan {
             .await
     }
 
-    async fn look(&self, at: &Site, backup: &Site, password: &str, time: Duration) -> Result<State, Failure> {
-        let answer = self.call(at, Method::GET, BACKUPS, password, time).await?;
+    async fn look(&self, at: &Site, backup: &Site, time: Duration) -> Result<State, Failure> {
+        let answer = self.call(at, Method::GET, BACKUPS, time).await?;
         let failed = |cause| Failure::new(at, &Method::GET, BACKUPS, cause);
         let backups: BTreeMap<String, Backup> =
             serde_json::from_slice(&answer).map_err(|error| failed(Cause::Unreadable(error)))?;
@@ -202,17 +218,10 @@ impl Infinispan {
         })
     }
 
-    async fn call(
-        &self,
-        at: &Site,
-        method: Method,
-        path: &str,
-        password: &str,
-        time: Duration,
-    ) -> Result<Bytes, Failure> {
+    async fn call(&self, at: &Site, method: Method, path: &str, time: Duration) -> Result<Bytes, Failure> {
         let endpoint = self.endpoint(at, &method, path)?;
         let failed = |cause| Failure::new(at, &method, path, cause);
-        let call = self.exchange(endpoint, &method, path, password);
+        let call = self.exchange(endpoint, &method, path, time);
         let slow = |_| failed(Cause::TooSlow(endpoint.to_string(), time.as_secs_f64()));
         timeout(time, call).await.map_err(slow)?.map_err(failed)
     }
@@ -222,19 +231,28 @@ impl Infinispan {
         endpoint: &Authority,
         method: &Method,
         path: &str,
-        password: &str,
+        time: Duration,
     ) -> Result<Bytes, Cause> {
         let host = endpoint.host().trim_start_matches('[').trim_end_matches(']');
         let address = (host, endpoint.port_u16().unwrap_or(HTTPS));
-        let tls = TlsConnector::from(self.tls()?);
+        let tls = TlsConnector::from(self.infinispan.tls(time).await?);
         let connect = async || {
             let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
             tls.connect(name, TcpStream::connect(address).await?).await
         };
-        let stream = connect().await.map_err(|error| Cause::Connect(endpoint.to_string(), error))?;
+        let stream = match connect().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                if certificate(&error).is_some() {
+                    // A root that was replaced in the secret counts at the next try.
+                    *self.infinispan.tls.lock().await = None;
+                }
+                return Err(Cause::Connect(endpoint.to_string(), error));
+            }
+        };
         let no_http = |error: &dyn std::error::Error| Cause::Http(chain(error));
-        let mut authorization =
-            HeaderValue::try_from(basic(&self.user, password)).map_err(|error| no_http(&error))?;
+        let mut authorization = HeaderValue::try_from(basic(&self.infinispan.user, &self.password))
+            .map_err(|error| no_http(&error))?;
         authorization.set_sensitive(true);
         let request = Request::builder()
             .method(method)
@@ -256,29 +274,36 @@ impl Infinispan {
     }
 
     fn endpoint(&self, at: &Site, method: &Method, path: &str) -> Result<&Authority, Failure> {
-        self.endpoints.get(at).ok_or_else(|| Failure::new(at, method, path, Cause::NoEndpoint))
+        self.infinispan.endpoints.get(at).ok_or_else(|| Failure::new(at, method, path, Cause::NoEndpoint))
     }
+}
 
+// === impl Infinispan: TLS ===
+
+impl Infinispan {
     /// Returns the TLS configuration, which the first call makes: reading the system's roots takes longer than
     /// everything else in a cold start.
-    fn tls(&self) -> Result<Arc<ClientConfig>, Cause> {
-        if let Some(tls) = self.tls.get() {
+    async fn tls(&self, time: Duration) -> Result<Arc<ClientConfig>, Cause> {
+        let mut kept = self.tls.lock().await;
+        if let Some(tls) = &*kept {
             return Ok(Arc::clone(tls));
         }
-        let (roots, own) = match &self.trust {
-            Trust::Anybody => (None, Vec::new()),
-            Trust::Roots(roots, own) => (Some(roots.clone()), own.clone()),
+        let trusting =
+            |Roots(roots, own): Roots| http::tls_of_roots_or_own(roots, own).map_err(|_| Cause::NoRoots);
+        let tls = match &self.trust {
+            Trust::Anybody => http::tls_of_any_certificate(),
+            Trust::Roots(roots) => trusting(roots.clone())?,
+            Trust::Secret(id) => {
+                let pem = self.secrets.read(id, Deadline::after(time)).await?;
+                trusting(Roots::read(&pem).map_err(Cause::Roots)?)?
+            }
             Trust::System => {
                 let mut roots = RootCertStore::empty();
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                (Some(roots), Vec::new())
+                trusting(Roots(roots, Vec::new()))?
             }
         };
-        let tls = match roots {
-            None => http::tls_of_any_certificate(),
-            Some(roots) => http::tls_of_roots_or_own(roots, own).map_err(|_| Cause::NoRoots)?,
-        };
-        Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(tls))))
+        Ok(Arc::clone(kept.insert(Arc::new(tls))))
     }
 }
 
@@ -329,7 +354,8 @@ impl Failure {
     #[must_use]
     pub fn error_type(&self) -> &'static str {
         match &self.cause {
-            Cause::NoEndpoint | Cause::NoRoots => "InvalidConfiguration",
+            Cause::NoEndpoint | Cause::NoRoots | Cause::Roots(_) => "InvalidConfiguration",
+            Cause::RootsUnread(_) => "InfinispanUnavailable",
             Cause::Connect(..)
             | Cause::TooSlow(..)
             | Cause::Http(_)
@@ -345,7 +371,8 @@ impl Failure {
 impl MayPass for Failure {
     fn may_pass(&self) -> bool {
         match &self.cause {
-            Cause::NoEndpoint | Cause::NoRoots | Cause::NoBackup(..) => false,
+            Cause::NoEndpoint | Cause::NoRoots | Cause::Roots(_) | Cause::NoBackup(..) => false,
+            Cause::RootsUnread(failure) => failure.may_pass(),
             Cause::Connect(_, error) => certificate(error).is_none(),
             Cause::TooSlow(..) | Cause::Http(_) | Cause::Unreadable(_) | Cause::Stays(..) | Cause::NoView => {
                 true

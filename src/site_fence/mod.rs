@@ -1,7 +1,7 @@
 //! Takes an offline site out of an accelerator and out of cross-site replication; rejoins it when a person requests it.
 //!
 //! ```text
-//! fence   webhook ─ auth ─ decide::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
+//! fence   webhook ─ auth, or message of a topic ─ decide::concern ─▶ accusation ─ Accelerators::groups, tags, LoadBalancers::owners
 //!         ─▶ what is seen ─ decide::fence ─▶ decision ─ Infinispan::state, Table::claim ─ the same reads and decision
 //!         ─ Accelerators::tag, remove, tag ─ Table::keep or release ─ Infinispan::set(Offline) ─▶ outcome
 //! rejoin  request ─ the same reads ─▶ what is seen ─ decide::rejoin ─▶ what is missing
@@ -32,6 +32,7 @@ pub mod request;
 pub mod secrets;
 pub mod site;
 mod take_out;
+mod topic;
 mod turn;
 pub mod view;
 pub mod webhook;
@@ -39,11 +40,11 @@ pub mod webhook;
 use aws_config::SdkConfig;
 use thiserror::Error;
 
-use self::config::Config;
+use self::config::{Clusters, Config};
 use self::dynamodb::Table;
-use self::infinispan::Infinispan;
+use self::infinispan::{Infinispan, Session};
 use self::outcome::Report;
-use self::secrets::{Kept, Secrets};
+use self::secrets::{Password, Secrets};
 use self::view::View;
 use crate::program::text::Quoted;
 use crate::remote::aws::Failure;
@@ -57,10 +58,9 @@ pub const SERVICES: [&str; 4] =
 pub struct SiteFence {
     config: Config,
     view: View,
-    secrets: Secrets,
-    webhook_password: Kept,
+    webhook_password: Option<Password>,
     table: Option<Table>,
-    infinispan: Infinispan,
+    infinispan: Option<(Infinispan, Password)>,
 }
 
 /// The functions that one binary serves; the function's handler name says which.
@@ -77,9 +77,12 @@ pub enum Handler {
 #[error("_HANDLER: {} is not a handler of this function: set it to fence or rejoin", Quoted(.0))]
 pub struct UnknownHandler(String);
 
-/// `fence` has no credentials to check requests against.
+/// `fence` has neither credentials to check requests against, nor a topic.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("WEBHOOK_USER, WEBHOOK_USER_SECRET: fence accepts no alerts without them, and they are not set")]
+#[error(
+    "WEBHOOK_USER, WEBHOOK_USER_SECRET: fence accepts no alerts without them, and they are not set; for alerts through SNS, \
+     set ALERT_TOPIC"
+)]
 pub struct NobodyIsLetIn;
 
 // === impl SiteFence ===
@@ -88,12 +91,17 @@ impl SiteFence {
     /// The system with this configuration, which calls AWS with `aws`.
     #[must_use]
     pub fn new(config: Config, aws: &SdkConfig) -> Self {
+        let region = config.secrets_region.as_deref().unwrap_or_default();
+        let secrets = || Secrets::new(aws, region);
+        let infinispan = |clusters: &Clusters| {
+            let Clusters { login, .. } = clusters;
+            (Infinispan::new(clusters, secrets()), Password::new(secrets(), &login.secret))
+        };
         Self {
-            view: View::new(aws),
-            secrets: Secrets::new(aws, &config.secrets_region),
-            webhook_password: Kept::default(),
+            view: View::new(aws, config.sites.clone()),
+            webhook_password: config.webhook.as_ref().map(|login| Password::new(secrets(), &login.secret)),
             table: config.table.as_ref().map(|table| Table::new(aws, table)),
-            infinispan: Infinispan::new(&config),
+            infinispan: config.infinispan.as_ref().map(infinispan),
             config,
         }
     }
@@ -106,8 +114,12 @@ impl SiteFence {
         }
     }
 
-    async fn infinispan_password(&self, deadline: Deadline) -> Result<String, Failure> {
-        self.secrets.read(&self.config.infinispan.secret, deadline).await
+    /// Infinispan with its password as it is now; `None` if the sites have none.
+    async fn infinispan(&self, deadline: Deadline) -> Result<Option<Session<'_>>, Failure> {
+        match &self.infinispan {
+            Some((infinispan, password)) => Ok(Some(infinispan.with(password.get(deadline).await?))),
+            None => Ok(None),
+        }
     }
 }
 
@@ -117,10 +129,10 @@ impl Handler {
     /// Checks that the handler can work with this configuration.
     ///
     /// # Errors
-    /// `fence` requires the user that may send alerts.
+    /// `fence` requires the user that may send alerts, or a topic.
     pub fn accepts(self, config: &Config) -> Result<(), NobodyIsLetIn> {
         match self {
-            Self::Fence if config.webhook.is_none() => Err(NobodyIsLetIn),
+            Self::Fence if config.webhook.is_none() && config.topic.is_none() => Err(NobodyIsLetIn),
             Self::Fence | Self::Rejoin => Ok(()),
         }
     }

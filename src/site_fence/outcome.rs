@@ -26,6 +26,8 @@ pub struct Report {
 enum Asker {
     /// Alertmanager, over HTTP.
     Alertmanager,
+    /// Lambda, which has a message of the topic: it tries again after an error, and keeps what failed at last.
+    Topic,
     /// A client over HTTP whose request was turned away, with this status and for this cause.
     TurnedAway(StatusCode, String),
     /// A caller that invoked the function directly.
@@ -114,6 +116,11 @@ impl Report {
         Self::log(results, Asker::Alertmanager)
     }
 
+    /// The results of the alerts in messages of the topic.
+    pub(super) fn to_topic(results: Vec<Result<Outcome, Failed>>) -> Self {
+        Self::log(results, Asker::Topic)
+    }
+
     /// The result of a request that is turned away. It is logged; Lambda counts the answer by its status.
     pub(super) fn turned_away(status: StatusCode, cause: &impl std::fmt::Display) -> Self {
         warn!(status = status.as_u16(), cause = %cause, "turned away");
@@ -158,7 +165,7 @@ impl lambda::Report for Report {
     /// the status of an error.
     ///
     /// # Errors
-    /// A person's request failed, or the event is not for this function.
+    /// A person's request failed, an alert of a topic is not finished, or the event is not for this function.
     fn into_answer(self) -> Result<Value, InvocationError> {
         match self.to {
             Asker::TurnedAway(status, cause) => {
@@ -169,6 +176,15 @@ impl lambda::Report for Report {
                 let outcomes = || self.results.iter().map(outcome).collect::<Vec<_>>();
                 let body = (status != StatusCode::NO_CONTENT).then(|| json!({ "outcomes": outcomes() }));
                 Ok(json!(webhook::answer(status, body.as_ref())))
+            }
+            Asker::Topic => {
+                let unfinished =
+                    self.results.iter().filter(|result| status(result) != StatusCode::NO_CONTENT);
+                let unfinished: Vec<_> = unfinished.map(|result| outcome(result).to_string()).collect();
+                if unfinished.is_empty() {
+                    return Ok(json!({ "outcomes": self.results.iter().map(outcome).collect::<Vec<_>>() }));
+                }
+                Err(InvocationError(Error::Unfinished(unfinished.join(", "))))
             }
             Asker::Invoker => {
                 let outcomes: Result<Vec<_>, _> = self.results.into_iter().collect();

@@ -81,8 +81,8 @@ struct Plan {
     add: Vec<Noted>,
     /// The keys of the tags to remove.
     keys: Vec<String>,
-    /// What is brought online, or with force why replication is left as it is.
-    replication: Result<Replication, String>,
+    /// What is brought online, or with force why replication is left as it is; `None` without Infinispan.
+    replication: Option<Result<Replication, String>>,
 }
 
 /// The replication that the site needs.
@@ -150,15 +150,16 @@ impl Back<'_> {
         }
         let keys = Note::keys(site, &sight.tags);
         let is_idle = add.is_empty() && keys.is_empty();
+        let is_back = || outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined });
+        if system.infinispan.is_none() {
+            return Ok(if is_idle { Err(is_back()) } else { Ok(Plan { add, keys, replication: None }) });
+        }
         let link = match self.replication(&notes, &sight.groups) {
             Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
             Err(error) => Err(error.into()),
         };
         let replication = match link {
-            Ok((_, Link::Replicating)) => {
-                let verdict = if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined };
-                return Ok(Err(outcome(verdict)));
-            }
+            Ok((_, Link::Replicating)) => return Ok(Err(is_back())),
             Ok((replication, Link::Connected)) => Ok(replication),
             Ok((Replication { partner, .. }, Link::Broken)) if *force => {
                 Err(format!("{partner} and {site} do not see each other"))
@@ -169,6 +170,7 @@ impl Back<'_> {
             Err(error) if *force => Err(error.to_string()),
             Err(error) => return Err(error),
         };
+        let replication = Some(replication);
         Ok(Ok(Plan { add, keys, replication }))
     }
 
@@ -205,7 +207,8 @@ impl Back<'_> {
     fn replication(&self, notes: &Notes, groups: &[EndpointGroup]) -> Result<Replication, BadRequest> {
         let Self { system, request: Request { site, .. }, .. } = self;
         let by = notes.of(site).and_then(|note| note.by.as_ref());
-        let mut others = system.config.endpoints.keys().filter(|other| *other != site);
+        let clusters = system.config.infinispan.iter().flat_map(|clusters| clusters.endpoints.keys());
+        let mut others = clusters.filter(|other| *other != site);
         let partner = match (by.and_then(|by| by.reporter.as_ref()), others.next(), others.next()) {
             (Some(reporter), _, _) => reporter.clone(),
             (None, Some(other), None) => other.clone(),
@@ -219,16 +222,16 @@ impl Back<'_> {
     async fn link(&self, replication: &Replication, is_idle: bool) -> Result<Link, Error> {
         let Self { system, request: Request { site, .. }, deadline, .. } = self;
         let deadline = deadline.within(deadline.left() / 3);
-        let password = system.infinispan_password(deadline).await?;
+        let Some(infinispan) = system.infinispan(deadline).await? else { return Ok(Link::Replicating) };
         let mut online = true;
         for (at, other) in replication.ways(site) {
-            online &= system.infinispan.state(at, other, &password, deadline).await? == State::Online;
+            online &= infinispan.state(at, other, deadline).await? == State::Online;
         }
         if online && is_idle {
             return Ok(Link::Replicating);
         }
         for (at, other) in replication.ways(site) {
-            if !system.infinispan.sees(at, other, &password, deadline).await? {
+            if !infinispan.sees(at, other, deadline).await? {
                 return Ok(Link::Broken);
             }
         }
@@ -253,10 +256,11 @@ impl Back<'_> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let Plan { add, keys, replication } = plan;
         let online = match replication {
-            Ok(replication) => {
+            None => Ok(()),
+            Some(Ok(replication)) => {
                 self.online(&replication).await.map_err(|error| (error.to_string(), Some(error)))
             }
-            Err(why) => Err((why, None)),
+            Some(Err(why)) => Err((why, None)),
         };
         let forced = match online {
             Ok(()) => false,
@@ -294,9 +298,10 @@ impl Back<'_> {
         let Self { system, request: Request { site, .. }, deadline, .. } = *self;
         // Half of the time is kept for the steps after this one.
         let deadline = deadline.within(deadline.left() / 2);
-        let password = system.infinispan_password(deadline).await?;
-        for (at, other) in replication.ways(site) {
-            self.changed |= system.infinispan.set(at, other, State::Online, &password, deadline).await?;
+        if let Some(infinispan) = system.infinispan(deadline).await? {
+            for (at, other) in replication.ways(site) {
+                self.changed |= infinispan.set(at, other, State::Online, deadline).await?;
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 
 use super::accelerator::{Accelerator, Accelerators};
 use super::load_balancer::LoadBalancers;
-use super::site::{EndpointGroup, Owner};
+use super::site::{EndpointGroup, Owner, Site};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
@@ -16,6 +16,8 @@ pub struct View {
     /// Global Accelerator.
     pub accelerators: Accelerators,
     load_balancers: LoadBalancers,
+    /// The site of each endpoint that the configuration names.
+    sites: BTreeMap<String, Site>,
 }
 
 /// The state of an accelerator.
@@ -30,10 +32,11 @@ pub struct Sight {
 // === impl View ===
 
 impl View {
-    /// Accelerators, read with this configuration, which must not retry by itself.
+    /// Accelerators, read with this configuration, which must not retry by itself; the site of an endpoint is in `sites`,
+    /// or else in its load balancer's tag.
     #[must_use]
-    pub fn new(aws: &SdkConfig) -> Self {
-        Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws) }
+    pub fn new(aws: &SdkConfig, sites: BTreeMap<String, Site>) -> Self {
+        Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws), sites }
     }
 
     /// Reads an accelerator.
@@ -60,6 +63,15 @@ impl View {
         endpoints: BTreeSet<&str>,
         deadline: Deadline,
     ) -> Result<BTreeMap<String, Owner>, Failure> {
-        self.load_balancers.owners(endpoints, accelerator.account(), deadline).await
+        let mut owners =
+            self.load_balancers.owners(endpoints.clone(), accelerator.account(), deadline).await?;
+        for endpoint in endpoints {
+            if let Some(site) = self.sites.get(endpoint)
+                && owners.get(endpoint) != Some(&Owner::Gone)
+            {
+                owners.insert(endpoint.to_owned(), Owner::Site(site.as_str().to_owned()));
+            }
+        }
+        Ok(owners)
     }
 }

@@ -22,11 +22,15 @@ use crate::program::text::{Quoted, brief};
 /// A request to the function's URL. It has no `Debug`: its headers must not be logged.
 pub struct Request(LambdaFunctionUrlRequest);
 
-/// The body of a request.
+/// What Alertmanager sends: the body of a request, or the message of a topic.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Webhook {
+    version: Option<String>,
     /// Its alerts, each as it arrived.
     pub alerts: Vec<Box<RawValue>>,
     /// How many alerts were left out because of the receiver's `max_alerts`.
+    #[serde(default, rename = "truncatedAlerts")]
     pub truncated: u64,
 }
 
@@ -59,7 +63,7 @@ pub enum Malformed {
     #[error("the body is not an Alertmanager webhook: {}", brief(.0))]
     NotAWebhook(serde_json::Error),
     /// A webhook of another version.
-    #[error("the webhook has version {}, and this function reads version 4", Quoted(.0))]
+    #[error("the body is not an Alertmanager webhook of version 4: its version is {}", Quoted(.0))]
     Version(String),
     /// Alertmanager left alerts out.
     #[error("{0} alerts were left out: remove max_alerts from Alertmanager's receiver")]
@@ -76,20 +80,17 @@ pub enum Malformed {
     /// A label whose value is not a DNS name.
     #[error("label accelerator: {} is not a DNS name", Quoted(.0))]
     Accelerator(String),
+    /// A message of another topic than the function's.
+    #[error("the message is from the topic {}, and ALERT_TOPIC is {}: set it to the topic of the alerts", Quoted(.0), .1.as_deref().unwrap_or("not set"))]
+    Topic(String, Option<String>),
+    /// A record that is not a message of a topic.
+    #[error("the record is not a message of an SNS topic: see its line {}, column {}", .0.line(), .0.column())]
+    NotAMessage(serde_json::Error),
     /// A site that reports itself.
     #[error(
         "labels site and reporter are both {0}: a site cannot report itself: correct the Prometheus rule"
     )]
     Itself(Site),
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body {
-    version: String,
-    alerts: Vec<Box<RawValue>>,
-    #[serde(default)]
-    truncated_alerts: u64,
 }
 
 /// An alert of a webhook.
@@ -152,11 +153,27 @@ impl Request {
         } else {
             body
         };
-        let body: Body = serde_json::from_str(body).map_err(Malformed::NotAWebhook)?;
-        if body.version != "4" {
-            return Err(Malformed::Version(body.version));
+        let webhook = Webhook::read(body)?;
+        if webhook.version.is_none() {
+            return Err(Malformed::Version(String::new()));
         }
-        Ok(Webhook { alerts: body.alerts, truncated: body.truncated_alerts })
+        Ok(webhook)
+    }
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    /// Reads the text of a webhook. The one that Amazon's guide has for SNS states no version.
+    ///
+    /// # Errors
+    /// The text is not a webhook of version 4.
+    pub fn read(text: &str) -> Result<Self, Malformed> {
+        let webhook: Self = serde_json::from_str(text).map_err(Malformed::NotAWebhook)?;
+        match webhook.version.as_deref() {
+            None | Some("4") => Ok(webhook),
+            Some(other) => Err(Malformed::Version(other.to_owned())),
+        }
     }
 }
 
@@ -193,9 +210,15 @@ impl Alert {
         if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
             return Err(Malformed::Accelerator(accelerator));
         }
-        let began = self.starts_at.as_deref().and_then(|time| time.parse().ok());
+        let began = self.starts_at.as_deref().and_then(instant);
         Ok(Accusation { site, reporter, accelerator, began })
     }
+}
+
+/// Reads a time as JSON has it, or as a template shows it that does not format it: `2021-05-26 09:12:33.1 +0000 UTC`.
+fn instant(text: &str) -> Option<DateTime<Utc>> {
+    let shown = || DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f %z %Z").map(|time| time.to_utc());
+    text.parse().or_else(|_| shown()).ok()
 }
 
 /// Returns an answer over HTTP.

@@ -15,15 +15,17 @@ use std::time::Duration;
 use failover::remote::deadline::Deadline;
 use failover::site_fence::config::Config;
 use failover::site_fence::infinispan::{Infinispan, State};
+use failover::site_fence::secrets::Secrets;
 use failover::site_fence::site::Site;
 use hyper::Uri;
 use serde_json::json;
 
 async fn goes_offline_and_comes_back(infinispan: &Infinispan, backup: &Site, password: &str) {
+    let session = infinispan.with(password.to_owned());
     let here: Site = "here".parse().unwrap();
     let time = || Deadline::after(Duration::from_secs(20));
-    let set = async |wanted| infinispan.set(&here, backup, wanted, password, time()).await.unwrap();
-    let state = async || infinispan.state(&here, backup, password, time()).await.unwrap();
+    let set = async |wanted| session.set(&here, backup, wanted, time()).await.unwrap();
+    let state = async || session.state(&here, backup, time()).await.unwrap();
     set(State::Online).await;
     for (wanted, other) in [(State::Offline, State::Online), (State::Online, State::Offline)] {
         assert_eq!(state().await, other);
@@ -31,14 +33,15 @@ async fn goes_offline_and_comes_back(infinispan: &Infinispan, backup: &Site, pas
         assert_eq!(state().await, wanted);
         assert!(!set(wanted).await, "{wanted} again is none");
     }
-    let wrong = infinispan.state(&here, backup, "no such password", time()).await.unwrap_err().to_string();
+    let wrong = infinispan.with("no such password".to_owned());
+    let wrong = wrong.state(&here, backup, time()).await.unwrap_err().to_string();
     assert!(wrong.contains("HTTP 401"), "{wrong}");
-    let unknown = infinispan.state(&here, &"no-such-site".parse().unwrap(), password, time()).await;
+    let unknown = session.state(&here, &"no-such-site".parse().unwrap(), time()).await;
     let unknown = unknown.unwrap_err().to_string();
     assert!(unknown.contains("it does not know the backup site no-such-site"), "{unknown}");
 }
 
-fn infinispan(user: &str, endpoint: &str, trust: (&str, &str)) -> Infinispan {
+async fn infinispan(user: &str, endpoint: &str, trust: (&str, &str)) -> Infinispan {
     let endpoints = json!({ "here": endpoint, "there": "unasked" }).to_string();
     let variables = [
         ("INFINISPAN_USER", user),
@@ -49,14 +52,17 @@ fn infinispan(user: &str, endpoint: &str, trust: (&str, &str)) -> Infinispan {
     ];
     let lookup =
         |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-    Infinispan::new(&Config::read(&lookup).expect("they can be used"))
+    let config = Config::read(&lookup).expect("they can be used");
+    let secrets = Secrets::new(&support::aws::aws_at("http://127.0.0.1:9").await, "us-east-1");
+    Infinispan::new(&config.infinispan.expect("it is named"), secrets)
 }
 
 #[tokio::test]
 async fn the_stand_in_takes_a_site_offline_and_brings_it_back() {
     let server = support::infinispan::Infinispan::start("developer", "s3cret").await;
     server.put("site-b", &["sessions", "work"]);
-    let infinispan = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root()));
+    let infinispan =
+        infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root())).await;
     goes_offline_and_comes_back(&infinispan, &"site-b".parse().unwrap(), "s3cret").await;
 }
 
@@ -71,8 +77,8 @@ async fn a_servers_own_certificate_is_trusted_if_it_is_named() {
     ] {
         let server = support::infinispan::Infinispan::start_with(tls, "developer", "s3cret").await;
         server.put("site-b", &["work"]);
-        let named = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root()));
-        let state = named.state(&"here".parse().unwrap(), &site_b, "s3cret", time()).await;
+        let named = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", server.root())).await;
+        let state = named.with("s3cret".to_owned()).state(&"here".parse().unwrap(), &site_b, time()).await;
         match (state, error) {
             (Ok(state), None) => assert_eq!(state, State::Online),
             (Err(failure), Some(error)) => assert!(failure.to_string().contains(error), "{failure}"),
@@ -80,8 +86,10 @@ async fn a_servers_own_certificate_is_trusted_if_it_is_named() {
         }
         // Another server's certificate is none of its own.
         let other = Tls::self_signed("localhost", None);
-        let named = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", &other.root));
-        assert!(named.state(&"here".parse().unwrap(), &site_b, "s3cret", time()).await.is_err());
+        let named = infinispan("developer", &server.authority(), ("INFINISPAN_CA_CERT", &other.root)).await;
+        assert!(
+            named.with("s3cret".to_owned()).state(&"here".parse().unwrap(), &site_b, time()).await.is_err()
+        );
     }
 }
 
@@ -99,5 +107,5 @@ async fn a_real_server_takes_a_site_offline_and_brings_it_back() {
         Ok(roots) => ("INFINISPAN_CA_CERT", roots.as_str()),
         Err(_) => ("INFINISPAN_INSECURE_TLS", "true"),
     };
-    goes_offline_and_comes_back(&infinispan(user, endpoint, trust), &backup, password).await;
+    goes_offline_and_comes_back(&infinispan(user, endpoint, trust).await, &backup, password).await;
 }

@@ -11,3 +11,6 @@ mod infinispan;
 mod order;
 mod regions;
 mod rejoin;
+mod secrets;
+mod topic;
+mod without_infinispan;

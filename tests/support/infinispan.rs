@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -46,6 +47,8 @@ pub enum Fault {
     CloseAfter,
     /// No answer ever comes, and nothing is done.
     Hang,
+    /// It is done, and the answer takes this long.
+    Slow(Duration),
     /// It is done but for the last cache, and the answer does not tell.
     Stuck,
 }
@@ -192,6 +195,7 @@ impl Infinispan {
             Some(Fault::Status(status, body)) => return Ok(response(status, body.to_owned())),
             Some(Fault::CloseBefore) => return Err("closed before it was done"),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Slow(time)) => tokio::time::sleep(time).await,
             Some(Fault::CloseAfter | Fault::Stuck) | None => {}
         }
         let done = self.perform(what, site, matches!(fault, Some(Fault::Stuck)));

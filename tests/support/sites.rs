@@ -217,6 +217,11 @@ impl Sites {
         aws_by(&self.variables()).to_builder().region(Region::new(REGION)).build()
     }
 
+    /// The secret's name in Secrets Manager.
+    pub fn secret_name(&self, name: &str) -> String {
+        self.name(name)
+    }
+
     /// The system, with these variables changed; an empty one is taken out.
     pub fn system(&self, changes: &[(&'static str, &str)]) -> SiteFence {
         let mut variables = self.variables();
@@ -304,6 +309,21 @@ pub async fn rejoin_within(system: &SiteFence, request: &Value, time: Duration) 
 /// The recorded alert, from this site about that one; it begins to fire now.
 pub fn alert(reporter: &str, site: &str) -> String {
     alert_since(Utc::now(), reporter, site)
+}
+
+/// The same through the topic with this ARN, as SNS invokes a function.
+pub fn notification(topic: &str, message: &str) -> String {
+    let sns = json!({ "Type": "Notification", "MessageId": "1", "TopicArn": topic, "Subject": "[FIRING:1]",
+        "Message": message, "Timestamp": "2026-11-21T19:04:13.000Z", "MessageAttributes": {} });
+    json!({ "Records": [{ "EventSource": "aws:sns", "EventVersion": "1.0",
+        "EventSubscriptionArn": format!("{topic}:1"), "Sns": sns }] })
+    .to_string()
+}
+
+/// The body of an event of the function's URL.
+pub fn body(event: &str) -> String {
+    let event: Value = serde_json::from_str(event).expect("an event is JSON");
+    event["body"].as_str().expect("it has a body").to_owned()
 }
 
 /// The same, which began to fire then.

@@ -264,8 +264,16 @@ impl Contestant {
     fn built(name: &'static str, program: &str, locks: bool) -> Self {
         let root = support::root();
         let arch = if env::consts::ARCH == "aarch64" { "arm64" } else { env::consts::ARCH };
-        let packaged = Command::new(root.join("infra/package")).args(["--program", program, arch]).status();
-        assert!(packaged.expect("bash is there").success(), "infra/package has said why");
+        let mut package = Command::new(root.join("infra/package"));
+        package.args(["--program", program, arch]);
+        // With what cargo says here of this package, build scripts would run again, and what depends on them be compiled.
+        for (name, _) in env::vars_os() {
+            let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_"].map(str::as_bytes);
+            if of_package.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix)) {
+                package.env_remove(name);
+            }
+        }
+        assert!(package.status().expect("bash is there").success(), "infra/package has said why");
         let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
         let package = root.join(target).join("package");
         Self {

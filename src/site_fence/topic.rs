@@ -1,0 +1,37 @@
+//! Alertmanager's messages through an SNS topic.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::webhook::Malformed;
+
+/// A message of a topic.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Notification {
+    /// The ARN of its topic.
+    pub topic_arn: String,
+    /// Its text.
+    pub message: String,
+}
+
+/// Reads an event of SNS: a result for each of its records. `None` if the event is something else; that of a function URL has
+/// no field `Records`, and its clients cannot add one.
+pub(super) fn read(event: &str) -> Option<Vec<Result<Notification, Malformed>>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Event {
+        records: Vec<Box<RawValue>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Record {
+        sns: Notification,
+    }
+    let event: Event = serde_json::from_str(event).ok()?;
+    let notification = |record: &Box<RawValue>| {
+        let record: Record = serde_json::from_str(record.get()).map_err(Malformed::NotAMessage)?;
+        Ok(record.sns)
+    };
+    Some(event.records.iter().map(notification).collect())
+}

@@ -1,0 +1,91 @@
+//! Alerts through an SNS topic, for senders that sign their requests.
+
+use std::time::Duration;
+
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::{Handler, SiteFence};
+use serde_json::{Value, json};
+
+use crate::support::sites::{Sites, alert, body, notification, outcomes};
+
+const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:alerts";
+const CHANGES: [(&str, &str); 3] =
+    [("ALERT_TOPIC", TOPIC), ("WEBHOOK_USER", ""), ("WEBHOOK_USER_SECRET", "")];
+
+/// The function's answer, or the error for which Lambda invokes it again.
+async fn invoke(system: &SiteFence, event: &str) -> Result<Value, String> {
+    let report = system.handle(Handler::Fence, event, Deadline::after(Duration::from_secs(20))).await;
+    report.into_answer().map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn an_alert_through_the_topic_fences_and_needs_no_password() {
+    let sites = Sites::start().await;
+    let system = sites.system(&CHANGES);
+    let event = notification(TOPIC, &body(&alert("site-a", "site-b")));
+    let answer = invoke(&system, &event).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "fenced");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+    // The function's URL lets no one in without a user.
+    assert!(
+        sites
+            .system(&CHANGES)
+            .handle(Handler::Fence, &alert("site-a", "site-b"), Deadline::after(Duration::from_secs(5)))
+            .await
+            .results()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn the_message_of_amazons_guide_is_read_with_its_time() {
+    let sites = Sites::start().await;
+    let system = sites.system(&CHANGES);
+    // As the template of Amazon Managed Service for Prometheus's guide renders it: no version, and Go's own form of times.
+    let labels = json!({ "alertname": "SiteOffline", "site": "site-b", "reporter": "site-a",
+        "accelerator": "a1234567890abcdef.awsglobalaccelerator.com" });
+    let alert = |starts_at: &str| json!({ "status": "firing", "labels": labels, "startsAt": starts_at });
+    let message = json!({ "receiver": "default", "status": "firing", "alerts": [alert("2026-01-05 09:12:33.123456789 +0000 UTC")] });
+    let answer = invoke(&system, &notification(TOPIC, &message.to_string())).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "fenced");
+    crate::support::sites::rejoin(
+        &system,
+        &json!({ "accelerator": labels["accelerator"], "site": "site-b" }),
+    )
+    .await
+    .unwrap();
+    // The time was read: the same alert is from before the rejoin.
+    let answer = invoke(&system, &notification(TOPIC, &message.to_string())).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "older_than_rejoin");
+}
+
+#[tokio::test]
+async fn what_is_not_finished_is_an_error_that_lambda_tries_again_and_names_every_alert() {
+    let sites = Sites::start().await;
+    let system = sites.system(&CHANGES);
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    let error = invoke(&system, &notification(TOPIC, &body(&alert("site-a", "site-b")))).await.unwrap_err();
+    assert!(error.contains("reporter_unhealthy") && error.contains("site-b"), "{error}");
+    let other = "arn:aws:sns:us-east-1:000000000000:other";
+    for (event, said) in [
+        (notification(other, "{}"), "ALERT_TOPIC is arn:aws:sns:us-east-1:000000000000:alerts"),
+        (notification(TOPIC, "[FIRING:1] SiteOffline"), "not an Alertmanager webhook"),
+        (json!({ "Records": [{ "s3": {} }] }).to_string(), "not a message of an SNS topic"),
+    ] {
+        let error = invoke(&system, &event).await.unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    assert_eq!(sites.in_service().len(), 2);
+}
+
+#[tokio::test]
+async fn without_alert_topic_no_message_of_a_topic_is_acted_on() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let event = notification(TOPIC, &body(&alert("site-a", "site-b")));
+    assert!(invoke(&system, &event).await.unwrap_err().contains("ALERT_TOPIC is not set"));
+    assert_eq!(sites.in_service().len(), 2);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+}
