@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command as BlockingCommand, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +23,8 @@ use super::aws::{aws_at, credentials};
 use super::program::program;
 
 const REQUIREMENTS: &str = include_str!("../requirements.txt");
+/// The AWS CLI as it is installed.
+const AWS_CLI: &str = include_str!("aws_cli.py");
 /// Runs an emulator in a process group of its own until standard input ends, which it does when the test drops the
 /// emulator, and when the test program ends, however it ends. Then the group and the folder go.
 const WITH_THE_TEST: &str = r#"
@@ -217,7 +219,10 @@ impl Emulator {
     /// A program that sees this account, and nothing of the one who runs the tests.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().envs(isolated(&self.tools, &self.url, &self.key));
+        command
+            .env_clear()
+            .envs(isolated(&self.tools, &self.url, &self.key))
+            .env("AWS_CLI_SERVER", aws_cli());
         command
     }
 }
@@ -292,6 +297,35 @@ fn enforcing() -> Variables {
     vec![("AUTH", "true".to_owned())]
 }
 
+/// The socket of the test program's AWS CLI. It ends with the program.
+fn aws_cli() -> &'static Path {
+    static SERVER: OnceLock<(PathBuf, ChildStdin)> = OnceLock::new();
+    let start = || {
+        // A socket's path has at most 107 bytes.
+        let folder = env::temp_dir().join(format!("failover-aws-{}", free_port()));
+        fs::create_dir_all(&folder).expect("a temporary folder can be made");
+        let (tools, socket) = (tools(), folder.join("socket"));
+        let mut child = BlockingCommand::new("bash")
+            .args(["-c", WITH_THE_TEST, "bash"])
+            .args([tools.join("python"), tools.join("aws"), "--serve".into(), socket.clone()])
+            .env_clear()
+            .envs(isolated(&tools, "", OWNER))
+            .env("TMPDIR", &folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash starts");
+        let mut said = String::new();
+        let output = child.stdout.take().expect("stdout is piped");
+        BufReader::new(output).read_line(&mut said).expect("the AWS CLI's output is UTF-8");
+        assert_eq!(said, "listening\n");
+        let input = child.stdin.take().expect("stdin is piped");
+        thread::spawn(move || child.wait());
+        (socket, input)
+    };
+    &SERVER.get_or_init(start).0
+}
+
 /// The environment of a child that must not reach AWS, or find anyone's credentials.
 fn isolated(tools: &Path, url: &str, key: &str) -> [(&'static str, String); 7] {
     let home = env!("CARGO_TARGET_TMPDIR");
@@ -320,7 +354,7 @@ pub fn free_port() -> String {
 /// The folder of the installed programs. The first test installs them; the others wait.
 pub fn tools() -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    REQUIREMENTS.hash(&mut hasher);
+    (REQUIREMENTS, AWS_CLI).hash(&mut hasher);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = target.join(format!("python-{:016x}", hasher.finish()));
     let _alone = locked("python.lock");
@@ -330,6 +364,9 @@ pub fn tools() -> PathBuf {
         run(BlockingCommand::new(folder.join("bin/python"))
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
             .arg(super::root().join("tests/requirements.txt")));
+        let python = folder.join("bin/python");
+        fs::write(folder.join("bin/aws"), format!("#!{} -I\n{AWS_CLI}", python.display()))
+            .expect("target/tmp can be written");
         fs::write(folder.join("complete"), "").expect("target/tmp can be written");
     }
     folder.join("bin")
