@@ -25,7 +25,7 @@ libfuzzer_sys::fuzz_target!(|event: &[u8]| {
     let Ok(webhook) = request.webhook() else { return };
     for alert in &webhook.alerts {
         let Ok(alert) = Alert::read(alert) else { continue };
-        let Ok(Concern::Accuses(accusation)) = concern(&alert, NAME) else { continue };
+        let Ok(Concern::Accuses(accusation)) = concern(&alert, NAME, "") else { continue };
         for site in [&accusation.site, &accusation.reporter] {
             assert!(Site::try_from(site.as_str().to_owned()).is_ok());
         }

@@ -17,19 +17,14 @@ pub struct Metric {
     pub unit: &'static str,
 }
 
-/// The dimension by which values are kept apart: its name and its value.
+/// A dimension by which values are kept apart: its name and its value.
 pub(crate) type Dimension<'a> = (&'a str, &'a str);
 
-/// Returns a line with these values, once for each set of dimensions: `None` is the total.
-pub(crate) fn line(
-    namespace: &str,
-    by: &[Option<Dimension<'_>>],
-    values: &[Metric],
-    now: SystemTime,
-) -> String {
+/// Returns a line with these values, once for each set of dimensions: the empty one is the total.
+pub(crate) fn line(namespace: &str, by: &[&[Dimension<'_>]], values: &[Metric], now: SystemTime) -> String {
     let milliseconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let dimensions: Vec<Vec<_>> =
-        by.iter().map(|dimension| dimension.iter().map(|(name, _)| *name).collect()).collect();
+        by.iter().map(|dimensions| dimensions.iter().map(|(name, _)| *name).collect()).collect();
     let names: Vec<Value> =
         values.iter().map(|metric| json!({ "Name": metric.name, "Unit": metric.unit })).collect();
     let directive = json!({ "Namespace": namespace, "Dimensions": dimensions, "Metrics": names });
@@ -37,7 +32,7 @@ pub(crate) fn line(
     let mut line = json!({
         "_aws": { "Timestamp": u64::try_from(milliseconds).ok(), "CloudWatchMetrics": [directive] }
     });
-    for (name, value) in by.iter().flatten() {
+    for (name, value) in by.iter().copied().flatten() {
         line[*name] = json!(value);
     }
     for metric in values {

@@ -194,7 +194,7 @@ impl lambda::Report for Report {
 
     fn metrics(&self, _function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         self.outcomes.iter().map(move |outcome| {
-            metrics::line("FailoverLatch", &[Some(("Latch", &outcome.latch))], &outcome.metrics(), now)
+            metrics::line("FailoverLatch", &[&[("Latch", &outcome.latch)]], &outcome.metrics(), now)
         })
     }
 

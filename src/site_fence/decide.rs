@@ -12,6 +12,8 @@ use crate::remote::arn::Arn;
 pub enum Concern {
     /// No action of this function.
     None(Reason),
+    /// None: it shows that reports of this site arrive.
+    Watchdog(Site),
     /// The removal of a site.
     Accuses(Accusation),
 }
@@ -60,6 +62,8 @@ pub enum Reason {
     NotFiring,
     /// The alert has another name.
     OtherAlert,
+    /// The alert fires always, to show that reports arrive.
+    Watchdog,
     /// The reporter itself was taken out, on the other site's report: one site is left, as intended.
     ReporterIsFenced,
     /// Another site's report was first, and has taken the reporter out.
@@ -88,16 +92,19 @@ pub enum Reason {
     SitesDisconnected,
 }
 
-/// Decides from the alert alone whether it concerns this function: whether it has this name, and is firing.
+/// Decides from the alert alone whether it concerns this function: whether it has one of these names, and is firing.
 ///
 /// # Errors
 /// The alert concerns this function, and a label is missing or invalid.
-pub fn concern(alert: &Alert, name: &str) -> Result<Concern, Malformed> {
-    if alert.name() != Some(name) {
+pub fn concern(alert: &Alert, alert_name: &str, watchdog_name: &str) -> Result<Concern, Malformed> {
+    let name = alert.name();
+    let is_watchdog = name == Some(watchdog_name);
+    if name != Some(alert_name) && !is_watchdog {
         return Ok(Concern::None(Reason::OtherAlert));
     }
     match alert.status {
         Status::Resolved => Ok(Concern::None(Reason::NotFiring)),
+        Status::Firing if is_watchdog => Ok(Concern::Watchdog(alert.reporter()?)),
         Status::Firing => Ok(Concern::Accuses(alert.accusation()?)),
     }
 }
@@ -300,18 +307,13 @@ impl Reason {
             | Self::SurvivorUnhealthy => true,
             Self::NotFiring
             | Self::OtherAlert
+            | Self::Watchdog
             | Self::OlderThanRejoin
             | Self::ReporterIsFenced
             | Self::OtherReportWasFirst
             | Self::NothingNoted
             | Self::SitesDisconnected => false,
         }
-    }
-
-    /// The metric that counts it in addition to that of its outcome: what a person has to see by itself.
-    #[must_use]
-    pub fn metric(self) -> Option<&'static str> {
-        (self == Self::SurvivorUnhealthy).then_some("SurvivorUnhealthy")
     }
 }
 
@@ -320,6 +322,7 @@ impl From<Reason> for &'static str {
         match reason {
             Reason::NotFiring => "not_firing",
             Reason::OtherAlert => "other_alert",
+            Reason::Watchdog => "watchdog",
             Reason::ReporterIsFenced => "reporter_is_fenced",
             Reason::OtherReportWasFirst => "other_report_was_first",
             Reason::SurvivorUnhealthy => "survivor_unhealthy",

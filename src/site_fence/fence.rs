@@ -5,8 +5,8 @@ use hyper::StatusCode;
 use super::SiteFence;
 use super::apply;
 use super::auth::Denied;
-use super::config::Login;
-use super::decide::{self, Concern};
+use super::config::{Config, Login};
+use super::decide::{self, Concern, Reason};
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
 use super::request::TakeOut;
 use super::take_out;
@@ -76,10 +76,11 @@ async fn from_topic(
 
 /// Handles each alert on its own.
 async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Vec<Result<Outcome, Failed>> {
+    let Config { alert_name, watchdog_name, .. } = &system.config;
     let concerns: Vec<_> = webhook
         .alerts
         .iter()
-        .map(|alert| decide::concern(&Alert::read(alert)?, &system.config.alert_name))
+        .map(|alert| decide::concern(&Alert::read(alert)?, alert_name, watchdog_name))
         .collect();
     let is_accusation = |concern: &&Result<_, _>| matches!(concern, Ok(Concern::Accuses(_)));
     let mut to_come = u32::try_from(concerns.iter().filter(is_accusation).count()).unwrap_or(u32::MAX);
@@ -88,6 +89,10 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
         results.push(match concern {
             Err(malformed) => Err(unreadable(malformed)),
             Ok(Concern::None(reason)) => Ok(Outcome::new(About::default(), Verdict::Ignored).because(reason)),
+            Ok(Concern::Watchdog(site)) => {
+                let about = About { reporter: Some(site), ..About::default() };
+                Ok(Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog))
+            }
             Ok(Concern::Accuses(accusation)) => {
                 // An alert whose calls hang must leave time for the next ones.
                 let share = deadline.left() / to_come;

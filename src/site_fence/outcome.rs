@@ -199,12 +199,24 @@ impl lambda::Report for Report {
     fn metrics(&self, function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         self.results.iter().filter_map(move |result| {
             let names = match result {
-                Ok(outcome) => [Some(outcome.outcome.metric()?), outcome.reason.and_then(Reason::metric)],
+                Ok(outcome) => [outcome.outcome.metric(), outcome.reason.and_then(metric_of)],
                 Err(_) => [Some("Failed"), None],
             };
-            let by = [None, Some(("FunctionName", function))];
             let counts: Vec<_> = names.into_iter().flatten().map(|name| Metric::count(name, 1)).collect();
-            Some(metrics::line("SiteFence", &by, &counts, now))
+            let of_function = ("FunctionName", function);
+            let by: &[&[_]] = match result {
+                // Each site's reports have a path of their own.
+                Ok(Outcome {
+                    reason: Some(Reason::Watchdog),
+                    about: About { reporter: Some(site), .. },
+                    ..
+                }) => &[&[of_function, ("Reporter", site.as_str())]],
+                _ => &[&[], &[of_function]],
+            };
+            if counts.is_empty() {
+                return None;
+            }
+            Some(metrics::line("SiteFence", by, &counts, now))
         })
     }
 }
@@ -229,6 +241,15 @@ fn outcome(result: &Result<Outcome, Failed>) -> Value {
             outcome["error"] = json!(error.to_string());
             outcome
         }
+    }
+}
+
+/// The metric that counts a reason in addition to that of its outcome: what an alarm has to see by itself.
+fn metric_of(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::SurvivorUnhealthy => Some("SurvivorUnhealthy"),
+        Reason::Watchdog => Some("Watchdog"),
+        _ => None,
     }
 }
 

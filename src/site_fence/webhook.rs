@@ -194,24 +194,40 @@ impl Alert {
         self.labels.get("alertname").map(String::as_str)
     }
 
+    /// Reads the site that sends it.
+    ///
+    /// # Errors
+    /// The label is missing or invalid.
+    pub fn reporter(&self) -> Result<Site, Malformed> {
+        self.site("reporter")
+    }
+
     /// Reads the accusation in its labels.
     ///
     /// # Errors
     /// A label is missing or invalid.
     pub fn accusation(&self) -> Result<Accusation, Malformed> {
-        let label = |name| self.labels.get(name).cloned().ok_or(Malformed::NoLabel(name));
-        let site = |name| label(name)?.try_into().map_err(|error| Malformed::Label(name, error));
-        let (site, reporter): (Site, Site) = (site("site")?, site("reporter")?);
+        let (site, reporter) = (self.site("site")?, self.reporter()?);
         if site == reporter {
             return Err(Malformed::Itself(site));
         }
-        let accelerator = label("accelerator")?;
+        let accelerator = self.label("accelerator")?;
         let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
         if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
             return Err(Malformed::Accelerator(accelerator));
         }
         let began = self.starts_at.as_deref().and_then(instant);
         Ok(Accusation { site, reporter, accelerator, began })
+    }
+}
+
+impl Alert {
+    fn site(&self, name: &'static str) -> Result<Site, Malformed> {
+        self.label(name)?.try_into().map_err(|error| Malformed::Label(name, error))
+    }
+
+    fn label(&self, name: &'static str) -> Result<String, Malformed> {
+        self.labels.get(name).cloned().ok_or(Malformed::NoLabel(name))
     }
 }
 
