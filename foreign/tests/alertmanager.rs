@@ -28,19 +28,37 @@ impl Alertmanager {
     /// Started with the configuration of `infra/alertmanager.yaml` for those without an operator.
     async fn start(function_url: &str, folder: &Path) -> Self {
         let password = folder.join("password");
-        let infra = fs::read_to_string(support::root().join("infra/alertmanager.yaml")).unwrap();
-        let lines = infra.lines().filter_map(|line| line.strip_prefix("#|"));
-        let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
-        let config = lines
-            .join("\n")
-            .replace("REPLACE_YOUR_RECEIVER", "people")
+        let config = documented()
             .replace("REPLACE_FUNCTION_URL", function_url)
             .replace("REPLACE_WEBHOOK_USER", USER)
             .replace("/etc/alertmanager/site-fence-password", password.to_str().unwrap())
-            // The test has less time than an operator, and also needs the resolved alerts.
-            .replace("group_interval: 90s", "group_interval: 2s")
             .replace("send_resolved: false", "send_resolved: true");
-        assert!(!config.contains("REPLACE") && config.contains("2s") && config.contains("true"), "{config}");
+        let lines: Vec<_> = config.lines().filter(|line| !line.trim().starts_with('#')).collect();
+        Self::start_with(&lines.join("\n"), folder, &[]).await
+    }
+
+    /// The same, with the receiver that publishes to this topic of the emulator.
+    async fn start_with_topic(topic: &str, sites: &Sites, folder: &Path) -> Self {
+        let config = documented()
+            .replace("REPLACE_ALERT_TOPIC", topic)
+            .replace("REPLACE_REGION", support::sites::REGION)
+            .replace("    sigv4:", &format!("    api_url: {}\n    #     sigv4:", sites.aws.url));
+        let before = config.lines().take_while(|line| !line.contains("webhook_configs:"));
+        let after = config.lines().skip_while(|line| !line.contains("# sns_configs:"));
+        let after = after.map(|line| line.replacen("# ", "", 1));
+        let lines: Vec<_> = before.map(str::to_owned).chain(after).collect();
+        let key = sites.aws.key.as_str();
+        let variables = [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", key)];
+        // What was not finished comes again at this interval.
+        let config = lines.join("\n").replace("repeat_interval: 5m", "repeat_interval: 2s");
+        Self::start_with(&config, folder, &variables).await
+    }
+
+    async fn start_with(config: &str, folder: &Path, variables: &[(&str, &str)]) -> Self {
+        let password = folder.join("password");
+        // The test has less time than an operator.
+        let config = config.replace("group_interval: 90s", "group_interval: 2s");
+        assert!(!config.contains("REPLACE") && config.contains("2s"), "{config}");
         let file = folder.join("alertmanager.yml");
         fs::write(&file, config).unwrap();
         let address = format!("127.0.0.1:{}", support::emulator::free_port());
@@ -49,6 +67,7 @@ impl Alertmanager {
             .arg(format!("--storage.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address={address}"))
             .arg("--cluster.listen-address=")
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
@@ -66,8 +85,12 @@ impl Alertmanager {
 
     /// Site A reports site B offline; `ends` says when that is over.
     async fn alert(&self, ends: &[&str]) {
+        self.alert_named("alertname=SiteOffline", ends).await;
+    }
+
+    async fn alert_named(&self, name: &str, ends: &[&str]) {
         let accelerator = format!("accelerator={DNS_NAME}");
-        let labels = ["alertname=SiteOffline", "site=site-b", "reporter=site-a", &accelerator];
+        let labels = [name, "site=site-b", "reporter=site-a", &accelerator];
         let added = Command::new("amtool")
             .args(["--alertmanager.url", &self.url, "alert", "add"])
             .args(ends)
@@ -77,6 +100,14 @@ impl Alertmanager {
             .expect("amtool comes with Alertmanager");
         assert!(added.success());
     }
+}
+
+/// The configuration for those without an operator.
+fn documented() -> String {
+    let infra = fs::read_to_string(support::root().join("infra/alertmanager.yaml")).unwrap();
+    let lines = infra.lines().filter_map(|line| line.strip_prefix("#|"));
+    let lines: Vec<_> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
+    lines.join("\n").replace("REPLACE_YOUR_RECEIVER", "people")
 }
 
 /// Waits until the function's log contains this.
@@ -148,6 +179,35 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_a_resolved_ale
     assert!(said.contains("turned away") && said.contains(r#""outcome":"fenced""#), "{said}");
     let (status, said) = sites.aws.bash(&format!("{AWS}{by_hand}"), &given).await;
     assert_eq!((status, sites.in_service()), (Some(0), vec![sites.balancer_a.clone()]), "{said}");
+}
+
+#[tokio::test]
+async fn alertmanager_fences_through_a_topic_and_repeats_what_is_not_finished() {
+    let sites = Sites::start_with_functions().await;
+    let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
+    fs::create_dir_all(&folder).unwrap();
+    deploy(&sites, &folder).await;
+    // The AWS CLI names a change set by the second.
+    let with_topic = r#"sleep 1; aws cloudformation deploy --region "$REGION" --stack-name site --template-file infra/site-fence.yaml \
+        --capabilities CAPABILITY_IAM --parameter-overrides CreateAlertTopic=true >&2
+        aws cloudformation describe-stacks --region "$REGION" --stack-name site --output text \
+        --query "Stacks[0].Outputs[?OutputKey=='AlertTopic'].OutputValue""#;
+    let (status, said) = sites.aws.bash(with_topic, &[("REGION", support::sites::REGION)]).await;
+    let topic = said
+        .lines()
+        .find(|line| line.starts_with("arn:aws:sns:"))
+        .unwrap_or_else(|| panic!("{status:?} {said}"));
+    let alertmanager = Alertmanager::start_with_topic(topic, &sites, &folder).await;
+    alertmanager.alert_named("alertname=SiteFenceWatchdog", &[]).await;
+    log_says(&sites, r#""Watchdog":1"#).await;
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    alertmanager.alert(&[]).await;
+    log_says(&sites, "reporter_unhealthy").await;
+    assert_eq!(sites.in_service().len(), 2);
+    sites.accelerators.set_health(&sites.balancer_a, "HEALTHY");
+    log_says(&sites, r#""outcome":"fenced""#).await;
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// Neither less nor more. For every service but Global Accelerator, which is not its own, the emulator holds the
