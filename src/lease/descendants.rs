@@ -113,10 +113,6 @@ impl Group {
     pub fn start(command: &mut Command) -> io::Result<Self> {
         command.process_group(0).spawn().map(Self)
     }
-
-    pub async fn wait(&mut self) -> io::Result<std::process::ExitStatus> {
-        self.0.wait().await
-    }
 }
 
 impl Drop for Group {

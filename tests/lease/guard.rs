@@ -167,6 +167,21 @@ async fn a_process_for_credentials_that_hangs_is_killed_and_the_next_one_is_used
     Observer::of(&[&keeper]).active(&keeper).await;
 }
 
+/// A check whose processes hide in the group, in another session, and there as orphans, and which then ends so. The
+/// file holds their numbers.
+fn hiding(home: &Home, end: &str) -> (String, String) {
+    let started = home.path("started");
+    let script = home.write(
+        "check.sh",
+        &format!(
+            "(setsid sh -c 'echo $$ >>{started}; exec sleep 600' &)\n\
+             for with in '' setsid; do $with sleep 600 & echo $! >>{started}; done\n\
+             until test $(wc -l <{started}) -ge 3; do sleep 0.05; done\n{end}\n"
+        ),
+    );
+    (format!("sh {script}"), started)
+}
+
 /// The first three processes whose numbers this file holds.
 fn first_three(started: &str) -> Option<Vec<String>> {
     let started = fs::read_to_string(started).unwrap_or_default();
@@ -175,24 +190,34 @@ fn first_three(started: &str) -> Option<Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_check_that_gives_no_result_leaves_no_process_behind() {
+async fn a_check_leaves_no_process_behind_whether_or_not_it_gives_a_result() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    for end in ["wait", "exit 0", "exit 1"] {
+        let home = Home::new();
+        let (check, started) = hiding(&home, end);
+        let check = ["--check", &check, "--check-every", "1"];
+        let _keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
+        eventually("the processes of a check are gone", async || {
+            first_three(&started).is_some_and(|first| first.iter().all(|id| is_gone(id)))
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_check_does_not_outlive_a_keeper_that_is_killed() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let home = Home::new();
-    let started = home.path("started");
-    let script = home.write(
-        "check.sh",
-        &format!("for with in '' setsid; do $with sleep 600 & echo $! >>{started}; done; wait\n"),
-    );
-    let check = format!("sh {script}");
-    let _keeper =
-        Keeper::start_with(&emulator, "site-a", "", &["--check", &check, "--check-every", "1"]).await;
-    eventually("the processes of a check are gone", async || {
-        let started = fs::read_to_string(&started).unwrap_or_default();
-        let first: Vec<_> = started.lines().take(2).collect();
-        first.len() == 2 && first.into_iter().all(is_gone)
-    })
-    .await;
+    let (check, started) = hiding(&home, "wait");
+    let check = ["--check", &check, "--check-every", "600"];
+    let mut keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
+    eventually("its processes run", async || first_three(&started).is_some()).await;
+    keeper.signal("KILL").await;
+    keeper.ended().await;
+    let first = first_three(&started).unwrap();
+    eventually("they are gone", async || first.iter().all(|id| is_gone(id))).await;
 }
 
 /// Fills a pipe that no one reads, through a file of its own: the writer's flags remain as they are.
