@@ -16,6 +16,7 @@ use failover::lease::descendants;
 use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::{Callers, Site};
 use failover::lease::{Keeper, Table};
+use failover::program::lines::Lines;
 use failover::program::{logging, variables};
 use failover::remote::https::Https;
 use tokio::select;
@@ -79,7 +80,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let logging = logging::start_logging(&variables::environment, io::stderr);
+    // A log that no one reads must not cost the lease.
+    let (lines, _last) = Lines::to(io::stderr());
+    let logging = logging::start_logging(&variables::environment, move || lines.clone());
     let ended = match logging {
         Err(error) => Err(error.into()),
         Ok(()) if arguments.guard => guard(&arguments.command),

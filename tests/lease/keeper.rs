@@ -516,6 +516,7 @@ async fn the_endpoints_answer_a_probe_a_person_and_prometheus() {
         "lease_keeper_failing{lease=\"mylease\"} 0.0",
         "lease_keeper_calls_total{lease=\"mylease\",call=\"describe\",became=\"done\"} 1",
         "lease_keeper_changes_total{lease=\"mylease\",to=\"active\"} 1",
+        "lease_keeper_log_lines_dropped_total{lease=\"mylease\"} 0",
         "# EOF",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
