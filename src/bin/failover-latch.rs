@@ -10,6 +10,7 @@ use clap::Parser;
 use failover::lambda;
 use failover::latch::config::Config;
 use failover::latch::{FailoverLatch, is_handler, listener, s3};
+use failover::program::lines::Lines;
 use failover::program::{logging, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
 #[global_allocator]
@@ -39,12 +41,19 @@ struct Arguments {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    lambda::end(run(arguments).await)
+    // A log that no one reads must not stop the looks. A function's log is always read.
+    let (output, _last) = if arguments.watch {
+        let (lines, last) = Lines::to(io::stdout());
+        (BoxMakeWriter::new(move || lines.clone()), Some(last))
+    } else {
+        (BoxMakeWriter::new(io::stdout), None)
+    };
+    lambda::end(run(arguments, output).await)
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn run(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dyn Error + Send + Sync>> {
     let lookup = &variables::environment;
-    logging::start_logging(lookup, io::stdout)?;
+    logging::start_logging(lookup, output)?;
     if !arguments.watch {
         is_handler(lookup("_HANDLER").as_deref())?;
     }

@@ -16,6 +16,7 @@ use failover::lease::descendants;
 use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::{Callers, Site};
 use failover::lease::{Keeper, Table};
+use failover::program::lines::Lines;
 use failover::program::{logging, variables};
 use failover::remote::https::Https;
 use tokio::select;
@@ -55,8 +56,8 @@ struct Arguments {
     #[arg(long, value_name = "URL|COMMAND")]
     check: Option<Check>,
     /// The time between two checks, and the longest that one may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..), requires = "check")]
-    check_every: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), requires = "check")]
+    check_every: u32,
     /// So many failures in a row make the service unhealthy.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), requires = "check")]
     check_failures: u32,
@@ -65,10 +66,10 @@ struct Arguments {
     check_successes: u32,
     /// The time that COMMAND may take to become healthy after its start.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "check")]
-    check_start: u64,
+    check_start: u32,
     /// The longest time that COMMAND may take to end; the lease is renewed meanwhile. By default a term.
     #[arg(long, value_name = "SECONDS", requires = "command")]
-    stop: Option<u64>,
+    stop: Option<u32>,
     /// The command to run while the lease is held. It receives `LEASE_NAME`, `LEASE_OWNER` and `LEASE_EPOCH`.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -79,7 +80,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let logging = logging::start_logging(&variables::environment, io::stderr);
+    // A log that no one reads must not cost the lease.
+    let (lines, _last) = Lines::to(io::stderr());
+    let logging = logging::start_logging(&variables::environment, move || lines.clone());
     let ended = match logging {
         Err(error) => Err(error.into()),
         Ok(()) if arguments.guard => guard(&arguments.command),
@@ -128,7 +131,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let (name, me) = (config.lease, config.me);
     let table = if arguments.one_region { table.in_one_region() } else { table };
     let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms, config.longest);
-    let stop = arguments.stop.map_or(config.terms.term(), Duration::from_secs);
+    let seconds = |count: u32| Duration::from_secs(count.into());
+    let stop = arguments.stop.map_or(config.terms.term(), seconds);
     let keeper = keeper.with_stop(stop);
     let (running, runs) = watch::channel(Running::No);
     let runs = Some(runs).filter(|_| !arguments.command.is_empty());
@@ -138,10 +142,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     tokio::spawn(command::reap());
     if let Some(check) = arguments.check {
         let rhythm = Rhythm {
-            every: Duration::from_secs(arguments.check_every),
+            every: seconds(arguments.check_every),
             failures: arguments.check_failures,
             successes: arguments.check_successes,
-            start: Duration::from_secs(arguments.check_start),
+            start: seconds(arguments.check_start),
             rest: config.terms.term() * 3,
         };
         tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));

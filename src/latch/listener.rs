@@ -25,6 +25,7 @@ use tracing::warn;
 
 use super::outcome::Outcome;
 use super::watch::{Memory, Totals};
+use crate::program::lines;
 
 /// How long a connection lasts.
 const CONNECTION: Duration = Duration::from_secs(5);
@@ -114,6 +115,9 @@ fn metrics(memory: &Memory) -> String {
         }
         registry.register(snake(name), format!("{name} of the last look"), family);
     }
+    let dropped = Counter::<u64>::default();
+    dropped.inc_by(lines::dropped());
+    registry.register("log_lines_dropped", "Log lines that were dropped because nothing read them", dropped);
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string takes everything");
     text

@@ -1,8 +1,6 @@
 //! The health of the service beside the keeper: a candidate whose service is dead holds no lease.
 
 use std::fmt;
-use std::io;
-use std::process::Stdio;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +12,12 @@ use hyper::{Request, Uri};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
-use super::command::Running;
-use super::descendants::Group;
+use super::command::{self, Running};
 use super::held::Lease;
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
@@ -31,7 +27,8 @@ use crate::remote::http::{self, Stream};
 pub enum Check {
     /// A GET request to this URL, answered with a status of 2xx or 3xx. Its certificate is not verified.
     Url(Uri),
-    /// A program and its arguments, which exits with status 0. It is not interpreted by a shell.
+    /// A program and its arguments, which exits with status 0. It is not interpreted by a shell. A
+    /// [guard](command::guard) runs it.
     Command(Vec<String>),
 }
 
@@ -182,15 +179,14 @@ async fn get(url: &Uri) -> Result<(), String> {
 
 /// Dropped, it kills the program, and the processes that the program has started.
 async fn run(command: &[String]) -> Result<(), String> {
-    let (program, arguments) = command.split_first().expect("a check's command is not empty");
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let failed = |error: io::Error| format!("{program} cannot be run: {error}");
-    let mut group = Group::start(&mut command).map_err(failed)?;
-    match group.wait().await {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{program} ended with {status}")),
-        Err(error) => Err(failed(error)),
+    let program = command.first().expect("a check's command is not empty");
+    match command::once(command).await {
+        Ok(Some(0)) => Ok(()),
+        Ok(Some(status)) => Err(format!("{program} ended with status {status}")),
+        Ok(None) => {
+            Err(format!("{program} cannot be run: check that it exists and that this user may execute it"))
+        }
+        Err(error) => Err(format!("{program} cannot be run: {error}")),
     }
 }
 

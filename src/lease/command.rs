@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 use super::claim::Moment;
 use super::clock::{now, sleep_until, wall};
-use super::descendants::{self, Descendants};
+use super::descendants::{self, Descendants, Group};
 use super::held::{Held, Lease};
 use super::metrics::Metrics;
 
@@ -44,6 +44,8 @@ const ENDED: &str = "ended ";
 const KILLED: &str = "killed";
 /// Killing processes that can be killed takes less.
 const LONG: Duration = Duration::from_secs(2);
+/// Longer than any check may take.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// The status of a command that was killed, as a shell reports it.
 const STATUS_OF_KILLED: u8 = 137;
 
@@ -180,7 +182,7 @@ async fn until_ended(
         (End::default(), held.ends(), held.ends(), false, true);
     let status = loop {
         let sent = async {
-            send(&mut orders, &format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())).await;
+            send(&mut orders, &order(ends)).await;
             if end.lost {
                 send(&mut orders, LOST).await;
             }
@@ -343,14 +345,36 @@ impl End {
 
 /// Starts the guard. Returns it, and the socket for orders to it and reports from it.
 fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Result<(Child, UnixStream)> {
+    let (mut guard, link) = guard_of(command)?;
+    guard.env("LEASE_EPOCH", held.epoch().to_string()).env("LEASE_NAME", name).env("LEASE_OWNER", owner);
+    guard.process_group(0);
+    Ok((guard.spawn()?, link))
+}
+
+/// Runs a program under a guard of its own. Returns its status as a shell would report it, or `None` if it cannot be
+/// started. When this ends or is dropped, every process that the program has started is killed.
+pub(super) async fn once(command: &[String]) -> io::Result<Option<u8>> {
+    let command: Vec<_> = command.iter().map(OsString::from).collect();
+    let (mut guard, link) = guard_of(&command)?;
+    guard.stdout(Stdio::null()).stderr(Stdio::null());
+    let _killed = Group::start(&mut guard)?;
+    // It has the guard's end of the socket.
+    drop(guard);
+    let (reports, mut orders) = link.into_split();
+    send(&mut orders, &order(now() + LONGEST)).await;
+    let report = BufReader::new(reports).lines().next_line().await?;
+    Ok(report.and_then(|report| report.strip_prefix(ENDED)?.parse().ok()))
+}
+
+/// The guard of this command, which is not started yet, and the socket for orders to it and reports from it.
+fn guard_of(command: &[OsString]) -> io::Result<(Command, UnixStream)> {
     // On Linux this starts the running program even if its file has been replaced meanwhile.
     let own = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { env::current_exe()? };
     let (link, input) = UnixStream::pair()?;
     let mut guard = Command::new(own);
     guard.arg0("lease-keeper").args([GUARD, "--"]).args(command);
-    guard.env("LEASE_EPOCH", held.epoch().to_string()).env("LEASE_NAME", name).env("LEASE_OWNER", owner);
-    guard.stdin(Stdio::from(OwnedFd::from(input.into_std()?))).process_group(0);
-    Ok((guard.spawn()?, link))
+    guard.stdin(Stdio::from(OwnedFd::from(input.into_std()?)));
+    Ok((guard, link))
 }
 
 /// The guard's end of the socket, its standard input.
@@ -363,6 +387,11 @@ fn link_to_keeper() -> io::Result<UnixStream> {
 /// Sends an order or a report. A receiver that has ended is noticed by its exit, or by the end of what it sends.
 async fn send(to: &mut OwnedWriteHalf, line: &str) {
     let _ = to.write_all(format!("{line}\n").as_bytes()).await;
+}
+
+/// Writes a moment for [`moment`].
+fn order(ends: Moment) -> String {
+    format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())
 }
 
 /// Reads a moment on the clocks, which all processes of the machine share.

@@ -6,10 +6,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::claim::{Candidate, Terms};
-use super::yaml;
+use super::{names, yaml};
 use crate::program::text::Quoted;
 use crate::program::variables::{InvalidConfig, Lookup, Problems, given};
-use crate::remote::arn::Arn;
 
 /// The section of the file that is read.
 const SECTION: &str = "dynamoDB";
@@ -102,10 +101,10 @@ impl Config {
             problems.add(key, format!("there is no such key in {SECTION}, only {}", KEYS.join(", ")));
         }
         let mut section = Section { yaml, problems };
-        let lease = section.filled(LEASE_NAME);
+        let lease = section.lease();
         let me = section.identity(lookup);
-        let table = section.filled(TABLE_NAME);
         let region = section.region(lookup);
+        let table = section.table(region.as_deref().ok());
         let role = section.role();
         let config = match (lease, me, section.times(), table, role, region) {
             (Ok(lease), Ok(me), Ok((period, terms, longest)), Ok(table), Ok(role), Ok(region)) => {
@@ -183,17 +182,28 @@ impl Section<'_> {
             let problem = format!("{found}: variables are not replaced. Remove the key, and set {IDENTITY}");
             return self.take(place, Err(problem));
         }
+        let name = self.take(place, names::name(name))?;
         self.take(place, Candidate::new(&name))
+    }
+
+    fn lease(&mut self) -> Result<String, Recorded> {
+        let name = self.filled(LEASE_NAME)?;
+        self.take(LEASE_NAME, names::name(name))
+    }
+
+    fn table(&mut self, region: Option<&str>) -> Result<String, Recorded> {
+        let table = self.filled(TABLE_NAME)?;
+        self.take(TABLE_NAME, names::table(table, region))
     }
 
     fn region(&mut self, lookup: Lookup<'_>) -> Result<String, Recorded> {
         let (place, name) = self.text_or_variable(REGION, &REGIONS, lookup)?;
-        self.take(place, region(name))
+        self.take(place, names::region(name))
     }
 
     fn role(&mut self) -> Result<Option<String>, Recorded> {
         let role = self.text(ROLE)?;
-        self.take(ROLE, role.map(role_arn).transpose())
+        self.take(ROLE, role.map(names::role).transpose())
     }
 
     /// Returns the period, the terms, and the longest term of any candidate.
@@ -248,32 +258,6 @@ fn missing(others: &[String]) -> String {
     match others {
         [] => "the section is missing".to_owned(),
         others => format!("the section is missing; the file has {}", Quoted(&others.join(", "))),
-    }
-}
-
-fn region(text: String) -> Result<String, String> {
-    let fits = |part: char| part.is_ascii_lowercase() || part.is_ascii_digit() || part == '-';
-    if text.chars().all(fits) && text.contains('-') {
-        Ok(text)
-    } else {
-        Err(format!("{} is not a Region, for example us-west-2", Quoted(&text)))
-    }
-}
-
-fn role_arn(text: String) -> Result<String, String> {
-    let is_role = |arn: Arn<'_>| {
-        let is_account = arn.account.len() == 12 && arn.account.bytes().all(|digit| digit.is_ascii_digit());
-        let name = arn.resource.strip_prefix("role/").unwrap_or_default();
-        let is_role = arn.service == "iam" && arn.region.is_empty();
-        is_role && is_account && arn.partition.starts_with("aws") && !name.is_empty() && !name.contains('<')
-    };
-    if Arn::parse(&text).is_some_and(is_role) {
-        Ok(text)
-    } else {
-        Err(format!(
-            "{} is not a role's ARN, for example arn:aws:iam::123456789012:role/lease",
-            Quoted(&text)
-        ))
     }
 }
 
@@ -370,6 +354,29 @@ mod tests {
         ] {
             assert!(problems.contains(&format!("{key}: ")), "{key}: {problems}");
         }
+    }
+
+    #[test]
+    fn a_name_that_would_fail_at_aws_is_named_by_its_key_at_the_start() {
+        let long = "l".repeat(2049);
+        let arn = "arn:aws:dynamodb:us-east-1:123456789012:table/lease";
+        for (from, to, said) in [
+            ("mylease", "\"a\\0b\"", "leaseName: \"a\\0b\" has characters that cannot be shown"),
+            ("mylease", &long, "leaseName: it has 2049 bytes"),
+            ("myname", "\"a\\nb\"", "podIdentifier: \"a\\nb\" has characters that cannot be shown"),
+            ("myname", &long, "podIdentifier: it has 2049 bytes"),
+            ("admiral-lease", "a b", "tableName: \"a b\" is not a table"),
+            ("admiral-lease", arn, &format!("tableName: \"{arn}\" is not in the Region us-west-2")),
+            ("us-west-2", "us-west-2.", "region: \"us-west-2.\" is not a Region"),
+            ("role/lease", "role/a b", "role: \"arn:aws:iam::123456789012:role/a b\" is not a role's ARN"),
+        ] {
+            let error = error(&ADMIRAL.replacen(from, to, 1));
+            assert!(error.starts_with(&format!("the configuration is invalid: {said}")), "{error}");
+        }
+        let without = ADMIRAL.replace("  podIdentifier: myname\n", "");
+        let lookup = |name: &str| (name == IDENTITY).then(|| "pod-\u{fffd}".to_owned());
+        let error = Config::parse(&without, &lookup).unwrap_err().to_string();
+        assert!(error.contains("LEASE_IDENTITY: \"pod-\u{fffd}\" has characters"), "{error}");
     }
 
     #[test]

@@ -10,11 +10,12 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::time::timeout;
 
 use super::config::Config;
+use super::descendants::OfLibrary;
 use crate::remote::sdk;
 
 /// Where a process has its credentials from.
@@ -28,7 +29,8 @@ pub struct Source {
 }
 
 /// Credentials that are loaded in time. A call ends after half a period: a load that ends before it is named in the
-/// call's failure, and the credentials are then read anew.
+/// call's failure, and the credentials are then read anew. A `credential_process` that still runs then is killed: the
+/// SDK leaves it alone.
 #[derive(Debug)]
 struct InTime {
     credentials: SharedCredentialsProvider,
@@ -80,17 +82,31 @@ impl ProvideCredentials for InTime {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let loaded = timeout(self.time, self.credentials.provide_credentials()).await;
-            loaded.unwrap_or_else(|_| {
-                let before = self.credentials.fallback_on_interrupt();
-                before.ok_or_else(|| CredentialsError::provider_timed_out(self.time))
-            })
+            // The limit holds although the call for which they are loaded may be given up.
+            match tokio::spawn(load(self.credentials.clone(), self.time)).await {
+                Ok(Some(loaded)) => loaded,
+                Ok(None) => {
+                    let before = self.credentials.fallback_on_interrupt();
+                    before.ok_or_else(|| CredentialsError::provider_timed_out(self.time))
+                }
+                Err(error) => Err(CredentialsError::unhandled(error)),
+            }
         })
     }
 
     fn fallback_on_interrupt(&self) -> Option<Credentials> {
         self.credentials.fallback_on_interrupt()
     }
+}
+
+/// Returns `None` if they were not loaded in time.
+async fn load(credentials: SharedCredentialsProvider, time: Duration) -> Option<provider::Result> {
+    let started = OfLibrary::from_now();
+    let loaded = timeout(time, credentials.provide_credentials()).await.ok();
+    if loaded.is_none() {
+        started.kill();
+    }
+    loaded
 }
 
 #[cfg(test)]

@@ -39,6 +39,13 @@ pub(super) enum Descendants {
 #[derive(Debug)]
 pub(super) struct Group(Child);
 
+/// The processes that a library has started on the calling thread since a moment. A library leaves them in this
+/// process's own group; none that this program starts itself is in it.
+#[derive(Debug)]
+pub(super) struct OfLibrary {
+    before: BTreeSet<i32>,
+}
+
 /// Makes this process the parent of each of its descendants whose own parent ends.
 ///
 /// # Errors
@@ -106,33 +113,55 @@ impl Group {
     pub fn start(command: &mut Command) -> io::Result<Self> {
         command.process_group(0).spawn().map(Self)
     }
-
-    pub async fn wait(&mut self) -> io::Result<std::process::ExitStatus> {
-        self.0.wait().await
-    }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // A child that was waited for has no number any more.
         let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
-        let mut found = BTreeSet::new();
-        loop {
-            // A stopped process starts no other one.
-            let now = below(BTreeSet::from([id]), &parents());
-            let new: BTreeSet<_> = now.difference(&found).copied().collect();
-            if new.is_empty() {
-                break;
-            }
-            send(Signal::STOP, &new);
-            found.extend(new);
-        }
-        send(Signal::KILL, &found);
+        kill(&BTreeSet::from([id]));
         if let Some(group) = Pid::from_raw(id) {
             // Also those of the group whose parent has ended. An empty group needs no signal.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
+}
+
+// === impl OfLibrary ===
+
+impl OfLibrary {
+    pub fn from_now() -> Self {
+        Self { before: of_own_group() }
+    }
+
+    /// Kills those that still run, with the processes that they have started.
+    pub fn kill(self) {
+        kill(&of_own_group().difference(&self.before).copied().collect());
+    }
+}
+
+/// The children that the calling thread has started, and that are in this process's own group.
+fn of_own_group() -> BTreeSet<i32> {
+    let own = getpid().as_raw_pid();
+    let group = |pid| parent_and_group(pid).map(|(_, group)| group);
+    let children = parents().into_iter().filter(|(_, parent)| *parent == own).map(|(pid, _)| pid);
+    children.filter(|pid| group(*pid) == group(own) && is_of_this_thread(*pid)).collect()
+}
+
+/// Kills these processes and their descendants.
+fn kill(roots: &BTreeSet<i32>) {
+    let mut found = BTreeSet::new();
+    loop {
+        // A stopped process starts no other one.
+        let now = below(roots.clone(), &parents());
+        let new: BTreeSet<_> = now.difference(&found).copied().collect();
+        if new.is_empty() {
+            break;
+        }
+        send(Signal::STOP, &new);
+        found.extend(new);
+    }
+    send(Signal::KILL, &found);
 }
 
 /// Whether the calling thread has started this child.
@@ -166,12 +195,18 @@ fn below(roots: BTreeSet<i32>, parents: &BTreeMap<i32, i32>) -> BTreeSet<i32> {
 fn parents() -> BTreeMap<i32, i32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = processes.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read(entry.path().join("stat")).ok()?;
-        // pid (name) state parent …; a name may hold spaces and parentheses, and the kernel cuts it within a character.
-        let stat = String::from_utf8_lossy(&stat);
-        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-        Some((pid, parent))
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        Some((pid, parent_and_group(pid)?.0))
     });
     processes.collect()
+}
+
+/// A process's parent and group. The number of a group whose leader is outside of the container is 0.
+fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // pid (name) state parent group …; a name may hold spaces and parentheses, and the kernel cuts it within a
+    // character.
+    let stat = String::from_utf8_lossy(&stat);
+    let mut numbers = stat.rsplit_once(')')?.1.split_whitespace().skip(1).map_while(|text| text.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
 }

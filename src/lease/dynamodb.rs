@@ -90,6 +90,9 @@ impl Table {
     }
 
     /// The lease of this configuration, with credentials from all of the SDKs' sources.
+    ///
+    /// A `credential_process` that takes longer than two fifths of a period is killed. So are other processes that the
+    /// polling thread has started meanwhile, unless they are in a process group of their own.
     pub async fn open(config: &Config, http: SharedHttpClient) -> Self {
         let source = Source::new(config, http);
         let table = Self::new(&source.load().await, &config.table, &config.lease);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::claim::Standing;
 use super::command::Running;
 use super::status::Status;
+use crate::program::lines;
 
 /// A candidate's metrics. Clones count together.
 #[derive(Clone, Debug)]
@@ -151,6 +152,13 @@ impl Metrics {
             "connections_ended",
             "Connections that were ended to make room for newer ones",
             self.ended.clone(),
+        );
+        let dropped = Counter::<u64>::default();
+        dropped.inc_by(lines::dropped());
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that were dropped because nothing read them",
+            dropped,
         );
         let mut text = String::new();
         // Only the write can fail, and a string accepts any text.

@@ -50,6 +50,7 @@ pub mod held;
 pub mod keeper;
 pub mod listener;
 pub mod metrics;
+mod names;
 mod places;
 pub mod server;
 pub mod status;

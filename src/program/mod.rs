@@ -1,5 +1,6 @@
 //! The steps before a program's first event: it reads its variables and starts its log.
 
+pub mod lines;
 pub mod logging;
 pub mod text;
 pub mod variables;

@@ -1,22 +1,27 @@
 //! The program: as a Lambda function and as a process. Every AWS service but S3 leads nowhere here, so that a call to
 //! Route 53's API or to us-east-1 would fail the look.
 
+use std::io::{PipeWriter, pipe};
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
 use crate::support::lambda::Function;
-use crate::support::program::program;
+use crate::support::program::{fill, program};
 use crate::support::s3::WATCHER;
 use crate::support::site::{A, Site};
 
 /// There is time for one look before the last 5 s.
 const TICK: Duration = Duration::from_secs(9);
+/// How long a test waits for what comes sooner.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn function(site: &Site, further: &[(&str, &str)]) -> Function {
     let (url, variables) = (site.s3.url(), site.variables());
@@ -99,13 +104,14 @@ async fn an_unknown_handler_and_invalid_variables_stop_the_start() {
     assert!(!status.success() && lines.concat().contains("LATCH_BUCKETS: aaa is in us-east-1"), "{lines:?}");
 }
 
-/// The program with `--watch`, and where it listens.
-async fn process(site: &Site) -> (Child, String) {
+/// The program with `--watch`, where it listens, and its log's pipe, which is read until it has looked.
+async fn process(site: &Site) -> (Child, String, Lines<BufReader<Receiver>>, PipeWriter) {
     let address = {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         free.local_addr().unwrap().to_string()
     };
-    let mut child = Command::new(program("failover-latch"))
+    let (reader, writer) = pipe().unwrap();
+    let child = Command::new(program("failover-latch"))
         .args(["--watch", "--listen", &address])
         .env_clear()
         .envs(site.variables())
@@ -117,14 +123,21 @@ async fn process(site: &Site) -> (Child, String) {
             ("AWS_SECRET_ACCESS_KEY", WATCHER),
         ])
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(writer.try_clone().unwrap())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap()).lines();
     while !lines.next_line().await.unwrap().expect("it looks").contains("\"done\"") {}
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, address)
+    (child, address, lines, writer)
+}
+
+/// Ends the program with a signal.
+async fn ends(mut child: Child) {
+    let id = child.id().unwrap().to_string();
+    // `kill` alone is a program that not every machine has.
+    assert!(Command::new("sh").args(["-c", r#"kill -s TERM "$0""#, &id]).status().await.unwrap().success());
+    assert!(child.wait().await.unwrap().success());
 }
 
 /// The status and the body of an answer.
@@ -139,19 +152,23 @@ async fn ask(address: &str, method: &Method, path: &str) -> (u16, String) {
 
 /// Asks until the answer is so.
 async fn until(address: &str, path: &str, is_so: impl Fn(u16, &str) -> bool) -> (u16, String) {
-    loop {
-        let (status, body) = ask(address, &Method::GET, path).await;
-        if is_so(status, &body) {
-            return (status, body);
+    let so = async {
+        loop {
+            let (status, body) = ask(address, &Method::GET, path).await;
+            if is_so(status, &body) {
+                return (status, body);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    };
+    tokio::time::timeout(PATIENCE, so).await.unwrap_or_else(|_| panic!("never: {path}"))
 }
 
 #[tokio::test]
 async fn a_process_locks_shows_its_metrics_and_its_health_and_ends_on_a_signal() {
     let site = Site::start().await;
-    let (mut child, address) = process(&site).await;
+    let (child, address, mut lines, _writer) = process(&site).await;
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     let (status, body) = ask(&address, &Method::GET, "/healthz").await;
     assert_eq!(
         (status, serde_json::from_str(&body).unwrap()),
@@ -175,8 +192,16 @@ async fn a_process_locks_shows_its_metrics_and_its_health_and_ends_on_a_signal()
     // Nothing is seen any more.
     site.s3.stop().await;
     until(&address, "/healthz", |status, _| status == 503).await;
-    let id = child.id().unwrap().to_string();
-    // `kill` alone is a program that not every machine has.
-    assert!(Command::new("sh").args(["-c", r#"kill -s TERM "$0""#, &id]).status().await.unwrap().success());
-    assert!(child.wait().await.unwrap().success());
+    ends(child).await;
+}
+
+#[tokio::test]
+async fn a_process_whose_log_no_one_reads_locks_and_ends() {
+    let site = Site::start().await;
+    let (child, address, _unread, writer) = process(&site).await;
+    fill(&writer).await;
+    site.fails_over();
+    until(&address, "/metrics", |_, body| body.contains("failover_latch_standing{latch=\"app\"} 1")).await;
+    assert_eq!(site.objects(), [true, true]);
+    ends(child).await;
 }

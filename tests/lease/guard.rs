@@ -1,24 +1,27 @@
 //! The guard of a command, and the processes that it and lease-keeper start.
 
 use std::fs;
-use std::fs::File;
-use std::io::{PipeWriter, Write as _, pipe};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::{PipeWriter, pipe};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
+use tokio::process::Child;
 use tokio::time::timeout;
 
 use crate::command::{STUBBORN, eventually, is_gone, runs_as};
 use crate::configuration::{Home, create_released};
 use crate::support::emulator::Emulator;
-use crate::support::keeper::{self, Keeper, Observer, config, create_table};
+use crate::support::keeper::{self, Keeper, Observer, config, create_table, record};
+use crate::support::program::fill;
 use crate::support::proxy::{Fault, PATIENCE, Proxy};
+
+/// The reader of a pipe.
+type Log = Lines<BufReader<Receiver>>;
 
 /// A file that does not exist yet.
 fn absent(name: &str) -> PathBuf {
@@ -116,7 +119,8 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
         ),
     );
     home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
-    let section = "dynamoDB:\n  leaseName: mylease\n  podIdentifier: site-a\n  waitTimeInSeconds: 2\n  \
+    // The process may take two fifths of a period.
+    let section = "dynamoDB:\n  leaseName: mylease\n  podIdentifier: site-a\n  waitTimeInSeconds: 15\n  \
                    failureThreshold: 20\n  tableName: admiral-lease\n  region: us-east-1\n";
     let command = ["--", "sh", "-c", "echo child of $PPID; echo runs as $$; exec sleep 600"];
     let mut holder = home.keeper(&emulator, section, &[], &command).await;
@@ -124,7 +128,7 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
     let guard = holder.says("child of").await;
     let guard = guard.rsplit(' ').next().unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
     let logged = || fs::read_to_string(&log).unwrap_or_default();
-    eventually("they are loaded again", async || logged().matches("finished").count() > 4).await;
+    eventually("they are loaded again", async || logged().matches("finished").count() > 2).await;
     assert_eq!(holder.said("could not be claimed or renewed"), 0);
 
     home.write("slow", "");
@@ -140,63 +144,179 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
 }
 
 #[tokio::test]
-async fn a_check_that_gives_no_result_leaves_no_process_behind() {
+async fn a_process_for_credentials_that_hangs_is_killed_and_the_next_one_is_used() {
     let emulator = Emulator::ministack().await;
-    create_table(&emulator).await;
+    create_released(&emulator).await;
     let home = Home::new();
+    let (started, hangs) = (home.path("started"), home.write("hangs", ""));
+    let printed = json!({ "Version": 1, "AccessKeyId": emulator.key, "SecretAccessKey": emulator.key });
+    let script = home.write(
+        "credentials.sh",
+        &format!(
+            "if test -e {hangs}; then\n\
+             for with in '' setsid; do $with sleep 600 & echo $! >>{started}; done; echo $$ >>{started}; wait\n\
+             fi\necho '{printed}'\n"
+        ),
+    );
+    home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
+    let section = "dynamoDB:\n  leaseName: mylease\n  podIdentifier: site-a\n  waitTimeInSeconds: 2\n  \
+                   failureThreshold: 20\n  tableName: admiral-lease\n  region: us-east-1\n";
+    let keeper = home.keeper(&emulator, section, &[], &[]).await;
+    eventually("it hangs, and is gone", async || {
+        first_three(&started).is_some_and(|first| first.iter().all(|id| is_gone(id)))
+    })
+    .await;
+    fs::remove_file(&hangs).unwrap();
+    Observer::of(&[&keeper]).active(&keeper).await;
+}
+
+/// A check whose processes hide in the group, in another session, and there as orphans, and which then ends so. The
+/// file holds their numbers.
+fn hiding(home: &Home, end: &str) -> (String, String) {
     let started = home.path("started");
     let script = home.write(
         "check.sh",
-        &format!("for with in '' setsid; do $with sleep 600 & echo $! >>{started}; done; wait\n"),
+        &format!(
+            "(setsid sh -c 'echo $$ >>{started}; exec sleep 600' &)\n\
+             for with in '' setsid; do $with sleep 600 & echo $! >>{started}; done\n\
+             until test $(wc -l <{started}) -ge 3; do sleep 0.05; done\n{end}\n"
+        ),
     );
-    let check = format!("sh {script}");
-    let _keeper =
-        Keeper::start_with(&emulator, "site-a", "", &["--check", &check, "--check-every", "1"]).await;
-    eventually("the processes of a check are gone", async || {
-        let started = fs::read_to_string(&started).unwrap_or_default();
-        let first: Vec<_> = started.lines().take(2).collect();
-        first.len() == 2 && first.into_iter().all(is_gone)
-    })
-    .await;
+    (format!("sh {script}"), started)
 }
 
-/// Fills a pipe that no one reads, through a file of its own: the writer's flags remain as they are.
-fn fill(pipe: &PipeWriter) {
-    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
-    let mut file = File::from(open(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).unwrap());
-    for part in [&[b'\n'; 4096][..], b"\n"] {
-        while file.write(part).is_ok() {}
+/// The first three processes whose numbers this file holds.
+fn first_three(started: &str) -> Option<Vec<String>> {
+    let started = fs::read_to_string(started).unwrap_or_default();
+    let first: Vec<_> = started.lines().take(3).map(str::to_owned).collect();
+    Some(first).filter(|first| first.len() == 3)
+}
+
+#[tokio::test]
+async fn a_check_leaves_no_process_behind_whether_or_not_it_gives_a_result() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    for end in ["wait", "exit 0", "exit 1"] {
+        let home = Home::new();
+        let (check, started) = hiding(&home, end);
+        let check = ["--check", &check, "--check-every", "1"];
+        let _keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
+        eventually("the processes of a check are gone", async || {
+            first_three(&started).is_some_and(|first| first.iter().all(|id| is_gone(id)))
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_check_does_not_outlive_a_keeper_that_is_killed() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let home = Home::new();
+    let (check, started) = hiding(&home, "wait");
+    let check = ["--check", &check, "--check-every", "600"];
+    let mut keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
+    eventually("its processes run", async || first_three(&started).is_some()).await;
+    keeper.signal("KILL").await;
+    keeper.ended().await;
+    let first = first_three(&started).unwrap();
+    eventually("they are gone", async || first.iter().all(|id| is_gone(id))).await;
+}
+
+/// A keeper that logs to a pipe: where it listens, the pipe's reader and its writer.
+async fn logging_to_a_pipe(
+    emulator: &Emulator,
+    proxy: &Proxy,
+    command: &[&str],
+) -> (Child, String, Log, PipeWriter) {
+    create_released(emulator).await;
+    let keys = [("AWS_ACCESS_KEY_ID", &*emulator.key), ("AWS_SECRET_ACCESS_KEY", &*emulator.key)];
+    let (reader, writer) = pipe().unwrap();
+    let keeper = keeper::command(&proxy.url, &config("site-a", ""), &keys, command)
+        .stdout(Stdio::null())
+        .stderr(writer.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap()).lines();
+    let started: Value = serde_json::from_str(&line(&mut log, "\"starting\"").await).unwrap();
+    (keeper, started["listen"].as_str().unwrap().to_owned(), log, writer)
+}
+
+/// The next line that has this in it.
+async fn line(log: &mut Log, text: &str) -> String {
+    let said = async {
+        loop {
+            let line = log.next_line().await.unwrap().expect("it runs");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    };
+    timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {text:?}"))
+}
+
+async fn ends_well(keeper: &mut Child) {
+    signal(keeper, Signal::TERM);
+    let status = timeout(PATIENCE, keeper.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+fn signal(process: &Child, signal: Signal) {
+    let id = process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    kill_process(id.unwrap(), signal).unwrap();
+}
+
+#[tokio::test]
+async fn a_keeper_whose_log_no_one_reads_keeps_its_lease_and_reports_the_lines_that_it_dropped() {
+    let emulator = Emulator::ministack().await;
+    let proxy = Proxy::start(&emulator.url).await;
+    let (mut holder, address, mut log, writer) = logging_to_a_pipe(&emulator, &proxy, &[]).await;
+    eventually("it is active", async || keeper::get(&address, "/leader").await.unwrap().0 == 200).await;
+    fill(&writer).await;
+    let dropped = "lease_keeper_log_lines_dropped_total{lease=\"mylease\"} ";
+    eventually("lines are dropped", async || {
+        // Each is a line in the log.
+        signal(&holder, Signal::HUP);
+        let metrics = keeper::get(&address, "/metrics").await.unwrap().1;
+        let count = metrics.split_once(dropped).unwrap().1.lines().next().unwrap().parse::<u64>().unwrap();
+        count > 0
+    })
+    .await;
+    let renewed = proxy.calls("UpdateItem") + 3;
+    proxy.arrived("UpdateItem", renewed).await;
+    assert_eq!(keeper::get(&address, "/leader").await.unwrap().0, 200);
+    let report: Value = serde_json::from_str(&line(&mut log, "lines were dropped").await).unwrap();
+    assert!(report["lines"].as_u64() > Some(0), "{report}");
+    // It ends with its last line, if that is read.
+    let (ended, ()) = tokio::join!(line(&mut log, "\"ending\""), ends_well(&mut holder));
+    assert!(ended.contains("INFO"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_keeper_ends_although_no_one_reads_its_log() {
+    for is_open in [true, false] {
+        let emulator = Emulator::ministack().await;
+        let proxy = Proxy::start(&emulator.url).await;
+        let (mut holder, address, log, writer) = logging_to_a_pipe(&emulator, &proxy, &[]).await;
+        eventually("it is active", async || keeper::get(&address, "/leader").await.unwrap().0 == 200).await;
+        fill(&writer).await;
+        let _unread = is_open.then_some(log);
+        ends_well(&mut holder).await;
+        assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
     }
 }
 
 #[tokio::test]
 async fn a_guard_kills_the_command_and_ends_when_no_one_reads_its_log() {
     let emulator = Emulator::ministack().await;
-    create_released(&emulator).await;
     let proxy = Proxy::start(&emulator.url).await;
-    let keys = [("AWS_ACCESS_KEY_ID", &*emulator.key), ("AWS_SECRET_ACCESS_KEY", &*emulator.key)];
     let command = format!("exec >&2; echo child of $PPID; {STUBBORN}");
-    let (reader, writer) = pipe().unwrap();
-    let _keeper = keeper::command(&proxy.url, &config("site-a", ""), &keys, &["--", "sh", "-c", &command])
-        .stdout(Stdio::null())
-        .stderr(writer.try_clone().unwrap())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(Receiver::from_owned_fd(OwnedFd::from(reader)).unwrap()).lines();
-    let mut number_after = async |text: &str| {
-        let said = async {
-            loop {
-                let line = log.next_line().await.unwrap().expect("it runs");
-                if line.contains(text) {
-                    return line.rsplit(' ').next().unwrap().to_owned();
-                }
-            }
-        };
-        timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("it does not say {text:?}"))
-    };
-    let (guard, id) = (number_after("child of").await, number_after("runs as").await);
-    // Now lease-keeper stops at its next line.
-    fill(&writer);
+    let command = ["--", "sh", "-c", &command];
+    let (_keeper, _, mut log, writer) = logging_to_a_pipe(&emulator, &proxy, &command).await;
+    let last = |line: String| line.rsplit(' ').next().unwrap().to_owned();
+    let guard = last(line(&mut log, "child of").await);
+    let id = last(line(&mut log, "runs as").await);
+    fill(&writer).await;
     proxy.all(Fault::Lost);
     eventually("the command is killed", async || is_gone(&id)).await;
     eventually("the guard ends", async || is_gone(&guard)).await;

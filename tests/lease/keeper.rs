@@ -482,14 +482,16 @@ async fn a_command_that_ends_releases_the_lease_and_its_status_is_the_keepers() 
 
 #[tokio::test]
 async fn an_invalid_argument_or_configuration_is_named_at_the_start() {
-    for (more, arguments, named) in [
-        ("  leaseNmae: other\n", &[][..], "leaseNmae"),
-        ("", &["--", "/no/such/program"], "/no/such/program cannot be started: there is no such program"),
-        ("", &["--", "no-such-program"], "no-such-program cannot be started: there is no such program"),
-        ("", &["--", "/etc/passwd"], "/etc/passwd cannot be started"),
+    for (more, arguments, status, named) in [
+        ("  leaseNmae: other\n", &[][..], 1, "leaseNmae"),
+        ("", &["--", "/no/such/program"], 1, "/no/such/program cannot be started: there is no such program"),
+        ("", &["--", "no-such-program"], 1, "no-such-program cannot be started: there is no such program"),
+        ("", &["--", "/etc/passwd"], 1, "/etc/passwd cannot be started"),
+        // No clock reaches that far.
+        ("", &["--stop", "18446744073709551615", "--", "true"], 2, "--stop"),
     ] {
         let (mut process, mut log) = spawn(("http://127.0.0.1:1", "test"), "site-a", more, arguments);
-        assert_eq!(process.wait().await.unwrap().code(), Some(1));
+        assert_eq!(process.wait().await.unwrap().code(), Some(status));
         let said = log.wait_for(|lines| !lines.is_empty()).await.unwrap()[0].clone();
         assert!(said.contains(named), "{said}");
     }
@@ -514,6 +516,7 @@ async fn the_endpoints_answer_a_probe_a_person_and_prometheus() {
         "lease_keeper_failing{lease=\"mylease\"} 0.0",
         "lease_keeper_calls_total{lease=\"mylease\",call=\"describe\",became=\"done\"} 1",
         "lease_keeper_changes_total{lease=\"mylease\",to=\"active\"} 1",
+        "lease_keeper_log_lines_dropped_total{lease=\"mylease\"} 0",
         "# EOF",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");

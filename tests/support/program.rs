@@ -1,14 +1,26 @@
 //! The package's programs, as the tests run them.
 
 use std::env;
+use std::io::PipeWriter;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::process::Command;
+
+use tokio::net::unix::pipe;
 
 /// The program of this name: the one that a variable names (`FAILOVER_LATCH_BINARY`, `FAILOVER_LOCK_BINARY`, `SITE_FENCE_BINARY`,
 /// `LEASE_KEEPER_BINARY`, `FAILOVERCTL_BINARY`), which `.ci/run` sets to an artifact, or this build's.
 pub fn program(name: &str) -> PathBuf {
     let variable = format!("{}_BINARY", name.replace('-', "_").to_uppercase());
     env::var_os(variable).map(PathBuf::from).or_else(|| built(name)).unwrap_or_else(|| build(name))
+}
+
+/// Fills a pipe that no one reads, through a file of its own: the writer's flags remain as they are.
+pub async fn fill(pipe: &PipeWriter) {
+    let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let file = pipe::OpenOptions::new().open_sender(path).expect("it is a pipe");
+    file.writable().await.expect("it is open");
+    while file.try_write(b"\n").is_ok() {}
 }
 
 /// The program as cargo has built it for the tests of its own package.
