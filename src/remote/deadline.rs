@@ -16,6 +16,8 @@ pub struct Deadline {
     tries: u32,
     first_pause: Duration,
     longest_pause: Duration,
+    /// How long one call may take, its retries included.
+    longest_call: Option<Duration>,
 }
 
 /// A remote call's error that knows whether a retry can help.
@@ -47,7 +49,8 @@ impl Deadline {
     #[must_use]
     pub fn after(duration: Duration) -> Self {
         let (first_pause, longest_pause) = (FIRST_PAUSE, LONGEST_PAUSE);
-        Self { end: Instant::now() + duration, tries: u32::MAX, first_pause, longest_pause }
+        let end = Instant::now() + duration;
+        Self { end, tries: u32::MAX, first_pause, longest_pause, longest_call: None }
     }
 
     /// The earlier of this deadline and `duration` from now.
@@ -68,6 +71,13 @@ impl Deadline {
     #[must_use]
     pub fn with_pauses(self, longest_pause: Duration) -> Self {
         Self { longest_pause, ..self }
+    }
+
+    /// This deadline, with at most so long for each call, its retries included: for reading that shows the rest where one
+    /// call gets no answer.
+    #[must_use]
+    pub fn with_calls_of(self, longest_call: Duration) -> Self {
+        Self { longest_call: Some(longest_call), ..self }
     }
 
     /// The time that is left.
@@ -94,15 +104,16 @@ impl Deadline {
         self,
         mut call: impl AsyncFnMut(Duration) -> Result<T, E>,
     ) -> Result<T, E> {
+        let this = self.longest_call.map_or(self, |longest| self.within(longest));
         let mut longest = self.first_pause;
         let mut tries = 0;
         loop {
-            let error = match call(self.attempt()).await {
+            let error = match call(this.attempt()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             tries += 1;
-            if tries >= self.tries || !self.pause(&error, &mut longest).await {
+            if tries >= self.tries || !this.pause(&error, &mut longest).await {
                 return Err(error);
             }
         }
@@ -179,6 +190,18 @@ mod tests {
             })
             .await;
         assert_eq!((answer, calls), (Err(Failed { may_pass: false }), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_may_have_its_own_end() {
+        let start = Instant::now();
+        let deadline = Deadline::after(Duration::from_mins(1)).with_calls_of(Duration::from_secs(3));
+        for calls in 1..=2 {
+            let answer: Result<(), _> = deadline.persist(async |_| Err(Failed { may_pass: true })).await;
+            assert_eq!(answer, Err(Failed { may_pass: true }));
+            assert!(start.elapsed() <= Duration::from_secs(3) * calls);
+        }
+        assert!(start.elapsed() > Duration::from_secs(4));
     }
 
     #[tokio::test(start_paused = true)]
