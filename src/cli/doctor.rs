@@ -7,6 +7,7 @@ use super::error::{Ended, Error};
 use super::findings::Findings;
 use super::function::{self, Function};
 use super::guard::{Guard, Options};
+use super::name::Named;
 use super::screen::{Mood, plain, time};
 use super::session::{Common, patience};
 use super::sns::{self, Subscription};
@@ -29,18 +30,20 @@ const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
 #[derive(Debug, Args)]
 #[command(
     after_help = "ok: well. look: worth a look. WRONG: repair it, by what follows the arrow. unseen: could not \
-    be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab"
+    be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor primary"
 )]
 pub(super) struct Arguments {
-    /// The primary's health check.
-    id: HealthCheckId,
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
     #[command(flatten)]
     options: Options,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { id, options } = arguments;
-    let (guard, id) = (&options.guard(common).await?, &id);
+    let Arguments { check, options } = arguments;
+    let guard = &options.guard(common).await?;
+    let id = &check.find(guard).await?;
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
     health_check(guard, &check, &mut findings);
@@ -49,7 +52,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     chain(guard, &check, &mut findings).await;
     records(guard, id, &mut findings).await;
-    findings.show(guard.session.screen)
+    findings.show(&guard.session.screen).await
 }
 
 /// Checks the health check itself.
@@ -114,7 +117,7 @@ async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings:
 /// Checks the chain from the alarm to the function, and the state of both.
 async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
-    let alarms = match guard.alarms(id, None).await {
+    let alarms = match guard.alarms(id, patience()).await {
         Ok(alarms) => alarms,
         Err(failure) => return findings.unknown("alarm", &failure),
     };
@@ -151,7 +154,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                 findings.ok("history", format!("{what}: {found}"));
             }
             let health = guard.health(id).await;
-            match State::of(check, &alarms, &tags, health, &guard.config) {
+            match State::of(check, Some(&alarms), Some(&tags), health, &guard.config) {
                 State::Armed if !locks => findings
                     .warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned()),
                 state => {

@@ -6,3 +6,4 @@ mod support;
 mod failoverctl;
 mod latch;
 mod lease;
+mod status;
