@@ -53,6 +53,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A folder cannot be written.
+    #[error("{} cannot be written: {source}", Quoted(.folder))]
+    Folder {
+        /// Which.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard output or the terminal is gone.
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),

@@ -25,6 +25,7 @@ mod lease;
 mod lock;
 mod logs;
 mod look;
+mod man;
 mod name;
 mod restore;
 pub mod screen;
@@ -67,6 +68,7 @@ enum Command {
     Latch(latch::Arguments),
     Lease(lease::Arguments),
     Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -87,6 +89,7 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Latch(arguments) => latch::run(&common, arguments).await,
         Command::Lease(arguments) => lease::run(&common, arguments).await,
         Command::Completions(arguments) => completions::run(&arguments, &mut self::Arguments::command()),
+        Command::Man(arguments) => man::run(&arguments, self::Arguments::command()),
     };
     ended.map_err(|error| common.with_next_step(error))
 }
