@@ -144,6 +144,22 @@ async fn what_one_service_does_not_answer_hides_nothing_that_the_others_do() {
 }
 
 #[tokio::test]
+async fn doctor_shows_the_state_without_the_alarms_or_the_tags() {
+    for (down, unseen, said) in [
+        ("DescribeAlarmsForMetric", "unseen  alarm         cloudwatch:", " ago by alarm primary-unhealthy\n"),
+        ("ListTagsForResource", "unseen  history       route53:", "locked by its path: when and why"),
+    ] {
+        let route53 = locked().await;
+        route53.fail_always(down, Fault::Answer(503, HTML));
+        let ended = run(&route53.url(), &["doctor", PRIMARY]).await;
+        assert_eq!(ended.status, Some(3), "{ended:?}");
+        assert!(ended.out.contains(unseen) && ended.out.contains(said), "{ended:?}");
+        let is_blamed = ended.out.contains("no metric alarm watches its health");
+        assert!(!is_blamed && ended.out.starts_with("account 123456789012, "), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_state_of_a_check_in_service_is_unknown_without_its_alarms_or_tags() {
     for (down, said) in [
         ("DescribeAlarmsForMetric", "/lb-check; whether an alarm would lock it could not be read"),
