@@ -155,7 +155,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let health = guard.health(id).await;
     match State::of(check, alarms.as_deref(), tags.as_ref(), health, &guard.config) {
         State::Armed if !locks => {
-            findings.warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned())
+            findings.warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned());
         }
         state => {
             let remedy = match &state {
