@@ -6,64 +6,72 @@ mod support;
 use std::fs;
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 /// The rules file that the template's comment makes, with all values replaced.
 fn rules() -> String {
     let file = support::root().join("infra/alertmanager.yaml");
-    let made = Command::new("sed")
-        .args(["-n", r"/^  groups:/,/^$/s/^  //p"])
-        .arg(file)
-        .output()
-        .expect("sed is there");
-    let rules = String::from_utf8(made.stdout).expect("the template is UTF-8");
+    let made = Command::new("sed").args(["-n", r"/^  groups:/,/^$/s/^  //p"]).arg(file).output();
+    let rules = String::from_utf8(made.expect("sed is there").stdout).expect("the template is UTF-8");
     let rules =
         rules.replace("REPLACE_THIS_SITE", "site-a").replace("REPLACE_ACCELERATOR", "acme.example.com");
     rules.replace("REPLACE_NAMESPACE", "datagrid")
 }
 
+/// A test of `promtool`: these series, one value every 15 s, and the alerts that fire then.
+fn test(series: &[(String, &str)], at: &str, alerts: &[(&str, Value)]) -> Value {
+    let series: Vec<_> =
+        series.iter().map(|(series, values)| json!({ "series": series, "values": values })).collect();
+    let alerts: Vec<_> = alerts
+        .iter()
+        .map(|(name, fires)| json!({ "eval_time": at, "alertname": name, "exp_alerts": fires }))
+        .collect();
+    json!({ "interval": "15s", "input_series": series, "alert_rule_test": alerts })
+}
+
 #[test]
 fn the_rules_report_an_unseen_site_and_show_that_they_are_alive() {
+    let labels = |severity: &str| {
+        json!({ "namespace": "datagrid", "severity": severity, "reporter": "site-a",
+            "accelerator": "acme.example.com" })
+    };
+    let mut offline = labels("critical");
+    offline["site"] = json!("site-b");
+    let offline = json!([{ "exp_labels": offline,
+        "exp_annotations": { "summary": "site-b is no longer seen, and will be fenced." } }]);
+    let alive = json!([{ "exp_labels": labels("none") }]);
+    let missing = json!([{ "exp_labels": { "namespace": "datagrid", "severity": "warning" }, "exp_annotations": {
+        "summary": "Infinispan's metric site_view_status is missing: this cluster cannot report the other site to \
+            site-fence." } }]);
+
+    let mut tests = Vec::new();
+    // Infinispan 15 has the prefix, 16.1 has not. 0 is unseen, 1 seen, 2 unknown to the node that was asked.
+    for metric in ["vendor_jgroups_site_view_status", "jgroups_site_view_status"] {
+        for (values, fires) in [("1x12", json!([])), ("1 0x11", offline.clone()), ("2x12", json!([]))] {
+            let of =
+                |namespace: &str| format!(r#"{metric}{{namespace="{namespace}", site="site-b", node="1"}}"#);
+            // Another cluster's view is none of this site's.
+            let series = [(of("datagrid"), values), (of("other"), "0x12")];
+            tests.push(test(
+                &series,
+                "2m30s",
+                &[("SiteOffline", fires), ("SiteFenceWatchdog", alive.clone())],
+            ));
+        }
+    }
+    tests.push(test(&[], "11m", &[("SiteFenceWatchdog", json!([])), ("SiteViewMissing", missing)]));
+    let tests = json!({ "rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": tests });
+
     let folder = std::env::temp_dir().join(format!("rules-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a temporary folder can be made");
     fs::write(folder.join("rules.yml"), rules()).expect("it can be written");
-    // Infinispan 15 has the prefix, 16.1 has not. 0 is unseen, 1 seen, 2 unknown to the node that was asked.
-    let mut tests = String::from("rule_files: [rules.yml]\nevaluation_interval: 15s\ntests:\n");
-    for metric in ["vendor_jgroups_site_view_status", "jgroups_site_view_status"] {
-        let labels = "alertname: SiteOffline, reporter: site-a, site: site-b, accelerator: acme.example.com";
-        let series = |namespace: &str, node: &str, values: &str| {
-            format!(
-                "{metric}{{namespace=\"{namespace}\", site=\"site-b\", node=\"{node}\"}}', values: '{values}'"
-            )
-        };
-        for (values, fires) in
-            [("1 1 1 1 1 1 1 1 1 1 1 1", false), ("1 0 0 0 0 0 0 0 0 0 0 0", true), ("2x12", false)]
-        {
-            let expected = if fires {
-                format!(
-                    "[{{exp_labels: {{{labels}, severity: critical, namespace: datagrid}}, exp_annotations: {{summary: 'site-b is no longer seen, and will be fenced.'}}}}]"
-                )
-            } else {
-                "[]".to_owned()
-            };
-            tests += &format!(
-                "- interval: 15s\n  input_series:\n  - {{series: '{}}}\n  - {{series: '{}}}\n  alert_rule_test:\n  - {{eval_time: 2m30s, alertname: SiteOffline, exp_alerts: {expected}}}\n  - {{eval_time: 2m30s, alertname: SiteFenceWatchdog, exp_alerts: [{{exp_labels: {{alertname: SiteFenceWatchdog, namespace: datagrid, severity: none, reporter: site-a, accelerator: acme.example.com}}}}]}}\n",
-                series("datagrid", "1", values),
-                // Another cluster's view is none of this site's.
-                series("other", "1", "0x12"),
-            );
-        }
-    }
-    tests += "- interval: 15s\n  input_series: []\n  alert_rule_test:\n  - {eval_time: 11m, alertname: SiteFenceWatchdog, exp_alerts: []}\n";
-    tests += "  - {eval_time: 11m, alertname: SiteViewMissing, exp_alerts: [{exp_labels: {alertname: SiteViewMissing, namespace: datagrid, severity: warning}, exp_annotations: {summary: \"Infinispan's metric site_view_status is missing: this cluster cannot report the other site to site-fence.\"}}]}\n";
-    fs::write(folder.join("tests.yml"), &tests).expect("it can be written");
+    // YAML includes JSON.
+    fs::write(folder.join("tests.yml"), tests.to_string()).expect("it can be written");
     for arguments in [["check", "rules", "rules.yml"], ["test", "rules", "tests.yml"]] {
-        let said = Command::new("promtool")
-            .args(arguments)
-            .current_dir(&folder)
-            .output()
-            .expect("promtool is installed (Debian: apt-get install prometheus)");
-        let printed =
-            format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-        assert!(said.status.success(), "{printed}\n{tests}");
+        let said = Command::new("promtool").args(arguments).current_dir(&folder).output();
+        let said = said.expect("promtool is installed (Debian: apt-get install prometheus)");
+        let printed = [said.stdout, said.stderr].concat();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&printed));
     }
     fs::remove_dir_all(&folder).expect("it is there");
 }

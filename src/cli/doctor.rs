@@ -1,14 +1,16 @@
 //! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
 use clap::Args;
+use futures_util::future::join;
 
 use super::dns::{self, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
 use super::function::{self, Function};
 use super::guard::{Guard, Options};
+use super::name::Named;
 use super::screen::{Mood, plain, time};
-use super::session::{Common, patience};
+use super::session::{Common, patience, shortly};
 use super::sns::{self, Subscription};
 use super::state::State;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
@@ -29,18 +31,20 @@ const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
 #[derive(Debug, Args)]
 #[command(
     after_help = "ok: well. look: worth a look. WRONG: repair it, by what follows the arrow. unseen: could not \
-    be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor 233e180f-f023-45a3-954e-415303f21eab"
+    be seen from here, or is not permitted.\n\nExample:\n  failoverctl doctor primary"
 )]
 pub(super) struct Arguments {
-    /// The primary's health check.
-    id: HealthCheckId,
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
     #[command(flatten)]
     options: Options,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { id, options } = arguments;
-    let (guard, id) = (&options.guard(common).await?, &id);
+    let Arguments { check, options } = arguments;
+    let guard = &options.guard(common).await?;
+    let id = &check.find(guard).await?;
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
     health_check(guard, &check, &mut findings);
@@ -49,7 +53,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     chain(guard, &check, &mut findings).await;
     records(guard, id, &mut findings).await;
-    findings.show(guard.session.screen)
+    findings.show(&guard.session.screen).await
 }
 
 /// Checks the health check itself.
@@ -114,27 +118,25 @@ async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings:
 /// Checks the chain from the alarm to the function, and the state of both.
 async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
-    let alarms = match guard.alarms(id, None).await {
-        Ok(alarms) => alarms,
-        Err(failure) => return findings.unknown("alarm", &failure),
-    };
-    if alarms.is_empty() {
+    let before = findings.moods().count();
+    let (alarms, tags) = join(guard.alarms(id, shortly()), guard.route53.tags(id, shortly())).await;
+    let alarms = alarms.map_err(|failure| findings.unknown("alarm", &failure)).ok();
+    if alarms.as_ref().is_some_and(Vec::is_empty) {
         findings.wrong(
             "alarm",
             "no metric alarm watches its health in this Region".to_owned(),
             format!("infra/deploy --health-check {id} --email ADDRESS"),
         );
     }
-    let before = findings.moods().count();
     let mut locks = false;
-    for alarm in &alarms {
+    for alarm in alarms.iter().flatten() {
         locks |= alarm_leads_to_lock(guard, id, alarm, findings).await;
     }
     let seen: Vec<_> = findings.moods().skip(before).collect();
     let is_explained = seen.contains(&Mood::Wrong);
     if !locks && seen.contains(&Mood::Unknown) {
         findings.unknown("lock", &"whether any of its alarms leads to a function that locks it");
-    } else if !locks && !alarms.is_empty() && !is_explained {
+    } else if !locks && !is_explained {
         findings.wrong(
             "lock",
             "none of its alarms leads by a topic, or directly, to a function that locks it".to_owned(),
@@ -143,30 +145,29 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             ),
         );
     }
-    match guard.route53.tags(id, patience()).await {
-        Err(failure) => findings.unknown("history", &failure),
-        Ok(tags) => {
-            for (key, what) in [(OUT, "last locked"), (IN, "last restored")] {
-                let found = tags.get(key).map_or("never, as far as its tags say", String::as_str);
-                findings.ok("history", format!("{what}: {found}"));
-            }
-            let health = guard.health(id).await;
-            match State::of(check, &alarms, &tags, health, &guard.config) {
-                State::Armed if !locks => findings
-                    .warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned()),
-                state => {
-                    let remedy = match &state {
-                        State::Locked { .. } => Some(format!(
-                            "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
-                        )),
-                        State::Unprotected { .. } | State::Overdue { .. } => {
-                            Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
-                        }
-                        _ => None,
-                    };
-                    findings.add("state", state.mood(), state.words(), remedy);
+    let tags = tags.map_err(|failure| findings.unknown("history", &failure)).ok();
+    for (key, what) in [(OUT, "last locked"), (IN, "last restored")] {
+        if let Some(tags) = &tags {
+            let found = tags.get(key).map_or("never, as far as its tags say", String::as_str);
+            findings.ok("history", format!("{what}: {found}"));
+        }
+    }
+    let health = guard.health(id).await;
+    match State::of(check, alarms.as_deref(), tags.as_ref(), health, &guard.config) {
+        State::Armed if !locks => {
+            findings.warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned());
+        }
+        state => {
+            let remedy = match &state {
+                State::Locked { .. } => Some(format!(
+                    "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
+                )),
+                State::Unprotected { .. } | State::Overdue { .. } => {
+                    Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
                 }
-            }
+                _ => None,
+            };
+            findings.add("state", state.mood(), state.words(), remedy);
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::error::{Ended, Error};
 use super::function::{self, Function, unqualified};
 use super::guard::{Guard, Options};
-use super::screen::{ask, error, say, time};
+use super::name::{self, Named, Tags};
+use super::screen::{error, say, time};
 use super::session::{Common, Interrupts, patience};
 use super::state::State;
 use super::status::until_armed;
@@ -36,10 +37,12 @@ const NO_SUCH_PAGE: &str = "/failoverctl-drill-no-such-page";
 
 /// A game day: set the alarm off, follow it to the lock, and restore.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  failoverctl drill 233e180f-f023-45a3-954e-415303f21eab")]
+#[command(after_help = "Example:\n  failoverctl drill failover-drill")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Arguments {
-    /// A health check of your own that no record refers to.
-    id: HealthCheckId,
+    /// A health check of your own that no record refers to, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
     /// Drill even if records refer to the health check: traffic moves.
     #[arg(long)]
     in_service: bool,
@@ -49,6 +52,9 @@ pub(super) struct Arguments {
     /// The time that each leg may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
+    /// Show whether a drill may be done, and what it would do; change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -74,15 +80,24 @@ struct Timeline {
 }
 
 pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Error> {
-    let (guard, id, drill) = (&drill.options.guard(common).await?, &drill.id, &drill);
-    let (check, path, alarm) = ready(guard, id, drill).await?;
+    let (guard, drill) = (&drill.options.guard(common).await?, &drill);
+    let id = &drill.check.find(guard).await?;
+    let (check, tags, path, alarm) = ready(guard, id, drill).await?;
     let how = if drill.by_metric {
         "its path is changed, so that it fails".to_owned()
     } else {
         format!("its alarm {} is set off, which also notifies its other subscribers", alarm.name)
     };
-    let question = format!("Drill on {id}? {how}; it is locked and restored.");
-    if ask(&question, drill.yes)? == Ended::NotWell {
+    let title = name::title(id, Some(&tags));
+    let screen = &guard.session.screen;
+    if drill.dry_run {
+        let found = json!([{ "healthCheckId": id, "outcome": "would_drill", "alarm": alarm.name }]);
+        let text = || format!("{title}: a drill may be done: {how}; it is locked and restored\n");
+        screen.show("outcomes", &found, text).await?;
+        return Ok(Ended::Well);
+    }
+    let question = format!("Drill on {title}? {how}; it is locked and restored.");
+    if screen.ask(&question, drill.yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
 
@@ -111,7 +126,7 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         timeline.step(Utc::now(), "armed again".to_owned());
     }
     let steps = timeline.steps();
-    guard.session.screen.show(&steps, || steps.iter().map(text).collect())?;
+    screen.show("steps", &steps, || steps.iter().map(text).collect()).await?;
     ended.map(|()| Ended::Well)
 }
 
@@ -120,12 +135,12 @@ async fn ready(
     guard: &Guard,
     id: &HealthCheckId,
     drill: &Arguments,
-) -> Result<(HealthCheck, ResourcePath, Alarm), Error> {
+) -> Result<(HealthCheck, Tags, ResourcePath, Alarm), Error> {
     let deadline = patience();
     let check = guard.route53.health_check(id, deadline).await?;
-    let alarms = guard.alarms(id, None).await?;
+    let alarms = guard.alarms(id, deadline).await?;
     let tags = guard.route53.tags(id, deadline).await?;
-    let state = State::of(&check, &alarms, &tags, guard.health(id).await, &guard.config);
+    let state = State::of(&check, Some(&alarms), Some(&tags), guard.health(id).await, &guard.config);
     let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
         return refuse(format!(
@@ -154,7 +169,7 @@ async fn ready(
     for alarm in alarms {
         let can_go_off = alarm.state == AlarmState::Ok && alarm.actions_enabled;
         if can_go_off && !functions(guard, &alarm).await?.is_empty() {
-            return Ok((check, path, alarm));
+            return Ok((check, tags, path, alarm));
         }
     }
     refuse(format!(

@@ -53,14 +53,72 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A folder cannot be written.
+    #[error("{} cannot be written: {source}", Quoted(.folder))]
+    Folder {
+        /// Which.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard output or the terminal is gone.
     #[error("the terminal: {0}")]
     Terminal(#[from] io::Error),
     /// There are no credentials, or none that can be used.
     #[error(
-        "there are no credentials to use: {0}. Log in (aws sso login), or name a profile that has some with --profile"
+        "there are no credentials to use: {why}. Log in: {}. Or name another profile with --profile; to see them: aws \
+         configure list-profiles",
+        login(.profile.as_deref())
     )]
-    NoCredentials(String),
+    NoCredentials {
+        /// Why.
+        why: String,
+        /// The profile that was named.
+        profile: Option<String>,
+    },
+    /// AWS does not accept the credentials.
+    #[error("{error}. Log in again: {}", login(.profile.as_deref()))]
+    LogIn {
+        /// What failed.
+        error: Box<Error>,
+        /// The profile that was named.
+        profile: Option<String>,
+    },
+    /// There is no AWS at a URL.
+    #[error(
+        "there is no AWS at {}: {why}. Correct --endpoint-url, or where it is not given AWS_ENDPOINT_URL, or \
+         endpoint_url in the profile",
+        Quoted(.url)
+    )]
+    Endpoint {
+        /// The URL.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// The names of the health checks cannot be read.
+    #[error("the health checks' names cannot be read: {0}. Name the health check by its id")]
+    Names(#[source] Failure),
+    /// No health check has this name.
+    #[error(
+        "no health check of {account} has the id or the tag Name {}. To see them all: failoverctl status. Another account: \
+         --profile",
+        Quoted(.name)
+    )]
+    NoCheck {
+        /// What was typed.
+        name: String,
+        /// Where it was looked for.
+        account: String,
+    },
+    /// Several health checks have this name.
+    #[error("{} health checks have the tag Name {}. Name one by its id: {}", .ids.len(), Quoted(.name), list(.ids))]
+    SeveralChecks {
+        /// What was typed.
+        name: String,
+        /// Theirs.
+        ids: Vec<HealthCheckId>,
+    },
     /// Stopped by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -138,9 +196,32 @@ pub enum Error {
     NoDrill(String),
 }
 
+/// The command that logs in.
+fn login(profile: Option<&str>) -> String {
+    let profile = profile.map(|name| format!(" --profile {}", super::screen::plain(name)));
+    format!("aws sso login{}", profile.unwrap_or_default())
+}
+
+fn list(ids: &[HealthCheckId]) -> String {
+    ids.iter().map(HealthCheckId::as_str).collect::<Vec<_>>().join(", ")
+}
+
 // === impl Error ===
 
 impl Error {
+    /// Whether a call failed because AWS does not accept the credentials.
+    #[must_use]
+    pub fn blames_credentials(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if error.downcast_ref::<Failure>().is_some_and(Failure::blames_credentials) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// The exit status: a refusal is no error of the command.
     #[must_use]
     pub fn ended(&self) -> ExitCode {

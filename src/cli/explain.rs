@@ -67,11 +67,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
             Ok(Message::Alarm(transition)) => concern(&transition, &config),
             Ok(Message::Foreign(what)) => foreign(&what),
         });
-        return show(common.screen(), explained);
+        return show(&common.screen(), explained).await;
     }
     let guard = Guard::new(common.session().await?, config);
     let results = guard.system().handle(Handler::Lock, &event, patience()).await.into_results();
-    show(guard.session.screen, results.into_iter().map(|result| result.map_or_else(failed, done)))
+    let explained = results.into_iter().map(|result| result.map_or_else(failed, done));
+    show(&guard.session.screen, explained).await
 }
 
 fn concern(transition: &AlarmTransition, config: &Config) -> Explained {
@@ -132,9 +133,9 @@ fn wrong(alarm: Option<String>, why: String) -> Explained {
     Explained { alarm, health_check_id: None, outcome: "error".to_owned(), why: Some(why), text }
 }
 
-fn show(screen: Screen, explained: impl Iterator<Item = Explained>) -> Result<Ended, Error> {
+async fn show(screen: &Screen, explained: impl Iterator<Item = Explained>) -> Result<Ended, Error> {
     let explained: Vec<_> = explained.collect();
-    screen.show(&explained, || explained.iter().map(|one| one.text.as_str()).collect())?;
+    screen.show("outcomes", &explained, || explained.iter().map(|one| one.text.as_str()).collect()).await?;
     let is_well = explained.iter().all(|one| one.outcome != "error");
     Ok(if is_well { Ended::Well } else { Ended::NotWell })
 }

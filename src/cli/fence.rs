@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
 use super::function;
-use super::screen::{Mood, ask, plain, table, time};
+use super::screen::{Mood, Row, plain, table, time};
 use super::session::{Common, Session, patience};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::notes::Notes;
@@ -123,7 +123,10 @@ struct InService {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let session = common.session().await?;
+    let session = match common.own_region() {
+        Some(region) => common.session_in(region).await?,
+        None => common.session().await?,
+    };
     match arguments.command {
         Fence::Status { accelerator } => status(&session, accelerator.as_deref()).await,
         Fence::Rejoin(arguments) => rejoin(&session, common.own_region(), arguments).await,
@@ -144,7 +147,7 @@ async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, E
     for accelerator in &accelerators {
         found.extend(look_at(&view, accelerator).await?);
     }
-    session.screen.show(&found, || text(&found))?;
+    session.screen.show_in_context("sites", &found, || text(&found)).await?;
     let is_bad = found.iter().any(|status| matches!(status.mood(), Mood::Wrong));
     Ok(if is_bad { Ended::NotWell } else { Ended::Well })
 }
@@ -202,13 +205,13 @@ fn text(found: &[Status]) -> String {
     let rows: Vec<_> = found
         .iter()
         .map(|status| {
-            let row = [
+            let cells = [
                 plain(&status.accelerator),
                 status.site.as_deref().map_or_else(|| "?".to_owned(), plain),
                 format!("{}/{}", status.healthy(), status.endpoints.len()),
                 status.words(),
             ];
-            (row, status.mood())
+            Row { cells, mood: status.mood(), below: String::new() }
         })
         .collect();
     table(["ACCELERATOR", "SITE", "HEALTHY", "STATE"], &rows)
@@ -219,12 +222,12 @@ async fn rejoin(session: &Session, region: Option<Region>, arguments: Rejoin) ->
     let Rejoin { site, accelerator, function, force, reason, dry_run, yes } = arguments;
     let question =
         format!("Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again.");
-    if ask(&question, yes || dry_run)? == Ended::NotWell {
+    if session.screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
     let outcome = invoke(session, region, &function, &request).await?;
-    show(session, &site, &outcome)?;
+    show(session, &site, &outcome).await?;
     Ok(match outcome["outcome"].as_str() {
         Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,
         _ => Ended::NotWell,
@@ -236,12 +239,12 @@ async fn take_out(session: &Session, region: Option<Region>, arguments: Out) -> 
     let Out { site, accelerator, function, reason, dry_run, yes } = arguments;
     let question =
         format!("No traffic of {accelerator} will reach {site} until it is rejoined. Take it out?");
-    if ask(&question, yes || dry_run)? == Ended::NotWell {
+    if session.screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     let request = json!({ "takeOut": site, "accelerator": accelerator, "reason": reason, "dryRun": dry_run });
     let outcome = invoke(session, region, &function, &request).await?;
-    show(session, &site, &outcome)?;
+    show(session, &site, &outcome).await?;
     Ok(match outcome["outcome"].as_str() {
         Some("taken_out" | "already_out" | "would_take_out") => Ended::Well,
         _ => Ended::NotWell,
@@ -262,14 +265,14 @@ async fn invoke(
     Ok(answer["outcomes"][0].clone())
 }
 
-fn show(session: &Session, site: &Site, outcome: &Value) -> Result<(), Error> {
-    session.screen.show(outcome, || {
+async fn show(session: &Session, site: &Site, outcome: &Value) -> Result<(), Error> {
+    let show = || {
         let word = |key: &str| outcome[key].as_str().map(plain);
         let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
         let detail = word("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
         format!("{site}: {}{reason}{detail}\n", word("outcome").unwrap_or_default())
-    })?;
-    Ok(())
+    };
+    session.screen.show("outcomes", &[outcome], show).await
 }
 
 // === impl Status ===

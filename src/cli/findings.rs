@@ -9,10 +9,11 @@ use super::screen::{Mood, Screen, paint};
 #[derive(Clone, Debug, Serialize)]
 struct Link {
     name: &'static str,
+    #[serde(rename = "result")]
     mood: Mood,
     found: String,
     /// The repair: a command, or another step.
-    #[serde(rename = "mend", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
 }
 
@@ -49,8 +50,8 @@ impl Findings {
     }
 
     /// Prints them all. All is well if nothing is wrong, and nothing unseen.
-    pub fn show(&self, screen: Screen) -> Result<Ended, Error> {
-        screen.show(&self.0, || self.0.iter().map(text).collect())?;
+    pub async fn show(&self, screen: &Screen) -> Result<Ended, Error> {
+        screen.show_in_context("findings", &self.0, || self.0.iter().map(text).collect()).await?;
         let is_well = self.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
         Ok(if is_well { Ended::Well } else { Ended::NotWell })
     }

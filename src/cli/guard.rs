@@ -1,28 +1,25 @@
 //! failover-lock's side of a session: its variables, Route 53 and CloudWatch.
 
-use std::time::Duration;
-
 use clap::Args;
 
 use super::error::Error;
-use super::session::{Common, Session, patience};
+use super::session::{Common, Session, is_reachable, patience, shortly};
 use crate::failover_lock::alarm::Alarm;
-use crate::failover_lock::cloudwatch::{Alarms, CloudWatch};
+use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::Config;
-use crate::failover_lock::decide::Health;
+use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::{Answer, Outcome};
 use crate::failover_lock::route53::{Checkers, Route53};
 use crate::failover_lock::{FailoverLock, Handler};
 use crate::lambda::Report as _;
 use crate::program::variables::InvalidConfig;
-use crate::remote::aws::Failure;
-
-/// How long the checkers' verdict is waited for: the rest is shown without it.
-pub(super) const SHORTLY: Duration = Duration::from_secs(3);
+use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::Deadline;
 
 /// The options of the commands about locks: the functions' variables, as far as a command needs them.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options that have to agree with the functions' variables")]
 pub(super) struct Options {
     /// The path of a health check in service.
     #[arg(long, value_name = "PATH", env = "HEALTHY_PATH", default_value = "/lb-check")]
@@ -71,7 +68,11 @@ impl Options {
     /// An option is invalid, or the session cannot be opened.
     pub async fn guard(&self, common: &Common) -> Result<Guard, Error> {
         let config = self.config(None, None)?;
-        Ok(Guard::new(common.session().await?, config))
+        let session = common.session().await?;
+        if let Some(url) = session.aws.endpoint_url() {
+            is_reachable(url).await?;
+        }
+        Ok(Guard::new(session, config))
     }
 }
 
@@ -88,20 +89,27 @@ impl Guard {
         FailoverLock::new(self.config.clone(), &self.session.aws)
     }
 
-    /// The alarms on a check's health, from those of the account if they were read.
+    /// The alarms on a check's health: where no plain one leads to `lock`, those on metric math and on queries as well,
+    /// if the caller may list them.
     ///
     /// # Errors
     /// They could not be read.
-    pub async fn alarms(&self, id: &HealthCheckId, all: Option<&Alarms>) -> Result<Vec<Alarm>, Failure> {
-        match all {
-            Some(all) => all.on(id),
-            None => self.cloudwatch.alarms_of(id, &self.config, patience()).await,
+    pub async fn alarms(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Vec<Alarm>, Failure> {
+        let plain = self.cloudwatch.alarms_on(id, deadline).await?;
+        if plain.iter().any(|alarm| decide::leads_to_lock(alarm, &self.config)) {
+            return Ok(plain);
+        }
+        match self.cloudwatch.all_alarms(deadline).await {
+            Ok(all) => all.on(id),
+            Err(denied) if denied.kind() == Kind::Denied => Ok(plain),
+            Err(_) if !plain.is_empty() => Ok(plain),
+            Err(failure) => Err(failure),
         }
     }
 
     /// What Route 53's checkers find of a check now.
     pub async fn health(&self, id: &HealthCheckId) -> Health {
-        let checkers = self.route53.checkers(id, patience().within(SHORTLY)).await;
+        let checkers = self.route53.checkers(id, shortly()).await;
         checkers.map_or(Health::Unknown, Checkers::verdict)
     }
 

@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::dynamodb::{Change, Changed, Lease, Seen};
 use super::error::{Ended, Error};
-use super::lease::{Outcome, State, Which, shown, term_of, words};
-use super::screen::{self, ask, plain, say, time};
+use super::lease::{Opened, Outcome, State, Which, shown, term_of, words};
+use super::screen::{self, plain, say, time};
 use super::session::Common;
 use crate::lease::Candidate;
 use crate::lease::claim::{ANY, Record};
@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// How many seconds to wait, before the request is removed; by default three terms.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Show what would be asked for, change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -47,17 +50,17 @@ enum Handed {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { to, timeout, yes, which } = arguments;
-    let (lease, term) = which.open(common).await?;
-    let (lease, screen) = (&lease, common.screen());
+    let Arguments { to, timeout, dry_run, yes, which } = arguments;
+    let Opened { lease, term, screen } = which.open(common).await?;
+    let (lease, screen) = (&lease, &screen);
     let to = to.as_deref().unwrap_or(ANY);
-    let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen) };
+    let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen).await };
     let record = &seen.record;
     let (holder, state) = (plain(&record.owner), words(record));
     let obstacle = match State::of(Some(record)) {
         State::Held if record.owner == to => {
             let said = format!("is {state} already; nothing was changed");
-            return Outcome::well(lease, "already_held", &said).show(screen);
+            return Outcome::well(lease, "already_held", &said).show(screen).await;
         }
         State::Held if record.writer.is_some() => None,
         State::Held => Some("the record was not written by a lease-keeper, and nothing else reads a request"),
@@ -66,13 +69,17 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     };
     if let Some(obstacle) = obstacle {
         let said = format!("is {state}; nothing was changed: {obstacle}");
-        return Outcome::refused(lease, "not_held", &said).show(screen);
+        return Outcome::refused(lease, "not_held", &said).show(screen).await;
     }
     let next = if to == ANY { "another candidate".to_owned() } else { plain(to) };
+    if dry_run {
+        let said = format!("would be handed over to {next}: it is {state}");
+        return Outcome::well(lease, "would_hand_over", &said).show(screen).await;
+    }
     let replaces = if record.handover.is_some() { " This replaces the request in the record." } else { "" };
     let question =
         format!("Hand over {} to {next}? It is {state}: {holder} becomes passive.{replaces}", shown(lease));
-    if ask(&question, yes)? == Ended::NotWell {
+    if screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     let term = term_of(record, term).unwrap_or(USUAL_TERM);
@@ -82,7 +89,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     if let Changed::Refused { now, surely } = lease.change(&seen, Change::Ask(to)).await? {
-        return Outcome::changed(lease, now.as_ref(), surely).show(screen);
+        return Outcome::changed(lease, now.as_ref(), surely).show(screen).await;
     }
     let asked = Record { handover: Some(to.to_owned()), ..record.clone() };
     progress(&asked);
@@ -93,9 +100,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         _ = hangup.recv() => Err(Error::Interrupted),
     };
     match &followed {
-        Ok(Some(Handed::Over(owner))) => return over(lease, owner).show(screen),
+        Ok(Some(Handed::Over(owner))) => return over(lease, owner).show(screen).await,
         Ok(Some(Handed::Otherwise(said))) => {
-            return Outcome::refused(lease, "not_handed_over", said).show(screen);
+            return Outcome::refused(lease, "not_handed_over", said).show(screen).await;
         }
         Ok(None) | Err(_) => {}
     }
@@ -106,7 +113,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     followed?;
     let now = withdrawn?.map(|now| now.record);
     if let Some(Handed::Over(owner)) = handed(&asked, now.as_ref(), to) {
-        return over(lease, &owner).show(screen);
+        return over(lease, &owner).show(screen).await;
     }
     let state = now.as_ref().map_or_else(|| "deleted".to_owned(), words);
     let said = format!(
@@ -114,7 +121,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
          {next}'s",
         timeout.as_secs()
     );
-    Outcome::refused(lease, "not_answered", &said).show(screen)
+    Outcome::refused(lease, "not_answered", &said).show(screen).await
 }
 
 fn over(lease: &Lease, owner: &str) -> Outcome {

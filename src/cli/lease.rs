@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::dynamodb::{Change, Changed, Lease, Seen};
 use super::error::{Ended, Error};
 use super::handover;
-use super::screen::{Mood, Screen, ask, paint, plain, time};
+use super::screen::{Mood, Screen, paint, plain, time};
 use super::session::Common;
 use crate::lease::claim::{ANY, NOBODY_MAY, Record};
 use crate::lease::config::Config;
@@ -63,6 +63,9 @@ struct Confirmed {
     /// The reason; it replaces the notes in the record.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -84,6 +87,14 @@ pub(super) struct Which {
     #[arg(long, value_name = "NAME", env = "LEASE_NAME", required_unless_present = "config")]
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     lease: Option<String>,
+}
+
+/// A lease, and the account in which it is.
+pub(super) struct Opened {
+    pub lease: Lease,
+    /// The configuration's term, if there is a configuration.
+    pub term: Option<Duration>,
+    pub screen: Screen,
 }
 
 /// The state of a lease, from its record alone.
@@ -142,25 +153,24 @@ pub(super) struct Outcome {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let screen = common.screen();
     match arguments.command {
         Command::Status { watch, which } => {
-            let (lease, term) = which.open(common).await?;
-            status(screen, &lease, term, watch).await
+            let Opened { lease, term, screen } = which.open(common).await?;
+            status(&screen, &lease, term, watch).await
         }
-        Command::Pin(Confirmed { reason, yes, which }) => {
-            let (lease, _) = which.open(common).await?;
-            pin_all(screen, &lease, reason.as_deref(), yes).await
+        Command::Pin(Confirmed { reason, dry_run, yes, which }) => {
+            let Opened { lease, screen, .. } = which.open(common).await?;
+            pin_all(&screen, &lease, reason.as_deref(), dry_run, yes).await
         }
-        Command::Unpin(Confirmed { reason, yes, which }) => {
-            let (lease, _) = which.open(common).await?;
-            unpin(screen, &lease, reason.as_deref(), yes).await
+        Command::Unpin(Confirmed { reason, dry_run, yes, which }) => {
+            let Opened { lease, screen, .. } = which.open(common).await?;
+            unpin(&screen, &lease, reason.as_deref(), dry_run, yes).await
         }
         Command::Handover(arguments) => handover::run(common, arguments).await,
     }
 }
 
-async fn status(screen: Screen, lease: &Lease, term: Option<Duration>, watch: bool) -> Result<Ended, Error> {
+async fn status(screen: &Screen, lease: &Lease, term: Option<Duration>, watch: bool) -> Result<Ended, Error> {
     let mut watched: Option<(Option<Seen>, Instant)> = None;
     let look = async || {
         let seen = lease.look().await?;
@@ -173,21 +183,32 @@ async fn status(screen: Screen, lease: &Lease, term: Option<Duration>, watch: bo
         Ok(status)
     };
     let ended = |status: &Status| if status.mood() == Mood::Ok { Ended::Well } else { Ended::NotWell };
-    screen.watch(watch.then_some(WATCH), look, Status::text, ended).await
+    let text = |status: &Status, _: Option<&_>| status.text();
+    screen.watch("lease", watch.then_some(WATCH), look, text, ended).await
 }
 
-async fn pin_all(screen: Screen, lease: &Lease, reason: Option<&str>, yes: bool) -> Result<Ended, Error> {
-    let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen) };
+async fn pin_all(
+    screen: &Screen,
+    lease: &Lease,
+    reason: Option<&str>,
+    dry_run: bool,
+    yes: bool,
+) -> Result<Ended, Error> {
+    let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen).await };
     if State::of(Some(&seen.record)) == State::Pinned {
         let said = "is pinned already; nothing was changed";
-        return Outcome::well(lease, "already_pinned", said).show(screen);
+        return Outcome::well(lease, "already_pinned", said).show(screen).await;
+    }
+    if dry_run {
+        let said = format!("would be pinned: it is {}", words(&seen.record));
+        return Outcome::well(lease, "would_pin", &said).show(screen).await;
     }
     let question = format!(
         "Pin {}? It is {}. All its candidates become passive, until it is unpinned.",
         shown(lease),
         words(&seen.record)
     );
-    if ask(&question, yes)? == Ended::NotWell {
+    if screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     let outcome = match lease.change(&seen, Change::Pin(reason)).await? {
@@ -198,14 +219,23 @@ async fn pin_all(screen: Screen, lease: &Lease, reason: Option<&str>, yes: bool)
         }
         Changed::Refused { now, surely } => Outcome::changed(lease, now.as_ref(), surely),
     };
-    outcome.show(screen)
+    outcome.show(screen).await
 }
 
-async fn unpin(screen: Screen, lease: &Lease, reason: Option<&str>, yes: bool) -> Result<Ended, Error> {
-    let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen) };
+async fn unpin(
+    screen: &Screen,
+    lease: &Lease,
+    reason: Option<&str>,
+    dry_run: bool,
+    yes: bool,
+) -> Result<Ended, Error> {
+    let Some(seen) = lease.look().await? else { return Outcome::missing(lease).show(screen).await };
     if State::of(Some(&seen.record)) != State::Pinned {
         let said = format!("is not pinned but {}; nothing was changed", words(&seen.record));
-        return Outcome::refused(lease, "not_pinned", &said).show(screen);
+        return Outcome::refused(lease, "not_pinned", &said).show(screen).await;
+    }
+    if dry_run {
+        return Outcome::well(lease, "would_unpin", "would be unpinned").show(screen).await;
     }
     let notes = seen.notes.as_deref().map(|notes| format!(" Its notes: {}.", plain(notes)));
     let question = format!(
@@ -213,7 +243,7 @@ async fn unpin(screen: Screen, lease: &Lease, reason: Option<&str>, yes: bool) -
         shown(lease),
         notes.unwrap_or_default()
     );
-    if ask(&question, yes)? == Ended::NotWell {
+    if screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     let outcome = match lease.change(&seen, Change::Unpin(reason)).await? {
@@ -224,7 +254,7 @@ async fn unpin(screen: Screen, lease: &Lease, reason: Option<&str>, yes: bool) -
         ),
         Changed::Refused { now, surely } => Outcome::changed(lease, now.as_ref(), surely),
     };
-    outcome.show(screen)
+    outcome.show(screen).await
 }
 
 /// A lease in a question.
@@ -264,8 +294,8 @@ fn read(file: &Path) -> Result<Config, Error> {
 // === impl Which ===
 
 impl Which {
-    /// The lease, and the configuration's term if there is a configuration.
-    pub async fn open(self, common: &Common) -> Result<(Lease, Option<Duration>), Error> {
+    /// Opens a session in the Region of the table.
+    pub async fn open(self, common: &Common) -> Result<Opened, Error> {
         let Self { config, table, lease } = self;
         let config = config.map(|file| read(&file)).transpose()?;
         if let Some(config) = &config {
@@ -282,15 +312,19 @@ impl Which {
                 }
             }
         }
-        let session = common.session().await?;
-        let (table, lease, region, term) = match config {
+        let (table, name, region, term) = match config {
             Some(config) => (config.table, config.lease, Some(config.region), Some(config.terms.term())),
             None => (table.expect("clap requires it"), lease.expect("clap requires it"), None, None),
         };
         let of_arn = Arn::parse(&table).map(|arn| arn.region.to_owned());
         let region = common.region.clone().or(region).or(of_arn).map(Region::new);
-        let region = region.or_else(|| common.own_region()).or_else(|| session.aws.region().cloned());
-        Ok((Lease::new(&session.aws, region.expect("a session has a Region"), table, lease), term))
+        let session = match region.or_else(|| common.own_region()) {
+            Some(region) => common.session_in(region).await?,
+            None => common.session().await?,
+        };
+        let region = session.aws.region().cloned().expect("a session has a Region");
+        let lease = Lease::new(&session.aws, region, table, name);
+        Ok(Opened { lease, term, screen: session.screen })
     }
 }
 
@@ -446,8 +480,8 @@ impl Outcome {
         Self::refused(lease, "changed", &format!("was changed after it was read, and is {now} now: {done}"))
     }
 
-    pub fn show(&self, screen: Screen) -> Result<Ended, Error> {
-        screen.show(self, || format!("{}\n", self.detail))?;
+    pub async fn show(&self, screen: &Screen) -> Result<Ended, Error> {
+        screen.show("outcomes", &[self], || format!("{}\n", self.detail)).await?;
         Ok(self.ended)
     }
 }

@@ -2,32 +2,37 @@
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use clap::Args;
+use futures_util::future::join;
 use serde_json::json;
 
 use super::error::{Ended, Error};
 use super::guard::Options;
-use super::screen::ask;
-use super::session::{Common, patience};
+use super::name::{self, Named};
+use super::session::{Common, patience, shortly};
 use super::state::{BY_HAND, text};
 use super::status;
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
 use crate::failover_lock::decide;
-use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::record::Record;
 
 /// Lock a health check: its site goes out of service and stays out.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  failoverctl lock 233e180f-f023-45a3-954e-415303f21eab --reason 'data centre on fire'"
+    after_help = "Examples:\n  failoverctl lock primary --reason 'data centre on fire'\n  failoverctl lock \
+    233e180f-f023-45a3-954e-415303f21eab --reason 'data centre on fire' --dry-run"
 )]
 pub(super) struct Arguments {
-    /// The primary's health check.
-    id: HealthCheckId,
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
     /// The reason, for those who find the lock.
     #[arg(long)]
     reason: String,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -36,19 +41,25 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { id, reason, yes, options } = arguments;
-    let guard = options.guard(common).await?;
-    let check = guard.route53.health_check(&id, patience()).await?;
+    let Arguments { check, reason, dry_run, yes, options } = arguments;
+    let mut guard = options.guard(common).await?;
+    guard.config.dry_run = dry_run;
+    let id = check.find(&guard).await?;
+    let tags = guard.route53.tags(&id, shortly());
+    let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
+    let (check, tags) = (check?, tags.ok());
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
     let path = check.path().unwrap_or_default();
+    let title = name::title(&id, tags.as_ref());
     let question =
-        format!("Lock {id} ({asks}{path})? Its site goes out of service until a person restores it.");
-    if ask(&question, yes)? == Ended::NotWell {
+        format!("Lock {title}, {asks}{path}? Its site goes out of service until a person restores it.");
+    let screen = &guard.session.screen;
+    if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     // A person asks after any restore, whatever the clock says that recorded it.
-    let tags = guard.route53.tags(&id, patience()).await.unwrap_or_default();
+    let tags = tags.unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
     let record = Record::read(&tags, path, check.version, locked_path, Utc::now()).unwrap_or_default();
     let restored_at = record.restore.map(|restore| restore.seen);
@@ -60,9 +71,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
     });
     let outcome = guard.handle(Handler::Lock, &message.to_string()).await?;
-    guard.session.screen.show(&outcome, || text(&outcome))?;
+    screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
     Ok(match outcome.outcome {
-        Verdict::Locked | Verdict::AlreadyLocked => Ended::Well,
+        Verdict::Locked | Verdict::WouldLock | Verdict::AlreadyLocked => Ended::Well,
         _ => Ended::NotWell,
     })
 }

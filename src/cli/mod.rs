@@ -4,9 +4,11 @@
 //! own code with the operator's credentials; `status`, `doctor` and `drill` look at what is around it. `fence`
 //! is about site-fence, `latch` about failover-latch, `lease` about lease-keeper.
 //!
-//! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `sns`.
+//! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `sns`,
+//! `sts`.
 
 mod completions;
+mod context;
 mod dns;
 mod doctor;
 mod drill;
@@ -22,12 +24,16 @@ mod latch;
 mod lease;
 mod lock;
 mod logs;
+mod look;
+mod man;
+mod name;
 mod restore;
 pub mod screen;
 mod session;
 mod sns;
 pub mod state;
 mod status;
+mod sts;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -62,6 +68,7 @@ enum Command {
     Latch(latch::Arguments),
     Lease(lease::Arguments),
     Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -71,7 +78,7 @@ enum Command {
 pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { common, command } = arguments;
     common.start_logging();
-    match command {
+    let ended = match command {
         Command::Status(arguments) => status::run(&common, arguments).await,
         Command::Doctor(arguments) => doctor::run(&common, arguments).await,
         Command::Lock(arguments) => lock::run(&common, arguments).await,
@@ -82,5 +89,7 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Latch(arguments) => latch::run(&common, arguments).await,
         Command::Lease(arguments) => lease::run(&common, arguments).await,
         Command::Completions(arguments) => completions::run(&arguments, &mut self::Arguments::command()),
-    }
+        Command::Man(arguments) => man::run(&arguments, self::Arguments::command()),
+    };
+    ended.map_err(|error| common.with_next_step(error))
 }

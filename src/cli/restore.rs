@@ -3,25 +3,28 @@
 use std::time::Duration;
 
 use clap::Args;
+use futures_util::future::join;
 use serde_json::json;
 
 use super::error::{Ended, Error};
 use super::guard::Options;
-use super::screen::ask;
-use super::session::{Common, patience};
+use super::name::{self, Named};
+use super::session::{Common, patience, shortly};
 use super::state::text;
 use super::status;
 use crate::failover_lock::Handler;
-use crate::failover_lock::health_check::HealthCheckId;
 
 /// Restore a locked health check, once the sites are synchronised.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  failoverctl restore 233e180f-f023-45a3-954e-415303f21eab --reason 'synchronised, INC-1234' --wait"
+    after_help = "Examples:\n  failoverctl restore primary --reason 'synchronised, INC-1234' --wait\n  failoverctl restore \
+    233e180f-f023-45a3-954e-415303f21eab --dry-run"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option")]
 pub(super) struct Arguments {
-    /// The primary's health check.
-    id: HealthCheckId,
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
     /// Restore without asking the primary whether it is healthy.
     #[arg(long)]
     force: bool,
@@ -31,6 +34,9 @@ pub(super) struct Arguments {
     /// The reason; it is recorded on the health check.
     #[arg(long)]
     reason: Option<String>,
+    /// Ask the primary and show what would be done, change nothing.
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
     /// Wait until the check is armed again: healthy by Route 53's checkers, and its alarm OK.
     #[arg(long)]
     wait: bool,
@@ -45,17 +51,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { id, force, path, reason, wait, timeout, yes, options } = arguments;
+    let Arguments { check, force, path, reason, dry_run, wait, timeout, yes, options } = arguments;
     let guard = options.guard(common).await?;
-    let check = guard.route53.health_check(&id, patience()).await?;
+    let id = check.find(&guard).await?;
+    let tags = guard.route53.tags(&id, shortly());
+    let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
+    let (check, title) = (check?, name::title(&id, tags.ok().as_ref()));
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
-    let question = format!("Are the sites synchronised? Restoring {id} brings traffic to {asks} again.");
-    if ask(&question, yes)? == Ended::NotWell {
+    let question = format!("Are the sites synchronised? Restoring {title} brings traffic to {asks} again.");
+    let screen = &guard.session.screen;
+    if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason });
+    let request =
+        json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run });
     let outcome = guard.handle(Handler::Restore, &request.to_string()).await?;
-    guard.session.screen.show(&outcome, || text(&outcome))?;
+    screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
     if wait {
         status::until_armed(&guard, &id, Duration::from_secs(timeout)).await?;
     }

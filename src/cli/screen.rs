@@ -5,21 +5,45 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use tokio::select;
 use tokio::time::sleep;
 
+use super::context::{Awaited, Context};
 use super::{Ended, Error};
 
 /// Clears the terminal and moves to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
+/// The version of the JSON documents: it changes if a key is removed, renamed or changes its meaning.
+const VERSION: u32 = 1;
+/// The columns of a narrow terminal.
+const WIDTH: usize = 80;
 
 /// How to print.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct Screen {
     /// Whether to print JSON, for scripts; otherwise text, for people.
-    pub json: bool,
+    json: bool,
+    /// `None` for a command that calls no AWS.
+    context: Option<Awaited>,
+}
+
+/// A document in JSON.
+struct Document<'a, T> {
+    context: Option<Context>,
+    /// The key of what was found.
+    key: &'static str,
+    found: &'a T,
+}
+
+/// A row of a table.
+pub(super) struct Row<const COLUMNS: usize> {
+    pub cells: [String; COLUMNS],
+    pub mood: Mood,
+    /// Lines below the row, each with its line feed.
+    pub below: String,
 }
 
 /// The rating of a finding.
@@ -59,53 +83,125 @@ pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// Formats an age in seconds, in its largest unit.
+/// Formats an age in seconds, in its two largest units from an hour on.
 #[must_use]
 pub fn age(seconds: u64) -> String {
+    let and = |large: u64, rest: u64, unit: &str, small: &str| match rest {
+        0 => format!("{large} {unit}"),
+        rest => format!("{large} {unit} {rest} {small}"),
+    };
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
-        3600..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+        3600..86_400 => and(seconds / 3600, seconds % 3600 / 60, "h", "min"),
+        _ => and(seconds / 86_400, seconds % 86_400 / 3600, "d", "h"),
     }
 }
 
-/// Formats columns below their headings, each as wide as its widest cell, the last one in its mood's colour.
+/// Formats a time as its age. A time that is ahead of this machine's clock has an age of 0 s.
 #[must_use]
-pub fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[([String; COLUMNS], Mood)]) -> String {
+pub fn ago(at: DateTime<Utc>) -> String {
+    let since = (Utc::now() - at).max(TimeDelta::zero());
+    format!("{} ago", age(since.num_seconds().unsigned_abs()))
+}
+
+/// Breaks a text into lines that fit the screen behind this indentation, at spaces where there are some.
+#[must_use]
+pub fn wrapped(text: &str, indent: usize) -> String {
+    let (room, margin) = (WIDTH - indent, " ".repeat(indent));
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let word: Vec<char> = word.chars().collect();
+        for (part, piece) in word.chunks(room).enumerate() {
+            let piece: String = piece.iter().collect();
+            match lines.last_mut() {
+                Some(line) if part == 0 && line.chars().count() + 1 + piece.chars().count() <= room => {
+                    *line += " ";
+                    *line += &piece;
+                }
+                _ => lines.push(piece),
+            }
+        }
+    }
+    lines.into_iter().fold(String::new(), |text, line| text + &margin + &line + "\n")
+}
+
+/// Cuts a text that is longer than this.
+#[must_use]
+pub fn cut(text: &str, longest: usize) -> String {
+    if text.chars().count() <= longest {
+        return text.to_owned();
+    }
+    text.chars().take(longest - 1).chain(['…']).collect()
+}
+
+/// Formats columns below their headings, each as wide as its widest cell; the column STATE is in its mood's colour.
+#[must_use]
+pub(super) fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[Row<COLUMNS>]) -> String {
     let width = |column: usize| {
-        let cells = rows.iter().map(|(cells, _)| cells[column].chars().count());
+        let cells = rows.iter().map(|row| row.cells[column].chars().count());
         cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
     };
     let line = |cells: [&str; COLUMNS], mood: Option<Mood>| {
         let mut line = String::new();
         for (column, cell) in cells.iter().enumerate() {
-            match mood {
-                _ if column + 1 < COLUMNS => {
-                    let gap = width(column) - cell.chars().count() + 2;
-                    line.push_str(cell);
-                    line.push_str(&" ".repeat(gap));
-                }
+            match mood.filter(|_| headings[column] == "STATE") {
                 Some(mood) => line.push_str(&paint(cell, mood)),
                 None => line.push_str(cell),
+            }
+            if column + 1 < COLUMNS {
+                let gap = width(column) - cell.chars().count() + 2;
+                line.push_str(&" ".repeat(gap));
             }
         }
         line + "\n"
     };
     let mut text = line(headings, None);
-    for (cells, mood) in rows {
-        text += &line(cells.each_ref().map(String::as_str), Some(*mood));
+    for row in rows {
+        text += &line(row.cells.each_ref().map(String::as_str), Some(row.mood));
+        text += &row.below;
     }
     text
+}
+
+// === impl Document ===
+
+impl<T: Serialize> Serialize for Document<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("version", &VERSION)?;
+        map.serialize_entry("at", &time(Utc::now()))?;
+        map.serialize_entry("context", &self.context)?;
+        map.serialize_entry(self.key, self.found)?;
+        map.end()
+    }
 }
 
 // === impl Screen ===
 
 impl Screen {
-    /// Prints the result of a command, as JSON or as text.
-    pub fn show(self, found: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Error> {
+    pub fn new(json: bool, context: Option<Awaited>) -> Self {
+        Self { json, context }
+    }
+
+    /// The context, if the command has one.
+    pub async fn context(&self) -> Option<Context> {
+        match &self.context {
+            Some(context) => Some(context.clone().await),
+            None => None,
+        }
+    }
+
+    /// Prints the result of a command: in JSON under `key` beside the context, or as text.
+    pub async fn show(
+        &self,
+        key: &'static str,
+        found: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
         if self.json {
-            let json = serde_json::to_string_pretty(found).map_err(io::Error::from)?;
+            let document = Document { context: self.context().await, key, found };
+            let json = serde_json::to_string_pretty(&document).map_err(io::Error::from)?;
             writeln!(anstream::stdout(), "{json}")?;
         } else {
             write!(anstream::stdout(), "{}", text())?;
@@ -113,40 +209,81 @@ impl Screen {
         Ok(())
     }
 
-    /// Prints what `look` returns, and with `every` prints it again after each such pause until interrupted. Returns how
-    /// the last successful look ended, by `ended`.
+    /// The same, with the context in a line above the text.
+    pub async fn show_in_context(
+        &self,
+        key: &'static str,
+        found: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        let context = self.line().await;
+        self.show(key, found, || context + &text()).await
+    }
+
+    /// The context in a line of its own.
+    async fn line(&self) -> String {
+        self.context().await.map(|context| wrapped(&context.line(), 0)).unwrap_or_default()
+    }
+
+    /// Prints what `look` returns, and with `every` prints it again after each such pause until interrupted. `text` also
+    /// gets what the look before has returned. Returns how the last successful look ended, by `ended`.
     pub async fn watch<T: Serialize>(
-        self,
+        &self,
+        key: &'static str,
         every: Option<Duration>,
         mut look: impl AsyncFnMut() -> Result<T, Error>,
-        text: impl Fn(&T) -> String,
+        text: impl Fn(&T, Option<&T>) -> String,
         ended: impl Fn(&T) -> Ended,
     ) -> Result<Ended, Error> {
         // One for the whole time: an interrupt must also count during a call to AWS.
         let mut interrupted = pin!(tokio::signal::ctrl_c());
-        let mut last = Ended::Well;
+        let mut last = None;
         loop {
             let looked = select! {
                 looked = look() => looked,
-                _ = &mut interrupted, if every.is_some() => return Ok(last),
+                _ = &mut interrupted, if every.is_some() => break,
             };
             match looked {
                 Ok(found) => {
-                    if every.is_some() && !self.json {
-                        anstream::print!("{CLEAR}");
+                    if let Some(every) = every.filter(|_| !self.json) {
+                        let (now, seconds) = (time(Utc::now()), every.as_secs());
+                        anstream::print!("{CLEAR}{now}, again every {seconds} s. Ctrl-C ends it\n");
                     }
-                    self.show(&found, || text(&found))?;
-                    last = ended(&found);
+                    self.show_in_context(key, &found, || text(&found, last.as_ref())).await?;
+                    last = Some(found);
                 }
                 // A failed look may succeed the next time.
-                Err(failed) if every.is_some() => say(&error(&failed.to_string())),
+                Err(failed) if every.is_some() => {
+                    say(&format!("{}  {}", time(Utc::now()), error(&failed.to_string())));
+                }
                 Err(failed) => return Err(failed),
             }
-            let Some(every) = every else { return Ok(last) };
+            let Some(every) = every else { break };
             select! {
                 () = sleep(every) => {}
-                _ = &mut interrupted => return Ok(last),
+                _ = &mut interrupted => break,
             }
+        }
+        Ok(last.as_ref().map_or(Ended::Well, ended))
+    }
+
+    /// Asks for confirmation below the context. Fails without a terminal.
+    pub async fn ask(&self, question: &str, yes: bool) -> Result<Ended, Error> {
+        if yes {
+            return Ok(Ended::Well);
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Error::NoTerminal);
+        }
+        write!(anstream::stderr(), "{}{question} [y/N] ", self.line().await)?;
+        anstream::stderr().flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+            Ok(Ended::Well)
+        } else {
+            say("declined, nothing was changed");
+            Ok(Ended::NotWell)
         }
     }
 }
@@ -162,22 +299,34 @@ pub fn plain(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }
 
-/// Asks for confirmation. Fails without a terminal.
-pub(super) fn ask(question: &str, yes: bool) -> Result<Ended, Error> {
-    if yes {
-        return Ok(Ended::Well);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_at_most_two_units() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3599, "59 min"),
+            (3600, "1 h"),
+            (11_520, "3 h 12 min"),
+            (86_400, "1 d"),
+            (1_036_800 + 5 * 3600, "12 d 5 h"),
+        ] {
+            assert_eq!(age(seconds), text);
+        }
     }
-    if !io::stdin().is_terminal() {
-        return Err(Error::NoTerminal);
-    }
-    write!(anstream::stderr(), "{question} [y/N] ")?;
-    anstream::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
-        Ok(Ended::Well)
-    } else {
-        say("declined, nothing was changed");
-        Ok(Ended::NotWell)
+
+    #[test]
+    fn a_text_is_broken_at_spaces_and_a_long_word_where_it_must_be() {
+        let long = "x".repeat(100);
+        let text = wrapped(&format!("{} {long} end", "word ".repeat(20)), 4);
+        assert!(text.lines().all(|line| line.starts_with("    ") && line.chars().count() <= WIDTH), "{text}");
+        let words = |text: &str| text.split_whitespace().collect::<String>();
+        assert_eq!(words(&text), format!("{}{long}end", "word".repeat(20)));
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(cut("abcd", 4), "abcd");
     }
 }

@@ -1,5 +1,7 @@
 //! The account that a command looks at: credentials, Region, and how to print.
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use aws_config::provider_config::ProviderConfig;
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use clap::{Args, ValueEnum};
+use hyper::Uri;
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
@@ -16,6 +20,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::context::Context;
 use super::error::Error;
 use super::screen::Screen;
 use crate::program::variables;
@@ -26,19 +31,22 @@ use crate::remote::{https, sdk};
 
 /// How long a command may try to get one thing done.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a call may take, its retries included, where the rest is shown without it.
+pub(super) const SHORTLY: Duration = Duration::from_secs(3);
 
 /// The options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Common {
     /// The AWS CLI's profile to use.
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
     /// The Region of Route 53's metrics and alarms: us-east-1, except in other partitions than `aws`. For
-    /// `fence rejoin`, the Region of its function; for `lease`, of its table.
-    #[arg(long, global = true, value_name = "REGION")]
+    /// `fence out` and `fence rejoin`, the Region of the function; for `lease`, of the table.
+    #[arg(long, global = true, value_name = "REGION", value_parser = region)]
     pub region: Option<String>,
     /// The URL of AWS's APIs, for example of an emulator.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", value_parser = url)]
     endpoint_url: Option<String>,
     /// The format of what is printed.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
@@ -96,8 +104,22 @@ impl Common {
         self.region.clone().or_else(of_environment).map(Region::new)
     }
 
+    /// The screen of a command that calls no AWS.
     pub fn screen(&self) -> Screen {
-        Screen { json: self.output == Output::Json }
+        Screen::new(self.is_json(), None)
+    }
+
+    fn is_json(&self) -> bool {
+        self.output == Output::Json
+    }
+
+    /// The profile that the credentials are from, if one was named. Keys in the environment precede the variable.
+    fn named_profile(&self) -> Option<String> {
+        let of_environment = || {
+            let set = |name| variables::given(&variables::environment, name);
+            set("AWS_PROFILE").filter(|_| set("AWS_ACCESS_KEY_ID").is_none())
+        };
+        self.profile.clone().or_else(of_environment)
     }
 
     /// Starts the log on standard error. A doubt of `lock` is always printed; everything else that is logged
@@ -143,6 +165,17 @@ impl Common {
             loader = loader.profile_name(profile).credentials_provider(provider);
         }
         let aws = loader.load().await;
+        // The SDK ignores an invalid one, or fails with it later, with a dump of its request.
+        let text = |text: OsString| text.to_string_lossy().into_owned();
+        let variables = env::vars_os().map(|(name, url)| (text(name), text(url)));
+        let urls = variables.filter(|(name, url)| name.starts_with("AWS_ENDPOINT_URL") && !url.is_empty());
+        let configured = aws.endpoint_url().map(str::to_owned);
+        for given in configured.into_iter().chain(urls.map(|(_, url)| url)) {
+            url(&given).map_err(|why| Error::Endpoint { url: given, why })?;
+        }
+        if let Some(url) = &self.endpoint_url {
+            is_reachable(url).await?;
+        }
         // Fail here if there are no credentials: otherwise every call retries until it times out, with a
         // vaguer error.
         if let Some(provider) = aws.credentials_provider() {
@@ -151,12 +184,26 @@ impl Common {
                 Ok(Err(error)) => {
                     let of =
                         self.profile.as_ref().map(|name| format!("profile {name}: ")).unwrap_or_default();
-                    return Err(Error::NoCredentials(of + chain(&error).trim_end_matches('.')));
+                    let why = of + chain(&error).trim_end_matches('.');
+                    return Err(Error::NoCredentials { why, profile: self.named_profile() });
                 }
-                Err(_) => return Err(Error::NoCredentials("there was no answer".to_owned())),
+                Err(_) => {
+                    let why = "there was no answer".to_owned();
+                    return Err(Error::NoCredentials { why, profile: self.named_profile() });
+                }
             }
         }
-        Ok(Session { aws, screen: self.screen() })
+        let context = Context::read(&aws, self.named_profile());
+        Ok(Session { screen: Screen::new(self.is_json(), Some(context)), aws })
+    }
+
+    /// An error, with the next step if AWS does not accept the credentials.
+    pub fn with_next_step(&self, error: Error) -> Error {
+        if error.blames_credentials() {
+            Error::LogIn { error: Box::new(error), profile: self.named_profile() }
+        } else {
+            error
+        }
     }
 }
 
@@ -172,6 +219,45 @@ impl Session {
     }
 }
 
+/// Fails if no connection to this URL can be opened: otherwise every call would be tried for as long as it may take.
+///
+/// # Errors
+/// Names the URL.
+pub(super) async fn is_reachable(given: &str) -> Result<(), Error> {
+    let failed = |why: String| Error::Endpoint { url: given.to_owned(), why };
+    let uri: Uri = given.parse().map_err(|_| failed(NO_URL.to_owned()))?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    match timeout(SHORTLY, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed(format!("no connection within {} s", SHORTLY.as_secs()))),
+    }
+}
+
+const NO_URL: &str = "it is not an http or https URL, for example http://localhost:4566";
+
+fn url(text: &str) -> Result<String, String> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
+    match uri.as_ref().and_then(Uri::scheme_str) {
+        Some("http" | "https") => Ok(text.to_owned()),
+        _ => Err(NO_URL.to_owned()),
+    }
+}
+
+/// Reads a Region's name: `us-east-1`, `us-iso-east-1`.
+fn region(text: &str) -> Result<String, String> {
+    let parts: Vec<_> = text.split('-').collect();
+    let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    match parts.split_last() {
+        Some((number, words)) if words.len() >= 2 && words.iter().all(is_word) && is_number(number) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("it is not the name of a Region, for example us-east-1".to_owned()),
+    }
+}
+
 /// The result of a call; `None` if what the call names does not exist.
 pub(super) fn if_there<T>(result: Result<T, Failure>) -> Result<Option<T>, Failure> {
     match result {
@@ -183,4 +269,9 @@ pub(super) fn if_there<T>(result: Result<T, Failure>) -> Result<Option<T>, Failu
 /// The deadline of one thing to be done.
 pub(super) fn patience() -> Deadline {
     Deadline::after(PATIENCE)
+}
+
+/// The same, where the rest is shown without a call that gets no answer.
+pub(super) fn shortly() -> Deadline {
+    patience().with_calls_of(SHORTLY)
 }

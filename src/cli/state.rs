@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::screen::{Mood, paint, time};
+use super::screen::{Mood, ago, paint, plain};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Finding, Health, Standing, Step};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::outcome::{Outcome, Verdict};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::Record;
+use crate::failover_lock::record::{Intent, Record};
 
 /// How a health check stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,6 +26,9 @@ pub enum State {
         since: Option<DateTime<Utc>>,
         /// The alarm it was locked for.
         by: Option<String>,
+        /// Whether its tags record the lock; `None` if they could not be read.
+        #[serde(skip)]
+        recorded: Option<bool>,
     },
     /// Its alarm is in ALARM, and no lock was set for it: `reconcile` is to set it within a minute.
     Overdue {
@@ -39,10 +42,16 @@ pub enum State {
     },
     /// Its path is neither the healthy nor the locked one.
     ForeignPath,
-    /// It could not be seen.
+    /// What was seen does not show its state.
     Unknown {
-        /// Why.
+        /// What was seen, and what was not.
         why: String,
+        /// When it was locked by its record, if only its path could not be read.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        since: Option<DateTime<Utc>>,
+        /// The alarm it was locked for by its record.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// No lock can hold on it.
     CannotBeLocked {
@@ -54,12 +63,13 @@ pub enum State {
 // === impl State ===
 
 impl State {
-    /// The state of a check with these alarms and tags, by `reconcile`'s own decision.
+    /// The state of a check with these alarms and tags, by `reconcile`'s own decision. Where alarms or tags could not be
+    /// read, only what the others show is a state; else it is unknown.
     #[must_use]
     pub fn of(
         check: &HealthCheck,
-        alarms: &[Alarm],
-        tags: &BTreeMap<String, String>,
+        alarms: Option<&[Alarm]>,
+        tags: Option<&BTreeMap<String, String>>,
         health: Health,
         config: &Config,
     ) -> Self {
@@ -68,17 +78,18 @@ impl State {
             Err(why) => return Self::CannotBeLocked { why: why.to_string() },
         };
         let locked_path = config.locked_path.as_str();
-        let record = match Record::read(tags, path, check.version, locked_path, Utc::now()) {
+        let none = BTreeMap::new();
+        let record = match Record::read(tags.unwrap_or(&none), path, check.version, locked_path, Utc::now()) {
             // Tags that were copied from another check: each lock and each restore changes the check.
             Ok(_) if check.was_never_changed() && path != locked_path => Record::default(),
             Ok(record) => record,
-            Err(why) => return Self::Unknown { why: why.to_string() },
+            Err(why) => return Self::unknown(why.to_string()),
         };
         let standing = |health| Standing {
             path,
             version: check.version,
             record: &record,
-            alarms,
+            alarms: alarms.unwrap_or_default(),
             health,
             turns_within: check.turns_within,
             now: Utc::now(),
@@ -90,14 +101,30 @@ impl State {
                 Step::AskCheckers => Finding::Armed,
             },
         };
+        let locked = || {
+            let lock = record.lock.as_ref();
+            let by = lock.map(|lock| lock.by.clone()).filter(|by| !by.is_empty());
+            Self::Locked { since: lock.map(|lock| lock.at), by, recorded: Some(true) }
+        };
+        let by_path = |recorded| Self::Locked { since: None, by: None, recorded };
         match finding {
-            Finding::Armed => Self::Armed,
-            Finding::LockStands { unrecorded: true, .. } => Self::Locked { since: None, by: None },
-            Finding::LockStands { .. } => {
-                let lock = record.lock.as_ref();
-                let by = lock.map(|lock| lock.by.clone()).filter(|by| !by.is_empty());
-                Self::Locked { since: lock.map(|lock| lock.at), by }
+            Finding::LockStands { .. } if tags.is_none() => by_path(None),
+            Finding::LockStands { unrecorded: true, .. } => by_path(Some(false)),
+            Finding::LockStands { .. } => locked(),
+            // Neither its alarms nor its checkers were seen to find it healthy.
+            Finding::Unprotected(Reason::LockDoesNotHold)
+                if alarms.is_none() && health != Health::Healthy =>
+            {
+                locked()
             }
+            Finding::Unprotected(Reason::NoAlarm) if alarms.is_none() => {
+                Self::unknown(format!("it asks for {path}; whether an alarm would lock it could not be read"))
+            }
+            Finding::Armed | Finding::Unprotected(Reason::ForeignPath) if tags.is_none() => {
+                let why = format!("it asks for {path}; whether it was locked or restored could not be read");
+                Self::unknown(why)
+            }
+            Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => {
                 Self::Overdue { by: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default() }
@@ -105,6 +132,20 @@ impl State {
             Finding::Unprotected(Reason::ForeignPath) => Self::ForeignPath,
             Finding::Unprotected(reason) => Self::Unprotected { reason },
         }
+    }
+
+    /// The state of a check that could not be read, with what its tags record.
+    #[must_use]
+    pub fn unread(why: String, tags: Option<&BTreeMap<String, String>>, config: &Config) -> Self {
+        let read = |tags| Record::read(tags, "", 0, config.locked_path.as_str(), Utc::now()).ok();
+        let record = tags.and_then(read).filter(|record| record.intent("", 0) == Intent::Out);
+        let lock = record.and_then(|record| record.lock);
+        let by = lock.as_ref().map(|lock| lock.by.clone()).filter(|by| !by.is_empty());
+        Self::Unknown { why, since: lock.map(|lock| lock.at), by }
+    }
+
+    fn unknown(why: String) -> Self {
+        Self::Unknown { why, since: None, by: None }
     }
 
     /// How good that is.
@@ -121,28 +162,65 @@ impl State {
         }
     }
 
+    /// The state in a word or two.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Armed => "armed",
+            Self::Locked { .. } => "locked",
+            Self::Overdue { .. } => "not locked",
+            Self::Unprotected { .. } => "unprotected",
+            Self::ForeignPath => "foreign path",
+            Self::Unknown { .. } => "unknown",
+            Self::CannotBeLocked { .. } => "cannot be locked",
+        }
+    }
+
+    /// The rest of the sentence that begins with the name: since when, by which alarm, why.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        Some(match self {
+            Self::Armed => return None,
+            Self::Locked { since: Some(since), by, .. } => format!("{}{}", ago(*since), whose(by.as_deref())),
+            Self::Locked { recorded: Some(_), .. } => {
+                "by its path alone: no tag records when and why".to_owned()
+            }
+            Self::Locked { recorded: None, .. } => "by its path: when and why could not be read".to_owned(),
+            Self::Overdue { by } => format!("though alarm {} is in ALARM", plain(by)),
+            Self::Unprotected { reason } => why(*reason).to_owned(),
+            Self::ForeignPath => "neither the healthy nor the locked one".to_owned(),
+            Self::Unknown { why, since, by } => {
+                let since = since.map(|at| format!(". Its tags say: locked {}", ago(at)));
+                let by = since.as_ref().map(|_| whose(by.as_deref()));
+                format!("{}{}{}", plain(why), since.unwrap_or_default(), by.unwrap_or_default())
+            }
+            Self::CannotBeLocked { why } => plain(why),
+        })
+    }
+
     /// The state in a line of words.
     #[must_use]
     pub fn words(&self) -> String {
-        match self {
-            Self::Armed => "armed".to_owned(),
-            Self::Locked { since, by } => {
-                let Some(since) = since else {
-                    return "locked by its path alone: no tag notes when and why".to_owned();
-                };
-                let by = match by.as_deref() {
-                    Some(by) if by.starts_with(BY_HAND) => format!(" {by}"),
-                    Some(alarm) => format!(" by alarm {alarm}"),
-                    None => String::new(),
-                };
-                format!("locked since {}{by}", time(*since))
-            }
-            Self::Overdue { by } => format!("not locked, though alarm {by} is in ALARM"),
-            Self::Unprotected { reason } => format!("unprotected: {}", why(*reason)),
-            Self::ForeignPath => "foreign path: neither the healthy nor the locked one".to_owned(),
-            Self::Unknown { why } => format!("unknown: {why}"),
-            Self::CannotBeLocked { why } => format!("cannot be locked: {why}"),
-        }
+        let after = match self {
+            Self::Locked { .. } => " ",
+            Self::Overdue { .. } => ", ",
+            Self::Armed
+            | Self::Unprotected { .. }
+            | Self::ForeignPath
+            | Self::Unknown { .. }
+            | Self::CannotBeLocked { .. } => ": ",
+        };
+        self.detail()
+            .map_or_else(|| self.name().to_owned(), |detail| self.name().to_owned() + after + &detail)
+    }
+}
+
+/// Who asked for a lock: an alarm, or a person.
+fn whose(by: Option<&str>) -> String {
+    match by {
+        Some(by) if by.starts_with(BY_HAND) => format!(" {}", plain(by)),
+        Some(alarm) => format!(" by alarm {}", plain(alarm)),
+        None => String::new(),
     }
 }
 

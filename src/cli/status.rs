@@ -1,36 +1,39 @@
-//! `failoverctl status`: a line for each health check.
+//! `failoverctl status`: the state of each health check, and of what could not be read: which part, and why.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
+use super::context::Context;
 use super::error::{Ended, Error};
-use super::guard::{Guard, Options, SHORTLY};
-use super::screen::{Mood, paint, say, table, time};
-use super::session::{Common, patience};
-use super::state::{State, foremost};
+use super::guard::{Guard, Options};
+use super::look::{self, Part, Unread};
+use super::name::Named;
+use super::screen::{Mood, Row, ago, cut, paint, plain, say, table, wrapped};
+use super::session::Common;
+use super::state::State;
 use crate::failover_lock::alarm::AlarmState;
-use crate::failover_lock::cloudwatch::Alarms;
-use crate::failover_lock::decide::Health;
-use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
+use crate::failover_lock::health_check::{Endpoint, HealthCheckId};
 use crate::failover_lock::route53::Checkers;
-use crate::remote::aws::Failure;
 
-/// Route 53 allows an account some 10 calls a second.
-const AT_ONCE: usize = 4;
 /// How often a command that waits reads the state.
 const LOOK: Duration = Duration::from_secs(5);
 const REDRAW: Duration = Duration::from_secs(10);
+/// The longest name in the table: an id has as many characters.
+const LONGEST_NAME: usize = 36;
+/// The indentation of the lines below a row.
+const BELOW: usize = 4;
 
-/// The state of a health check.
+/// The state of a health check. A part that could not be read is `None`, and in `unknown`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Status {
     pub health_check_id: HealthCheckId,
+    /// Its tag `Name`.
+    pub name: Option<String>,
     /// Its endpoint, for example `https://primary.example.com:443`.
     pub watches: Option<String>,
     pub path: Option<String>,
@@ -40,6 +43,9 @@ pub(super) struct Status {
     pub alarm: Option<AlarmNow>,
     /// Its checkers, if they have reported and may be read.
     pub checkers: Option<Checkers>,
+    /// Whether an alarm watches its health, or it has ever been locked or restored.
+    pub guarded: Option<bool>,
+    pub unknown: Vec<Unread>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,11 +58,14 @@ pub(super) struct AlarmNow {
 
 /// Show the health checks that can be locked, and whether they are.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch \
-    233e180f-f023-45a3-954e-415303f21eab\n  failoverctl status --output json | jq '.[] | select(.state != \"armed\")'")]
+#[command(
+    after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch primary\n  failoverctl status \
+    --output json | jq '.healthChecks[] | select(.state != \"armed\")'"
+)]
 pub(super) struct Arguments {
-    /// The health checks; by default every health check of the account that has a path.
-    ids: Vec<HealthCheckId>,
+    /// The health checks, by id or tag Name; by default every health check of the account that has a path.
+    #[arg(value_name = "CHECK")]
+    checks: Vec<Named>,
     /// Show them again every 10 seconds, until interrupted.
     #[arg(long)]
     watch: bool,
@@ -64,97 +73,36 @@ pub(super) struct Arguments {
     options: Options,
 }
 
+/// What one look shows.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Shown {
+    checks: Vec<Status>,
+    /// Whether a person has named them.
+    #[serde(skip)]
+    are_named: bool,
+    #[serde(skip)]
+    context: Option<Context>,
+}
+
+/// The footnotes of a table, each once.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { ids, watch, options } = arguments;
+    let Arguments { checks, watch, options } = arguments;
     let guard = &options.guard(common).await?;
-    let is_bad = |status: &Status| matches!(status.state.mood(), Mood::Wrong | Mood::Unknown);
-    let ended = |found: &Vec<Status>| if found.iter().any(is_bad) { Ended::NotWell } else { Ended::Well };
-    let look = async || look_at(guard, &ids).await;
-    guard.session.screen.watch(watch.then_some(REDRAW), look, |found| text(found), ended).await
-}
-
-async fn look_at(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
-    // Optional: else they are read check by check.
-    let all = if ids.is_empty() { guard.cloudwatch.all_alarms(patience()).await.ok() } else { None };
-    let checks: Vec<_> = if ids.is_empty() {
-        let all = guard.route53.health_checks(patience()).await?;
-        let with_path = all.into_iter().filter(|check| check.endpoint.is_some());
-        with_path.map(|check| (check.id.clone(), Some(check))).collect()
-    } else {
-        ids.iter().map(|id| (id.clone(), None)).collect()
-    };
-    let looks = checks.into_iter().map(async |(id, check)| {
-        let look = async {
-            let check = match check {
-                Some(check) => check,
-                None => guard.route53.health_check(&id, patience()).await?,
-            };
-            one(guard, check, all.as_ref()).await
-        };
-        // A check that cannot be read does not hide the others.
-        look.await.unwrap_or_else(|failure| Status {
-            health_check_id: id.clone(),
-            watches: None,
-            path: None,
-            state: State::Unknown { why: failure.to_string() },
-            alarm: None,
-            checkers: None,
-        })
-    });
-    Ok(stream::iter(looks).buffered(AT_ONCE).collect().await)
-}
-
-/// Reads the state of one health check.
-pub(super) async fn one(guard: &Guard, check: HealthCheck, all: Option<&Alarms>) -> Result<Status, Failure> {
-    let deadline = patience();
-    let alarms = guard.alarms(&check.id, all).await?;
-    let tags = guard.route53.tags(&check.id, deadline).await?;
-    // Optional: the rest is shown without it.
-    let checkers = guard.route53.checkers(&check.id, deadline.within(SHORTLY)).await.ok();
-    let health = checkers.map_or(Health::Unknown, Checkers::verdict);
-    Ok(Status {
-        watches: check.endpoint.as_ref().map(watches),
-        path: check.path().map(str::to_owned),
-        state: State::of(&check, &alarms, &tags, health, &guard.config),
-        alarm: foremost(&alarms).map(|alarm| AlarmNow {
-            name: alarm.name.clone(),
-            state: alarm.state,
-            since: alarm.changed_at,
-        }),
-        checkers,
-        health_check_id: check.id,
-    })
-}
-
-fn text(found: &[Status]) -> String {
-    if found.is_empty() {
-        return "There is no health check with a path in this account.\n".to_owned();
+    let mut ids = Vec::new();
+    for check in &checks {
+        ids.push(check.find(guard).await?);
     }
-    let rows: Vec<_> = found
-        .iter()
-        .map(|status| {
-            let alarm = status.alarm.as_ref();
-            let row = [
-                status.health_check_id.to_string(),
-                format!(
-                    "{}{}",
-                    status.watches.as_deref().unwrap_or_default(),
-                    status.path.as_deref().unwrap_or_default()
-                ),
-                status.checkers.as_ref().map_or_else(
-                    || "?".to_owned(),
-                    |checkers| format!("{}/{}", checkers.healthy, checkers.total),
-                ),
-                alarm.map_or_else(
-                    || "none".to_owned(),
-                    |alarm| format!("{} {} since {}", alarm.name, alarm.state, time(alarm.since)),
-                ),
-                status.state.words(),
-            ];
-            (row, status.state.mood())
-        })
-        .collect();
-    table(["HEALTH CHECK", "WATCHES", "HEALTHY", "ALARM", "STATE"], &rows)
+    let screen = &guard.session.screen;
+    let look = async || {
+        let are_named = !ids.is_empty();
+        let checks = if are_named { look::named(guard, &ids).await? } else { look::all(guard).await? };
+        Ok(Shown { checks, are_named, context: screen.context().await })
+    };
+    screen.watch("healthChecks", watch.then_some(REDRAW), look, Shown::text, Shown::ended).await
 }
 
 /// The URL that a health check requests, without its path.
@@ -164,26 +112,19 @@ pub(super) fn watches(endpoint: &Endpoint) -> String {
     format!("{scheme}://{host}:{}", endpoint.port)
 }
 
-/// Whether its alarm is OK, and its checkers, if they can be read, find it healthy.
-pub(super) fn is_in_service(status: &Status) -> bool {
-    let is_ok = status.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok);
-    is_ok && status.checkers.is_none_or(Checkers::find_it_healthy)
-}
-
 /// Shows the checkers' results and the alarm's state, until the check is armed.
 pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Duration) -> Result<(), Error> {
     let end = Instant::now() + timeout;
     let mut shown = String::new();
     loop {
-        let check = guard.route53.health_check(id, patience()).await?;
-        let status = one(guard, check, None).await?;
-        let now = progress(&status);
+        let status = look::one(guard, id).await?;
+        let now = status.progress();
         if now != shown {
             say(&now);
             shown = now;
         }
         match &status.state {
-            State::Armed if is_in_service(&status) => {
+            State::Armed if status.is_in_service() => {
                 say("armed again: the next alarm locks it");
                 return Ok(());
             }
@@ -202,14 +143,141 @@ pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Dura
     }
 }
 
-fn progress(status: &Status) -> String {
-    let checkers = status.checkers.as_ref().map_or_else(
-        || "checkers unknown".to_owned(),
-        |checkers| format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total),
-    );
-    let alarm = status.alarm.as_ref().map_or_else(
-        || "there is no alarm".to_owned(),
-        |alarm| format!("alarm {} is {}", alarm.name, alarm.state),
-    );
-    format!("{checkers}; {alarm}; {}", paint(&status.state.words(), status.state.mood()))
+// === impl Status ===
+
+impl Status {
+    fn why_unknown(&self, part: Part) -> Option<&str> {
+        self.unknown.iter().find(|unread| unread.what == part).map(|unread| unread.why.as_str())
+    }
+
+    /// Whether its alarm is OK, and its checkers, if they can be read, find it healthy.
+    fn is_in_service(&self) -> bool {
+        let is_ok = self.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok);
+        is_ok && self.checkers.is_none_or(Checkers::find_it_healthy)
+    }
+
+    fn progress(&self) -> String {
+        let checkers = self.checkers.as_ref().map_or_else(
+            || "checkers unknown".to_owned(),
+            |checkers| format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total),
+        );
+        let alarm = match (&self.alarm, self.why_unknown(Part::Alarms)) {
+            (Some(alarm), _) => format!("alarm {} is {}", plain(&alarm.name), alarm.state),
+            (None, None) => "there is no alarm".to_owned(),
+            (None, Some(why)) => format!("alarm unknown ({why})"),
+        };
+        format!("{checkers}; {alarm}; {}", paint(&self.state.words(), self.state.mood()))
+    }
+
+    /// The cells of its row: of what could not be read, unknown, and where the note says why.
+    fn cells(&self, notes: &mut Notes) -> [String; 4] {
+        let name = self.name.as_deref().map_or_else(|| self.health_check_id.to_string(), plain);
+        let unknown = |notes: &mut Notes, part| {
+            self.why_unknown(part).map(|why| format!("unknown {}", notes.number(why)))
+        };
+        let healthy = match self.checkers {
+            Some(Checkers { healthy, total }) => format!("{healthy}/{total}"),
+            None => unknown(notes, Part::Checkers).unwrap_or_default(),
+        };
+        let alarm = match &self.alarm {
+            Some(alarm) => match alarm.state {
+                AlarmState::Ok => "OK".to_owned(),
+                AlarmState::Alarm => "ALARM".to_owned(),
+                AlarmState::InsufficientData => "no data".to_owned(),
+            },
+            None => unknown(notes, Part::Alarms).unwrap_or_else(|| "none".to_owned()),
+        };
+        [self.state.name().to_owned(), cut(&name, LONGEST_NAME), healthy, alarm]
+    }
+
+    /// The lines below its row.
+    fn below(&self, notes: &mut Notes) -> String {
+        let mut text = String::new();
+        let mut line = |line: &str| text += &wrapped(line, BELOW);
+        if let Some(detail) = self.state.detail() {
+            line(&detail);
+        }
+        if let Some(why) = self.why_unknown(Part::Tags) {
+            line(&format!("its tags are unknown {}: name, and record of locks", notes.number(why)));
+        }
+        let id = self.name.as_ref().map(|_| self.health_check_id.to_string());
+        let url = self.watches.as_ref().map(|watches| plain(watches) + self.path.as_deref().unwrap_or("/"));
+        for part in [id, url].into_iter().flatten() {
+            line(&part);
+        }
+        if let Some(alarm) = &self.alarm {
+            line(&format!("alarm {} went to {} {}", plain(&alarm.name), alarm.state, ago(alarm.since)));
+        }
+        text
+    }
+
+    /// The parts of which a change is marked.
+    fn marked(&self) -> impl PartialEq {
+        (self.cells(&mut Notes::default()), self.path.clone(), self.watches.clone())
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// The mark of the note with this text.
+    fn number(&mut self, text: &str) -> String {
+        let found = self.0.iter().position(|note| note == text);
+        let at = found.unwrap_or_else(|| {
+            self.0.push(text.to_owned());
+            self.0.len() - 1
+        });
+        format!("[{}]", at + 1)
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    fn text(&self, before: Option<&Self>) -> String {
+        if self.checks.is_empty() {
+            let account = self.context.as_ref().map(Context::account).unwrap_or_default();
+            let said =
+                format!("There is no health check with a path in {account}. Another account: --profile NAME");
+            return wrapped(&said, 0);
+        }
+        let mut notes = Notes::default();
+        let mut is_marked = false;
+        let rows = self.checks.iter().map(|status| {
+            let mut cells = status.cells(&mut notes);
+            let was = before
+                .map(|before| before.checks.iter().find(|one| one.health_check_id == status.health_check_id));
+            if was.is_some_and(|was| was.is_none_or(|was| was.marked() != status.marked())) {
+                is_marked = true;
+                cells[0] += " *";
+            }
+            Row { cells, mood: self.mood(status), below: status.below(&mut notes) }
+        });
+        let rows: Vec<_> = rows.collect();
+        let mut text = table(["STATE", "HEALTH CHECK", "HEALTHY", "ALARM"], &rows);
+        if is_marked {
+            text += "* changed since the look before\n";
+        }
+        for (note, number) in notes.0.iter().zip(1..) {
+            text += &wrapped(&format!("[{number}] {}", plain(note)), 0);
+        }
+        text
+    }
+
+    /// A check that nobody guards, and nobody named, is no fault.
+    fn mood(&self, status: &Status) -> Mood {
+        match status.state.mood() {
+            Mood::Wrong if !self.are_named && status.guarded == Some(false) => Mood::Warn,
+            mood => mood,
+        }
+    }
+
+    fn ended(&self) -> Ended {
+        let is_bad = |status: &Status| {
+            let is_blind = status.unknown.iter().any(|unread| unread.what != Part::Checkers);
+            is_blind || matches!(self.mood(status), Mood::Wrong | Mood::Unknown)
+        };
+        // In the wrong account nothing is seen, which is not well.
+        if self.checks.is_empty() || self.checks.iter().any(is_bad) { Ended::NotWell } else { Ended::Well }
+    }
 }

@@ -114,6 +114,12 @@ impl Failure {
         self.credentials || self.kind == Kind::Denied
     }
 
+    /// Whether AWS does not accept the credentials, or none could be loaded.
+    #[must_use]
+    pub fn blames_credentials(&self) -> bool {
+        self.credentials
+    }
+
     /// A failure of kind [`Kind::Unclear`]: the answer is missing or unreadable.
     #[must_use]
     pub fn unclear(call: Call, cause: String) -> Self {

@@ -17,6 +17,8 @@ pub struct Deadline {
     longest_attempt: Duration,
     first_pause: Duration,
     longest_pause: Duration,
+    /// How long one call may take, its retries included.
+    longest_call: Option<Duration>,
 }
 
 /// A remote call's error that knows whether a retry can help.
@@ -53,6 +55,7 @@ impl Deadline {
             longest_attempt: LONGEST_ATTEMPT,
             first_pause: FIRST_PAUSE,
             longest_pause: LONGEST_PAUSE,
+            longest_call: None,
         }
     }
 
@@ -83,6 +86,13 @@ impl Deadline {
         Self { longest_attempt, ..self }
     }
 
+    /// This deadline, with at most so long for each call, its retries included: for reading that shows the rest where one
+    /// call gets no answer.
+    #[must_use]
+    pub fn with_calls_of(self, longest_call: Duration) -> Self {
+        Self { longest_call: Some(longest_call), ..self }
+    }
+
     /// The time that is left.
     #[must_use]
     pub fn left(self) -> Duration {
@@ -107,15 +117,16 @@ impl Deadline {
         self,
         mut call: impl AsyncFnMut(Duration) -> Result<T, E>,
     ) -> Result<T, E> {
+        let this = self.longest_call.map_or(self, |longest| self.within(longest));
         let mut longest = self.first_pause;
         let mut tries = 0;
         loop {
-            let error = match call(self.attempt()).await {
+            let error = match call(this.attempt()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             tries += 1;
-            if tries >= self.tries || !self.pause(&error, &mut longest).await {
+            if tries >= self.tries || !this.pause(&error, &mut longest).await {
                 return Err(error);
             }
         }
@@ -192,6 +203,22 @@ mod tests {
             })
             .await;
         assert_eq!((answer, calls), (Err(Failed { may_pass: false }), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_call_may_have_its_own_end() {
+        let start = Instant::now();
+        let deadline = Deadline::after(Duration::from_mins(1)).with_calls_of(Duration::from_secs(3));
+        for calls in 1..=2 {
+            let hangs = async |time| {
+                sleep(time).await;
+                Err(Failed { may_pass: true })
+            };
+            let answer: Result<(), _> = deadline.persist(hangs).await;
+            assert_eq!(answer, Err(Failed { may_pass: true }));
+            assert!(start.elapsed() <= Duration::from_secs(3) * calls);
+        }
+        assert!(start.elapsed() > Duration::from_secs(3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -109,7 +109,8 @@ impl Config {
         };
         let topic = problems
             .take("ALERT_TOPIC", text(lookup, "ALERT_TOPIC").map(|arn| arn.and_then(topic)).transpose());
-        let infinispan = clusters(&mut problems, lookup);
+        let infinispan =
+            if has_infinispan(lookup) { clusters(&mut problems, lookup).map(Some) } else { Some(None) };
         let sites = text(lookup, "ACCELERATOR_SITE_ENDPOINTS").map(|map| map.and_then(|map| sites(&map)));
         let sites = problems.take("ACCELERATOR_SITE_ENDPOINTS", sites.transpose());
         let has_secret = !matches!((&webhook, &infinispan), (Some(None), Some(None)));
@@ -255,8 +256,8 @@ fn topic(text: String) -> Result<String, String> {
     if is_topic { Ok(text) } else { Err(format!("{} is not the ARN of an SNS topic", Quoted(&text))) }
 }
 
-/// Reads the variables of Infinispan; `Some(None)` if there are none.
-fn clusters(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Option<Clusters>> {
+/// Whether any variable of Infinispan is set. `INFINISPAN_INSECURE_TLS` alone names none.
+fn has_infinispan(lookup: Lookup<'_>) -> bool {
     let names = [
         "INFINISPAN_USER",
         "INFINISPAN_USER_SECRET",
@@ -264,14 +265,15 @@ fn clusters(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Option<Cluste
         "INFINISPAN_CA_CERT",
         "INFINISPAN_CA_CERT_SECRET",
     ];
-    if names.iter().all(|name| lookup(name).is_none()) {
-        return Some(None);
-    }
+    names.iter().any(|name| lookup(name).is_some())
+}
+
+fn clusters(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Clusters> {
     let login = login(problems, lookup, "INFINISPAN_USER", "INFINISPAN_USER_SECRET");
     let endpoints = required(lookup, "INFINISPAN_SITE_ENDPOINTS").and_then(|text| endpoints(&text));
     let endpoints = problems.take("INFINISPAN_SITE_ENDPOINTS", endpoints);
     let trust = trust(problems, lookup);
-    Some(Some(Clusters { login: login?, endpoints: endpoints?, trust: trust? }))
+    Some(Clusters { login: login?, endpoints: endpoints?, trust: trust? })
 }
 
 /// Reads the endpoints of each site.

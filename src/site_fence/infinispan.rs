@@ -85,7 +85,7 @@ enum Cause {
     #[error("the system has no root certificates to trust: set INFINISPAN_CA_CERT")]
     NoRoots,
     #[error("INFINISPAN_CA_CERT_SECRET: {0}")]
-    RootsUnread(#[from] aws::Failure),
+    RootsUnread(Box<aws::Failure>),
     #[error("INFINISPAN_CA_CERT_SECRET: {0}; store the text of a PEM file in it")]
     Roots(String),
     #[error("no connection to {0}: {1}{advice}", advice = certificate(.1).unwrap_or_default())]
@@ -294,7 +294,8 @@ impl Infinispan {
             Trust::Anybody => http::tls_of_any_certificate(),
             Trust::Roots(roots) => trusting(roots.clone())?,
             Trust::Secret(id) => {
-                let pem = self.secrets.read(id, Deadline::after(time)).await?;
+                let pem = self.secrets.read(id, Deadline::after(time)).await;
+                let pem = pem.map_err(|failure| Cause::RootsUnread(Box::new(failure)))?;
                 trusting(Roots::read(&pem).map_err(Cause::Roots)?)?
             }
             Trust::System => {
@@ -355,8 +356,8 @@ impl Failure {
     pub fn error_type(&self) -> &'static str {
         match &self.cause {
             Cause::NoEndpoint | Cause::NoRoots | Cause::Roots(_) => "InvalidConfiguration",
-            Cause::RootsUnread(_) => "InfinispanUnavailable",
-            Cause::Connect(..)
+            Cause::RootsUnread(_)
+            | Cause::Connect(..)
             | Cause::TooSlow(..)
             | Cause::Http(_)
             | Cause::Unreadable(_)

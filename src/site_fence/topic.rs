@@ -29,9 +29,9 @@ pub(super) fn read(event: &str) -> Option<Vec<Result<Notification, Malformed>>> 
         sns: Notification,
     }
     let event: Event = serde_json::from_str(event).ok()?;
-    let notification = |record: &Box<RawValue>| {
+    let notification = |record: &RawValue| {
         let record: Record = serde_json::from_str(record.get()).map_err(Malformed::NotAMessage)?;
         Ok(record.sns)
     };
-    Some(event.records.iter().map(notification).collect())
+    Some(event.records.iter().map(|record| notification(record)).collect())
 }

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 
 pub const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
 /// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
-const CHANGED: f64 = 1_795_228_575.49;
+pub const CHANGED: f64 = 1_795_228_575.49;
 
 /// How a command ended, and what it printed.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Ended {
 }
 
 /// Runs failoverctl against an AWS at `url`.
-async fn run(url: &str, arguments: &[&str]) -> Ended {
+pub async fn run(url: &str, arguments: &[&str]) -> Ended {
     run_with(Path::new(FAILOVERCTL), url, arguments, "").await
 }
 
@@ -109,17 +109,11 @@ async fn status_shows_the_state_of_each_check() {
     let in_alarm = || Some(Alarm::on(PRIMARY, "ALARM", CHANGED));
     for (check, alarm, ends, state, words) in [
         (check(), Some(quiet()), 0, "armed", "armed"),
-        (locked(), in_alarm(), 0, "locked", "locked since 2026-11-21T02:36:20Z by alarm primary-unhealthy"),
-        (check(), in_alarm(), 3, "overdue", "not locked, though alarm primary-unhealthy is in ALARM"),
-        (check(), None, 3, "unprotected", "unprotected: no metric alarm watches its health"),
+        (locked(), in_alarm(), 0, "locked", " ago by alarm primary-unhealthy"),
+        (check(), in_alarm(), 3, "overdue", "though alarm primary-unhealthy is in ALARM"),
+        (check(), None, 3, "unprotected", "no metric alarm watches its health"),
         (check().with("ResourcePath", "/x"), Some(quiet()), 3, "foreign_path", "foreign path"),
-        (
-            check().with("Inverted", "true"),
-            Some(quiet()),
-            3,
-            "cannot_be_locked",
-            "cannot be locked: it is inverted",
-        ),
+        (check().with("Inverted", "true"), Some(quiet()), 3, "cannot_be_locked", "it is inverted"),
     ] {
         let mut check = check;
         check.reports = vec!["Success: HTTP Status Code 200, OK", "Failure: Connection refused"];
@@ -130,21 +124,27 @@ async fn status_shows_the_state_of_each_check() {
         assert!(!shown.out.contains('\x1b'), "no colours without a terminal: {shown:?}");
         let shown = run(&route53.url(), &["status", PRIMARY, "--output", "json"]).await;
         let json: Value = serde_json::from_str(&shown.out).unwrap();
-        assert_eq!((&json[0]["state"], &json[0]["checkers"]["total"]), (&state.into(), &2.into()), "{json}");
+        assert_eq!(
+            (&json["healthChecks"][0]["state"], &json["healthChecks"][0]["checkers"]["total"]),
+            (&state.into(), &2.into()),
+            "{json}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_check_that_cannot_be_read_hides_no_other() {
     const OTHER: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+    const NONE: &str = "00000000-4143-47b0-9015-e781df145c7c";
     let route53 = account(Check::new("HTTP", 80), Some(quiet())).await;
     route53.put(OTHER, Check::new("HTTP", 80).tagged("failover-lock:restored-at", "noon"));
-    let shown = run(&route53.url(), &["status", OTHER, PRIMARY, "no-such-check"]).await;
+    let shown = run(&route53.url(), &["status", OTHER, PRIMARY, NONE]).await;
     assert_eq!(shown.status, Some(3), "{shown:?}");
-    let lines: Vec<_> = shown.out.lines().collect();
-    assert!(lines[1].contains("unknown: ") && lines[1].contains("holds \"noon\""), "{shown:?}");
-    assert!(lines[2].ends_with("armed"), "{shown:?}");
-    assert!(lines[3].contains("NoSuchHealthCheck"), "{shown:?}");
+    let (rows, words) = (shown.out.lines(), shown.out.split_whitespace().collect::<Vec<_>>().join(" "));
+    let states: Vec<_> = rows.filter_map(|row| row.split_once("  ").map(|(state, _)| state)).collect();
+    assert_eq!(states.iter().filter(|state| **state == "unknown").count(), 2, "{shown:?}");
+    assert!(states.contains(&"armed"), "{shown:?}");
+    assert!(words.contains("holds \"noon\"") && words.contains("NoSuchHealthCheck"), "{shown:?}");
 }
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn a_person_locks_and_restores_with_the_functions_own_code() {
     assert!(restored.said.contains("alarm primary-unhealthy is OK; armed"), "{restored:?}");
     let restored = run(&url, &["restore", PRIMARY, "--yes", "--output", "json"]).await;
     let json: Value = serde_json::from_str(&restored.out).unwrap();
-    assert_eq!(json["outcome"], "already_restored");
+    assert_eq!((&json["version"], &json["outcomes"][0]["outcome"]), (&1.into(), &"already_restored".into()));
 }
 
 #[tokio::test]
@@ -241,15 +241,18 @@ async fn explain_shows_what_an_event_would_do_and_changes_nothing() {
         run_with(Path::new(FAILOVERCTL), &route53.url(), &["explain", "-", "--output", "json"], &message)
             .await;
     let json: Value = serde_json::from_str(&piped.out).unwrap();
-    assert_eq!((&json[0]["outcome"], &json[0]["alarm"]), (&"would_lock".into(), &"primary-unhealthy".into()));
+    assert_eq!(
+        (&json["outcomes"][0]["outcome"], &json["outcomes"][0]["alarm"]),
+        (&"would_lock".into(), &"primary-unhealthy".into())
+    );
 }
 
 #[tokio::test]
 async fn an_invalid_argument_is_named() {
     for (typed, said) in [
-        (&["status", "../x"][..], "\"../x\" is not a health check id"),
+        (&["status", ""][..], "it is neither an id nor a name"),
         (&["lock", PRIMARY], "--reason <REASON>"),
-        (&["restore"], "<ID>"),
+        (&["restore"], "<CHECK>"),
         (&["statsu"], "tip: a similar subcommand exists: 'status'"),
         (&["status", "--output", "yaml"], "possible values: text, json"),
     ] {
@@ -303,12 +306,13 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         assert_eq!(status, Some(0), "{printed}");
         let found = doctor().await;
         assert_eq!(found.status, Some(3), "{found:?}");
-        let links: Vec<Value> = serde_json::from_str(&found.out).unwrap();
-        let link = links.iter().find(|link| link["mood"] == "wrong" && link["found"] == said);
-        let link = link.unwrap_or_else(|| panic!("{said}: {links:#?}"));
+        let found: Value = serde_json::from_str(&found.out).unwrap();
+        let mut links = found["findings"].as_array().unwrap().iter();
+        let link = links.find(|link| link["result"] == "wrong" && link["found"] == said);
+        let link = link.unwrap_or_else(|| panic!("{said}: {found:#}"));
         assert_eq!(link["name"], name);
         // The command that doctor names repairs the fault.
-        let mend = link["mend"].as_str().unwrap();
+        let mend = link["remedy"].as_str().unwrap();
         let (status, printed) = aws.bash(&mend[mend.find("aws").unwrap()..], &[]).await;
         assert_eq!(status, Some(0), "{mend}: {printed}");
         let well = doctor().await;
@@ -391,6 +395,10 @@ async fn a_drill_follows_the_alarm_to_the_lock_and_restores() {
     let all = run(&aws.url, &["status"]).await;
     assert!(all.out.contains(&check) && all.out.contains("armed"), "{all:?}");
 
+    let dry = run(&aws.url, &["drill", &check, "--dry-run"]).await;
+    assert!(dry.status == Some(0) && dry.out.contains("a drill may be done"), "{dry:?}");
+    assert_eq!(aws.path(&check).await, "/lb-check");
+
     for how in [&["--output", "json"][..], &["--output", "json", "--by-metric"]] {
         let arguments = [&["drill", &check, "--yes"], how].concat();
         let drill = run(&aws.url, &arguments);
@@ -399,7 +407,8 @@ async fn a_drill_follows_the_alarm_to_the_lock_and_restores() {
             () = checkers_of(&aws, &check) => unreachable!("checkers never end"),
         };
         assert_eq!(ended.status, Some(0), "{ended:?}");
-        let steps: Vec<Value> = serde_json::from_str(&ended.out).unwrap();
+        let steps: Value = serde_json::from_str(&ended.out).unwrap();
+        let steps = steps["steps"].as_array().unwrap();
         let steps: Vec<_> = steps.iter().map(|step| step["what"].as_str().unwrap()).collect();
         for said in [
             "alarm failover-primary-unhealthy is in ALARM",
@@ -525,6 +534,7 @@ async fn fence_status_shows_the_sites_in_service_and_those_that_were_taken_out()
     assert!(ended.out.contains("site-b  0/0      fenced since ") && ended.out.contains("reported by site-a"));
     let ended = run_at(&sites, &["fence", "status", "--output", "json"]).await;
     let found: Value = serde_json::from_str(&ended.out).unwrap();
+    let found = &found["sites"];
     assert_eq!((&found[1]["site"], &found[1]["reporter"]), (&json!("site-b"), &json!("site-a")));
     assert_eq!(found[0]["endpoints"][0]["id"], json!(sites.balancer_a));
     assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");

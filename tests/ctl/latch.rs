@@ -185,7 +185,8 @@ async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
     let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes", "--output", "json"]), checkers);
     assert_eq!(ended.status, Some(0), "{ended:?}");
     let json: Value = serde_json::from_str(&ended.out).unwrap();
-    assert!(json["lockedSeconds"].is_f64() && json["releasedSeconds"].is_f64(), "{json}");
+    let outcome = &json["outcomes"][0];
+    assert!(outcome["lockedSeconds"].is_f64() && outcome["releasedSeconds"].is_f64(), "{json}");
     assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("primary"));
     site.standby(false);
     let ended = run(&site, &["drill", "app", "--yes"]).await;
@@ -203,6 +204,7 @@ async fn status_shows_each_latch_and_json_has_the_same() {
     }
     let ended = run(&site, &["status", "--output", "json"]).await;
     let json: Value = serde_json::from_str(&ended.out).unwrap();
+    let json = &json["latches"];
     assert_eq!((&json[0]["state"], &json[0]["serving"]), (&"locked".into(), &"standby".into()));
     assert_eq!(json[0]["buckets"][1]["object"], "present");
     site.s3.down(A, Down::Refused);
@@ -214,6 +216,9 @@ async fn status_shows_each_latch_and_json_has_the_same() {
 #[tokio::test]
 async fn a_lock_by_hand_takes_the_primary_out() {
     let site = Site::start().await;
+    let dry = run(&site, &["lock", "app", "--dry-run", "--reason", "maintenance"]).await;
+    assert!(dry.status == Some(0) && dry.out.matches("would_create").count() == 2, "{dry:?}");
+    assert_eq!(site.objects(), [false, false]);
     let ended = run(&site, &["lock", "app", "--yes", "--reason", "maintenance"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     assert_eq!(site.objects(), [true, true]);

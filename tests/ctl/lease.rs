@@ -45,8 +45,10 @@ async fn run_at(url: &str, emulator: &Emulator, arguments: &[&str]) -> Ended {
 /// What a command prints with `--output json`, and its exit status.
 async fn json_of(emulator: &Emulator, typed: &[&str]) -> (Option<i32>, Value) {
     let ended = run(emulator, &[typed, &["--output", "json"]].concat()).await;
-    let json = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
-    (ended.status, json)
+    let json: Value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
+    assert_eq!((&json["version"], &json["context"]["region"]), (&json!(1), &json!("us-east-1")), "{json}");
+    let found = [&json["lease"], &json["outcomes"][0]].into_iter().find(|found| found.is_object());
+    (ended.status, found.expect("a lease or an outcome is printed").clone())
 }
 
 /// Runs `failoverctl lease` on a terminal, and answers yes to its question after `meanwhile`.
@@ -235,6 +237,13 @@ async fn pin_keeps_all_candidates_passive_and_unpin_lets_one_continue() {
     let (status, refused) = json_of(&emulator, &["unpin", "--yes"]).await;
     assert_eq!((status, &refused["outcome"]), (Some(3), &json!("not_pinned")), "{refused}");
 
+    for (change, outcome) in [("pin", "would_pin"), ("handover", "would_hand_over")] {
+        let before = record(&emulator).await["leaseOwner"].clone();
+        let (status, dry) = json_of(&emulator, &[change, "--dry-run"]).await;
+        assert_eq!((status, &dry["outcome"]), (Some(0), &json!(outcome)), "{dry}");
+        let after = record(&emulator).await;
+        assert!(after["leaseOwner"] == before && after["leaseHandover"].is_null(), "{after}");
+    }
     let pinned = run(&emulator, &["pin", "--yes", "--reason", "INC-1"]).await;
     assert_eq!(pinned.status, Some(0), "{pinned:?}");
     assert!(
@@ -252,6 +261,9 @@ async fn pin_keeps_all_candidates_passive_and_unpin_lets_one_continue() {
     assert_eq!((status, &again["outcome"]), (Some(0), &json!("already_pinned")), "{again}");
     assert_eq!(record(&emulator).await, left);
 
+    let (status, dry) = json_of(&emulator, &["unpin", "--dry-run"]).await;
+    assert_eq!((status, &dry["outcome"]), (Some(0), &json!("would_unpin")), "{dry}");
+    assert_eq!(record(&emulator).await, left);
     let unpinned = run(&emulator, &["unpin", "--yes"]).await;
     assert_eq!(unpinned.status, Some(0), "{unpinned:?}");
     assert!(

@@ -4,5 +4,7 @@
 mod support;
 
 mod failoverctl;
+mod habits;
 mod latch;
 mod lease;
+mod status;

@@ -3,6 +3,8 @@
 //! rules, remembers every call, and follows a fault script. CloudWatch's alarms are
 //! on the same address, as with an emulator.
 //!
+//! STS's `GetCallerIdentity` is there as well.
+//!
 //! Serves `GetHealthCheck`, `GetHealthCheckStatus`, `ListHealthChecks`, `UpdateHealthCheck`,
 //! `ListTagsForResource`, `ListTagsForResources` and `ChangeTagsForResource`.
 
@@ -80,6 +82,12 @@ struct State {
     limit: Option<Limit>,
     connections: usize,
 }
+
+/// STS's answer.
+const CALLER: &str = "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+    <GetCallerIdentityResult><Arn>arn:aws:sts::123456789012:assumed-role/Operator/jane</Arn>\
+    <UserId>AROAEXAMPLE:jane</UserId><Account>123456789012</Account></GetCallerIdentityResult>\
+    <ResponseMetadata><RequestId>stand-in</RequestId></ResponseMetadata></GetCallerIdentityResponse>";
 
 /// A token bucket, as an account has one for Route 53's API.
 struct Limit {
@@ -308,7 +316,7 @@ impl Route53 {
         let body = body.collect().await.map_err(|_| "the request broke off")?.to_bytes();
         let segments: Vec<&str> = parts.uri.path().trim_matches('/').split('/').collect();
         if let ["service", "GraniteServiceVersion20100801", "operation", operation] = segments.as_slice() {
-            return Ok(self.cloudwatch(operation, &body));
+            return Ok(self.cloudwatch(operation, &body).await);
         }
         let body = String::from_utf8_lossy(&body).into_owned();
         let (operation, id) = match (&parts.method, segments.as_slice()) {
@@ -319,6 +327,7 @@ impl Route53 {
             (&Method::POST, ["2013-04-01", "tags", "healthcheck", id]) => ("ChangeTagsForResource", *id),
             (&Method::POST, ["2013-04-01", "tags", "healthcheck"]) => ("ListTagsForResources", ""),
             (&Method::GET, ["2013-04-01", "healthcheck"]) => ("ListHealthChecks", ""),
+            (&Method::POST, [""]) if body.contains("Action=GetCallerIdentity") => ("GetCallerIdentity", ""),
             _ => ("Unknown", ""),
         };
         let pace = self.state().pace.pop_front();
@@ -357,6 +366,7 @@ impl Route53 {
             Some(Fault::CloseAfter | Fault::AnswerAfter(..) | Fault::Meddle(_) | Fault::Pass) | None => {}
         }
         let done = match operation {
+            "GetCallerIdentity" => Ok(CALLER.to_owned()),
             _ if !signed => Err(Failed::unsigned()),
             "ListHealthChecks" => Ok(self.list(parts.uri.query().unwrap_or_default())),
             "ListTagsForResources" => self.all_tags(&body),
@@ -369,12 +379,18 @@ impl Route53 {
         }
     }
 
-    fn cloudwatch(&self, operation: &str, body: &[u8]) -> Response<Full<Bytes>> {
-        let mut state = self.state();
-        let (status, answer, said) = cloudwatch::answer(&state.alarms, &state.verdicts, operation, body);
-        state.calls.push(format!("{operation} {said}"));
-        let (status, answer) = match state.script.fault(operation) {
+    async fn cloudwatch(&self, operation: &str, body: &[u8]) -> Response<Full<Bytes>> {
+        let ((status, answer, _), fault) = {
+            let mut state = self.state();
+            let answer = cloudwatch::answer(&state.alarms, &state.verdicts, operation, body);
+            state.calls.push(format!("{operation} {}", answer.2));
+            let fault = state.script.fault(operation);
+            (answer, fault)
+        };
+        let (status, answer) = match fault {
             Some(Fault::Error(status, code, message)) => (status, cloudwatch::error(code, message)),
+            Some(Fault::Answer(status, body)) => return response(status, body.to_owned()),
+            Some(Fault::Hang) => std::future::pending().await,
             None => (status, answer),
             Some(fault) => panic!("the stand-in cannot let {fault:?} happen to CloudWatch"),
         };

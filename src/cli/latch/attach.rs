@@ -11,7 +11,7 @@ use super::s3::Hands;
 use super::zone::{self, Checks, Incomplete, Zone};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::screen::{ask, say};
+use crate::cli::screen::say;
 use crate::cli::session::Common;
 use crate::latch::config::Latch;
 use crate::latch::dns::{Question, Transport};
@@ -87,7 +87,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     }
     let (before, after) = (records.check.clone(), checks.latched.clone());
     if before == after && records.sentinel == after {
-        return outcome(&latches, latch, "already_attached", &zone, &after, &after);
+        return outcome(&latches, latch, "already_attached", &zone, &after, &after).await;
     }
     if !checks.is_primary(&before) && before != after {
         return Err(refused(
@@ -102,11 +102,11 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
         ));
     }
     if dry_run {
-        return outcome(&latches, latch, "would_attach", &zone, &before, &after);
+        return outcome(&latches, latch, "would_attach", &zone, &before, &after).await;
     }
     let question =
         format!("Refer {} and {} to the check {after} instead of {before}?", zone.name, zone.sentinel);
-    if ask(&question, yes)? == Ended::NotWell {
+    if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     // Under a hold no watcher locks while the records change; and what was written before it has landed after a while.
@@ -128,7 +128,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
         "the check before was {before}; failoverctl latch detach {} refers to it again",
         latch.name
     ));
-    outcome(&latches, latch, "attached", &zone, &before, &after)
+    outcome(&latches, latch, "attached", &zone, &before, &after).await
 }
 
 /// Whether attaching a latch moves no traffic: every bucket shows that there is no object, the primary serves, and the
@@ -204,7 +204,7 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     })?;
     let before = records.check.clone();
     if before == own && records.sentinel == own {
-        return outcome(&latches, latch, "already_detached", &zone, &own, &own);
+        return outcome(&latches, latch, "already_detached", &zone, &own, &own).await;
     }
     if before != checks.latched && before != own {
         return Err(refused(
@@ -217,18 +217,18 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     }
     open(latch, &latches.keys(latch).await, WITHOUT)?;
     if dry_run {
-        return outcome(&latches, latch, "would_detach", &zone, &before, &own);
+        return outcome(&latches, latch, "would_detach", &zone, &before, &own).await;
     }
     let question = format!(
         "Refer {} and {} to the primary's own check {own}? Nothing keeps a failed primary out then.",
         zone.name, zone.sentinel
     );
-    if ask(&question, yes)? == Ended::NotWell {
+    if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     open(latch, &latches.keys(latch).await, WITHOUT)?;
     zone.refer(records.all(), &own).await?;
-    outcome(&latches, latch, "detached", &zone, &before, &own)
+    outcome(&latches, latch, "detached", &zone, &before, &own).await
 }
 
 /// The PRIMARY records of the application and of `_serving`.
@@ -272,7 +272,7 @@ async fn found(latches: &Latches, latch: &Latch) -> Result<(Zone, Checks), Error
     Ok((zone, checks))
 }
 
-fn outcome(
+async fn outcome(
     latches: &Latches,
     latch: &Latch,
     outcome: &'static str,
@@ -288,10 +288,8 @@ fn outcome(
         check: check.to_owned(),
     };
     let words = outcome.replace('_', " ");
-    latches
-        .session
-        .screen
-        .show(&found, || format!("{words}: {} refers to {check}, before: {before}\n", zone.name))?;
+    let text = || format!("{words}: {} refers to {check}, before: {before}\n", zone.name);
+    latches.session.screen.show("outcomes", &[found], text).await?;
     Ok(Ended::Well)
 }
 

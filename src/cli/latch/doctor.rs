@@ -56,7 +56,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     doctor.route53().await;
     let gap = doctor.watchers().await;
     doctor.race(gap).await;
-    doctor.findings.show(latches.session.screen)
+    doctor.findings.show(&latches.session.screen).await
 }
 
 impl Doctor<'_> {

@@ -10,7 +10,7 @@ use super::lock::lock;
 use super::release::{Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::screen::{ask, say};
+use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
@@ -61,7 +61,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     let question =
         format!("Drill on {}? Its primary leaves service, and comes back minutes later.", latch.name);
-    if ask(&question, yes)? == Ended::NotWell {
+    let screen = &latches.session.screen;
+    if screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     let started = Instant::now();
@@ -76,7 +77,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     let started = Instant::now();
     // Whatever happened, the primary comes back.
-    match release(&latches, latch, false, || Ok(Ended::Well)).await {
+    match release(&latches, latch, false, async || Ok(Ended::Well)).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
             say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
@@ -86,9 +87,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     followed?;
     let released_seconds = started.elapsed().as_secs_f64();
     let found = Drill { latch: latch.name.clone(), locked_seconds, released_seconds };
-    latches.session.screen.show(&found, || {
-        format!("{}: locked in {locked_seconds:.0} s, released in {released_seconds:.0} s\n", latch.name)
-    })?;
+    let text =
+        || format!("{}: locked in {locked_seconds:.0} s, released in {released_seconds:.0} s\n", latch.name);
+    screen.show("outcomes", &[found], text).await?;
     Ok(Ended::Well)
 }
 

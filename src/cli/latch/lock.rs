@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 use super::s3::{id, now, person};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::screen::{ask, say};
+use crate::cli::screen::say;
 use crate::cli::session::Common;
 use crate::latch::config::{KEYS, Latch};
 use crate::latch::decide::Put;
+use crate::latch::seen::Object;
 
 /// Lock a latch by hand: the primary leaves service, and stays out until the latch is released.
 #[derive(Debug, Args)]
@@ -23,6 +24,9 @@ pub(super) struct Arguments {
     /// The reason, for the people who read the object.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: String,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -31,23 +35,26 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { latch, reason, yes, file } = arguments;
+    let Arguments { latch, reason, dry_run, yes, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
     let question = format!(
         "Take the primary of {} out of service? If the standby is healthy, traffic moves there.",
         latch.name
     );
-    if ask(&question, yes)? == Ended::NotWell {
+    let screen = &latches.session.screen;
+    if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let (buckets, ended) = lock(&latches, latch, &reason).await;
-    let found = json!({ "latch": latch.name, "buckets": buckets });
-    latches.session.screen.show(&found, || {
-        let line =
-            |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
-        buckets.iter().map(line).collect()
-    })?;
+    let (buckets, ended) =
+        if dry_run { would_lock(&latches, latch).await } else { lock(&latches, latch, &reason).await };
+    let found = json!([{ "latch": latch.name, "buckets": buckets }]);
+    let line =
+        |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
+    screen.show("outcomes", &found, || buckets.iter().map(line).collect()).await?;
+    if dry_run {
+        return Ok(ended);
+    }
     if ended == Ended::Well {
         say(
             "Route 53's checkers see the objects within their interval: follow it with failoverctl latch status --watch",
@@ -56,6 +63,23 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         say("a bucket has not confirmed its object: repeat the command until every bucket has");
     }
     Ok(ended)
+}
+
+/// Reads what [`lock`] would do in each bucket, and whether it can be seen in each.
+async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, Ended) {
+    let mut ended = Ended::Well;
+    let buckets = latches.config.buckets.iter().zip(latches.keys(latch).await).map(|(bucket, key)| {
+        let would = match key {
+            Object::Absent => "would_create".to_owned(),
+            Object::Present(_) => "already_there".to_owned(),
+            Object::Invisible(cause) | Object::Silent(cause) => {
+                ended = Ended::NotWell;
+                format!("unknown: {cause}")
+            }
+        };
+        (bucket.name.clone(), json!(would))
+    });
+    (buckets.collect(), ended)
 }
 
 /// Creates the object of a latch in every bucket. Returns what was done in each, and whether each has one.

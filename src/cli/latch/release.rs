@@ -13,7 +13,7 @@ use super::s3::Hands;
 use super::status::word;
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::screen::{ask, say};
+use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
@@ -72,14 +72,16 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let latch = latches.named(&latch)?;
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
-    let outcome = match release(&latches, latch, force, || ask(&question, yes)).await? {
+    let screen = &latches.session.screen;
+    let confirm = async || screen.ask(&question, yes).await;
+    let outcome = match release(&latches, latch, force, confirm).await? {
         Released::Open => "released",
         Released::NotLocked => "not_locked",
         Released::Declined => return Ok(Ended::NotWell),
     };
-    let found = json!({ "latch": latch.name, "outcome": outcome, "reason": reason });
+    let found = json!([{ "latch": latch.name, "outcome": outcome, "reason": reason }]);
     let words = outcome.replace('_', " ");
-    latches.session.screen.show(&found, || format!("{} is {words}\n", latch.name))?;
+    screen.show("outcomes", &found, || format!("{} is {words}\n", latch.name)).await?;
     Ok(Ended::Well)
 }
 
@@ -91,7 +93,7 @@ pub(super) async fn release(
     latches: &Latches,
     latch: &Latch,
     force: bool,
-    confirm: impl FnOnce() -> Result<Ended, Error>,
+    confirm: impl AsyncFnOnce() -> Result<Ended, Error>,
 ) -> Result<Released, Error> {
     let (hands, interrupts) = (Hands::new(latches), Interrupts::new()?);
     let mut release = Release { latches, latch, hands, force, interrupts };
@@ -112,7 +114,7 @@ pub(super) async fn release(
             Ok(Released::NotLocked)
         }
         Begin::Hold(replace) => {
-            if confirm()? == Ended::NotWell {
+            if confirm().await? == Ended::NotWell {
                 return Ok(Released::Declined);
             }
             release.hold(&replace).await?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::screen::{Mood, table};
+use crate::cli::screen::{Mood, Row, table};
 use crate::cli::session::Common;
 use crate::latch::config::Latch;
 use crate::latch::outcome::State;
@@ -71,7 +71,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let look = async || Ok(look(&latches, &shown).await);
     let is_well = |status: &Status| mood(&status.state) == Mood::Ok;
     let ended = |found: &Vec<Status>| if found.iter().all(is_well) { Ended::Well } else { Ended::NotWell };
-    latches.session.screen.watch(watch.then_some(WATCH), look, |found| text(found), ended).await
+    let text = |found: &Vec<Status>, _: Option<&_>| text(found);
+    latches.session.screen.watch("latches", watch.then_some(WATCH), look, text, ended).await
 }
 
 async fn look(latches: &Latches, shown: &[&Latch]) -> Vec<Status> {
@@ -148,7 +149,7 @@ fn text(found: &[Status]) -> String {
             status.standby.to_owned(),
             objects.join(", "),
         ];
-        (cells, mood(&status.state))
+        Row { cells, mood: mood(&status.state), below: String::new() }
     };
     let rows: Vec<_> = found.iter().map(row).collect();
     let mut text = table(["STATE", "LATCH", "SERVING", "PRIMARY", "STANDBY", "OBJECTS"], &rows);

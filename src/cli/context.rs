@@ -1,0 +1,74 @@
+//! The account that a command works in: shown on every screen, in every question, and in JSON.
+
+use aws_config::SdkConfig;
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use serde::Serialize;
+
+use super::screen::plain;
+use super::session::SHORTLY;
+use super::sts::{self, Caller};
+use crate::remote::arn::Arn;
+
+/// The account, and who works in it. Account and caller are `None` if STS did not answer.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Context {
+    account: Option<String>,
+    /// The ARN of the caller.
+    caller: Option<String>,
+    region: Option<String>,
+    /// The AWS CLI's profile, if one was named.
+    profile: Option<String>,
+    /// Why account and caller are unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unknown: Option<String>,
+}
+
+/// A context that is read beside the command's own calls.
+pub(super) type Awaited = Shared<BoxFuture<'static, Context>>;
+
+// === impl Context ===
+
+impl Context {
+    /// Starts to read it. It is there after 3 s, also if STS does not answer.
+    pub fn read(aws: &SdkConfig, profile: Option<String>) -> Awaited {
+        let region = aws.region().map(ToString::to_string);
+        // A task of its own: it runs while the command waits for other calls.
+        let caller = tokio::spawn(sts::caller(aws.clone(), SHORTLY));
+        let context = async move {
+            let (caller, unknown) = match caller.await {
+                Ok(Ok(caller)) => (caller, None),
+                Ok(Err(failure)) => (Caller { account: None, arn: None }, Some(failure.to_string())),
+                Err(ended) => (Caller { account: None, arn: None }, Some(ended.to_string())),
+            };
+            Self { account: caller.account, caller: caller.arn, region, profile, unknown }
+        };
+        context.boxed().shared()
+    }
+
+    /// The account in a sentence.
+    pub fn account(&self) -> String {
+        let account = self
+            .account
+            .as_deref()
+            .map_or_else(|| "this account".to_owned(), |account| format!("account {}", plain(account)));
+        let profile = self.profile.as_ref().map(|profile| format!(", profile {}", plain(profile)));
+        let region = self.region.as_ref().map(|region| format!(", {region}"));
+        account + &region.unwrap_or_default() + &profile.unwrap_or_default()
+    }
+
+    /// The context in a line.
+    pub fn line(&self) -> String {
+        let account = self.account.as_deref().unwrap_or("unknown");
+        let profile = self.profile.as_ref().map(|name| format!(", profile {name}"));
+        // The account is in the line already.
+        let caller = self.caller.as_deref().map(|arn| Arn::parse(arn).map_or(arn, |arn| arn.resource));
+        let parts = [
+            Some(format!("account {account}")),
+            self.region.as_ref().map(|region| format!(", {region}")),
+            profile,
+            caller.map(|caller| format!(", as {caller}")),
+            self.unknown.as_ref().map(|why| format!("; {why}")),
+        ];
+        plain(&parts.into_iter().flatten().collect::<String>())
+    }
+}

@@ -1,0 +1,360 @@
+//! `failoverctl status`: names, ages, a narrow table, and what it shows where a service of AWS does not answer.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::failoverctl::{CHANGED, Ended, FAILOVERCTL, command, interrupted, run};
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{LOCKED, PRIMARY};
+use crate::support::route53::{Check, Fault, Route53};
+use chrono::DateTime;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::time::timeout;
+
+const STANDBY: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
+const OTHER: &str = "6dc5e927-6632-468a-b2ff-32e2947321c9";
+const LOCK: &str =
+    "v=2 at=2026-11-21T02:36:20Z alarm=2026-11-21T02:36:15.490Z before=/lb-check by=primary-unhealthy";
+const HTML: &str = "<html>503 Service Unavailable</html>";
+
+/// An account with a primary that is locked, and its alarm.
+async fn locked() -> Route53 {
+    let route53 = Route53::start().await;
+    let mut check = Check::new("HTTP", 80).with("ResourcePath", LOCKED).reported(0);
+    check.version = 2;
+    route53.put(PRIMARY, check.tagged("Name", "shop primary").tagged("failover-lock:out", LOCK));
+    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", CHANGED));
+    route53
+}
+
+/// An account with a primary that is armed.
+async fn armed() -> Route53 {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, Check::new("HTTP", 80).reported(16).tagged("Name", "primary"));
+    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "OK", CHANGED));
+    route53
+}
+
+async fn json_of(route53: &Route53, typed: &[&str]) -> (Option<i32>, Value) {
+    let ended = run(&route53.url(), &[&["status", "--output", "json"], typed].concat()).await;
+    let json = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
+    (ended.status, json)
+}
+
+/// Runs it, and asserts that it has waited for no call longer than 3 s, and for no two in turn.
+async fn quickly(route53: &Route53, typed: &[&str]) -> Ended {
+    let start = Instant::now();
+    let ended = run(&route53.url(), typed).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}: {ended:?}", start.elapsed());
+    ended
+}
+
+#[tokio::test]
+async fn what_one_service_does_not_answer_hides_nothing_that_the_others_do() {
+    let by_record = [" ago by alarm primary-unhealthy", "shop primary"];
+    let by_path = ["by its path: when and why could not be read", "its tags are unknown [1]"];
+    let by_tags = [". Its tags say: locked ", " ago by alarm primary-unhealthy"];
+    let (alarms, tags) = (["DescribeAlarms", "DescribeAlarmsForMetric"], ["ListTagsForResource"; 2]);
+    let all_tags = ["ListTagsForResources"; 2];
+    let url = "http://127.0.0.1:80/lb-check-failed-over";
+    for fault in [Fault::Hang, Fault::Answer(503, HTML)] {
+        for (down, named, status, state, seen, unseen) in [
+            (
+                alarms,
+                true,
+                3,
+                "locked",
+                [&by_record[..], &["  0/16", "unknown [1]", url]].concat(),
+                "cloudwatch:",
+            ),
+            (
+                alarms,
+                false,
+                3,
+                "locked",
+                [&by_record[..], &["  0/16", "unknown [1]", url]].concat(),
+                "cloudwatch:",
+            ),
+            (
+                tags,
+                true,
+                3,
+                "locked",
+                [&by_path[..], &["  0/16", "  ALARM", url]].concat(),
+                "route53:ListTags",
+            ),
+            (
+                all_tags,
+                false,
+                3,
+                "locked",
+                [&by_path[..], &["  0/16", "  ALARM", url]].concat(),
+                "route53:ListTags",
+            ),
+            (
+                ["GetHealthCheckStatus"; 2],
+                true,
+                0,
+                "locked",
+                [&by_record[..], &["unknown [1]", "  ALARM", url]].concat(),
+                "route53:GetHealthCheckStatus",
+            ),
+            (
+                ["GetHealthCheckStatus"; 2],
+                false,
+                0,
+                "locked",
+                [&by_record[..], &["unknown [1]", "  ALARM", url]].concat(),
+                "route53:GetHealthCheckStatus",
+            ),
+            (
+                ["GetHealthCheck"; 2],
+                true,
+                3,
+                "unknown",
+                [&by_tags[..], &["shop primary", "  0/16", "  ALARM"]].concat(),
+                "route53:GetHealthCheck:",
+            ),
+            (
+                ["GetCallerIdentity"; 2],
+                false,
+                0,
+                "locked",
+                [&by_record[..], &["account unknown, us-east-1; sts:", "  0/16", "  ALARM", url]].concat(),
+                "sts:GetCallerIdentity",
+            ),
+        ] {
+            let route53 = locked().await;
+            for operation in down {
+                route53.fail_always(operation, fault.clone());
+            }
+            let ended = quickly(&route53, if named { &["status", PRIMARY] } else { &["status"] }).await;
+            let what = format!("{down:?} {fault:?} {ended:?}");
+            assert_eq!(ended.status, Some(status), "{what}");
+            assert!(ended.out.lines().any(|line| line.starts_with(state)), "{what}");
+            // Wherever a line was broken.
+            let words = ended.out.split_whitespace().collect::<Vec<_>>().join(" ");
+            for said in seen.iter().map(|said| said.trim_start()).chain([unseen]) {
+                assert!(words.contains(said), "{said}: {what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn doctor_shows_the_state_without_the_alarms_or_the_tags() {
+    for (down, unseen, said) in [
+        ("DescribeAlarmsForMetric", "unseen  alarm         cloudwatch:", " ago by alarm primary-unhealthy\n"),
+        ("ListTagsForResource", "unseen  history       route53:", "locked by its path: when and why"),
+    ] {
+        let route53 = locked().await;
+        route53.fail_always(down, Fault::Answer(503, HTML));
+        let ended = run(&route53.url(), &["doctor", PRIMARY]).await;
+        assert_eq!(ended.status, Some(3), "{ended:?}");
+        assert!(ended.out.contains(unseen) && ended.out.contains(said), "{ended:?}");
+        let is_blamed = ended.out.contains("no metric alarm watches its health");
+        assert!(!is_blamed && ended.out.starts_with("account 123456789012, "), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_a_check_in_service_is_unknown_without_its_alarms_or_tags() {
+    for (down, said) in [
+        ("DescribeAlarmsForMetric", "/lb-check; whether an alarm would lock it could not be read"),
+        ("ListTagsForResource", "/lb-check; whether it was locked or restored could not be read"),
+    ] {
+        let route53 = armed().await;
+        route53.fail_always(down, Fault::Answer(503, HTML));
+        let ended = quickly(&route53, &["status", PRIMARY]).await;
+        assert_eq!(ended.status, Some(3), "{ended:?}");
+        assert!(ended.out.contains("unknown  ") && ended.out.contains(said), "{ended:?}");
+    }
+    let route53 = armed().await;
+    // Where no plain alarm leads to the lock, those on metric math and queries decide.
+    route53.put_alarm("primary-unhealthy", Alarm::of(Kind::Query(Vec::new()), "OK"));
+    assert_eq!(run(&route53.url(), &["status", PRIMARY]).await.status, Some(0));
+    route53.fail_always("DescribeAlarms", Fault::Answer(503, HTML));
+    let ended = quickly(&route53, &["status", PRIMARY]).await;
+    assert!(ended.status == Some(3) && !ended.out.contains("none"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn many_checks_do_not_wait_in_turn_for_a_service_that_does_not_answer() {
+    let route53 = Route53::start().await;
+    for number in 0..40 {
+        let id = format!("{number:08}-f023-45a3-954e-415303f21eab");
+        route53.put(&id, Check::new("HTTP", 80).reported(16));
+        route53.put_alarm(&format!("alarm-{number}"), Alarm::on(&id, "OK", CHANGED));
+    }
+    for operation in ["GetHealthCheckStatus", "ListTagsForResources"] {
+        route53.fail_always(operation, Fault::Hang);
+    }
+    let ended = quickly(&route53, &["status"]).await;
+    assert_eq!((ended.status, ended.out.matches("  OK").count()), (Some(3), 40), "{ended:?}");
+    let notes = ended.out.lines().filter(|line| line.starts_with('[')).count();
+    assert_eq!(notes, 2, "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_table_fits_80_columns_and_starts_with_the_state() {
+    let route53 = locked().await;
+    let long = "a-very-long-name.".repeat(10);
+    route53
+        .put(STANDBY, Check::new("HTTP", 80).tagged("Name", &long).with("FullyQualifiedDomainName", &long));
+    route53.put(OTHER, Check::new("HTTPS", 443).with("Inverted", "true"));
+    route53.put_alarm(&"alarm".repeat(40), Alarm::on(OTHER, "INSUFFICIENT_DATA", CHANGED));
+    for operation in ["DescribeAlarms", "GetHealthCheckStatus"] {
+        for down in [false, true] {
+            if down {
+                route53.fail_always(operation, Fault::Answer(503, HTML));
+            }
+            let ended = run(&route53.url(), &["status"]).await;
+            let context = "account 123456789012, us-east-1, as assumed-role/Operator/jane\nSTATE ";
+            assert!(ended.out.starts_with(context), "{ended:?}");
+            for line in ended.out.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
+            }
+            for state in ["locked  ", "cannot be locked  "] {
+                assert!(ended.out.lines().any(|line| line.starts_with(state)), "{state}: {ended:?}");
+            }
+            assert!(ended.out.contains(OTHER) && ended.out.contains(STANDBY), "{ended:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_accepted_wherever_an_id_is_and_an_ambiguous_one_lists_the_ids() {
+    let route53 = locked().await;
+    let url = route53.url();
+    let shown = run(&url, &["status", "shop primary"]).await;
+    assert!(shown.status == Some(0) && shown.out.contains("shop primary  "), "{shown:?}");
+    let again = run(&url, &["lock", "shop primary", "--reason", "test", "--yes"]).await;
+    assert_eq!(again.out, format!("{PRIMARY}: is locked already ({LOCKED})\n"), "{again:?}");
+    let ended = run(&url, &["restore", "shop primary", "--force", "--yes"]).await;
+    assert_eq!(ended.out, format!("{PRIMARY}: restored ({LOCKED} → /lb-check)\n"), "{ended:?}");
+    assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
+
+    // A caller who may read the tags of one check at a time.
+    route53.fail_always("ListTagsForResources", Fault::Error(403, "AccessDenied", "not authorized"));
+    let shown = run(&url, &["status"]).await;
+    assert!(shown.out.contains("shop primary  ") && !shown.out.contains("[1]"), "{shown:?}");
+    route53.put(STANDBY, Check::new("HTTP", 80).tagged("Name", "shop primary"));
+    for command in ["status", "doctor", "drill", "restore"] {
+        let ended = run(&url, &[command, "shop primary"]).await;
+        assert_eq!(ended.status, Some(1), "{ended:?}");
+        let said = format!(
+            "2 health checks have the tag Name \"shop primary\". Name one by its id: {PRIMARY}, {STANDBY}"
+        );
+        assert!(ended.said.contains(&said), "{ended:?}");
+    }
+    let ended = run(&url, &["restore", "standby", "--yes"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    let down = locked().await;
+    down.fail_always("ListTagsForResources", Fault::Hang);
+    let unread = quickly(&down, &["status", "shop primary"]).await;
+    assert!(
+        unread.status == Some(1) && unread.said.contains("Name the health check by its id"),
+        "{unread:?}"
+    );
+    let said = "no health check of account 123456789012, us-east-1 has the id or the tag Name \"standby\"";
+    assert!(ended.said.contains(said), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_question_shows_the_account_and_the_name() {
+    let route53 = armed().await;
+    let typed = format!("{FAILOVERCTL} lock primary --reason test");
+    let mut terminal = command(Path::new("script"), &route53.url(), &["-qec", &typed, "/dev/null"]);
+    let ended = Ended::of(terminal.stdin(Stdio::null()).output().await.expect("it starts"));
+    let question = format!("Lock primary ({PRIMARY}), http://127.0.0.1:80/lb-check?");
+    for said in ["account 123456789012, us-east-1, as assumed-role/Operator/jane", &question] {
+        assert!(ended.out.contains(said), "{said}: {ended:?}");
+    }
+    assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
+}
+
+#[tokio::test]
+async fn json_has_a_version_the_context_and_absolute_times() {
+    let (status, json) = json_of(&locked().await, &["shop primary"]).await;
+    assert_eq!((status, &json["version"]), (Some(0), &json!(1)), "{json}");
+    let context = json!({
+        "account": "123456789012",
+        "caller": "arn:aws:sts::123456789012:assumed-role/Operator/jane",
+        "region": "us-east-1",
+        "profile": null,
+    });
+    assert_eq!(json["context"], context);
+    assert!(DateTime::parse_from_rfc3339(json["at"].as_str().unwrap()).is_ok(), "{json}");
+    assert_eq!(
+        json["healthChecks"],
+        json!([{
+            "healthCheckId": PRIMARY,
+            "name": "shop primary",
+            "watches": "http://127.0.0.1:80",
+            "path": LOCKED,
+            "state": "locked",
+            "since": "2026-11-21T02:36:20Z",
+            "by": "primary-unhealthy",
+            "alarm": { "name": "primary-unhealthy", "state": "ALARM", "since": "2026-11-21T02:36:15.490Z" },
+            "checkers": { "healthy": 0, "total": 16 },
+            "guarded": true,
+            "unknown": [],
+        }])
+    );
+    let route53 = locked().await;
+    route53.fail_always("DescribeAlarmsForMetric", Fault::Error(403, "AccessDenied", "not authorized"));
+    let (status, json) = json_of(&route53, &[PRIMARY]).await;
+    let check = &json["healthChecks"][0];
+    assert_eq!((status, &check["state"], &check["alarm"]), (Some(3), &json!("locked"), &Value::Null));
+    assert_eq!(check["unknown"][0]["what"], "alarms");
+    let why = check["unknown"][0]["why"].as_str().unwrap();
+    assert!(why.contains("Grant the caller's role cloudwatch:DescribeAlarmsForMetric"), "{why}");
+}
+
+#[tokio::test]
+async fn a_check_that_nobody_guards_is_no_fault_unless_it_is_named() {
+    let route53 = armed().await;
+    route53.put(OTHER, Check::new("HTTP", 80).with("ResourcePath", "/their-check"));
+    route53.put(STANDBY, Check::new("HTTP", 80).with("Inverted", "true"));
+    let (status, json) = json_of(&route53, &[]).await;
+    assert_eq!(status, Some(0), "{json}");
+    let of = |id: &str| {
+        json["healthChecks"].as_array().unwrap().iter().find(|one| one["healthCheckId"] == id).unwrap()
+    };
+    assert_eq!((&of(OTHER)["state"], &of(OTHER)["guarded"]), (&json!("foreign_path"), &json!(false)));
+    assert_eq!(run(&route53.url(), &["status", OTHER]).await.status, Some(3));
+    // One that was restored, and has lost its alarm.
+    route53.tag(OTHER, "failover-lock:restored-at", Some("2026-11-21T02:36:20Z"));
+    assert_eq!(run(&route53.url(), &["status"]).await.status, Some(3));
+}
+
+#[tokio::test]
+async fn an_account_without_health_checks_is_named_and_not_well() {
+    let route53 = Route53::start().await;
+    let ended = run(&route53.url(), &["status"]).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let said = "There is no health check with a path in account 123456789012, us-east-1.";
+    assert!(ended.out.contains(said), "{ended:?}");
+}
+
+#[tokio::test]
+async fn watching_shows_the_time_and_marks_what_has_changed() {
+    let route53 = armed().await;
+    let url = route53.url();
+    let mut child = command(Path::new(FAILOVERCTL), &url, &["status", "--watch"]).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let mut shows = async |this: &str| {
+        let shown = timeout(Duration::from_secs(30), async {
+            while !lines.next_line().await.expect("UTF-8").expect("it goes on").contains(this) {}
+        });
+        shown.await.unwrap_or_else(|_| panic!("it does not show {this:?}"));
+    };
+    shows("Z, again every 10 s. Ctrl-C ends it").await;
+    shows("armed  ").await;
+    route53.set_path(PRIMARY, LOCKED);
+    shows("locked *  ").await;
+    shows("* changed since the look before").await;
+    assert_eq!(interrupted(child).await, Some(0));
+}
