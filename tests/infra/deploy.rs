@@ -1,6 +1,13 @@
 //! The template and `infra/deploy`, as people use them.
 
+use std::path::Path;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
 use crate::support::emulator::Emulator;
+use crate::support::primary::Primary;
+use crate::support::program::program;
 
 #[tokio::test]
 async fn cfn_lint_reports_no_problem() {
@@ -86,6 +93,54 @@ async fn an_error_is_reported_before_any_change() {
     let (_, stacks) =
         aws.bash("aws cloudformation list-stacks --query StackSummaries && aws s3 ls", &[]).await;
     assert_eq!(stacks.trim(), "[]");
+}
+
+/// A web server that answers every path with 200, as a single-page application does.
+async fn catch_all() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let port = listener.local_addr().expect("a bound socket has an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_deployment_ends_with_failoverctl_doctor_and_its_status() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let [good, void] =
+        [aws.health_check(primary.address.port()).await, aws.health_check(catch_all().await).await];
+    let failoverctl = program("failoverctl");
+    let folder = failoverctl.parent().and_then(Path::to_str).expect("it is in a folder");
+    for (check, stack, status, said) in [
+        (&good, "good", 0, format!("{good} is guarded.")),
+        (&void, "void", 3, "NOT GUARDED AS IT SHOULD BE".to_owned()),
+    ] {
+        let options = format!(
+            "--stack {stack} --health-check {check} --notify \"$(aws sns create-topic --name people-{stack} --query TopicArn --output text)\" \
+            --set AlarmActionsEnabled=true"
+        );
+        let (ended, printed) = aws
+            .bash(
+                &format!(
+                    r#"PATH=$CTL:$PATH; infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 {options}"#
+                ),
+                &[("CTL", folder), ("ARTIFACT", aws.package("failover-lock").to_str().expect("UTF-8"))],
+            )
+            .await;
+        assert!(ended == Some(status) && printed.contains(&said), "{stack}: {ended:?} {printed}");
+        assert_eq!(
+            printed.contains("answers 200, so that a lock locks nothing"),
+            stack == "void",
+            "{printed}"
+        );
+    }
 }
 
 #[tokio::test]
