@@ -25,11 +25,15 @@ use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::probe;
+use crate::failover_lock::record::{self, Lock, Record};
 use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::MayPass;
 
 const LOOK: Duration = Duration::from_millis(500);
 /// The time until a function's log is readable.
 const LOGS: Duration = Duration::from_secs(20);
+/// The time until a function has recorded the lock that it set.
+const RECORDED: Duration = Duration::from_secs(15);
 /// How often an update that conflicts with another one is tried.
 const TRIES: usize = 5;
 /// A path that no primary serves.
@@ -75,14 +79,26 @@ struct Step {
 #[derive(Default)]
 struct Timeline {
     steps: Vec<(DateTime<Utc>, String)>,
+    /// Whether anything was, or may have been, changed.
+    fired: bool,
     /// When the alarm went off, on AWS's clock.
     alarmed_at: Option<DateTime<Utc>>,
+}
+
+/// What tells the drill's own lock from another one.
+struct Own<'a> {
+    /// The alarm that the drill sets off.
+    alarm: &'a str,
+    /// The check's version when it was armed.
+    after: i64,
+    /// Whether the drill changes the path first.
+    by_metric: bool,
 }
 
 pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Error> {
     let (guard, drill) = (&drill.options.guard(common).await?, &drill);
     let id = &drill.check.find(guard).await?;
-    let (check, tags, path, alarm) = ready(guard, id, drill).await?;
+    let (_, tags, _, alarm) = ready(guard, id, drill).await?;
     let how = if drill.by_metric {
         "its path is changed, so that it fails".to_owned()
     } else {
@@ -100,6 +116,8 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     if screen.ask(&question, drill.yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    // It may have been locked while the question was open.
+    let (check, _, path, alarm) = ready(guard, id, drill).await?;
 
     let mut timeline = Timeline::default();
     let mut interrupts = Interrupts::new()?;
@@ -107,12 +125,21 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         locked = fire_and_follow(guard, &check, &alarm, drill, &mut timeline) => locked,
         () = interrupts.recv() => Err(Error::Interrupted),
     };
-    let restored = restore(guard, id, &path, &mut timeline).await;
-    if let Err(cause) = &restored {
-        say(&error(&format!(
+    if !timeline.fired {
+        // Nothing was changed.
+        return locked.map(|()| Ended::Well);
+    }
+    let own = Own { alarm: &alarm.name, after: check.version, by_metric: drill.by_metric };
+    let restored = restore(guard, id, &path, &own, &mut timeline).await;
+    match &restored {
+        Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
+            "the drill restores nothing: {cause}. The lock stays; to restore it, run: failoverctl restore {id}"
+        ))),
+        Err(cause) => say(&error(&format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
              {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {path}"
-        )));
+        ))),
+        Ok(()) => {}
     }
     let mut ended = locked.and(restored);
     if ended.is_ok() {
@@ -187,14 +214,20 @@ async fn fire_and_follow(
 ) -> Result<(), Error> {
     let id = &check.id;
     let began = Utc::now();
-    if drill.by_metric {
+    let (fired, what) = if drill.by_metric {
         let page = resource_path(NO_SUCH_PAGE)?;
-        guard.route53.set_path(id, &page, Some(check.version), patience()).await?;
-        timeline.step(began, format!("the check asks for {NO_SUCH_PAGE}"));
+        timeline.fired = true;
+        let set = guard.route53.set_path(id, &page, Some(check.version), patience()).await;
+        (set.map(drop), format!("the check asks for {NO_SUCH_PAGE}"))
     } else {
-        guard.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await?;
-        timeline.step(began, format!("alarm {} is set off", alarm.name));
-    }
+        timeline.fired = true;
+        let set = guard.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await;
+        (set, format!("alarm {} is set off", alarm.name))
+    };
+    // After a refusal nothing is changed; a call without an answer may have been done.
+    timeline.fired = fired.as_ref().err().is_none_or(MayPass::may_pass);
+    fired?;
+    timeline.step(began, what);
     let end = Instant::now() + Duration::from_secs(drill.timeout);
     loop {
         let alarms = guard.cloudwatch.alarms_on(id, patience()).await?;
@@ -252,6 +285,7 @@ async fn restore(
     guard: &Guard,
     id: &HealthCheckId,
     path: &ResourcePath,
+    own: &Own<'_>,
     timeline: &mut Timeline,
 ) -> Result<(), Error> {
     for _ in 0..TRIES {
@@ -266,8 +300,10 @@ async fn restore(
             Err(failure) => return Err(failure.into()),
         }
     }
+    let version = own.version(guard, id).await?;
     // Without force: if the primary has failed meanwhile, its lock is no longer the drill's.
-    let request = json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill" });
+    let request =
+        json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill", "version": version });
     let request = request.to_string();
     let outcome = guard.handle(Handler::Restore, &request).await?;
     if outcome.outcome == Verdict::Restored {
@@ -312,6 +348,41 @@ async fn logged(
 
 fn text(step: &Step) -> String {
     format!("{}  {:>+7.1} s  {}\n", time(step.at), step.seconds, step.what)
+}
+
+// === impl Own ===
+
+impl Own<'_> {
+    /// Returns the version of the check, if it is in service or has the drill's own lock.
+    ///
+    /// # Errors
+    /// A person, or another alarm, has locked it: that lock stays.
+    async fn version(&self, guard: &Guard, id: &HealthCheckId) -> Result<i64, Error> {
+        let end = Instant::now() + RECORDED;
+        loop {
+            let check = guard.route53.health_check(id, patience()).await?;
+            let locked_path = guard.config.locked_path.as_str();
+            if check.path() != Some(locked_path) {
+                return Ok(check.version);
+            }
+            let tags = guard.route53.tags(id, patience()).await?;
+            let record = Record::read(&tags, locked_path, check.version, locked_path, Utc::now());
+            let lock = record.ok().and_then(|record| record.lock);
+            let made = self.after + if self.by_metric { 2 } else { 1 };
+            let is_own = |lock: &Lock| lock.version == Some(made) && record::is_by(&lock.by, self.alarm);
+            match lock.filter(|lock| lock.version == Some(check.version)) {
+                Some(lock) if check.version == made && is_own(&lock) => return Ok(check.version),
+                // The function records a lock after it has set the path.
+                None if Instant::now() < end => sleep(LOOK).await,
+                lock => {
+                    let by = lock.map(|lock| format!(" ({})", lock.by)).unwrap_or_default();
+                    return Err(Error::NotOurs(format!(
+                        "{id} is locked by another alarm, or by a person{by}"
+                    )));
+                }
+            }
+        }
+    }
 }
 
 // === impl Timeline ===

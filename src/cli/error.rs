@@ -194,6 +194,9 @@ pub enum Error {
     /// A drill that must not be done.
     #[error("{0}")]
     NoDrill(String),
+    /// A lock that the drill did not set.
+    #[error("{0}")]
+    NotOurs(String),
 }
 
 /// The command that logs in.
@@ -227,9 +230,11 @@ impl Error {
     pub fn ended(&self) -> ExitCode {
         match self {
             Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
-            Self::CannotHold(..) | Self::NoDrill(_) | Self::NoTerminal | Self::Release(_) => {
-                Ended::NotWell.into()
-            }
+            Self::CannotHold(..)
+            | Self::NoDrill(_)
+            | Self::NotOurs(_)
+            | Self::NoTerminal
+            | Self::Release(_) => Ended::NotWell.into(),
             Self::OtherLease(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }

@@ -10,14 +10,17 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
-use super::function;
+use super::function::{self, Function};
 use super::screen::{Mood, Row, plain, table, time};
 use super::session::{Common, Session, patience};
 use crate::site_fence::accelerator::Accelerator;
+use crate::site_fence::config;
 use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{Owner, Site};
 use crate::site_fence::view::View;
 
+/// How long the function's variables may keep the screen waiting.
+const SHORTLY: Duration = Duration::from_secs(3);
 /// The function's own timeout, and the time of its start.
 const INVOCATION: Duration = Duration::from_secs(70);
 
@@ -35,6 +38,9 @@ enum Fence {
     Status {
         /// The accelerator's DNS name or ARN; by default every accelerator of the account.
         accelerator: Option<String>,
+        /// The function whose variable names the sites of endpoints that have no tag.
+        #[arg(long, value_name = "NAME", default_value = "site-fence")]
+        function: String,
     },
     Rejoin(Rejoin),
     Out(Out),
@@ -128,14 +134,26 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         None => common.session().await?,
     };
     match arguments.command {
-        Fence::Status { accelerator } => status(&session, accelerator.as_deref()).await,
+        Fence::Status { accelerator, function } => {
+            status(&session, common.own_region(), accelerator.as_deref(), &function).await
+        }
         Fence::Rejoin(arguments) => rejoin(&session, common.own_region(), arguments).await,
         Fence::Out(arguments) => take_out(&session, common.own_region(), arguments).await,
     }
 }
 
-async fn status(session: &Session, accelerator: Option<&str>) -> Result<Ended, Error> {
-    let view = View::new(&session.aws, BTreeMap::new());
+async fn status(
+    session: &Session,
+    region: Option<Region>,
+    accelerator: Option<&str>,
+    function: &str,
+) -> Result<Ended, Error> {
+    // Optional: most load balancers have a tag.
+    let aws = region_of(session, region, function);
+    let deadline = patience().with_calls_of(SHORTLY);
+    let function = Function::of(&aws, function, deadline).await.ok().flatten().unwrap_or_default();
+    let sites = function.variables.get("ACCELERATOR_SITE_ENDPOINTS").map(|map| config::sites(map));
+    let view = View::new(&session.aws, sites.and_then(Result::ok).unwrap_or_default());
     let accelerators: Vec<_> = match accelerator {
         None => view.accelerators.all(patience()).await?,
         Some(name) => view.accelerators.named(name, patience()).await?.into_iter().collect(),
@@ -257,12 +275,17 @@ async fn invoke(
     function: &str,
     request: &Value,
 ) -> Result<Value, Error> {
-    let aws: SdkConfig = match region {
-        Some(region) if !function.contains(':') => session.aws.to_builder().region(region).build(),
-        _ => session.aws_of(function),
-    };
+    let aws = region_of(session, region, function);
     let answer = function::invoke(&aws, function, request, INVOCATION).await?;
     Ok(answer["outcomes"][0].clone())
+}
+
+/// AWS in the Region of a function: that of its ARN, or else this one.
+fn region_of(session: &Session, region: Option<Region>, function: &str) -> SdkConfig {
+    match region {
+        Some(region) if !function.contains(':') => session.aws.to_builder().region(region).build(),
+        _ => session.aws_of(function),
+    }
 }
 
 async fn show(session: &Session, site: &Site, outcome: &Value) -> Result<(), Error> {
@@ -301,7 +324,8 @@ impl Status {
             (None, _) => String::new(),
         };
         if self.site.is_none() {
-            "their site is unknown: tag their load balancers".to_owned()
+            "their site is unknown: tag their load balancers, or name them in ACCELERATOR_SITE_ENDPOINTS"
+                .to_owned()
         } else if self.endpoints.is_empty() {
             if self.fenced_at.is_some() && self.reporter.is_none() {
                 format!("out{since}")

@@ -57,14 +57,15 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let tags = guard.route53.tags(&id, shortly());
     let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
     let (check, title) = (check?, name::title(&id, tags.ok().as_ref()));
+    // What changes while the question is open was not decided about.
+    let version = check.version;
     let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
     let question = format!("Are the sites synchronised? Restoring {title} brings traffic to {asks} again.");
     let screen = &guard.session.screen;
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let request =
-        json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run });
+    let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
     let outcome = guard.handle(Handler::Restore, &request.to_string()).await?;
     screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
     if wait {

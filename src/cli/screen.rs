@@ -238,6 +238,8 @@ impl Screen {
         // One for the whole time: an interrupt must also count during a call to AWS.
         let mut interrupted = pin!(tokio::signal::ctrl_c());
         let mut last = None;
+        // What was not seen is not well.
+        let mut is_seen = false;
         loop {
             let looked = select! {
                 looked = look() => looked,
@@ -251,9 +253,11 @@ impl Screen {
                     }
                     self.show_in_context(key, &found, || text(&found, last.as_ref())).await?;
                     last = Some(found);
+                    is_seen = true;
                 }
                 // A failed look may succeed the next time.
                 Err(failed) if every.is_some() => {
+                    is_seen = false;
                     say(&format!("{}  {}", time(Utc::now()), error(&failed.to_string())));
                 }
                 Err(failed) => return Err(failed),
@@ -264,7 +268,7 @@ impl Screen {
                 _ = &mut interrupted => break,
             }
         }
-        Ok(last.as_ref().map_or(Ended::Well, ended))
+        Ok(last.as_ref().filter(|_| is_seen).map_or(Ended::NotWell, ended))
     }
 
     /// Asks for confirmation below the context. Fails without a terminal.

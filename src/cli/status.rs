@@ -201,7 +201,8 @@ impl Status {
             line(&format!("its tags are unknown {}: name, and record of locks", notes.number(why)));
         }
         let id = self.name.as_ref().map(|_| self.health_check_id.to_string());
-        let url = self.watches.as_ref().map(|watches| plain(watches) + self.path.as_deref().unwrap_or("/"));
+        let url =
+            self.watches.as_ref().map(|watches| plain(watches) + &plain(self.path.as_deref().unwrap_or("/")));
         for part in [id, url].into_iter().flatten() {
             line(&part);
         }

@@ -196,6 +196,16 @@ pub enum Refusal {
     /// An alarm arrived after the request.
     #[error("an alarm changed at {at}, after this request began ({by}): look at the primary again, and repeat the request", at = .0.to_rfc3339(), by = Quoted(.1))]
     NewerAlarm(DateTime<Utc>, String),
+    /// The check has changed since the person saw it.
+    #[error(
+        "it was changed since it was looked at (version {seen} then, {now} now): look at it again, and repeat the request"
+    )]
+    Changed {
+        /// The version that the person saw.
+        seen: i64,
+        /// The present version.
+        now: i64,
+    },
     /// The primary does not answer as a healthy one does.
     #[error(
         "the primary is not healthy, as seen from this function: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Repair the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"

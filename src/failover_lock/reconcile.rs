@@ -23,7 +23,7 @@ use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
-use super::record::{Record, Restore};
+use super::record::{self, Record, Restore};
 use super::route53::MOST_TAGGED;
 use super::view::{self, Tags, or_warn};
 use crate::remote::aws::{Failure, Kind};
@@ -228,7 +228,7 @@ async fn decide_and_act(
         let finding = decided(system, id, seen, deadline).await;
         match finding {
             Finding::Recorded
-                if view::is_muted(system, id, &recorded_cause(&record).alarm, deadline).await =>
+                if view::is_muted(system, id, &recorded_alarm(&record, alarms), deadline).await =>
             {
                 break Finding::Unprotected(Reason::ActionsMuted);
             }
@@ -373,6 +373,14 @@ async fn recorded(
         return Ok(Some((Tagged::NotGuarded, None)));
     }
     Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
+}
+
+/// The name of the alarm for which a lock on record was decided. A tag takes neither all of its characters nor its
+/// length.
+fn recorded_alarm(record: &Record, alarms: &[Alarm]) -> String {
+    let by = recorded_cause(record).alarm;
+    let alarm = alarms.iter().find(|alarm| record::is_by(&by, &alarm.name));
+    alarm.map_or(by, |alarm| alarm.name.clone())
 }
 
 /// Why a lock on record was decided.

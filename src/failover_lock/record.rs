@@ -271,6 +271,8 @@ impl Lock {
         Self {
             at: kept.map_or(self.at, |lock| lock.at),
             alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
+            // A person's lock over that of a stack leaves it the stack's, which reports it and may restore it.
+            of: self.of.or_else(|| standing.and_then(|lock| lock.of.clone())),
             by: kept.filter(|lock| !lock.by.is_empty()).map_or(self.by, |lock| lock.by.clone()),
             before,
             ..self
@@ -398,10 +400,21 @@ fn milliseconds(at: DateTime<Utc>) -> String {
 /// Appends the free text, cut to what fits and without the characters that a tag does not take.
 fn with_reason(mut text: String, reason: &str) -> String {
     let room = LONGEST.saturating_sub(text.chars().count() + " by=".len());
-    let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
-    let reason: String = reason.chars().take(room).map(|c| if fits(c) { c } else { '_' }).collect();
+    let reason: String = fitting(reason).take(room).collect();
     let _ = write!(text, " by={reason}");
     text.trim_end().to_owned()
+}
+
+/// A text with the characters that a tag does not take replaced.
+fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
+    let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
+    text.chars().map(move |c| if fits(c) { c } else { '_' })
+}
+
+/// Whether a lock's `by`, as it is recorded, is the name of this alarm: cut to what fits, and without some characters.
+#[must_use]
+pub fn is_by(by: &str, alarm: &str) -> bool {
+    !by.is_empty() && fitting(alarm).collect::<String>().starts_with(by)
 }
 
 /// A path in the characters that a tag takes: others become `+` and their code in hexadecimal.

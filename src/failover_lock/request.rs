@@ -19,6 +19,8 @@ pub struct Request {
     pub force: bool,
     /// The path to set; the one from before, if it is left out.
     pub path: Option<ResourcePath>,
+    /// The check's version that the person has seen: what changed since then was not decided about.
+    pub version: Option<i64>,
     /// Why, for the record.
     pub reason: Option<String>,
     /// Say what would be done, change nothing.
@@ -31,7 +33,7 @@ pub struct Request {
 pub enum BadRequest {
     /// Not JSON, a misspelt field, a value of another type.
     #[error(
-        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"path\"?, \"reason\"?, \"dryRun\"?}}",
+        "the request cannot be read: {}. It takes {{\"healthCheckId\"?, \"force\"?, \"path\"?, \"version\"?, \"reason\"?, \"dryRun\"?}}",
         brief(.0)
     )]
     Unreadable(#[from] serde_json::Error),

@@ -52,6 +52,12 @@ async fn restore_check(
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
         let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
+        let is_own = |restore: &Restore| restore.version == check.version && restore.seen >= began;
+        if let Some(seen) = request.version.filter(|seen| *seen != check.version)
+            && !record.restore.as_ref().is_some_and(is_own)
+        {
+            return Err(Refusal::Changed { seen, now: check.version }.into());
+        }
         let asked = request.path.as_ref().map(ResourcePath::as_str);
         let decision = decide::restore(&check, &record, asked, config)?;
         info!(

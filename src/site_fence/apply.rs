@@ -59,13 +59,14 @@ pub(super) async fn take_out(
         };
         return Ok(outcome(if would { Verdict::WouldFence } else { Verdict::AlreadyFenced }));
     }
+    // Before replication, which may fail: the note keeps the site out if its endpoints are put back in another way.
+    if let Some(noted) = to_note {
+        note(system, &accelerator, site, &noted.out(Some(reporter), Utc::now()), deadline).await;
+    }
     let taken = match &infinispan {
         Some(infinispan) => infinispan.set(reporter, site, State::Offline, deadline).await?,
         None => false,
     };
-    if let Some(noted) = to_note {
-        note(system, &accelerator, site, &noted.out(Some(reporter), Utc::now()), deadline).await;
-    }
     Ok(outcome(if removed || taken { Verdict::Fenced } else { Verdict::AlreadyFenced }))
 }
 
@@ -137,15 +138,20 @@ impl Leave<'_> {
                     return Ok(self.left());
                 }
                 Decision::Refuse(reason) => return self.refuse(reason, &sight, &notes).await,
-                Decision::AlreadyOut if notes.of(site).is_some_and(|note| note.by.is_some()) => {
+                // A note from before the last rejoin is not about this fence.
+                Decision::AlreadyOut if notes.is_to_stay_out(site) => {
                     return Ok(Out::Left { removed: self.removed, to_note: None });
                 }
                 Decision::AlreadyOut => return Ok(self.left()),
                 Decision::Remove(leaving) => (leaving, false),
                 Decision::RemoveIfUnseen(leaving) => (leaving, true),
             };
-            if if_unseen && !self.removed && self.sees().await? {
-                return Ok(Out::Stays(Reason::OlderThanRejoin, None));
+            if if_unseen && !self.removed {
+                match self.sees().await? {
+                    Some(true) => return Ok(Out::Stays(Reason::OlderThanRejoin, None)),
+                    Some(false) => {}
+                    None => return Ok(Out::Stays(Reason::RejoinedSince, None)),
+                }
             }
             if !self.removed && !self.turn.is_taken() {
                 // Before any change: if the reporter's Infinispan cannot be reached, the other site's report decides.
@@ -167,13 +173,12 @@ impl Leave<'_> {
         Out::Left { removed: self.removed, to_note: Some(mem::take(&mut self.note)) }
     }
 
-    /// Whether the reporter sees the site. Without Infinispan this cannot be known, and a report from before a rejoin stays
-    /// old.
-    async fn sees(&self) -> Result<bool, Error> {
+    /// Whether the reporter sees the site; `None` without Infinispan, where this cannot be known.
+    async fn sees(&self) -> Result<Option<bool>, Error> {
         let Accusation { site, reporter, .. } = self.accusation;
         match self.infinispan {
-            Some(infinispan) => Ok(infinispan.sees(reporter, site, self.checking()).await?),
-            None => Ok(true),
+            Some(infinispan) => Ok(Some(infinispan.sees(reporter, site, self.checking()).await?)),
+            None => Ok(None),
         }
     }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use hyper::http::uri::Authority;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::site::Site;
 use crate::program::text::{Quoted, brief};
@@ -276,10 +279,41 @@ fn clusters(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Clusters> {
     Some(Clusters { login: login?, endpoints: endpoints?, trust: trust? })
 }
 
-/// Reads the endpoints of each site.
-fn sites(text: &str) -> Result<BTreeMap<String, Site>, String> {
+/// A JSON object with a member for each site. JSON allows a name twice, and the first one's value would be lost.
+struct BySite<T>(BTreeMap<Site, T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for BySite<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = BySite<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a member for each site")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<BySite<T>, A::Error> {
+                let mut sites = BTreeMap::new();
+                while let Some((site, value)) = members.next_entry::<Site, T>()? {
+                    if sites.contains_key(&site) {
+                        return Err(A::Error::custom(format!("it names {site} twice")));
+                    }
+                    sites.insert(site, value);
+                }
+                Ok(BySite(sites))
+            }
+        }
+        deserializer.deserialize_map(Members(PhantomData))
+    }
+}
+
+/// Reads the endpoints of each site, as `ACCELERATOR_SITE_ENDPOINTS` has them. Returns the site of each.
+///
+/// # Errors
+/// It is no such object, or names an endpoint or a site twice.
+pub fn sites(text: &str) -> Result<BTreeMap<String, Site>, String> {
     let example = r#"set it to a JSON object like {"site-a": ["arn:aws:elasticloadbalancing:…"], "site-b": ["eipalloc-…"]}"#;
-    let lists: BTreeMap<Site, Vec<String>> =
+    let BySite::<Vec<String>>(lists) =
         serde_json::from_str(text).map_err(|error| format!("{}; {example}", brief(&error)))?;
     if lists.len() < 2 || lists.values().any(Vec::is_empty) {
         return Err(format!("it has to name two sites or more, each with an endpoint; {example}"));
@@ -305,7 +339,7 @@ fn sites(text: &str) -> Result<BTreeMap<String, Site>, String> {
 
 fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
     let example = r#"set it to a JSON object like {"site-a": "infinispan-a.example.com:443"}"#;
-    let texts: BTreeMap<Site, String> =
+    let BySite(texts) =
         serde_json::from_str(text).map_err(|error| format!("{}; {example}", brief(&error)))?;
     if texts.len() < 2 {
         return Err(format!("it names fewer than two sites; {example}"));

@@ -78,6 +78,8 @@ pub enum Reason {
     OlderThanRejoin,
     /// The alert began to fire before a person rejoined the site by force.
     RejoinedByForce,
+    /// The alert began to fire before the last rejoin, and without Infinispan nothing shows whether it is still true.
+    RejoinedSince,
     /// No endpoint would be left in one of the listeners.
     LastEndpoint,
     /// The reporter has no endpoint in one of the listeners that receives traffic.
@@ -203,7 +205,8 @@ fn leaving<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Result<Leaving<'a>, 
 /// old: its own report is the one that takes out a site that is lost.
 fn age(accusation: &Accusation, notes: &Notes) -> Age {
     let Accusation { site, reporter, began, .. } = accusation;
-    let later = |site| notes.rejoined(site).filter(|rejoined| began.is_some_and(|began| began < rejoined.at));
+    // A report without a readable time may be from before.
+    let later = |site| notes.rejoined(site).filter(|rejoined| began.is_none_or(|began| began < rejoined.at));
     match (later(site), later(reporter)) {
         (Some(rejoined), _) if rejoined.forced => Age::OlderThanForce,
         (Some(_), _) => Age::OlderThanRejoin,
@@ -215,7 +218,8 @@ fn age(accusation: &Accusation, notes: &Notes) -> Age {
 /// Decides whether a person may take out a site. Returns its endpoints, none if it is out.
 ///
 /// # Errors
-/// No other site, or none that is healthy, would be in service in one of the listeners.
+/// No other site, or none that is healthy, or only one that was fenced and not rejoined, would be in service in one of
+/// the listeners; or it is not known whether the site has endpoints.
 pub fn take_out<'a>(site: &Site, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason> {
     let mut leaving = Vec::new();
     for group in seen.groups {
@@ -235,7 +239,18 @@ pub fn take_out<'a>(site: &Site, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason>
         if !others().any(|endpoint| endpoint.healthy) {
             return Err(Reason::SurvivorUnhealthy);
         }
+        let is_stale = |endpoint: &Endpoint| {
+            let Owner::Site(name) = &endpoint.owner else { return false };
+            name.parse().is_ok_and(|site| seen.notes.is_to_stay_out(&site))
+        };
+        if others().filter(|endpoint| endpoint.healthy).all(is_stale) {
+            return Err(Reason::ReporterWasFenced);
+        }
         leaving.push((group, endpoints));
+    }
+    // A misspelt site, or one whose endpoints have no tag, is not out.
+    if leaving.is_empty() && seen.notes.of(site).is_none() {
+        return Err(Reason::SiteUnknown);
     }
     Ok(leaving)
 }
@@ -302,6 +317,7 @@ impl Reason {
             | Self::ReporterUnhealthy
             | Self::ReporterWasFenced
             | Self::RejoinedByForce
+            | Self::RejoinedSince
             | Self::SecondFence
             | Self::SiteUnknown
             | Self::SurvivorUnhealthy => true,
@@ -330,6 +346,7 @@ impl From<Reason> for &'static str {
             Reason::SecondFence => "second_fence",
             Reason::OlderThanRejoin => "older_than_rejoin",
             Reason::RejoinedByForce => "rejoined_by_force",
+            Reason::RejoinedSince => "rejoined_since",
             Reason::LastEndpoint => "last_endpoint",
             Reason::ReporterMissing => "reporter_missing",
             Reason::ReporterUnhealthy => "reporter_unhealthy",

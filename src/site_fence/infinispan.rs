@@ -45,7 +45,14 @@ pub struct Infinispan {
     endpoints: BTreeMap<Site, Authority>,
     trust: Trust,
     secrets: Secrets,
-    tls: Mutex<Option<Arc<ClientConfig>>>,
+    tls: Mutex<Option<Tls>>,
+}
+
+/// A configuration of TLS, and whether a certificate did not lead to its roots.
+#[derive(Debug)]
+struct Tls {
+    config: Arc<ClientConfig>,
+    is_doubtful: bool,
 }
 
 /// The clusters, with the password of one invocation.
@@ -245,7 +252,9 @@ impl Session<'_> {
             Err(error) => {
                 if certificate(&error).is_some() {
                     // A root that was replaced in the secret counts at the next try.
-                    *self.infinispan.tls.lock().await = None;
+                    if let Some(tls) = self.infinispan.tls.lock().await.as_mut() {
+                        tls.is_doubtful = true;
+                    }
                 }
                 return Err(Cause::Connect(endpoint.to_string(), error));
             }
@@ -285,8 +294,10 @@ impl Infinispan {
     /// everything else in a cold start.
     async fn tls(&self, time: Duration) -> Result<Arc<ClientConfig>, Cause> {
         let mut kept = self.tls.lock().await;
-        if let Some(tls) = &*kept {
-            return Ok(Arc::clone(tls));
+        if let Some(tls) =
+            kept.as_ref().filter(|tls| !tls.is_doubtful || !matches!(self.trust, Trust::Secret(_)))
+        {
+            return Ok(Arc::clone(&tls.config));
         }
         let trusting =
             |Roots(roots, own): Roots| http::tls_of_roots_or_own(roots, own).map_err(|_| Cause::NoRoots);
@@ -295,7 +306,12 @@ impl Infinispan {
             Trust::Roots(roots) => trusting(roots.clone())?,
             Trust::Secret(id) => {
                 let pem = self.secrets.read(id, Deadline::after(time)).await;
-                let pem = pem.map_err(|failure| Cause::RootsUnread(Box::new(failure)))?;
+                let pem = match (pem, &*kept) {
+                    (Ok(pem), _) => pem,
+                    // The roots that were read before may fit the next certificate.
+                    (Err(_), Some(tls)) => return Ok(Arc::clone(&tls.config)),
+                    (Err(failure), None) => return Err(Cause::RootsUnread(Box::new(failure))),
+                };
                 trusting(Roots::read(&pem).map_err(Cause::Roots)?)?
             }
             Trust::System => {
@@ -304,7 +320,8 @@ impl Infinispan {
                 trusting(Roots(roots, Vec::new()))?
             }
         };
-        Ok(Arc::clone(kept.insert(Arc::new(tls))))
+        let tls = Tls { config: Arc::new(tls), is_doubtful: false };
+        Ok(Arc::clone(&kept.insert(tls).config))
     }
 }
 
@@ -312,7 +329,9 @@ impl Infinispan {
 fn certificate(error: &std::io::Error) -> Option<&'static str> {
     match error.get_ref()?.downcast_ref()? {
         rustls::Error::InvalidCertificate(why) => Some(match why {
-            CertificateError::UnknownIssuer => ". Set INFINISPAN_CA_CERT to the root that signed it",
+            CertificateError::UnknownIssuer => {
+                ". Set INFINISPAN_CA_CERT, or the secret of INFINISPAN_CA_CERT_SECRET, to the root that signed it"
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 ". Give Infinispan a certificate for the host that INFINISPAN_SITE_ENDPOINTS names"
             }

@@ -112,8 +112,14 @@ impl Password {
     ) -> Result<(), Failure> {
         let known = kept.as_ref().filter(|kept| kept.read.elapsed() < STALE && usable(&kept.text));
         let is_known = known.is_some();
-        if known.and_then(|known| known.failed).is_some_and(|failed| failed.elapsed() < REFUSED) {
-            return Ok(());
+        let failed = kept.as_ref().and_then(|kept| kept.failed);
+        if failed.is_some_and(|failed| failed.elapsed() < REFUSED) {
+            // Strangers must not keep the executions waiting for a service that does not answer.
+            return if is_known {
+                Ok(())
+            } else {
+                Err(Failure::unclear(GET, format!("{} could not be read some seconds ago", self.id)))
+            };
         }
         let deadline = if is_known { deadline.within(READING) } else { deadline };
         let read = async {
@@ -130,7 +136,12 @@ impl Password {
                 warn!(secret = self.id, error = %failure, ageSeconds = age, "using the password as it was read before");
                 kept.failed = Some(Instant::now());
             }
-            (Err(failure), _) => return Err(failure),
+            (Err(failure), kept) => {
+                if let Some(kept) = kept {
+                    kept.failed = Some(Instant::now());
+                }
+                return Err(failure);
+            }
         }
         Ok(())
     }

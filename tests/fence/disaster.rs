@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan;
 use crate::support::sites::{
-    DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, outcomes, outcomes_within, rejoin,
-    rejoin_within,
+    DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, fence_within, outcomes, outcomes_within,
+    rejoin, rejoin_within,
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use failover::remote::deadline::Deadline;
+use failover::site_fence::Handler;
 use serde_json::{Value, json};
 
 fn request(site: &str) -> Value {
@@ -104,6 +106,50 @@ async fn a_site_that_was_put_back_without_a_rejoin_takes_out_no_other() {
         sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
         assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
     }
+}
+
+#[tokio::test]
+async fn a_fence_whose_answer_is_lost_is_noted_whatever_follows_it() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let group = crate::support::sites::group();
+    for is_second in [false, true] {
+        if is_second {
+            // The note of the fence before is left by a rejoin by force.
+            let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+            assert_eq!(rejoin(&system, &forced).await.unwrap()["outcome"], "rejoined");
+        }
+        sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+        sites.accelerators.fail("RemoveEndpoints", Fault::CloseAfter);
+        sites.a.set_online("site-b", "work", true);
+        sites.a.fail_always("take-offline", infinispan::Fault::Status(500, "{}"));
+        let event = alert("site-a", "site-b");
+        let (status, body) = fence_within(&system, &event, Duration::from_secs(4)).await;
+        assert_eq!(status, 503, "{body}");
+        sites.a.recover();
+        // Infrastructure as code puts the endpoint back before the report comes again.
+        sites.accelerators.add(&group, sites.both()[1].clone());
+        let (status, body) = fence(&system, &alert("site-b", "site-a")).await;
+        assert_eq!((status, &body["outcomes"][0]["reason"]), (503, &json!("reporter_was_fenced")));
+        assert_eq!(sites.in_service().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_person_does_not_take_out_the_good_site_beside_a_stale_one_or_a_site_that_is_unknown() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let take_out = async |site: &str| {
+        let request = json!({ "takeOut": site, "accelerator": DNS_NAME }).to_string();
+        let report = system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
+        crate::support::sites::told(&report).remove(0)
+    };
+    assert_eq!(take_out("site-bb").await, "refused: site_unknown");
+    outcomes(&system, &alert("site-a", "site-b")).await;
+    assert_eq!(take_out("site-b").await, "already_out");
+    sites.accelerators.add(&crate::support::sites::group(), sites.both()[1].clone());
+    assert_eq!(take_out("site-a").await, "refused: reporter_was_fenced");
+    assert_eq!(sites.in_service().len(), 2);
 }
 
 // === A claim ends ===

@@ -31,7 +31,7 @@ async fn a_site_is_fenced_and_rejoined_by_its_endpoints_alone() {
 }
 
 #[tokio::test]
-async fn a_report_from_before_the_rejoin_is_not_acted_on_and_a_new_one_is() {
+async fn a_report_from_before_the_rejoin_is_refused_where_a_person_sees_it_and_a_new_one_is_acted_on() {
     let sites = Sites::start().await;
     let system = sites.system(&ALONE);
     let before = Utc::now() - TimeDelta::minutes(5);
@@ -40,7 +40,8 @@ async fn a_report_from_before_the_rejoin_is_not_acted_on_and_a_new_one_is() {
     for (reporter, site) in [("site-a", "site-b"), ("site-b", "site-a")] {
         let old = alert_since(before, reporter, site);
         sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
-        assert_eq!(outcomes(&system, &old).await, ["ignored: older_than_rejoin"]);
+        let (status, body) = fence(&system, &old).await;
+        assert_eq!((status, &body["outcomes"][0]["reason"]), (503, &json!("rejoined_since")));
     }
     assert_eq!(sites.in_service().len(), 2);
     let new = alert_since(Utc::now() + TimeDelta::seconds(1), "site-a", "site-b");

@@ -176,6 +176,22 @@ async fn a_dry_run_asks_the_primary_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_check_that_changed_since_the_person_saw_it_is_not_restored() {
+    let (_primary, route53) = locked().await;
+    let seen = |version: i64| {
+        json!({ "healthCheckId": PRIMARY, "reason": "sites synchronised", "version": version }).to_string()
+    };
+    let error = restore(&route53, &seen(7)).await.unwrap_err();
+    assert!(error.contains("it was changed since it was looked at (version 7 then, 1 now)"), "{error}");
+    assert_eq!(writes(&route53), [""; 0]);
+    // The answer to its own update is lost: that is no change by another.
+    route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+    let answer = restore(&route53, &seen(1)).await.unwrap();
+    let outcome = answer["outcomes"][0]["outcome"].as_str().unwrap();
+    assert!(outcome.ends_with("restored"), "{answer}");
+}
+
+#[tokio::test]
 async fn without_the_tag_the_path_is_not_restored() {
     let (_primary, route53) = locked().await;
     route53.fail_always("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));

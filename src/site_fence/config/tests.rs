@@ -67,6 +67,8 @@ fn an_invalid_variable_stops_the_start_and_is_named() {
         ("ALERT_TOPIC", "alerts", "not the ARN of an SNS topic"),
         ("ALERT_TOPIC", "arn:aws:sns:eu-west-1:1:alerts:0a1b", "not the ARN of an SNS topic"),
         ("ACCELERATOR_SITE_ENDPOINTS", "site-a", "expected value at line 1"),
+        ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":["i-2"],"b":["i-3"]}"#, "it names b twice"),
+        ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d","a":"e"}"#, "it names a twice"),
         ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"]}"#, "two sites or more"),
         ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":[]}"#, "each with an endpoint"),
         ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":["i-1"]}"#, "named for a and for b"),
