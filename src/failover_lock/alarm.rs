@@ -138,10 +138,20 @@ impl Metric {
         grouped && self.queries_health()
     }
 
-    /// Whether its query is restricted to some checks: `… WHERE HealthCheckId = '…' …`.
+    /// Whether its query is restricted to some checks: `… WHERE HealthCheckId = '…' …`, or to the first ones of an order.
     pub fn is_restricted(&self) -> bool {
         let query = self.expression.as_deref().unwrap_or_default().to_uppercase();
-        query.split_whitespace().any(|word| word == "WHERE")
+        query.split_whitespace().any(|word| ["WHERE", "LIMIT"].contains(&word))
+    }
+
+    /// Whether it is a query for the health itself, which is high while a check is healthy, whichever of these functions
+    /// is applied.
+    fn is_health_by_query(&self) -> bool {
+        let query = self.expression.as_deref().unwrap_or_default().to_uppercase();
+        let function = query.trim_start().strip_prefix("SELECT").map(str::trim_start);
+        let known = ["MIN", "MAX", "AVG", "SUM"];
+        self.queries_health()
+            && function.is_some_and(|text| known.iter().any(|name| text.starts_with(&format!("{name}("))))
     }
 
     /// Whether it is the band of an anomaly detection.
@@ -150,14 +160,22 @@ impl Metric {
     }
 }
 
+/// Whether a query that is restricted to some checks names this one as one of them, and not as one that it leaves out.
+pub(super) fn is_named(id: &str, query: &str) -> bool {
+    let excludes = query.contains("!=") || query.to_uppercase().split_whitespace().any(|word| word == "NOT");
+    query.contains(id) && !excludes
+}
+
 /// Whether an alarm with this comparison, over these metrics, goes off when a health check is healthy, or
 /// healthier than expected: both metrics are high then. Only of plain metrics, with or without a band of expected
-/// values, is that known; another expression may mean anything.
+/// values, and of queries for them, is that known; another expression may mean anything.
 pub(super) fn tells_recovery(comparison: Option<&str>, metrics: &[Metric]) -> bool {
-    let is_plain = |metric: &Metric| metric.expression.is_none() || metric.is_band();
+    let is_plain =
+        |metric: &Metric| metric.expression.is_none() || metric.is_band() || metric.is_health_by_query();
+    let is_health = |metric: &Metric| metric.is_health() || metric.is_health_by_query();
     comparison.is_some_and(|comparison| comparison.starts_with("GreaterThan"))
         && metrics.iter().all(is_plain)
-        && metrics.iter().any(Metric::is_health)
+        && metrics.iter().any(is_health)
 }
 
 // === impl Dimensions ===
@@ -245,6 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn a_query_watches_the_checks_that_it_names_and_not_those_that_it_leaves_out() {
+        let of = |condition: &str| {
+            format!(r#"SELECT MIN(HealthCheckStatus) FROM SCHEMA("AWS/Route53", HealthCheckId) {condition}"#)
+        };
+        for (condition, restricted, named) in [
+            ("GROUP BY HealthCheckId", false, false),
+            ("WHERE HealthCheckId = 'abc' GROUP BY HealthCheckId", true, true),
+            ("WHERE HealthCheckId != 'abc' GROUP BY HealthCheckId", true, false),
+            ("WHERE NOT HealthCheckId = 'abc' GROUP BY HealthCheckId", true, false),
+            ("GROUP BY HealthCheckId ORDER BY MIN() ASC LIMIT 1", true, false),
+        ] {
+            assert_eq!(query(&of(condition)).is_restricted(), restricted, "{condition}");
+            assert_eq!(is_named("abc", &of(condition)), named, "{condition}");
+        }
+    }
+
+    #[test]
     fn only_a_plain_metric_or_a_band_that_is_exceeded_is_a_recovery() {
         let health = || Metric {
             namespace: Some(NAMESPACE.to_owned()),
@@ -259,6 +294,17 @@ mod tests {
             ("LessThanLowerThreshold", vec![health(), band()], false),
             ("LessThanLowerOrGreaterThanUpperThreshold", vec![health(), band()], false),
             ("GreaterThanThreshold", vec![health(), query("1 - m1")], false),
+            (
+                "GreaterThanThreshold",
+                vec![query(r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#)],
+                true,
+            ),
+            ("LessThanThreshold", vec![query(r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53""#)], false),
+            (
+                "GreaterThanThreshold",
+                vec![query(r#"SELECT COUNT(HealthCheckStatus) FROM "AWS/Route53""#)],
+                false,
+            ),
         ] {
             assert_eq!(tells_recovery(Some(comparison), &metrics), recovery, "{comparison}");
         }

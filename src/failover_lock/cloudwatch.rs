@@ -96,8 +96,9 @@ impl Alarms {
     pub fn on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
         let own = self.by_check.get(id).into_iter().flatten().cloned();
         let queries = self.queries.iter().filter_map(|QueryAlarm { alarm, contributors, restricted }| {
-            let watches =
-                || restricted.is_empty() || restricted.iter().any(|query| query.contains(id.as_str()));
+            let watches = || {
+                restricted.is_empty() || restricted.iter().any(|query| alarm::is_named(id.as_str(), query))
+            };
             match contributors.get(id) {
                 Some(since) => Some(Alarm { changed_at: *since, ..alarm.clone() }),
                 None if !watches() => None,
