@@ -214,13 +214,13 @@ async fn fire_and_follow(
 ) -> Result<(), Error> {
     let id = &check.id;
     let began = Utc::now();
+    // An interrupt may leave a call that is done.
+    timeline.fired = true;
     let (fired, what) = if drill.by_metric {
         let page = resource_path(NO_SUCH_PAGE)?;
-        timeline.fired = true;
         let set = guard.route53.set_path(id, &page, Some(check.version), patience()).await;
         (set.map(drop), format!("the check asks for {NO_SUCH_PAGE}"))
     } else {
-        timeline.fired = true;
         let set = guard.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await;
         (set, format!("alarm {} is set off", alarm.name))
     };

@@ -12,15 +12,13 @@ use serde_json::{Value, json};
 use super::error::{Ended, Error};
 use super::function::{self, Function};
 use super::screen::{Mood, Row, plain, table, time};
-use super::session::{Common, Session, patience};
+use super::session::{Common, Session, patience, shortly};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config;
 use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{Owner, Site};
 use crate::site_fence::view::View;
 
-/// How long the function's variables may keep the screen waiting.
-const SHORTLY: Duration = Duration::from_secs(3);
 /// The function's own timeout, and the time of its start.
 const INVOCATION: Duration = Duration::from_secs(70);
 
@@ -150,8 +148,7 @@ async fn status(
 ) -> Result<Ended, Error> {
     // Optional: most load balancers have a tag.
     let aws = region_of(session, region, function);
-    let deadline = patience().with_calls_of(SHORTLY);
-    let function = Function::of(&aws, function, deadline).await.ok().flatten().unwrap_or_default();
+    let function = Function::of(&aws, function, shortly()).await.ok().flatten().unwrap_or_default();
     let sites = function.variables.get("ACCELERATOR_SITE_ENDPOINTS").map(|map| config::sites(map));
     let view = View::new(&session.aws, sites.and_then(Result::ok).unwrap_or_default());
     let accelerators: Vec<_> = match accelerator {

@@ -160,10 +160,10 @@ impl lambda::Report for Report {
     /// A line in the embedded metric format for each record that counts in the namespace `FailoverLock`.
     fn metrics(&self, _function: &str, now: SystemTime) -> impl Iterator<Item = String> {
         let line = move |name, id: Option<&HealthCheckId>| {
-            let dimension = id.map(|id| [("HealthCheckId", id.as_str())]);
-            let total: &[_] = &[];
-            let by: Vec<_> = [total].into_iter().chain(dimension.as_ref().map(<[_; 1]>::as_slice)).collect();
-            metrics::line("FailoverLock", &by, &[Metric::count(name, 1)], now)
+            let by_check = id.map(|id| [("HealthCheckId", id.as_str())]);
+            let by: [&[_]; 2] = [&[], by_check.as_ref().map_or(&[], |by_check| by_check)];
+            let by = if by_check.is_some() { &by[..] } else { &by[..1] };
+            metrics::line("FailoverLock", by, &[Metric::count(name, 1)], now)
         };
         self.results.iter().flat_map(move |result| match result {
             Ok(outcome) => {

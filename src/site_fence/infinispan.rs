@@ -56,7 +56,6 @@ struct Tls {
 }
 
 /// The clusters, with the password of one invocation.
-#[derive(Clone)]
 pub struct Session<'a> {
     infinispan: &'a Infinispan,
     password: String,
@@ -144,6 +143,44 @@ impl Infinispan {
     #[must_use]
     pub fn with(&self, password: String) -> Session<'_> {
         Session { infinispan: self, password }
+    }
+
+    /// Returns the TLS configuration, which the first call makes: reading the system's roots takes longer than
+    /// everything else in a cold start.
+    async fn tls(&self, time: Duration) -> Result<Arc<ClientConfig>, Cause> {
+        let mut kept = self.tls.lock().await;
+        if let Some(tls) =
+            kept.as_ref().filter(|tls| !tls.is_doubtful || !matches!(self.trust, Trust::Secret(_)))
+        {
+            return Ok(Arc::clone(&tls.config));
+        }
+        let trusting =
+            |Roots(roots, own): Roots| http::tls_of_roots_or_own(roots, own).map_err(|_| Cause::NoRoots);
+        let tls = match &self.trust {
+            Trust::Anybody => http::tls_of_any_certificate(),
+            Trust::Roots(roots) => trusting(roots.clone())?,
+            Trust::Secret(id) => {
+                // The rest of the time is the call's own.
+                let pem = self.secrets.read(id, Deadline::after(time / 3)).await;
+                let pem = match (pem, kept.as_mut()) {
+                    (Ok(pem), _) => pem,
+                    // The roots that were read before may fit the next certificate.
+                    (Err(_), Some(tls)) => {
+                        tls.is_doubtful = false;
+                        return Ok(Arc::clone(&tls.config));
+                    }
+                    (Err(failure), None) => return Err(Cause::RootsUnread(Box::new(failure))),
+                };
+                trusting(Roots::read(&pem).map_err(Cause::Roots)?)?
+            }
+            Trust::System => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                trusting(Roots(roots, Vec::new()))?
+            }
+        };
+        let tls = Tls { config: Arc::new(tls), is_doubtful: false };
+        Ok(Arc::clone(&kept.insert(tls).config))
     }
 }
 
@@ -284,44 +321,6 @@ impl Session<'_> {
 
     fn endpoint(&self, at: &Site, method: &Method, path: &str) -> Result<&Authority, Failure> {
         self.infinispan.endpoints.get(at).ok_or_else(|| Failure::new(at, method, path, Cause::NoEndpoint))
-    }
-}
-
-// === impl Infinispan: TLS ===
-
-impl Infinispan {
-    /// Returns the TLS configuration, which the first call makes: reading the system's roots takes longer than
-    /// everything else in a cold start.
-    async fn tls(&self, time: Duration) -> Result<Arc<ClientConfig>, Cause> {
-        let mut kept = self.tls.lock().await;
-        if let Some(tls) =
-            kept.as_ref().filter(|tls| !tls.is_doubtful || !matches!(self.trust, Trust::Secret(_)))
-        {
-            return Ok(Arc::clone(&tls.config));
-        }
-        let trusting =
-            |Roots(roots, own): Roots| http::tls_of_roots_or_own(roots, own).map_err(|_| Cause::NoRoots);
-        let tls = match &self.trust {
-            Trust::Anybody => http::tls_of_any_certificate(),
-            Trust::Roots(roots) => trusting(roots.clone())?,
-            Trust::Secret(id) => {
-                let pem = self.secrets.read(id, Deadline::after(time)).await;
-                let pem = match (pem, &*kept) {
-                    (Ok(pem), _) => pem,
-                    // The roots that were read before may fit the next certificate.
-                    (Err(_), Some(tls)) => return Ok(Arc::clone(&tls.config)),
-                    (Err(failure), None) => return Err(Cause::RootsUnread(Box::new(failure))),
-                };
-                trusting(Roots::read(&pem).map_err(Cause::Roots)?)?
-            }
-            Trust::System => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                trusting(Roots(roots, Vec::new()))?
-            }
-        };
-        let tls = Tls { config: Arc::new(tls), is_doubtful: false };
-        Ok(Arc::clone(&kept.insert(tls).config))
     }
 }
 

@@ -40,7 +40,7 @@ pub mod webhook;
 use aws_config::SdkConfig;
 use thiserror::Error;
 
-use self::config::{Clusters, Config};
+use self::config::{Clusters, Config, Login};
 use self::dynamodb::Table;
 use self::infinispan::{Infinispan, Session};
 use self::outcome::Report;
@@ -92,14 +92,13 @@ impl SiteFence {
     #[must_use]
     pub fn new(config: Config, aws: &SdkConfig) -> Self {
         let region = config.secrets_region.as_deref().unwrap_or_default();
-        let secrets = || Secrets::new(aws, region);
-        let infinispan = |clusters: &Clusters| {
-            let Clusters { login, .. } = clusters;
-            (Infinispan::new(clusters, secrets()), Password::new(secrets(), &login.secret))
-        };
+        let secrets = Secrets::new(aws, region);
+        let password = |login: &Login| Password::new(secrets.clone(), &login.secret);
+        let infinispan =
+            |clusters: &Clusters| (Infinispan::new(clusters, secrets.clone()), password(&clusters.login));
         Self {
             view: View::new(aws, config.sites.clone()),
-            webhook_password: config.webhook.as_ref().map(|login| Password::new(secrets(), &login.secret)),
+            webhook_password: config.webhook.as_ref().map(password),
             table: config.table.as_ref().map(|table| Table::new(aws, table)),
             infinispan: config.infinispan.as_ref().map(infinispan),
             config,

@@ -15,7 +15,7 @@ use crate::remote::deadline::{Deadline, MayPass as _};
 const GET: Call = Call::new("secretsmanager:GetSecretValue", "the secret");
 
 /// Secrets Manager in one Region.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Secrets(Client);
 
 /// A password in a secret, which is kept between invocations.

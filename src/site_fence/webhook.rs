@@ -219,9 +219,7 @@ impl Alert {
         let began = self.starts_at.as_deref().and_then(instant);
         Ok(Accusation { site, reporter, accelerator, began })
     }
-}
 
-impl Alert {
     fn site(&self, name: &'static str) -> Result<Site, Malformed> {
         self.label(name)?.try_into().map_err(|error| Malformed::Label(name, error))
     }
