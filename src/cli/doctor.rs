@@ -1,5 +1,7 @@
 //! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use futures_util::future::join;
 
@@ -9,10 +11,10 @@ use super::findings::Findings;
 use super::function::{self, Function};
 use super::guard::{Guard, Options};
 use super::name::Named;
-use super::screen::{Mood, plain, time};
+use super::screen::{Mood, plain, quoted, time};
 use super::session::{Common, patience, shortly};
 use super::sns::{self, Subscription};
-use super::state::State;
+use super::state::{Seen, State};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::GuardedTag;
@@ -77,7 +79,8 @@ fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             "health check",
             format!("{path} is neither the healthy nor the locked path"),
             format!(
-                "add --healthy-path {path} if it is the path of a primary in service, or: {update} --resource-path {}",
+                "add --healthy-path {} if it is the path of a primary in service, or: {update} --resource-path {}",
+                quoted(path),
                 guard.config.healthy_path
             ),
         );
@@ -120,8 +123,10 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     let id = &check.id;
     let before = findings.moods().count();
     let (alarms, tags) = join(guard.alarms(id, shortly()), guard.route53.tags(id, shortly())).await;
-    let alarms = alarms.map_err(|failure| findings.unknown("alarm", &failure)).ok();
-    if alarms.as_ref().is_some_and(Vec::is_empty) {
+    let (alarms, unread) = alarms.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
+    if let Some(failure) = &unread {
+        findings.unknown("alarm", failure);
+    } else if alarms.is_empty() {
         findings.wrong(
             "alarm",
             "no metric alarm watches its health in this Region".to_owned(),
@@ -129,7 +134,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
         );
     }
     let mut locks = false;
-    for alarm in alarms.iter().flatten() {
+    for alarm in &alarms {
         locks |= alarm_leads_to_lock(guard, id, alarm, findings).await;
     }
     let seen: Vec<_> = findings.moods().skip(before).collect();
@@ -152,8 +157,20 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             findings.ok("history", format!("{what}: {found}"));
         }
     }
-    let health = guard.health(id).await;
-    match State::of(check, alarms.as_deref(), tags.as_ref(), health, &guard.config) {
+    let (health, rules) = join(guard.health(id), guard.cloudwatch.has_mute_rules(None, shortly())).await;
+    let muted = guard.muted(alarms.iter(), rules, shortly()).await.unwrap_or_else(|failure| {
+        findings.unknown("mute rules", &failure);
+        BTreeSet::new()
+    });
+    let seen = Seen {
+        check,
+        alarms: &alarms,
+        all_alarms: unread.is_none(),
+        muted: &muted,
+        tags: tags.as_ref(),
+        health,
+    };
+    match State::of(&seen, &guard.config) {
         State::Armed if !locks => {
             findings.warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned());
         }
@@ -162,7 +179,7 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                 State::Locked { .. } => Some(format!(
                     "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
                 )),
-                State::Unprotected { .. } | State::Overdue { .. } => {
+                State::Unprotected { .. } | State::Overdue { .. } | State::Deferred { .. } => {
                     Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
                 }
                 _ => None,
@@ -438,10 +455,4 @@ fn in_region(guard: &Guard) -> String {
 /// The Region in an ARN.
 fn region(arn: &str) -> &str {
     Arn::parse(arn).map_or("", |arn| arn.region)
-}
-
-/// Quotes a text for a shell.
-fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }

@@ -15,9 +15,9 @@ use super::error::{Ended, Error};
 use super::function::{self, Function, unqualified};
 use super::guard::{Guard, Options};
 use super::name::{self, Named, Tags};
-use super::screen::{error, say, time};
+use super::screen::{error, quoted, say, time};
 use super::session::{Common, Interrupts, patience};
-use super::state::State;
+use super::state::{Seen, State};
 use super::status::until_armed;
 use super::{dns, logs, sns};
 use crate::failover_lock::Handler;
@@ -137,7 +137,8 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         ))),
         Err(cause) => say(&error(&format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
-             {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {path}"
+             {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {}",
+            quoted(path.as_str())
         ))),
         Ok(()) => {}
     }
@@ -165,9 +166,20 @@ async fn ready(
 ) -> Result<(HealthCheck, Tags, ResourcePath, Alarm), Error> {
     let deadline = patience();
     let check = guard.route53.health_check(id, deadline).await?;
-    let alarms = guard.alarms(id, deadline).await?;
+    let (alarms, unread) = guard.alarms(id, deadline).await?;
     let tags = guard.route53.tags(id, deadline).await?;
-    let state = State::of(&check, Some(&alarms), Some(&tags), guard.health(id).await, &guard.config);
+    let rules = guard.cloudwatch.has_mute_rules(None, deadline).await;
+    // What is muted is not locked, and the drill says so.
+    let muted = guard.muted(alarms.iter(), rules, deadline).await.unwrap_or_default();
+    let seen = Seen {
+        check: &check,
+        alarms: &alarms,
+        all_alarms: unread.is_none(),
+        muted: &muted,
+        tags: Some(&tags),
+        health: guard.health(id).await,
+    };
+    let state = State::of(&seen, &guard.config);
     let refuse = |why: String| Err(Error::NoDrill(why));
     if state != State::Armed {
         return refuse(format!(

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+use super::screen::{plain, quoted};
 use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::event::Malformed;
@@ -201,7 +202,7 @@ pub enum Error {
 
 /// The command that logs in.
 fn login(profile: Option<&str>) -> String {
-    let profile = profile.map(|name| format!(" --profile {}", super::screen::plain(name)));
+    let profile = profile.map(|name| format!(" --profile {}", quoted(&plain(name))));
     format!("aws sso login{}", profile.unwrap_or_default())
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::error::{Ended, Error};
-use super::screen::{Mood, Screen, paint};
+use super::screen::{Mood, Screen, paint, plain};
 
 /// The finding about one link of a chain.
 #[derive(Clone, Debug, Serialize)]
@@ -64,8 +64,9 @@ fn text(link: &Link) -> String {
         Mood::Wrong => "WRONG",
         Mood::Unknown => "unseen",
     };
-    let remedy = link.remedy.as_ref().map(|remedy| format!("{:22}→ {remedy}\n", "")).unwrap_or_default();
+    let remedy = link.remedy.as_ref().map(|remedy| format!("{:22}→ {}\n", "", plain(remedy)));
     // The colour codes do not count in the width.
     let pad = " ".repeat(8 - mood.len());
-    format!("{}{pad}{:14}{}\n{remedy}", paint(mood, link.mood), link.name, link.found)
+    let found = plain(&link.found);
+    format!("{}{pad}{:14}{found}\n{}", paint(mood, link.mood), link.name, remedy.unwrap_or_default())
 }

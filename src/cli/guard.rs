@@ -1,8 +1,12 @@
 //! failover-lock's side of a session: its variables, Route 53 and CloudWatch.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::Error;
+use super::name::AT_ONCE;
 use super::session::{Common, Session, is_reachable, patience, shortly};
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::CloudWatch;
@@ -89,22 +93,53 @@ impl Guard {
         FailoverLock::new(self.config.clone(), &self.session.aws)
     }
 
-    /// The alarms on a check's health: where no plain one leads to `lock`, those on metric math and on queries as well,
-    /// if the caller may list them.
+    /// The alarms on a check's health, and where no plain one leads to `lock` those on metric math and on queries as well,
+    /// or why these could not be read.
     ///
     /// # Errors
-    /// They could not be read.
-    pub async fn alarms(&self, id: &HealthCheckId, deadline: Deadline) -> Result<Vec<Alarm>, Failure> {
+    /// The plain ones could not be read.
+    pub async fn alarms(
+        &self,
+        id: &HealthCheckId,
+        deadline: Deadline,
+    ) -> Result<(Vec<Alarm>, Option<Failure>), Failure> {
         let plain = self.cloudwatch.alarms_on(id, deadline).await?;
         if plain.iter().any(|alarm| decide::leads_to_lock(alarm, &self.config)) {
-            return Ok(plain);
+            return Ok((plain, None));
         }
-        match self.cloudwatch.all_alarms(deadline).await {
-            Ok(all) => all.on(id),
-            Err(denied) if denied.kind() == Kind::Denied => Ok(plain),
-            Err(_) if !plain.is_empty() => Ok(plain),
-            Err(failure) => Err(failure),
+        Ok(match self.cloudwatch.all_alarms(deadline).await {
+            Ok(all) => all.read_on(id),
+            Err(failure) => (plain, Some(failure)),
+        })
+    }
+
+    /// The names of those alarms that lead to `lock` and whose actions a mute rule holds back now, if there are `rules`.
+    ///
+    /// # Errors
+    /// The mute rules could not be read.
+    pub async fn muted<'a>(
+        &self,
+        alarms: impl Iterator<Item = &'a Alarm>,
+        rules: Result<bool, Failure>,
+        deadline: Deadline,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let acting = alarms.filter(|alarm| decide::leads_to_lock(alarm, &self.config));
+        let names: BTreeSet<_> = acting.map(|alarm| alarm.name.clone()).collect();
+        let rules = match rules {
+            _ if names.is_empty() => false,
+            // An emulator that does not know the call has none.
+            Err(unknown) if unknown.kind() == Kind::Refused => false,
+            rules => rules?,
+        };
+        if !rules {
+            return Ok(BTreeSet::new());
         }
+        let asked = names.into_iter().map(async |name| {
+            let muted = self.cloudwatch.is_muted(&name, deadline).await?;
+            Ok::<_, Failure>(muted.then_some(name))
+        });
+        let muted: Vec<_> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        Ok(muted.into_iter().flatten().collect())
     }
 
     /// What Route 53's checkers find of a check now.

@@ -58,12 +58,13 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    // A person asks after any restore, whatever the clock says that recorded it.
+    // A person asks after any restore and any alarm, whatever the clock says that recorded it.
     let tags = tags.unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
     let record = Record::read(&tags, path, check.version, locked_path, Utc::now()).unwrap_or_default();
     let restored_at = record.restore.map(|restore| restore.seen);
-    let now = restored_at.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
+    let newest = restored_at.max(record.lock.and_then(|lock| lock.alarm));
+    let now = newest.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
     let message = json!({
         "AlarmName": format!("{BY_HAND}{reason}"),
         "NewStateValue": "ALARM",

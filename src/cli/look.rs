@@ -2,23 +2,27 @@
 //! one service does not answer hides nothing that the others do.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use futures_util::future::{join, join4};
+use chrono::Utc;
+use futures_util::future::{join, join3, join4};
 use futures_util::stream::{self, StreamExt as _};
 use serde::Serialize;
+use tokio::time::sleep;
 
 use super::error::Error;
 use super::guard::Guard;
 use super::name::{self, AT_ONCE, Tags};
 use super::session::shortly;
-use super::state::{State, foremost};
+use super::state::{Seen, State, foremost};
 use super::status::{AlarmNow, Status, watches};
 use crate::failover_lock::alarm::Alarm;
+use crate::failover_lock::cloudwatch::Alarms;
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
-use crate::failover_lock::record::{FORMER, IN, OUT};
+use crate::failover_lock::record::{FORMER, IN, Intent, OUT, Record};
 use crate::failover_lock::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::{Failure, Kind};
 
@@ -30,6 +34,10 @@ pub(super) enum Part {
     Check,
     Tags,
     Alarms,
+    /// Its alarms on metric math and queries, where the plain ones could be read.
+    Queries,
+    /// Whether a mute rule holds its alarms' actions back.
+    MuteRules,
     Checkers,
 }
 
@@ -39,6 +47,10 @@ pub(super) struct Unread {
     pub what: Part,
     pub why: String,
 }
+
+/// How long after a look in which check and tags do not agree they are read again: one of the two was read before a
+/// change, and the other one after it.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The parts that gave no answer in this look: they are not asked for again, so that many checks do not wait in turn.
 #[derive(Default)]
@@ -53,9 +65,11 @@ struct Read {
     id: HealthCheckId,
     check: Result<HealthCheck, Unread>,
     tags: Result<Tags, Unread>,
-    alarms: Result<Vec<Alarm>, Unread>,
     checkers: Result<Checkers, Unread>,
 }
+
+/// The alarms on a check's health as far as they could be read, and why not all of them.
+type Watching = (Vec<Alarm>, Option<Unread>);
 
 /// Reads every health check of the account that has a path.
 pub(super) async fn all(guard: &Guard) -> Result<Vec<Status>, Error> {
@@ -66,37 +80,60 @@ pub(super) async fn all(guard: &Guard) -> Result<Vec<Status>, Error> {
         let of = |check: &HealthCheck| check.id.clone();
         let ids: Vec<_> = checks.iter().map(of).collect();
         let (tags, checkers) = join(tags_of(guard, silent, &ids), checkers_of(guard, silent, &ids)).await;
-        Ok::<_, Failure>((checks, tags, checkers))
+        let read = checks.into_iter().zip(tags).zip(checkers);
+        let read = read.map(|((check, tags), checkers)| Read {
+            id: check.id.clone(),
+            check: Ok(check),
+            tags,
+            checkers,
+        });
+        Ok::<_, Failure>(settled(guard, silent, read).await)
     };
-    let (checks, alarms) = join(checks, guard.cloudwatch.all_alarms(shortly())).await;
-    let (checks, tags, checkers) = checks?;
-    let alarms: Vec<_> = match alarms {
-        Ok(all) => checks.iter().map(|check| Part::Alarms.read(all.on(&check.id))).collect(),
+    let all = guard.cloudwatch.all_alarms(shortly());
+    let rules = guard.cloudwatch.has_mute_rules(None, shortly());
+    let (checks, alarms, rules) = Box::pin(join3(checks, all, rules)).await;
+    let checks = checks?;
+    let watching = match alarms {
+        Ok(all) => checks.iter().map(|check| on(&all, &check.id)).collect(),
         // Those on plain metrics may be readable all the same.
         Err(denied) if denied.kind() == Kind::Denied => {
-            let plain = checks
-                .iter()
-                .map(|check| silent.read(Part::Alarms, guard.cloudwatch.alarms_on(&check.id, shortly())));
-            stream::iter(plain).buffered(AT_ONCE).collect().await
+            let plain = plain(guard, silent, checks.iter().map(|check| &check.id)).await;
+            plain.into_iter().map(|plain| without_queries(plain, &denied)).collect()
         }
-        Err(failure) => {
-            let unread = Part::Alarms.unread(&failure);
-            checks.iter().map(|_| Err(unread.clone())).collect()
-        }
+        Err(failure) => checks.iter().map(|_| (Vec::new(), Some(Part::Alarms.unread(&failure)))).collect(),
     };
-    let read = checks.into_iter().zip(tags).zip(alarms).zip(checkers);
-    let statuses = read.map(|(((check, tags), alarms), checkers)| {
-        let id = check.id.clone();
-        Read { id, check: Ok(check), tags, alarms, checkers }.status(&guard.config)
-    });
-    Ok(statuses.collect())
+    Ok(statuses(guard, checks, watching, rules).await)
 }
 
 /// Reads these health checks.
+///
+/// # Errors
+/// AWS does not accept the credentials.
 pub(super) async fn named(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<Status>, Error> {
     let silent = &Silent::default();
-    let looks = ids.iter().map(|id| look(guard, silent, id));
-    stream::iter(looks).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+    let checks = ids.iter().map(async |id| {
+        let check = silent.read(Part::Check, guard.route53.health_check(id, shortly()));
+        let tags = silent.read(Part::Tags, guard.route53.tags(id, shortly()));
+        let checkers = silent.read(Part::Checkers, guard.route53.checkers(id, shortly()));
+        let (check, tags, checkers) = Box::pin(join3(check, tags, checkers)).await;
+        Read { id: id.clone(), check, tags, checkers }
+    });
+    let checks = async {
+        let read = stream::iter(checks).buffered(AT_ONCE).collect::<Vec<_>>().await;
+        settled(guard, silent, read.into_iter()).await
+    };
+    let plain = plain(guard, silent, ids.iter());
+    let all = guard.cloudwatch.all_alarms(shortly());
+    let rules = guard.cloudwatch.has_mute_rules(None, shortly());
+    let (checks, all, plain, rules) = Box::pin(join4(checks, all, plain, rules)).await;
+    if let Some(failure) = silent.refused.take() {
+        return Err(failure.into());
+    }
+    let watching = match all {
+        Ok(all) => ids.iter().map(|id| on(&all, id)).collect(),
+        Err(failure) => plain.into_iter().map(|plain| without_queries(plain, &failure)).collect(),
+    };
+    Ok(statuses(guard, checks, watching, rules).await)
 }
 
 /// Reads one health check.
@@ -104,21 +141,57 @@ pub(super) async fn named(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<St
 /// # Errors
 /// AWS does not accept the credentials.
 pub(super) async fn one(guard: &Guard, id: &HealthCheckId) -> Result<Status, Error> {
-    look(guard, &Silent::default(), id).await
+    Ok(named(guard, std::slice::from_ref(id)).await?.swap_remove(0))
 }
 
-async fn look(guard: &Guard, silent: &Silent, id: &HealthCheckId) -> Result<Status, Error> {
-    let parts = join4(
-        silent.read(Part::Check, guard.route53.health_check(id, shortly())),
-        silent.read(Part::Tags, guard.route53.tags(id, shortly())),
-        silent.read(Part::Alarms, guard.alarms(id, shortly())),
-        silent.read(Part::Checkers, guard.route53.checkers(id, shortly())),
-    );
-    let (check, tags, alarms, checkers) = Box::pin(parts).await;
-    if let Some(failure) = silent.refused.take() {
-        return Err(failure.into());
+/// The same, with check and tags read once more where they do not agree.
+async fn settled(guard: &Guard, silent: &Silent, read: impl Iterator<Item = Read>) -> Vec<Read> {
+    let read = read.map(async |mut read| {
+        if read.is_torn(&guard.config) {
+            sleep(AGAIN).await;
+            let check = silent.read(Part::Check, guard.route53.health_check(&read.id, shortly()));
+            let tags = silent.read(Part::Tags, guard.route53.tags(&read.id, shortly()));
+            (read.check, read.tags) = Box::pin(join(check, tags)).await;
+        }
+        read
+    });
+    stream::iter(read).buffered(AT_ONCE).collect().await
+}
+
+/// The alarms on each check's health that are on a plain metric.
+async fn plain(
+    guard: &Guard,
+    silent: &Silent,
+    ids: impl Iterator<Item = &HealthCheckId>,
+) -> Vec<Result<Vec<Alarm>, Unread>> {
+    let plain = ids.map(|id| silent.read(Part::Alarms, guard.cloudwatch.alarms_on(id, shortly())));
+    stream::iter(plain).buffered(AT_ONCE).collect().await
+}
+
+fn on(all: &Alarms, id: &HealthCheckId) -> Watching {
+    let (alarms, unread) = all.read_on(id);
+    (alarms, unread.map(|failure| Part::Queries.unread(&failure)))
+}
+
+fn without_queries(plain: Result<Vec<Alarm>, Unread>, failure: &Failure) -> Watching {
+    match plain {
+        Ok(alarms) => (alarms, Some(Part::Queries.unread(failure))),
+        Err(unread) => (Vec::new(), Some(unread)),
     }
-    Ok(Read { id: id.clone(), check, tags, alarms, checkers }.status(&guard.config))
+}
+
+/// The status of each check; if there are mute rules, after asking for those of the alarms.
+async fn statuses(
+    guard: &Guard,
+    checks: Vec<Read>,
+    watching: Vec<Watching>,
+    rules: Result<bool, Failure>,
+) -> Vec<Status> {
+    let alarms = watching.iter().flat_map(|(alarms, _)| alarms);
+    let muted = guard.muted(alarms, rules, shortly()).await;
+    let muted = muted.map_err(|failure| Part::MuteRules.unread(&failure));
+    let read = checks.into_iter().zip(watching);
+    read.map(|(read, watching)| read.status(watching, muted.as_ref(), &guard.config)).collect()
 }
 
 /// The tags of each check.
@@ -141,10 +214,6 @@ async fn checkers_of(guard: &Guard, silent: &Silent, ids: &[HealthCheckId]) -> V
 // === impl Part ===
 
 impl Part {
-    fn read<T>(self, result: Result<T, Failure>) -> Result<T, Unread> {
-        result.map_err(|failure| self.unread(&failure))
-    }
-
     fn unread(self, failure: &Failure) -> Unread {
         Unread { what: self, why: failure.to_string() }
     }
@@ -178,23 +247,45 @@ impl Silent {
 // === impl Read ===
 
 impl Read {
-    fn status(self, config: &Config) -> Status {
-        let Self { id, check, tags, alarms, checkers } = self;
+    /// Whether the tags record a change that the check does not show, or the check one that the tags do not.
+    fn is_torn(&self, config: &Config) -> bool {
+        let (Ok(check), Ok(tags)) = (&self.check, &self.tags) else { return false };
+        let (path, locked_path) = (check.path().unwrap_or_default(), config.locked_path.as_str());
+        let Ok(record) = Record::read(tags, path, check.version, locked_path, Utc::now()) else {
+            return false;
+        };
+        let was_set = record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
+        let is_out = was_set && record.intent(path, check.version) == Intent::Out;
+        record.is_ahead_of(check.version) || is_out != (path == locked_path)
+    }
+
+    fn status(
+        self,
+        (alarms, alarms_unread): Watching,
+        muted: Result<&BTreeSet<String>, &Unread>,
+        config: &Config,
+    ) -> Status {
+        let Self { id, check, tags, checkers } = self;
         let mut unknown = Vec::new();
         let mut kept = |unread| unknown.push(unread);
         let check = check.map_err(&mut kept).ok();
         let tags = tags.map_err(&mut kept).ok();
-        let alarms = alarms.map_err(&mut kept).ok();
         let checkers = checkers.map_err(&mut kept).ok();
-        let health = checkers.map_or(Health::Unknown, Checkers::verdict);
+        let all_alarms = alarms_unread.is_none();
+        unknown.extend(alarms_unread);
+        // Without an alarm there is nothing that a rule could mute.
+        unknown.extend(muted.err().filter(|_| !alarms.is_empty()).cloned());
+        let (none, health) = (BTreeSet::new(), checkers.map_or(Health::Unknown, Checkers::verdict));
         let state = if let Some(check) = &check {
-            State::of(check, alarms.as_deref(), tags.as_ref(), health, config)
+            let muted = muted.unwrap_or(&none);
+            let seen = Seen { check, alarms: &alarms, all_alarms, muted, tags: tags.as_ref(), health };
+            State::of(&seen, config)
         } else {
             let why = unknown.first().map(|unread| unread.why.clone()).unwrap_or_default();
             State::unread(why, tags.as_ref(), config)
         };
         let path = check.as_ref().and_then(|check| check.path()).map(str::to_owned);
-        let has_alarm = alarms.as_ref().map(|alarms| !alarms.is_empty());
+        let has_alarm = if alarms.is_empty() && !all_alarms { None } else { Some(!alarms.is_empty()) };
         let is_recorded =
             tags.as_ref().map(|tags| [OUT, IN].into_iter().chain(FORMER).any(|key| tags.contains_key(key)));
         let is_locked = path.as_deref() == Some(config.locked_path.as_str());
@@ -209,7 +300,7 @@ impl Read {
             watches: check.as_ref().and_then(|check| check.endpoint.as_ref()).map(watches),
             path,
             state,
-            alarm: alarms.as_deref().and_then(foremost).map(|alarm| AlarmNow {
+            alarm: foremost(&alarms).map(|alarm| AlarmNow {
                 name: alarm.name.clone(),
                 state: alarm.state,
                 since: alarm.changed_at,

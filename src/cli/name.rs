@@ -35,20 +35,24 @@ pub(super) fn of(tags: &Tags) -> Option<&str> {
     tags.get(NAME).map(String::as_str).filter(|name| !name.trim().is_empty())
 }
 
-/// The tags of a page of checks: in one call, or check by check where that call is not permitted, or not known to an
-/// emulator.
+/// The tags of a page of checks: in one call, or check by check where that call is not permitted, not known to an
+/// emulator, or fails because one check is gone.
 pub(super) async fn tags_of(
     guard: &Guard,
     page: &[HealthCheckId],
 ) -> Result<BTreeMap<HealthCheckId, Tags>, Failure> {
     match guard.route53.tags_of(page, shortly()).await {
         Err(failure)
-            if matches!(failure.kind(), Kind::Denied | Kind::Refused) && !failure.blames_credentials() =>
+            if matches!(failure.kind(), Kind::Denied | Kind::Refused | Kind::NotFound)
+                && !failure.blames_credentials() =>
         {
-            let read = page
-                .iter()
-                .map(async |id| guard.route53.tags(id, shortly()).await.map(|tags| (id.clone(), tags)));
-            stream::iter(read).buffered(AT_ONCE).try_collect().await
+            let read = page.iter().map(async |id| match guard.route53.tags(id, shortly()).await {
+                Ok(tags) => Ok(Some((id.clone(), tags))),
+                Err(gone) if gone.kind() == Kind::NotFound => Ok(None),
+                Err(failure) => Err(failure),
+            });
+            let read: Vec<_> = stream::iter(read).buffered(AT_ONCE).try_collect().await?;
+            Ok(read.into_iter().flatten().collect())
         }
         read => read,
     }

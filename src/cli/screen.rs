@@ -297,10 +297,23 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
-/// Returns a text from outside without characters that a terminal would interpret.
+/// Returns a text from outside without characters that a terminal would interpret, or that would show it in another order
+/// or not at all.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
+    let is_hidden = |c: char| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.replace(|c: char| c.is_control() || is_hidden(c), "\u{fffd}")
+}
+
+/// Returns a text from outside as a word of a shell's command.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
+    if !text.is_empty() && text.chars().all(is_safe) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -321,6 +334,14 @@ mod tests {
         ] {
             assert_eq!(age(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_foreign_text_is_shown_as_it_is_and_is_one_word_of_a_command() {
+        assert_eq!(plain("a\u{9b}2Jb\n\u{202e}c\u{200b}é"), "a\u{fffd}2Jb\u{fffd}\u{fffd}c\u{fffd}é");
+        assert_eq!(quoted("/lb-check_1.html"), "/lb-check_1.html");
+        assert_eq!(quoted("/a;b`c`'d"), r"'/a;b`c`'\''d'");
+        assert_eq!(quoted(""), "''");
     }
 
     #[test]

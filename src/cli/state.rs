@@ -1,18 +1,18 @@
 //! How a health check stands: locked, armed, or why neither.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::screen::{Mood, ago, paint, plain};
+use super::screen::{Mood, ago, paint, plain, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Finding, Health, Standing, Step};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::outcome::{Outcome, Verdict};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::{Intent, Record};
+use crate::failover_lock::record::{self, Intent, Lock, Record};
 
 /// How a health check stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,6 +32,13 @@ pub enum State {
     },
     /// Its alarm is in ALARM, and no lock was set for it: `reconcile` is to set it within a minute.
     Overdue {
+        /// The alarm.
+        by: String,
+    },
+    /// An alarm has asked for a lock, which waits until the secondary is healthy.
+    Deferred {
+        /// When.
+        since: DateTime<Utc>,
         /// The alarm.
         by: String,
     },
@@ -60,19 +67,31 @@ pub enum State {
     },
 }
 
+/// What was read of a check.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The check.
+    pub check: &'a HealthCheck,
+    /// Its alarms, as far as they could be read.
+    pub alarms: &'a [Alarm],
+    /// Whether all of them could be read.
+    pub all_alarms: bool,
+    /// The names of those whose actions a mute rule holds back.
+    pub muted: &'a BTreeSet<String>,
+    /// Its tags, if they could be read.
+    pub tags: Option<&'a BTreeMap<String, String>>,
+    /// What Route 53's checkers find.
+    pub health: Health,
+}
+
 // === impl State ===
 
 impl State {
-    /// The state of a check with these alarms and tags, by `reconcile`'s own decision. Where alarms or tags could not be
-    /// read, only what the others show is a state; else it is unknown.
+    /// The state of a check, by `reconcile`'s own decision. Where alarms or tags could not be read, only what the others
+    /// show is a state; else it is unknown.
     #[must_use]
-    pub fn of(
-        check: &HealthCheck,
-        alarms: Option<&[Alarm]>,
-        tags: Option<&BTreeMap<String, String>>,
-        health: Health,
-        config: &Config,
-    ) -> Self {
+    pub fn of(seen: &Seen<'_>, config: &Config) -> Self {
+        let Seen { check, all_alarms, muted, tags, health, .. } = *seen;
         let path = match decide::can_hold(check) {
             Ok(path) => path,
             Err(why) => return Self::CannotBeLocked { why: why.to_string() },
@@ -80,16 +99,24 @@ impl State {
         let locked_path = config.locked_path.as_str();
         let none = BTreeMap::new();
         let record = match Record::read(tags.unwrap_or(&none), path, check.version, locked_path, Utc::now()) {
-            // Tags that were copied from another check: each lock and each restore changes the check.
-            Ok(_) if check.was_never_changed() && path != locked_path => Record::default(),
+            // Tags that were copied from another check: each lock that was set and each restore changes the check.
+            Ok(record) if check.was_never_changed() && path != locked_path => {
+                let waits =
+                    |lock: &Lock| lock.version.is_none() && lock.on.is_none_or(|on| on == check.version);
+                Record { lock: record.lock.filter(waits), ..Record::default() }
+            }
             Ok(record) => record,
             Err(why) => return Self::unknown(why.to_string()),
         };
+        // Whether a lock holds, a muted alarm shows as well.
+        let is_heard = |alarm: &&Alarm| path == locked_path || !muted.contains(&alarm.name);
+        let alarms: Vec<_> = seen.alarms.iter().filter(is_heard).cloned().collect();
+        let is_muted = alarms.len() < seen.alarms.len();
         let standing = |health| Standing {
             path,
             version: check.version,
             record: &record,
-            alarms: alarms.unwrap_or_default(),
+            alarms: &alarms,
             health,
             turns_within: check.turns_within,
             now: Utc::now(),
@@ -107,17 +134,26 @@ impl State {
             Self::Locked { since: lock.map(|lock| lock.at), by, recorded: Some(true) }
         };
         let by_path = |recorded| Self::Locked { since: None, by: None, recorded };
+        let is_void =
+            || health == Health::Healthy && alarms.iter().all(|alarm| alarm.state == AlarmState::Ok);
         match finding {
+            // When it was set is not known: as far as is seen, it does not hold.
+            Finding::LockStands { unrecorded, .. } if (unrecorded || tags.is_none()) && is_void() => {
+                Self::Unprotected { reason: Reason::LockDoesNotHold }
+            }
             Finding::LockStands { .. } if tags.is_none() => by_path(None),
             Finding::LockStands { unrecorded: true, .. } => by_path(Some(false)),
             Finding::LockStands { .. } => locked(),
             // Neither its alarms nor its checkers were seen to find it healthy.
-            Finding::Unprotected(Reason::LockDoesNotHold)
-                if alarms.is_none() && health != Health::Healthy =>
-            {
+            Finding::Unprotected(Reason::LockDoesNotHold) if !all_alarms && health != Health::Healthy => {
                 locked()
             }
-            Finding::Unprotected(Reason::NoAlarm) if alarms.is_none() => {
+            Finding::Unprotected(Reason::NoAlarm | Reason::ActionsDisabled | Reason::NoData) if is_muted => {
+                Self::Unprotected { reason: Reason::ActionsMuted }
+            }
+            Finding::Unprotected(Reason::NoAlarm | Reason::ActionsDisabled | Reason::NoData)
+                if !all_alarms =>
+            {
                 Self::unknown(format!("it asks for {path}; whether an alarm would lock it could not be read"))
             }
             Finding::Armed | Finding::Unprotected(Reason::ForeignPath) if tags.is_none() => {
@@ -126,9 +162,13 @@ impl State {
             }
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
-            Finding::Recorded => {
-                Self::Overdue { by: record.lock.as_ref().map(|lock| lock.by.clone()).unwrap_or_default() }
-            }
+            Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
+                if muted.iter().any(|alarm| record::is_by(&lock.by, alarm)) {
+                    Self::Unprotected { reason: Reason::ActionsMuted }
+                } else {
+                    Self::Deferred { since: lock.at, by: lock.by.clone() }
+                }
+            }),
             Finding::Unprotected(Reason::ForeignPath) => Self::ForeignPath,
             Finding::Unprotected(reason) => Self::Unprotected { reason },
         }
@@ -156,6 +196,7 @@ impl State {
             Self::Locked { .. } => Mood::Warn,
             Self::Unknown { .. } => Mood::Unknown,
             Self::Overdue { .. }
+            | Self::Deferred { .. }
             | Self::Unprotected { .. }
             | Self::ForeignPath
             | Self::CannotBeLocked { .. } => Mood::Wrong,
@@ -169,6 +210,7 @@ impl State {
             Self::Armed => "armed",
             Self::Locked { .. } => "locked",
             Self::Overdue { .. } => "not locked",
+            Self::Deferred { .. } => "deferred",
             Self::Unprotected { .. } => "unprotected",
             Self::ForeignPath => "foreign path",
             Self::Unknown { .. } => "unknown",
@@ -187,6 +229,11 @@ impl State {
             }
             Self::Locked { recorded: None, .. } => "by its path: when and why could not be read".to_owned(),
             Self::Overdue { by } => format!("though alarm {} is in ALARM", plain(by)),
+            Self::Deferred { since, by } => format!(
+                "a lock{} waits since {} until the secondary is healthy",
+                whose(Some(by)),
+                time(*since)
+            ),
             Self::Unprotected { reason } => why(*reason).to_owned(),
             Self::ForeignPath => "neither the healthy nor the locked one".to_owned(),
             Self::Unknown { why, since, by } => {
@@ -205,6 +252,7 @@ impl State {
             Self::Locked { .. } => " ",
             Self::Overdue { .. } => ", ",
             Self::Armed
+            | Self::Deferred { .. }
             | Self::Unprotected { .. }
             | Self::ForeignPath
             | Self::Unknown { .. }
@@ -268,8 +316,8 @@ pub fn foremost(alarms: &[Alarm]) -> Option<&Alarm> {
 pub(super) fn text(outcome: &Outcome) -> String {
     let id = outcome.health_check_id.as_ref().map_or("no health check", HealthCheckId::as_str);
     let path = match (&outcome.previous_path, &outcome.path) {
-        (Some(before), Some(now)) if before != now => format!(" ({before} → {now})"),
-        (_, Some(now)) => format!(" ({now})"),
+        (Some(before), Some(now)) if before != now => format!(" ({} → {})", plain(before), plain(now)),
+        (_, Some(now)) => format!(" ({})", plain(now)),
         _ => String::new(),
     };
     let (words, mood) = match outcome.outcome {

@@ -161,7 +161,8 @@ impl Status {
             || "checkers unknown".to_owned(),
             |checkers| format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total),
         );
-        let alarm = match (&self.alarm, self.why_unknown(Part::Alarms)) {
+        let why_unknown = self.why_unknown(Part::Alarms).or(self.why_unknown(Part::Queries));
+        let alarm = match (&self.alarm, why_unknown) {
             (Some(alarm), _) => format!("alarm {} is {}", plain(&alarm.name), alarm.state),
             (None, None) => "there is no alarm".to_owned(),
             (None, Some(why)) => format!("alarm unknown ({why})"),
@@ -185,7 +186,9 @@ impl Status {
                 AlarmState::Alarm => "ALARM".to_owned(),
                 AlarmState::InsufficientData => "no data".to_owned(),
             },
-            None => unknown(notes, Part::Alarms).unwrap_or_else(|| "none".to_owned()),
+            None => unknown(notes, Part::Alarms)
+                .or_else(|| unknown(notes, Part::Queries))
+                .unwrap_or_else(|| "none".to_owned()),
         };
         [self.state.name().to_owned(), cut(&name, LONGEST_NAME), healthy, alarm]
     }
@@ -199,6 +202,12 @@ impl Status {
         }
         if let Some(why) = self.why_unknown(Part::Tags) {
             line(&format!("its tags are unknown {}: name, and record of locks", notes.number(why)));
+        }
+        if let Some(why) = self.why_unknown(Part::Queries).filter(|_| self.alarm.is_some()) {
+            line(&format!("its alarms on metric math and queries are unknown {}", notes.number(why)));
+        }
+        if let Some(why) = self.why_unknown(Part::MuteRules) {
+            line(&format!("whether a mute rule holds its alarms back is unknown {}", notes.number(why)));
         }
         let id = self.name.as_ref().map(|_| self.health_check_id.to_string());
         let url =
@@ -275,7 +284,9 @@ impl Shown {
 
     fn ended(&self) -> Ended {
         let is_bad = |status: &Status| {
-            let is_blind = status.unknown.iter().any(|unread| unread.what != Part::Checkers);
+            // The state says itself whether it rests on the other parts.
+            let is_blind = |unread: &Unread| matches!(unread.what, Part::Check | Part::Tags | Part::Alarms);
+            let is_blind = status.unknown.iter().any(is_blind);
             is_blind || matches!(self.mood(status), Mood::Wrong | Mood::Unknown)
         };
         // In the wrong account nothing is seen, which is not well.

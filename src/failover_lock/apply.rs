@@ -140,8 +140,10 @@ async fn record(
     let record = again.as_ref().map(|(record, _)| record).or(record);
     let tags = again.as_ref().map(|(_, tags)| tags).or(tags);
     let now = system.clock.now();
+    let on = check.map(|check| check.version).filter(|_| version.is_none());
     let lock = Lock {
         version,
+        on,
         at: now,
         // A message may claim a future time; it is not recorded.
         alarm: cause.changed_at.map(|at| at.min(now)),

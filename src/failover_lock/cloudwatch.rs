@@ -94,6 +94,15 @@ impl Alarms {
     /// # Errors
     /// It has no alarm of its own, an alarm on a query is in ALARM, and for which checks could not be read.
     pub fn on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
+        match self.read_on(id) {
+            (alarms, Some(unread)) if alarms.is_empty() => Err(unread),
+            (alarms, _) => Ok(alarms),
+        }
+    }
+
+    /// The alarms on one check's health as far as they could be read, and why not all of them.
+    #[must_use]
+    pub fn read_on(&self, id: &HealthCheckId) -> (Vec<Alarm>, Option<Failure>) {
         let own = self.by_check.get(id).into_iter().flatten().cloned();
         let queries = self.queries.iter().filter_map(|QueryAlarm { alarm, contributors, restricted }| {
             let watches = || {
@@ -108,11 +117,8 @@ impl Alarms {
                 None => Some(alarm.clone()),
             }
         });
-        let alarms: Vec<_> = own.chain(queries).collect();
-        match &self.unread {
-            Some(cause) if alarms.is_empty() => Err(Failure::unclear(CONTRIBUTORS, cause.clone())),
-            _ => Ok(alarms),
-        }
+        let unread = self.unread.as_ref().map(|cause| Failure::unclear(CONTRIBUTORS, cause.clone()));
+        (own.chain(queries).collect(), unread)
     }
 }
 
@@ -252,9 +258,17 @@ impl CloudWatch {
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn is_muted(&self, alarm: &str, deadline: Deadline) -> Result<bool, Failure> {
+        self.has_mute_rules(Some(alarm), deadline).await
+    }
+
+    /// Whether a mute rule is active for this alarm, or with `None` for any.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn has_mute_rules(&self, alarm: Option<&str>, deadline: Deadline) -> Result<bool, Failure> {
         let output = deadline
             .persist(async |time| {
-                let request = self.client().list_alarm_mute_rules().alarm_name(alarm);
+                let request = self.client().list_alarm_mute_rules().set_alarm_name(alarm.map(str::to_owned));
                 send(LIST_MUTE_RULES, time, request.statuses(AlarmMuteRuleStatus::Active).send()).await
             })
             .await?;

@@ -76,16 +76,26 @@ async fn handle(
     mut transition: AlarmTransition,
     deadline: Deadline,
 ) -> Result<Outcome, (Option<HealthCheckId>, Error)> {
-    look_up(system, &mut transition, deadline).await.map_err(|error| (None, error.into()))?;
-    match decide::concern(&transition, &system.config).map_err(|error| (None, error.into()))? {
-        Concern::None(reason) => {
-            let id = match transition.health_checks.as_slice() {
-                [id] => Some(id),
-                _ => None,
-            };
-            log_decision(&transition, id, &Decision::Ignore(reason));
-            Ok(Cause::from(&transition).not_locked(id, Verdict::Ignored, reason))
+    look_up(system, &mut transition, deadline).await.map_err(|error| (None, error))?;
+    let ignore = |transition: &AlarmTransition, reason| {
+        let id = match transition.health_checks.as_slice() {
+            [id] => Some(id),
+            _ => None,
+        };
+        log_decision(transition, id, &Decision::Ignore(reason));
+        Ok(Cause::from(transition).not_locked(id, Verdict::Ignored, reason))
+    };
+    let is_several = transition.state == AlarmState::Alarm && transition.health_checks.len() > 1;
+    if is_several && system.config.guarded_tag.is_some() {
+        let guarded = guarded(system, &transition.health_checks, deadline);
+        let guarded = guarded.await.map_err(|error| (None, error))?;
+        if guarded.is_empty() {
+            return ignore(&transition, Reason::NotGuarded);
         }
+        transition.health_checks = guarded;
+    }
+    match decide::concern(&transition, &system.config).map_err(|error| (None, error.into()))? {
+        Concern::None(reason) => ignore(&transition, reason),
         Concern::Check(id) => {
             let locked = lock_check(system, &transition, &id, deadline).await;
             locked.map_err(|error| (Some(id), error))
@@ -98,19 +108,42 @@ async fn look_up(
     system: &FailoverLock,
     transition: &mut AlarmTransition,
     deadline: Deadline,
-) -> Result<(), Unresolved> {
+) -> Result<(), Error> {
     if let Some(composite) = transition.composite.as_ref().filter(|_| transition.state == AlarmState::Alarm) {
         transition.health_checks = match system.cloudwatch.health_checks_behind(composite, deadline).await {
-            // Another team's alarm, however late its message comes.
-            Err(Unresolved::NoneInAlarm { watched, .. })
-                if !watched.iter().any(|id| system.config.guards(id)) =>
-            {
+            Err(Unresolved::NoneInAlarm { name, watched }) => {
+                // Another team's alarm, however late its message comes.
+                if !guarded(system, &watched, deadline).await?.is_empty() {
+                    return Err(Unresolved::NoneInAlarm { name, watched }.into());
+                }
                 watched
             }
             found => found?,
         };
     }
     Ok(())
+}
+
+/// Those of these checks that this function guards, by their tags where `GUARDED_TAG` says so.
+async fn guarded(
+    system: &FailoverLock,
+    ids: &[HealthCheckId],
+    deadline: Deadline,
+) -> Result<Vec<HealthCheckId>, Error> {
+    let FailoverLock { config, route53, .. } = system;
+    let named = ids.iter().filter(|id| config.guards(id));
+    let tagged = named.map(async |id| {
+        if config.guarded_tag.is_none() {
+            return Ok(Some(id.clone()));
+        }
+        match route53.tags(id, deadline).await {
+            Ok(tags) => Ok(config.guards_tagged(&tags).then(|| id.clone())),
+            Err(gone) if gone.kind() == Kind::NotFound => Ok(None),
+            Err(failure) => Err(Error::NotSeen(failure.to_string())),
+        }
+    });
+    let tagged: Result<Vec<_>, _> = join_all(tagged).await.into_iter().collect();
+    Ok(tagged?.into_iter().flatten().collect())
 }
 
 /// Reads the check, decides, acts; and starts again when someone else changed the check meanwhile.

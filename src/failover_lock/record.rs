@@ -7,7 +7,8 @@
 //!
 //! `v` is the version of the check that the writer's own update made. `UpdateHealthCheck` with the version that
 //! was read succeeds once, so each version has exactly one maker: a check with a later version, on another path
-//! than the record says, was changed by someone else. That needs no clocks and no alarm.
+//! than the record says, was changed by someone else. That needs no clocks and no alarm. A lock that waits for the
+//! secondary has made none: it is `v=0`, with the version that was read as `on`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -63,6 +64,8 @@ pub struct Record {
 pub struct Lock {
     /// The version that the update made; `None` as long as the lock waits for the secondary.
     pub version: Option<i64>,
+    /// For a lock that waits: the version of the check that was read when it was decided.
+    pub on: Option<i64>,
     /// When it was recorded.
     pub at: DateTime<Utc>,
     /// When the newest alarm changed that asked for it.
@@ -179,7 +182,7 @@ impl Record {
             // The former record knows no version: whether the lock stands is read from the path.
             let version = Some(if path == locked_path { version } else { version - 1 });
             let (before, by) = (Before::Unknown, tags.get(ALARM).cloned().unwrap_or_default());
-            record.lock = Some(Lock { version, at, alarm, of: None, before, by });
+            record.lock = Some(Lock { version, on: None, at, alarm, of: None, before, by });
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
@@ -214,10 +217,15 @@ impl Record {
     #[must_use]
     pub fn intent(&self, path: &str, version: i64) -> Intent {
         let Some(lock) = &self.lock else { return Intent::In };
-        let undone = |restore: &Restore| match lock.version {
-            Some(locked) => restore.version > locked,
-            // A lock that waits has made no version: the later one of the two counts.
-            None => restore.seen >= lock.at,
+        let undone = |restore: &Restore| match (lock.version, lock.on) {
+            (Some(locked), _) => restore.version > locked,
+            // A lock that waits has made no version. A restore that made a later one than it was decided on undoes it,
+            // unless its alarm is newer than what the restore saw.
+            (None, Some(on)) => {
+                let saw = |alarm: DateTime<Utc>| alarm.trunc_subsecs(0) < restore.seen.trunc_subsecs(0);
+                restore.version > on && lock.alarm.is_none_or(saw)
+            }
+            (None, None) => restore.seen >= lock.at,
         };
         if self.restored(path, version).is_some_and(undone) { Intent::In } else { Intent::Out }
     }
@@ -283,6 +291,9 @@ impl Lock {
     #[must_use]
     pub fn tag(&self) -> String {
         let mut text = format!("v={} at={}", self.version.unwrap_or(0), seconds(self.at));
+        if let Some(on) = self.on {
+            let _ = write!(text, " on={on}");
+        }
         if let Some(alarm) = self.alarm {
             let _ = write!(text, " alarm={}", milliseconds(alarm));
         }
@@ -337,6 +348,7 @@ impl<'a> Fields<'a> {
         let version = self.number("v")?;
         Ok(Lock {
             version: Some(version).filter(|version| *version > 0),
+            on: self.field("on").map(|_| self.number("on")).transpose()?,
             at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
             alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,
             of: self.field("of").map(unescaped),

@@ -79,11 +79,28 @@ async fn restore_check(
         };
         // Where there is no room for two tags, the newer one replaces the other.
         let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
-        let removed = || record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
+        let removed = record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
         if record::has_no_room(&tags, record::IN) && !full {
             return Err(Error::NoRoom);
         }
-        let restore_to = |to: &ResourcePath| Restore {
+        let (to, verdict) = match &decision {
+            Release::AlreadyRestored => {
+                (resource_path(check.path().unwrap_or_default())?, Verdict::AlreadyRestored)
+            }
+            Release::Restore(path) => (resource_path(path)?, Verdict::Restored),
+        };
+        if verdict == Verdict::Restored && !request.force {
+            ask_primary(&check, &to, deadline).await?;
+        }
+        if dry_run {
+            let verdict = if verdict == Verdict::Restored { Verdict::WouldRestore } else { verdict };
+            return Ok(outcome(verdict, to.as_str(), check.version));
+        }
+        // First the record, then the path: an alarm from before that is delivered in between must not lock again, and if
+        // only one of the two can be done, it is the harmless one. The record of the lock stays until the path is set, also
+        // where there is no room for both. A check in service gets a new version on the same path: a lock that is under
+        // way meets a conflict, and decides again with what is recorded here.
+        let restore = Restore {
             version: check.version + 1,
             seen,
             done: None,
@@ -91,58 +108,32 @@ async fn restore_check(
             by: request.reason.clone().unwrap_or_default(),
             lapsed: false,
         };
-        match decision {
-            Release::AlreadyRestored => {
-                let path = check.path().unwrap_or_default();
-                if dry_run {
-                    return Ok(outcome(Verdict::AlreadyRestored, path, check.version));
-                }
-                // A new version on the same path: a lock that is under way meets a conflict, and decides
-                // again with what is recorded here.
-                let to = resource_path(path)?;
-                let restored = route53.set_path(id, &to, Some(check.version), deadline).await?;
-                let done = Restore { done: Some(system.clock.now()), ..restore_to(&to) };
-                route53.record_restore(id, &done, removed(), deadline).await?;
-                Ok(outcome(Verdict::AlreadyRestored, path, restored.version))
-            }
-            Release::Restore(path) => {
-                let to = resource_path(&path)?;
-                if !request.force {
-                    ask_primary(&check, &to, deadline).await?;
-                }
-                if dry_run {
-                    return Ok(outcome(Verdict::WouldRestore, to.as_str(), check.version));
-                }
-                // First the record, then the path: an alarm from before that is delivered in between must not
-                // lock again, and if only one of the two can be done, it is the harmless one. The record of the lock
-                // stays until the path is set, also where there is no room for both.
-                let restore = restore_to(&to);
-                let begins = record::fits_beside(&tags, record::IN);
-                if begins {
-                    route53.record_restore(id, &restore, Vec::new(), deadline).await?;
-                }
-                let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
-                    Ok(restored) => restored,
-                    Err(failure) => {
-                        if begins && !failure.may_pass() {
-                            // It certainly did not take place.
-                            let before = record.restore.as_ref();
-                            let undone = route53.forget_restore(id, before, deadline).await;
-                            or_warn(
-                                id,
-                                undone,
-                                "the restore that failed stays on record as begun, and lapses",
-                            );
-                        }
-                        return Err(failure.into());
-                    }
-                };
-                let done = Restore { done: Some(system.clock.now()), ..restore };
-                let recorded = route53.record_restore(id, &done, removed(), deadline).await;
-                or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
-                Ok(outcome(Verdict::Restored, to.as_str(), restored.version))
-            }
+        // Where there is nothing to undo, a record of a restore that is done is worth more than of one that has begun.
+        let undoes = verdict == Verdict::Restored || view::is_out(&check, &record);
+        let begins = undoes && record::fits_beside(&tags, record::IN);
+        if begins {
+            route53.record_restore(id, &restore, Vec::new(), deadline).await?;
         }
+        let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
+            Ok(restored) => restored,
+            Err(failure) => {
+                if begins && !failure.may_pass() {
+                    // It certainly did not take place.
+                    let undone = route53.forget_restore(id, record.restore.as_ref(), deadline).await;
+                    or_warn(id, undone, "the restore that failed stays on record as begun, and lapses");
+                }
+                return Err(failure.into());
+            }
+        };
+        let done = Restore { done: Some(system.clock.now()), ..restore };
+        let recorded = route53.record_restore(id, &done, removed, deadline).await;
+        if verdict == Verdict::AlreadyRestored {
+            // The record is all that it was for.
+            recorded?;
+        } else {
+            or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
+        }
+        Ok(outcome(verdict, to.as_str(), restored.version))
     };
     deadline.persist(read_decide_act).await
 }

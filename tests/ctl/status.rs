@@ -8,7 +8,7 @@ use crate::failoverctl::{CHANGED, Ended, FAILOVERCTL, command, interrupted, run}
 use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::route53::{Check, Fault, Route53};
-use chrono::DateTime;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ const STANDBY: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 const OTHER: &str = "6dc5e927-6632-468a-b2ff-32e2947321c9";
 const LOCK: &str =
     "v=2 at=2026-11-21T02:36:20Z alarm=2026-11-21T02:36:15.490Z before=/lb-check by=primary-unhealthy";
+const DENIED: Fault = Fault::Error(403, "AccessDenied", "User: x is not authorized to perform: y");
 const HTML: &str = "<html>503 Service Unavailable</html>";
 
 /// An account with a primary that is locked, and its alarm.
@@ -167,6 +168,11 @@ async fn the_state_of_a_check_in_service_is_unknown_without_its_alarms_or_tags()
     ] {
         let route53 = armed().await;
         route53.fail_always(down, Fault::Answer(503, HTML));
+        if down == "DescribeAlarmsForMetric" {
+            // The list of all has it as well.
+            assert_eq!(quickly(&route53, &["status", PRIMARY]).await.status, Some(0));
+            route53.fail_always("DescribeAlarms", Fault::Answer(503, HTML));
+        }
         let ended = quickly(&route53, &["status", PRIMARY]).await;
         assert_eq!(ended.status, Some(3), "{ended:?}");
         assert!(ended.out.contains("unknown  ") && ended.out.contains(said), "{ended:?}");
@@ -178,6 +184,173 @@ async fn the_state_of_a_check_in_service_is_unknown_without_its_alarms_or_tags()
     route53.fail_always("DescribeAlarms", Fault::Answer(503, HTML));
     let ended = quickly(&route53, &["status", PRIMARY]).await;
     assert!(ended.status == Some(3) && !ended.out.contains("none"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn alarms_that_may_not_be_listed_are_unknown_and_not_none() {
+    for typed in [&["status"][..], &["status", PRIMARY]] {
+        let route53 = armed().await;
+        route53.fail_always("DescribeAlarms", DENIED);
+        let ended = run(&route53.url(), typed).await;
+        assert_eq!(ended.status, Some(0), "a plain alarm leads to the lock: {ended:?}");
+        assert!(ended.out.contains("its alarms on metric math and queries are unknown [1]"), "{ended:?}");
+        // None that was seen leads to the lock.
+        for seen in [None, Some(Alarm { actions_enabled: false, ..Alarm::on(PRIMARY, "OK", CHANGED) })] {
+            let route53 = Route53::start().await;
+            route53.put(PRIMARY, Check::new("HTTP", 80).reported(16));
+            if let Some(alarm) = seen.clone() {
+                route53.put_alarm("off", alarm);
+            }
+            route53.fail_always("DescribeAlarms", DENIED);
+            let ended = run(&route53.url(), typed).await;
+            let said = "whether an alarm would lock it could not be read";
+            assert!(ended.status == Some(3) && ended.out.contains(said), "{seen:?} {ended:?}");
+        }
+        // One on a query is in ALARM, and for which checks may not be read.
+        let route53 = armed().await;
+        route53.put_alarm("query", Alarm::of(Kind::Query(vec![PRIMARY.to_owned()]), "ALARM"));
+        route53.fail_always("DescribeAlarmContributors", DENIED);
+        let ended = run(&route53.url(), typed).await;
+        assert!(ended.out.contains("on metric math and queries are unknown [1]"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_mute_rule_keeps_a_check_from_being_armed_and_leaves_a_locked_one_locked() {
+    for typed in [&["status"][..], &["status", PRIMARY]] {
+        for state in ["OK", "ALARM"] {
+            let route53 = armed().await;
+            route53
+                .put_alarm("primary-unhealthy", Alarm { muted: true, ..Alarm::on(PRIMARY, state, CHANGED) });
+            let ended = run(&route53.url(), typed).await;
+            let said = "a mute rule holds its alarm's actions back";
+            assert!(ended.status == Some(3) && ended.out.contains(said), "{state}: {ended:?}");
+            // A second alarm that is heard.
+            route53.put_alarm("second", Alarm::on(PRIMARY, "OK", CHANGED));
+            assert_eq!(run(&route53.url(), typed).await.status, Some(0), "{state}");
+        }
+        let route53 = locked().await;
+        route53.put_alarm("primary-unhealthy", Alarm { muted: true, ..Alarm::on(PRIMARY, "ALARM", CHANGED) });
+        let ended = run(&route53.url(), typed).await;
+        assert!(ended.status == Some(0) && ended.out.contains("locked  "), "{ended:?}");
+
+        let route53 = armed().await;
+        route53.fail_always("ListAlarmMuteRules", Fault::Hang);
+        let ended = quickly(&route53, typed).await;
+        let said = "whether a mute rule holds its alarms back is unknown [1]";
+        assert!(
+            ended.status == Some(0) && ended.out.contains("armed") && ended.out.contains(said),
+            "{ended:?}"
+        );
+    }
+    let route53 = armed().await;
+    route53.put_alarm("primary-unhealthy", Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) });
+    let ended = run(&route53.url(), &["doctor", PRIMARY]).await;
+    assert!(ended.out.contains("unprotected: a mute rule holds its alarm's actions back"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_lock_that_waits_for_the_secondary_is_shown_as_that() {
+    for (version, on, state) in [(1, 1, "deferred"), (7, 7, "deferred"), (1, 7, "armed")] {
+        let route53 = armed().await;
+        let mut check = route53.check(PRIMARY);
+        check.version = version;
+        let waits =
+            format!("v=0 at=2026-11-21T02:36:20Z on={on} alarm=2026-11-21T02:36:15Z by=primary-unhealthy");
+        route53.put(PRIMARY, check.tagged("failover-lock:out", &waits));
+        for typed in [&[][..], &[PRIMARY]] {
+            let (status, json) = json_of(&route53, typed).await;
+            let check = &json["healthChecks"][0];
+            assert_eq!(check["state"], state, "{version} {on}: {check}");
+            assert_eq!(status, Some(if state == "armed" { 0 } else { 3 }));
+        }
+        if state == "deferred" {
+            let shown = run(&route53.url(), &["status", PRIMARY]).await.out;
+            let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+            let said = "a lock by alarm primary-unhealthy waits since 2026-11-21T02:36:20Z until the secondary is healthy";
+            assert!(shown.contains(said) && !shown.contains("is in ALARM"), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_between_the_reads_of_check_and_tags_is_not_shown_as_a_fault() {
+    for (typed, tags) in
+        [(&["status"][..], "ListTagsForResources"), (&["status", PRIMARY], "ListTagsForResource")]
+    {
+        let route53 = armed().await;
+        let check = route53.check(PRIMARY).reported(0);
+        route53.put(PRIMARY, check);
+        route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", CHANGED));
+        let held = route53.hold(tags);
+        let locks = async {
+            held.reached().await;
+            route53.set_path(PRIMARY, LOCKED);
+            route53.tag(PRIMARY, "failover-lock:out", Some(LOCK));
+            held.release();
+        };
+        let url = route53.url();
+        let (ended, ()) = tokio::join!(run(&url, typed), locks);
+        assert_eq!(ended.status, Some(0), "{ended:?} {:?}", route53.calls());
+        assert!(
+            ended.out.contains("locked  ") && ended.out.contains(" ago by alarm primary-unhealthy"),
+            "{ended:?}"
+        );
+
+        let held = route53.hold(tags);
+        let restores = async {
+            held.reached().await;
+            let check = route53.check(PRIMARY).reported(16);
+            route53.put(PRIMARY, check);
+            route53.set_path(PRIMARY, "/lb-check");
+            let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+            let done = format!("v=3 seen={now} done={now} to=/lb-check by=synchronised");
+            route53.tag(PRIMARY, "failover-lock:in", Some(&done));
+            route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "OK", CHANGED));
+            held.release();
+        };
+        let (ended, ()) = tokio::join!(run(&url, typed), restores);
+        assert!(!ended.out.contains("locked  ") && !ended.out.contains("without a restore"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_on_the_locked_path_that_is_found_healthy_is_not_shown_as_locked() {
+    let route53 = armed().await;
+    route53.set_path(PRIMARY, LOCKED);
+    for typed in [&["status"][..], &["status", PRIMARY]] {
+        let ended = run(&route53.url(), typed).await;
+        let said = "it is on the locked path, and its alarms and checkers do not find it";
+        assert!(ended.status == Some(3) && ended.out.contains(said), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_that_is_gone_hides_nothing_of_the_others_and_hidden_characters_are_shown() {
+    let route53 = armed().await;
+    route53.put(STANDBY, Check::new("HTTP", 80).reported(16).tagged("Name", "\u{202e}ybdnats\u{200b}"));
+    route53.put_alarm("standby", Alarm::on(STANDBY, "OK", CHANGED));
+    route53.fail_always("ListTagsForResources", Fault::Error(404, "NoSuchHealthCheck", "gone"));
+    let ended = run(&route53.url(), &["status"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(
+        ended.out.contains("armed  primary") && ended.out.contains("armed  \u{fffd}ybdnats\u{fffd}"),
+        "{ended:?}"
+    );
+    assert_eq!(run(&route53.url(), &["status", "primary"]).await.status, Some(0));
+}
+
+#[tokio::test]
+async fn a_person_locks_by_a_clock_that_is_behind_the_one_of_the_last_lock() {
+    let route53 = armed().await;
+    let mut check = route53.check(PRIMARY);
+    check.version = 3;
+    let soon = (Utc::now() + TimeDelta::seconds(40)).to_rfc3339_opts(SecondsFormat::Millis, true);
+    let undone = format!("v=2 at=2026-11-21T02:36:20Z alarm={soon} before=/lb-check by=primary-unhealthy");
+    route53.put(PRIMARY, check.tagged("failover-lock:out", &undone));
+    let ended = run(&route53.url(), &["lock", PRIMARY, "--reason", "stale data", "--yes"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
 
 #[tokio::test]
@@ -304,7 +477,9 @@ async fn json_has_a_version_the_context_and_absolute_times() {
         }])
     );
     let route53 = locked().await;
-    route53.fail_always("DescribeAlarmsForMetric", Fault::Error(403, "AccessDenied", "not authorized"));
+    for operation in ["DescribeAlarmsForMetric", "DescribeAlarms"] {
+        route53.fail_always(operation, DENIED);
+    }
     let (status, json) = json_of(&route53, &[PRIMARY]).await;
     let check = &json["healthChecks"][0];
     assert_eq!((status, &check["state"], &check["alarm"]), (Some(3), &json!("locked"), &Value::Null));
@@ -353,6 +528,8 @@ async fn watching_shows_the_time_and_marks_what_has_changed() {
     };
     shows("Z, again every 10 s. Ctrl-C ends it").await;
     shows("armed  ").await;
+    let check = route53.check(PRIMARY);
+    route53.put(PRIMARY, check.reported(0));
     route53.set_path(PRIMARY, LOCKED);
     shows("locked *  ").await;
     shows("* changed since the look before").await;

@@ -640,6 +640,59 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
 }
 
 #[tokio::test]
+async fn another_teams_alarm_over_several_checks_is_ignored_where_a_tag_guards() {
+    let tag = [("GUARDED_TAG", "failover=lock")];
+    let query = |id| json!({ "metricStat": { "period": 60, "metric": { "namespace": "AWS/Route53", "name": "HealthCheckStatus", "dimensions": { "HealthCheckId": id } } } });
+    let state = json!({ "value": "ALARM", "timestamp": CHANGED_AT });
+    let configuration = json!({ "metrics": [query(PRIMARY), query(SECOND)] });
+    let math =
+        json!({ "alarmData": { "alarmName": "math", "state": state, "configuration": configuration } });
+    let math = math.to_string();
+    let tagged = |id: &str, tags: &[&str]| {
+        let check = Check::new("HTTP", 80);
+        if tags.contains(&id) { check.tagged("failover", "lock") } else { check }
+    };
+    for (tags, said) in [
+        (&[][..], Ok("not_guarded")),
+        (&[PRIMARY], Ok("locked")),
+        (&[PRIMARY, SECOND], Err("does not say which failed")),
+    ] {
+        let route53 = with_check(tagged(PRIMARY, tags)).await;
+        route53.put(SECOND, tagged(SECOND, tags));
+        let answer = lock_with(&route53, &tag, &math).await;
+        match (answer, said) {
+            (Ok(answer), Ok("locked")) => assert_eq!(answer["outcomes"][0]["outcome"], "locked"),
+            (Ok(answer), Ok(reason)) => assert_eq!(answer["outcomes"][0]["reason"], reason),
+            (Err(error), Err(said)) => assert!(error.contains(said), "{error}"),
+            (answer, _) => panic!("{tags:?}: {answer:?}"),
+        }
+        assert_eq!(route53.check(SECOND).path(), "/lb-check");
+    }
+    // Whether one of them is guarded is not known.
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.put(SECOND, Check::new("HTTP", 80));
+    route53.fail_always("ListTagsForResource", DENIED);
+    let error = lock_with(&route53, &tag, &math).await.unwrap_err();
+    assert!(error.contains("whether the check has the tag of GUARDED_TAG could not be read"), "{error}");
+    // Nor is one that is gone.
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    assert_eq!(lock_with(&route53, &tag, &math).await.unwrap()["outcomes"][0]["reason"], "not_guarded");
+    // A composite alarm's message that comes late.
+    let route53 = with_alarms(&[
+        ("composite", built_from(&["a", "b"], "ALARM")),
+        ("a", on(PRIMARY, "OK")),
+        ("b", on(SECOND, "OK")),
+    ])
+    .await;
+    route53.put(SECOND, Check::new("HTTP", 80));
+    let answer = lock_with(&route53, &tag, &composite(&[])).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["reason"], "not_guarded");
+    route53.tag(SECOND, "failover", Some("lock"));
+    let error = lock_with(&route53, &tag, &composite(&[])).await.unwrap_err();
+    assert!(error.contains("is still in ALARM"), "{error}");
+}
+
+#[tokio::test]
 async fn an_alarm_on_a_query_without_a_contributor_does_not_say_which_check_failed() {
     let query = r#"SELECT MIN(HealthCheckStatus) FROM SCHEMA("AWS/Route53", HealthCheckId)"#;
     let sns = json!({ "AlarmName": "q", "NewStateValue": "ALARM", "StateChangeTime": CHANGED_AT,

@@ -217,10 +217,23 @@ struct Restoring {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum RestoreStep {
     Read,
-    ReadTags { check: Check },
-    Begin { check: Check, to: Path },
-    Update { check: Check, to: Path, already: bool },
-    Done { back: Back, already: bool },
+    ReadTags {
+        check: Check,
+    },
+    Begin {
+        check: Check,
+        to: Path,
+    },
+    /// One that is on record as begun, or ought to be, counts from its update on, another one from its record on.
+    Update {
+        check: Check,
+        to: Path,
+        begun: bool,
+    },
+    Done {
+        back: Back,
+        begun: bool,
+    },
 }
 
 /// What happened, as no function sees it.
@@ -344,6 +357,7 @@ impl Site {
     fn record(&self, tags: Tags) -> Record {
         let lock = tags.out.map(|out| Lock {
             version: out.version.map(i64::from),
+            on: None,
             at: self.at(out.at),
             alarm: out.alarm.map(|alarm| self.at(alarm)),
             of: None,
@@ -394,6 +408,7 @@ impl Site {
     fn lock_record(&self, now: u16, alarm: Option<u16>, check: Check, tags: Tags, version: u8) -> Out {
         let lock = Lock {
             version: Some(version.into()),
+            on: None,
             at: self.at(now),
             alarm: alarm.map(|alarm| self.at(alarm)),
             of: None,
@@ -720,15 +735,15 @@ impl Site {
                     Ok(Release::AlreadyRestored) if self.lacks(Rule::NewVersion) => {
                         let back =
                             Back { version: check.version, done: Some(world.now), ..back(check, check.path) };
-                        RestoreStep::Done { back, already: true }
+                        RestoreStep::Done { back, begun: false }
                     }
-                    Ok(Release::AlreadyRestored) => {
-                        RestoreStep::Update { check, to: check.path, already: true }
-                    }
-                    Ok(Release::Restore(paths)) => {
-                        let to = self.path(&paths);
-                        if self.lacks(Rule::Begun) {
-                            RestoreStep::Update { check, to, already: false }
+                    Ok(release) => {
+                        let (to, undoes) = match &release {
+                            Release::AlreadyRestored => (check.path, self.intent(tags, check) == Intent::Out),
+                            Release::Restore(path) => (self.path(path), true),
+                        };
+                        if !undoes || self.lacks(Rule::Begun) {
+                            RestoreStep::Update { check, to, begun: undoes }
                         } else {
                             RestoreStep::Begin { check, to }
                         }
@@ -738,14 +753,14 @@ impl Site {
             RestoreStep::Begin { check, to } => {
                 world.tags.back = Some(back(check, to));
                 world.excuse_begun();
-                RestoreStep::Update { check, to, already: false }
+                RestoreStep::Update { check, to, begun: true }
             }
             RestoreStep::Update { check, .. } if check.version != world.check.version => {
                 restoring.seen = world.now;
                 restoring.answered = world.truth.answered;
                 RestoreStep::Read
             }
-            RestoreStep::Update { check, to, already } => {
+            RestoreStep::Update { check, to, begun } => {
                 let back = Back { done: Some(world.now), ..back(check, to) };
                 let second = |tick: Option<u16>| tick.map(|tick| self.second(tick));
                 let newer = |index: usize| {
@@ -758,18 +773,18 @@ impl Site {
                 if check.path == Path::Locked && truth.before.is_some_and(|before| before != to) {
                     world.broken = world.broken.or(Some(BEFORE));
                 }
-                if !already {
+                if begun {
                     truth.restores(back.version, seen, read);
                     truth.unsaid = true;
                 }
                 world.check = Check { path: to, version: check.version + 1 };
-                RestoreStep::Done { back, already }
+                RestoreStep::Done { back, begun }
             }
-            RestoreStep::Done { back, already } => {
+            RestoreStep::Done { back, begun } => {
                 world.tags.back = Some(back);
                 world.truth.restored = world.truth.restored.max(Some((seen, read)));
                 // A later lock stands.
-                if already && world.truth.locked < back.version {
+                if !begun && world.truth.locked < back.version {
                     world.truth.restores(back.version, seen, read);
                 }
                 world.truth.completed = world.truth.completed.max(Some(seen));

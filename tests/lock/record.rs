@@ -261,6 +261,55 @@ async fn a_path_that_is_neither_is_recorded_as_the_one_in_service_if_the_request
     assert_eq!(world.ticks().await["outcome"], "armed");
 }
 
+/// A lock that waits for the secondary, and whose alarm is OK again.
+async fn waiting() -> World {
+    let mut world = World::new().await;
+    world.variables.push(("SECONDARY_HEALTH_CHECKS", format!("{PRIMARY}={SECOND}").leak()));
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    world.alarm("ALARM");
+    is(&world.notified(30).await, "deferred", "secondary_unhealthy");
+    world.alarm("OK");
+    world
+}
+
+#[tokio::test]
+async fn a_restore_undoes_a_lock_that_waits_also_by_a_clock_that_is_behind() {
+    let world = waiting().await;
+    world.passes(-20);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.passes(40);
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    assert_eq!(world.path(), HEALTHY);
+}
+
+#[tokio::test]
+async fn a_restore_says_that_it_undid_a_lock_that_waits_only_if_it_did() {
+    // A tick finds the secondary healthy while the restore is at this call, the first or the second of its kind.
+    for (at, nth) in [("ChangeTagsForResource", 0), ("UpdateHealthCheck", 0), ("ChangeTagsForResource", 1)] {
+        let world = waiting().await;
+        world.passes(60);
+        for _ in 0..nth {
+            world.route53.hold(at).release();
+        }
+        let held = world.route53.hold(at);
+        let crossing = async {
+            held.reached().await;
+            world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+            let outcome = world.ticks().await;
+            held.release();
+            outcome
+        };
+        let (restored, ticked) = tokio::join!(world.restore(), crossing);
+        let restored = restored.unwrap();
+        assert_eq!(world.path(), HEALTHY, "{at} {nth}: {restored} {ticked}");
+        // Either the lock came first and was restored, or it was undone before it was set.
+        let expected = if ticked["outcome"] == "locked" { "restored" } else { "already_restored" };
+        assert_eq!(restored["outcome"], expected, "{at} {nth}: {ticked}");
+        assert_eq!(world.ticks().await["outcome"], "armed", "{at} {nth}");
+    }
+}
+
 #[tokio::test]
 async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
     for at in ["ChangeTagsForResource", "UpdateHealthCheck"] {

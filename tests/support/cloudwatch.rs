@@ -174,8 +174,12 @@ pub fn answer(
             (200, contributors(alarms.get(&name)), name)
         }
         ("ListAlarmMuteRules", _) => {
-            let name = text_of("AlarmName").unwrap_or_default();
-            (200, mute_rules(alarms.get(&name)), name)
+            let name = text_of("AlarmName");
+            let is_muted = match &name {
+                Some(name) => alarms.get(name).is_some_and(|alarm| alarm.muted),
+                None => alarms.values().any(|alarm| alarm.muted),
+            };
+            (200, mute_rules(is_muted), name.unwrap_or_default())
         }
         ("DescribeAlarms", None) if field("AlarmNames").is_none() => {
             let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
@@ -254,11 +258,11 @@ fn contributors(alarm: Option<&Alarm>) -> Vec<u8> {
     encoded(&map([("AlarmContributors", Value::Array(contributors))]))
 }
 
-/// The active mute rules of an alarm.
-fn mute_rules(alarm: Option<&Alarm>) -> Vec<u8> {
+/// The active mute rules.
+fn mute_rules(is_muted: bool) -> Vec<u8> {
     let arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:maintenance";
     let rule = map([("AlarmMuteRuleArn", text(arn)), ("Status", text("ACTIVE"))]);
-    let rules = if alarm.is_some_and(|alarm| alarm.muted) { vec![rule] } else { Vec::new() };
+    let rules = if is_muted { vec![rule] } else { Vec::new() };
     encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules))]))
 }
 

@@ -18,6 +18,7 @@ fn read(of: &[(&str, &str)], path: &str, version: i64) -> Record {
 fn a_record_is_read_as_it_was_written() {
     let lock = Lock {
         version: Some(8),
+        on: None,
         at: at("10:02:11"),
         alarm: Some(at("10:02:07.490")),
         of: Some("site=a b".to_owned()),
@@ -32,8 +33,10 @@ fn a_record_is_read_as_it_was_written() {
         by: String::new(),
         lapsed: true,
     };
-    let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
-    assert_eq!((record.lock, record.restore), (Some(lock), Some(restore)));
+    for lock in [lock.clone(), Lock { version: None, on: Some(7), ..lock }] {
+        let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
+        assert_eq!((record.lock, record.restore), (Some(lock), Some(restore.clone())));
+    }
 }
 
 #[test]
@@ -43,7 +46,8 @@ fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
         let long = matches!(before, Before::Path(_));
         let by = "alarm «ü» (night)\n".repeat(30);
         let (version, of) = (Some(1), None);
-        let lock = Lock { version, at: at("10:00:00"), alarm: Some(at("10:00:00")), of, before, by };
+        let lock =
+            Lock { version, on: None, at: at("10:00:00"), alarm: Some(at("10:00:00")), of, before, by };
         let tag = lock.tag();
         assert!(tag.chars().count() <= LONGEST, "{tag}");
         assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
@@ -107,4 +111,35 @@ fn a_restore_counts_once_it_took_place() {
         let record = read(&[(OUT, &lock), (IN, done)], "/", 11);
         assert_eq!(record.intent("/", 11), intent, "{lock}");
     }
+}
+
+#[test]
+fn a_restore_undoes_a_lock_that_waits_if_it_came_later_whatever_the_clocks_say() {
+    let waits = "v=0 at=2026-01-05T10:01:00Z on=7 alarm=2026-01-05T10:00:00Z";
+    for (lock, restore, intent) in [
+        // By a clock that is behind the one that recorded the lock.
+        (waits, "v=8 seen=2026-01-05T10:00:30Z done=2026-01-05T10:00:31Z to=/", Intent::In),
+        (waits, "v=9 seen=2026-01-05T10:02:00Z done=2026-01-05T10:02:01Z to=/", Intent::In),
+        // It was decided on what this restore had made.
+        (waits, "v=7 seen=2026-01-05T10:02:00Z done=2026-01-05T10:02:01Z to=/", Intent::Out),
+        // Its alarm is newer than what the restore saw, or may be.
+        (waits, "v=8 seen=2026-01-05T09:59:30Z done=2026-01-05T10:02:01Z to=/", Intent::Out),
+        (waits, "v=8 seen=2026-01-05T10:00:00.900Z done=2026-01-05T10:02:01Z to=/", Intent::Out),
+        // Of an earlier version of this program: by the clocks.
+        (
+            "v=0 at=2026-01-05T10:01:00Z",
+            "v=8 seen=2026-01-05T10:01:00Z done=2026-01-05T10:01:01Z to=/",
+            Intent::In,
+        ),
+        (
+            "v=0 at=2026-01-05T10:01:00Z",
+            "v=8 seen=2026-01-05T10:00:59Z done=2026-01-05T10:01:01Z to=/",
+            Intent::Out,
+        ),
+    ] {
+        let record = read(&[(OUT, lock), (IN, restore)], "/", 9);
+        assert_eq!(record.intent("/", 9), intent, "{lock} {restore}");
+    }
+    let error = Record::read(&tags(&[(OUT, "v=0 on=x at=2026-01-05T10:01:00Z")]), "/", 9, LOCKED, Utc::now());
+    assert!(error.is_err());
 }
