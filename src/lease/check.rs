@@ -181,12 +181,9 @@ async fn get(url: &Uri) -> Result<(), String> {
 async fn run(command: &[String]) -> Result<(), String> {
     let program = command.first().expect("a check's command is not empty");
     match command::once(command).await {
-        Ok(Some(0)) => Ok(()),
-        Ok(Some(status)) => Err(format!("{program} ended with status {status}")),
-        Ok(None) => {
-            Err(format!("{program} cannot be run: check that it exists and that this user may execute it"))
-        }
-        Err(error) => Err(format!("{program} cannot be run: {error}")),
+        Ok(0) => Ok(()),
+        Ok(status) => Err(format!("{program} ended with status {status}")),
+        Err(cause) => Err(format!("{program} cannot be run: {cause}. Correct --check")),
     }
 }
 

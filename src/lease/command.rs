@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream as Socket;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{self, ExitStatus, Stdio};
 use std::time::Duration;
@@ -30,7 +30,7 @@ use tracing::{info, warn};
 
 use super::claim::Moment;
 use super::clock::{now, sleep_until, wall};
-use super::descendants::{self, Descendants, Group};
+use super::descendants::{self, Descendants};
 use super::held::{Held, Lease};
 use super::metrics::Metrics;
 
@@ -40,6 +40,8 @@ pub const GUARD: &str = "--guard";
 const LOST: &str = "lost";
 /// The report of the guard that the command has ended by itself, before its status.
 const ENDED: &str = "ended ";
+/// The report of the guard that the command could not be started, before the cause.
+const FAILED: &str = "failed ";
 /// The report of the guard that it had to kill processes of the command.
 const KILLED: &str = "killed";
 /// Killing processes that can be killed takes less.
@@ -137,12 +139,12 @@ pub async fn run(
         running.send_replace(Running::Since(since));
         let (status, mut end) = until_ended(&held, &mut guard, link, stop, running, metrics).await;
         // Nothing is left behind, whatever happened to the guard.
-        if timeout(LONG, Descendants::Adopted.end()).await.is_err() {
+        if timeout(LONG, Descendants::Adopted.end(None)).await.is_err() {
             warn!(
                 "processes of the command cannot be killed; this candidate takes no lease until they have ended"
             );
             lease.able(Err("processes of the command before cannot be killed".to_owned()));
-            Descendants::Adopted.end().await;
+            Descendants::Adopted.end(None).await;
             lease.able(Ok(()));
         }
         let status = status.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
@@ -262,8 +264,16 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(io::Error::other("it is empty")));
     };
-    let child =
-        process::Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(failed)?;
+    let mut started = process::Command::new(program);
+    // In a group without the guard, which can be stopped and killed as a whole.
+    started.args(arguments).stdin(Stdio::null()).process_group(0);
+    let child = match started.spawn() {
+        Ok(child) => child,
+        Err(cause) => {
+            send(&mut reports, &format!("{FAILED}{cause}")).await;
+            return Err(failed(cause));
+        }
+    };
     let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let (mut status, mut ending, mut lost) = (None, false, false);
     let of = |status: Option<u8>| status.unwrap_or(STATUS_OF_KILLED);
@@ -303,12 +313,12 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
                 // The keeper has ended.
                 Ok(None) | Err(_) => {
-                    Descendants::All.end().await;
+                    Descendants::All.end(child).await;
                     return Ok(of(status));
                 }
             },
             () = sleep_until(ends) => {
-                Descendants::All.end().await;
+                Descendants::All.end(child).await;
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
             }
@@ -351,19 +361,28 @@ fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Resu
     Ok((guard.spawn()?, link))
 }
 
-/// Runs a program under a guard of its own. Returns its status as a shell would report it, or `None` if it cannot be
-/// started. When this ends or is dropped, every process that the program has started is killed.
-pub(super) async fn once(command: &[String]) -> io::Result<Option<u8>> {
+/// Runs a program under a guard of its own. Returns its status as a shell would report it, when no process is left that
+/// the program has started: the guard kills them, also if this is dropped.
+///
+/// # Errors
+/// The program cannot be started.
+pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     let command: Vec<_> = command.iter().map(OsString::from).collect();
     let (mut guard, link) = guard_of(&command)?;
-    guard.stdout(Stdio::null()).stderr(Stdio::null());
-    let _killed = Group::start(&mut guard)?;
+    let mut running = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
     // It has the guard's end of the socket.
     drop(guard);
+    // The end of the orders is the order to kill everything, also if this is dropped.
     let (reports, mut orders) = link.into_split();
     send(&mut orders, &order(now() + LONGEST)).await;
-    let report = BufReader::new(reports).lines().next_line().await?;
-    Ok(report.and_then(|report| report.strip_prefix(ENDED)?.parse().ok()))
+    let report = BufReader::new(reports).lines().next_line().await?.unwrap_or_default();
+    drop(orders);
+    running.wait().await?;
+    if let Some(cause) = report.strip_prefix(FAILED) {
+        return Err(io::Error::other(cause.to_owned()));
+    }
+    let status = report.strip_prefix(ENDED).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| io::Error::other("its guard has ended"))
 }
 
 /// The guard of this command, which is not started yet, and the socket for orders to it and reports from it.

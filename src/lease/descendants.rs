@@ -16,12 +16,14 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
     waitid, waitpid,
 };
-use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 /// The pause before another look whether a killed process has ended.
 const SOON: Duration = Duration::from_millis(5);
 const LATER: Duration = Duration::from_secs(1);
+/// So often at most is looked in a row for processes that were started since the look before. Of those that start the
+/// next one and end, in a session of its own each, one is caught while it has not started the next one yet.
+const LOOKS: u32 = 200;
 /// Linux's `__WNOTHREAD`: wait for children of the calling thread only.
 const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_0000);
 
@@ -33,11 +35,6 @@ pub(super) enum Descendants {
     /// All but the children that the calling thread has started, and theirs.
     Adopted,
 }
-
-/// A child in a process group of its own. Dropped before it has ended, it is killed, with the processes that it has
-/// started.
-#[derive(Debug)]
-pub(super) struct Group(Child);
 
 /// The processes that a library has started on the calling thread since a moment. A library leaves them in this
 /// process's own group; none that this program starts itself is in it.
@@ -67,21 +64,44 @@ pub fn adopt() -> io::Result<()> {
 // === impl Descendants ===
 
 impl Descendants {
-    /// Sends a signal to each of them. Returns how many there were.
-    pub fn signal(self, signal: Signal) -> usize {
-        let parents = parents();
-        let found = below(self.children(&parents).collect(), &parents);
-        send(signal, &found);
-        found.len()
+    /// Sends a signal to each of them.
+    pub fn signal(self, signal: Signal) {
+        let processes = Processes::now();
+        send(signal, &processes.below(self.children(&processes).collect()));
     }
 
-    /// Kills them, until none is left.
-    pub async fn end(self) {
-        // A stopped process starts no other one while the others are killed.
-        self.signal(Signal::STOP);
+    /// Kills them, until none is left. `leader` is a child that leads a group of its own: all that is in the group is killed
+    /// at once, seen or not.
+    pub async fn end(self, leader: Option<Pid>) {
         let mut pause = SOON;
-        while self.signal(Signal::KILL) > 0 {
-            self.reap(|_, _| {});
+        loop {
+            let (mut processes, mut known) = (Processes(BTreeMap::new()), BTreeSet::new());
+            for _ in 0..LOOKS {
+                processes.look();
+                let found = processes.below(self.children(&processes).collect());
+                // A stopped process starts no other one while the others are killed.
+                for signal in [Signal::STOP, Signal::KILL] {
+                    // A process with its number that is none of these is another one, and its group as well.
+                    let is_other = |leader: &Pid| {
+                        let number = leader.as_raw_pid();
+                        processes.0.contains_key(&number) && !found.contains(&number)
+                    };
+                    if let Some(leader) = leader.filter(|leader| !is_other(leader)) {
+                        let _ = kill_process_group(leader, signal);
+                    }
+                    processes.send_to_groups(signal, &found);
+                    send(signal, &found);
+                }
+                let mut has_ended = false;
+                if !self.reap(|_, _| has_ended = true) {
+                    return;
+                }
+                // What ends without having been seen starts others.
+                if found.is_subset(&known) && !has_ended {
+                    break;
+                }
+                known.extend(found);
+            }
             sleep(pause).await;
             pause = (pause * 2).min(LATER);
         }
@@ -90,40 +110,20 @@ impl Descendants {
     /// Takes note of the ends of those that are children of this process. Returns whether another one is left.
     pub fn reap(self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
         let mut is_left = false;
-        for pid in self.children(&parents()).filter_map(Pid::from_raw) {
+        for pid in self.children(&Processes::now()).filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => ended(pid, status),
                 _ => is_left = true,
             }
         }
-        is_left
+        // One that has started the next one and ended meanwhile was not seen: the kernel knows.
+        let any = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        is_left || (self == Self::All && waitid(WaitId::All, any).is_ok())
     }
 
     /// Those that are children of this process.
-    fn children(self, parents: &BTreeMap<i32, i32>) -> impl Iterator<Item = i32> {
-        let own = getpid().as_raw_pid();
-        let children = parents.iter().filter(move |(_, parent)| **parent == own).map(|(pid, _)| *pid);
-        children.filter(move |pid| self == Self::All || !is_of_this_thread(*pid))
-    }
-}
-
-// === impl Group ===
-
-impl Group {
-    pub fn start(command: &mut Command) -> io::Result<Self> {
-        command.process_group(0).spawn().map(Self)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // A child that was waited for has no number any more.
-        let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
-        kill(&BTreeSet::from([id]));
-        if let Some(group) = Pid::from_raw(id) {
-            // Also those of the group whose parent has ended. An empty group needs no signal.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+    fn children(self, processes: &Processes) -> impl Iterator<Item = i32> {
+        processes.children().filter(move |pid| self == Self::All || !is_of_this_thread(*pid))
     }
 }
 
@@ -142,26 +142,28 @@ impl OfLibrary {
 
 /// The children that the calling thread has started, and that are in this process's own group.
 fn of_own_group() -> BTreeSet<i32> {
-    let own = getpid().as_raw_pid();
-    let group = |pid| parent_and_group(pid).map(|(_, group)| group);
-    let children = parents().into_iter().filter(|(_, parent)| *parent == own).map(|(pid, _)| pid);
-    children.filter(|pid| group(*pid) == group(own) && is_of_this_thread(*pid)).collect()
+    let processes = Processes::now();
+    let own = processes.group(getpid().as_raw_pid());
+    let children = processes.children().filter(|pid| processes.group(*pid) == own && is_of_this_thread(*pid));
+    children.collect()
 }
 
-/// Kills these processes and their descendants.
+/// Kills these processes and their descendants, and what they start meanwhile.
 fn kill(roots: &BTreeSet<i32>) {
-    let mut found = BTreeSet::new();
-    loop {
-        // A stopped process starts no other one.
-        let now = below(roots.clone(), &parents());
-        let new: BTreeSet<_> = now.difference(&found).copied().collect();
-        if new.is_empty() {
+    let (mut processes, mut found) = (Processes(BTreeMap::new()), BTreeSet::new());
+    for _ in 0..LOOKS {
+        processes.look();
+        let now = processes.below(roots.clone());
+        if now.is_subset(&found) {
             break;
         }
-        send(Signal::STOP, &new);
-        found.extend(new);
+        // A stopped process starts no other one.
+        send(Signal::STOP, &now);
+        processes.send_to_groups(Signal::STOP, &now);
+        found.extend(now);
     }
     send(Signal::KILL, &found);
+    Processes::now().send_to_groups(Signal::KILL, &found);
 }
 
 /// Whether the calling thread has started this child.
@@ -177,31 +179,76 @@ fn send(signal: Signal, to: &BTreeSet<i32>) {
     }
 }
 
-/// Returns these processes and their descendants.
-fn below(roots: BTreeSet<i32>, parents: &BTreeMap<i32, i32>) -> BTreeSet<i32> {
-    let mut next: Vec<_> = roots.iter().copied().collect();
-    let mut found = roots;
-    while let Some(of) = next.pop() {
-        for (pid, _) in parents.iter().filter(|(_, parent)| **parent == of) {
-            if found.insert(*pid) {
-                next.push(*pid);
+/// Every process's parent and group, by its number. The number of a group whose leader is outside of the container
+/// is 0.
+struct Processes(BTreeMap<i32, (i32, i32)>);
+
+// === impl Processes ===
+
+impl Processes {
+    fn now() -> Self {
+        let mut processes = Self(BTreeMap::new());
+        processes.look();
+        processes
+    }
+
+    /// Reads those that were started since the look before, and those whose parent has ended: a look that takes less time
+    /// sees more of what ends soon.
+    fn look(&mut self) {
+        let there = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let there: BTreeSet<i32> =
+            there.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        self.0.retain(|pid, (parent, _)| there.contains(pid) && there.contains(parent));
+        for pid in there {
+            if !self.0.contains_key(&pid)
+                && let Some(process) = parent_and_group(pid)
+            {
+                self.0.insert(pid, process);
             }
         }
     }
-    found
+
+    fn group(&self, pid: i32) -> Option<i32> {
+        self.0.get(&pid).map(|(_, group)| *group)
+    }
+
+    /// The children of this process.
+    fn children(&self) -> impl Iterator<Item = i32> {
+        let own = getpid().as_raw_pid();
+        self.0.iter().filter(move |(_, (parent, _))| *parent == own).map(|(pid, _)| *pid)
+    }
+
+    /// These processes and their descendants.
+    fn below(&self, roots: BTreeSet<i32>) -> BTreeSet<i32> {
+        let mut next: Vec<_> = roots.iter().copied().collect();
+        let mut found = roots;
+        while let Some(of) = next.pop() {
+            for (pid, _) in self.0.iter().filter(|(_, (parent, _))| *parent == of) {
+                if found.insert(*pid) {
+                    next.push(*pid);
+                }
+            }
+        }
+        found
+    }
+
+    /// Sends a signal to the groups in which nothing but these processes was seen: it reaches at once also what they
+    /// have started since.
+    fn send_to_groups(&self, signal: Signal, these: &BTreeSet<i32>) {
+        let groups: BTreeSet<_> =
+            these.iter().filter_map(|pid| self.group(*pid)).filter(|group| *group > 0).collect();
+        for group in groups {
+            let mut members = self.0.iter().filter(|(_, (_, of))| *of == group).map(|(pid, _)| pid);
+            if members.all(|pid| these.contains(pid))
+                && let Some(group) = Pid::from_raw(group)
+            {
+                let _ = kill_process_group(group, signal);
+            }
+        }
+    }
 }
 
-/// Every process's parent, by its number.
-fn parents() -> BTreeMap<i32, i32> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = processes.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        Some((pid, parent_and_group(pid)?.0))
-    });
-    processes.collect()
-}
-
-/// A process's parent and group. The number of a group whose leader is outside of the container is 0.
+/// A process's parent and group.
 fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // pid (name) state parent group …; a name may hold spaces and parentheses, and the kernel cuts it within a

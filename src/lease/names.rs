@@ -58,13 +58,17 @@ pub(super) fn region(text: String) -> Result<String, String> {
     }
 }
 
-/// A role's ARN.
+/// A role's ARN, with [the characters of IAM][1] in its path and its name.
+///
+/// [1]: https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html
 pub(super) fn role(text: String) -> Result<String, String> {
     let is_role = |arn: Arn<'_>| {
         let name = arn.resource.strip_prefix("role/").unwrap_or_default();
-        let fits = |part: u8| part.is_ascii_graphic() && part != b'<';
-        let is_name = !name.is_empty() && name.bytes().all(fits);
-        arn.service == "iam" && arn.region.is_empty() && is_aws(arn) && is_name
+        let (path, name) = name.rsplit_once('/').unwrap_or(("", name));
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte);
+        let is_name = (1..=64).contains(&name.len()) && name.bytes().all(fits);
+        let is_path = path.bytes().all(|byte| byte.is_ascii_graphic());
+        arn.service == "iam" && arn.region.is_empty() && is_aws(arn) && is_path && is_name
     };
     if text.len() <= LONGEST && Arn::parse(&text).is_some_and(is_role) {
         Ok(text)
@@ -177,6 +181,9 @@ mod tests {
             "arn:aws:iam::123456789012:user/lease",
             "arn:aws:iam::<awsaccountno>:role/lease",
             "arn:aws:iam::123456789012:role/<rolename>",
+            "arn:aws:iam::123456789012:role/team/",
+            "arn:aws:iam::123456789012:role/${ROLE}",
+            "arn:aws:iam::123456789012:role/le*se",
             "arn:aws:iam::123456789012:role/lease\n",
             "arn:aws:iam::123456789012:role/a\0b",
             &format!("arn:aws:iam::123456789012:role/{}", "r".repeat(2048)),

@@ -79,8 +79,8 @@ impl Lines {
             let dropped = dropped();
             if dropped > *reported {
                 drop(queue);
-                let lines = dropped - *reported;
-                warn!(lines, "log lines were dropped: nothing read the log");
+                // All of them: this line may be dropped as well.
+                warn!(lines = dropped, "log lines were dropped since the start: nothing read the log");
                 *reported = dropped;
                 queue = self.queue();
                 continue;

@@ -346,3 +346,53 @@ async fn a_descendant_whose_name_is_no_utf_8_ends_with_the_lease() {
     assert!(is_gone(&pid), "it was said to be ended");
     fs::remove_dir_all(&folder).unwrap();
 }
+
+/// A program that starts itself again and ends, for longer than a test waits, in the same group or in a session of its own
+/// each time. Each writes a byte into the file.
+fn chain(home: &Home, name: &str, hides: &str) -> (String, String) {
+    let alive = home.path(name);
+    let script = home.write(
+        "chain.py",
+        "import os, sys, time\n\
+         file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)\n\
+         end = time.time() + 100\n\
+         while time.time() < end:\n    os.write(file, b'.')\n    if os.fork(): os._exit(0)\n    if sys.argv[2:]: os.setsid()\n",
+    );
+    (format!("python3 {script} {alive} {hides}"), alive)
+}
+
+/// Waits until a chain has begun, and then until nothing writes any more.
+async fn has_ended(alive: &str) {
+    let length = || fs::metadata(alive).map_or(0, |file| file.len());
+    eventually("the chain begins", async || length() > 0).await;
+    let (mut before, mut same) = (0, 0);
+    eventually("the chain ends", async || {
+        same = if length() == before { same + 1 } else { 0 };
+        before = length();
+        same == 20
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_process_that_starts_itself_again_and_again_is_ended_in_whatever_group() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    for hides in ["", "setsid"] {
+        let home = Home::new();
+        let (command, alive) = chain(&home, "alive", hides);
+        let command: Vec<_> = ["--"].into_iter().chain(command.split_whitespace()).collect();
+        let mut holder = Keeper::start_with(&emulator, "site-a", "", &command).await;
+        // Its first process has ended at once, the others when the term did.
+        assert_eq!(holder.ended().await.code(), Some(0));
+        has_ended(&alive).await;
+
+        let (check, alive) = chain(&home, "checked", hides);
+        let check = ["--check", &check, "--check-every", "10"];
+        let mut keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
+        Observer::of(&[&keeper]).active(&keeper).await;
+        keeper.signal("TERM").await;
+        keeper.ended().await;
+        has_ended(&alive).await;
+    }
+}
