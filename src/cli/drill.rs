@@ -144,11 +144,17 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     }
     let mut ended = locked.and(restored);
     if ended.is_ok() {
-        // The drill is done: an unreadable log does not make it fail.
-        if let Err(cause) = logged(guard, id, &alarm, &mut timeline).await {
-            say(&format!("the function's log cannot be read: {cause}"));
-        }
-        ended = until_armed(guard, id, Duration::from_secs(drill.timeout)).await;
+        let follows = async {
+            // The drill is done: an unreadable log does not make it fail.
+            if let Err(cause) = logged(guard, id, &alarm, &mut timeline).await {
+                say(&format!("the function's log cannot be read: {cause}"));
+            }
+            until_armed(guard, id, Duration::from_secs(drill.timeout)).await
+        };
+        ended = tokio::select! {
+            armed = Box::pin(follows) => armed,
+            () = interrupts.recv() => Err(Error::Interrupted),
+        };
     }
     if ended.is_ok() {
         timeline.step(Utc::now(), "armed again".to_owned());

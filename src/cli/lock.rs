@@ -9,13 +9,13 @@ use super::error::{Ended, Error};
 use super::guard::Options;
 use super::name::{self, Named};
 use super::session::{Common, patience, shortly};
-use super::state::{BY_HAND, text};
+use super::state::text;
 use super::status;
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
 use crate::failover_lock::decide;
 use crate::failover_lock::outcome::Verdict;
-use crate::failover_lock::record::Record;
+use crate::failover_lock::record::{BY_HAND, Record};
 
 /// Lock a health check: its site goes out of service and stays out.
 #[derive(Debug, Args)]

@@ -36,6 +36,8 @@ pub(super) enum Part {
     Alarms,
     /// Its alarms on metric math and queries, where the plain ones could be read.
     Queries,
+    /// For which checks an alarm on a query is in ALARM.
+    Contributors,
     /// Whether a mute rule holds its alarms' actions back.
     MuteRules,
     Checkers,
@@ -170,7 +172,7 @@ async fn plain(
 
 fn on(all: &Alarms, id: &HealthCheckId) -> Watching {
     let (alarms, unread) = all.read_on(id);
-    (alarms, unread.map(|failure| Part::Queries.unread(&failure)))
+    (alarms, unread.map(|failure| Part::Contributors.unread(&failure)))
 }
 
 fn without_queries(plain: Result<Vec<Alarm>, Unread>, failure: &Failure) -> Watching {

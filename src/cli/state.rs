@@ -266,14 +266,11 @@ impl State {
 /// Who asked for a lock: an alarm, or a person.
 fn whose(by: Option<&str>) -> String {
     match by {
-        Some(by) if by.starts_with(BY_HAND) => format!(" {}", plain(by)),
+        Some(by) if record::is_by_hand(by) => format!(" {}", plain(by)),
         Some(alarm) => format!(" by alarm {}", plain(alarm)),
         None => String::new(),
     }
 }
-
-/// How the note of a lock begins that a person has set.
-pub const BY_HAND: &str = "by hand: ";
 
 /// A reason in words.
 #[must_use]

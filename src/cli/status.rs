@@ -133,9 +133,9 @@ pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Dura
             }
             _ if Instant::now() >= end => {
                 return Err(Error::TooLate(format!(
-                    "{id} is not armed after {} s: {}. For the cause, run: failoverctl doctor {id}",
+                    "{id} is not armed and in service after {} s: {}. For the cause, run: failoverctl doctor {id}",
                     timeout.as_secs(),
-                    status.state.words()
+                    status.progress()
                 )));
             }
             _ => sleep(LOOK).await,
@@ -188,6 +188,7 @@ impl Status {
             },
             None => unknown(notes, Part::Alarms)
                 .or_else(|| unknown(notes, Part::Queries))
+                .or_else(|| unknown(notes, Part::Contributors))
                 .unwrap_or_else(|| "none".to_owned()),
         };
         [self.state.name().to_owned(), cut(&name, LONGEST_NAME), healthy, alarm]
@@ -205,6 +206,9 @@ impl Status {
         }
         if let Some(why) = self.why_unknown(Part::Queries).filter(|_| self.alarm.is_some()) {
             line(&format!("its alarms on metric math and queries are unknown {}", notes.number(why)));
+        }
+        if let Some(why) = self.why_unknown(Part::Contributors) {
+            line(&format!("whether an alarm on a query is in ALARM for it is unknown {}", notes.number(why)));
         }
         if let Some(why) = self.why_unknown(Part::MuteRules) {
             line(&format!("whether a mute rule holds its alarms back is unknown {}", notes.number(why)));
@@ -285,7 +289,9 @@ impl Shown {
     fn ended(&self) -> Ended {
         let is_bad = |status: &Status| {
             // The state says itself whether it rests on the other parts.
-            let is_blind = |unread: &Unread| matches!(unread.what, Part::Check | Part::Tags | Part::Alarms);
+            let is_blind = |unread: &Unread| {
+                matches!(unread.what, Part::Check | Part::Tags | Part::Alarms | Part::Contributors)
+            };
             let is_blind = status.unknown.iter().any(is_blind);
             is_blind || matches!(self.mood(status), Mood::Wrong | Mood::Unknown)
         };

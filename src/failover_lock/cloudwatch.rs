@@ -266,16 +266,16 @@ impl CloudWatch {
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn has_mute_rules(&self, alarm: Option<&str>, deadline: Deadline) -> Result<bool, Failure> {
-        let output = deadline
-            .persist(async |time| {
-                let request = self.client().list_alarm_mute_rules().set_alarm_name(alarm.map(str::to_owned));
-                send(LIST_MUTE_RULES, time, request.statuses(AlarmMuteRuleStatus::Active).send()).await
-            })
-            .await?;
+        let rules = pages(deadline, async |time, token| {
+            let request = self.client().list_alarm_mute_rules().set_alarm_name(alarm.map(str::to_owned));
+            let request = request.statuses(AlarmMuteRuleStatus::Active).set_next_token(token);
+            let page = send(LIST_MUTE_RULES, time, request.send()).await?;
+            Ok((page.alarm_mute_rule_summaries.unwrap_or_default(), page.next_token))
+        });
         let active = |rule: &types::AlarmMuteRuleSummary| {
             rule.status().is_none_or(|status| *status == AlarmMuteRuleStatus::Active)
         };
-        Ok(output.alarm_mute_rule_summaries().iter().any(active))
+        Ok(rules.await?.iter().any(active))
     }
 
     /// Route 53's own verdict on a check in the last minutes: its metric `HealthCheckStatus`, which includes

@@ -258,14 +258,13 @@ async fn check_and_tags(
 
 /// What is recorded in a check's tags; a tag that cannot be read counts as none.
 fn recorded(system: &FailoverLock, id: &HealthCheckId, tags: &Tags, check: Option<&HealthCheck>) -> Record {
-    let read = match check {
-        Some(check) => view::record(system, tags, check),
-        None => Record::read(tags, "", 0, system.config.locked_path.as_str(), system.clock.now()),
-    };
-    read.unwrap_or_else(|error| {
-        warn!(healthCheckId = %id, error = %error, "taking the alarm for newer than the last restore");
-        Record::default()
-    })
+    let (path, version) = check.map_or(("", 0), |check| (check.path().unwrap_or_default(), check.version));
+    let (locked_path, now) = (system.config.locked_path.as_str(), system.clock.now());
+    let (record, invalid) = Record::read_without_invalid(tags, path, version, locked_path, now);
+    if let Some(invalid) = invalid {
+        warn!(healthCheckId = %id, error = %invalid, "locking without regard to this tag");
+    }
+    record
 }
 
 fn log_decision(transition: &AlarmTransition, id: Option<&HealthCheckId>, decision: &Decision) {

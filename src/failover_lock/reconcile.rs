@@ -228,12 +228,12 @@ async fn decide_and_act(
         let finding = decided(system, id, seen, deadline).await;
         match finding {
             Finding::Recorded
-                if view::is_muted(system, id, &recorded_alarm(&record, alarms), deadline).await =>
+                if view::is_muted(system, id, &recorded_alarm(&record, alarms), deadline).await? =>
             {
                 break Finding::Unprotected(Reason::ActionsMuted);
             }
             // Of several alarms the newest decides that is not muted.
-            Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await => {
+            Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await? => {
                 let name = alarm.name.clone();
                 acting.retain(|alarm| alarm.name != name);
                 muted = true;

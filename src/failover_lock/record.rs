@@ -199,6 +199,31 @@ impl Record {
         Ok(record)
     }
 
+    /// Reads the record without the tags that cannot be read. Returns the first of these as well.
+    #[must_use]
+    pub fn read_without_invalid(
+        tags: &BTreeMap<String, String>,
+        path: &str,
+        version: i64,
+        locked_path: &str,
+        now: DateTime<Utc>,
+    ) -> (Self, Option<InvalidRecord>) {
+        let (mut valid, mut first) = (tags.clone(), None);
+        loop {
+            match Self::read(&valid, path, version, locked_path, now) {
+                // The first write removes those of the former record, readable or not.
+                Ok(record) => {
+                    let former = FORMER.iter().any(|key| tags.contains_key(*key));
+                    return (Self { former, ..record }, first);
+                }
+                Err(invalid) => {
+                    valid.remove(invalid.key);
+                    first = first.or(Some(invalid));
+                }
+            }
+        }
+    }
+
     /// When the newest lock or restore was recorded, in whole seconds.
     fn newest(&self) -> Option<DateTime<Utc>> {
         let locked_at = self.lock.as_ref().map(|lock| lock.at);
@@ -281,7 +306,10 @@ impl Lock {
             alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
             // A person's lock over that of a stack leaves it the stack's, which reports it and may restore it.
             of: self.of.or_else(|| standing.and_then(|lock| lock.of.clone())),
-            by: kept.filter(|lock| !lock.by.is_empty()).map_or(self.by, |lock| lock.by.clone()),
+            // A person's reason to keep it out takes the place of an alarm.
+            by: kept
+                .filter(|lock| !lock.by.is_empty() && (!is_by_hand(&self.by) || is_by_hand(&lock.by)))
+                .map_or(self.by, |lock| lock.by.clone()),
             before,
             ..self
         }
@@ -421,6 +449,15 @@ fn with_reason(mut text: String, reason: &str) -> String {
 fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
     let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
     text.chars().map(move |c| if fits(c) { c } else { '_' })
+}
+
+/// How the cause of a lock begins that a person has set.
+pub const BY_HAND: &str = "by hand: ";
+
+/// Whether a person is the cause of a lock.
+#[must_use]
+pub fn is_by_hand(by: &str) -> bool {
+    by.starts_with(BY_HAND)
 }
 
 /// Whether a lock's `by`, as it is recorded, is the name of this alarm: cut to what fits, and without some characters.

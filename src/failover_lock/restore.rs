@@ -166,16 +166,18 @@ async fn recorded(
         }
         Err(failure) => return Err(failure.into()),
     };
-    let record = match view::record(system, &tags, check) {
-        Ok(record) => record,
-        Err(future) if future.is_future && !(request.force && request.path.is_some()) => {
+    let (path, locked_path) = (check.path().unwrap_or_default(), config.locked_path.as_str());
+    let now = system.clock.now();
+    let (record, invalid) = Record::read_without_invalid(&tags, path, check.version, locked_path, now);
+    match invalid {
+        Some(future) if future.is_future && !(request.force && request.path.is_some()) => {
             return Err(Refusal::Future(future).into());
         }
-        Err(error) => {
-            warn!(healthCheckId = %id, error = %error, "restoring HEALTHY_PATH: the path from before cannot be read");
-            Record::default()
+        Some(invalid) => {
+            warn!(healthCheckId = %id, error = %invalid, "restoring without regard to this tag");
         }
-    };
+        None => {}
+    }
     if !view::guards(system, &tags, check, &record) {
         return Err(Refusal::NotGuarded.into());
     }

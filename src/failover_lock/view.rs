@@ -15,7 +15,7 @@ use super::decide::Health;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::record::{Intent, InvalidRecord, Record};
 use super::route53::Checkers;
-use crate::remote::aws::Failure;
+use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::Deadline;
 
 /// Reading what is good to know gets at most this long, and never more than half of the time that is left.
@@ -85,15 +85,23 @@ pub(super) async fn secondary_is_healthy(
     }
 }
 
-/// Whether a mute rule holds an alarm's actions back now.
+/// Whether a mute rule holds an alarm's actions back now: not, if the function may not read that.
+///
+/// # Errors
+/// It could not be read. Someone may be at work on the primary, and the next tick comes in a minute.
 pub(super) async fn is_muted(
     system: &FailoverLock,
     id: &HealthCheckId,
     alarm: &str,
     deadline: Deadline,
-) -> bool {
-    let muted = Box::pin(system.cloudwatch.is_muted(alarm, shortly(deadline))).await;
-    or_warn(id, muted, "taking the alarm for one that is not muted").unwrap_or(false)
+) -> Result<bool, Failure> {
+    match Box::pin(system.cloudwatch.is_muted(alarm, deadline)).await {
+        Err(denied) if denied.kind() == Kind::Denied => {
+            let denied = Err::<bool, _>(denied);
+            Ok(or_warn(id, denied, "taking the alarm for one that is not muted").unwrap_or(false))
+        }
+        muted => muted,
+    }
 }
 
 /// What CloudWatch says against a lock, for an alarm whose message lacks its comparison.

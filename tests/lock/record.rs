@@ -261,6 +261,64 @@ async fn a_path_that_is_neither_is_recorded_as_the_one_in_service_if_the_request
     assert_eq!(world.ticks().await["outcome"], "armed");
 }
 
+#[tokio::test]
+async fn a_mute_rule_that_cannot_be_read_once_does_not_let_a_tick_lock() {
+    const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
+    const HTML: Fault = Fault::Answer(503, "<html>503</html>");
+    let muted = async || {
+        let world = World::new().await;
+        world.put(Alarm { muted: true, ..Alarm::on(PRIMARY, "ALARM", world.seconds_of_alarm()) });
+        world
+    };
+    for fault in [THROTTLED, HTML, Fault::CloseBefore] {
+        let world = muted().await;
+        world.route53.fail("ListAlarmMuteRules", fault);
+        is(&world.ticks().await, "unprotected", "actions_muted");
+        assert_eq!(world.path(), HEALTHY);
+    }
+    // For as long as no one knows, the tick fails, and the next one tries again.
+    let world = muted().await;
+    world.route53.fail_always("ListAlarmMuteRules", HTML);
+    let error = world.call(Handler::Reconcile, "{}").await.unwrap_err();
+    assert!(error.contains("ListAlarmMuteRules"), "{error}");
+    assert_eq!(world.path(), HEALTHY);
+    // A function that may not read them locks.
+    let world = World::new().await;
+    world.alarm("ALARM");
+    world.route53.fail_always("ListAlarmMuteRules", Fault::Error(403, "AccessDenied", "not authorized"));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_tag_that_cannot_be_read_hides_no_other() {
+    let world = World::on("/health/v2").await;
+    world.fails_and_is_locked().await;
+    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some("2026-11-26 16:30:00"));
+    // A newer alarm keeps the path from before on record.
+    world.passes(60);
+    world.alarm("ALARM");
+    assert_eq!(world.notified(0).await["outcome"], "already_locked");
+    world.passes(60);
+    world.alarm("OK");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    assert_eq!(world.path(), "/health/v2");
+    let tags = world.route53.check(PRIMARY).tags;
+    assert!(!tags.contains_key("failover-lock:restored-at"), "{tags:?}");
+}
+
+#[tokio::test]
+async fn a_persons_reason_takes_the_place_of_an_alarm_on_record() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-9");
+    assert_eq!(
+        world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"],
+        "already_locked"
+    );
+    let out = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(out.ends_with("by=by hand: INC-9") && out.contains("before=/lb-check "), "{out}");
+}
+
 /// A lock that waits for the secondary, and whose alarm is OK again.
 async fn waiting() -> World {
     let mut world = World::new().await;
