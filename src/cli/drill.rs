@@ -176,7 +176,7 @@ async fn ready(
     let tags = guard.route53.tags(id, deadline).await?;
     let rules = guard.cloudwatch.has_mute_rules(None, deadline).await;
     // What is muted is not locked, and the drill says so.
-    let muted = guard.muted(alarms.iter(), rules, deadline).await.unwrap_or_default();
+    let (muted, _) = guard.muted(alarms.iter(), rules, deadline).await;
     let seen = Seen {
         check: &check,
         alarms: &alarms,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::error::Error;
 use super::name::AT_ONCE;
@@ -113,33 +113,38 @@ impl Guard {
         })
     }
 
-    /// The names of those alarms that lead to `lock` and whose actions a mute rule holds back now, if there are `rules`.
-    ///
-    /// # Errors
-    /// The mute rules could not be read.
+    /// The names of those alarms that lead to `lock` and whose actions a mute rule holds back now, if there are `rules`, as
+    /// far as that could be read, and why not all.
     pub async fn muted<'a>(
         &self,
         alarms: impl Iterator<Item = &'a Alarm>,
         rules: Result<bool, Failure>,
         deadline: Deadline,
-    ) -> Result<BTreeSet<String>, Failure> {
+    ) -> (BTreeSet<String>, Option<Failure>) {
         let acting = alarms.filter(|alarm| decide::leads_to_lock(alarm, &self.config));
         let names: BTreeSet<_> = acting.map(|alarm| alarm.name.clone()).collect();
         let rules = match rules {
             _ if names.is_empty() => false,
             // An emulator that does not know the call has none.
             Err(unknown) if unknown.kind() == Kind::Refused => false,
-            rules => rules?,
+            Err(failure) => return (BTreeSet::new(), Some(failure)),
+            Ok(rules) => rules,
         };
         if !rules {
-            return Ok(BTreeSet::new());
+            return (BTreeSet::new(), None);
         }
         let asked = names.into_iter().map(async |name| {
             let muted = self.cloudwatch.is_muted(&name, deadline).await?;
             Ok::<_, Failure>(muted.then_some(name))
         });
-        let muted: Vec<_> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
-        Ok(muted.into_iter().flatten().collect())
+        let (mut muted, mut unread) = (BTreeSet::new(), None);
+        for asked in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
+            match asked {
+                Ok(name) => muted.extend(name),
+                Err(failure) => unread = Some(failure),
+            }
+        }
+        (muted, unread)
     }
 
     /// What Route 53's checkers find of a check now.

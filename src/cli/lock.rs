@@ -61,7 +61,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     // A person asks after any restore and any alarm, whatever the clock says that recorded it.
     let tags = tags.unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
-    let record = Record::read(&tags, path, check.version, locked_path, Utc::now()).unwrap_or_default();
+    let (record, _) = Record::read_without_invalid(&tags, path, check.version, locked_path, Utc::now());
     let restored_at = record.restore.map(|restore| restore.seen);
     let newest = restored_at.max(record.lock.and_then(|lock| lock.alarm));
     let now = newest.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));

@@ -153,7 +153,11 @@ async fn settled(guard: &Guard, silent: &Silent, read: impl Iterator<Item = Read
             sleep(AGAIN).await;
             let check = silent.read(Part::Check, guard.route53.health_check(&read.id, shortly()));
             let tags = silent.read(Part::Tags, guard.route53.tags(&read.id, shortly()));
-            (read.check, read.tags) = Box::pin(join(check, tags)).await;
+            let again = Box::pin(join(check, tags)).await;
+            // What was seen before is worth more than what is not seen now.
+            if again.0.is_ok() && again.1.is_ok() {
+                (read.check, read.tags) = again;
+            }
         }
         read
     });
@@ -190,10 +194,10 @@ async fn statuses(
     rules: Result<bool, Failure>,
 ) -> Vec<Status> {
     let alarms = watching.iter().flat_map(|(alarms, _)| alarms);
-    let muted = guard.muted(alarms, rules, shortly()).await;
-    let muted = muted.map_err(|failure| Part::MuteRules.unread(&failure));
+    let (muted, unread) = guard.muted(alarms, rules, shortly()).await;
+    let unread = unread.map(|failure| Part::MuteRules.unread(&failure));
     let read = checks.into_iter().zip(watching);
-    read.map(|(read, watching)| read.status(watching, muted.as_ref(), &guard.config)).collect()
+    read.map(|(read, watching)| read.status(watching, &muted, unread.as_ref(), &guard.config)).collect()
 }
 
 /// The tags of each check.
@@ -264,7 +268,8 @@ impl Read {
     fn status(
         self,
         (alarms, alarms_unread): Watching,
-        muted: Result<&BTreeSet<String>, &Unread>,
+        muted: &BTreeSet<String>,
+        muted_unread: Option<&Unread>,
         config: &Config,
     ) -> Status {
         let Self { id, check, tags, checkers } = self;
@@ -276,10 +281,9 @@ impl Read {
         let all_alarms = alarms_unread.is_none();
         unknown.extend(alarms_unread);
         // Without an alarm there is nothing that a rule could mute.
-        unknown.extend(muted.err().filter(|_| !alarms.is_empty()).cloned());
-        let (none, health) = (BTreeSet::new(), checkers.map_or(Health::Unknown, Checkers::verdict));
+        unknown.extend(muted_unread.filter(|_| !alarms.is_empty()).cloned());
+        let health = checkers.map_or(Health::Unknown, Checkers::verdict);
         let state = if let Some(check) = &check {
-            let muted = muted.unwrap_or(&none);
             let seen = Seen { check, alarms: &alarms, all_alarms, muted, tags: tags.as_ref(), health };
             State::of(&seen, config)
         } else {

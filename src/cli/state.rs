@@ -134,8 +134,11 @@ impl State {
             Self::Locked { since: lock.map(|lock| lock.at), by, recorded: Some(true) }
         };
         let by_path = |recorded| Self::Locked { since: None, by: None, recorded };
-        let is_void =
-            || health == Health::Healthy && alarms.iter().all(|alarm| alarm.state == AlarmState::Ok);
+        let is_void = || {
+            all_alarms
+                && health == Health::Healthy
+                && alarms.iter().all(|alarm| alarm.state == AlarmState::Ok)
+        };
         match finding {
             // When it was set is not known: as far as is seen, it does not hold.
             Finding::LockStands { unrecorded, .. } if (unrecorded || tags.is_none()) && is_void() => {
@@ -163,7 +166,9 @@ impl State {
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
-                if muted.iter().any(|alarm| record::is_by(&lock.by, alarm)) {
+                let is_muted =
+                    |alarm: &Alarm| muted.contains(&alarm.name) && record::is_by(&lock.by, &alarm.name);
+                if seen.alarms.iter().any(is_muted) {
                     Self::Unprotected { reason: Reason::ActionsMuted }
                 } else {
                     Self::Deferred { since: lock.at, by: lock.by.clone() }

@@ -68,7 +68,7 @@ pub struct Alarms {
     by_check: BTreeMap<HealthCheckId, Vec<Alarm>>,
     queries: Vec<QueryAlarm>,
     /// Why it is not known for which checks a query's alarm is in ALARM.
-    unread: Option<String>,
+    unread: Option<Failure>,
 }
 
 /// An alarm on a query that is grouped by check.
@@ -117,8 +117,7 @@ impl Alarms {
                 None => Some(alarm.clone()),
             }
         });
-        let unread = self.unread.as_ref().map(|cause| Failure::unclear(CONTRIBUTORS, cause.clone()));
-        (own.chain(queries).collect(), unread)
+        (own.chain(queries).collect(), self.unread.as_ref().map(Failure::again))
     }
 }
 
@@ -213,7 +212,7 @@ impl CloudWatch {
                     // The others are not made to wait for this one.
                     Err(failure) => {
                         warn!(alarm = alarm.name, error = %failure, "not knowing for which health checks this alarm is in ALARM");
-                        alarms.unread = Some(failure.to_string());
+                        alarms.unread = Some(failure);
                     }
                 }
             } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {

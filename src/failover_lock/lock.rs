@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all, maybe_done};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -31,6 +32,9 @@ const BESIDE: Duration = Duration::from_millis(20);
 /// How often a check that was changed while it was read is read again; a record that no function wrote may be ahead for
 /// ever.
 const STALE_READS: u32 = 3;
+
+/// How many checks of one alarm are read at once: Route 53 allows an account some calls a second.
+const AT_ONCE: usize = 4;
 
 /// The result of a record, and its message in a queue.
 type Handled = (Option<String>, Result<Outcome, FailedRecord>);
@@ -85,8 +89,8 @@ async fn handle(
         log_decision(transition, id, &Decision::Ignore(reason));
         Ok(Cause::from(transition).not_locked(id, Verdict::Ignored, reason))
     };
-    let is_several = transition.state == AlarmState::Alarm && transition.health_checks.len() > 1;
-    if is_several && system.config.guarded_tag.is_some() {
+    let asks = transition.state == AlarmState::Alarm && transition.holds_back.is_none();
+    if asks && transition.health_checks.len() > 1 && system.config.guarded_tag.is_some() {
         let guarded = guarded(system, &transition.health_checks, deadline);
         let guarded = guarded.await.map_err(|error| (None, error))?;
         if guarded.is_empty() {
@@ -142,8 +146,8 @@ async fn guarded(
             Err(failure) => Err(Error::NotSeen(failure.to_string())),
         }
     });
-    let tagged: Result<Vec<_>, _> = join_all(tagged).await.into_iter().collect();
-    Ok(tagged?.into_iter().flatten().collect())
+    let tagged: Vec<_> = stream::iter(tagged).buffered(AT_ONCE).try_collect().await?;
+    Ok(tagged.into_iter().flatten().collect())
 }
 
 /// Reads the check, decides, acts; and starts again when someone else changed the check meanwhile.
@@ -262,7 +266,7 @@ fn recorded(system: &FailoverLock, id: &HealthCheckId, tags: &Tags, check: Optio
     let (locked_path, now) = (system.config.locked_path.as_str(), system.clock.now());
     let (record, invalid) = Record::read_without_invalid(tags, path, version, locked_path, now);
     if let Some(invalid) = invalid {
-        warn!(healthCheckId = %id, error = %invalid, "locking without regard to this tag");
+        warn!(healthCheckId = %id, error = %invalid, "this tag counts as none");
     }
     record
 }

@@ -227,10 +227,11 @@ async fn decide_and_act(
         };
         let finding = decided(system, id, seen, deadline).await;
         match finding {
-            Finding::Recorded
-                if view::is_muted(system, id, &recorded_alarm(&record, alarms), deadline).await? =>
-            {
-                break Finding::Unprotected(Reason::ActionsMuted);
+            Finding::Recorded => {
+                let by = recorded_alarm(&record, alarms);
+                // No rule mutes a person.
+                let muted = !record::is_by_hand(&by) && view::is_muted(system, id, &by, deadline).await?;
+                break if muted { Finding::Unprotected(Reason::ActionsMuted) } else { finding };
             }
             // Of several alarms the newest decides that is not muted.
             Finding::NeverLocked(alarm) if view::is_muted(system, id, &alarm.name, deadline).await? => {
@@ -239,7 +240,6 @@ async fn decide_and_act(
                 muted = true;
             }
             Finding::NeverLocked(_)
-            | Finding::Recorded
             | Finding::LockStands { .. }
             | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break finding,
             _ if muted => break Finding::Unprotected(Reason::ActionsMuted),

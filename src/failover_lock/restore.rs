@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -10,7 +10,7 @@ use super::decide::{self, Refusal, Release};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use super::outcome::{Outcome, Verdict};
-use super::record::{self, Record, Restore};
+use super::record::{self, Lock, Record, Restore};
 use super::request::Request;
 use super::view::{self, Tags, or_warn};
 use super::{FailoverLock, probe};
@@ -174,15 +174,20 @@ async fn recorded(
             return Err(Refusal::Future(future).into());
         }
         Some(invalid) => {
-            warn!(healthCheckId = %id, error = %invalid, "restoring without regard to this tag");
+            warn!(healthCheckId = %id, error = %invalid, "this tag counts as none");
         }
         None => {}
     }
     if !view::guards(system, &tags, check, &record) {
         return Err(Refusal::NotGuarded.into());
     }
+    // A lock that waits is undone if its alarm is older in whole seconds.
+    let is_newer = |lock: &Lock, alarm: DateTime<Utc>| match lock.version {
+        Some(_) => alarm > began,
+        None => alarm.trunc_subsecs(0) >= began.trunc_subsecs(0),
+    };
     if let Some(lock) = &record.lock
-        && let Some(alarm) = lock.alarm.filter(|alarm| *alarm > began)
+        && let Some(alarm) = lock.alarm.filter(|alarm| is_newer(lock, *alarm))
     {
         return Err(Refusal::NewerAlarm(alarm, lock.by.clone()).into());
     }

@@ -15,8 +15,8 @@ use super::decide::Health;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::record::{Intent, InvalidRecord, Record};
 use super::route53::Checkers;
-use crate::remote::aws::{Failure, Kind};
-use crate::remote::deadline::Deadline;
+use crate::remote::aws::Failure;
+use crate::remote::deadline::{Deadline, MayPass as _};
 
 /// Reading what is good to know gets at most this long, and never more than half of the time that is left.
 const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
@@ -85,7 +85,7 @@ pub(super) async fn secondary_is_healthy(
     }
 }
 
-/// Whether a mute rule holds an alarm's actions back now: not, if the function may not read that.
+/// Whether a mute rule holds an alarm's actions back now: not, if AWS refuses to say.
 ///
 /// # Errors
 /// It could not be read. Someone may be at work on the primary, and the next tick comes in a minute.
@@ -96,9 +96,9 @@ pub(super) async fn is_muted(
     deadline: Deadline,
 ) -> Result<bool, Failure> {
     match Box::pin(system.cloudwatch.is_muted(alarm, deadline)).await {
-        Err(denied) if denied.kind() == Kind::Denied => {
-            let denied = Err::<bool, _>(denied);
-            Ok(or_warn(id, denied, "taking the alarm for one that is not muted").unwrap_or(false))
+        Err(failure) if !failure.may_pass() => {
+            warn!(healthCheckId = %id, error = %failure, "taking the alarm for one that is not muted");
+            Ok(false)
         }
         muted => muted,
     }

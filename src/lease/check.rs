@@ -183,7 +183,7 @@ async fn run(command: &[String]) -> Result<(), String> {
     match command::once(command).await {
         Ok(0) => Ok(()),
         Ok(status) => Err(format!("{program} ended with status {status}")),
-        Err(cause) => Err(format!("{program} cannot be run: {cause}. Correct --check")),
+        Err(cause) => Err(format!("{program} cannot be run: {cause}")),
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -139,12 +140,12 @@ pub async fn run(
         running.send_replace(Running::Since(since));
         let (status, mut end) = until_ended(&held, &mut guard, link, stop, running, metrics).await;
         // Nothing is left behind, whatever happened to the guard.
-        if timeout(LONG, Descendants::Adopted.end(None)).await.is_err() {
+        if timeout(LONG, Descendants::Adopted.end()).await.is_err() {
             warn!(
                 "processes of the command cannot be killed; this candidate takes no lease until they have ended"
             );
             lease.able(Err("processes of the command before cannot be killed".to_owned()));
-            Descendants::Adopted.end(None).await;
+            Descendants::Adopted.end().await;
             lease.able(Ok(()));
         }
         let status = status.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
@@ -248,8 +249,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     descendants::adopt().map_err(failed)?;
     // A terminal sends it to the whole group.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    // The kernel sends it when the keeper ends while a process of this group is stopped, as those are that are about to
-    // be killed.
+    // The kernel sends it to this group when the keeper ends while a process of it is stopped.
     let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut ended = signal(SignalKind::child()).map_err(failed)?;
     let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
@@ -313,12 +313,12 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
                 // The keeper has ended.
                 Ok(None) | Err(_) => {
-                    Descendants::All.end(child).await;
+                    Descendants::All.end().await;
                     return Ok(of(status));
                 }
             },
             () = sleep_until(ends) => {
-                Descendants::All.end(child).await;
+                Descendants::All.end().await;
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
             }
@@ -369,7 +369,8 @@ fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Resu
 pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     let command: Vec<_> = command.iter().map(OsString::from).collect();
     let (mut guard, link) = guard_of(&command)?;
-    let mut running = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn()?;
+    guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let mut running = Ending(Some(guard.spawn()?));
     // It has the guard's end of the socket.
     drop(guard);
     // The end of the orders is the order to kill everything, also if this is dropped.
@@ -377,12 +378,30 @@ pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     send(&mut orders, &order(now() + LONGEST)).await;
     let report = BufReader::new(reports).lines().next_line().await?.unwrap_or_default();
     drop(orders);
-    running.wait().await?;
+    if let Some(guard) = &mut running.0 {
+        guard.wait().await?;
+    }
     if let Some(cause) = report.strip_prefix(FAILED) {
-        return Err(io::Error::other(cause.to_owned()));
+        return Err(io::Error::other(format!("{cause}. Correct --check")));
     }
     let status = report.strip_prefix(ENDED).and_then(|status| status.parse().ok());
     status.ok_or_else(|| io::Error::other("its guard has ended"))
+}
+
+/// A guard that was told to end. Dropped, it is killed if it does not: what it cannot kill, no one can.
+struct Ending(Option<Child>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let (Some(mut guard), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                if timeout(LONG, guard.wait()).await.is_err() {
+                    let _ = guard.start_kill();
+                    let _ = guard.wait().await;
+                }
+            });
+        }
+    }
 }
 
 /// The guard of this command, which is not started yet, and the socket for orders to it and reports from it.

@@ -16,13 +16,14 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
     waitid, waitpid,
 };
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 /// The pause before another look whether a killed process has ended.
 const SOON: Duration = Duration::from_millis(5);
 const LATER: Duration = Duration::from_secs(1);
-/// So often at most is looked in a row for processes that were started since the look before. Of those that start the
-/// next one and end, in a session of its own each, one is caught while it has not started the next one yet.
+/// The most looks in a row for processes that were started since the look before. Of those that start the next one and
+/// end, in a session of its own each, a look catches one that has not started the next one yet.
 const LOOKS: u32 = 200;
 /// Linux's `__WNOTHREAD`: wait for children of the calling thread only.
 const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_0000);
@@ -70,37 +71,30 @@ impl Descendants {
         send(signal, &processes.below(self.children(&processes).collect()));
     }
 
-    /// Kills them, until none is left. `leader` is a child that leads a group of its own: all that is in the group is killed
-    /// at once, seen or not.
-    pub async fn end(self, leader: Option<Pid>) {
+    /// Kills them, until none is left.
+    pub async fn end(self) {
         let mut pause = SOON;
         loop {
-            let (mut processes, mut known) = (Processes(BTreeMap::new()), BTreeSet::new());
+            let mut known = BTreeSet::new();
             for _ in 0..LOOKS {
-                processes.look();
+                let processes = Processes::now();
                 let found = processes.below(self.children(&processes).collect());
                 // A stopped process starts no other one while the others are killed.
                 for signal in [Signal::STOP, Signal::KILL] {
-                    // A process with its number that is none of these is another one, and its group as well.
-                    let is_other = |leader: &Pid| {
-                        let number = leader.as_raw_pid();
-                        processes.0.contains_key(&number) && !found.contains(&number)
-                    };
-                    if let Some(leader) = leader.filter(|leader| !is_other(leader)) {
-                        let _ = kill_process_group(leader, signal);
-                    }
                     processes.send_to_groups(signal, &found);
                     send(signal, &found);
                 }
+                // One that ends without having been seen may have started another one.
                 let mut has_ended = false;
-                if !self.reap(|_, _| has_ended = true) {
+                let is_left = self.reap(|_, _| has_ended = true);
+                if !is_left && (self == Self::All || !has_ended) {
                     return;
                 }
-                // What ends without having been seen starts others.
                 if found.is_subset(&known) && !has_ended {
                     break;
                 }
                 known.extend(found);
+                yield_now().await;
             }
             sleep(pause).await;
             pause = (pause * 2).min(LATER);
@@ -150,9 +144,9 @@ fn of_own_group() -> BTreeSet<i32> {
 
 /// Kills these processes and their descendants, and what they start meanwhile.
 fn kill(roots: &BTreeSet<i32>) {
-    let (mut processes, mut found) = (Processes(BTreeMap::new()), BTreeSet::new());
+    let mut found = BTreeSet::new();
     for _ in 0..LOOKS {
-        processes.look();
+        let processes = Processes::now();
         let now = processes.below(roots.clone());
         if now.is_subset(&found) {
             break;
@@ -187,25 +181,12 @@ struct Processes(BTreeMap<i32, (i32, i32)>);
 
 impl Processes {
     fn now() -> Self {
-        let mut processes = Self(BTreeMap::new());
-        processes.look();
-        processes
-    }
-
-    /// Reads those that were started since the look before, and those whose parent has ended: a look that takes less time
-    /// sees more of what ends soon.
-    fn look(&mut self) {
-        let there = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let there: BTreeSet<i32> =
-            there.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-        self.0.retain(|pid, (parent, _)| there.contains(pid) && there.contains(parent));
-        for pid in there {
-            if !self.0.contains_key(&pid)
-                && let Some(process) = parent_and_group(pid)
-            {
-                self.0.insert(pid, process);
-            }
-        }
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let processes = processes.filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, parent_and_group(pid)?))
+        });
+        Self(processes.collect())
     }
 
     fn group(&self, pid: i32) -> Option<i32> {
@@ -236,7 +217,7 @@ impl Processes {
     /// have started since.
     fn send_to_groups(&self, signal: Signal, these: &BTreeSet<i32>) {
         let groups: BTreeSet<_> =
-            these.iter().filter_map(|pid| self.group(*pid)).filter(|group| *group > 0).collect();
+            these.iter().filter_map(|pid| self.group(*pid)).filter(|group| *group > 1).collect();
         for group in groups {
             let mut members = self.0.iter().filter(|(_, (_, of))| *of == group).map(|(pid, _)| pid);
             if members.all(|pid| these.contains(pid))

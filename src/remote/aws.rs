@@ -126,6 +126,13 @@ impl Failure {
         Self { call, kind: Kind::Unclear, credentials: false, cause, source: None }
     }
 
+    /// The same failure once more, without its source.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let Self { call, kind, credentials, .. } = *self;
+        Self { call, kind, credentials, cause: self.cause.clone(), source: None }
+    }
+
     /// A failure of kind [`Kind::Refused`].
     #[must_use]
     pub fn refused(call: Call, cause: String) -> Self {

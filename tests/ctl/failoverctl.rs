@@ -182,7 +182,9 @@ async fn waiting_for_a_primary_that_does_not_become_armed_ends() {
     let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--wait", "--timeout", "0"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(
-        ended.said.contains("is not armed after 0 s: unprotected: the alarm is from before the last restore"),
+        ended.said.contains(
+            "is not armed and in service after 0 s: checkers unknown; alarm primary-unhealthy is ALARM; unprotected: the alarm is from before the last restore"
+        ),
         "{ended:?}"
     );
 }

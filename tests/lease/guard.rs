@@ -387,6 +387,21 @@ async fn a_process_that_starts_itself_again_and_again_is_ended_in_whatever_group
         assert_eq!(holder.ended().await.code(), Some(0));
         has_ended(&alive).await;
 
+        // Behind a first process that stays, and while the lease is lost.
+        let (command, alive) = chain(&home, "behind", hides);
+        let holder = Keeper::start_with(
+            &emulator,
+            "site-a",
+            "",
+            &["--", "sh", "-c", &format!("{command} & exec sleep 600")],
+        )
+        .await;
+        Observer::of(&[&holder]).active(&holder).await;
+        holder.proxy.all(Fault::Lost);
+        holder.says("the command was ended").await;
+        has_ended(&alive).await;
+        drop(holder);
+
         let (check, alive) = chain(&home, "checked", hides);
         let check = ["--check", &check, "--check-every", "10"];
         let mut keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;

@@ -317,6 +317,12 @@ async fn a_persons_reason_takes_the_place_of_an_alarm_on_record() {
     );
     let out = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
     assert!(out.ends_with("by=by hand: INC-9") && out.contains("before=/lb-check "), "{out}");
+    // The first person's stays.
+    world.passes(60);
+    let again = world.message(0).replace("primary-unhealthy", "by hand: INC-10");
+    assert_eq!(world.call(Handler::Lock, &delivered(&[&again])).await.unwrap()["outcome"], "already_locked");
+    let out = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(out.ends_with("by=by hand: INC-9"), "{out}");
 }
 
 /// A lock that waits for the secondary, and whose alarm is OK again.
