@@ -134,7 +134,7 @@ impl Guard {
             return (BTreeSet::new(), None);
         }
         let asked = names.into_iter().map(async |name| {
-            let muted = self.cloudwatch.is_muted(&name, deadline).await?;
+            let muted = self.cloudwatch.has_mute_rules(Some(&name), deadline).await?;
             Ok::<_, Failure>(muted.then_some(name))
         });
         let (mut muted, mut unread) = (BTreeSet::new(), None);

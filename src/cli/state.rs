@@ -87,8 +87,8 @@ pub struct Seen<'a> {
 // === impl State ===
 
 impl State {
-    /// The state of a check, by `reconcile`'s own decision. Where alarms or tags could not be read, only what the others
-    /// show is a state; else it is unknown.
+    /// The state of a check, by `reconcile`'s own decision, and whether mute rules hold back all of its alarms. Where alarms
+    /// or tags could not be read, only what the others show is a state; else it is unknown.
     #[must_use]
     pub fn of(seen: &Seen<'_>, config: &Config) -> Self {
         let Seen { check, all_alarms, muted, tags, health, .. } = *seen;

@@ -252,14 +252,6 @@ impl CloudWatch {
         Ok(found.is_some_and(tells_recovery))
     }
 
-    /// Whether a mute rule holds an alarm's actions back now.
-    ///
-    /// # Errors
-    /// The call failed and did not pass before the deadline.
-    pub async fn is_muted(&self, alarm: &str, deadline: Deadline) -> Result<bool, Failure> {
-        self.has_mute_rules(Some(alarm), deadline).await
-    }
-
     /// Whether a mute rule is active for this alarm, or with `None` for any.
     ///
     /// # Errors
