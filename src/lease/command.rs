@@ -381,6 +381,7 @@ pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     if let Some(guard) = &mut running.0 {
         guard.wait().await?;
     }
+    running.0 = None;
     if let Some(cause) = report.strip_prefix(FAILED) {
         return Err(io::Error::other(format!("{cause}. Correct --check")));
     }

@@ -325,20 +325,31 @@ async fn a_persons_reason_takes_the_place_of_an_alarm_on_record() {
     assert!(out.ends_with("by=by hand: INC-9"), "{out}");
 }
 
-/// A lock that waits for the secondary, and whose alarm is OK again.
-async fn waiting() -> World {
+/// A lock that waits for the secondary, for an alarm that changed so many seconds ago and is OK again.
+async fn waiting(ago: i64) -> World {
     let mut world = World::new().await;
     world.variables.push(("SECONDARY_HEALTH_CHECKS", format!("{PRIMARY}={SECOND}").leak()));
     world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
     world.alarm("ALARM");
-    is(&world.notified(30).await, "deferred", "secondary_unhealthy");
+    is(&world.notified(ago).await, "deferred", "secondary_unhealthy");
     world.alarm("OK");
     world
 }
 
 #[tokio::test]
+async fn a_restore_in_the_second_of_the_alarm_does_not_say_that_it_undid_a_lock_that_waits() {
+    let world = waiting(0).await;
+    let error = world.restore().await.unwrap_err();
+    assert!(error.contains("after this request began"), "{error}");
+    world.passes(1);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
 async fn a_restore_undoes_a_lock_that_waits_also_by_a_clock_that_is_behind() {
-    let world = waiting().await;
+    let world = waiting(30).await;
     world.passes(-20);
     assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
     world.passes(40);
@@ -351,7 +362,7 @@ async fn a_restore_undoes_a_lock_that_waits_also_by_a_clock_that_is_behind() {
 async fn a_restore_says_that_it_undid_a_lock_that_waits_only_if_it_did() {
     // A tick finds the secondary healthy while the restore is at this call, the first or the second of its kind.
     for (at, nth) in [("ChangeTagsForResource", 0), ("UpdateHealthCheck", 0), ("ChangeTagsForResource", 1)] {
-        let world = waiting().await;
+        let world = waiting(30).await;
         world.passes(60);
         for _ in 0..nth {
             world.route53.hold(at).release();
