@@ -19,6 +19,7 @@ use crate::failover_lock::config::GuardedTag;
 use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
 use crate::failover_lock::probe::{self, Unhealthy};
+use crate::failover_lock::reason::Reason;
 use crate::failover_lock::record::{IN, OUT};
 use crate::remote::arn::Arn;
 use crate::remote::aws::Kind;
@@ -152,7 +153,9 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
     for (key, what) in [(OUT, "last locked"), (IN, "last restored")] {
         if let Some(tags) = &tags {
             let found = tags.get(key).map_or("never, as far as its tags say", String::as_str);
-            findings.ok("history", format!("{what}: {found}"));
+            let waits = key == OUT && found.starts_with("v=0 ");
+            let what = if waits { "a lock waits for the secondary" } else { what };
+            findings.ok("history", format!("{what}: {}", plain(found)));
         }
     }
     let (health, rules) = join(guard.health(id), guard.cloudwatch.has_mute_rules(None, shortly())).await;
@@ -176,6 +179,11 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             let remedy = match &state {
                 State::Locked { .. } => Some(format!(
                     "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
+                )),
+                State::Unprotected { reason: Reason::ActionsMuted } => Some(format!(
+                    "when the work is done, end the rule: aws cloudwatch list-alarm-mute-rules{} shows it; if its \
+                     site has failed: failoverctl lock {id} --reason …",
+                    in_region(guard)
                 )),
                 State::Unprotected { .. } | State::Overdue { .. } | State::Deferred { .. } => {
                     Some(format!("if its site has failed: failoverctl lock {id} --reason …"))

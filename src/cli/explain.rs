@@ -50,6 +50,9 @@ pub(super) struct Arguments {
     /// The guarded health checks, comma-separated; by default every health check.
     #[arg(long, value_name = "IDS", env = "GUARDED_HEALTH_CHECKS")]
     guarded: Option<String>,
+    /// The tag of the guarded health checks, as `key` or `key=value`.
+    #[arg(long, value_name = "TAG", env = "GUARDED_TAG", conflicts_with = "guarded")]
+    guarded_tag: Option<String>,
     /// `primary=secondary` pairs, comma-separated.
     #[arg(long, value_name = "PAIRS", env = "SECONDARY_HEALTH_CHECKS")]
     secondaries: Option<String>,
@@ -58,8 +61,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { event, offline, guarded, secondaries, options } = arguments;
-    let config = Config { dry_run: true, ..options.config(guarded.as_ref(), secondaries.as_ref())? };
+    let Arguments { event, offline, guarded, guarded_tag, secondaries, options } = arguments;
+    let config = options.config(|name| match name {
+        "GUARDED_HEALTH_CHECKS" => guarded.clone(),
+        "GUARDED_TAG" => guarded_tag.clone(),
+        "SECONDARY_HEALTH_CHECKS" => secondaries.clone(),
+        _ => None,
+    })?;
+    let config = Config { dry_run: true, ..config };
     let event = read(&event)?;
     if offline {
         let explained = event::records(&event)?.into_iter().map(|record| match record.message {
@@ -95,8 +104,10 @@ fn concern(transition: &AlarmTransition, config: &Config) -> Explained {
             (id, "ignored", Some(why(reason).to_owned()))
         }
         Ok(Concern::Check(id)) => {
-            let sees = "unless it is locked, was restored since, or cannot be locked";
-            (Some(id), "lock", Some(sees.to_owned()))
+            let lacks = config.guarded_tag.as_ref().map(|tag| format!("lacks the tag {tag}, "));
+            let lacks = lacks.unwrap_or_default();
+            let sees = format!("unless it {lacks}is locked, was restored since, or cannot be locked");
+            (Some(id), "lock", Some(sees))
         }
     };
     let mood = if outcome == "ignored" { Mood::Warn } else { Mood::Ok };

@@ -47,22 +47,16 @@ pub(super) struct Guard {
 // === impl Options ===
 
 impl Options {
-    /// The functions' configuration with these options.
+    /// The functions' configuration with these options, and with what `others` says of the other variables.
     ///
     /// # Errors
     /// Names each option that is invalid.
-    pub fn config(
-        &self,
-        guarded: Option<&String>,
-        secondaries: Option<&String>,
-    ) -> Result<Config, InvalidConfig> {
+    pub fn config(&self, others: impl Fn(&str) -> Option<String>) -> Result<Config, InvalidConfig> {
         Config::read(&|name| match name {
             "HEALTHY_PATH" => Some(self.healthy_path.clone()),
             "LOCKED_PATH" => Some(self.locked_path.clone()),
             "ALARM_ACTIONS" => self.alarm_actions.clone(),
-            "GUARDED_HEALTH_CHECKS" => guarded.cloned(),
-            "SECONDARY_HEALTH_CHECKS" => secondaries.cloned(),
-            _ => None,
+            name => others(name),
         })
     }
 
@@ -71,7 +65,7 @@ impl Options {
     /// # Errors
     /// An option is invalid, or the session cannot be opened.
     pub async fn guard(&self, common: &Common) -> Result<Guard, Error> {
-        let config = self.config(None, None)?;
+        let config = self.config(|_| None)?;
         let session = common.session().await?;
         if let Some(url) = session.aws.endpoint_url() {
             is_reachable(url).await?;

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
-use super::record::{self, Record, Restore};
+use super::record::{self, BY_HAND_LAPSES, Record, Restore};
 use super::route53::MOST_TAGGED;
 use super::view::{self, Tags, or_warn};
 use crate::remote::aws::{Failure, Kind};
@@ -213,6 +213,7 @@ async fn decide_and_act(
         return Err(Error::Stale);
     }
     let record = completed(system, check, path, record, deadline).await;
+    let record = without_abandoned(system, check, record, deadline).await;
     let mut acting = alarms.to_vec();
     let mut muted = false;
     let finding = loop {
@@ -228,9 +229,7 @@ async fn decide_and_act(
         let finding = decided(system, id, seen, deadline).await;
         match finding {
             Finding::Recorded => {
-                let by = recorded_alarm(&record, alarms);
-                // No rule mutes a person.
-                let muted = !record::is_by_hand(&by) && view::is_muted(system, id, &by, deadline).await?;
+                let muted = is_recorded_muted(system, id, &record, alarms, deadline).await?;
                 break if muted { Finding::Unprotected(Reason::ActionsMuted) } else { finding };
             }
             // Of several alarms the newest decides that is not muted.
@@ -318,7 +317,8 @@ async fn completed(
     let begun = record.restored(path, check.version).filter(|restore| restore.done.is_none());
     if let Some(begun) = begun.filter(|_| !system.config.dry_run) {
         let done = Restore { done: Some(system.clock.now()), ..begun.clone() };
-        let result = system.route53.record_restore(&check.id, &done, Vec::new(), deadline).await;
+        let removed = record::removed(Some(&record), Some(done.seen), None);
+        let result = system.route53.record_restore(&check.id, &done, removed, deadline).await;
         if or_warn(
             &check.id,
             result,
@@ -327,6 +327,25 @@ async fn completed(
         .is_some()
         {
             record.restore = Some(done);
+        }
+    }
+    record
+}
+
+/// The record, without a restore by hand that was not finished: its tag is removed, so that a later change of the path by
+/// someone else counts as none.
+async fn without_abandoned(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    mut record: Box<Record>,
+    deadline: Deadline,
+) -> Box<Record> {
+    let is_old = |at: &DateTime<Utc>| system.clock.now() - *at > BY_HAND_LAPSES;
+    if !system.config.dry_run && record.by_hand.as_ref().is_some_and(is_old) {
+        warn!(healthCheckId = %check.id, "a restore by hand was not finished: its tag is removed");
+        let removed = system.route53.remove_tag(&check.id, record::RESTORED_AT, deadline).await;
+        if or_warn(&check.id, removed, "its tag stays: the next tick tries again").is_some() {
+            record.by_hand = None;
         }
     }
     record
@@ -375,12 +394,35 @@ async fn recorded(
     Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
 }
 
-/// The name of the alarm for which a lock on record was decided. A tag takes neither all of its characters nor its
-/// length.
-fn recorded_alarm(record: &Record, alarms: &[Alarm]) -> String {
+/// Whether mute rules hold back the alarm for which a lock on record was decided, or, where that alarm is none on the check
+/// any more, each of those that are.
+///
+/// # Errors
+/// They could not be read.
+async fn is_recorded_muted(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    record: &Record,
+    alarms: &[Alarm],
+    deadline: Deadline,
+) -> Result<bool, Failure> {
     let by = recorded_cause(record).alarm;
-    let alarm = alarms.iter().find(|alarm| record::is_by(&by, &alarm.name));
-    alarm.map_or(by, |alarm| alarm.name.clone())
+    // No rule mutes a person.
+    if record::is_by_hand(&by) {
+        return Ok(false);
+    }
+    // A tag takes neither all characters of a name nor its length.
+    let causes: Vec<_> = alarms.iter().filter(|alarm| record::is_by(&by, &alarm.name)).collect();
+    if causes.is_empty() && view::is_muted(system, id, &by, deadline).await? {
+        return Ok(true);
+    }
+    let causes = if causes.is_empty() { alarms.iter().collect() } else { causes };
+    for alarm in &causes {
+        if !view::is_muted(system, id, &alarm.name, deadline).await? {
+            return Ok(false);
+        }
+    }
+    Ok(!causes.is_empty())
 }
 
 /// Why a lock on record was decided.

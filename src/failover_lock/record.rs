@@ -13,11 +13,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
+use self::fields::{Fields, escaped, fitting, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
 
+mod fields;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,9 @@ pub const FORMER: [&str; 4] = [RESTORED_AT, LOCKED_AT, ALARM_CHANGED_AT, ALARM];
 
 /// How long after its beginning a restore may have taken place: `reconcile` completes its record within a minute or two.
 const LAPSES: TimeDelta = TimeDelta::minutes(5);
+/// How long after its tag a restore by hand may take place. An older tag was abandoned: it may not turn a change of the
+/// path by someone else into a restore.
+pub const BY_HAND_LAPSES: TimeDelta = TimeDelta::minutes(30);
 /// How far the clocks of two functions may be apart.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 /// [The characters that a tag's value may have][1].
@@ -53,7 +58,7 @@ pub struct Record {
     /// The newest restore, done or begun.
     pub restore: Option<Restore>,
     /// When a person wrote the tag of a restore by hand, while the check is still on the locked path: it counts once
-    /// the path is set back.
+    /// the path is set back, within [`BY_HAND_LAPSES`].
     pub by_hand: Option<DateTime<Utc>>,
     /// Whether tags of the former record are there.
     pub former: bool,
@@ -190,7 +195,8 @@ impl Record {
             record.by_hand = restored_at;
         } else if let Some(at) = restored_at {
             let by = "by hand".to_owned();
-            let (done, to) = (Some(at), path.to_owned());
+            // Seen first now: `reconcile` completes it. An old one is of a former version.
+            let (done, to) = (Some(at).filter(|at| now - *at > BY_HAND_LAPSES), path.to_owned());
             record.restore = Some(Restore { version, seen: at, done, to, by, lapsed: false });
             if let Some(lock) = &mut record.lock {
                 lock.version = lock.version.map(|locked| locked.min(version - 1));
@@ -364,93 +370,6 @@ impl Restore {
     }
 }
 
-/// A tag's value: fields of the form `key=value`, the free text `by=` last.
-struct Fields<'a> {
-    key: &'static str,
-    text: &'a str,
-    now: DateTime<Utc>,
-}
-
-impl<'a> Fields<'a> {
-    fn lock(&self) -> Result<Lock, InvalidRecord> {
-        let version = self.number("v")?;
-        Ok(Lock {
-            version: Some(version).filter(|version| *version > 0),
-            on: self.field("on").map(|_| self.number("on")).transpose()?,
-            at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
-            alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,
-            of: self.field("of").map(unescaped),
-            before: match self.field("before") {
-                None => Before::Unknown,
-                Some(TOO_LONG) => Before::TooLong,
-                Some(path) => Before::Path(unescaped(path)),
-            },
-            by: self.reason(),
-        })
-    }
-
-    fn restore(&self) -> Result<Restore, InvalidRecord> {
-        let seen = self.time(self.field("seen").ok_or_else(|| self.invalid())?)?;
-        let done = self.field("done").map(|text| self.time(text)).transpose()?;
-        Ok(Restore {
-            version: self.number("v")?,
-            seen,
-            done,
-            to: self.field("to").map(unescaped).unwrap_or_default(),
-            by: self.reason(),
-            lapsed: done.is_none() && self.now - seen > LAPSES,
-        })
-    }
-
-    fn field(&self, name: &str) -> Option<&'a str> {
-        let fields = self.text.split_once(" by=").map_or(self.text, |(fields, _)| fields);
-        fields.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
-    }
-
-    fn reason(&self) -> String {
-        self.text.split_once(" by=").map_or("", |(_, reason)| reason).to_owned()
-    }
-
-    fn number(&self, name: &str) -> Result<i64, InvalidRecord> {
-        self.field(name).and_then(|text| text.parse().ok()).ok_or_else(|| self.invalid())
-    }
-
-    fn time(&self, text: &str) -> Result<DateTime<Utc>, InvalidRecord> {
-        match text.parse::<DateTime<Utc>>() {
-            // A future time would outrank every alarm until then, so this system cannot have written it.
-            Ok(time) if time <= self.now + CLOCK_SKEW => Ok(time),
-            Ok(_) => Err(InvalidRecord { is_future: true, ..self.invalid() }),
-            Err(_) => Err(self.invalid()),
-        }
-    }
-
-    fn invalid(&self) -> InvalidRecord {
-        InvalidRecord { key: self.key, text: self.text.to_owned(), is_future: false }
-    }
-}
-
-fn seconds(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn milliseconds(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// Appends the free text, cut to what fits and without the characters that a tag does not take.
-fn with_reason(mut text: String, reason: &str) -> String {
-    let room = LONGEST.saturating_sub(text.chars().count() + " by=".len());
-    let reason: String = fitting(reason).take(room).collect();
-    let _ = write!(text, " by={reason}");
-    text.trim_end().to_owned()
-}
-
-/// A text with the characters that a tag does not take replaced.
-fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
-    let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
-    text.chars().map(move |c| if fits(c) { c } else { '_' })
-}
-
 /// How the cause of a lock begins that a person has set.
 pub const BY_HAND: &str = "by hand: ";
 
@@ -464,36 +383,4 @@ pub fn is_by_hand(by: &str) -> bool {
 #[must_use]
 pub fn is_by(by: &str, alarm: &str) -> bool {
     !by.is_empty() && fitting(alarm).collect::<String>().starts_with(by)
-}
-
-/// A path in the characters that a tag takes: others become `+` and their code in hexadecimal.
-fn escaped(path: &str) -> String {
-    let mut text = String::new();
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"_.:/=-@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "+{byte:02X}");
-        }
-    }
-    text
-}
-
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).and_then(|code| str::from_utf8(code).ok());
-        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(byte) if *first == b'+' => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -283,8 +283,16 @@ impl Route53 {
     ) -> Result<(), Failure> {
         match before {
             Some(before) => self.record_restore(id, before, Vec::new(), deadline).await,
-            None => self.change_tags(id, None, vec![record::IN.to_owned()], deadline).await,
+            None => self.remove_tag(id, record::IN, deadline).await,
         }
+    }
+
+    /// Removes a tag.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn remove_tag(&self, id: &HealthCheckId, key: &str, deadline: Deadline) -> Result<(), Failure> {
+        self.change_tags(id, None, vec![key.to_owned()], deadline).await
     }
 
     async fn tag(

@@ -221,6 +221,18 @@ async fn explain_shows_what_an_event_would_do_and_changes_nothing() {
         ("sns/keycloak-alarm.json", &[][..], 0, "would be locked (/lb-check → /lb-check-failed-over)"),
         ("sns/keycloak-ok.json", &[], 0, "ignored: the alarm did not go to ALARM"),
         ("sns/keycloak-alarm.json", &["--guarded", "x"], 0, "ignored: the health check is not guarded"),
+        (
+            "sns/keycloak-alarm.json",
+            &["--guarded-tag", "failover"],
+            0,
+            "ignored: the health check is not guarded",
+        ),
+        (
+            "sns/keycloak-alarm.json",
+            &["--guarded-tag", "failover", "--offline"],
+            0,
+            "unless it lacks the tag failover, ",
+        ),
         ("sns/two-records-one-broken.json", &[], 3, "error: record 1: the alarm's message cannot be read"),
         ("sns/keycloak-alarm.json", &["--offline"], 0, "went to ALARM at 2026-11-21T02:36:15Z: lock"),
         (

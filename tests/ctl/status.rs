@@ -248,6 +248,7 @@ async fn a_mute_rule_keeps_a_check_from_being_armed_and_leaves_a_locked_one_lock
     route53.put_alarm("primary-unhealthy", Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) });
     let ended = run(&route53.url(), &["doctor", PRIMARY]).await;
     assert!(ended.out.contains("unprotected: a mute rule holds its alarm's actions back"), "{ended:?}");
+    assert!(ended.out.contains("→ when the work is done, end the rule: "), "{ended:?}");
 }
 
 #[tokio::test]
@@ -272,6 +273,8 @@ async fn a_lock_that_waits_for_the_secondary_is_shown_as_that() {
             let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
             let said = "a lock by alarm primary-unhealthy waits since 2026-11-21T02:36:20Z until the secondary is healthy";
             assert!(shown.contains(said) && !shown.contains("is in ALARM"), "{shown}");
+            let doctor = run(&route53.url(), &["doctor", PRIMARY]).await.out;
+            assert!(doctor.contains("a lock waits for the secondary: v=0 "), "{doctor}");
         }
     }
 }

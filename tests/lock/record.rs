@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::support;
 use crate::support::cloudwatch::{Alarm, Kind};
@@ -733,6 +733,29 @@ async fn an_alarm_whose_actions_were_turned_on_late_locks_only_on_route_53s_verd
 }
 
 #[tokio::test]
+async fn a_lock_whose_alarm_is_none_of_the_checks_any_more_is_not_set_again_while_all_of_them_are_muted() {
+    let mut world = World::new().await;
+    world.variables.push(("RELOCK_UNDONE", "true"));
+    let composite = world.message(0).replace("primary-unhealthy", "site-down");
+    world.alarm("ALARM");
+    let answer = world.call(Handler::Lock, &delivered(&[&composite])).await.unwrap();
+    assert_eq!(answer["outcome"], "locked");
+    world.passes(60);
+    world.alarm("OK");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    let percentage = |muted| Alarm {
+        muted,
+        kind: Kind::Metric("HealthCheckPercentageHealthy", PRIMARY.to_owned()),
+        ..Alarm::on(PRIMARY, "OK", world.seconds_of_alarm())
+    };
+    world.put(Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", world.seconds_of_alarm()) });
+    world.route53.put_alarm("percentage", percentage(true));
+    is(&world.ticks().await, "unprotected", "actions_muted");
+    world.route53.put_alarm("percentage", percentage(false));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+}
+
+#[tokio::test]
 async fn a_deferred_lock_is_not_forgotten_when_its_alarm_is_ok_first() {
     let mut world = World::new().await;
     let pair = format!("{PRIMARY}={SECOND}");
@@ -808,6 +831,46 @@ async fn a_restore_that_a_person_wrote_by_hand_counts() {
     is(&world.notified(60).await, "ignored", "older_than_restore");
     world.alarm("OK");
     assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn a_restore_by_hand_is_told_when_its_path_is_set_and_recorded_as_done() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.passes(29 * 60);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.alarm("OK");
+    world.passes(60);
+    let system = world.system().await;
+    let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
+    let metrics: Vec<_> = report.metrics("failover-reconcile", SystemTime::now()).collect();
+    assert!(metrics.iter().any(|line| line.contains("\"Restored\":1")), "{metrics:?}");
+    let tags = world.route53.check(PRIMARY).tags;
+    assert!(tags["failover-lock:in"].contains(" done="), "{tags:?}");
+    assert!(!tags.contains_key("failover-lock:restored-at"), "{tags:?}");
+    // Whatever happens later, it was restored.
+    world.passes(24 * 60 * 60);
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn a_restore_by_hand_that_was_not_finished_does_not_hide_that_someone_else_sets_the_path_back() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.route53.fail_always("ChangeTagsForResource", Fault::Error(500, "InternalFailure", "no"));
+    world.passes(30 * 60 + 1);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.route53.fail_never("ChangeTagsForResource");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert!(!world.route53.check(PRIMARY).tags.contains_key("failover-lock:restored-at"));
+    world.alarm("OK");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
 }
 
 #[tokio::test]
