@@ -578,7 +578,7 @@ async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
 #[tokio::test]
 async fn a_restore_that_failed_is_no_release_whoever_sets_the_path_later() {
     let denied = Fault::Error(403, "AccessDenied", "not authorized");
-    for foreign_tags in [0, 9] {
+    for (foreign_tags, in_service) in [(0, false), (9, false), (0, true), (9, true)] {
         for ended in [false, true] {
             let world = World::new().await;
             for number in 0..foreign_tags {
@@ -587,6 +587,10 @@ async fn a_restore_that_failed_is_no_release_whoever_sets_the_path_later() {
             world.route53.set_path(PRIMARY, HEALTHY);
             world.fails_and_is_locked().await;
             world.alarm("OK");
+            if in_service {
+                // Someone has undone the lock, and a person calls that a restore.
+                world.route53.set_path(PRIMARY, HEALTHY);
+            }
             world.route53.fail_always("UpdateHealthCheck", denied.clone());
             if ended {
                 // It could not even take its record back.

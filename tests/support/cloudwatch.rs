@@ -179,7 +179,9 @@ pub fn answer(
                 Some(name) => alarms.get(name).is_some_and(|alarm| alarm.muted),
                 None => alarms.values().any(|alarm| alarm.muted),
             };
-            (200, mute_rules(is_muted), name.unwrap_or_default())
+            // A page may be empty, and not be the last one.
+            let is_first = field("NextToken").is_none();
+            (200, mute_rules(is_muted, is_first), name.unwrap_or_default())
         }
         ("DescribeAlarms", None) if field("AlarmNames").is_none() => {
             let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
@@ -258,8 +260,12 @@ fn contributors(alarm: Option<&Alarm>) -> Vec<u8> {
     encoded(&map([("AlarmContributors", Value::Array(contributors))]))
 }
 
-/// The active mute rules.
-fn mute_rules(is_muted: bool) -> Vec<u8> {
+/// The active mute rules: on the second page.
+fn mute_rules(is_muted: bool, is_first: bool) -> Vec<u8> {
+    if is_first && is_muted {
+        let none = Value::Array(Vec::new());
+        return encoded(&map([("AlarmMuteRuleSummaries", none), ("NextToken", text("2"))]));
+    }
     let arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:maintenance";
     let rule = map([("AlarmMuteRuleArn", text(arn)), ("Status", text("ACTIVE"))]);
     let rules = if is_muted { vec![rule] } else { Vec::new() };
