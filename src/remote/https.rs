@@ -10,20 +10,22 @@
 //!
 //! [1]: https://www.amazontrust.com/repository/
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fs;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use aws_smithy_http_client::{Builder, Connector};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
+use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, RootCertStore};
@@ -31,10 +33,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::http;
 use crate::program::variables::{Lookup, given};
 use crate::remote::aws::chain;
 
-const TLS: Provider = Provider::Rustls(CryptoMode::Ring);
 const AMAZON: &[u8] = include_bytes!("amazon-roots.pem");
 /// How long the start waits for a connection; the first call opens one otherwise.
 const OPENING: Duration = Duration::from_secs(1);
@@ -48,12 +50,24 @@ pub struct InvalidBundle(String);
 #[derive(Clone, Debug)]
 pub struct Https(SharedHttpConnector);
 
+/// Connections to AWS with HTTP/1.1, kept for the next call: hyper's client, as the SDKs' own HTTP client has it. That one
+/// brings HTTP/2 along, which is a twentieth of an artifact and of what is compiled, and no service here needs it.
+#[derive(Clone, Debug)]
+struct Pool(Client<HttpsConnector<TcpConnector>, SdkBody>);
+
+/// A pool, and the time that a call may take.
+#[derive(Debug)]
+struct Limited {
+    pool: Pool,
+    time: Option<Duration>,
+}
+
 /// Trusts some roots and, after the first certificate that does not lead to them, also the system's.
 #[derive(Clone, Debug)]
 struct FirstRoots {
     roots: &'static [u8],
-    first: SharedHttpConnector,
-    all: Arc<OnceLock<SharedHttpConnector>>,
+    first: Pool,
+    all: Arc<OnceLock<Pool>>,
 }
 
 // === impl Https ===
@@ -65,7 +79,7 @@ impl Https {
     /// The bundle cannot be read, or holds no root certificate.
     pub fn new(lookup: Lookup<'_>) -> Result<Self, InvalidBundle> {
         Ok(match bundle(lookup)? {
-            Some(bundle) => Self(connector(TrustStore::empty().with_pem_certificate(bundle))),
+            Some(roots) => Self(SharedHttpConnector::new(Pool::new(roots, None))),
             None => Self::trusting_first(AMAZON),
         })
     }
@@ -76,7 +90,7 @@ impl Https {
     /// They are not PEM.
     #[must_use]
     pub fn trusting_first(roots: &'static [u8]) -> Self {
-        let first = connector(TrustStore::empty().with_pem_certificate(roots));
+        let first = Pool::new(self::roots(roots).expect("they are PEM"), None);
         Self(SharedHttpConnector::new(FirstRoots { roots, first, all: Arc::default() }))
     }
 
@@ -131,8 +145,12 @@ impl HttpConnector for FirstRoots {
                         error = chain(&error),
                         "no root in the binary has signed AWS's certificate: also trusting the system's roots"
                     );
-                    let roots = TrustStore::default().with_pem_certificate(this.roots);
-                    this.all.get_or_init(|| connector(roots)).call(request).await
+                    let all = || {
+                        let mut roots = system_roots();
+                        roots.add_parsable_certificates(certificates(this.roots).flatten());
+                        Pool::new(roots, None)
+                    };
+                    this.all.get_or_init(all).call(request).await
                 }
                 (answer, _) => answer,
             }
@@ -146,31 +164,90 @@ impl HttpConnector for FirstRoots {
 /// # Errors
 /// The bundle cannot be read, or holds no root certificate.
 pub fn client(lookup: Lookup<'_>) -> Result<SharedHttpClient, InvalidBundle> {
-    let roots = bundle(lookup)?.map(|bundle| TrustStore::empty().with_pem_certificate(bundle));
-    Ok(Builder::new().tls_provider(TLS).tls_context(tls(roots.unwrap_or_default())).build_https())
+    let roots = bundle(lookup)?.unwrap_or_else(system_roots);
+    let pools = Mutex::new(BTreeMap::new());
+    Ok(http_client_fn(move |settings, _| {
+        let mut pools = pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let connecting = settings.connect_timeout();
+        let pool: &Pool = pools.entry(connecting).or_insert_with(|| Pool::new(roots.clone(), connecting));
+        SharedHttpConnector::new(Limited { pool: pool.clone(), time: settings.read_timeout() })
+    }))
 }
 
-fn connector(roots: TrustStore) -> SharedHttpConnector {
-    SharedHttpConnector::new(Connector::builder().tls_provider(TLS).tls_context(tls(roots)).build())
+// === impl Pool ===
+
+impl Pool {
+    /// A pool that trusts these roots, and gives up connecting after this time.
+    fn new(roots: RootCertStore, connecting: Option<Duration>) -> Self {
+        let mut tcp = TcpConnector::new();
+        // `https` is for the connector around it.
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(connecting);
+        let tls = http::tls().with_root_certificates(roots).with_no_client_auth();
+        Self(Client::builder(TokioExecutor::new()).build(HttpsConnector::from((tcp, tls))))
+    }
 }
 
-fn tls(roots: TrustStore) -> TlsContext {
-    TlsContext::builder().with_trust_store(roots).build().expect("a trust store is all it takes")
+impl HttpConnector for Pool {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let request = match request.try_into_http1x() {
+            Ok(request) => request,
+            Err(error) => return HttpConnectorFuture::ready(Err(ConnectorError::user(error.into()))),
+        };
+        let answer = self.0.request(request);
+        HttpConnectorFuture::new(async move {
+            let answer = answer.await.map_err(|error| ConnectorError::io(error.into()))?;
+            let answer = HttpResponse::try_from(answer.map(SdkBody::from_body_1_x));
+            answer.map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
 }
 
-/// The file that `AWS_CA_BUNDLE` names, if a connector can use it; a connector panics on an unusable file.
-fn bundle(lookup: Lookup<'_>) -> Result<Option<Vec<u8>>, InvalidBundle> {
+// === impl Limited ===
+
+impl HttpConnector for Limited {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (answer, time) = (self.pool.call(request), self.time);
+        HttpConnectorFuture::new(async move {
+            match time {
+                None => answer.await,
+                Some(time) => {
+                    timeout(time, answer).await.map_err(|late| ConnectorError::timeout(late.into()))?
+                }
+            }
+        })
+    }
+}
+
+/// The roots in the file that `AWS_CA_BUNDLE` names.
+fn bundle(lookup: Lookup<'_>) -> Result<Option<RootCertStore>, InvalidBundle> {
     let Some(file) = given(lookup, "AWS_CA_BUNDLE") else { return Ok(None) };
     let invalid = |why: &dyn std::fmt::Display| InvalidBundle(format!("{file:?}: {why}"));
     let text = fs::read(&file).map_err(|error| invalid(&error))?;
-    roots(&text).map_err(|why| invalid(&why))?;
-    Ok(Some(text))
+    roots(&text).map(Some).map_err(|why| invalid(&why))
+}
+
+/// The root certificates that the system trusts, as far as they can be read.
+pub(crate) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let (valid, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if valid == 0 {
+        warn!("no root certificate of the system can be read: SSL_CERT_FILE can name a file of them");
+    }
+    roots
+}
+
+fn certificates(
+    pem: &[u8],
+) -> impl Iterator<Item = Result<CertificateDer<'static>, rustls::pki_types::pem::Error>> {
+    CertificateDer::pem_slice_iter(pem)
 }
 
 /// The root certificates that a PEM text holds; at least one.
 pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for (certificate, number) in CertificateDer::pem_slice_iter(pem).zip(1..) {
+    for (certificate, number) in certificates(pem).zip(1..) {
         let added = certificate.ok().is_some_and(|certificate| roots.add(certificate).is_ok());
         if !added {
             return Err(format!("certificate {number} cannot be read"));

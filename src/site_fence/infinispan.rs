@@ -13,7 +13,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT, WWW_AU
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -28,7 +28,7 @@ use super::site::Site;
 use crate::program::text::{Quoted, brief};
 use crate::remote::aws::{self, chain};
 use crate::remote::deadline::{Deadline, MayPass};
-use crate::remote::http;
+use crate::remote::{http, https};
 
 const HTTPS: u16 = 443;
 const CONTAINER: &str = "/rest/v2/container";
@@ -173,11 +173,7 @@ impl Infinispan {
                 };
                 trusting(Roots::read(&pem).map_err(Cause::Roots)?)?
             }
-            Trust::System => {
-                let mut roots = RootCertStore::empty();
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                trusting(Roots(roots, Vec::new()))?
-            }
+            Trust::System => trusting(Roots(https::system_roots(), Vec::new()))?,
         };
         let tls = Tls { config: Arc::new(tls), is_doubtful: false };
         Ok(Arc::clone(&kept.insert(tls).config))
