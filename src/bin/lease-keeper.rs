@@ -36,7 +36,7 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
     version,
     override_usage = "lease-keeper --config <FILE> [OPTIONS] [-- <COMMAND>...]",
     after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /ready, /state and /metrics report more. \
-                  SIGTERM releases the lease.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error; 2 wrong usage."
+                  SIGTERM releases the lease.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error, or a command that cannot be ended; 2 wrong usage."
 )]
 struct Arguments {
     /// The configuration file, in the format of Admiral's state checker.
@@ -136,7 +136,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let keeper = keeper.with_stop(stop);
     let (running, runs) = watch::channel(Running::No);
     let runs = Some(runs).filter(|_| !arguments.command.is_empty());
-    if runs.is_some() {
+    if runs.is_some() || matches!(arguments.check, Some(Check::Command(_))) {
         descendants::adopt()?;
     }
     tokio::spawn(command::reap());
@@ -151,6 +151,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));
     }
     let metrics = keeper.metrics();
+    let left = runs.clone();
     let site = Site {
         name: name.clone(),
         me: me.clone(),
@@ -179,7 +180,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     lease.leave();
     // First the candidate becomes passive, then the work ends, and then the lease is released.
     select! {
-        kept = keeping => kept??,
+        kept = keeping => {
+            kept??;
+            if left.is_some_and(|runs| *runs.borrow() != Running::No) {
+                return Err("processes of the command cannot be killed and still run: end them before lease-keeper \
+                            starts again, which does not know them".into());
+            }
+        }
         () = either(&mut terminate, &mut interrupt) => {
             warn!("a second signal: lease-keeper ends at once. If it had the lease, other candidates wait until the term ends");
             // Its guard, whose input ends with it, ends the command.

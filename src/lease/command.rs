@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream as Socket;
@@ -16,7 +16,7 @@ use std::process::{self, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -54,12 +54,21 @@ const STATUS_OF_KILLED: u8 = 137;
 
 /// The command cannot be run.
 #[derive(Debug, Error)]
-#[error("{} cannot be {done}: {cause}. Correct the command after --", program.display())]
+#[error("{} cannot be {done}: {cause}{}", program.display(), advice(cause))]
 pub struct CannotRun {
     program: OsString,
     done: &'static str,
     #[source]
     cause: io::Error,
+}
+
+/// What to do about a command that cannot be run.
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        // No process can be started now, or no memory is left.
+        ErrorKind::WouldBlock | ErrorKind::OutOfMemory => "",
+        _ => ". Correct the command after --",
+    }
 }
 
 impl CannotRun {
@@ -259,7 +268,8 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
         _ => Moment::default(),
     };
     if ends.may_have_come(now()) {
-        return Err(failed(io::Error::other("the lease is already lost")));
+        warn!("the lease was lost before the command could be started");
+        return Ok(STATUS_OF_KILLED);
     }
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(io::Error::other("it is empty")));
@@ -318,6 +328,10 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
             },
             () = sleep_until(ends) => {
+                // At once those of its own group, however many: its number is no one else's as long as it is not reaped.
+                if let (None, Some(group)) = (status, child) {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
                 Descendants::All.end().await;
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
@@ -370,7 +384,7 @@ pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     let command: Vec<_> = command.iter().map(OsString::from).collect();
     let (mut guard, link) = guard_of(&command)?;
     guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    let mut running = Ending(Some(guard.spawn()?));
+    let mut running = OfCheck(Some(guard.spawn()?));
     // It has the guard's end of the socket.
     drop(guard);
     // The end of the orders is the order to kill everything, also if this is dropped.
@@ -379,9 +393,10 @@ pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     let report = BufReader::new(reports).lines().next_line().await?.unwrap_or_default();
     drop(orders);
     if let Some(guard) = &mut running.0 {
-        guard.wait().await?;
+        let status = guard.wait().await?;
+        running.0 = None;
+        without_leftovers(status).await;
     }
-    running.0 = None;
     if let Some(cause) = report.strip_prefix(FAILED) {
         return Err(io::Error::other(format!("{cause}. Correct --check")));
     }
@@ -389,19 +404,32 @@ pub(super) async fn once(command: &[String]) -> io::Result<u8> {
     status.ok_or_else(|| io::Error::other("its guard has ended"))
 }
 
-/// A guard that was told to end. Dropped, it is killed if it does not: what it cannot kill, no one can.
-struct Ending(Option<Child>);
+/// The guard of a check, which was told to end. Dropped, it is killed if it does not.
+struct OfCheck(Option<Child>);
 
-impl Drop for Ending {
+impl Drop for OfCheck {
     fn drop(&mut self) {
         if let (Some(mut guard), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(async move {
-                if timeout(LONG, guard.wait()).await.is_err() {
-                    let _ = guard.start_kill();
-                    let _ = guard.wait().await;
+                let ended = match timeout(LONG, guard.wait()).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        let _ = guard.start_kill();
+                        guard.wait().await
+                    }
+                };
+                if let Ok(status) = ended {
+                    without_leftovers(status).await;
                 }
             });
         }
+    }
+}
+
+/// Kills what the guard of a check has left behind, if it was killed before it could do so. They are this process's now.
+async fn without_leftovers(status: ExitStatus) {
+    if status.signal().is_some() && timeout(LONG, Descendants::Adopted.end()).await.is_err() {
+        warn!("processes that a check has started cannot be killed");
     }
 }
 

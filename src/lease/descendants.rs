@@ -10,11 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
-    waitid, waitpid,
+    wait, waitid, waitpid,
 };
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -47,10 +50,24 @@ pub(super) struct OfLibrary {
 /// Makes this process the parent of each of its descendants whose own parent ends.
 ///
 /// # Errors
-/// The system does not support it; Linux does.
+/// The system does not support it, as Linux does, or `/proc` does not show this process's namespace, so that its
+/// descendants cannot be seen.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn adopt() -> io::Result<()> {
+    if !shows_this(Path::new("/proc")) {
+        return Err(io::Error::other(
+            "/proc does not show the processes of this PID namespace, so that those that a command starts could not be \
+             ended: mount it there (unshare --mount-proc)",
+        ));
+    }
     rustix::process::set_child_subreaper(Some(getpid())).map_err(Into::into)
+}
+
+/// Whether the processes that this folder shows are those of the namespace of this one.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn shows_this(processes: &Path) -> bool {
+    let shown = fs::read_link(processes.join("self"));
+    shown.is_ok_and(|shown| shown.as_os_str() == getpid().as_raw_pid().to_string().as_str())
 }
 
 /// Makes this process the parent of each of its descendants whose own parent ends.
@@ -103,6 +120,16 @@ impl Descendants {
 
     /// Takes note of the ends of those that are children of this process. Returns whether another one is left.
     pub fn reap(self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
+        if self == Self::All {
+            // The kernel knows also one that has started the next one and ended before it was seen.
+            loop {
+                match wait(WaitOptions::NOHANG) {
+                    Ok(Some((pid, status))) => ended(pid, status),
+                    Ok(None) | Err(Errno::INTR) => return true,
+                    Err(_) => return false,
+                }
+            }
+        }
         let mut is_left = false;
         for pid in self.children(&Processes::now()).filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
@@ -110,9 +137,7 @@ impl Descendants {
                 _ => is_left = true,
             }
         }
-        // One that has started the next one and ended meanwhile was not seen: the kernel knows.
-        let any = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        is_left || (self == Self::All && waitid(WaitId::All, any).is_ok())
+        is_left
     }
 
     /// Those that are children of this process.
@@ -173,30 +198,40 @@ fn send(signal: Signal, to: &BTreeSet<i32>) {
     }
 }
 
-/// Every process's parent and group, by its number. The number of a group whose leader is outside of the container
-/// is 0.
-struct Processes(BTreeMap<i32, (i32, i32)>);
+/// Every process, by its number. The number of a group whose leader is outside of the container is 0.
+#[derive(Default)]
+struct Processes {
+    groups: BTreeMap<i32, i32>,
+    children: BTreeMap<i32, Vec<i32>>,
+    members: BTreeMap<i32, Vec<i32>>,
+}
 
 // === impl Processes ===
 
 impl Processes {
     fn now() -> Self {
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let processes = processes.filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            Some((pid, parent_and_group(pid)?))
-        });
-        Self(processes.collect())
+        let mut processes = Self::default();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some((parent, group)) = parent_and_group(pid) else { continue };
+            processes.groups.insert(pid, group);
+            processes.children.entry(parent).or_default().push(pid);
+            processes.members.entry(group).or_default().push(pid);
+        }
+        processes
     }
 
     fn group(&self, pid: i32) -> Option<i32> {
-        self.0.get(&pid).map(|(_, group)| *group)
+        self.groups.get(&pid).copied()
     }
 
     /// The children of this process.
     fn children(&self) -> impl Iterator<Item = i32> {
-        let own = getpid().as_raw_pid();
-        self.0.iter().filter(move |(_, (parent, _))| *parent == own).map(|(pid, _)| *pid)
+        self.children_of(getpid().as_raw_pid())
+    }
+
+    fn children_of(&self, pid: i32) -> impl Iterator<Item = i32> {
+        self.children.get(&pid).into_iter().flatten().copied()
     }
 
     /// These processes and their descendants.
@@ -204,11 +239,7 @@ impl Processes {
         let mut next: Vec<_> = roots.iter().copied().collect();
         let mut found = roots;
         while let Some(of) = next.pop() {
-            for (pid, _) in self.0.iter().filter(|(_, (parent, _))| *parent == of) {
-                if found.insert(*pid) {
-                    next.push(*pid);
-                }
-            }
+            next.extend(self.children_of(of).filter(|pid| found.insert(*pid)));
         }
         found
     }
@@ -219,7 +250,7 @@ impl Processes {
         let groups: BTreeSet<_> =
             these.iter().filter_map(|pid| self.group(*pid)).filter(|group| *group > 1).collect();
         for group in groups {
-            let mut members = self.0.iter().filter(|(_, (_, of))| *of == group).map(|(pid, _)| pid);
+            let mut members = self.members.get(&group).into_iter().flatten();
             if members.all(|pid| these.contains(pid))
                 && let Some(group) = Pid::from_raw(group)
             {
@@ -237,4 +268,22 @@ fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
     let stat = String::from_utf8_lossy(&stat);
     let mut numbers = stat.rsplit_once(')')?.1.split_whitespace().skip(1).map_while(|text| text.parse().ok());
     Some((numbers.next()?, numbers.next()?))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_processes_of_another_namespace_are_not_taken_for_its_own() {
+        assert!(shows_this(Path::new("/proc")));
+        let other = std::env::temp_dir().join(format!("proc-{}", getpid().as_raw_pid()));
+        fs::create_dir(&other).unwrap();
+        assert!(!shows_this(&other), "it is not mounted");
+        symlink("1000000", other.join("self")).unwrap();
+        assert!(!shows_this(&other));
+        fs::remove_dir_all(&other).unwrap();
+    }
 }

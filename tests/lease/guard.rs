@@ -411,3 +411,23 @@ async fn a_process_that_starts_itself_again_and_again_is_ended_in_whatever_group
         has_ended(&alive).await;
     }
 }
+
+#[tokio::test]
+async fn a_check_that_kills_or_stops_its_guard_leaves_no_process_behind() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    for signal in ["KILL", "STOP"] {
+        let home = Home::new();
+        let alive = home.path("alive");
+        let script = home.write(
+            "check.sh",
+            "[ ! -e $1 ] || exit 0\nsetsid sh -c 'while echo >>$0; do sleep 0.02; done' $1 &\n\
+             while [ ! -e $1 ]; do sleep 0.02; done\nkill -$2 $PPID\nsleep 100\n",
+        );
+        let check = format!("sh {script} {alive} {signal}");
+        let keeper =
+            Keeper::start_with(&emulator, "site-a", "", &["--check", &check, "--check-every", "1"]).await;
+        has_ended(&alive).await;
+        Observer::of(&[&keeper]).active(&keeper).await;
+    }
+}
