@@ -112,8 +112,12 @@ impl Config {
         };
         let topic = problems
             .take("ALERT_TOPIC", text(lookup, "ALERT_TOPIC").map(|arn| arn.and_then(topic)).transpose());
-        let infinispan =
-            if has_infinispan(lookup) { clusters(&mut problems, lookup).map(Some) } else { Some(None) };
+        let infinispan = if has_infinispan(lookup) {
+            clusters(&mut problems, lookup).map(Some)
+        } else {
+            // It has no effect, and a mistyped one would have none later.
+            insecure(&mut problems, lookup).map(|_| None)
+        };
         let sites = text(lookup, "ACCELERATOR_SITE_ENDPOINTS").map(|map| map.and_then(|map| sites(&map)));
         let sites = problems.take("ACCELERATOR_SITE_ENDPOINTS", sites.transpose());
         let has_secret = !matches!((&webhook, &infinispan), (Some(None), Some(None)));
@@ -123,6 +127,27 @@ impl Config {
             given => given.transpose(),
         };
         let secrets_region = problems.take("SECRETS_REGION", secrets_region);
+        if let Some(Some(region)) = &secrets_region {
+            let infinispan = infinispan.as_ref().and_then(Option::as_ref);
+            let webhook = webhook.as_ref().and_then(Option::as_ref).map(|login| &login.secret);
+            let roots = infinispan.and_then(|clusters| match &clusters.trust {
+                Trust::Secret(secret) => Some(secret),
+                _ => None,
+            });
+            for (name, secret) in [
+                ("WEBHOOK_USER_SECRET", webhook),
+                ("INFINISPAN_USER_SECRET", infinispan.map(|clusters| &clusters.login.secret)),
+                ("INFINISPAN_CA_CERT_SECRET", roots),
+            ] {
+                let of = secret.and_then(|secret| Arn::parse(secret)).map(|arn| arn.region);
+                if let Some(of) = of.filter(|of| of != region) {
+                    problems.add(
+                        name,
+                        format!("the secret is in {of}, and SECRETS_REGION is {region}: correct one of them"),
+                    );
+                }
+            }
+        }
         let own_region = lookup("AWS_REGION");
         let table = text(lookup, "FENCE_TABLE").map(|name| name.and_then(|name| table(name, own_region)));
         let table = problems.take("FENCE_TABLE", table.transpose());
@@ -255,8 +280,17 @@ fn secret(text: String) -> Result<String, String> {
 }
 
 fn topic(text: String) -> Result<String, String> {
-    let is_topic = Arn::parse(&text).is_some_and(|arn| arn.service == "sns" && !arn.resource.contains(':'));
-    if is_topic { Ok(text) } else { Err(format!("{} is not the ARN of an SNS topic", Quoted(&text))) }
+    let Some(arn) = Arn::parse(&text).filter(|arn| arn.service == "sns" && !arn.resource.contains(':'))
+    else {
+        return Err(format!("{} is not the ARN of an SNS topic", Quoted(&text)));
+    };
+    if arn.resource.ends_with(".fifo") {
+        return Err(format!(
+            "{} is a FIFO topic, which invokes no function: use a standard topic",
+            Quoted(&text)
+        ));
+    }
+    Ok(text)
 }
 
 /// Whether any variable of Infinispan is set. `INFINISPAN_INSECURE_TLS` alone names none.
@@ -358,6 +392,12 @@ fn endpoints(text: &str) -> Result<BTreeMap<Site, Authority>, String> {
     texts.into_iter().map(endpoint).collect()
 }
 
+/// Whether any certificate of Infinispan is accepted.
+fn insecure(problems: &mut Problems, lookup: Lookup<'_>) -> Option<bool> {
+    let insecure = lookup("INFINISPAN_INSECURE_TLS").unwrap_or_else(|| "false".to_owned());
+    problems.take("INFINISPAN_INSECURE_TLS", boolean(&insecure))
+}
+
 fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     let roots = |pem: String| {
         Roots::read(&pem).map_err(|why| format!("{why}; set it to the text of a PEM file, not its path"))
@@ -366,8 +406,7 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     let roots = problems.take("INFINISPAN_CA_CERT", roots)?;
     let of_secret = text(lookup, "INFINISPAN_CA_CERT_SECRET").map(|name| name.and_then(secret)).transpose();
     let of_secret = problems.take("INFINISPAN_CA_CERT_SECRET", of_secret)?;
-    let insecure = lookup("INFINISPAN_INSECURE_TLS").unwrap_or_else(|| "false".to_owned());
-    let insecure = problems.take("INFINISPAN_INSECURE_TLS", boolean(&insecure))?;
+    let insecure = insecure(problems, lookup)?;
     match (roots, of_secret, insecure) {
         (Some(_), Some(_), _) => {
             problems.add("INFINISPAN_CA_CERT_SECRET", "INFINISPAN_CA_CERT is set too: set one of them");

@@ -12,8 +12,8 @@ use crate::remote::arn::Arn;
 pub enum Concern {
     /// No action of this function.
     None(Reason),
-    /// None: it shows that reports of this site arrive.
-    Watchdog(Site),
+    /// None: it shows that reports of this site, about this accelerator, arrive.
+    Watchdog(Site, Option<String>),
     /// The removal of a site.
     Accuses(Accusation),
 }
@@ -106,7 +106,7 @@ pub fn concern(alert: &Alert, alert_name: &str, watchdog_name: &str) -> Result<C
     }
     match alert.status {
         Status::Resolved => Ok(Concern::None(Reason::NotFiring)),
-        Status::Firing if is_watchdog => Ok(Concern::Watchdog(alert.reporter()?)),
+        Status::Firing if is_watchdog => Ok(Concern::Watchdog(alert.reporter()?, alert.accelerator()?)),
         Status::Firing => Ok(Concern::Accuses(alert.accusation()?)),
     }
 }

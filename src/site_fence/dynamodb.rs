@@ -49,7 +49,7 @@ pub struct Table {
     name: String,
 }
 
-/// The permission to change an accelerator, which this execution has until its deadline.
+/// An execution's claim to change an accelerator until its deadline.
 #[derive(Debug)]
 pub struct Claim {
     id: String,
@@ -60,7 +60,7 @@ pub struct Claim {
 #[derive(Debug)]
 pub enum First {
     /// This one.
-    This(Claim),
+    This,
     /// Another one, which may still run.
     Other(Entry),
 }
@@ -89,37 +89,22 @@ impl Table {
         Self { client, name: table.name.clone() }
     }
 
-    /// Claims the accelerator for this execution, which ends at `deadline`. `reporter` is `None` for a person's request.
+    /// Makes this claim. If the answer is lost, it may be made all the same: repeat it, or release it.
     ///
     /// What was read before the claim may have changed since: read again what a decision rests on.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
-    pub async fn claim(
-        &self,
-        accelerator: &str,
-        site: &Site,
-        reporter: Option<&Site>,
-        deadline: Deadline,
-    ) -> Result<First, Failure> {
+    pub async fn claim(&self, claim: &Claim, deadline: Deadline) -> Result<First, Failure> {
+        let Claim { id, item } = claim;
         let now = Utc::now();
-        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        let ends = now + deadline.left() + MARGIN;
-        let mut item = HashMap::from([
-            (KEY.to_owned(), text(accelerator)),
-            ("site".to_owned(), text(site.as_str())),
-            ("at".to_owned(), text(&written(now))),
-            ("claim".to_owned(), text(&id)),
-            ("ends".to_owned(), text(&written(ends))),
-        ]);
-        item.extend(reporter.map(|reporter| ("reporter".to_owned(), text(reporter.as_str()))));
         let names = [("#key", KEY), ("#claim", "claim"), ("#ends", "ends"), ("#at", "at"), ("#site", "site")];
         let names = names.map(|(name, attribute)| (name.to_owned(), attribute.to_owned()));
         let values = [
-            (":claim", text(&id)),
+            (":claim", text(id)),
             (":now", text(&written(now))),
             (":longest_ago", text(&written(now - LONGEST_EXECUTION))),
-            (":site", text(site.as_str())),
+            (":site", item["site"].clone()),
         ];
         let values = values.map(|(name, value)| (name.to_owned(), value));
         let put = deadline
@@ -132,11 +117,12 @@ impl Table {
             })
             .await;
         let conflict = match put {
-            Ok(_) => return Ok(First::This(Claim { id, item })),
+            Ok(_) => return Ok(First::This),
             Err(failure) if failure.kind() == Kind::Conflict => failure,
             Err(failure) => return Err(failure),
         };
         // The claim may have been released since: then the caller decides again.
+        let accelerator = item[KEY].as_s().map(String::as_str).unwrap_or_default();
         let entry = self.entry(accelerator, deadline).await?;
         entry.map(First::Other).ok_or(conflict)
     }
@@ -218,6 +204,27 @@ impl Table {
             })
             .await;
         unless_gone(deleted)
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// A claim for this execution, which ends at `deadline`. `reporter` is `None` for a person's request.
+    #[must_use]
+    pub fn new(accelerator: &str, site: &Site, reporter: Option<&Site>, deadline: Deadline) -> Self {
+        let now = Utc::now();
+        let id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let ends = now + deadline.left() + MARGIN;
+        let mut item = HashMap::from([
+            (KEY.to_owned(), text(accelerator)),
+            ("site".to_owned(), text(site.as_str())),
+            ("at".to_owned(), text(&written(now))),
+            ("claim".to_owned(), text(&id)),
+            ("ends".to_owned(), text(&written(ends))),
+        ]);
+        item.extend(reporter.map(|reporter| ("reporter".to_owned(), text(reporter.as_str()))));
+        Self { id, item }
     }
 }
 

@@ -7,8 +7,10 @@ use super::apply;
 use super::auth::Denied;
 use super::config::{Config, Login};
 use super::decide::{self, Concern, Reason};
+use super::error::Error;
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
 use super::request::TakeOut;
+use super::site::Site;
 use super::take_out;
 use super::topic::{self, Notification};
 use super::webhook::{Accusation, Alert, Malformed, Request, Webhook};
@@ -89,10 +91,7 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
         results.push(match concern {
             Err(malformed) => Err(unreadable(malformed)),
             Ok(Concern::None(reason)) => Ok(Outcome::new(About::default(), Verdict::Ignored).because(reason)),
-            Ok(Concern::Watchdog(site)) => {
-                let about = About { reporter: Some(site), ..About::default() };
-                Ok(Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog))
-            }
+            Ok(Concern::Watchdog(site, accelerator)) => watchdog(system, site, accelerator, deadline).await,
             Ok(Concern::Accuses(accusation)) => {
                 // An alert whose calls hang must leave time for the next ones.
                 let share = deadline.left() / to_come;
@@ -105,6 +104,26 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
         results.push(Err(unreadable(Malformed::Truncated(webhook.truncated))));
     }
     results
+}
+
+/// Handles an alert that fires always. It shows that a report would be acted on only if the accelerator that it names is found.
+async fn watchdog(
+    system: &SiteFence,
+    site: Site,
+    accelerator: Option<String>,
+    deadline: Deadline,
+) -> Result<Outcome, Failed> {
+    let about = About { reporter: Some(site), accelerator, ..About::default() };
+    if let Some(name) = &about.accelerator {
+        let found = system.view.accelerators.named(name, deadline.within(deadline.left() / 2)).await;
+        let found = found
+            .map_err(Error::from)
+            .and_then(|found| found.map(|_| ()).ok_or_else(|| Error::NoSuchAccelerator(name.clone())));
+        if let Err(error) = found {
+            return Err(Failed { about, error });
+        }
+    }
+    Ok(Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog))
 }
 
 async fn let_in(

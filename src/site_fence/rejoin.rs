@@ -48,9 +48,10 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
     let is_back = |outcome: &Outcome| {
         matches!(outcome.outcome, Verdict::Rejoined | Verdict::AlreadyRejoined) && !system.config.dry_run
     };
-    if turn.is_taken() {
-        turn.end(false, deadline).await;
-    } else if let Some(table) = &system.table
+    let was_taken = turn.is_taken();
+    turn.end(false, deadline).await;
+    if !was_taken
+        && let Some(table) = &system.table
         && done.as_ref().is_ok_and(is_back)
         && !request.dry_run
         && !request.force

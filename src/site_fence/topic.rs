@@ -33,5 +33,8 @@ pub(super) fn read(event: &str) -> Option<Vec<Result<Notification, Malformed>>> 
         let record: Record = serde_json::from_str(record.get()).map_err(Malformed::NotAMessage)?;
         Ok(record.sns)
     };
+    if event.records.is_empty() {
+        return Some(vec![Err(Malformed::NoMessage)]);
+    }
     Some(event.records.iter().map(|record| notification(record)).collect())
 }

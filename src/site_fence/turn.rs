@@ -23,8 +23,11 @@ pub(super) struct Turn<'a> {
     site: &'a Site,
     /// `None` for a person's request.
     reporter: Option<&'a Site>,
+    /// The claim, as soon as the turn was tried to be taken: it may stand although no answer said so.
     claim: Option<Claim>,
-    began: Instant,
+    is_taken: bool,
+    /// When another execution's claim was met first.
+    met: Option<Instant>,
 }
 
 impl<'a> Turn<'a> {
@@ -35,8 +38,8 @@ impl<'a> Turn<'a> {
         site: &'a Site,
         reporter: Option<&'a Site>,
     ) -> Self {
-        let (table, began) = (system.table.as_ref(), Instant::now());
-        Self { table, accelerator, site, reporter, claim: None, began }
+        let table = system.table.as_ref();
+        Self { table, accelerator, site, reporter, claim: None, is_taken: false, met: None }
     }
 
     /// The deadline for what happens in a turn: it leaves time to end the turn before `deadline`.
@@ -46,27 +49,31 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn is_taken(&self) -> bool {
-        self.claim.is_some()
+        self.is_taken
     }
 
     /// Takes the turn. Returns whether that was needed: without a table it is not. What was read before may have changed
     /// since: read it again.
     pub(super) async fn take(&mut self, deadline: Deadline) -> Result<bool, Error> {
         let Some(table) = self.table else { return Ok(false) };
-        match table.claim(self.accelerator, self.site, self.reporter, deadline).await? {
-            First::This(claim) => self.claim = Some(claim),
+        let Self { accelerator, site, reporter, .. } = *self;
+        let claim = self.claim.get_or_insert_with(|| Claim::new(accelerator, site, reporter, deadline));
+        match table.claim(claim, deadline).await? {
+            First::This => self.is_taken = true,
             First::Other(entry) => {
+                self.claim = None;
                 let (first, ends) = (entry.to_string(), entry.ends);
-                return Err(Error::OtherReport { first, ends, may_pass: self.began.elapsed() < FINISHING });
+                let met = *self.met.get_or_insert_with(Instant::now);
+                return Err(Error::OtherReport { first, ends, may_pass: met.elapsed() < FINISHING });
             }
         }
         Ok(true)
     }
 
-    /// Ends the turn if it was taken. After success the claim's entry can stay, as a record of the report.
+    /// Ends the turn if it was taken, or may have been. After success the claim's entry can stay, as a record of the report.
     pub(super) async fn end(self, keeps_record: bool, deadline: Deadline) {
         let (Some(table), Some(claim)) = (self.table, self.claim) else { return };
-        let ended = if keeps_record {
+        let ended = if keeps_record && self.is_taken {
             table.keep(claim, deadline).await
         } else {
             table.release(claim, deadline).await

@@ -86,6 +86,9 @@ pub enum Malformed {
     /// A record that is not a message of a topic.
     #[error("the record is not a message of an SNS topic: see its line {}, column {}", .0.line(), .0.column())]
     NotAMessage(serde_json::Error),
+    /// An event of SNS without a message.
+    #[error("the event has no records: an SNS event has one for each message")]
+    NoMessage,
     /// A site that reports itself.
     #[error(
         "labels site and reporter are both {0}: a site cannot report itself: correct the Prometheus rule"
@@ -202,6 +205,19 @@ impl Alert {
         self.site("reporter")
     }
 
+    /// Reads the accelerator that it names; `None` if it has no such label.
+    ///
+    /// # Errors
+    /// The label is invalid.
+    pub fn accelerator(&self) -> Result<Option<String>, Malformed> {
+        let Some(name) = self.labels.get("accelerator") else { return Ok(None) };
+        let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+        if name.is_empty() || name.len() > 255 || !is_name(name) {
+            return Err(Malformed::Accelerator(name.clone()));
+        }
+        Ok(Some(name.clone()))
+    }
+
     /// Reads the accusation in its labels.
     ///
     /// # Errors
@@ -211,11 +227,7 @@ impl Alert {
         if site == reporter {
             return Err(Malformed::Itself(site));
         }
-        let accelerator = self.label("accelerator")?;
-        let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-        if accelerator.is_empty() || accelerator.len() > 255 || !is_name(&accelerator) {
-            return Err(Malformed::Accelerator(accelerator));
-        }
+        let accelerator = self.accelerator()?.ok_or(Malformed::NoLabel("accelerator"))?;
         let began = self.starts_at.as_deref().and_then(instant);
         Ok(Accusation { site, reporter, accelerator, began })
     }

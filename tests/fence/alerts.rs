@@ -114,3 +114,17 @@ fn the_table_leaves_no_alert_out() {
     let files: BTreeSet<_> = fs::read_dir(folder).unwrap().map(name).collect();
     assert_eq!(files, TABLE.iter().map(|(file, _)| format!("{file}.json")).collect());
 }
+
+#[tokio::test]
+async fn a_watchdog_counts_only_if_its_accelerator_is_found() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let watchdog = sites::alert("site-a", "site-b").replace("SiteOffline", "SiteFenceWatchdog");
+    assert_eq!(sites::outcomes(&system, &watchdog).await, ["ignored: watchdog"]);
+    let mistyped = watchdog.replace("a1234567890abcdef", "a1234567890abcdee");
+    let (status, body) = sites::fence(&system, &mistyped).await;
+    assert_eq!((status, &body["outcomes"][0]["errorType"]), (400, &"NoSuchAccelerator".into()), "{body}");
+    let unnamed = watchdog.replace(r#"\"accelerator\":"#, r#"\"other\":"#);
+    assert_eq!(sites::outcomes(&system, &unnamed).await, ["ignored: watchdog"]);
+    assert_eq!(sites.in_service().len(), 2);
+}

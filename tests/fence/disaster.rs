@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan;
+use crate::support::proxy::{self, Proxy};
 use crate::support::sites::{
     DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, fence_within, outcomes, outcomes_within,
     rejoin, rejoin_within,
@@ -208,6 +209,22 @@ async fn a_claim_of_an_execution_that_died_ends_by_itself() {
     // Three minutes after its claim no execution of a minute runs any more.
     sites.age_entries(TimeDelta::minutes(3)).await;
     assert_eq!(outcomes(&system, &other).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_is_lost_does_not_block_the_other_sites_report() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let proxy = Proxy::start(&sites.aws.url).await;
+    let table = sites.table_name();
+    let system = sites.system(&[("FENCE_TABLE", &table), ("AWS_ENDPOINT_URL_DYNAMODB", &proxy.url)]);
+    proxy.only("PutItem", proxy::Fault::AnswerLost);
+    let (by_a, by_b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+    assert_eq!(outcomes_within(&system, &by_a, Duration::from_secs(4)).await, ["failed: AwsUnavailable"]);
+    assert_eq!(proxy.calls("DeleteItem"), 1);
+    assert!(sites.entries().await.is_empty());
+    proxy.only("PutItem", proxy::Fault::None);
+    assert_eq!(outcomes(&system, &by_b).await, ["fenced"]);
 }
 
 /// Runs this until the table has an entry, and drops it then.

@@ -73,6 +73,7 @@ async fn what_is_not_finished_is_an_error_that_lambda_tries_again_and_names_ever
         (notification(other, "{}"), "ALERT_TOPIC is arn:aws:sns:us-east-1:000000000000:alerts"),
         (notification(TOPIC, "[FIRING:1] SiteOffline"), "not an Alertmanager webhook"),
         (json!({ "Records": [{ "s3": {} }] }).to_string(), "not a message of an SNS topic"),
+        (json!({ "Records": [] }).to_string(), "the event has no records"),
     ] {
         let error = invoke(&system, &event).await.unwrap_err();
         assert!(error.contains(said), "{error}");

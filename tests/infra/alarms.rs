@@ -50,6 +50,9 @@ const LONGEST_DESCRIPTION: usize = 1024;
 
 /// An alarm of a template.
 struct Alarm {
+    /// What other resources call it, and its name after the stack's.
+    id: String,
+    suffix: String,
     /// The name, in a stack of the default name.
     name: String,
     description: String,
@@ -90,6 +93,8 @@ impl System {
             let metrics = after("MetricName: ").map(|(_, metric)| metric.to_owned());
             let ours = resource.contains(&format!("Namespace: {}\n", self.namespace));
             Alarm {
+                id: resource.lines().next().unwrap_or_default().trim().trim_end_matches(':').to_owned(),
+                suffix: name.trim_end_matches('"').to_owned(),
                 name: format!("{}{}", self.prefix, placeholders(name.trim_end_matches('"'))),
                 description: description.split('"').nth(1).expect("it is quoted").to_owned(),
                 metrics: metrics.filter(|_| ours).collect(),
@@ -139,5 +144,21 @@ fn every_alarm_says_what_it_means_what_to_do_first_and_which_part_of_the_runbook
         assert!(description.contains(". First: "), "{name}: {description}");
         assert!(description.ends_with(&format!(" Then: docs/runbook.md#{anchor}")), "{name}: {description}");
         assert!(description.len() < LONGEST_DESCRIPTION - 200, "{name} is described at too great a length");
+    }
+}
+
+#[test]
+fn every_alarm_is_on_its_stacks_dashboard() {
+    for system in SYSTEMS {
+        let template = read(system.template);
+        let Some((_, dashboard)) = template.split_once("\n  Dashboard:\n") else {
+            assert_eq!(system.prefix, "latch-", "its alarms are in two Regions, and have no dashboard");
+            continue;
+        };
+        let dashboard = dashboard.split("\nOutputs:").next().unwrap();
+        for Alarm { id, suffix, .. } in system.alarms() {
+            let shown = [format!("${{{id}}}"), format!("!Ref {id},"), format!("-{suffix}\"")];
+            assert!(shown.iter().any(|shown| dashboard.contains(shown)), "{}: {id}", system.template);
+        }
     }
 }

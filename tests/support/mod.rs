@@ -22,7 +22,7 @@ pub mod lock;
 pub mod miniature;
 pub mod primary;
 pub mod program;
-#[cfg(feature = "lease")]
+#[cfg(any(feature = "fence", feature = "lease"))]
 pub mod proxy;
 #[cfg(any(feature = "latch", feature = "lock"))]
 pub mod query;

@@ -66,6 +66,17 @@ fn an_invalid_variable_stops_the_start_and_is_named() {
         ),
         ("ALERT_TOPIC", "alerts", "not the ARN of an SNS topic"),
         ("ALERT_TOPIC", "arn:aws:sns:eu-west-1:1:alerts:0a1b", "not the ARN of an SNS topic"),
+        ("ALERT_TOPIC", "arn:aws:sns:eu-west-1:1:alerts.fifo", "FIFO topic, which invokes no function"),
+        (
+            "WEBHOOK_USER_SECRET",
+            "arn:aws:secretsmanager:eu-west-1:1:secret:a-AbCdEf",
+            "the secret is in eu-west-1, and SECRETS_REGION is eu-central-1",
+        ),
+        (
+            "INFINISPAN_CA_CERT_SECRET",
+            "arn:aws:secretsmanager:eu-west-1:1:secret:a-AbCdEf",
+            "the secret is in eu-west-1, and SECRETS_REGION is eu-central-1",
+        ),
         ("ACCELERATOR_SITE_ENDPOINTS", "site-a", "expected value at line 1"),
         ("ACCELERATOR_SITE_ENDPOINTS", r#"{"a":["i-1"],"b":["i-2"],"b":["i-3"]}"#, "it names b twice"),
         ("INFINISPAN_SITE_ENDPOINTS", r#"{"a":"c","b":"d","a":"e"}"#, "it names a twice"),
@@ -109,6 +120,11 @@ fn without_any_variable_of_infinispan_it_is_left_out() {
     let config = of(&[("ALERT_TOPIC", topic)]).unwrap();
     assert!(config.infinispan.is_none() && config.secrets_region.is_none());
     assert_eq!(config.topic.as_deref(), Some(topic));
+    let error = of(&[("ALERT_TOPIC", topic), ("INFINISPAN_INSECURE_TLS", "yes")]).unwrap_err();
+    assert!(
+        error.contains("INFINISPAN_INSECURE_TLS: ") && error.contains("neither true nor false"),
+        "{error}"
+    );
     let error = of(&[("WEBHOOK_USER", "alertmanager"), ("WEBHOOK_USER_SECRET", "webhook")]).unwrap_err();
     assert!(error.contains("SECRETS_REGION: it is not set"), "{error}");
 }
