@@ -110,6 +110,32 @@ fn documented() -> String {
     lines.join("\n").replace("REPLACE_YOUR_RECEIVER", "people")
 }
 
+/// The definition for Amazon Managed Service for Prometheus, as Alertmanager's own configuration.
+fn managed() -> String {
+    let page = fs::read_to_string(support::root().join("docs/fence.md")).unwrap();
+    let (_, block) = page.split_once("alertmanager_config: |\n").expect("the page has the definition");
+    let lines = block.split("```").next().unwrap().lines();
+    lines.map(|line| line.strip_prefix("  ").expect("it is below the key").to_owned() + "\n").collect()
+}
+
+#[tokio::test]
+async fn the_managed_prometheus_has_the_same_receiver() {
+    let file = std::env::temp_dir().join(format!("managed-{}.yml", support::emulator::free_port()));
+    fs::write(&file, managed()).unwrap();
+    let checked = Command::new("amtool").arg("check-config").arg(&file).output().await.unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    fs::remove_file(&file).unwrap();
+    // What it sends, and when, is what the other tests have seen to work.
+    let lines = |text: String| -> BTreeSet<String> {
+        text.lines().map(|line| line.trim_start_matches(['#', ' ']).trim_end().to_owned()).collect()
+    };
+    let names =
+        |line: &&String| !line.contains("rout") && !line.contains("receiver") && !line.contains("name:");
+    let (here, there) = (lines(managed()), lines(documented()));
+    let missing: Vec<_> = here.iter().filter(names).filter(|line| !there.contains(*line)).collect();
+    assert!(missing.is_empty() && here.len() > 12, "{missing:?}");
+}
+
 /// Waits until the function's log contains this.
 async fn log_says(sites: &Sites, what: &str) {
     let mut lines = String::new();
