@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! cargo run --example sandbox
-//! cargo run --example sandbox -- --path [EVENT.json]
+//! cargo run --example sandbox -- --path [FILE]
 //! ```
 //! Without an argument, failover-latch: see `latch.rs`. With `--path`, failover-lock: an embedded Route 53 and an embedded
-//! primary, from the alarm to the lock, to a primary that recovers and stays out, to the restore. `EVENT.json` is a Lambda
-//! event, or an alarm's message as SNS delivers it; without one, the alarm documented for Keycloak is used. The function's
-//! variables (`GUARDED_HEALTH_CHECKS` and the others) are read from the environment, as the function reads them.
+//! primary, from the alarm to the lock, to a primary that recovers and stays out, to the restore. `FILE` is a Lambda
+//! event, an alarm's message as SNS delivers it, or what `aws cloudwatch describe-alarms` prints; without one, the alarm
+//! documented for Keycloak is used. The function's variables (`GUARDED_HEALTH_CHECKS` and the others) are read from the
+//! environment, as the function reads them.
 
 use std::env;
 use std::error::Error;
 use std::fs;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use chrono::{DateTime, Utc};
 use failover::failover_lock::alarm::AlarmTransition;
 use failover::failover_lock::config::Config;
 use failover::failover_lock::event::{self, Message};
@@ -25,7 +27,7 @@ use failover::failover_lock::{FailoverLock, Handler};
 use failover::lambda::Report as _;
 use failover::program::variables;
 use failover::remote::deadline::Deadline;
-use serde_json::json;
+use serde_json::{Value, json};
 
 mod latch;
 
@@ -37,13 +39,18 @@ use support::{aws, cloudwatch, route53 as stand_in};
 const DOCUMENTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../events/sns/keycloak-alarm.json");
 /// The id of the health check in the sandbox's Route 53 if the event names none.
 const UNNAMED: &str = "the-event-names-none";
-const USAGE: &str =
-    "Usage: cargo run --example sandbox [-- --path [EVENT.json]]; the function's variables also apply";
+const USAGE: &str = "Usage: cargo run --example sandbox [-- --path [FILE]]\n\
+    FILE is a Lambda event, an alarm's message, or what `aws cloudwatch describe-alarms` prints. The function's variables \
+    also apply.\n\
+    Exit status: 0; 1 an error; 3 an alarm of FILE does not lock";
+/// An alarm of the file does not lock.
+const NO_LOCK: u8 = 3;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run().await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NO_LOCK),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
@@ -51,16 +58,48 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run() -> Result<(), Box<dyn Error>> {
+/// Returns whether every alarm of the file locks.
+async fn run() -> Result<bool, Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let file = match arguments.next().as_deref() {
-        None => return latch::run().await,
+        None => return latch::run().await.map(|()| true),
+        Some("-h" | "--help") => {
+            println!("{USAGE}");
+            return Ok(true);
+        }
         Some("--path") => arguments.next().unwrap_or_else(|| DOCUMENTED.to_owned()),
         Some(file) => file.to_owned(),
     };
-    let event = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}. {USAGE}"))?;
+    let text = fs::read_to_string(&file).map_err(|error| format!("{file}: {error}. {USAGE}"))?;
     let name = file.rsplit('/').next().unwrap_or(&file);
-    let site = Site::start(&event).await?;
+    let Some(described) = described(&text) else { return show(name, &text).await };
+    let mut all_lock = !described.is_empty();
+    for (alarm, message) in described {
+        all_lock &= show(&alarm, &message).await?;
+    }
+    Ok(all_lock)
+}
+
+/// What `aws cloudwatch describe-alarms` prints: the name of each metric alarm, and the message that it would send when it
+/// goes to ALARM. `None` if the text is something else.
+fn described(text: &str) -> Option<Vec<(String, String)>> {
+    let printed: Value = serde_json::from_str(text).ok()?;
+    let alarms = printed.get("MetricAlarms")?.as_array()?;
+    let changed_at = DateTime::<Utc>::from(SystemTime::now() - Duration::from_mins(1));
+    let message = |alarm: &Value| {
+        let name = alarm["AlarmName"].as_str().unwrap_or("alarm").to_owned();
+        let message = json!({
+            "AlarmName": name, "AlarmArn": alarm["AlarmArn"], "NewStateValue": "ALARM", "OldStateValue": "OK",
+            "StateChangeTime": changed_at.to_rfc3339(), "Trigger": alarm,
+        });
+        (name, message.to_string())
+    };
+    Some(alarms.iter().map(message).collect())
+}
+
+/// Shows the failover and the way back for an event. Returns whether it locks.
+async fn show(name: &str, event: &str) -> Result<bool, Box<dyn Error>> {
+    let site = Site::start(event).await?;
 
     site.tell(
         "start",
@@ -71,12 +110,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     site.tell("failure", "the primary answers 503, Route 53 sends traffic to the backup");
     site.show("").await;
     site.tell("alarm", &format!("{name} → lock"));
-    site.invoke(Handler::Lock, &event).await;
+    site.invoke(Handler::Lock, event).await;
     site.show("").await;
     if !site.is_locked() {
         let dry = if site.config.dry_run { ": DRY_RUN is set" } else { "" };
         site.tell("result", &format!("this event does NOT lock{dry}"));
-        return Ok(());
+        return Ok(false);
     }
 
     let request = json!({ "healthCheckId": site.id, "reason": "sandbox" }).to_string();
@@ -92,10 +131,10 @@ async fn run() -> Result<(), Box<dyn Error>> {
     site.show("in service").await;
 
     site.tell("late", &format!("{name} is delivered once more → lock"));
-    site.invoke(Handler::Lock, &event).await;
+    site.invoke(Handler::Lock, event).await;
     site.show("").await;
     site.tell("result", &format!("this event locks {}", site.id));
-    Ok(())
+    Ok(true)
 }
 
 /// One site, its health check, and the functions that guard it.

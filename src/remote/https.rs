@@ -25,7 +25,7 @@ use aws_smithy_types::body::SdkBody;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector as TcpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, RootCertStore};
@@ -185,7 +185,10 @@ impl Pool {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(connecting);
         let tls = http::tls().with_root_certificates(roots).with_no_client_auth();
-        Self(Client::builder(TokioExecutor::new()).build(HttpsConnector::from((tcp, tls))))
+        let mut client = Client::builder(TokioExecutor::new());
+        // With a timer idle connections are closed, and not only passed over.
+        client.pool_timer(TokioTimer::new());
+        Self(client.build(HttpsConnector::from((tcp, tls))))
     }
 }
 
