@@ -107,10 +107,21 @@ impl SiteFence {
 
     /// Handles one invocation.
     pub async fn handle(&self, handler: Handler, event: &str, deadline: Deadline) -> Report {
-        match handler {
+        let report = match handler {
             Handler::Fence => fence::fence(self, event, deadline).await,
             Handler::Rejoin => Report::to_invoker(rejoin::rejoin(self, event, deadline).await),
+        };
+        report.with_stale_password(self.has_stale_password().await)
+    }
+
+    async fn has_stale_password(&self) -> bool {
+        let infinispan = self.infinispan.as_ref().map(|(_, password)| password);
+        for password in self.webhook_password.iter().chain(infinispan) {
+            if password.is_stale().await {
+                return true;
+            }
         }
+        false
     }
 
     /// Infinispan with its password as it is now; `None` if the sites have none.

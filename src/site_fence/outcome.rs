@@ -19,6 +19,7 @@ use crate::lambda::metrics::{self, Metric};
 pub struct Report {
     results: Vec<Result<Outcome, Failed>>,
     to: Asker,
+    has_stale_password: bool,
 }
 
 /// The receiver of the answer.
@@ -124,7 +125,11 @@ impl Report {
     /// The result of a request that is turned away. It is logged; Lambda counts the answer by its status.
     pub(super) fn turned_away(status: StatusCode, cause: &impl std::fmt::Display) -> Self {
         warn!(status = status.as_u16(), cause = %cause, "turned away");
-        Self { results: Vec::new(), to: Asker::TurnedAway(status, cause.to_string()) }
+        Self {
+            results: Vec::new(),
+            to: Asker::TurnedAway(status, cause.to_string()),
+            has_stale_password: false,
+        }
     }
 
     /// The result when the credentials could not be checked. The answer contains no details.
@@ -143,7 +148,12 @@ impl Report {
                 Err(failed) => failed.log(),
             }
         }
-        Self { results, to }
+        Self { results, to, has_stale_password: false }
+    }
+
+    /// The same, with whether a password was used as it was read before.
+    pub(super) fn with_stale_password(self, has_stale_password: bool) -> Self {
+        Self { has_stale_password, ..self }
     }
 
     /// The result of each alert or request.
@@ -194,10 +204,14 @@ impl lambda::Report for Report {
         }
     }
 
-    /// A line in the embedded metric format for each alert that counts in the namespace `SiteFence`; by function, so
-    /// that the alarms of one accelerator's stack do not count the alerts of another.
+    /// A line in the embedded metric format for each alert that counts in the namespace `SiteFence`, and for a password that
+    /// could not be read again; by function, so that the alarms of one accelerator's stack do not count the alerts of another.
     fn metrics(&self, function: &str, now: SystemTime) -> impl Iterator<Item = String> {
-        self.results.iter().filter_map(move |result| {
+        let stale = self.has_stale_password.then(|| {
+            let by: &[&[_]] = &[&[], &[("FunctionName", function)]];
+            metrics::line("SiteFence", by, &[Metric::count("StalePassword", 1)], now)
+        });
+        let results = self.results.iter().filter_map(move |result| {
             let names = match result {
                 Ok(outcome) => [outcome.outcome.metric(), outcome.reason.and_then(metric_of)],
                 Err(_) => [Some("Failed"), None],
@@ -217,7 +231,8 @@ impl lambda::Report for Report {
                 return None;
             }
             Some(metrics::line("SiteFence", by, &counts, now))
-        })
+        });
+        results.chain(stale)
     }
 }
 

@@ -86,6 +86,11 @@ impl Password {
         Ok(kept.as_ref().map(|kept| kept.text.clone()).unwrap_or_default())
     }
 
+    /// Whether the password is used as it was read before, because it could not be read again since.
+    pub async fn is_stale(&self) -> bool {
+        self.kept.lock().await.as_ref().is_some_and(|kept| kept.failed.is_some())
+    }
+
     /// Whether the password fits. A rotation needs no restart: after a minute the old password no longer fits, except
     /// while the new one cannot be read.
     ///

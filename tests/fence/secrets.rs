@@ -1,7 +1,10 @@
 //! Passwords and roots in Secrets Manager, and what is done while it does not answer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use failover::site_fence::Handler;
 use serde_json::json;
 
 use crate::support::infinispan::Fault as Slow;
@@ -31,6 +34,14 @@ async fn passwords_that_were_read_before_are_used_while_secrets_manager_does_not
         assert_eq!(status, 204, "{body}");
     }
     assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
+    // Someone is told for as long as it is so.
+    let another = sites.system(&[]);
+    for (system, is_told) in [(&system, true), (&another, false)] {
+        let event = alert("site-b", "site-a");
+        let report = system.handle(Handler::Fence, &event, Deadline::after(Duration::from_secs(20))).await;
+        let counts = |line: String| line.contains("\"StalePassword\":1") && line.contains("site-fence");
+        assert_eq!(report.metrics("site-fence", SystemTime::now()).any(counts), is_told);
+    }
 }
 
 #[tokio::test]
