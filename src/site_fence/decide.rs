@@ -260,7 +260,8 @@ pub fn take_out<'a>(site: &Site, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason>
 pub struct Return<'a> {
     /// The noted endpoints that have to be added, each with the group that it is to be in.
     pub add: Vec<Noted>,
-    /// Noted endpoints whose group no longer exists, and none or several may stand for it.
+    /// Noted endpoints whose group no longer exists, and none or several may stand for it, or the one that would has its own
+    /// note of the endpoint.
     pub homeless: Vec<&'a Noted>,
     /// Noted endpoints that are in service with another weight than the noted one.
     pub changed: Vec<(&'a Noted, &'a Endpoint)>,
@@ -271,13 +272,26 @@ pub struct Return<'a> {
 /// # Errors
 /// No endpoint of the site is noted, and it has none in the accelerator.
 pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
-    let noted = seen.notes.of(site).map(|note| &note.endpoints[..]).unwrap_or_default();
-    if noted.is_empty() && !is_in_service(site, seen.groups) {
+    let all = seen.notes.of(site).map(|note| &note.endpoints[..]).unwrap_or_default();
+    if all.is_empty() && !is_in_service(site, seen.groups) {
         return Err(Reason::NothingNoted);
     }
     let mut back = Return::default();
-    for noted in noted {
+    for noted in all {
         let home = home(noted, seen.groups);
+        // After a listener was deleted, the group that would stand for its own has a note of the same endpoint.
+        let is_its = |home: &&EndpointGroup| {
+            let same = |other: &Noted| {
+                other.id == noted.id
+                    && other.client_ip_preserved == noted.client_ip_preserved
+                    && other.group == home.arn
+            };
+            home.arn == noted.group || !all.iter().any(same)
+        };
+        if home.is_some_and(|home| !is_its(&home)) {
+            back.homeless.push(noted);
+            continue;
+        }
         let groups = seen.groups.iter().filter(|group| home.is_none_or(|home| home.arn == group.arn));
         match (groups.flat_map(|group| &group.endpoints).find(|endpoint| noted.is(endpoint)), home) {
             (Some(endpoint), _) if endpoint.weight != noted.weight => back.changed.push((noted, endpoint)),

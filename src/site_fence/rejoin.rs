@@ -13,6 +13,7 @@ use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::{BadRequest, Request};
 use super::site::{EndpointGroup, Owner, Site, is_in_service};
 use super::turn::Turn;
+use crate::program::text::Quoted;
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -184,6 +185,18 @@ impl Back<'_> {
         let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
         let (gone, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_gone);
         self.details.clear();
+        // Another site's, whatever it was when it was taken out.
+        let site = &self.request.site;
+        let (own, others): (Vec<_>, Vec<_>) =
+            add.into_iter().partition(|noted| match owners.get(&noted.id) {
+                Some(Owner::Site(name)) => name == site.as_str(),
+                _ => true,
+            });
+        for Noted { id, .. } in others {
+            if let Some(Owner::Site(name)) = owners.get(&id) {
+                self.details.push(format!("{id} was left out: its tag site is {} now", Quoted(name)));
+            }
+        }
         if !gone.is_empty() {
             let ids: Vec<_> = gone.iter().map(|noted| noted.id.as_str()).collect();
             self.details
@@ -192,7 +205,7 @@ impl Back<'_> {
         for Noted { id, weight, group, .. } in homeless {
             self.details.push(format!(
                 "{id} (weight {weight}) was left out: its group {group} no longer exists, and no single other group of \
-                 its Region stands for it: add it by hand"
+                 its Region stands for it alone: add it by hand if its listener is to have it"
             ));
         }
         for (noted, endpoint) in changed {
@@ -201,7 +214,7 @@ impl Back<'_> {
                 noted.id, endpoint.weight, noted.weight
             ));
         }
-        Ok(add)
+        Ok(own)
     }
 
     /// The replication that the site needs: from the site that reported it, or else from the only other one.

@@ -201,6 +201,49 @@ async fn a_site_comes_back_into_an_endpoint_group_that_was_made_anew() {
 }
 
 #[tokio::test]
+async fn a_listener_that_was_deleted_does_not_keep_the_site_out_of_the_other_one() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let two = || {
+        let both = || [Group::new(REGION, sites.both())];
+        Accelerator::new(LABEL).listener(both()).listener(both())
+    };
+    sites.accelerators.put(two());
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let tags = sites.tags();
+    let a = sites.both()[0].clone();
+    let mut one = Accelerator::new(LABEL).listener([Group::new(REGION, [a])]);
+    for (key, value) in &tags {
+        one = one.tagged(key, value);
+    }
+    sites.accelerators.put(one);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    let outcome = rejoin(&system, &request).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined", "{outcome}");
+    let detail = outcome["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with(&format!("{} (weight 55) was left out: its group ", sites.balancer_b)),
+        "{detail}"
+    );
+    assert_eq!(sites.in_service().len(), 2);
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_was_given_to_another_site_is_not_added_as_the_former_ones() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.tag_balancer(&sites.balancer_b, "site-c").await;
+    let outcome = rejoin(&system, &json!({ "accelerator": DNS_NAME, "site": "site-b" })).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("nothing_noted")));
+    assert_eq!(
+        outcome["detail"],
+        format!("{} was left out: its tag site is \"site-c\" now", sites.balancer_b)
+    );
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
 async fn two_endpoints_of_one_load_balancer_come_back_as_two() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);

@@ -116,6 +116,14 @@ impl Sites {
         created.load_balancers()[0].load_balancer_arn().expect("it has an ARN").to_owned()
     }
 
+    /// Gives a load balancer to another site.
+    pub async fn tag_balancer(&self, arn: &str, site: &str) {
+        use aws_sdk_elasticloadbalancingv2::types::Tag;
+        let client = aws_sdk_elasticloadbalancingv2::Client::new(&self.aws_config());
+        let tag = Tag::builder().key("site").value(site).build();
+        client.add_tags().resource_arns(arn).tags(tag).send().await.expect("MiniStack tags load balancers");
+    }
+
     /// Makes a secret, or changes it.
     pub async fn secret(&self, name: &str, text: &str) {
         let client = aws_sdk_secretsmanager::Client::new(&self.aws_config());
