@@ -25,6 +25,7 @@ use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::record::{FORMER, IN, Intent, OUT, Record};
 use crate::failover_lock::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::MayPass as _;
 
 /// A part of what is known about a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -48,6 +49,9 @@ pub(super) enum Part {
 pub(super) struct Unread {
     pub what: Part,
     pub why: String,
+    /// Whether another look may succeed.
+    #[serde(skip)]
+    pub may_pass: bool,
 }
 
 /// How long after a look in which check and tags do not agree they are read again: one of the two was read before a
@@ -221,7 +225,7 @@ async fn checkers_of(guard: &Guard, silent: &Silent, ids: &[HealthCheckId]) -> V
 
 impl Part {
     fn unread(self, failure: &Failure) -> Unread {
-        Unread { what: self, why: failure.to_string() }
+        Unread { what: self, why: failure.to_string(), may_pass: failure.may_pass() }
     }
 }
 
@@ -232,14 +236,14 @@ impl Silent {
     async fn read<T>(&self, part: Part, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Unread> {
         let known = |cause: &BTreeMap<_, String>| cause.get(&part).cloned();
         if let Some(why) = known(&self.causes.borrow()) {
-            return Err(Unread { what: part, why });
+            return Err(Unread { what: part, why, may_pass: true });
         }
         call.await.map_err(|failure| {
             if failure.kind() == Kind::Unclear {
                 // Of calls made at once the first to fail gives the cause of all.
                 let mut causes = self.causes.borrow_mut();
                 let why = causes.entry(part).or_insert_with(|| failure.to_string()).clone();
-                return Unread { what: part, why };
+                return Unread { what: part, why, may_pass: true };
             }
             let unread = part.unread(&failure);
             if part == Part::Check && failure.blames_credentials() {

@@ -131,6 +131,12 @@ pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Dura
             State::Locked { .. } => {
                 return Err(Error::TooLate(format!("{id} was locked again: {}", status.state.words())));
             }
+            state if matches!(state, State::CannotBeLocked { .. }) || status.stays_unknown() => {
+                return Err(Error::TooLate(format!(
+                    "{id} will not be seen armed and in service: {}. For the cause, run: failoverctl doctor {id}",
+                    status.progress()
+                )));
+            }
             _ if Instant::now() >= end => {
                 return Err(Error::TooLate(format!(
                     "{id} is not armed and in service after {} s: {}. For the cause, run: failoverctl doctor {id}",
@@ -154,6 +160,12 @@ impl Status {
     fn is_in_service(&self) -> bool {
         let is_ok = self.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Ok);
         is_ok && self.checkers.is_none_or(Checkers::find_it_healthy)
+    }
+
+    /// Whether a part that is needed to know that it is armed cannot be read, and another look would not change that.
+    fn stays_unknown(&self) -> bool {
+        let is_needed = |part| matches!(part, Part::Check | Part::Tags | Part::Alarms);
+        self.unknown.iter().any(|unread| is_needed(unread.what) && !unread.may_pass)
     }
 
     fn progress(&self) -> String {

@@ -9,7 +9,7 @@ use crate::support::cloudwatch::Alarm;
 use crate::support::emulator::{Emulator, path};
 use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::primary::Primary;
-use crate::support::route53::{Check, Route53};
+use crate::support::route53::{Check, Fault, Route53};
 use crate::support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -187,6 +187,23 @@ async fn waiting_for_a_primary_that_does_not_become_armed_ends() {
         ),
         "{ended:?}"
     );
+}
+
+#[tokio::test]
+async fn what_may_never_be_seen_is_not_waited_for() {
+    let primary = Primary::start("/lb-check").await;
+    let locked = Check::new("HTTP", primary.address.port()).with("ResourcePath", LOCKED);
+    let route53 = account(locked, Some(Alarm::on(PRIMARY, "ALARM", CHANGED))).await;
+    for operation in ["DescribeAlarms", "DescribeAlarmsForMetric"] {
+        route53.fail_always(operation, Fault::Error(403, "AccessDenied", "not authorized"));
+    }
+    let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--wait"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(
+        ended.said.contains("will not be seen armed and in service: checkers unknown; alarm unknown ("),
+        "{ended:?}"
+    );
+    assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
 }
 
 #[tokio::test]
