@@ -147,7 +147,7 @@ impl HttpConnector for FirstRoots {
                     );
                     let all = || {
                         let mut roots = system_roots();
-                        roots.add_parsable_certificates(certificates(this.roots).flatten());
+                        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(this.roots).flatten());
                         Pool::new(roots, None)
                     };
                     this.all.get_or_init(all).call(request).await
@@ -180,7 +180,7 @@ impl Pool {
     /// A pool that trusts these roots, and gives up connecting after this time.
     fn new(roots: RootCertStore, connecting: Option<Duration>) -> Self {
         let mut tcp = TcpConnector::new();
-        // `https` is for the connector around it.
+        // TLS is the matter of the connector around it.
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(connecting);
@@ -241,16 +241,10 @@ pub(crate) fn system_roots() -> RootCertStore {
     roots
 }
 
-fn certificates(
-    pem: &[u8],
-) -> impl Iterator<Item = Result<CertificateDer<'static>, rustls::pki_types::pem::Error>> {
-    CertificateDer::pem_slice_iter(pem)
-}
-
 /// The root certificates that a PEM text holds; at least one.
 pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for (certificate, number) in certificates(pem).zip(1..) {
+    for (certificate, number) in CertificateDer::pem_slice_iter(pem).zip(1..) {
         let added = certificate.ok().is_some_and(|certificate| roots.add(certificate).is_ok());
         if !added {
             return Err(format!("certificate {number} cannot be read"));
