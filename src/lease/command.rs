@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::claim::Moment;
@@ -47,6 +47,10 @@ const FAILED: &str = "failed ";
 const KILLED: &str = "killed";
 /// Killing processes that can be killed takes less.
 const LONG: Duration = Duration::from_secs(2);
+/// What a guard that runs may take to kill thousands of processes, before this process does it.
+const KILLING: Duration = Duration::from_millis(500);
+/// The pause before another look whether the guard is stopped.
+const LOOK: Duration = Duration::from_millis(10);
 /// Longer than any check may take.
 const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// The status of a command that was killed, as a shell reports it.
@@ -190,9 +194,8 @@ async fn until_ended(
 ) -> (io::Result<ExitStatus>, End) {
     let (reports, mut orders) = link.into_split();
     let mut reports = BufReader::new(reports).lines();
-    let (mut end, mut ends, mut stops, mut is_late, mut is_open) =
-        (End::default(), held.ends(), held.ends(), false, true);
-    let status = loop {
+    let (mut end, mut ends, mut stops, mut is_open) = (End::default(), held.ends(), held.ends(), true);
+    let ended = loop {
         let sent = async {
             send(&mut orders, &order(ends)).await;
             if end.lost {
@@ -205,7 +208,7 @@ async fn until_ended(
             () = sleep_until(ends) => {}
         }
         select! {
-            status = guard.wait() => break status,
+            status = guard.wait() => break Some(status),
             report = reports.next_line(), if is_open => match report {
                 Ok(Some(report)) => end.note(&report, running, metrics),
                 Ok(None) | Err(_) => is_open = false,
@@ -217,19 +220,43 @@ async fn until_ended(
                 }
             }
             later = held.extended(ends, end.lost) => ends = later,
-            () = sleep_until(ends) => is_late = true,
-            () = sleep_until(stops), if end.lost => is_late = true,
+            () = sleep_until(ends) => break None,
+            () = sleep_until(stops), if end.lost => break None,
         }
-        if is_late {
+    };
+    let status = match ended {
+        Some(status) => status,
+        None => {
+            let due = async { send(&mut orders, &order(now())).await };
+            select! {
+                () = due => {}
+                () = sleep(LOOK) => {}
+            }
             end.killed = true;
-            let _ = guard.start_kill();
-            break guard.wait().await;
+            killed(guard).await
         }
     };
     while let Ok(Some(report)) = reports.next_line().await {
         end.note(&report, running, metrics);
     }
     (status, end)
+}
+
+/// Waits until the guard has killed everything and ended. It is killed only while it is stopped, or if it takes too long:
+/// as long as it lives, nothing is left behind, even if this process ends now.
+async fn killed(guard: &mut Child) -> io::Result<ExitStatus> {
+    let pid = guard.id().and_then(|pid| i32::try_from(pid).ok());
+    let looks = async {
+        while !pid.is_some_and(descendants::is_stopped) {
+            sleep(LOOK).await;
+        }
+    };
+    select! {
+        status = guard.wait() => return status,
+        _ = timeout(KILLING, looks) => {}
+    }
+    let _ = guard.start_kill();
+    guard.wait().await
 }
 
 /// Takes note of the ends of processes that this one has adopted, as the first process of a container has to.

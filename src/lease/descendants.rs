@@ -260,14 +260,25 @@ impl Processes {
     }
 }
 
+/// Whether a process is stopped, by a signal or a tracer.
+pub(super) fn is_stopped(pid: i32) -> bool {
+    after_name(pid).is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
+}
+
 /// A process's parent and group.
 fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
+    let rest = after_name(pid)?;
+    let mut numbers = rest.split_whitespace().skip(1).map_while(|text| text.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
+/// What the kernel says of a process after its name: state, parent, group and more.
+fn after_name(pid: i32) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     // pid (name) state parent group …; a name may hold spaces and parentheses, and the kernel cuts it within a
     // character.
     let stat = String::from_utf8_lossy(&stat);
-    let mut numbers = stat.rsplit_once(')')?.1.split_whitespace().skip(1).map_while(|text| text.parse().ok());
-    Some((numbers.next()?, numbers.next()?))
+    Some(stat.rsplit_once(')')?.1.to_owned())
 }
 
 #[cfg(all(test, target_os = "linux"))]
