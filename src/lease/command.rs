@@ -224,17 +224,16 @@ async fn until_ended(
             () = sleep_until(stops), if end.lost => break None,
         }
     };
-    let status = match ended {
-        Some(status) => status,
-        None => {
-            let due = async { send(&mut orders, &order(now())).await };
-            select! {
-                () = due => {}
-                () = sleep(LOOK) => {}
-            }
-            end.killed = true;
-            killed(guard).await
+    let status = if let Some(status) = ended {
+        status
+    } else {
+        let due = order(now());
+        select! {
+            () = send(&mut orders, &due) => {}
+            () = sleep(LOOK) => {}
         }
+        end.killed = true;
+        killed(guard).await
     };
     while let Ok(Some(report)) = reports.next_line().await {
         end.note(&report, running, metrics);
@@ -438,12 +437,12 @@ impl Drop for OfCheck {
     fn drop(&mut self) {
         if let (Some(mut guard), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(async move {
-                let ended = match timeout(LONG, guard.wait()).await {
-                    Ok(ended) => ended,
-                    Err(_) => {
-                        let _ = guard.start_kill();
-                        guard.wait().await
-                    }
+                let in_time = timeout(LONG, guard.wait()).await;
+                let ended = if let Ok(ended) = in_time {
+                    ended
+                } else {
+                    let _ = guard.start_kill();
+                    guard.wait().await
                 };
                 if let Ok(status) = ended {
                     without_leftovers(status).await;

@@ -284,7 +284,7 @@ fn topic(text: String) -> Result<String, String> {
     else {
         return Err(format!("{} is not the ARN of an SNS topic", Quoted(&text)));
     };
-    if arn.resource.ends_with(".fifo") {
+    if arn.resource.rsplit_once('.').is_some_and(|(_, end)| end == "fifo") {
         return Err(format!(
             "{} is a FIFO topic, which invokes no function: use a standard topic",
             Quoted(&text)
