@@ -271,7 +271,7 @@ impl State {
 /// Who asked for a lock: an alarm, or a person.
 fn whose(by: Option<&str>) -> String {
     match by {
-        Some(by) if record::is_by_hand(by) => format!(" {}", plain(by)),
+        Some(by) if record::is_by_hand(by) || by == record::FOUND => format!(" {}", plain(by)),
         Some(alarm) => format!(" by alarm {}", plain(alarm)),
         None => String::new(),
     }

@@ -15,7 +15,7 @@ use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::outcome::{Outcome, Verdict};
 use super::reason::Reason;
-use super::record::{self, Before, Lock, Record};
+use super::record::{self, BY_HAND_LAPSES, Before, Lock, Record, Restore};
 use super::view::{self, Tags, or_warn};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
@@ -141,10 +141,12 @@ async fn record(
     let tags = again.as_ref().map(|(_, tags)| tags).or(tags);
     let now = system.clock.now();
     let on = check.map(|check| check.version).filter(|_| version.is_none());
+    // A restore by hand that is under way is of this lock: it is not recorded as a newer one.
+    let by_hand = record.and_then(|record| record.by_hand).filter(|at| Some(*at) > cause.changed_at);
     let lock = Lock {
         version,
         on,
-        at: now,
+        at: by_hand.map_or(now, |by_hand| by_hand.min(now)),
         // A message may claim a future time; it is not recorded.
         alarm: cause.changed_at.map(|at| at.min(now)),
         of: config.guarded_tag.as_ref().map(ToString::to_string),
@@ -174,6 +176,56 @@ async fn recorded_by_another(
             return Some((record, tags));
         }
     }
+}
+
+/// The record, with a restore that took place on record as done: it is recognised by its version for some minutes only. And
+/// whether it was one by hand.
+pub(super) async fn completed(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    path: &str,
+    mut record: Box<Record>,
+    deadline: Deadline,
+) -> (Box<Record>, bool) {
+    let by_hand = record.by_hand.is_some();
+    // The tag alone does not undo a lock that waits: the path that is set after it does.
+    let undoes = !by_hand || !view::is_out(check, &record);
+    let begun = record.restored(path, check.version).filter(|restore| restore.done.is_none() && undoes);
+    let Some(begun) = begun.filter(|_| !system.config.dry_run) else { return (record, false) };
+    // When the path was set by hand is not known: after the tag.
+    let at = if by_hand { begun.seen } else { system.clock.now() };
+    let done = Restore { done: Some(at), ..begun.clone() };
+    let removed = record::removed(Some(&record), Some(done.seen), None);
+    let result = system.route53.record_restore(&check.id, &done, removed, deadline).await;
+    let recorded = or_warn(
+        &check.id,
+        result,
+        "the path is restored, and not on record as done: the next tick tries again",
+    );
+    if recorded.is_some() {
+        (record.restore, record.by_hand) = (Some(done), None);
+    }
+    (record, by_hand && recorded.is_some())
+}
+
+/// The record, without a restore by hand that was not finished: its tag is removed, so that a later change of the path by
+/// someone else counts as none.
+pub(super) async fn without_abandoned(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    mut record: Box<Record>,
+    deadline: Deadline,
+) -> Box<Record> {
+    let is_old = |at: &DateTime<Utc>| system.clock.now() - *at > BY_HAND_LAPSES;
+    let is_locked = check.path() == Some(system.config.locked_path.as_str());
+    if is_locked && !system.config.dry_run && record.by_hand.as_ref().is_some_and(is_old) {
+        warn!(healthCheckId = %check.id, "a restore by hand was not finished: its tag is removed");
+        let removed = system.route53.remove_tag(&check.id, record::RESTORED_AT, deadline).await;
+        if or_warn(&check.id, removed, "its tag stays: the next tick tries again").is_some() {
+            record.by_hand = None;
+        }
+    }
+    record
 }
 
 // === impl Cause ===

@@ -10,22 +10,22 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
 use super::FailoverLock;
 use super::alarm::{Alarm, AlarmState};
-use super::apply::{Cause, Target, act, record_lock};
+use super::apply::{Cause, Target, act, completed, record_lock, without_abandoned};
 use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
-use super::record::{self, BY_HAND_LAPSES, Record, Restore};
+use super::record::{self, Record};
 use super::route53::MOST_TAGGED;
-use super::view::{self, Tags, or_warn};
+use super::view::{self, Tags};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
 
@@ -45,6 +45,15 @@ struct Look {
     check: Result<HealthCheck, Failure>,
     /// `None` if they were not read with those of all the others.
     alarms: Option<Result<Vec<Alarm>, Failure>>,
+}
+
+/// What is recorded on a check.
+struct OnRecord<'a> {
+    record: &'a Record,
+    /// `None` if they were not read in this tick.
+    tags: Option<&'a Tags>,
+    /// Whether this tick has recorded that the check was restored by hand.
+    is_restored_now: bool,
 }
 
 /// Looks at every guarded check.
@@ -212,7 +221,7 @@ async fn decide_and_act(
         // Someone has changed the check since it was read.
         return Err(Error::Stale);
     }
-    let record = completed(system, check, path, record, deadline).await;
+    let (record, is_restored_now) = completed(system, check, path, record, deadline).await;
     let record = without_abandoned(system, check, record, deadline).await;
     let mut acting = alarms.to_vec();
     let mut muted = false;
@@ -246,26 +255,27 @@ async fn decide_and_act(
         }
     };
     log_finding(id, &finding);
-    conclude(system, check, &record, tags.as_ref(), finding, may_act, deadline).await.map(Some)
+    let on_record = OnRecord { record: &record, tags: tags.as_ref(), is_restored_now };
+    conclude(system, check, on_record, finding, may_act, deadline).await.map(Some)
 }
 
 /// Does what a finding asks for.
 async fn conclude(
     system: &FailoverLock,
     check: &HealthCheck,
-    record: &Record,
-    tags: Option<&Tags>,
+    on_record: OnRecord<'_>,
     finding: Finding<'_>,
     may_act: bool,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, known, .. } = system;
+    let OnRecord { record, tags, is_restored_now } = on_record;
     let (id, path, now) = (&check.id, check.path().unwrap_or_default(), system.clock.now());
     let target = Target { id, check: Some(check), record: Some(record), tags };
     // Also one by failoverctl or by hand.
     let restored = || {
         let restore = record.restored(path, check.version)?;
-        (now - restore.done? < JUST_NOW).then_some(Note::Restored)
+        (is_restored_now || now - restore.done? < JUST_NOW).then_some(Note::Restored)
     };
     let cause = match finding {
         Finding::Armed => {
@@ -283,7 +293,7 @@ async fn conclude(
         }
         Finding::LockStands { unknown, .. } => {
             if !config.dry_run {
-                let by_hand = || Cause { alarm: "found on the locked path".to_owned(), changed_at: None };
+                let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
                 let cause = unknown.map_or_else(by_hand, Cause::from);
                 record_lock(system, &cause, target, Some(check.version), deadline).await;
             }
@@ -304,51 +314,6 @@ async fn conclude(
     let lock = Decision::Lock { version: Some(check.version) };
     let decision = decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await);
     act(system, &cause, target, decision, deadline).await
-}
-
-/// The record, with a restore that took place on record as done: it is recognised by its version for some minutes only.
-async fn completed(
-    system: &FailoverLock,
-    check: &HealthCheck,
-    path: &str,
-    mut record: Box<Record>,
-    deadline: Deadline,
-) -> Box<Record> {
-    let begun = record.restored(path, check.version).filter(|restore| restore.done.is_none());
-    if let Some(begun) = begun.filter(|_| !system.config.dry_run) {
-        let done = Restore { done: Some(system.clock.now()), ..begun.clone() };
-        let removed = record::removed(Some(&record), Some(done.seen), None);
-        let result = system.route53.record_restore(&check.id, &done, removed, deadline).await;
-        if or_warn(
-            &check.id,
-            result,
-            "the path is restored, and not on record as done: the next tick tries again",
-        )
-        .is_some()
-        {
-            record.restore = Some(done);
-        }
-    }
-    record
-}
-
-/// The record, without a restore by hand that was not finished: its tag is removed, so that a later change of the path by
-/// someone else counts as none.
-async fn without_abandoned(
-    system: &FailoverLock,
-    check: &HealthCheck,
-    mut record: Box<Record>,
-    deadline: Deadline,
-) -> Box<Record> {
-    let is_old = |at: &DateTime<Utc>| system.clock.now() - *at > BY_HAND_LAPSES;
-    if !system.config.dry_run && record.by_hand.as_ref().is_some_and(is_old) {
-        warn!(healthCheckId = %check.id, "a restore by hand was not finished: its tag is removed");
-        let removed = system.route53.remove_tag(&check.id, record::RESTORED_AT, deadline).await;
-        if or_warn(&check.id, removed, "its tag stays: the next tick tries again").is_some() {
-            record.by_hand = None;
-        }
-    }
-    record
 }
 
 /// What `reconcile` finds of a check, after asking Route 53's checkers where only they can tell.

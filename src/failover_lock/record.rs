@@ -41,6 +41,8 @@ const LAPSES: TimeDelta = TimeDelta::minutes(5);
 /// How long after its tag a restore by hand may take place. An older tag was abandoned: it may not turn a change of the
 /// path by someone else into a restore.
 pub const BY_HAND_LAPSES: TimeDelta = TimeDelta::minutes(30);
+/// How long after that a tick may see first that it took place.
+const BY_HAND_UNSEEN: TimeDelta = TimeDelta::minutes(5);
 /// How far the clocks of two functions may be apart.
 const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 /// [The characters that a tag's value may have][1].
@@ -57,8 +59,8 @@ pub struct Record {
     pub lock: Option<Lock>,
     /// The newest restore, done or begun.
     pub restore: Option<Restore>,
-    /// When a person wrote the tag of a restore by hand, while the check is still on the locked path: it counts once
-    /// the path is set back, within [`BY_HAND_LAPSES`].
+    /// When a person wrote the tag of a restore by hand that is not on record as done: it counts once the path is set
+    /// back, within [`BY_HAND_LAPSES`].
     pub by_hand: Option<DateTime<Utc>>,
     /// Whether tags of the former record are there.
     pub former: bool,
@@ -180,6 +182,8 @@ impl Record {
         let time = |key| tag(key).map(|fields| fields.time(fields.text)).transpose();
         let former = FORMER.iter().any(|key| tags.contains_key(*key));
         let mut record = Self { lock, restore, by_hand: None, former };
+        // Over the record of a former version it is how its functions restored.
+        let is_by_hand = record.lock.is_some();
 
         let (locked_at, alarm, restored_at) = (time(LOCKED_AT)?, time(ALARM_CHANGED_AT)?, time(RESTORED_AT)?);
         // By a former version of this program, before this one or after it.
@@ -191,13 +195,19 @@ impl Record {
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
+        let counts = |at: &DateTime<Utc>| {
+            !is_by_hand
+                || (now - *at <= BY_HAND_LAPSES + BY_HAND_UNSEEN
+                    && record.intent(path, version) == Intent::Out)
+        };
         if path == locked_path {
             record.by_hand = restored_at;
-        } else if let Some(at) = restored_at {
+        } else if let Some(at) = restored_at.filter(counts) {
             let by = "by hand".to_owned();
-            // Seen first now: `reconcile` completes it. An old one is of a former version.
-            let (done, to) = (Some(at).filter(|at| now - *at > BY_HAND_LAPSES), path.to_owned());
+            // `reconcile` completes one that it sees in time.
+            let (done, to) = (Some(at).filter(|_| !is_by_hand), path.to_owned());
             record.restore = Some(Restore { version, seen: at, done, to, by, lapsed: false });
+            record.by_hand = Some(at).filter(|_| is_by_hand);
             if let Some(lock) = &mut record.lock {
                 lock.version = lock.version.map(|locked| locked.min(version - 1));
             }
@@ -370,6 +380,8 @@ impl Restore {
     }
 }
 
+/// The cause of a lock that no function has set.
+pub const FOUND: &str = "found on the locked path";
 /// How the cause of a lock begins that a person has set.
 pub const BY_HAND: &str = "by hand: ";
 

@@ -11,6 +11,8 @@ use failover::failover_lock::outcome::Verdict;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 
 const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 const DENIED: Fault =
@@ -726,4 +728,38 @@ async fn a_message_that_was_kept_without_its_envelope_locks_when_it_is_handed_in
         let route53 = with_check(Check::new("HTTP", 80)).await;
         assert_eq!(lock(&route53, &event).await.unwrap()["outcomes"][0]["outcome"], "locked");
     }
+}
+
+/// A front end whose first connection is kept open and answers that it is out of order; others reach Route 53.
+async fn front_of(route53: &Route53) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, behind) = (format!("http://{}", listener.local_addr().unwrap()), route53.address);
+    tokio::spawn(async move {
+        let mut is_first = true;
+        while let Ok((mut client, _)) = listener.accept().await {
+            let is_broken = std::mem::take(&mut is_first);
+            tokio::spawn(async move {
+                if !is_broken {
+                    let mut server = TcpStream::connect(behind).await?;
+                    return copy_bidirectional(&mut client, &mut server).await.map(|_| ());
+                }
+                let mut request = [0; 16 * 1024];
+                while client.read(&mut request).await? > 0 {
+                    client
+                        .write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+                        .await?;
+                }
+                Ok(())
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_connection_whose_server_is_out_of_order_is_given_up() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    let system = support::lock::system_at(&front_of(&route53).await, &[]).await;
+    let answer = support::lock::invoke(&system, Handler::Lock, &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "locked");
 }

@@ -853,7 +853,9 @@ async fn a_restore_by_hand_is_told_when_its_path_is_set_and_recorded_as_done() {
     let metrics: Vec<_> = report.metrics("failover-reconcile", SystemTime::now()).collect();
     assert!(metrics.iter().any(|line| line.contains("\"Restored\":1")), "{metrics:?}");
     let tags = world.route53.check(PRIMARY).tags;
-    assert!(tags["failover-lock:in"].contains(" done="), "{tags:?}");
+    // As done when the tag was written: what failed since then is no echo of the lock.
+    let begun = now.replace("+00:00", ".000Z");
+    assert!(tags["failover-lock:in"].contains(&format!(" seen={begun} done={begun} ")), "{tags:?}");
     assert!(!tags.contains_key("failover-lock:restored-at"), "{tags:?}");
     // Whatever happens later, it was restored.
     world.passes(24 * 60 * 60);
@@ -875,6 +877,65 @@ async fn a_restore_by_hand_that_was_not_finished_does_not_hide_that_someone_else
     world.alarm("OK");
     world.route53.set_path(PRIMARY, HEALTHY);
     is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
+async fn an_old_tag_of_a_restore_by_hand_counts_for_nothing_although_no_tick_removed_it() {
+    for path_after in [3 * 60 * 60, 35 * 60 + 1, 34 * 60] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+        world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+        world.passes(path_after);
+        world.alarm("OK");
+        world.route53.set_path(PRIMARY, HEALTHY);
+        if path_after > 35 * 60 {
+            is(&world.ticks().await, "unprotected", "undone_by_hand");
+        } else {
+            assert_eq!(world.ticks().await["outcome"], "armed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restore_by_hand_of_a_lock_that_waits_counts_with_the_path_and_not_with_the_tag() {
+    let mut world = World::new().await;
+    let pair = format!("{PRIMARY}={SECOND}");
+    world.variables.push(("SECONDARY_HEALTH_CHECKS", pair.leak()));
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    world.alarm("ALARM");
+    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    world.passes(60);
+    world.alarm("OK");
+    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    is(&world.ticks().await, "deferred", "secondary_unhealthy");
+    let tags = world.route53.check(PRIMARY).tags;
+    assert!(
+        tags.contains_key("failover-lock:restored-at") && !tags.contains_key("failover-lock:in"),
+        "{tags:?}"
+    );
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    assert!(world.route53.check(PRIMARY).tags.contains_key("failover-lock:in"));
+}
+
+#[tokio::test]
+async fn a_lock_that_a_tick_finds_between_the_tag_and_the_path_of_a_restore_by_hand_is_restored() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, LOCKED);
+    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
+    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.passes(30);
+    world.alarm("ALARM");
+    world.passes(30);
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert!(world.route53.check(PRIMARY).tags.contains_key("failover-lock:out"));
+    world.passes(60);
+    world.route53.set_path(PRIMARY, HEALTHY);
+    assert_eq!(world.ticks().await["outcome"], "armed");
 }
 
 #[tokio::test]

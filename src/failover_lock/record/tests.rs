@@ -79,7 +79,10 @@ fn the_former_record_is_read_and_a_restore_by_hand_counts() {
     assert_eq!(read(&newer, LOCKED, 5).intent(LOCKED, 5), Intent::Out, "locked by a former version since");
     assert_eq!(read(&newer, "/", 6).intent("/", 6), Intent::Out, "and undone");
     let by_hand = [(OUT, "v=5 at=2026-01-05T10:00:00Z"), (RESTORED_AT, "2026-01-05T11:00:00Z")];
-    assert_eq!(read(&by_hand, "/", 6).intent("/", 6), Intent::In);
+    for (now, intent) in [(at("11:35:00"), Intent::In), (at("11:35:01"), Intent::Out)] {
+        let read = Record::read(&tags(&by_hand), "/", 6, LOCKED, now).unwrap();
+        assert_eq!(read.intent("/", 6), intent, "{now}");
+    }
     let waits = read(&by_hand, LOCKED, 5);
     assert_eq!((waits.intent(LOCKED, 5), waits.by_hand), (Intent::Out, Some(at("11:00:00"))));
     for (since, stays) in [(None, true), (Some(at("10:59:59")), true), (Some(at("11:00:00")), false)] {
