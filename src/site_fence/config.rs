@@ -127,27 +127,6 @@ impl Config {
             given => given.transpose(),
         };
         let secrets_region = problems.take("SECRETS_REGION", secrets_region);
-        if let Some(Some(region)) = &secrets_region {
-            let infinispan = infinispan.as_ref().and_then(Option::as_ref);
-            let webhook = webhook.as_ref().and_then(Option::as_ref).map(|login| &login.secret);
-            let roots = infinispan.and_then(|clusters| match &clusters.trust {
-                Trust::Secret(secret) => Some(secret),
-                _ => None,
-            });
-            for (name, secret) in [
-                ("WEBHOOK_USER_SECRET", webhook),
-                ("INFINISPAN_USER_SECRET", infinispan.map(|clusters| &clusters.login.secret)),
-                ("INFINISPAN_CA_CERT_SECRET", roots),
-            ] {
-                let of = secret.and_then(|secret| Arn::parse(secret)).map(|arn| arn.region);
-                if let Some(of) = of.filter(|of| of != region) {
-                    problems.add(
-                        name,
-                        format!("the secret is in {of}, and SECRETS_REGION is {region}: correct one of them"),
-                    );
-                }
-            }
-        }
         let own_region = lookup("AWS_REGION");
         let table = text(lookup, "FENCE_TABLE").map(|name| name.and_then(|name| table(name, own_region)));
         let table = problems.take("FENCE_TABLE", table.transpose());
@@ -247,15 +226,15 @@ fn login(problems: &mut Problems, lookup: Lookup<'_>, user: &str, secret: &str) 
         named = Err("a user name for basic authentication must not contain a colon".to_owned());
     }
     let user = problems.take(user, named);
-    let secret = problems.take(secret, required(lookup, secret).and_then(self::secret));
+    let secret = problems.take(secret, required(lookup, secret).and_then(|text| self::secret(lookup, text)));
     Some(Login { user: user?, secret: secret? })
 }
 
 /// Checks a secret's name or ARN. [Secrets Manager ends an ARN with a hyphen and six characters][1]; a policy that names
-/// the complete one denies the call for an ARN without them.
+/// the complete one denies the call for an ARN without them. All are read in `SECRETS_REGION`.
 ///
 /// [1]: https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html
-fn secret(text: String) -> Result<String, String> {
+fn secret(lookup: Lookup<'_>, text: String) -> Result<String, String> {
     let Some(arn) = Arn::parse(&text) else {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"/_+=.@-".contains(&b);
         let is_name = text.len() <= 512 && text.bytes().all(fits);
@@ -270,7 +249,13 @@ fn secret(text: String) -> Result<String, String> {
         !name.is_empty() && end.len() == 6 && end.bytes().all(|b| b.is_ascii_alphanumeric())
     });
     if arn.service == "secretsmanager" && is_complete {
-        return Ok(text);
+        return match lookup("SECRETS_REGION") {
+            Some(region) if region != arn.region => Err(format!(
+                "the secret is in {}, and SECRETS_REGION is {region}: correct one of them",
+                arn.region
+            )),
+            _ => Ok(text),
+        };
     }
     Err(format!(
         "{} is not the complete ARN of a secret, which ends with a hyphen and six characters: to see it, run: \
@@ -404,7 +389,9 @@ fn trust(problems: &mut Problems, lookup: Lookup<'_>) -> Option<Trust> {
     };
     let roots = text(lookup, "INFINISPAN_CA_CERT").map(|pem| pem.and_then(roots)).transpose();
     let roots = problems.take("INFINISPAN_CA_CERT", roots)?;
-    let of_secret = text(lookup, "INFINISPAN_CA_CERT_SECRET").map(|name| name.and_then(secret)).transpose();
+    let of_secret = text(lookup, "INFINISPAN_CA_CERT_SECRET")
+        .map(|name| name.and_then(|name| secret(lookup, name)))
+        .transpose();
     let of_secret = problems.take("INFINISPAN_CA_CERT_SECRET", of_secret)?;
     let insecure = insecure(problems, lookup)?;
     match (roots, of_secret, insecure) {

@@ -278,20 +278,7 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
     }
     let mut back = Return::default();
     for noted in all {
-        let home = home(noted, seen.groups);
-        // After a listener was deleted, the group that would stand for its own has a note of the same endpoint.
-        let is_its = |home: &&EndpointGroup| {
-            let same = |other: &Noted| {
-                other.id == noted.id
-                    && other.client_ip_preserved == noted.client_ip_preserved
-                    && other.group == home.arn
-            };
-            home.arn == noted.group || !all.iter().any(same)
-        };
-        if home.is_some_and(|home| !is_its(&home)) {
-            back.homeless.push(noted);
-            continue;
-        }
+        let home = home(noted, all, seen.groups);
         let groups = seen.groups.iter().filter(|group| home.is_none_or(|home| home.arn == group.arn));
         match (groups.flat_map(|group| &group.endpoints).find(|endpoint| noted.is(endpoint)), home) {
             (Some(endpoint), _) if endpoint.weight != noted.weight => back.changed.push((noted, endpoint)),
@@ -304,8 +291,9 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
 }
 
 /// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or of the
-/// accelerator, in the Region of the load balancer.
-fn home<'a>(noted: &Noted, groups: &'a [EndpointGroup]) -> Option<&'a EndpointGroup> {
+/// accelerator, in the Region of the load balancer. After its listener was deleted, the group that would stand for it has
+/// a note of the same endpoint, and is that one's.
+fn home<'a>(noted: &Noted, all: &[Noted], groups: &'a [EndpointGroup]) -> Option<&'a EndpointGroup> {
     let same = groups.iter().find(|group| group.arn == noted.group);
     let region = Arn::parse(&noted.id).map_or("", |arn| arn.region);
     let only = |listener: Option<&str>| {
@@ -316,7 +304,14 @@ fn home<'a>(noted: &Noted, groups: &'a [EndpointGroup]) -> Option<&'a EndpointGr
         fitting.next().filter(|_| fitting.next().is_none())
     };
     let listener = noted.group.split_once("/endpoint-group/").map(|(listener, _)| listener);
-    same.or_else(|| only(listener)).or_else(|| only(None))
+    let is_free = |group: &&EndpointGroup| {
+        let is_noted = |other: &Noted| {
+            (&other.id, other.client_ip_preserved, &other.group)
+                == (&noted.id, noted.client_ip_preserved, &group.arn)
+        };
+        !all.iter().any(is_noted)
+    };
+    same.or_else(|| only(listener).or_else(|| only(None)).filter(is_free))
 }
 
 // === impl Reason ===

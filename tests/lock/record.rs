@@ -102,6 +102,13 @@ impl World {
         self.call(Handler::Restore, &request.to_string()).await
     }
 
+    /// A person writes the tag of a restore by hand. Returns its time.
+    fn writes_that_it_is_restored(&self) -> String {
+        let now = DateTime::from_timestamp(self.now(), 0).expect("a time of our days").to_rfc3339();
+        self.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+        now
+    }
+
     /// The primary fails, its alarm goes off and locks; a minute passes.
     async fn fails_and_is_locked(&self) {
         self.alarm("ALARM");
@@ -761,14 +768,8 @@ async fn a_lock_whose_alarm_is_none_of_the_checks_any_more_is_not_set_again_whil
 
 #[tokio::test]
 async fn a_deferred_lock_is_not_forgotten_when_its_alarm_is_ok_first() {
-    let mut world = World::new().await;
-    let pair = format!("{PRIMARY}={SECOND}");
-    world.variables.push(("SECONDARY_HEALTH_CHECKS", pair.leak()));
-    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
-    world.alarm("ALARM");
-    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    let world = waiting(0).await;
     world.passes(60);
-    world.alarm("OK");
     is(&world.ticks().await, "deferred", "secondary_unhealthy");
     world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
     world.put(Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", world.seconds_of_alarm()) });
@@ -826,8 +827,7 @@ async fn the_former_record_is_understood_and_makes_room() {
 async fn a_restore_that_a_person_wrote_by_hand_counts() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
-    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.writes_that_it_is_restored();
     // It has no effect yet, and what ticks and late notifications record leaves it there.
     assert_eq!(world.ticks().await["outcome"], "already_locked");
     assert_eq!(world.notified(30).await["outcome"], "already_locked");
@@ -841,8 +841,7 @@ async fn a_restore_that_a_person_wrote_by_hand_counts() {
 async fn a_restore_by_hand_is_told_when_its_path_is_set_and_recorded_as_done() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
-    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    let now = world.writes_that_it_is_restored();
     world.passes(29 * 60);
     assert_eq!(world.ticks().await["outcome"], "already_locked");
     world.route53.set_path(PRIMARY, HEALTHY);
@@ -866,8 +865,7 @@ async fn a_restore_by_hand_is_told_when_its_path_is_set_and_recorded_as_done() {
 async fn a_restore_by_hand_that_was_not_finished_does_not_hide_that_someone_else_sets_the_path_back() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
-    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.writes_that_it_is_restored();
     world.route53.fail_always("ChangeTagsForResource", Fault::Error(500, "InternalFailure", "no"));
     world.passes(30 * 60 + 1);
     assert_eq!(world.ticks().await["outcome"], "already_locked");
@@ -884,8 +882,7 @@ async fn an_old_tag_of_a_restore_by_hand_counts_for_nothing_although_no_tick_rem
     for path_after in [3 * 60 * 60, 35 * 60 + 1, 34 * 60] {
         let world = World::new().await;
         world.fails_and_is_locked().await;
-        let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
-        world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+        world.writes_that_it_is_restored();
         world.passes(path_after);
         world.alarm("OK");
         world.route53.set_path(PRIMARY, HEALTHY);
@@ -899,16 +896,9 @@ async fn an_old_tag_of_a_restore_by_hand_counts_for_nothing_although_no_tick_rem
 
 #[tokio::test]
 async fn a_restore_by_hand_of_a_lock_that_waits_counts_with_the_path_and_not_with_the_tag() {
-    let mut world = World::new().await;
-    let pair = format!("{PRIMARY}={SECOND}");
-    world.variables.push(("SECONDARY_HEALTH_CHECKS", pair.leak()));
-    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
-    world.alarm("ALARM");
-    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    let world = waiting(0).await;
     world.passes(60);
-    world.alarm("OK");
-    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
-    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.writes_that_it_is_restored();
     is(&world.ticks().await, "deferred", "secondary_unhealthy");
     let tags = world.route53.check(PRIMARY).tags;
     assert!(
@@ -925,8 +915,7 @@ async fn a_restore_by_hand_of_a_lock_that_waits_counts_with_the_path_and_not_wit
 async fn a_lock_that_a_tick_finds_between_the_tag_and_the_path_of_a_restore_by_hand_is_restored() {
     let world = World::new().await;
     world.route53.set_path(PRIMARY, LOCKED);
-    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339();
-    world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&now));
+    world.writes_that_it_is_restored();
     world.passes(30);
     world.alarm("ALARM");
     world.passes(30);
