@@ -213,8 +213,7 @@ async fn alertmanager_fences_through_a_topic_and_repeats_what_is_not_finished() 
     let folder = std::env::temp_dir().join(format!("site-fence-{}", support::emulator::free_port()));
     fs::create_dir_all(&folder).unwrap();
     deploy(&sites, &folder).await;
-    // The AWS CLI names a change set by the second.
-    let with_topic = r#"sleep 1; aws cloudformation deploy --region "$REGION" --stack-name site --template-file infra/site-fence.yaml \
+    let with_topic = r#"aws cloudformation deploy --region "$REGION" --stack-name site --template-file infra/site-fence.yaml \
         --capabilities CAPABILITY_IAM --parameter-overrides CreateAlertTopic=true >&2
         aws cloudformation describe-stacks --region "$REGION" --stack-name site --output text \
         --query "Stacks[0].Outputs[?OutputKey=='AlertTopic'].OutputValue""#;

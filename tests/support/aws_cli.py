@@ -25,6 +25,7 @@ def serve(path):
     import signal
 
     from awscli import clidriver
+    from awscli.customizations.cloudformation import deployer
 
     clidriver.create_clidriver()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -37,6 +38,8 @@ def serve(path):
             if os.fork() == 0:
                 listener.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                # The AWS CLI names a change set by the second, and the emulator keeps executed ones.
+                deployer.Deployer.__init__.__defaults__ = (f"process-{os.getpid()}-",)
                 answer(connection, clidriver)
             connection.close()
 
