@@ -25,8 +25,9 @@ use super::view::{self, Tags, or_warn, shortly};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
 
-/// How long a check's answer is waited for before its tags are read beside it, on a connection of their own. Where the
-/// answer comes sooner, reading one after the other costs less, and often the tags need not be read at all.
+/// How long a check's answer is waited for, once it is asked for, before its tags are read beside it, on a connection of
+/// their own. Where the answer comes sooner, reading one after the other costs less, and often the tags need not be read
+/// at all.
 const BESIDE: Duration = Duration::from_millis(20);
 
 /// How often a check that was changed while it was read is read again; a record that no function wrote may be ahead for
@@ -227,7 +228,8 @@ async fn check_and_tags(
     let named = config.names(id);
     let time = if named { deadline.within(deadline.left() / 2) } else { deadline };
     let mut check = pin!(maybe_done(route53.health_check(id, time)));
-    let mut beside = pin!(sleep(BESIDE));
+    // It begins when the check is asked for: making the request may take a small function longer than its answer.
+    let mut beside = pin!(maybe_done(async { sleep(BESIDE).await }));
     let mut tags = pin!(maybe_done(route53.tags(id, shortly(deadline))));
     poll_fn(|context| {
         let read = check.as_mut().poll(context).is_ready();
