@@ -1,16 +1,27 @@
-//! The rules of `infra/alertmanager.yaml` in Prometheus: what they say of Infinispan's metric, by `promtool`.
+//! `infra/alertmanager.yaml`: what its rules say of Infinispan's metric, by `promtool`, and whether its resources have the
+//! fields of the Prometheus Operator's own definitions.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
+use k8s_openapi::api::core::v1::Secret;
+use kcr_monitoring_coreos_com::v1::prometheusrules::PrometheusRule;
+use kcr_monitoring_coreos_com::v1beta1::alertmanagerconfigs::AlertmanagerConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+fn template() -> PathBuf {
+    support::root().join("infra/alertmanager.yaml")
+}
 
 /// The rules file that the template's comment makes, with all values replaced.
 fn rules() -> String {
-    let file = support::root().join("infra/alertmanager.yaml");
+    let file = template();
     let made = Command::new("sed").args(["-n", r"/^  groups:/,/^$/s/^  //p"]).arg(file).output();
     let rules = String::from_utf8(made.expect("sed is there").stdout).expect("the template is UTF-8");
     let rules =
@@ -74,4 +85,38 @@ fn the_rules_report_an_unseen_site_and_show_that_they_are_alive() {
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&printed));
     }
     fs::remove_dir_all(&folder).expect("it is there");
+}
+
+/// The operator drops what its definitions do not have.
+fn has_only_fields_of<T: DeserializeOwned + Serialize>(resource: &Value) {
+    let read: T =
+        serde_json::from_value(resource.clone()).unwrap_or_else(|error| panic!("{error}: {resource:#}"));
+    assert_eq!(serde_json::to_value(read).expect("it is JSON"), *resource);
+}
+
+#[test]
+fn the_custom_resources_have_the_fields_of_the_operators_definitions() {
+    let webhook = fs::read_to_string(template()).expect("it can be read");
+    let (before, commented) =
+        webhook.split_once("      # snsConfigs:").expect("the topic's receiver is in comments");
+    let topic = format!("{before}      snsConfigs:{}", commented.replace("\n      # ", "\n      "));
+    for (text, receivers) in [(webhook, 1), (topic, 2)] {
+        let mut kinds = Vec::new();
+        for resource in text.split("\n---\n") {
+            let resource: Value = serde_saphyr::from_str(resource).expect("it is YAML");
+            let kind = resource["kind"].as_str().expect("it has a kind").to_owned();
+            match kind.as_str() {
+                "Secret" => has_only_fields_of::<Secret>(&resource),
+                "AlertmanagerConfig" => {
+                    has_only_fields_of::<AlertmanagerConfig>(&resource);
+                    let receiver = resource["spec"]["receivers"][0].as_object().expect("it has a receiver");
+                    assert_eq!(receiver.keys().filter(|key| key.ends_with("Configs")).count(), receivers);
+                }
+                "PrometheusRule" => has_only_fields_of::<PrometheusRule>(&resource),
+                other => panic!("{other}"),
+            }
+            kinds.push(kind);
+        }
+        assert_eq!(kinds, ["Secret", "AlertmanagerConfig", "PrometheusRule"]);
+    }
 }
