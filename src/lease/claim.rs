@@ -256,6 +256,12 @@ impl Claim {
         self.watched.as_ref().and_then(|(record, _)| record.as_ref())
     }
 
+    /// The term in the record that was seen last, if it is longer than any candidate's may be.
+    #[must_use]
+    pub fn unexpected_term(&self) -> Option<Duration> {
+        self.record().map(|record| record.term).filter(|term| *term > self.longest)
+    }
+
     /// The state of the lease, from the record that was seen last.
     #[must_use]
     pub fn standing(&self) -> Standing {

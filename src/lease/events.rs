@@ -128,7 +128,8 @@ mod tests {
     fn events(holding: Option<Holding>) -> (Events, watch::Sender<Status>) {
         let standing = if holding.is_some() { Standing::Mine } else { Standing::Missing };
         let (will, unwilling) = (Will::Take, None);
-        let status = Status { holding, standing, record: None, failing: None, will, unwilling };
+        let (record, unexpected_term, failing) = (None, None, None);
+        let status = Status { holding, standing, record, unexpected_term, failing, will, unwilling };
         let status = watch::Sender::new(status);
         let lease = Lease::new(status.subscribe(), watch::Sender::new(Wish::Take), watch::Sender::new(()));
         let me = Candidate { name: "site-a".to_owned(), writer: "this process".to_owned() };

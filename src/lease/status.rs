@@ -14,6 +14,8 @@ pub struct Status {
     pub standing: Standing,
     /// The record that was seen, or written, last.
     pub record: Option<Record>,
+    /// The record's term, if it is longer than this candidate's configuration says that any can be.
+    pub unexpected_term: Option<Duration>,
     /// Why the last call failed, if it did.
     pub failing: Option<String>,
     /// Whether this candidate wants the lease.
@@ -27,7 +29,8 @@ pub struct Status {
 impl Status {
     pub(super) fn of(claim: &Claim, failing: Option<String>, unwilling: Option<String>) -> Self {
         let (holding, standing, record) = (claim.holding(), claim.standing(), claim.record().cloned());
-        Self { holding, standing, record, failing, will: claim.will(), unwilling }
+        let (unexpected_term, will) = (claim.unexpected_term(), claim.will());
+        Self { holding, standing, record, unexpected_term, failing, will, unwilling }
     }
 
     /// The lease, if this candidate is active at this very moment.
@@ -84,10 +87,14 @@ impl Status {
                 let (owner, writer) =
                     record.map_or(("", None), |record| (record.owner.as_str(), record.writer.as_deref()));
                 let writer = writer.unwrap_or("Admiral's checker or a person");
-                match owner {
-                    "" => format!("it has no owner; written by {writer}"),
-                    owner => format!("it is {owner}'s; written by {writer}"),
-                }
+                let of =
+                    if owner.is_empty() { "it has no owner".to_owned() } else { format!("it is {owner}'s") };
+                let term = self.unexpected_term.map(|term| {
+                    format!(
+                        "; its term of {term:?} is longer than longestTermInSeconds here: correct one of them"
+                    )
+                });
+                format!("{of}; written by {writer}{}", term.unwrap_or_default())
             }
         }
     }

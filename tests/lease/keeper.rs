@@ -427,10 +427,12 @@ async fn a_contender_waits_for_the_term_that_the_holder_has() {
     let set = ["--update-expression", "SET leaseTerm = :term", "--expression-attribute-values"];
     let value = json!({ ":term": { "N": "12000" } }).to_string();
     emulator.aws(&[&update[..], &set, &[&value]].concat()).await;
-    let contender = Keeper::start(&emulator, "site-b").await;
+    let contender = Keeper::start_with(&emulator, "site-b", "  longestTermInSeconds: 10\n", &[]).await;
     observer.add(&contender);
     let state = contender.states("it is site-a's").await;
     assert!(state["takesOverInSeconds"].as_f64().unwrap() > 9.0, "{state}");
+    let said = state["standing"].as_str().unwrap();
+    assert!(said.contains("its term of 12s is longer than longestTermInSeconds here"), "{said}");
     contender.proxy.arrived("GetItem", 6).await;
     assert_eq!(contender.state().await["active"], false, "its own term of 3 s is over");
 }
