@@ -123,11 +123,37 @@ async fn the_latch_is_deployed_in_a_dry_run_and_armed_when_it_is_attached() {
             echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
             echo "--- again"; REGIONS=""; deploy 2>&1
             aws s3api get-object --region eu-central-1 --bucket latch-000000000000-eu-central-1 --key control /dev/stdout
+            echo "--- unknown"; deploy --remove web 2>&1
+            echo "--- still attached"; deploy --remove app 2>&1
+            record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+            echo "--- half attached"; deploy --remove app 2>&1
+            record _serving.app.example.com TXT primary PRIMARY "$PRIMARY" '\"primary\"'
+            record www.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+            record www.example.com A standby SECONDARY "" 192.0.2.2
+            deploy --name www --domain www.example.com --zone "$ZONE" --primary "$PRIMARY" --standby "$STANDBY" 2>&1
+            echo "--- would remove"; deploy --remove app --dry-run 2>&1
+            aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+            echo "--- removed while locked"; deploy --remove app 2>&1
+            aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+            echo "--- removed"; deploy --remove app 2>&1
+            cat "$STATE/failover-latch.env"
+            for region in eu-central-1 eu-west-1; do
+                aws lambda get-function-configuration --region $region --function-name latch-watch --output text \
+                    --query Environment.Variables.LATCHES
+            done
+            echo "--- removed again"; deploy --remove app 2>&1
+            echo "--- last"; deploy --remove www 2>&1
+            for region in eu-central-1 eu-west-1; do
+                aws cloudformation list-stacks --region $region --output text --query \
+                    "StackSummaries[?StackStatus!='DELETE_COMPLETE'].StackName"
+            done
+            aws s3 ls | grep -c ' latch-'
             "#,
         )
         .await;
     let steps: Vec<_> = said.split("--- ").skip(1).collect();
-    let expected: [(&str, &[&str]); 8] = [
+    let left_serving = "LATCHES=www:serving=_serving.www.example.com,primary=_primary.www.example.com,standby=_standby.www.example.com\n";
+    let expected: [(&str, &[&str]); 16] = [
         (
             "new",
             &[
@@ -154,6 +180,43 @@ async fn the_latch_is_deployed_in_a_dry_run_and_armed_when_it_is_attached() {
         ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),
         ("armed", &["ARMED: app.", "ended with 0", "dry runs: false false", "attached still: LATCHED"]),
         ("again", &["ARMED: app.", "ended with 0", "\"by\""]),
+        ("unknown", &["there is no latch web in the stack latch, only: app", "ended with 1"]),
+        (
+            "still attached",
+            &["the PRIMARY record of app.example.com refers to the latch's check", "ended with 1"],
+        ),
+        (
+            "half attached",
+            &[
+                "the PRIMARY record of _serving.app.example.com refers to the latch's check",
+                "ended with 1",
+                "READY",
+            ],
+        ),
+        ("would remove", &["delete-stack", "would write", "ended with 0"]),
+        (
+            "removed while locked",
+            &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"],
+        ),
+        (
+            "removed",
+            &[
+                "deleted the stack latch-checks-app in eu-central-1",
+                "ended with 0",
+                left_serving,
+                &left_serving[8..],
+            ],
+        ),
+        ("removed again", &["there is no latch app in the stack latch, only: www", "ended with 1"]),
+        (
+            "last",
+            &[
+                "deleted the stack latch in eu-west-1",
+                "deleted the stack latch-control-checks in eu-central-1",
+                "The buckets latch-000000000000-eu-central-1 and latch-000000000000-eu-west-1 stay",
+                "ended with 0\n2\n",
+            ],
+        ),
     ];
     assert_eq!(steps.len(), expected.len(), "{said}");
     for (step, (name, texts)) in steps.iter().zip(expected) {
