@@ -380,12 +380,14 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         site.s3.put(bucket, "control", "{}");
     }
     site.s3.set_versioned(A, false);
+    site.s3.set_blocks_public_access(B, false);
     site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
     let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
     for said in [
         "armed: serving primary, primary healthy, standby healthy",
         "acme-latch-a keeps no versions",
+        "Block Public Access is not wholly on for acme-latch-b",
         "the lifecycle rule \"tidy\" removes or moves objects",
         "acme-latch-a does not deny a write that outlives its look",
         "no check reads the control object of acme-latch-a",

@@ -56,6 +56,133 @@ dry_run() {
 }
 "#;
 
+/// What a step of a script prints contains these texts.
+type Step = (&'static str, &'static [&'static str]);
+
+const DEPLOY_AND_ARM: &str = r#"
+echo '"unhealthy"' >"$STATE/_second-latch.says"
+echo "--- new"; pair 2>&1
+rm "$STATE/_second-latch.says"
+echo "--- seen"; deploy --name app 2>&1
+cat "$STATE/failover-latch.env"
+echo "serving refers to the primary's check: $([ "$(checks_of_record _serving.app.example.com)" = "$PRIMARY" ] && echo yes)"
+echo "--- early"; deploy --arm 2>&1
+echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
+LATCHED=$(cat "$STATE/Latched")
+record app.example.com A primary PRIMARY "$LATCHED" 192.0.2.1
+record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"primary\"'
+echo "--- attached"; deploy 2>&1
+echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
+echo '"standby"' >"$STATE/_serving.says"
+echo "--- failed over"; deploy --arm 2>&1
+rm "$STATE/_serving.says"
+aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+echo "--- locked"; deploy --arm 2>&1
+aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+echo "--- armed"; deploy --arm 2>&1
+echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
+echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
+echo "--- again"; REGIONS=""; deploy 2>&1
+aws s3api get-object --region eu-central-1 --bucket latch-000000000000-eu-central-1 --key control /dev/stdout
+"#;
+
+const ARMED: &[Step] = &[
+    (
+        "new",
+        &[
+            "not seen healthy on all name servers for 0 s: _second-latch.app.example.com",
+            "NOT READY",
+            "ended with 3",
+        ],
+    ),
+    (
+        "seen",
+        &[
+            "READY, AND NOT ATTACHED: app.",
+            "ended with 0",
+            "LATCHES=app:serving=_serving.app.example.com,primary=_primary.app.example.com,standby=_standby.app.example.com\n",
+            "LATCH_BUCKETS=eu-central-1=latch-000000000000-eu-central-1,eu-west-1=latch-000000000000-eu-west-1\n",
+            "NAME_SERVERS=ns-1.awsdns-1.com=192.0.2.",
+            "BUCKET_OWNER=000000000000\n",
+            "serving refers to the primary's check: yes",
+        ],
+    ),
+    ("early", &["the latch app is not attached", "ended with 1", "dry runs: true true"]),
+    ("attached", &["ATTACHED, AND IN A DRY RUN", "ended with 0", "attached still: LATCHED"]),
+    ("failed over", &["does not say \"primary\" on all name servers", "ended with 1"]),
+    ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),
+    ("armed", &["ARMED: app.", "ended with 0", "dry runs: false false", "attached still: LATCHED"]),
+    ("again", &["ARMED: app.", "ended with 0", "\"by\""]),
+];
+
+const REMOVE: &str = r#"
+echo "--- unknown"; deploy --remove web 2>&1
+echo "--- still attached"; deploy --remove app 2>&1
+record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+echo "--- half attached"; deploy --remove app 2>&1
+record _serving.app.example.com TXT primary PRIMARY "$PRIMARY" '\"primary\"'
+record www.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+record www.example.com A standby SECONDARY "" 192.0.2.2
+deploy --name www --domain www.example.com --zone "$ZONE" --primary "$PRIMARY" --standby "$STANDBY" 2>&1
+echo "--- would remove"; deploy --remove app --dry-run 2>&1
+aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+echo "--- removed while locked"; deploy --remove app 2>&1
+aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+echo "--- removed"; deploy --remove app 2>&1
+cat "$STATE/failover-latch.env"
+for region in eu-central-1 eu-west-1; do
+    aws lambda get-function-configuration --region $region --function-name latch-watch --output text \
+        --query Environment.Variables.LATCHES
+done
+echo "--- removed again"; deploy --remove app 2>&1
+echo "--- last"; deploy --remove www 2>&1
+for region in eu-central-1 eu-west-1; do
+    aws cloudformation list-stacks --region $region --output text --query \
+        "StackSummaries[?StackStatus!='DELETE_COMPLETE'].StackName"
+done
+aws s3 ls | grep -c ' latch-'
+"#;
+
+const REMOVED: &[Step] = &[
+    ("unknown", &["there is no latch web in the stack latch, only: app", "ended with 1"]),
+    (
+        "still attached",
+        &["the PRIMARY record of app.example.com refers to the latch's check", "ended with 1"],
+    ),
+    (
+        "half attached",
+        &[
+            "the PRIMARY record of _serving.app.example.com refers to the latch's check",
+            "ended with 1",
+            "READY",
+        ],
+    ),
+    ("would remove", &["delete-stack", "would write", "ended with 0"]),
+    (
+        "removed while locked",
+        &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"],
+    ),
+    (
+        "removed",
+        &[
+            "deleted the stack latch-checks-app in eu-central-1",
+            "ended with 0",
+            "LATCHES=www:serving=_serving.www.example.com,",
+            "\nwww:serving=_serving.www.example.com,",
+        ],
+    ),
+    ("removed again", &["there is no latch app in the stack latch, only: www", "ended with 1"]),
+    (
+        "last",
+        &[
+            "deleted the stack latch in eu-west-1",
+            "deleted the stack latch-control-checks in eu-central-1",
+            "The buckets latch-000000000000-eu-central-1 and latch-000000000000-eu-west-1 stay",
+            "ended with 0\n2\n",
+        ],
+    ),
+];
+
 struct Deployment {
     aws: Emulator,
     state: PathBuf,
@@ -94,134 +221,15 @@ impl Drop for Deployment {
 }
 
 #[tokio::test]
-async fn the_latch_is_deployed_in_a_dry_run_and_armed_when_it_is_attached() {
+async fn the_latch_is_deployed_in_a_dry_run_armed_when_it_is_attached_and_removed_when_it_is_detached() {
     let deployment = Deployment::start().await;
-    let said = deployment
-        .run(
-            r#"
-            echo '"unhealthy"' >"$STATE/_second-latch.says"
-            echo "--- new"; pair 2>&1
-            rm "$STATE/_second-latch.says"
-            echo "--- seen"; deploy --name app 2>&1
-            cat "$STATE/failover-latch.env"
-            echo "serving refers to the primary's check: $([ "$(checks_of_record _serving.app.example.com)" = "$PRIMARY" ] && echo yes)"
-            echo "--- early"; deploy --arm 2>&1
-            echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
-            LATCHED=$(cat "$STATE/Latched")
-            record app.example.com A primary PRIMARY "$LATCHED" 192.0.2.1
-            record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"primary\"'
-            echo "--- attached"; deploy 2>&1
-            echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
-            echo '"standby"' >"$STATE/_serving.says"
-            echo "--- failed over"; deploy --arm 2>&1
-            rm "$STATE/_serving.says"
-            aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
-            echo "--- locked"; deploy --arm 2>&1
-            aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
-            echo "--- armed"; deploy --arm 2>&1
-            echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
-            echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
-            echo "--- again"; REGIONS=""; deploy 2>&1
-            aws s3api get-object --region eu-central-1 --bucket latch-000000000000-eu-central-1 --key control /dev/stdout
-            echo "--- unknown"; deploy --remove web 2>&1
-            echo "--- still attached"; deploy --remove app 2>&1
-            record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
-            echo "--- half attached"; deploy --remove app 2>&1
-            record _serving.app.example.com TXT primary PRIMARY "$PRIMARY" '\"primary\"'
-            record www.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
-            record www.example.com A standby SECONDARY "" 192.0.2.2
-            deploy --name www --domain www.example.com --zone "$ZONE" --primary "$PRIMARY" --standby "$STANDBY" 2>&1
-            echo "--- would remove"; deploy --remove app --dry-run 2>&1
-            aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
-            echo "--- removed while locked"; deploy --remove app 2>&1
-            aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
-            echo "--- removed"; deploy --remove app 2>&1
-            cat "$STATE/failover-latch.env"
-            for region in eu-central-1 eu-west-1; do
-                aws lambda get-function-configuration --region $region --function-name latch-watch --output text \
-                    --query Environment.Variables.LATCHES
-            done
-            echo "--- removed again"; deploy --remove app 2>&1
-            echo "--- last"; deploy --remove www 2>&1
-            for region in eu-central-1 eu-west-1; do
-                aws cloudformation list-stacks --region $region --output text --query \
-                    "StackSummaries[?StackStatus!='DELETE_COMPLETE'].StackName"
-            done
-            aws s3 ls | grep -c ' latch-'
-            "#,
-        )
-        .await;
+    let said = deployment.run(&format!("{DEPLOY_AND_ARM}{REMOVE}")).await;
     let steps: Vec<_> = said.split("--- ").skip(1).collect();
-    let left_serving = "LATCHES=www:serving=_serving.www.example.com,primary=_primary.www.example.com,standby=_standby.www.example.com\n";
-    let expected: [(&str, &[&str]); 16] = [
-        (
-            "new",
-            &[
-                "not seen healthy on all name servers for 0 s: _second-latch.app.example.com",
-                "NOT READY",
-                "ended with 3",
-            ],
-        ),
-        (
-            "seen",
-            &[
-                "READY, AND NOT ATTACHED: app.",
-                "ended with 0",
-                "LATCHES=app:serving=_serving.app.example.com,primary=_primary.app.example.com,standby=_standby.app.example.com\n",
-                "LATCH_BUCKETS=eu-central-1=latch-000000000000-eu-central-1,eu-west-1=latch-000000000000-eu-west-1\n",
-                "NAME_SERVERS=ns-1.awsdns-1.com=192.0.2.",
-                "BUCKET_OWNER=000000000000\n",
-                "serving refers to the primary's check: yes",
-            ],
-        ),
-        ("early", &["the latch app is not attached", "ended with 1", "dry runs: true true"]),
-        ("attached", &["ATTACHED, AND IN A DRY RUN", "ended with 0", "attached still: LATCHED"]),
-        ("failed over", &["does not say \"primary\" on all name servers", "ended with 1"]),
-        ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),
-        ("armed", &["ARMED: app.", "ended with 0", "dry runs: false false", "attached still: LATCHED"]),
-        ("again", &["ARMED: app.", "ended with 0", "\"by\""]),
-        ("unknown", &["there is no latch web in the stack latch, only: app", "ended with 1"]),
-        (
-            "still attached",
-            &["the PRIMARY record of app.example.com refers to the latch's check", "ended with 1"],
-        ),
-        (
-            "half attached",
-            &[
-                "the PRIMARY record of _serving.app.example.com refers to the latch's check",
-                "ended with 1",
-                "READY",
-            ],
-        ),
-        ("would remove", &["delete-stack", "would write", "ended with 0"]),
-        (
-            "removed while locked",
-            &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"],
-        ),
-        (
-            "removed",
-            &[
-                "deleted the stack latch-checks-app in eu-central-1",
-                "ended with 0",
-                left_serving,
-                &left_serving[8..],
-            ],
-        ),
-        ("removed again", &["there is no latch app in the stack latch, only: www", "ended with 1"]),
-        (
-            "last",
-            &[
-                "deleted the stack latch in eu-west-1",
-                "deleted the stack latch-control-checks in eu-central-1",
-                "The buckets latch-000000000000-eu-central-1 and latch-000000000000-eu-west-1 stay",
-                "ended with 0\n2\n",
-            ],
-        ),
-    ];
+    let expected: Vec<_> = ARMED.iter().chain(REMOVED).collect();
     assert_eq!(steps.len(), expected.len(), "{said}");
     for (step, (name, texts)) in steps.iter().zip(expected) {
         assert!(step.starts_with(name), "{name}: {step}");
-        for text in texts {
+        for text in *texts {
             assert!(step.contains(text), "{name}: {text}: {step}");
         }
     }

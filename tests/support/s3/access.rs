@@ -40,6 +40,7 @@ const RIGHTS: &[(&str, &str, &[&str])] = &[
     (PERSON, "s3:GetBucketVersioning", &[""]),
     (PERSON, "s3:GetLifecycleConfiguration", &[""]),
     (PERSON, "s3:GetBucketPolicy", &[""]),
+    (PERSON, "s3:GetBucketPublicAccessBlock", &[""]),
     (CONTROL, "s3:PutObject", &["control"]),
     (ANONYMOUS, "s3:GetObject", &["latches/", "control"]),
 ];
@@ -213,6 +214,7 @@ fn actions(asked: &Asked) -> Vec<(&'static str, Option<&str>)> {
         "GetBucketLocation" => vec![("s3:GetBucketLocation", None)],
         "GetBucketVersioning" => vec![("s3:GetBucketVersioning", None)],
         "GetBucketLifecycleConfiguration" => vec![("s3:GetLifecycleConfiguration", None)],
+        "GetPublicAccessBlock" => vec![("s3:GetBucketPublicAccessBlock", None)],
         "GetBucketPolicy" => vec![("s3:GetBucketPolicy", None)],
         _ => Vec::new(),
     }

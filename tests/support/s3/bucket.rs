@@ -19,6 +19,7 @@ pub struct Bucket {
     pub region: String,
     pub versioned: bool,
     pub lifecycle: Option<String>,
+    pub blocks_public_access: bool,
     pub policy: Option<String>,
     pub rights: Rights,
     pub down: Option<Down>,
@@ -93,6 +94,7 @@ impl Bucket {
             region: region.to_owned(),
             versioned: true,
             lifecycle: None,
+            blocks_public_access: true,
             policy: None,
             rights: Rights::default(),
             down: None,
@@ -151,6 +153,17 @@ impl Bucket {
                     )
                 })?;
                 Ok(Done::xml("LifecycleConfiguration", rules))
+            }
+            "GetPublicAccessBlock" => {
+                let blocks = self.blocks_public_access;
+                Ok(Done::xml(
+                    "PublicAccessBlockConfiguration",
+                    &format!(
+                        "<BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls>\
+                         <BlockPublicPolicy>{blocks}</BlockPublicPolicy>\
+                         <RestrictPublicBuckets>true</RestrictPublicBuckets>"
+                    ),
+                ))
             }
             "GetBucketPolicy" => {
                 let policy = self.policy.clone().ok_or_else(|| {

@@ -135,6 +135,11 @@ impl S3 {
         self.state().bucket(bucket).lifecycle = rules.map(str::to_owned);
     }
 
+    /// Sets whether a policy that is public is refused.
+    pub fn set_blocks_public_access(&self, bucket: &str, blocks: bool) {
+        self.state().bucket(bucket).blocks_public_access = blocks;
+    }
+
     /// Sets the document of `GetBucketPolicy`. The stand-in reports it and enforces the latch's rules all the same.
     pub fn set_policy(&self, bucket: &str, policy: Option<&str>) {
         self.state().bucket(bucket).policy = policy.map(str::to_owned);

@@ -92,6 +92,7 @@ impl Asked {
             (&Method::GET, true) if has("location") => "GetBucketLocation",
             (&Method::GET, true) if has("versioning") => "GetBucketVersioning",
             (&Method::GET, true) if has("lifecycle") => "GetBucketLifecycleConfiguration",
+            (&Method::GET, true) if has("publicAccessBlock") => "GetPublicAccessBlock",
             (&Method::GET, true) if has("policy") => "GetBucketPolicy",
             _ => "Unknown",
         }

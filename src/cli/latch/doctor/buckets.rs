@@ -68,7 +68,42 @@ impl Doctor<'_> {
             Err(failure) if failure.to_string().contains("NoSuchLifecycleConfiguration") => {}
             Err(failure) => self.findings.unknown(NAME, &failure),
         }
+        self.public_access(&client, bucket).await;
         self.policy(&client, bucket).await;
+    }
+
+    /// Whether a policy that is public would be refused. The latch's own names fixed ranges, which is not public.
+    async fn public_access(&mut self, client: &aws_sdk_s3::Client, bucket: &Bucket) {
+        const NAME: &str = "bucket";
+        let owner = self.latches.config.bucket_owner.clone();
+        let call = Call::new("s3:GetBucketPublicAccessBlock", "the bucket");
+        let asked =
+            client.get_public_access_block().bucket(&bucket.name).set_expected_bucket_owner(owner).send();
+        let blocks = match send(call, patience().left(), asked).await {
+            Ok(found) => found.public_access_block_configuration().is_some_and(|blocks| {
+                [
+                    blocks.block_public_acls(),
+                    blocks.ignore_public_acls(),
+                    blocks.block_public_policy(),
+                    blocks.restrict_public_buckets(),
+                ]
+                .iter()
+                .all(|on| *on == Some(true))
+            }),
+            Err(failure) if failure.to_string().contains("NoSuchPublicAccessBlockConfiguration") => false,
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+        };
+        if !blocks {
+            self.findings.wrong(
+                NAME,
+                format!("Block Public Access is not wholly on for {bucket}: a mistake in its policy would let everyone in"),
+                format!(
+                    "aws s3api put-public-access-block --bucket {bucket} --region {} --public-access-block-configuration \
+                     BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true",
+                    bucket.region
+                ),
+            );
+        }
     }
 
     /// Whether every checker may read the objects, and whether a late write is refused.
