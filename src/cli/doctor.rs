@@ -1,5 +1,7 @@
 //! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
+mod deployed;
+
 use clap::Args;
 use futures_util::future::join;
 
@@ -327,10 +329,7 @@ async fn function_locks(
         findings.wrong(
             "function",
             format!("{name} cannot run: {why}"),
-            format!(
-                "aws lambda delete-function-concurrency --region {} --function-name {name}, or infra/deploy",
-                region(arn)
-            ),
+            format!("aws lambda delete-function-concurrency --region {} --function-name {name}", region(arn)),
         );
     }
     let mut disagreements = disagreements(guard, id, &function);
@@ -354,6 +353,7 @@ async fn function_locks(
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
+    Box::pin(deployed::beside(guard, arn, &function, findings)).await;
     is_well
 }
 

@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::State;
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::error::Error;
@@ -23,6 +24,10 @@ pub(super) struct Function {
     pub handler: String,
     pub runtime: String,
     pub variables: HashMap<String, String>,
+    /// The hash of its code.
+    pub code: String,
+    /// When it was deployed last.
+    pub deployed: Option<DateTime<Utc>>,
     /// Why it cannot run, if it cannot.
     pub stopped: Option<String>,
     /// The statements of its resource policy, which allow callers to invoke it.
@@ -64,6 +69,8 @@ impl Function {
         Ok(Some(Self {
             stopped,
             name: found.function_name().unwrap_or_default().to_owned(),
+            code: found.code_sha256().unwrap_or_default().to_owned(),
+            deployed: found.last_modified().and_then(|at| at.parse().ok()),
             handler: found.handler().unwrap_or_default().to_owned(),
             runtime: found.runtime().map(|runtime| runtime.as_str().to_owned()).unwrap_or_default(),
             variables: found.environment.and_then(|found| found.variables).unwrap_or_default(),

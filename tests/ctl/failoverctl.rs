@@ -6,6 +6,7 @@ use std::process::{Output, Stdio};
 use crate::support;
 use crate::support::accelerator::{Accelerator, Group};
 use crate::support::cloudwatch::Alarm;
+use crate::support::docs::commands_below;
 use crate::support::emulator::{Emulator, path};
 use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::primary::Primary;
@@ -304,13 +305,17 @@ async fn an_invalid_argument_is_named() {
     }
 }
 
+/// The options with which a stack is deployed that guards this check.
+fn options(check: &str) -> String {
+    format!(
+        "--health-check {check} --email sre@example.com --set AlarmPeriod=10 --set AlarmActionsEnabled=true"
+    )
+}
+
 /// A stack that is guarded, with its primary up.
 async fn deployed(aws: &Emulator, primary: &Primary) -> String {
     let check = aws.health_check(primary.address.port()).await;
-    let options = format!(
-        "--health-check {check} --email sre@example.com --set AlarmPeriod=10 --set AlarmActionsEnabled=true"
-    );
-    let (status, said) = aws.deploy(&options).await;
+    let (status, said) = aws.deploy(&options(&check)).await;
     assert_eq!(status, Some(0), "{said}");
     aws.report(&check, "1", 0).await;
     check
@@ -329,9 +334,25 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
     let off = "aws cloudwatch disable-alarm-actions --alarm-names failover-primary-unhealthy";
     let closed = "aws lambda remove-permission --function-name failover-lock --statement-id \
         $(aws lambda get-policy --function-name failover-lock --query Policy --output text | grep -o 'failover-Lock[^\"]*')";
+    let idle = |function: &str| {
+        format!(
+            "aws lambda put-function-concurrency --function-name failover-{function} --reserved-concurrent-executions 0"
+        )
+    };
+    let schedule_off = "aws events disable-rule --name failover-reconcile";
+    let told_off = "aws cloudwatch disable-alarm-actions --alarm-names failover-locked failover-failed";
     for (broken, name, said) in [
         (off, "alarm", "failover-primary-unhealthy has its actions off"),
         (closed, "function", &*format!("failover-lock does not let {topic} invoke it")),
+        (&*idle("lock"), "function", "failover-lock cannot run: its reserved concurrency is 0"),
+        (&*idle("restore"), "restore", "failover-restore cannot run: its reserved concurrency is 0"),
+        (&*idle("reconcile"), "reconcile", "failover-reconcile cannot run: its reserved concurrency is 0"),
+        (
+            schedule_off,
+            "reconcile",
+            "its schedule is off: a lost alarm is not found, and an undone lock not reported",
+        ),
+        (told_off, "alarms", "their actions are off: failover-failed failover-locked"),
     ] {
         let (status, printed) = aws.bash(broken, &[]).await;
         assert_eq!(status, Some(0), "{printed}");
@@ -349,6 +370,43 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         let well = doctor().await;
         assert_eq!(well.status, Some(0), "{well:?}");
     }
+
+    // What was deleted is made anew, as the runbook says.
+    let deleted = r#"
+        aws lambda delete-function --function-name failover-restore
+        aws cloudwatch delete-alarms --alarm-names failover-locked failover-failed
+        aws events remove-targets --rule failover-reconcile --ids $(aws events list-targets-by-rule \
+            --rule failover-reconcile --query 'Targets[].Id' --output text) >&2
+        aws events delete-rule --name failover-reconcile
+        aws sns delete-topic --topic-arn arn:aws:sns:us-east-1:000000000000:failover-notifications
+        "#;
+    let dead_letters = |count: u32, before: u32| {
+        format!(
+            "aws cloudwatch put-metric-data --namespace AWS/SQS --metric-data \"MetricName=ApproximateNumberOfMessagesVisible,\
+             Dimensions=[{{Name=QueueName,Value=failover-dead-letters}}],Value={count},Timestamp=$(($(date +%s) - {before}))\""
+        )
+    };
+    let (status, printed) = aws.bash(&format!("{deleted}{}", dead_letters(2, 120)), &[]).await;
+    assert_eq!(status, Some(0), "{printed}");
+    let found = doctor().await.out;
+    for said in [
+        "failover-restore does not exist",
+        "failover-reconcile has no schedule: the rule failover-reconcile does not exist",
+        "deleted: failover-failed failover-locked",
+        "failover-notifications does not exist",
+        "failover-dead-letters has 2 alarms that did not reach failover-lock",
+        "make failover anew: docs/runbook.md#make-the-stack-anew",
+    ] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+    let anew = commands_below("runbook.md", "## Make the stack anew").remove(0);
+    let (status, printed) = aws.bash(&format!("{anew}{}", dead_letters(0, 0)), &[]).await;
+    assert!(status == Some(0) && printed.contains("HealthCheckId"), "{printed}");
+    let (status, said) = aws.deploy(&options(&check)).await;
+    assert_eq!(status, Some(0), "{said}");
+    aws.report(&check, "1", 0).await;
+    let well = doctor().await;
+    assert_eq!(well.status, Some(0), "{well:?}");
 
     primary.set_up(false);
     aws.deploy("--set DryRun=true").await;

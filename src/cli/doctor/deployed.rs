@@ -1,0 +1,359 @@
+//! What `infra/deploy` deploys beside `lock`: the functions that restore and compare, and the way to the people.
+
+use std::collections::BTreeSet;
+
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
+use aws_sdk_eventbridge::types::RuleState;
+use chrono::{TimeDelta, Utc};
+use futures_util::future::join3;
+
+use super::{LAST_RUNS_MINUTES, region};
+use crate::cli::findings::Findings;
+use crate::cli::function::Function;
+use crate::cli::guard::Guard;
+use crate::cli::screen::{quoted, time};
+use crate::cli::session::{if_there, patience};
+use crate::cli::sns;
+use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::remote::aws::{Call, Failure, Kind, send};
+
+/// The template's alarms for people, without the stack's name before them.
+const ALARMS: [&str; 19] = [
+    "dead-letters",
+    "dead-letters-failing",
+    "deferred",
+    "failed",
+    "lock-destination-failing",
+    "lock-events-dropped",
+    "lock-failed",
+    "lock-set",
+    "lock-throttled",
+    "locked",
+    "locked-for-days",
+    "locked-in-vain",
+    "reconcile-failing",
+    "reconcile-silent",
+    "reconcile-throttled",
+    "restore-throttled",
+    "restored",
+    "throttled",
+    "unprotected",
+];
+/// Those that tell of what people do, or of what is shown elsewhere here.
+const EXPECTED: [&str; 4] = ["lock-set", "locked", "locked-for-days", "restored"];
+
+/// How long ago `reconcile`, which runs each minute, may have run last: a function's metrics lag by minutes.
+const LATEST_RUN: TimeDelta = TimeDelta::minutes(10);
+
+/// A stack, by the names that its template gives.
+struct Stack<'a> {
+    name: &'a str,
+    region: &'a str,
+    aws: SdkConfig,
+    findings: &'a mut Findings,
+}
+
+/// Checks what belongs to this function.
+pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: &mut Findings) {
+    let Some(name) = lock.name.strip_suffix("-lock") else {
+        return findings.warn("deployed", not_deployed(&lock.name));
+    };
+    let mut stack = Stack { name, region: region(arn), aws: guard.session.aws_of(arn), findings };
+    let (restore, reconcile, alarms) =
+        Box::pin(join3(stack.function("restore"), stack.function("reconcile"), stack.alarms())).await;
+    if let (Ok(None), Ok(None), Ok(alarms)) = (&restore, &reconcile, &alarms)
+        && alarms.is_empty()
+    {
+        return stack.findings.warn("deployed", not_deployed(&lock.name));
+    }
+    stack.restore(restore, lock);
+    stack.reconcile(reconcile, lock).await;
+    stack.people(alarms).await;
+    stack.dead_letters().await;
+}
+
+/// The runbook's section on an alarm of the template.
+fn in_runbook(alarm: &str) -> String {
+    format!("failover-{alarm}")
+}
+
+fn not_deployed(lock: &str) -> String {
+    format!("{lock} was not deployed by infra/deploy: what belongs to it was not looked at")
+}
+
+// === impl Stack ===
+
+impl Stack<'_> {
+    async fn function(&self, what: &str) -> Result<Option<Function>, Failure> {
+        Function::of(&self.aws, &format!("{}-{what}", self.name), patience()).await
+    }
+
+    /// Those of the stack's alarms for people that there are.
+    async fn alarms(&self) -> Result<Vec<MetricAlarm>, Failure> {
+        let names: Vec<_> = ALARMS.iter().map(|alarm| format!("{}-{alarm}", self.name)).collect();
+        let client = aws_sdk_cloudwatch::Client::new(&self.aws);
+        let found = patience().persist(async |time| {
+            let request = client.describe_alarms().set_alarm_names(Some(names.clone()));
+            let request = request.alarm_types(AlarmType::MetricAlarm).max_records(100);
+            send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
+        });
+        Ok(found.await?.metric_alarms.unwrap_or_default())
+    }
+
+    fn restore(&mut self, restore: Result<Option<Function>, Failure>, lock: &Function) {
+        if self.is_well("restore", restore, lock).is_some() {
+            self.findings.ok("restore", format!("{}-restore is there", self.name));
+        }
+    }
+
+    async fn reconcile(&mut self, reconcile: Result<Option<Function>, Failure>, lock: &Function) {
+        const NAME: &str = "reconcile";
+        let Some(function) = self.is_well(NAME, reconcile, lock) else { return };
+        let name = function.name;
+        let enable = format!("aws events enable-rule --region {} --name {name}", self.region);
+        match self.rule(&name).await {
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+            Ok(None) => {
+                let anew = self.anew();
+                return self.findings.wrong(
+                    NAME,
+                    format!("{name} has no schedule: the rule {name} does not exist"),
+                    anew,
+                );
+            }
+            Ok(Some(state)) if state != RuleState::Enabled => {
+                let said = "its schedule is off: a lost alarm is not found, and an undone lock not reported"
+                    .to_owned();
+                return self.findings.wrong(NAME, said, enable);
+            }
+            Ok(Some(_)) => {}
+        }
+        let is_new = function.deployed.is_some_and(|deployed| Utc::now() - deployed < LATEST_RUN);
+        let cloudwatch = CloudWatch::new(&self.aws);
+        let of = ("FunctionName", name.as_str());
+        match cloudwatch.newest("AWS/Lambda", "Invocations", of, LAST_RUNS_MINUTES, patience()).await {
+            Err(failure) => self.findings.unknown(NAME, &failure),
+            Ok(Some((at, _))) if Utc::now() - at < LATEST_RUN => {
+                self.findings.ok(NAME, format!("{name} last ran {}", time(at)));
+            }
+            Ok(_) if is_new => self.findings.ok(NAME, format!("{name} was deployed just now")),
+            Ok(run) => {
+                let since =
+                    run.map_or_else(|| "for a day".to_owned(), |(at, _)| format!("since {}", time(at)));
+                let said = format!("{name} has not run {since}, although its schedule is on");
+                let remedy = format!("docs/runbook.md#{}", in_runbook("reconcile-silent"));
+                self.findings.wrong(NAME, said, remedy);
+            }
+        }
+    }
+
+    /// The state of the rule of this name; `None` if there is none.
+    async fn rule(&self, name: &str) -> Result<Option<RuleState>, Failure> {
+        let client = aws_sdk_eventbridge::Client::new(&self.aws);
+        let found = patience().persist(async |time| {
+            let request = client.describe_rule().name(name);
+            send(Call::new("events:DescribeRule", "the rule"), time, request.send()).await
+        });
+        Ok(if_there(found.await)?.map(|rule| rule.state.unwrap_or(RuleState::Enabled)))
+    }
+
+    /// One of the other functions, if it is there, can run, and is of one deployment with `lock`.
+    fn is_well(
+        &mut self,
+        what: &'static str,
+        function: Result<Option<Function>, Failure>,
+        lock: &Function,
+    ) -> Option<Function> {
+        let (name, region) = (format!("{}-{what}", self.name), self.region);
+        let function = match function {
+            Ok(Some(function)) => function,
+            Ok(None) => {
+                self.findings.wrong(what, format!("{name} does not exist"), self.anew());
+                return None;
+            }
+            Err(failure) => {
+                self.findings.unknown(what, &failure);
+                return None;
+            }
+        };
+        if let Some(why) = &function.stopped {
+            self.findings.wrong(
+                what,
+                format!("{name} cannot run: {why}"),
+                format!("aws lambda delete-function-concurrency --region {region} --function-name {name}"),
+            );
+            return None;
+        }
+        if function.code != lock.code {
+            self.findings.wrong(
+                what,
+                format!("{name} runs other code than {}", lock.name),
+                "infra/deploy with this version's artifact; if that changes nothing: \
+                 docs/runbook.md#make-the-stack-anew"
+                    .to_owned(),
+            );
+            return None;
+        }
+        for variable in ["HEALTHY_PATH", "LOCKED_PATH", "GUARDED_HEALTH_CHECKS", "GUARDED_TAG"] {
+            let of = |function: &Function| function.variables.get(variable).cloned().unwrap_or_default();
+            if of(&function) != of(lock) {
+                self.findings.wrong(
+                    what,
+                    format!(
+                        "{name}: {variable} is {:?}, and {:?} for {}",
+                        of(&function),
+                        of(lock),
+                        lock.name
+                    ),
+                    self.anew(),
+                );
+                return None;
+            }
+        }
+        Some(function)
+    }
+
+    /// Checks the alarms, and whether anyone is told.
+    async fn people(&mut self, alarms: Result<Vec<MetricAlarm>, Failure>) {
+        const NAME: &str = "alarms";
+        let alarms = match alarms {
+            Ok(alarms) => alarms,
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+        };
+        let names: BTreeSet<_> = alarms.iter().filter_map(MetricAlarm::alarm_name).collect();
+        let missing =
+            self.named(ALARMS.iter().filter(|alarm| !names.contains(&*format!("{}-{alarm}", self.name))));
+        if !missing.is_empty() {
+            self.findings.wrong(NAME, format!("deleted: {missing}"), self.anew());
+        }
+        let off: Vec<_> = alarms
+            .iter()
+            .filter(|alarm| alarm.actions_enabled() == Some(false))
+            .filter_map(MetricAlarm::alarm_name)
+            .collect();
+        if !off.is_empty() {
+            let off = off.join(" ");
+            self.findings.wrong(
+                NAME,
+                format!("their actions are off: {off}"),
+                format!("aws cloudwatch enable-alarm-actions --region {} --alarm-names {off}", self.region),
+            );
+        }
+        let silent = alarms.iter().filter(|alarm| alarm.alarm_actions().is_empty());
+        let silent: Vec<_> = silent.filter_map(MetricAlarm::alarm_name).collect();
+        if !silent.is_empty() {
+            self.findings.wrong(NAME, format!("they tell no one: {}", silent.join(" ")), self.anew());
+        }
+        let is_expected = |alarm: &&MetricAlarm| {
+            let name = alarm.alarm_name().unwrap_or_default();
+            !EXPECTED.iter().any(|expected| name == format!("{}-{expected}", self.name))
+        };
+        let standing: Vec<_> = alarms
+            .iter()
+            .filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm))
+            .filter(is_expected)
+            .filter_map(MetricAlarm::alarm_name)
+            .collect();
+        for alarm in &standing {
+            let section = in_runbook(alarm.strip_prefix(self.name).unwrap_or(alarm).trim_start_matches('-'));
+            self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
+        }
+        if [missing.is_empty(), off.is_empty(), silent.is_empty(), standing.is_empty()] == [true; 4] {
+            self.findings.ok(NAME, format!("all {} are there, none is in ALARM", ALARMS.len()));
+        }
+        let topics: BTreeSet<_> = alarms
+            .iter()
+            .flat_map(MetricAlarm::alarm_actions)
+            .filter(|action| action.contains(":sns:"))
+            .collect();
+        for topic in topics {
+            self.topic(topic).await;
+        }
+    }
+
+    /// Checks whether anyone receives what a topic is told.
+    async fn topic(&mut self, topic: &str) {
+        const NAME: &str = "people";
+        let region = region(topic);
+        let subscribe = format!(
+            "follow the link in AWS's mail; to get another one: aws sns subscribe --region {region} --protocol email \
+             --topic-arn {} --notification-endpoint ADDRESS",
+            quoted(topic)
+        );
+        let subscriptions = match sns::subscriptions(&self.aws, topic, patience()).await {
+            Ok(subscriptions) => subscriptions,
+            Err(failure) if failure.kind() == Kind::NotFound => {
+                return self.findings.wrong(NAME, format!("{topic} does not exist"), self.anew());
+            }
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+        };
+        let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.is_confirmed);
+        for one in &confirmed {
+            self.findings.ok(NAME, format!("{topic} notifies {} {}", one.protocol, one.endpoint));
+        }
+        for one in &open {
+            let said =
+                format!("{} {} has not confirmed its subscription to {topic}", one.protocol, one.endpoint);
+            if confirmed.is_empty() {
+                self.findings.wrong(NAME, said, subscribe.clone());
+            } else {
+                self.findings.warn(NAME, said);
+            }
+        }
+        if subscriptions.is_empty() {
+            self.findings.wrong(NAME, format!("no one subscribes to {topic}"), subscribe);
+        }
+    }
+
+    async fn dead_letters(&mut self) {
+        const NAME: &str = "dead letters";
+        let queue = format!("{}-dead-letters", self.name);
+        let found = CloudWatch::new(&self.aws)
+            .newest(
+                "AWS/SQS",
+                "ApproximateNumberOfMessagesVisible",
+                ("QueueName", &queue),
+                LAST_RUNS_MINUTES,
+                patience(),
+            )
+            .await;
+        match found {
+            Err(failure) => self.findings.unknown(NAME, &failure),
+            Ok(Some((at, messages))) if messages > 0.0 => self.findings.wrong(
+                NAME,
+                format!(
+                    "{queue} has {messages} alarms that did not reach {}-lock, as of {}",
+                    self.name,
+                    time(at)
+                ),
+                format!("docs/runbook.md#{}", in_runbook("dead-letters")),
+            ),
+            Ok(_) => self.findings.ok(NAME, format!("{queue} is empty, as far as the metrics of a day say")),
+        }
+    }
+
+    fn named<'b>(&self, alarms: impl Iterator<Item = &'b &'b str>) -> String {
+        alarms.map(|alarm| format!("{}-{alarm}", self.name)).collect::<Vec<_>>().join(" ")
+    }
+
+    fn anew(&self) -> String {
+        format!("make {} anew: docs/runbook.md#make-the-stack-anew", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarms_are_those_of_the_template() {
+        let template = include_str!("../../../infra/failover-lock.yaml");
+        let named = template.lines().filter_map(|line| {
+            line.trim().strip_prefix(r#"AlarmName: !Sub "${AWS::StackName}-"#)?.strip_suffix('"')
+        });
+        // The primary's own alarm is a part of the chain.
+        let named: BTreeSet<_> = named.filter(|name| *name != "primary-unhealthy").collect();
+        assert_eq!(named, ALARMS.into_iter().collect());
+    }
+}
