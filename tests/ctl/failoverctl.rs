@@ -371,15 +371,44 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         assert_eq!(well.status, Some(0), "{well:?}");
     }
 
-    // What was deleted is made anew, as the runbook says.
-    let deleted = r#"
+    primary.set_up(false);
+    aws.deploy("--set DryRun=true").await;
+    let found = doctor().await.out;
+    for said in ["/lb-check answers 503", "failover-lock: DRY_RUN is true"] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+    let text = run(&aws.url, &["doctor", &check]).await.out;
+    assert!(text.contains("WRONG   healthy path") && text.contains("→ repair the primary"), "{text}");
+    let unsubscribe = "aws sns unsubscribe --subscription-arn $(aws sns list-subscriptions --output text \
+        --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")";
+    aws.bash(unsubscribe, &[]).await;
+    primary.set_up(true);
+    let found = doctor().await.out;
+    assert!(
+        found.contains("none of its alarms leads by a topic, or directly, to a function that locks it"),
+        "{found}"
+    );
+    // A primary that answers at every path makes every lock ineffective.
+    primary.set_up(true);
+    let found =
+        run(&aws.url, &["doctor", &check, "--healthy-path", "/up", "--locked-path", "/lb-check"]).await.out;
+    assert!(found.contains("so that a lock locks nothing"), "{found}");
+}
+
+#[tokio::test]
+async fn doctor_finds_what_was_deleted_beside_lock_and_the_runbook_makes_it_anew() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let doctor = async || run(&aws.url, &["doctor", &check, "--output", "json"]).await;
+    let deleted = "
         aws lambda delete-function --function-name failover-restore
         aws cloudwatch delete-alarms --alarm-names failover-locked failover-failed
-        aws events remove-targets --rule failover-reconcile --ids $(aws events list-targets-by-rule \
+        aws events remove-targets --rule failover-reconcile --ids $(aws events list-targets-by-rule \\
             --rule failover-reconcile --query 'Targets[].Id' --output text) >&2
         aws events delete-rule --name failover-reconcile
         aws sns delete-topic --topic-arn arn:aws:sns:us-east-1:000000000000:failover-notifications
-        "#;
+        ";
     let dead_letters = |count: u32, before: u32| {
         format!(
             "aws cloudwatch put-metric-data --namespace AWS/SQS --metric-data \"MetricName=ApproximateNumberOfMessagesVisible,\
@@ -407,29 +436,6 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
     aws.report(&check, "1", 0).await;
     let well = doctor().await;
     assert_eq!(well.status, Some(0), "{well:?}");
-
-    primary.set_up(false);
-    aws.deploy("--set DryRun=true").await;
-    let found = doctor().await.out;
-    for said in ["/lb-check answers 503", "failover-lock: DRY_RUN is true"] {
-        assert!(found.contains(said), "{said}: {found}");
-    }
-    let text = run(&aws.url, &["doctor", &check]).await.out;
-    assert!(text.contains("WRONG   healthy path") && text.contains("→ repair the primary"), "{text}");
-    let unsubscribe = "aws sns unsubscribe --subscription-arn $(aws sns list-subscriptions --output text \
-        --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")";
-    aws.bash(unsubscribe, &[]).await;
-    primary.set_up(true);
-    let found = doctor().await.out;
-    assert!(
-        found.contains("none of its alarms leads by a topic, or directly, to a function that locks it"),
-        "{found}"
-    );
-    // A primary that answers at every path makes every lock ineffective.
-    primary.set_up(true);
-    let found =
-        run(&aws.url, &["doctor", &check, "--healthy-path", "/up", "--locked-path", "/lb-check"]).await.out;
-    assert!(found.contains("so that a lock locks nothing"), "{found}");
 }
 
 #[tokio::test]
