@@ -11,7 +11,7 @@ use failover::lambda;
 use failover::latch::config::Config;
 use failover::latch::{FailoverLatch, is_handler, listener, s3};
 use failover::program::lines::Lines;
-use failover::program::{logging, variables};
+use failover::program::{self, logging, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
 use tokio::net::TcpListener;
@@ -38,8 +38,7 @@ struct Arguments {
     listen: SocketAddr,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A log that no one reads must not stop the looks. A function's log is always read.
     let (output, _last) = if arguments.watch {
@@ -48,7 +47,7 @@ async fn main() -> ExitCode {
     } else {
         (BoxMakeWriter::new(io::stdout), None)
     };
-    lambda::end(run(arguments, output).await)
+    lambda::end(program::run::run(run(arguments, output)).unwrap_or_else(|error| Err(error.into())))
 }
 
 async fn run(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dyn Error + Send + Sync>> {

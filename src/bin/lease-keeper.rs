@@ -17,7 +17,7 @@ use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::{Callers, Site};
 use failover::lease::{Keeper, Table};
 use failover::program::lines::Lines;
-use failover::program::{logging, variables};
+use failover::program::{self, logging, variables};
 use failover::remote::https::Https;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -87,7 +87,9 @@ fn main() -> ExitCode {
         Err(error) => Err(error.into()),
         Ok(()) if arguments.guard => guard(&arguments.command),
         // The main thread is the parent of adopted processes only.
-        Ok(()) => thread::spawn(|| run(arguments)).join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+        Ok(()) => thread::spawn(|| program::run::run(run(arguments))?)
+            .join()
+            .unwrap_or_else(|panic| panic::resume_unwind(panic)),
     };
     ended.unwrap_or_else(|error| {
         error!(error = %error, "lease-keeper ends");
@@ -104,7 +106,6 @@ async fn open(option: &str, address: &Address) -> Result<Listener, String> {
     Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
 
-#[tokio::main(flavor = "current_thread")]
 async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let file = arguments.config.expect("clap requires it");
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
@@ -191,6 +192,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
             warn!("a second signal: lease-keeper ends at once. If it had the lease, other candidates wait until the term ends");
             // Its guard, whose input ends with it, ends the command.
             working.abort();
+            command::abandon().await;
             return Ok(ExitCode::FAILURE);
         }
     }

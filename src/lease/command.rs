@@ -22,12 +22,15 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
+
+mod once;
+
+pub(super) use once::once;
 
 use super::claim::Moment;
 use super::clock::{now, sleep_until, wall};
@@ -254,8 +257,34 @@ async fn killed(guard: &mut Child) -> io::Result<ExitStatus> {
         status = guard.wait() => return status,
         _ = timeout(KILLING, looks) => {}
     }
+    kill(guard).await
+}
+
+/// Kills a guard. Its descendants are this process's then, also while a tracer still keeps its end to itself.
+async fn kill(guard: &mut Child) -> io::Result<ExitStatus> {
+    let pid = guard.id().and_then(|pid| i32::try_from(pid).ok());
     let _ = guard.start_kill();
-    guard.wait().await
+    let ended = async {
+        while !pid.is_none_or(descendants::has_ended) {
+            sleep(LOOK).await;
+        }
+    };
+    select! {
+        biased;
+        status = guard.wait() => status,
+        () = ended => match guard.try_wait() {
+            Ok(None) => Ok(ExitStatus::from_raw(Signal::KILL.as_raw())),
+            status => status.map(Option::unwrap_or_default),
+        }
+    }
+}
+
+/// Kills what a guard cannot kill that is stopped, as this process ends at once. A guard that runs kills everything itself
+/// when its orders end.
+pub async fn abandon() {
+    if Descendants::All.is_any_stopped() {
+        let _ = timeout(KILLING, Descendants::All.end()).await;
+    }
 }
 
 /// Takes note of the ends of processes that this one has adopted, as the first process of a container has to.
@@ -399,64 +428,6 @@ fn start(held: &Held, command: &[OsString], name: &str, owner: &str) -> io::Resu
     guard.env("LEASE_EPOCH", held.epoch().to_string()).env("LEASE_NAME", name).env("LEASE_OWNER", owner);
     guard.process_group(0);
     Ok((guard.spawn()?, link))
-}
-
-/// Runs a program under a guard of its own. Returns its status as a shell would report it, when no process is left that
-/// the program has started: the guard kills them, also if this is dropped.
-///
-/// # Errors
-/// The program cannot be started.
-pub(super) async fn once(command: &[String]) -> io::Result<u8> {
-    let command: Vec<_> = command.iter().map(OsString::from).collect();
-    let (mut guard, link) = guard_of(&command)?;
-    guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    let mut running = OfCheck(Some(guard.spawn()?));
-    // It has the guard's end of the socket.
-    drop(guard);
-    // The end of the orders is the order to kill everything, also if this is dropped.
-    let (reports, mut orders) = link.into_split();
-    send(&mut orders, &order(now() + LONGEST)).await;
-    let report = BufReader::new(reports).lines().next_line().await?.unwrap_or_default();
-    drop(orders);
-    if let Some(guard) = &mut running.0 {
-        let status = guard.wait().await?;
-        running.0 = None;
-        without_leftovers(status).await;
-    }
-    if let Some(cause) = report.strip_prefix(FAILED) {
-        return Err(io::Error::other(format!("{cause}. Correct --check")));
-    }
-    let status = report.strip_prefix(ENDED).and_then(|status| status.parse().ok());
-    status.ok_or_else(|| io::Error::other("its guard has ended"))
-}
-
-/// The guard of a check, which was told to end. Dropped, it is killed if it does not.
-struct OfCheck(Option<Child>);
-
-impl Drop for OfCheck {
-    fn drop(&mut self) {
-        if let (Some(mut guard), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(async move {
-                let in_time = timeout(LONG, guard.wait()).await;
-                let ended = if let Ok(ended) = in_time {
-                    ended
-                } else {
-                    let _ = guard.start_kill();
-                    guard.wait().await
-                };
-                if let Ok(status) = ended {
-                    without_leftovers(status).await;
-                }
-            });
-        }
-    }
-}
-
-/// Kills what the guard of a check has left behind, if it was killed before it could do so. They are this process's now.
-async fn without_leftovers(status: ExitStatus) {
-    if status.signal().is_some() && timeout(LONG, Descendants::Adopted.end()).await.is_err() {
-        warn!("processes that a check has started cannot be killed");
-    }
 }
 
 /// The guard of this command, which is not started yet, and the socket for orders to it and reports from it.

@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 use std::path::Path;
 use std::time::Duration;
 
@@ -86,6 +85,11 @@ impl Descendants {
     pub fn signal(self, signal: Signal) {
         let processes = Processes::now();
         send(signal, &processes.below(self.children(&processes).collect()));
+    }
+
+    /// Whether a child of this process among them is stopped.
+    pub fn is_any_stopped(self) -> bool {
+        self.children(&Processes::now()).any(is_stopped)
     }
 
     /// Kills them, until none is left.
@@ -265,6 +269,14 @@ pub(super) fn is_stopped(pid: i32) -> bool {
     after_name(pid).is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
 }
 
+/// Whether no part of a process runs any more. Its end may still be unknown to its parent: a tracer learns of it first,
+/// however long that waits.
+pub(super) fn has_ended(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut tasks = tasks.filter_map(|task| after_name_in(&task.path().join("stat")));
+    tasks.all(|rest| rest.trim_start().starts_with(['Z', 'X']))
+}
+
 /// A process's parent and group.
 fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
     let rest = after_name(pid)?;
@@ -274,7 +286,11 @@ fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
 
 /// What the kernel says of a process after its name: state, parent, group and more.
 fn after_name(pid: i32) -> Option<String> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    after_name_in(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn after_name_in(stat: &Path) -> Option<String> {
+    let stat = fs::read(stat).ok()?;
     // pid (name) state parent group …; a name may hold spaces and parentheses, and the kernel cuts it within a
     // character.
     let stat = String::from_utf8_lossy(&stat);
@@ -284,8 +300,24 @@ fn after_name(pid: i32) -> Option<String> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn a_process_has_ended_before_anyone_has_taken_note_of_it() {
+        let mut process = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (pid, mut output) = (i32::try_from(process.id()).unwrap(), process.stdout.take().unwrap());
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+        assert!(!has_ended(pid), "it is stopped at most");
+        process.kill().unwrap();
+        std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+        let noted =
+            waitid(WaitId::Pid(Pid::from_raw(pid).unwrap()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        assert!(noted.unwrap().is_some() && has_ended(pid));
+        process.wait().unwrap();
+        assert!(has_ended(pid), "its number is no one's");
+    }
 
     #[test]
     fn the_processes_of_another_namespace_are_not_taken_for_its_own() {

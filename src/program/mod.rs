@@ -2,5 +2,6 @@
 
 pub mod lines;
 pub mod logging;
+pub mod run;
 pub mod text;
 pub mod variables;
