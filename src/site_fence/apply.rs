@@ -1,6 +1,5 @@
 //! The effect: takes a site out of an accelerator, then out of replication.
 
-use std::mem;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -32,16 +31,16 @@ pub(super) async fn take_out(
     accusation: &Accusation,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
-    let Accusation { site, reporter, accelerator: name, .. } = accusation;
+    let name = &accusation.accelerator;
     let outcome = |verdict| Outcome::new(About::default(), verdict);
     let accelerator = system.view.accelerators.named(name, deadline).await?;
     let accelerator = accelerator.ok_or_else(|| Error::NoSuchAccelerator(name.clone()))?;
     let infinispan = system.infinispan(deadline).await?;
 
-    let out = leave(system, accusation, &accelerator, infinispan.as_ref(), deadline).await?;
-    let (removed, to_note) = match out {
-        Out::Left { removed, to_note } => (removed, to_note),
-        Out::WouldLeave => (true, None),
+    let verdict = match leave(system, accusation, &accelerator, infinispan.as_ref(), deadline).await? {
+        Out::Left { changed: true } => Verdict::Fenced,
+        Out::Left { changed: false } => Verdict::AlreadyFenced,
+        Out::WouldLeave => Verdict::WouldFence,
         Out::Stays(reason, detail) => {
             let verdict = match reason {
                 Reason::OlderThanRejoin => Verdict::Ignored,
@@ -50,27 +49,11 @@ pub(super) async fn take_out(
             return Ok(Outcome { detail, ..outcome(verdict).because(reason) });
         }
     };
-    if system.config.dry_run {
-        let would = match &infinispan {
-            Some(infinispan) => {
-                infinispan.state(reporter, site, deadline).await? != State::Offline || removed
-            }
-            None => removed,
-        };
-        return Ok(outcome(if would { Verdict::WouldFence } else { Verdict::AlreadyFenced }));
-    }
-    // Before replication, which may fail: the note keeps the site out if its endpoints are put back in another way.
-    if let Some(noted) = to_note {
-        note(system, &accelerator, site, &noted.out(Some(reporter), Utc::now()), deadline).await;
-    }
-    let taken = match &infinispan {
-        Some(infinispan) => infinispan.set(reporter, site, State::Offline, deadline).await?,
-        None => false,
-    };
-    Ok(outcome(if removed || taken { Verdict::Fenced } else { Verdict::AlreadyFenced }))
+    Ok(outcome(verdict))
 }
 
-/// Takes the site out of the accelerator. A claim that this needs has ended afterwards, whatever the result.
+/// Takes the site out of the accelerator, then out of replication. A claim that this needs has ended afterwards, whatever
+/// the result.
 async fn leave(
     system: &SiteFence,
     accusation: &Accusation,
@@ -85,6 +68,7 @@ async fn leave(
         accelerator,
         infinispan,
         removed: false,
+        taken_offline: false,
         note: Note::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
         deadline: within,
@@ -97,10 +81,8 @@ async fn leave(
 /// The result of a site's removal from an accelerator.
 enum Out {
     Left {
-        /// Whether the removal of any endpoint was requested.
-        removed: bool,
-        /// What is not noted yet: that the site is out, and by whom.
-        to_note: Option<Note>,
+        /// Whether anything was changed for it.
+        changed: bool,
     },
     WouldLeave,
     Stays(Reason, Option<String>),
@@ -114,6 +96,8 @@ struct Leave<'a> {
     infinispan: Option<&'a Session<'a>>,
     /// Whether the removal of any endpoint was requested.
     removed: bool,
+    /// Whether replication to it was stopped.
+    taken_offline: bool,
     /// The endpoints whose removal was requested.
     note: Note,
     /// The permission to change the accelerator.
@@ -122,8 +106,9 @@ struct Leave<'a> {
 }
 
 impl Leave<'_> {
-    /// Reads the accelerator, decides, and removes the site's endpoints. If there is a table, the accelerator is read
-    /// and decided about again under the claim: another execution may have changed it before.
+    /// Reads the accelerator, decides, and takes the site out. If there is a table, the accelerator is read and decided about
+    /// again under the claim before anything is changed: another execution may have changed it before, and a rejoin may be
+    /// under way.
     async fn accelerator(&mut self) -> Result<Out, Error> {
         let Self { system, accusation, accelerator, deadline, .. } = *self;
         let site = &accusation.site;
@@ -132,28 +117,28 @@ impl Leave<'_> {
             let notes = Notes::read(&accelerator.arn, &sight.tags);
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
             log_decision(accusation, &decision, self.turn.is_taken());
-            let (leaving, if_unseen) = match decision {
+            let if_unseen = matches!(decision, Decision::RemoveIfUnseen(_) | Decision::AlreadyOutIfUnseen)
+                && !self.removed;
+            let leaving = match decision {
                 // A removal whose answer was lost, and that could not be noted, leaves endpoints of unknown sites.
-                Decision::Refuse(Reason::SiteUnknown) if self.removed => {
-                    return Ok(self.left());
-                }
+                Decision::Refuse(Reason::SiteUnknown) if self.removed => None,
                 Decision::Refuse(reason) => return self.refuse(reason, &sight, &notes).await,
-                // A note from before the last rejoin is not about this fence.
-                Decision::AlreadyOut if notes.is_to_stay_out(site) => {
-                    return Ok(Out::Left { removed: self.removed, to_note: None });
-                }
-                Decision::AlreadyOut => return Ok(self.left()),
-                Decision::Remove(leaving) => (leaving, false),
-                Decision::RemoveIfUnseen(leaving) => (leaving, true),
+                Decision::AlreadyOut | Decision::AlreadyOutIfUnseen => None,
+                Decision::Remove(leaving) | Decision::RemoveIfUnseen(leaving) => Some(leaving),
             };
-            if if_unseen && !self.removed {
+            if if_unseen {
                 match self.sees().await? {
                     Some(true) => return Ok(Out::Stays(Reason::OlderThanRejoin, None)),
                     Some(false) => {}
                     None => return Ok(Out::Stays(Reason::RejoinedSince, None)),
                 }
             }
-            if !self.removed && !self.turn.is_taken() {
+            // A note from before the last rejoin is not about this fence.
+            let is_noted = notes.is_to_stay_out(site);
+            if leaving.is_none() && (is_noted || system.config.dry_run) && self.is_offline().await? {
+                return Ok(self.left());
+            }
+            if leaving.is_some() && !self.removed && !self.turn.is_taken() {
                 // Before any change: if the reporter's Infinispan cannot be reached, the other site's report decides.
                 self.check().await?;
             }
@@ -163,14 +148,37 @@ impl Leave<'_> {
             if !self.turn.is_taken() && self.turn.take(deadline).await? {
                 continue;
             }
-            self.remove(&sight, &notes, &leaving).await?;
-            return Ok(Out::Left { removed: true, to_note: None });
+            match leaving {
+                Some(leaving) => self.remove(&sight, &notes, &leaving).await?,
+                None if !is_noted => self.note_out().await,
+                None => {}
+            }
+            // Last, because it may fail: the note keeps the site out if its endpoints are put back in another way.
+            if let Some(infinispan) = self.infinispan {
+                let reporter = &accusation.reporter;
+                self.taken_offline |= infinispan.set(reporter, site, State::Offline, deadline).await?;
+            }
+            return Ok(self.left());
         }
     }
 
-    /// The site is out, and that is not noted yet.
-    fn left(&mut self) -> Out {
-        Out::Left { removed: self.removed, to_note: Some(mem::take(&mut self.note)) }
+    fn left(&self) -> Out {
+        Out::Left { changed: self.removed || self.taken_offline }
+    }
+
+    /// Whether the reporter has stopped to replicate to the site.
+    async fn is_offline(&self) -> Result<bool, Error> {
+        let Accusation { site, reporter, .. } = self.accusation;
+        Ok(match self.infinispan {
+            Some(infinispan) => infinispan.state(reporter, site, self.deadline).await? == State::Offline,
+            None => true,
+        })
+    }
+
+    /// Notes that the site is out, and by whom.
+    async fn note_out(&self) {
+        let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
+        note(system, accelerator, site, &self.note.clone().out(Some(reporter), Utc::now()), deadline).await;
     }
 
     /// Whether the reporter sees the site; `None` without Infinispan, where this cannot be known.
@@ -194,17 +202,18 @@ impl Leave<'_> {
         self.deadline.within(if self.system.table.is_some() { CHECKING } else { CHECKING_ALONE })
     }
 
-    /// Notes the endpoints, removes them, and notes that they are gone.
+    /// Notes the endpoints, removes them, and notes that the site is out.
     async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<(), Error> {
         let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
         let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
         note(system, accelerator, site, &leaver, deadline).await;
-        self.note = leaver.clone();
+        self.note = leaver;
         for (group, endpoints) in leaving {
             // Set before the call: it may be done although its answer is lost.
             self.removed = true;
             system.view.accelerators.remove(group, endpoints, deadline).await?;
         }
+        self.note_out().await;
         // Check again: a report against the reporter may have been handled at the same time.
         let left = system.view.accelerators.groups(accelerator, deadline).await?;
         let is_left = |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
@@ -212,7 +221,6 @@ impl Leave<'_> {
         if !reporters.any(|endpoint| is_left(&endpoint.id)) {
             return Err(Error::NobodyLeft);
         }
-        note(system, accelerator, site, &leaver.out(Some(reporter), Utc::now()), deadline).await;
         Ok(())
     }
 
@@ -266,6 +274,7 @@ fn log_decision(accusation: &Accusation, decision: &Decision<'_>, claimed: bool)
         Decision::Remove(_) | Decision::RemoveIfUnseen(_) if claimed => return,
         Decision::Refuse(reason) => ("refuse", Some(<&str>::from(*reason))),
         Decision::AlreadyOut => ("take_offline", None),
+        Decision::AlreadyOutIfUnseen => ("take_offline_if_unseen", None),
         Decision::Remove(_) => ("remove_endpoints", None),
         Decision::RemoveIfUnseen(_) => ("remove_endpoints_if_unseen", None),
     };

@@ -13,7 +13,7 @@ pub enum Concern {
     /// No action of this function.
     None(Reason),
     /// None: it shows that reports of this site, about this accelerator, arrive.
-    Watchdog(Site, Option<String>),
+    Watchdog(Site, String),
     /// The removal of a site.
     Accuses(Accusation),
 }
@@ -35,8 +35,10 @@ pub type Leaving<'a> = Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>;
 pub enum Decision<'a> {
     /// Leave the site in service.
     Refuse(Reason),
-    /// The site is out of the accelerator; make sure that it is also out of replication.
+    /// The site is out of the accelerator; make sure that this is noted, and that it is also out of replication.
     AlreadyOut,
+    /// The same, if the reporter still does not see the site: the report is older than a rejoin, which may be under way.
+    AlreadyOutIfUnseen,
     /// Remove these endpoints of these groups.
     Remove(Leaving<'a>),
     /// Remove them if the reporter still does not see the site: the report is older than a rejoin, and the sites saw
@@ -129,10 +131,13 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         // Endpoints whose site is unknown, or that are tagged with another name, may be the site's.
         let is_known = |endpoint: &Endpoint| endpoint.is_of(reporter) || endpoint.owner == Owner::Gone;
         let known = seen.groups.iter().flat_map(|group| &group.endpoints).all(is_known);
-        return if known || seen.notes.of(site).is_some() {
-            Decision::AlreadyOut
-        } else {
-            Decision::Refuse(Reason::SiteUnknown)
+        if !known && seen.notes.of(site).is_none() {
+            return Decision::Refuse(Reason::SiteUnknown);
+        }
+        return match age(accusation, seen.notes) {
+            Age::New => Decision::AlreadyOut,
+            Age::OlderThanRejoin => Decision::AlreadyOutIfUnseen,
+            Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
         };
     }
     if seen.notes.is_to_stay_out(reporter) {
@@ -277,11 +282,26 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
         return Err(Reason::NothingNoted);
     }
     let mut back = Return::default();
+    // Of several notes of one endpoint each has a group of its own.
+    let mut taken: Vec<(&str, &Noted)> = Vec::new();
     for noted in all {
-        let home = home(noted, all, seen.groups);
-        let groups = seen.groups.iter().filter(|group| home.is_none_or(|home| home.arn == group.arn));
-        match (groups.flat_map(|group| &group.endpoints).find(|endpoint| noted.is(endpoint)), home) {
-            (Some(endpoint), _) if endpoint.weight != noted.weight => back.changed.push((noted, endpoint)),
+        let is_free = |group: &&EndpointGroup| {
+            let is_taken = taken.iter().any(|(arn, other)| *arn == group.arn && other.is_same(noted));
+            !is_taken && is_free(noted, all, group)
+        };
+        let home = home(noted, seen.groups, is_free);
+        let in_home = |group: &&EndpointGroup| match home {
+            Some(home) => home.arn == group.arn,
+            None => is_free(group),
+        };
+        let found = seen.groups.iter().filter(in_home);
+        let found = found.flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)));
+        let found = found.into_iter().find(|(_, endpoint)| noted.is(endpoint));
+        taken.extend(found.map(|(group, _)| group).or(home).map(|group| (group.arn.as_str(), noted)));
+        match (found, home) {
+            (Some((_, endpoint)), _) if endpoint.weight != noted.weight => {
+                back.changed.push((noted, endpoint));
+            }
             (Some(_), _) => {}
             (None, Some(home)) => back.add.push(Noted { group: home.arn.clone(), ..noted.clone() }),
             (None, None) => back.homeless.push(noted),
@@ -293,7 +313,11 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
 /// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or of the
 /// accelerator, in the Region of the load balancer. After its listener was deleted, the group that would stand for it has
 /// a note of the same endpoint, and is that one's.
-fn home<'a>(noted: &Noted, all: &[Noted], groups: &'a [EndpointGroup]) -> Option<&'a EndpointGroup> {
+fn home<'a>(
+    noted: &Noted,
+    groups: &'a [EndpointGroup],
+    is_free: impl Fn(&&EndpointGroup) -> bool,
+) -> Option<&'a EndpointGroup> {
     let same = groups.iter().find(|group| group.arn == noted.group);
     let region = Arn::parse(&noted.id).map_or("", |arn| arn.region);
     let only = |listener: Option<&str>| {
@@ -304,14 +328,12 @@ fn home<'a>(noted: &Noted, all: &[Noted], groups: &'a [EndpointGroup]) -> Option
         fitting.next().filter(|_| fitting.next().is_none())
     };
     let listener = noted.group.split_once("/endpoint-group/").map(|(listener, _)| listener);
-    let is_free = |group: &&EndpointGroup| {
-        let is_noted = |other: &Noted| {
-            (&other.id, other.client_ip_preserved, &other.group)
-                == (&noted.id, noted.client_ip_preserved, &group.arn)
-        };
-        !all.iter().any(is_noted)
-    };
     same.or_else(|| only(listener).or_else(|| only(None)).filter(is_free))
+}
+
+/// Whether no other note is about this endpoint in this group.
+fn is_free(noted: &Noted, all: &[Noted], group: &EndpointGroup) -> bool {
+    !all.iter().any(|other| other.group == group.arn && other.group != noted.group && other.is_same(noted))
 }
 
 // === impl Reason ===

@@ -84,6 +84,7 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
         .iter()
         .map(|alert| decide::concern(&Alert::read(alert)?, alert_name, watchdog_name))
         .collect();
+    let concerns = distinct(concerns);
     let is_accusation = |concern: &&Result<_, _>| matches!(concern, Ok(Concern::Accuses(_)));
     let mut to_come = u32::try_from(concerns.iter().filter(is_accusation).count()).unwrap_or(u32::MAX);
     let mut results = Vec::new();
@@ -106,22 +107,40 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
     results
 }
 
+/// Merges alerts that accuse the same site: a rule may have one for each node. The newest counts.
+fn distinct(concerns: Vec<Result<Concern, Malformed>>) -> Vec<Result<Concern, Malformed>> {
+    let mut distinct: Vec<Result<Concern, Malformed>> = Vec::new();
+    for concern in concerns {
+        let Ok(Concern::Accuses(accusation)) = &concern else {
+            distinct.push(concern);
+            continue;
+        };
+        let same = distinct.iter_mut().find_map(|other| match other {
+            Ok(Concern::Accuses(other)) if other.is_about_the_same(accusation) => Some(other),
+            _ => None,
+        });
+        match same {
+            Some(same) => same.began = same.began.max(accusation.began),
+            None => distinct.push(concern),
+        }
+    }
+    distinct
+}
+
 /// Handles an alert that fires always. It shows that a report would be acted on only if the accelerator that it names is found.
 async fn watchdog(
     system: &SiteFence,
     site: Site,
-    accelerator: Option<String>,
+    name: String,
     deadline: Deadline,
 ) -> Result<Outcome, Failed> {
-    let about = About { reporter: Some(site), accelerator, ..About::default() };
-    if let Some(name) = &about.accelerator {
-        let found = system.view.accelerators.named(name, deadline.within(deadline.left() / 2)).await;
-        let found = found
-            .map_err(Error::from)
-            .and_then(|found| found.map(|_| ()).ok_or_else(|| Error::NoSuchAccelerator(name.clone())));
-        if let Err(error) = found {
-            return Err(Failed { about, error });
-        }
+    let found = system.view.accelerators.named(&name, deadline.within(deadline.left() / 2)).await;
+    let found = found
+        .map_err(Error::from)
+        .and_then(|found| found.map(|_| ()).ok_or_else(|| Error::NoSuchAccelerator(name.clone())));
+    let about = About { reporter: Some(site), accelerator: Some(name), ..About::default() };
+    if let Err(error) = found {
+        return Err(Failed { about, error });
     }
     Ok(Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog))
 }

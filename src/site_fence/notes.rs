@@ -215,6 +215,12 @@ impl Noted {
         self.id == endpoint.id && same
     }
 
+    /// Whether both are about one endpoint, in whichever groups.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.id, self.client_ip_preserved) == (&other.id, other.client_ip_preserved)
+    }
+
     fn read(accelerator: &str, value: &str) -> Option<Self> {
         let mut words = value.split(' ');
         let (listener, group) = words.next()?.split_once('/')?;

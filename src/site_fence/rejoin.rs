@@ -194,7 +194,7 @@ impl Back<'_> {
             });
         for Noted { id, .. } in others {
             if let Some(Owner::Site(name)) = owners.get(&id) {
-                self.details.push(format!("{id} was left out: its tag site is {} now", Quoted(name)));
+                self.details.push(format!("{id} was left out: its site is {} now", Quoted(name)));
             }
         }
         if !gone.is_empty() {
@@ -297,7 +297,10 @@ impl Back<'_> {
         if !add.is_empty() {
             // Set before the call: it may be done although its answer is lost.
             self.changed = true;
-            accelerators.add(&add, deadline).await?;
+            if let Err(failure) = accelerators.add(&add, deadline.within(deadline.left() * 3 / 4)).await {
+                self.note_again().await;
+                return Err(failure.into());
+            }
         }
         // After a rejoin by force the note stays, so that the status shows it.
         if !forced && !keys.is_empty() {
@@ -305,6 +308,23 @@ impl Back<'_> {
             self.changed = true;
         }
         Ok(outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }))
+    }
+
+    /// Notes again that the site is out, after the rejoin that has just been noted: its endpoints may not be there, and may
+    /// be put back in another way.
+    async fn note_again(&self) {
+        let Self { system, request: Request { site, .. }, deadline, .. } = *self;
+        let again = async {
+            let tags = system.view.accelerators.tags(self.accelerator, deadline).await?;
+            let notes = Notes::read(&self.accelerator.arn, &tags);
+            let by = notes.of(site).and_then(|note| note.by.as_ref());
+            let reporter = by.and_then(|by| by.reporter.as_ref());
+            let out = Note::default().out(reporter, Utc::now());
+            system.view.accelerators.tag(self.accelerator, out.tags(site), deadline).await
+        };
+        if let Err(failure) = again.await {
+            warn!(%site, error = %failure, "the site is out, and that could not be noted again");
+        }
     }
 
     /// Makes the sites replicate to each other again.

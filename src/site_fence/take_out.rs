@@ -11,7 +11,7 @@ use super::error::Error;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::TakeOut;
-use super::site::is_in_service;
+use super::site::{Endpoint, EndpointGroup, Owner, is_in_service};
 use super::turn::Turn;
 use crate::remote::deadline::Deadline;
 
@@ -81,7 +81,10 @@ impl Leave<'_> {
                 info!(%site, accelerator = self.request.accelerator, decision, reason, "decided");
             }
             let leaving = match decision {
-                Ok(leaving) if leaving.is_empty() => return Ok(outcome(Verdict::AlreadyOut)),
+                // Without its note, which an earlier request could not write, it might come back in another way.
+                Ok(leaving) if leaving.is_empty() && notes.is_to_stay_out(site) => {
+                    return Ok(outcome(Verdict::AlreadyOut));
+                }
                 Ok(leaving) => leaving,
                 Err(reason) => return Ok(outcome(Verdict::Refused).because(reason)),
             };
@@ -92,12 +95,17 @@ impl Leave<'_> {
                 continue;
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
-            return self.remove(&leaving, leaver).await;
+            return self.remove(&sight.groups, &leaving, leaver).await;
         }
     }
 
     /// Notes the endpoints, and removes them. Without the note nothing is removed: nothing is urgent.
-    async fn remove(&mut self, leaving: &Leaving<'_>, leaver: Note) -> Result<Outcome, Error> {
+    async fn remove(
+        &mut self,
+        groups: &[EndpointGroup],
+        leaving: &Leaving<'_>,
+        leaver: Note,
+    ) -> Result<Outcome, Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
@@ -106,7 +114,17 @@ impl Leave<'_> {
         for (group, endpoints) in leaving {
             accelerators.remove(group, endpoints, deadline).await?;
         }
-        self.note_out().await
+        let done = self.note_out().await?;
+        // Check again: the other sites may have been taken out in another way at the same time.
+        let left = accelerators.groups(self.accelerator, deadline).await?;
+        let is_left = |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
+        let of_another =
+            |endpoint: &&Endpoint| matches!(&endpoint.owner, Owner::Site(name) if name != site.as_str());
+        let mut others = groups.iter().flat_map(|group| &group.endpoints).filter(of_another);
+        if !leaving.is_empty() && !others.any(|endpoint| is_left(&endpoint.id)) {
+            return Err(Error::NobodyLeft);
+        }
+        Ok(done)
     }
 
     async fn note_out(&self) -> Result<Outcome, Error> {

@@ -116,6 +116,16 @@ pub enum Status {
     Resolved,
 }
 
+// === impl Accusation ===
+
+impl Accusation {
+    /// Whether another one is of the same reporter about the same site, whenever it began.
+    #[must_use]
+    pub fn is_about_the_same(&self, other: &Self) -> bool {
+        (&self.site, &self.reporter, &self.accelerator) == (&other.site, &other.reporter, &other.accelerator)
+    }
+}
+
 // === impl Request ===
 
 impl Request {
@@ -205,17 +215,17 @@ impl Alert {
         self.site("reporter")
     }
 
-    /// Reads the accelerator that it names; `None` if it has no such label.
+    /// Reads the accelerator that it names.
     ///
     /// # Errors
-    /// The label is invalid.
-    pub fn accelerator(&self) -> Result<Option<String>, Malformed> {
-        let Some(name) = self.labels.get("accelerator") else { return Ok(None) };
+    /// The label is missing or invalid.
+    pub fn accelerator(&self) -> Result<String, Malformed> {
+        let name = self.label("accelerator")?;
         let is_name = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-        if name.is_empty() || name.len() > 255 || !is_name(name) {
-            return Err(Malformed::Accelerator(name.clone()));
+        if name.is_empty() || name.len() > 255 || !is_name(&name) {
+            return Err(Malformed::Accelerator(name));
         }
-        Ok(Some(name.clone()))
+        Ok(name)
     }
 
     /// Reads the accusation in its labels.
@@ -227,7 +237,7 @@ impl Alert {
         if site == reporter {
             return Err(Malformed::Itself(site));
         }
-        let accelerator = self.accelerator()?.ok_or(Malformed::NoLabel("accelerator"))?;
+        let accelerator = self.accelerator()?;
         let began = self.starts_at.as_deref().and_then(instant);
         Ok(Accusation { site, reporter, accelerator, began })
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use crate::support::accelerator::{Accelerator, Group};
 use crate::support::recorded;
 use crate::support::sites::{self, LABEL, REGION, Sites};
+use chrono::{TimeDelta, Utc};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use failover::site_fence::Handler;
+use serde_json::{Value, json};
 
 /// The expected result of an event: the status, and the outcome of each of its alerts.
 enum Expected {
@@ -115,6 +117,34 @@ fn the_table_leaves_no_alert_out() {
     assert_eq!(files, TABLE.iter().map(|(file, _)| format!("{file}.json")).collect());
 }
 
+/// A rule without `min by` has an alert for each node.
+#[tokio::test]
+async fn alerts_about_the_same_site_are_handled_once_and_by_the_newest() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let report =
+        |minutes: i64| sites::alert_since(Utc::now() - TimeDelta::minutes(minutes), "site-a", "site-b");
+    assert_eq!(sites::outcomes(&system, &report(0)).await, ["fenced"]);
+    let request = json!({ "accelerator": sites::DNS_NAME, "site": "site-b" });
+    assert_eq!(sites::rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
+
+    let alerts_of = |report: String| -> Vec<Value> {
+        let body: Value = serde_json::from_str(&sites::body(&report)).unwrap();
+        body["alerts"].as_array().unwrap().clone()
+    };
+    let (old, new) = (alerts_of(report(60)), alerts_of(report(-1)));
+    for (many, outcome) in [
+        ([old.clone(), old.clone()].concat(), "ignored: older_than_rejoin"),
+        (vec![[old.clone(), new, old].concat(); 60].concat(), "fenced"),
+    ] {
+        let mut event: Value = serde_json::from_str(&report(0)).unwrap();
+        let mut body: Value = serde_json::from_str(&sites::body(&report(0))).unwrap();
+        body["alerts"] = many.into();
+        event["body"] = body.to_string().into();
+        assert_eq!(sites::outcomes(&system, &event.to_string()).await, [outcome]);
+    }
+}
+
 #[tokio::test]
 async fn a_watchdog_counts_only_if_its_accelerator_is_found() {
     let sites = Sites::start().await;
@@ -125,6 +155,7 @@ async fn a_watchdog_counts_only_if_its_accelerator_is_found() {
     let (status, body) = sites::fence(&system, &mistyped).await;
     assert_eq!((status, &body["outcomes"][0]["errorType"]), (400, &"NoSuchAccelerator".into()), "{body}");
     let unnamed = watchdog.replace(r#"\"accelerator\":"#, r#"\"other\":"#);
-    assert_eq!(sites::outcomes(&system, &unnamed).await, ["ignored: watchdog"]);
+    let (status, body) = sites::fence(&system, &unnamed).await;
+    assert_eq!((status, &body["outcomes"][0]["errorType"]), (400, &"MalformedAlert".into()), "{body}");
     assert_eq!(sites.in_service().len(), 2);
 }

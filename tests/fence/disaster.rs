@@ -1,9 +1,10 @@
 //! What must not happen on the worst day: the stale site serves alone, a dead execution blocks the only live reporter, a
 //! dead survivor is not reported, an old notification fences.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::accelerator::{Accelerator, Accelerators, Endpoint, Fault, Group};
 use crate::support::infinispan;
 use crate::support::proxy::{self, Proxy};
 use crate::support::sites::{
@@ -14,6 +15,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use failover::remote::deadline::Deadline;
 use failover::site_fence::Handler;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 fn request(site: &str) -> Value {
     json!({ "accelerator": DNS_NAME, "site": site })
@@ -153,6 +155,86 @@ async fn a_person_does_not_take_out_the_good_site_beside_a_stale_one_or_a_site_t
     assert_eq!(sites.in_service().len(), 2);
 }
 
+#[tokio::test]
+async fn a_report_that_is_repeated_during_a_rejoin_does_not_undo_it() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    let report = alert_since(ago(5), "site-a", "site-b");
+    assert_eq!(outcomes(&system, &report).await, ["fenced"]);
+    // Replication is back, and the endpoints are not.
+    let begun = Arc::new(Notify::new());
+    let noted = Arc::clone(&begun);
+    sites.accelerators.fail("TagResource", Fault::meddle(move |_| noted.notify_one()));
+    sites.accelerators.fail("AddEndpoints", Fault::Hang);
+    let repeated = async {
+        begun.notified().await;
+        outcomes(&system, &report).await
+    };
+    let back = request("site-b");
+    let (rejoined, repeated) = tokio::join!(rejoin(&system, &back), repeated);
+    assert_eq!(rejoined.unwrap()["outcome"], "rejoined");
+    assert_eq!(repeated, ["ignored: older_than_rejoin"]);
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+    assert!(sites.tags().iter().all(|(key, _)| key.ends_with(":rejoined")), "{:?}", sites.tags());
+}
+
+/// Whatever happens after the removal, the site is marked: put back without a rejoin, it takes out no other.
+#[tokio::test]
+async fn a_site_that_is_out_is_noted_as_such_however_the_request_ended() {
+    let denied = || Fault::Error("AccessDeniedException", "not authorized");
+    let silent =
+        |accelerators: &Accelerators| accelerators.fail_always("ListEndpointGroups", Fault::CloseBefore);
+    for how in ["a report cannot read back", "a person's request cannot note it", "a rejoin cannot add"] {
+        let sites = Sites::start().await;
+        let system = sites.system(&[]);
+        let take_out = async || {
+            let request = json!({ "takeOut": "site-b", "accelerator": DNS_NAME }).to_string();
+            let report =
+                system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
+            crate::support::sites::told(&report).remove(0)
+        };
+        match how {
+            "a report cannot read back" => {
+                sites.accelerators.fail("RemoveEndpoints", Fault::meddle(silent));
+                let event = alert("site-a", "site-b");
+                assert_eq!(fence_within(&system, &event, Duration::from_secs(4)).await.0, 503);
+            }
+            "a person's request cannot note it" => {
+                sites.accelerators.fail("TagResource", Fault::meddle(|_| {}));
+                sites.accelerators.fail("TagResource", denied());
+                assert_eq!(take_out().await, "failed: AccessDenied");
+                assert_eq!(take_out().await, "taken_out");
+                assert_eq!(take_out().await, "already_out");
+            }
+            _ => {
+                assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+                sites.accelerators.fail_always("AddEndpoints", denied());
+                rejoin(&system, &request("site-b")).await.unwrap_err();
+            }
+        }
+        sites.accelerators.recover();
+        sites.accelerators.add(&crate::support::sites::group(), sites.both()[1].clone());
+        assert_eq!(
+            outcomes(&system, &alert("site-b", "site-a")).await,
+            ["refused: reporter_was_fenced"],
+            "{how}"
+        );
+        assert_eq!(sites.in_service().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_person_who_takes_out_the_last_but_one_at_once_with_another_is_told() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let a = sites.balancer_a.clone();
+    sites.accelerators.fail("RemoveEndpoints", Fault::meddle(move |accelerators| accelerators.remove(&a)));
+    let request = json!({ "takeOut": "site-b", "accelerator": DNS_NAME }).to_string();
+    let report = system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(5))).await;
+    assert_eq!(crate::support::sites::told(&report), ["failed: NobodyLeft"]);
+}
+
 // === A claim ends ===
 
 #[tokio::test]
@@ -184,11 +266,9 @@ async fn an_entry_that_is_left_over_blocks_no_report() {
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
     assert_eq!(sites.entries().await[0]["site"], "site-a");
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
-    // A site that is out already needs no claim.
-    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
-    sites.a.set_online("site-b", "work", true);
+    // What is done already needs no claim.
     sites.put_entry(&[("site", "site-c"), ("reporter", "site-a"), ("at", &long_ago)]).await;
-    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["already_fenced"]);
     assert_eq!(sites.entries().await[0]["site"], "site-c");
 }
 
