@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{fs, io, panic, thread};
+use std::{fs, io, panic, process, thread};
 
 use clap::Parser;
 use failover::lease::check::{self, Check, Rhythm};
@@ -21,13 +23,18 @@ use failover::program::{self, logging, variables};
 use failover::remote::https::Https;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
-use tracing::field::display;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 /// musl's own allocator returns pages and requests them again all the time, with a page fault for each.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// How long the keeper may take to notice that it is to end, before it counts as blocked.
+const NOTICED: Duration = Duration::from_secs(5);
+/// How long it may take to end at once.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Keeps a lease in DynamoDB, so that one of several instances is active at most.
 #[derive(Debug, Parser)]
@@ -102,6 +109,119 @@ async fn guard(command: &[OsString]) -> Result<ExitCode, Box<dyn Error + Send + 
     Ok(command::guard(command).await?.into())
 }
 
+/// The thread that answers callers and takes note of signals. The other one may be blocked: the SDK reads credentials'
+/// files as any file, and a file system may not answer.
+struct Front {
+    thread: Joined,
+    service: String,
+    probes: Option<String>,
+    /// What it shows, once that is known.
+    shows: oneshot::Sender<Site>,
+    /// How many signals have asked it to end.
+    asked: watch::Receiver<u32>,
+    /// That the first one has been noticed.
+    noticed: oneshot::Sender<()>,
+}
+
+/// Waits for a thread when it is dropped.
+struct Joined(Option<JoinHandle<io::Result<()>>>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Front {
+    async fn start(
+        listen: Address,
+        probes: Option<SocketAddr>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let (opened, addresses) = oneshot::channel();
+        let (shows, site) = oneshot::channel();
+        let (asks, asked) = watch::channel(0);
+        let (noticed, seen) = oneshot::channel();
+        let thread =
+            thread::spawn(move || program::run::run(front(listen, probes, opened, site, asks, seen)));
+        let (service, probes) = addresses.await??;
+        Ok(Self { thread: Joined(Some(thread)), service, probes, shows, asked, noticed })
+    }
+}
+
+async fn front(
+    listen: Address,
+    probes: Option<SocketAddr>,
+    opened: oneshot::Sender<Result<(String, Option<String>), String>>,
+    site: oneshot::Receiver<Site>,
+    asks: watch::Sender<u32>,
+    seen: oneshot::Receiver<()>,
+) {
+    let open = async {
+        let service = open("--listen", &listen).await?;
+        let probes = match probes {
+            Some(address) => Some(open("--probes", &Address::Tcp(address)).await?),
+            None => None,
+        };
+        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        let [terminate, interrupt, hangup] = signals.map(|signal| signal.map_err(|error| error.to_string()));
+        Ok((service, probes, terminate?, interrupt?, hangup?))
+    };
+    let (service, probes, mut terminate, mut interrupt, hangup) = match open.await {
+        Ok(open) => open,
+        Err(error) => return drop(opened.send(Err(error))),
+    };
+    let addresses =
+        (service.address().to_string(), probes.as_ref().map(|probes| probes.address().to_string()));
+    let _ = opened.send(Ok(addresses));
+    tokio::spawn(ignore(hangup));
+    let (lease, leaves) = oneshot::channel();
+    tokio::spawn(async move {
+        let Ok(site) = site.await else { return };
+        let _ = lease.send(site.lease.clone());
+        if let Some(probes) = probes {
+            tokio::spawn(listener::serve(probes, site.clone(), Callers::Probes));
+        }
+        listener::serve(service, site, Callers::Service).await;
+    });
+    let watches = async {
+        either(&mut terminate, &mut interrupt).await;
+        asks.send_modify(|asked| *asked += 1);
+        // Passive at once, whatever the keeper does now.
+        let leaving = async {
+            if let Ok(lease) = leaves.await {
+                lease.leave();
+            }
+            pending::<()>().await;
+        };
+        let is_blocked = async {
+            if timeout(NOTICED, seen).await.is_ok() {
+                pending::<()>().await;
+            }
+        };
+        select! {
+            () = leaving => {}
+            () = is_blocked => {}
+            () = either(&mut terminate, &mut interrupt) => {
+                warn!("a second signal: lease-keeper ends at once. If it had the lease, other candidates wait until the term ends");
+                asks.send_modify(|asked| *asked += 1);
+                sleep(AT_ONCE).await;
+            }
+        }
+        error!(
+            "lease-keeper is blocked, perhaps by a file of credentials that cannot be read: it ends without a release of the lease"
+        );
+        command::abandon().await;
+        process::exit(1)
+    };
+    select! {
+        // The program ends, and its listeners with it.
+        () = asks.closed() => {}
+        () = watches => {}
+    }
+}
+
 async fn open(option: &str, address: &Address) -> Result<Listener, String> {
     Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
@@ -112,16 +232,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
     let config = Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))?;
     command::check(&arguments.command)?;
-    let service = open("--listen", &arguments.listen).await?;
-    let probes = match arguments.probes {
-        Some(address) => Some(open("--probes", &Address::Tcp(address)).await?),
-        None => None,
-    };
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::spawn(ignore(signal(SignalKind::hangup())?));
+    // Dropped from the last one to the first.
+    let Front { thread: _thread, service, probes, shows, mut asked, noticed } =
+        Front::start(arguments.listen, arguments.probes).await?;
+    info!(%config, listen = service, probes, writer = config.me.writer, "starting");
     let table = Table::open(&config, Https::new(&variables::environment)?.client()).await;
-    let beside = probes.as_ref().map(|probes| display(probes.address()));
-    info!(%config, listen = %service.address(), probes = beside, writer = config.me.writer, "starting");
     if !config.ignored.is_empty() {
         info!(
             sections = config.ignored.join(", "),
@@ -160,10 +275,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         metrics: metrics.clone(),
         running: runs,
     };
-    if let Some(probes) = probes {
-        tokio::spawn(listener::serve(probes, site.clone(), Callers::Probes));
-    }
-    tokio::spawn(listener::serve(service, site, Callers::Service));
+    let _ = shows.send(site);
     let mut keeping = tokio::spawn(keeper.run());
     let worked = lease.clone();
     let mut working = tokio::spawn(async move {
@@ -173,9 +285,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
         command::run(worked, &arguments.command, &name, &me.name, stop, &running, &metrics).await
     });
     let ended: Result<_, CannotRun> = select! {
+        biased;
+        _ = asked.wait_for(|asked| *asked > 0) => {
+            let _ = noticed.send(());
+            Ok(None)
+        }
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         ended = &mut working => ended?,
-        () = either(&mut terminate, &mut interrupt) => Ok(None),
     };
     info!("ending");
     lease.leave();
@@ -188,8 +304,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sy
                             starts again, which does not know them".into());
             }
         }
-        () = either(&mut terminate, &mut interrupt) => {
-            warn!("a second signal: lease-keeper ends at once. If it had the lease, other candidates wait until the term ends");
+        _ = asked.wait_for(|asked| *asked > 1) => {
             // Its guard, whose input ends with it, ends the command.
             working.abort();
             command::abandon().await;

@@ -55,10 +55,14 @@ impl Lease {
         Self { status, wish, working }
     }
 
-    /// The state of the claim now.
+    /// The state of the claim now. Once it [leaves](Self::leave), the candidate is passive, whether or not its keeper runs.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+        let mut status = self.status.borrow().clone();
+        if status.will == Will::Take && *self.wish.borrow() == Wish::Leave {
+            status.will = Will::Retire;
+        }
+        status
     }
 
     /// The state of the claim and its changes.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -388,4 +389,35 @@ async fn a_second_signal_ends_it_and_its_command_at_once() {
         emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
         create_released(&emulator).await;
     }
+}
+
+/// A file that blocks whoever opens it, as one of a file system that does not answer does.
+fn block(file: &str) {
+    let _ = fs::remove_file(file);
+    mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO can be made");
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_answer_silences_no_listener_and_a_signal_ends_the_program() {
+    let emulator = Emulator::ministack().await;
+    create_released(&emulator).await;
+    let home = Home::new();
+    let (name, text) = profile(&emulator.key, &emulator.key, "");
+    let file = home.write(name, &text);
+    let mut keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+    Observer::of(&[&keeper]).active(&keeper).await;
+    block(&file);
+    keeper.proxy.all(Fault::Error { status: 400, code: "ExpiredTokenException", message: "expired" });
+    keeper.says("the lease could not be claimed or renewed").await;
+    assert_eq!(keeper.get("/healthz").await.0, 200);
+    keeper.signal("TERM").await;
+    keeper.states("\"active\":false").await;
+    keeper.signal("TERM").await;
+    assert_eq!(keeper.ended().await.code(), Some(1));
+
+    // Also at the start, where no second signal is needed.
+    let mut keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+    keeper.signal("TERM").await;
+    keeper.says("lease-keeper is blocked, perhaps by a file of credentials").await;
+    assert_eq!(keeper.ended().await.code(), Some(1));
 }
