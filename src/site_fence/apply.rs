@@ -116,13 +116,24 @@ impl Leave<'_> {
             let sight = system.view.look(accelerator, deadline).await?;
             let notes = Notes::read(&accelerator.arn, &sight.tags);
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
-            log_decision(accusation, &decision, self.turn.is_taken());
+            if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
+                log_decision(accusation, &decision);
+            }
             let if_unseen = matches!(decision, Decision::RemoveIfUnseen(_) | Decision::AlreadyOutIfUnseen)
                 && !self.removed;
             let leaving = match decision {
                 // A removal whose answer was lost, and that could not be noted, leaves endpoints of unknown sites.
                 Decision::Refuse(Reason::SiteUnknown) if self.removed => None,
-                Decision::Refuse(reason) => return self.refuse(reason, &sight, &notes).await,
+                Decision::Refuse(reason) => {
+                    // Its removal is noted, whatever happened to the reporter since.
+                    if self.removed && !is_in_service(site, &sight.groups) {
+                        self.note_out().await;
+                        if !decide::is_anyone_left(site, &self.note.endpoints, &sight.groups) {
+                            return Err(Error::NobodyLeft);
+                        }
+                    }
+                    return self.refuse(reason, &sight, &notes).await;
+                }
                 Decision::AlreadyOut | Decision::AlreadyOutIfUnseen => None,
                 Decision::Remove(leaving) | Decision::RemoveIfUnseen(leaving) => Some(leaving),
             };
@@ -259,19 +270,17 @@ impl Leave<'_> {
 async fn note(system: &SiteFence, accelerator: &Accelerator, site: &Site, note: &Note, deadline: Deadline) {
     let deadline = deadline.within(NOTING.min(deadline.left() / 4));
     if let Err(failure) = system.view.accelerators.tag(accelerator, note.tags(site), deadline).await {
-        warn!(
-            %site,
-            error = %failure,
-            endpoints = ?note.endpoints,
+        let what = if note.by.is_some() {
+            "the site is out, and that could not be noted: the next report notes it"
+        } else {
             "removing endpoints that could not be noted: to rejoin the site, add them by hand as they are listed here"
-        );
+        };
+        warn!(%site, error = %failure, endpoints = ?note.endpoints, "{what}");
     }
 }
 
-fn log_decision(accusation: &Accusation, decision: &Decision<'_>, claimed: bool) {
+fn log_decision(accusation: &Accusation, decision: &Decision<'_>) {
     let (decision, reason) = match decision {
-        // It is logged already.
-        Decision::Remove(_) | Decision::RemoveIfUnseen(_) if claimed => return,
         Decision::Refuse(reason) => ("refuse", Some(<&str>::from(*reason))),
         Decision::AlreadyOut => ("take_offline", None),
         Decision::AlreadyOutIfUnseen => ("take_offline_if_unseen", None),

@@ -134,6 +134,10 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         if !known && seen.notes.of(site).is_none() {
             return Decision::Refuse(Reason::SiteUnknown);
         }
+        // The note is newer than any rejoin then, and one that is under way holds the claim.
+        if seen.notes.is_to_stay_out(site) {
+            return Decision::AlreadyOut;
+        }
         return match age(accusation, seen.notes) {
             Age::New => Decision::AlreadyOut,
             Age::OlderThanRejoin => Decision::AlreadyOutIfUnseen,
@@ -260,6 +264,19 @@ pub fn take_out<'a>(site: &Site, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason>
     Ok(leaving)
 }
 
+/// Whether another site receives traffic in each listener from which these endpoints of a site were removed.
+#[must_use]
+pub fn is_anyone_left(site: &Site, removed: &[Noted], groups: &[EndpointGroup]) -> bool {
+    let serves = |listener: &str| {
+        let of_listener = groups.iter().filter(|group| group.listener() == listener);
+        let mut endpoints =
+            of_listener.flat_map(|group| group.endpoints.iter().filter(|endpoint| group.sends_to(endpoint)));
+        endpoints.any(|endpoint| matches!(&endpoint.owner, Owner::Site(name) if name != site.as_str()))
+    };
+    let mut listeners = removed.iter().filter_map(|noted| noted.group.split_once("/endpoint-group/"));
+    listeners.all(|(listener, _)| serves(listener))
+}
+
 /// What has to be done so that a site is in the accelerator as it was.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Return<'a> {
@@ -287,7 +304,7 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
     for noted in all {
         let is_free = |group: &&EndpointGroup| {
             let is_taken = taken.iter().any(|(arn, other)| *arn == group.arn && other.is_same(noted));
-            !is_taken && is_free(noted, all, group)
+            !is_taken && !is_another_notes(noted, all, group)
         };
         let home = home(noted, seen.groups, is_free);
         let in_home = |group: &&EndpointGroup| match home {
@@ -331,9 +348,9 @@ fn home<'a>(
     same.or_else(|| only(listener).or_else(|| only(None)).filter(is_free))
 }
 
-/// Whether no other note is about this endpoint in this group.
-fn is_free(noted: &Noted, all: &[Noted], group: &EndpointGroup) -> bool {
-    !all.iter().any(|other| other.group == group.arn && other.group != noted.group && other.is_same(noted))
+/// Whether another note is about this endpoint in this group.
+fn is_another_notes(noted: &Noted, all: &[Noted], group: &EndpointGroup) -> bool {
+    all.iter().any(|other| other.group == group.arn && other.group != noted.group && other.is_same(noted))
 }
 
 // === impl Reason ===

@@ -37,8 +37,10 @@ pub enum Error {
         /// Whether the execution is likely to end in a moment.
         may_pass: bool,
     },
-    /// The reporter left the accelerator while the site was being removed, on another report.
-    #[error("both sites are out of the accelerator: rejoin one of them with failoverctl fence rejoin")]
+    /// The other sites left the accelerator while the site was being removed: on another report, or by a person's hand.
+    #[error(
+        "no site is left in the accelerator, or in one of its listeners: rejoin one with failoverctl fence rejoin"
+    )]
     NobodyLeft,
     /// Alerts of a topic that failed, or were refused for a reason that may pass.
     #[error("these alerts are not finished: {0}")]

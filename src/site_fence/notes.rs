@@ -195,7 +195,13 @@ impl Rejoined {
     #[must_use]
     pub fn tag(self, site: &Site) -> (String, String) {
         let how = if self.forced { format!(" {FORCED}") } else { String::new() };
-        (format!("{PREFIX}{site}:{REJOINED}"), format!("{}{how}", written(self.at)))
+        (Self::key(site), format!("{}{how}", written(self.at)))
+    }
+
+    /// The key of that tag.
+    #[must_use]
+    pub fn key(site: &Site) -> String {
+        format!("{PREFIX}{site}:{REJOINED}")
     }
 }
 

@@ -83,6 +83,8 @@ struct Plan {
     add: Vec<Noted>,
     /// The keys of the tags to remove.
     keys: Vec<String>,
+    /// The last rejoin.
+    former: Option<Rejoined>,
     /// What is brought online, or with force why replication is left as it is; `None` without Infinispan.
     replication: Option<Result<Replication, String>>,
 }
@@ -150,11 +152,15 @@ impl Back<'_> {
         if add.is_empty() && !is_in_service(site, &sight.groups) {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
         }
-        let keys = Note::keys(site, &sight.tags);
+        let (keys, former) = (Note::keys(site, &sight.tags), notes.rejoined(site));
         let is_idle = add.is_empty() && keys.is_empty();
         let is_back = || outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined });
         if system.infinispan.is_none() {
-            return Ok(if is_idle { Err(is_back()) } else { Ok(Plan { add, keys, replication: None }) });
+            return Ok(if is_idle {
+                Err(is_back())
+            } else {
+                Ok(Plan { add, keys, former, replication: None })
+            });
         }
         let link = match self.replication(&notes, &sight.groups) {
             Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
@@ -173,7 +179,7 @@ impl Back<'_> {
             Err(error) => return Err(error),
         };
         let replication = Some(replication);
-        Ok(Ok(Plan { add, keys, replication }))
+        Ok(Ok(Plan { add, keys, former, replication }))
     }
 
     /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones. What cannot be
@@ -268,7 +274,7 @@ impl Back<'_> {
     /// Brings replication online in both directions, notes the rejoin, adds the endpoints, and removes the notes.
     async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
-        let Plan { add, keys, replication } = plan;
+        let Plan { add, keys, former, replication } = plan;
         let online = match replication {
             None => Ok(()),
             Some(Ok(replication)) => {
@@ -298,7 +304,7 @@ impl Back<'_> {
             // Set before the call: it may be done although its answer is lost.
             self.changed = true;
             if let Err(failure) = accelerators.add(&add, deadline.within(deadline.left() * 3 / 4)).await {
-                self.note_again().await;
+                self.note_former(former).await;
                 return Err(failure.into());
             }
         }
@@ -310,20 +316,17 @@ impl Back<'_> {
         Ok(outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }))
     }
 
-    /// Notes again that the site is out, after the rejoin that has just been noted: its endpoints may not be there, and may
-    /// be put back in another way.
-    async fn note_again(&self) {
+    /// Notes the last rejoin as before: this one has failed, and until it is repeated the note that the site is out stays
+    /// in force.
+    async fn note_former(&self, former: Option<Rejoined>) {
         let Self { system, request: Request { site, .. }, deadline, .. } = *self;
-        let again = async {
-            let tags = system.view.accelerators.tags(self.accelerator, deadline).await?;
-            let notes = Notes::read(&self.accelerator.arn, &tags);
-            let by = notes.of(site).and_then(|note| note.by.as_ref());
-            let reporter = by.and_then(|by| by.reporter.as_ref());
-            let out = Note::default().out(reporter, Utc::now());
-            system.view.accelerators.tag(self.accelerator, out.tags(site), deadline).await
+        let accelerators = &system.view.accelerators;
+        let noted = match former {
+            Some(former) => accelerators.tag(self.accelerator, [former.tag(site)], deadline).await,
+            None => accelerators.untag(self.accelerator, vec![Rejoined::key(site)], deadline).await,
         };
-        if let Err(failure) = again.await {
-            warn!(%site, error = %failure, "the site is out, and that could not be noted again");
+        if let Err(failure) = noted {
+            warn!(%site, error = %failure, "this rejoin has failed, and stays noted as the last one");
         }
     }
 

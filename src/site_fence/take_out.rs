@@ -11,7 +11,7 @@ use super::error::Error;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::TakeOut;
-use super::site::{Endpoint, EndpointGroup, Owner, is_in_service};
+use super::site::is_in_service;
 use super::turn::Turn;
 use crate::remote::deadline::Deadline;
 
@@ -72,8 +72,14 @@ impl Leave<'_> {
             let notes = Notes::read(&self.accelerator.arn, &sight.tags);
             let removed = !self.note.endpoints.is_empty();
             if removed && !is_in_service(site, &sight.groups) {
-                // The answer to the removal was lost.
-                return self.note_out().await;
+                if !notes.is_to_stay_out(site) {
+                    self.note_out().await?;
+                }
+                // The other sites may have been taken out in another way at the same time.
+                if !decide::is_anyone_left(site, &self.note.endpoints, &sight.groups) {
+                    return Err(Error::NobodyLeft);
+                }
+                return Ok(outcome(Verdict::TakenOut));
             }
             let decision = decide::take_out(site, &Seen { groups: &sight.groups, notes: &notes });
             if !self.turn.is_taken() {
@@ -95,17 +101,17 @@ impl Leave<'_> {
                 continue;
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
-            return self.remove(&sight.groups, &leaving, leaver).await;
+            if leaving.is_empty() {
+                self.note = leaver;
+                self.note_out().await?;
+                return Ok(outcome(Verdict::TakenOut));
+            }
+            self.remove(&leaving, leaver).await?;
         }
     }
 
     /// Notes the endpoints, and removes them. Without the note nothing is removed: nothing is urgent.
-    async fn remove(
-        &mut self,
-        groups: &[EndpointGroup],
-        leaving: &Leaving<'_>,
-        leaver: Note,
-    ) -> Result<Outcome, Error> {
+    async fn remove(&mut self, leaving: &Leaving<'_>, leaver: Note) -> Result<(), Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
@@ -114,24 +120,14 @@ impl Leave<'_> {
         for (group, endpoints) in leaving {
             accelerators.remove(group, endpoints, deadline).await?;
         }
-        let done = self.note_out().await?;
-        // Check again: the other sites may have been taken out in another way at the same time.
-        let left = accelerators.groups(self.accelerator, deadline).await?;
-        let is_left = |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
-        let of_another =
-            |endpoint: &&Endpoint| matches!(&endpoint.owner, Owner::Site(name) if name != site.as_str());
-        let mut others = groups.iter().flat_map(|group| &group.endpoints).filter(of_another);
-        if !leaving.is_empty() && !others.any(|endpoint| is_left(&endpoint.id)) {
-            return Err(Error::NobodyLeft);
-        }
-        Ok(done)
+        self.note_out().await
     }
 
-    async fn note_out(&self) -> Result<Outcome, Error> {
+    /// Notes that the site is out.
+    async fn note_out(&self) -> Result<(), Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let note = self.note.clone().out(None, Utc::now());
-        system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
-        Ok(outcome(Verdict::TakenOut))
+        Ok(system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?)
     }
 }
 

@@ -119,11 +119,14 @@ const REMOVE: &str = r#"
 echo "--- unknown"; deploy --remove web 2>&1
 echo "--- still attached"; deploy --remove app 2>&1
 record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+record app.example.com AAAA primary6 PRIMARY "$LATCHED" 2001:db8::1
+echo "--- one of two attached"; deploy --remove app 2>&1
+record app.example.com AAAA primary6 PRIMARY "$PRIMARY" 2001:db8::1
 echo "--- half attached"; deploy --remove app 2>&1
 record _serving.app.example.com TXT primary PRIMARY "$PRIMARY" '\"primary\"'
 record www.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
 record www.example.com A standby SECONDARY "" 192.0.2.2
-deploy --name www --domain www.example.com --zone "$ZONE" --primary "$PRIMARY" --standby "$STANDBY" 2>&1
+deploy --name w.w --domain www.example.com --zone "$ZONE" --primary "$PRIMARY" --standby "$STANDBY" 2>&1
 echo "--- would remove"; deploy --remove app --dry-run 2>&1
 aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
 echo "--- removed while locked"; deploy --remove app 2>&1
@@ -135,7 +138,8 @@ for region in eu-central-1 eu-west-1; do
         --query Environment.Variables.LATCHES
 done
 echo "--- removed again"; deploy --remove app 2>&1
-echo "--- last"; deploy --remove www 2>&1
+echo "--- of a similar name"; deploy --remove w_w 2>&1
+echo "--- last"; deploy --remove w.w 2>&1
 for region in eu-central-1 eu-west-1; do
     aws cloudformation list-stacks --region $region --output text --query \
         "StackSummaries[?StackStatus!='DELETE_COMPLETE'].StackName"
@@ -147,6 +151,10 @@ const REMOVED: &[Step] = &[
     ("unknown", &["there is no latch web in the stack latch, only: app", "ended with 1"]),
     (
         "still attached",
+        &["the PRIMARY record of app.example.com refers to the latch's check", "ended with 1"],
+    ),
+    (
+        "one of two attached",
         &["the PRIMARY record of app.example.com refers to the latch's check", "ended with 1"],
     ),
     (
@@ -167,11 +175,19 @@ const REMOVED: &[Step] = &[
         &[
             "deleted the stack latch-checks-app in eu-central-1",
             "ended with 0",
-            "LATCHES=www:serving=_serving.www.example.com,",
-            "\nwww:serving=_serving.www.example.com,",
+            "LATCHES=w.w:serving=_serving.www.example.com,",
+            "\nw.w:serving=_serving.www.example.com,",
         ],
     ),
-    ("removed again", &["there is no latch app in the stack latch, only: www", "ended with 1"]),
+    ("removed again", &["there is no latch app in the stack latch, only: w.w", "ended with 1"]),
+    (
+        "of a similar name",
+        &[
+            "ended with 0",
+            "the stack latch-checks-w-x is the one of w.x, and there is no latch w_x",
+            "ended with 1",
+        ],
+    ),
     (
         "last",
         &[
@@ -252,6 +268,9 @@ async fn an_error_in_the_latchs_deployment_is_reported_before_any_change() {
         ("deploy --set Colour=blue", 2, "the template has no parameter Colour"),
         ("deploy --steady long", 2, "--steady takes seconds, not \"long\""),
         ("deploy", 2, "--name is missing, and there is no stack latch in eu-central-1 to update"),
+        ("deploy --remove ''", 2, "--remove takes the name of a latch"),
+        ("deploy --remove a/b", 2, "--remove takes letters, digits, - _ and ., not \"a/b\""),
+        ("deploy --arm --remove app", 2, "--arm takes no --name, no --remove and no --set"),
         ("deploy --arm", 1, "there is no stack latch in both eu-central-1 and eu-west-1"),
         ("deploy --name app", 2, "--domain is missing, and there is no latch app to update"),
         ("deploy $PAIR", 2, "--people is missing"),
