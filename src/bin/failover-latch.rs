@@ -11,7 +11,7 @@ use failover::lambda;
 use failover::latch::config::Config;
 use failover::latch::{FailoverLatch, is_handler, listener, s3};
 use failover::program::lines::Lines;
-use failover::program::{self, logging, variables};
+use failover::program::{logging, run, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
 use tokio::net::TcpListener;
@@ -47,10 +47,10 @@ fn main() -> ExitCode {
     } else {
         (BoxMakeWriter::new(io::stdout), None)
     };
-    lambda::end(program::run::run(run(arguments, output)).unwrap_or_else(|error| Err(error.into())))
+    lambda::end(run::run(watch(arguments, output)).unwrap_or_else(|error| Err(error.into())))
 }
 
-async fn run(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn watch(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dyn Error + Send + Sync>> {
     let lookup = &variables::environment;
     logging::start_logging(lookup, output)?;
     if !arguments.watch {

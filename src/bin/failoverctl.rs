@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use failover::cli::{self, Arguments};
+use failover::program::run::run;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match cli::run(arguments).await {
+    match run(cli::run(arguments)).map_err(cli::Error::Terminal).flatten() {
         Ok(ended) => ended.into(),
         // The reader of the pipe has closed it: it has read enough.
         Err(cli::Error::Terminal(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,

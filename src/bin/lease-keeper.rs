@@ -19,7 +19,7 @@ use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::{Callers, Site};
 use failover::lease::{Keeper, Table};
 use failover::program::lines::Lines;
-use failover::program::{self, logging, variables};
+use failover::program::{logging, run, variables};
 use failover::remote::https::Https;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Err(error) => Err(error.into()),
         Ok(()) if arguments.guard => guard(&arguments.command),
         // The main thread is the parent of adopted processes only.
-        Ok(()) => thread::spawn(|| program::run::run(run(arguments))?)
+        Ok(()) => thread::spawn(|| run::run(keep(arguments))?)
             .join()
             .unwrap_or_else(|panic| panic::resume_unwind(panic)),
     };
@@ -143,8 +143,7 @@ impl Front {
         let (shows, site) = oneshot::channel();
         let (asks, asked) = watch::channel(0);
         let (noticed, seen) = oneshot::channel();
-        let thread =
-            thread::spawn(move || program::run::run(front(listen, probes, opened, site, asks, seen)));
+        let thread = thread::spawn(move || run::run(front(listen, probes, opened, site, asks, seen)));
         let (service, probes) = addresses.await??;
         Ok(Self { thread: Joined(Some(thread)), service, probes, shows, asked, noticed })
     }
@@ -226,7 +225,7 @@ async fn open(option: &str, address: &Address) -> Result<Listener, String> {
     Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
 
-async fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+async fn keep(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let file = arguments.config.expect("clap requires it");
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;

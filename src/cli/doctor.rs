@@ -2,6 +2,8 @@
 
 mod deployed;
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use futures_util::future::join;
 
@@ -134,9 +136,9 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
             format!("infra/deploy --health-check {id} --email ADDRESS"),
         );
     }
-    let mut locks = false;
+    let (mut locks, mut deployed) = (false, BTreeMap::new());
     for alarm in &alarms {
-        locks |= alarm_leads_to_lock(guard, id, alarm, findings).await;
+        locks |= alarm_leads_to_lock(guard, id, alarm, &mut deployed, findings).await;
     }
     let seen: Vec<_> = findings.moods().skip(before).collect();
     let is_explained = seen.contains(&Mood::Wrong);
@@ -150,6 +152,9 @@ async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
                 "infra/deploy --health-check {id} --email ADDRESS, with --topic and --alarm to keep yours"
             ),
         );
+    }
+    for (arn, lock) in &deployed {
+        Box::pin(deployed::beside(guard, arn, lock, findings)).await;
     }
     let tags = tags.map_err(|failure| findings.unknown("history", &failure)).ok();
     for (key, what) in [(OUT, "last locked"), (IN, "last restored")] {
@@ -202,6 +207,7 @@ async fn alarm_leads_to_lock(
     guard: &Guard,
     id: &HealthCheckId,
     alarm: &Alarm,
+    deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
 ) -> bool {
     let Alarm { name, state, changed_at, actions_enabled, actions, .. } = alarm;
@@ -226,7 +232,7 @@ async fn alarm_leads_to_lock(
     let mut locks = false;
     for action in actions {
         if action.contains(":lambda:") {
-            locks |= function_locks(guard, id, action, LAMBDA_ALARMS, name, findings).await;
+            locks |= function_locks(guard, id, action, (LAMBDA_ALARMS, name), deployed, findings).await;
         } else if action.contains(":sns:") {
             match sns::subscriptions(&guard.session.aws_of(action), action, patience()).await {
                 Err(failure) if failure.kind() == Kind::NotFound => findings.wrong(
@@ -238,7 +244,7 @@ async fn alarm_leads_to_lock(
                 ),
                 Err(failure) => findings.unknown("topic", &failure),
                 Ok(subscriptions) => {
-                    locks |= topic_locks(guard, id, action, &subscriptions, findings).await;
+                    locks |= topic_locks(guard, id, action, &subscriptions, deployed, findings).await;
                 }
             }
         }
@@ -251,6 +257,7 @@ async fn topic_locks(
     id: &HealthCheckId,
     topic: &str,
     subscriptions: &[Subscription],
+    deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
 ) -> bool {
     let mut locks = false;
@@ -262,7 +269,8 @@ async fn topic_locks(
                 format!("{protocol} {endpoint} has not confirmed its subscription to {topic}"),
             );
         } else if protocol == "lambda" {
-            locks |= function_locks(guard, id, endpoint, "sns.amazonaws.com", topic, findings).await;
+            locks |=
+                function_locks(guard, id, endpoint, ("sns.amazonaws.com", topic), deployed, findings).await;
         } else {
             findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}"));
         }
@@ -278,8 +286,8 @@ async fn function_locks(
     guard: &Guard,
     id: &HealthCheckId,
     arn: &str,
-    service: &str,
-    source: &str,
+    (service, source): (&str, &str),
+    deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
 ) -> bool {
     let function = match Function::of(&guard.session.aws_of(arn), arn, patience()).await {
@@ -324,12 +332,12 @@ async fn function_locks(
             ),
         );
     }
-    if let Some(why) = &function.stopped {
+    if let Some(stopped) = &function.stopped {
         is_well = false;
         findings.wrong(
             "function",
-            format!("{name} cannot run: {why}"),
-            format!("aws lambda delete-function-concurrency --region {} --function-name {name}", region(arn)),
+            format!("{name} cannot run: {stopped}"),
+            stopped.remedy(name, region(arn)),
         );
     }
     let mut disagreements = disagreements(guard, id, &function);
@@ -353,7 +361,7 @@ async fn function_locks(
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
-    Box::pin(deployed::beside(guard, arn, &function, findings)).await;
+    deployed.insert(arn.to_owned(), function);
     is_well
 }
 

@@ -1,6 +1,7 @@
 //! Lambda in failoverctl's terms: the only place that knows its SDK.
 
 use std::collections::HashMap;
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -29,9 +30,42 @@ pub(super) struct Function {
     /// When it was deployed last.
     pub deployed: Option<DateTime<Utc>>,
     /// Why it cannot run, if it cannot.
-    pub stopped: Option<String>,
+    pub stopped: Option<Stopped>,
     /// The statements of its resource policy, which allow callers to invoke it.
     pub policy: Vec<Value>,
+}
+
+/// Why a function cannot run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// Its reserved concurrency is 0.
+    NoConcurrency,
+    /// Lambda could not set it up.
+    Failed,
+}
+
+impl Stopped {
+    /// What makes the function run again.
+    pub fn remedy(self, function: &str, region: &str) -> String {
+        match self {
+            Self::NoConcurrency => {
+                format!("aws lambda delete-function-concurrency --region {region} --function-name {function}")
+            }
+            Self::Failed => format!(
+                "correct what this names: aws lambda get-function-configuration --region {region} --function-name {function} \
+                 --query StateReason"
+            ),
+        }
+    }
+}
+
+impl Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoConcurrency => "its reserved concurrency is 0",
+            Self::Failed => "its state is Failed",
+        })
+    }
 }
 
 // === impl Function ===
@@ -61,9 +95,9 @@ impl Function {
             })
             .await?;
         let stopped = if concurrency.reserved_concurrent_executions == Some(0) {
-            Some("its reserved concurrency is 0".to_owned())
+            Some(Stopped::NoConcurrency)
         } else {
-            found.state().filter(|state| **state == State::Failed).map(|_| "its state is Failed".to_owned())
+            found.state().filter(|state| **state == State::Failed).map(|_| Stopped::Failed)
         };
         let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
         Ok(Some(Self {

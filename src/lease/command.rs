@@ -238,7 +238,8 @@ async fn until_ended(
         end.killed = true;
         killed(guard).await
     };
-    while let Ok(Some(report)) = reports.next_line().await {
+    // A guard that a tracer keeps from ending keeps its end of the socket open.
+    while let Ok(Ok(Some(report))) = timeout(KILLING, reports.next_line()).await {
         end.note(&report, running, metrics);
     }
     (status, end)
@@ -260,12 +261,12 @@ async fn killed(guard: &mut Child) -> io::Result<ExitStatus> {
     kill(guard).await
 }
 
-/// Kills a guard. Its descendants are this process's then, also while a tracer still keeps its end to itself.
+/// Kills a guard. A tracer may keep it from ending, or its end to itself: then its descendants are killed as well.
 async fn kill(guard: &mut Child) -> io::Result<ExitStatus> {
     let pid = guard.id().and_then(|pid| i32::try_from(pid).ok());
     let _ = guard.start_kill();
     let ended = async {
-        while !pid.is_none_or(descendants::has_ended) {
+        while !pid.is_none_or(|pid| descendants::has_ended(pid) || descendants::kill_descendants(pid)) {
             sleep(LOOK).await;
         }
     };
@@ -279,7 +280,7 @@ async fn kill(guard: &mut Child) -> io::Result<ExitStatus> {
     }
 }
 
-/// Kills what a guard cannot kill that is stopped, as this process ends at once. A guard that runs kills everything itself
+/// Kills the descendants of a stopped guard, before this process exits at once. A guard that runs kills everything itself
 /// when its orders end.
 pub async fn abandon() {
     if Descendants::All.is_any_stopped() {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
@@ -272,9 +272,21 @@ pub(super) fn is_stopped(pid: i32) -> bool {
 /// Whether no part of a process runs any more. Its end may still be unknown to its parent: a tracer learns of it first,
 /// however long that waits.
 pub(super) fn has_ended(pid: i32) -> bool {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut tasks = tasks.filter_map(|task| after_name_in(&task.path().join("stat")));
-    tasks.all(|rest| rest.trim_start().starts_with(['Z', 'X']))
+    match fs::read_dir(format!("/proc/{pid}/task")) {
+        Ok(mut tasks) => tasks.all(|task| {
+            let rest = task.map(|task| after_name_in(&task.path().join("stat")));
+            rest.is_ok_and(|rest| rest.is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X'])))
+        }),
+        Err(error) => error.kind() == ErrorKind::NotFound,
+    }
+}
+
+/// Kills a process and its descendants. Returns whether none of these runs any more; a tracer may keep the process itself
+/// from ending.
+pub(super) fn kill_descendants(pid: i32) -> bool {
+    let root = BTreeSet::from([pid]);
+    kill(&root);
+    Processes::now().below(root).iter().all(|one| *one == pid || has_ended(*one))
 }
 
 /// A process's parent and group.

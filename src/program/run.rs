@@ -1,4 +1,4 @@
-//! A process that ends when its work has ended.
+//! The event loop of a process that ends when its work has ended.
 
 use std::io;
 

@@ -312,8 +312,8 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
             None => is_free(group),
         };
         let found = seen.groups.iter().filter(in_home);
-        let found = found.flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)));
-        let found = found.into_iter().find(|(_, endpoint)| noted.is(endpoint));
+        let mut found = found.flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)));
+        let found = found.find(|(_, endpoint)| noted.is(endpoint));
         taken.extend(found.map(|(group, _)| group).or(home).map(|group| (group.arn.as_str(), noted)));
         match (found, home) {
             (Some((_, endpoint)), _) if endpoint.weight != noted.weight => {
@@ -328,8 +328,7 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
 }
 
 /// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or of the
-/// accelerator, in the Region of the load balancer. After its listener was deleted, the group that would stand for it has
-/// a note of the same endpoint, and is that one's.
+/// accelerator, in the Region of the load balancer, if that one `is_free`: if no other note of the same endpoint is about it.
 fn home<'a>(
     noted: &Noted,
     groups: &'a [EndpointGroup],

@@ -107,7 +107,7 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
     results
 }
 
-/// Merges alerts that accuse the same site: a rule may have one for each node. The newest counts.
+/// Merges alerts of one reporter about one site and accelerator: a rule may have one for each node. The newest counts.
 fn distinct(concerns: Vec<Result<Concern, Malformed>>) -> Vec<Result<Concern, Malformed>> {
     let mut distinct: Vec<Result<Concern, Malformed>> = Vec::new();
     for concern in concerns {

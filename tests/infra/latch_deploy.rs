@@ -182,11 +182,7 @@ const REMOVED: &[Step] = &[
     ("removed again", &["there is no latch app in the stack latch, only: w.w", "ended with 1"]),
     (
         "of a similar name",
-        &[
-            "ended with 0",
-            "the stack latch-checks-w-x is the one of w.x, and there is no latch w_x",
-            "ended with 1",
-        ],
+        &["the stack latch-checks-w-w is the one of w.w, and there is no latch w_w", "ended with 1"],
     ),
     (
         "last",

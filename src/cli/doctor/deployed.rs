@@ -1,4 +1,5 @@
-//! What `infra/deploy` deploys beside `lock`: the functions that restore and compare, and the way to the people.
+//! What `infra/deploy` deploys beside `lock`: the functions `restore` and `reconcile`, the alarms and their topic, the
+//! dead letters.
 
 use std::collections::BTreeSet;
 
@@ -40,7 +41,7 @@ const ALARMS: [&str; 19] = [
     "throttled",
     "unprotected",
 ];
-/// Those that tell of what people do, or of what is shown elsewhere here.
+/// Those that report what is no fault: a lock, and a restore.
 const EXPECTED: [&str; 4] = ["lock-set", "locked", "locked-for-days", "restored"];
 
 /// How long ago `reconcile`, which runs each minute, may have run last: a function's metrics lag by minutes.
@@ -54,7 +55,7 @@ struct Stack<'a> {
     findings: &'a mut Findings,
 }
 
-/// Checks what belongs to this function.
+/// Checks the other parts of the stack of this function.
 pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: &mut Findings) {
     let Some(name) = lock.name.strip_suffix("-lock") else {
         return findings.warn("deployed", not_deployed(&lock.name));
@@ -62,10 +63,15 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     let mut stack = Stack { name, region: region(arn), aws: guard.session.aws_of(arn), findings };
     let (restore, reconcile, alarms) =
         Box::pin(join3(stack.function("restore"), stack.function("reconcile"), stack.alarms())).await;
-    if let (Ok(None), Ok(None), Ok(alarms)) = (&restore, &reconcile, &alarms)
-        && alarms.is_empty()
-    {
-        return stack.findings.warn("deployed", not_deployed(&lock.name));
+    // Only what is a part of infra/deploy's stack is missed.
+    let is_seen = matches!((&restore, &reconcile), (Ok(Some(_)), _) | (_, Ok(Some(_))))
+        || alarms.as_ref().is_ok_and(|alarms| !alarms.is_empty());
+    if !is_seen {
+        let failures = [restore.err(), reconcile.err(), alarms.err()];
+        return match failures.into_iter().flatten().next() {
+            Some(failure) => stack.findings.unknown("deployed", &failure),
+            None => stack.findings.warn("deployed", not_deployed(&lock.name)),
+        };
     }
     stack.restore(restore, lock);
     stack.reconcile(reconcile, lock).await;
@@ -102,14 +108,14 @@ impl Stack<'_> {
     }
 
     fn restore(&mut self, restore: Result<Option<Function>, Failure>, lock: &Function) {
-        if self.is_well("restore", restore, lock).is_some() {
+        if self.examined("restore", restore, lock).is_some() {
             self.findings.ok("restore", format!("{}-restore is there", self.name));
         }
     }
 
     async fn reconcile(&mut self, reconcile: Result<Option<Function>, Failure>, lock: &Function) {
         const NAME: &str = "reconcile";
-        let Some(function) = self.is_well(NAME, reconcile, lock) else { return };
+        let Some(function) = self.examined(NAME, reconcile, lock) else { return };
         let name = function.name;
         let enable = format!("aws events enable-rule --region {} --name {name}", self.region);
         match self.rule(&name).await {
@@ -158,8 +164,8 @@ impl Stack<'_> {
         Ok(if_there(found.await)?.map(|rule| rule.state.unwrap_or(RuleState::Enabled)))
     }
 
-    /// One of the other functions, if it is there, can run, and is of one deployment with `lock`.
-    fn is_well(
+    /// Examines one of the other functions. Returns it if it is there, can run, and is of one deployment with `lock`.
+    fn examined(
         &mut self,
         what: &'static str,
         function: Result<Option<Function>, Failure>,
@@ -177,12 +183,9 @@ impl Stack<'_> {
                 return None;
             }
         };
-        if let Some(why) = &function.stopped {
-            self.findings.wrong(
-                what,
-                format!("{name} cannot run: {why}"),
-                format!("aws lambda delete-function-concurrency --region {region} --function-name {name}"),
-            );
+        if let Some(stopped) = &function.stopped {
+            let remedy = stopped.remedy(&name, region);
+            self.findings.wrong(what, format!("{name} cannot run: {stopped}"), remedy);
             return None;
         }
         if function.code != lock.code {
@@ -214,7 +217,7 @@ impl Stack<'_> {
         Some(function)
     }
 
-    /// Checks the alarms, and whether anyone is told.
+    /// Checks the alarms, their actions, and the subscriptions of their topics.
     async fn people(&mut self, alarms: Result<Vec<MetricAlarm>, Failure>) {
         const NAME: &str = "alarms";
         let alarms = match alarms {
@@ -243,7 +246,7 @@ impl Stack<'_> {
         let silent = alarms.iter().filter(|alarm| alarm.alarm_actions().is_empty());
         let silent: Vec<_> = silent.filter_map(MetricAlarm::alarm_name).collect();
         if !silent.is_empty() {
-            self.findings.wrong(NAME, format!("they tell no one: {}", silent.join(" ")), self.anew());
+            self.findings.wrong(NAME, format!("they have no action: {}", silent.join(" ")), self.anew());
         }
         let is_expected = |alarm: &&MetricAlarm| {
             let name = alarm.alarm_name().unwrap_or_default();
@@ -272,7 +275,7 @@ impl Stack<'_> {
         }
     }
 
-    /// Checks whether anyone receives what a topic is told.
+    /// Checks whether a topic of the alarms has a subscriber.
     async fn topic(&mut self, topic: &str) {
         const NAME: &str = "people";
         let region = region(topic);
@@ -284,7 +287,10 @@ impl Stack<'_> {
         let subscriptions = match sns::subscriptions(&self.aws, topic, patience()).await {
             Ok(subscriptions) => subscriptions,
             Err(failure) if failure.kind() == Kind::NotFound => {
-                return self.findings.wrong(NAME, format!("{topic} does not exist"), self.anew());
+                let own = topic.ends_with(&format!(":{}-notifications", self.name));
+                let another = || "create it, or name another one: infra/deploy --notify".to_owned();
+                let remedy = if own { self.anew() } else { another() };
+                return self.findings.wrong(NAME, format!("{topic} does not exist"), remedy);
             }
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
@@ -329,7 +335,10 @@ impl Stack<'_> {
                 ),
                 format!("docs/runbook.md#{}", in_runbook("dead-letters")),
             ),
-            Ok(_) => self.findings.ok(NAME, format!("{queue} is empty, as far as the metrics of a day say")),
+            Ok(Some((at, _))) => self.findings.ok(NAME, format!("{queue} was empty at {}", time(at))),
+            Ok(None) => {
+                self.findings.ok(NAME, format!("{queue} has no datapoint of a day, as an idle queue has"));
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub(in crate::lease) async fn once(command: &[String]) -> io::Result<u8> {
     status.ok_or_else(|| io::Error::other("its guard has ended"))
 }
 
-/// The guard of a check, which was told to end. Dropped, it is killed if it does not.
+/// The guard of a check, whose orders have ended. Dropped, it is killed if it does not end as well.
 struct OfCheck(Option<Child>);
 
 impl Drop for OfCheck {
