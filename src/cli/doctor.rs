@@ -4,6 +4,7 @@ mod deployed;
 
 use std::collections::BTreeMap;
 
+use chrono::Utc;
 use clap::Args;
 use futures_util::future::join;
 
@@ -20,11 +21,11 @@ use super::state::{Seen, State};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::GuardedTag;
-use crate::failover_lock::decide;
-use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId};
+use crate::failover_lock::decide::{self, Release};
+use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::probe::{self, Unhealthy};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::{IN, OUT};
+use crate::failover_lock::record::{self, IN, OUT};
 use crate::remote::arn::Arn;
 use crate::remote::aws::Kind;
 
@@ -52,17 +53,33 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let id = &check.find(guard).await?;
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
-    health_check(guard, &check, &mut findings);
+    let in_service = path_in_service(guard, &check).await;
+    health_check(guard, &check, &in_service, &mut findings);
     if let Some(endpoint) = &check.endpoint {
-        paths(guard, id, endpoint, &mut findings).await;
+        paths(guard, id, endpoint, &in_service, &mut findings).await;
     }
     chain(guard, &check, &mut findings).await;
     records(guard, id, &mut findings).await;
     findings.show(&guard.session.screen).await
 }
 
+/// The path of a check in service: the one that its record names, or else the configuration's.
+async fn path_in_service(guard: &Guard, check: &HealthCheck) -> ResourcePath {
+    let configured = || guard.config.healthy_path.clone();
+    let Ok(tags) = guard.route53.tags(&check.id, shortly()).await else { return configured() };
+    let (path, locked_path) = (check.path().unwrap_or_default(), guard.config.locked_path.as_str());
+    let (record, _) =
+        record::Record::read_without_invalid(&tags, path, check.version, locked_path, Utc::now());
+    let path = match decide::restore(check, &record, None, &guard.config) {
+        Ok(Release::Restore(before)) => before,
+        Ok(Release::AlreadyRestored) => path.to_owned(),
+        Err(_) => return configured(),
+    };
+    ResourcePath::try_from(path).unwrap_or_else(|_| configured())
+}
+
 /// Checks the health check itself.
-fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
+fn health_check(guard: &Guard, check: &HealthCheck, in_service: &ResourcePath, findings: &mut Findings) {
     let HealthCheck { id, .. } = check;
     let update = format!("aws route53 update-health-check --health-check-id {id}");
     let path = match decide::can_hold(check) {
@@ -77,7 +94,7 @@ fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
         }
     };
     findings.ok("health check", format!("{} asks for {path}", check.check_type));
-    if path != guard.config.healthy_path.as_str() && path != guard.config.locked_path.as_str() {
+    if path != in_service.as_str() && path != guard.config.locked_path.as_str() {
         findings.wrong(
             "health check",
             format!("{path} is neither the healthy nor the locked path"),
@@ -91,8 +108,14 @@ fn health_check(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
 }
 
 /// Checks the primary's answers at the two paths.
-async fn paths(guard: &Guard, id: &HealthCheckId, endpoint: &Endpoint, findings: &mut Findings) {
-    let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
+async fn paths(
+    guard: &Guard,
+    id: &HealthCheckId,
+    endpoint: &Endpoint,
+    healthy: &ResourcePath,
+    findings: &mut Findings,
+) {
+    let locked = &guard.config.locked_path;
     match probe::ask(id, endpoint, healthy).await {
         Ok(status) => findings.ok("healthy path", format!("{healthy} answers {}", status.as_u16())),
         Err(unhealthy @ (Unhealthy::Status { .. } | Unhealthy::TextMissing { .. })) => findings.wrong(
@@ -357,7 +380,7 @@ async fn function_locks(
             format!("correct {variable} of {name}: infra/deploy"),
         );
     }
-    is_well &= last_run(guard, arn, name, findings).await;
+    is_well &= last_run(guard, arn, ("function", name), findings).await;
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
@@ -394,7 +417,12 @@ fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<
 }
 
 /// Checks whether the function's last run failed.
-async fn last_run(guard: &Guard, arn: &str, name: &str, findings: &mut Findings) -> bool {
+async fn last_run(
+    guard: &Guard,
+    arn: &str,
+    (link, name): (&'static str, &str),
+    findings: &mut Findings,
+) -> bool {
     let cloudwatch = CloudWatch::new(&guard.session.aws_of(arn));
     let newest = async |metric| {
         let of = ("FunctionName", name);
@@ -402,21 +430,20 @@ async fn last_run(guard: &Guard, arn: &str, name: &str, findings: &mut Findings)
     };
     match (newest("Invocations").await, newest("Errors").await) {
         (Err(failure), _) | (_, Err(failure)) => {
-            findings.unknown("function", &failure);
+            findings.unknown(link, &failure);
             true
         }
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
             let remedy = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", region(arn));
-            findings.wrong("function", format!("{name} failed when it last ran, {}", time(at)), remedy);
+            findings.wrong(link, format!("{name} failed when it last ran, {}", time(at)), remedy);
             false
         }
         (Ok(Some((run, _))), _) => {
-            findings.ok("function", format!("{name} last ran {}, without an error", time(run)));
+            findings.ok(link, format!("{name} last ran {}, without an error", time(run)));
             true
         }
         (Ok(None), _) => {
-            findings
-                .ok("function", format!("{name} has no run in the metrics of a day, which lag by minutes"));
+            findings.ok(link, format!("{name} has no run in the metrics of a day, which lag by minutes"));
             true
         }
     }

@@ -22,6 +22,8 @@ use crate::remote::deadline::Deadline;
 const CHECKING: Duration = Duration::from_secs(20);
 /// The same without a table: the other site's report waits meanwhile.
 const CHECKING_ALONE: Duration = Duration::from_secs(5);
+/// The time that replication may take to end: meanwhile the others wait for the claim.
+const TAKING_OFFLINE: Duration = Duration::from_secs(30);
 /// The time for which the note may delay the removal of the endpoints.
 const NOTING: Duration = Duration::from_secs(5);
 
@@ -68,13 +70,15 @@ async fn leave(
         accelerator,
         infinispan,
         removed: false,
+        is_out: false,
         taken_offline: false,
         note: Note::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
         deadline: within,
     };
     let out = within.persist(async |_| leave.accelerator().await).await;
-    leave.turn.end(matches!(out, Ok(Out::Left { .. })), deadline).await;
+    // The record stays also if only replication is not off yet.
+    leave.turn.end(leave.is_out || matches!(out, Ok(Out::Left { .. })), deadline).await;
     out
 }
 
@@ -96,6 +100,8 @@ struct Leave<'a> {
     infinispan: Option<&'a Session<'a>>,
     /// Whether the removal of any endpoint was requested.
     removed: bool,
+    /// Whether that was answered.
+    is_out: bool,
     /// Whether replication to it was stopped.
     taken_offline: bool,
     /// The endpoints whose removal was requested.
@@ -166,8 +172,8 @@ impl Leave<'_> {
             }
             // Last, because it may fail: the note keeps the site out if its endpoints are put back in another way.
             if let Some(infinispan) = self.infinispan {
-                let reporter = &accusation.reporter;
-                self.taken_offline |= infinispan.set(reporter, site, State::Offline, deadline).await?;
+                let (reporter, time) = (&accusation.reporter, deadline.within(TAKING_OFFLINE));
+                self.taken_offline |= infinispan.set(reporter, site, State::Offline, time).await?;
             }
             return Ok(self.left());
         }
@@ -224,6 +230,7 @@ impl Leave<'_> {
             self.removed = true;
             system.view.accelerators.remove(group, endpoints, deadline).await?;
         }
+        self.is_out = true;
         self.note_out().await;
         // Check again: a report against the reporter may have been handled at the same time.
         let left = system.view.accelerators.groups(accelerator, deadline).await?;

@@ -217,6 +217,8 @@ fn age(accusation: &Accusation, notes: &Notes) -> Age {
     // A report without a readable time may be from before.
     let later = |site| notes.rejoined(site).filter(|rejoined| began.is_none_or(|began| began < rejoined.at));
     match (later(site), later(reporter)) {
+        // The newer force is the person's last word: the site that was forced before is lost now.
+        (Some(before), Some(last)) if before.forced && last.forced && before.at < last.at => Age::New,
         (Some(rejoined), _) if rejoined.forced => Age::OlderThanForce,
         (Some(_), _) => Age::OlderThanRejoin,
         (None, Some(rejoined)) if !rejoined.forced => Age::OlderThanRejoin,

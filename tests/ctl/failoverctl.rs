@@ -12,6 +12,7 @@ use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::primary::Primary;
 use crate::support::route53::{Check, Fault, Route53};
 use crate::support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
+use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -393,6 +394,23 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
     let found =
         run(&aws.url, &["doctor", &check, "--healthy-path", "/up", "--locked-path", "/lb-check"]).await.out;
     assert!(found.contains("so that a lock locks nothing"), "{found}");
+}
+
+#[tokio::test]
+async fn doctor_takes_the_path_that_is_on_record_for_the_one_in_service() {
+    let route53 = Route53::start().await;
+    let primary = Primary::start("/health/v2").await;
+    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    for (path, key, value) in [
+        ("/health/v2", "failover-lock:in", format!("v=2 seen={now} done={now} to=/health/v2 by=x")),
+        (LOCKED, "failover-lock:out", format!("v=2 at={now} before=/health/v2 by=x")),
+    ] {
+        let check = Check::new("HTTP", primary.address.port()).changed().with("ResourcePath", path);
+        route53.put(PRIMARY, check.tagged(key, &value));
+        let found = run(&route53.url(), &["doctor", PRIMARY]).await.out;
+        assert!(found.contains("ok      healthy path  /health/v2 answers 200"), "{found}");
+        assert!(!found.contains("neither the healthy nor the locked path"), "{found}");
+    }
 }
 
 #[tokio::test]

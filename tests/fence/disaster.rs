@@ -157,9 +157,17 @@ async fn a_person_does_not_take_out_the_good_site_beside_a_stale_one_or_a_site_t
 
 #[tokio::test]
 async fn a_report_that_is_repeated_during_a_rejoin_does_not_undo_it() {
+    for with_table in [true, false] {
+        Box::pin(during_a_rejoin(with_table)).await;
+    }
+}
+
+async fn during_a_rejoin(with_table: bool) {
     let sites = Sites::start().await;
     sites.table().await;
-    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    let table = sites.table_name();
+    let with = [("FENCE_TABLE", table.as_str())];
+    let system = sites.system(if with_table { &with } else { &[] });
     let report = alert_since(ago(5), "site-a", "site-b");
     assert_eq!(outcomes(&system, &report).await, ["fenced"]);
     // Replication is back, and the endpoints are not.
@@ -222,6 +230,30 @@ async fn a_site_that_is_out_is_noted_as_such_however_the_request_ended() {
         );
         assert_eq!(sites.in_service().len(), 2);
     }
+}
+
+#[tokio::test]
+async fn a_rejoin_by_force_does_not_wait_for_a_report_that_does_not_end() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    sites.a.fail_always("take-offline", infinispan::Fault::Hang);
+    let report = alert("site-a", "site-b");
+    let stuck = fence_within(&system, &report, Duration::from_secs(40));
+    let forced = async {
+        while sites.in_service().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+        rejoin(&system, &forced).await.unwrap()
+    };
+    tokio::pin!(forced);
+    let outcome = tokio::select! {
+        _ = stuck => panic!("the report has ended"),
+        outcome = &mut forced => outcome,
+    };
+    assert_eq!(outcome["outcome"], "rejoined");
+    assert_eq!(sites.in_service().len(), 2);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use aws_sdk_eventbridge::types::RuleState;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join3;
 
-use super::{LAST_RUNS_MINUTES, region};
+use super::{LAST_RUNS_MINUTES, last_run, region};
 use crate::cli::findings::Findings;
 use crate::cli::function::Function;
 use crate::cli::guard::Guard;
@@ -44,12 +44,27 @@ const ALARMS: [&str; 19] = [
 /// Those that report what is no fault: a lock, and a restore.
 const EXPECTED: [&str; 4] = ["lock-set", "locked", "locked-for-days", "restored"];
 
+/// The variables that all three functions have from the stack.
+const VARIABLES: [&str; 8] = [
+    "ALARM_ACTIONS",
+    "DRY_RUN",
+    "GUARDED_HEALTH_CHECKS",
+    "GUARDED_TAG",
+    "HEALTHY_PATH",
+    "LOCKED_PATH",
+    "RELOCK_UNDONE",
+    "SECONDARY_HEALTH_CHECKS",
+];
+
 /// How long ago `reconcile`, which runs each minute, may have run last: a function's metrics lag by minutes.
 const LATEST_RUN: TimeDelta = TimeDelta::minutes(10);
 
 /// A stack, by the names that its template gives.
 struct Stack<'a> {
+    guard: &'a Guard,
     name: &'a str,
+    /// The ARN of `lock`.
+    arn: &'a str,
     region: &'a str,
     aws: SdkConfig,
     findings: &'a mut Findings,
@@ -60,7 +75,7 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     let Some(name) = lock.name.strip_suffix("-lock") else {
         return findings.warn("deployed", not_deployed(&lock.name));
     };
-    let mut stack = Stack { name, region: region(arn), aws: guard.session.aws_of(arn), findings };
+    let mut stack = Stack { guard, name, arn, region: region(arn), aws: guard.session.aws_of(arn), findings };
     let (restore, reconcile, alarms) =
         Box::pin(join3(stack.function("restore"), stack.function("reconcile"), stack.alarms())).await;
     // Only what is a part of infra/deploy's stack is missed.
@@ -136,12 +151,12 @@ impl Stack<'_> {
             Ok(Some(_)) => {}
         }
         let is_new = function.deployed.is_some_and(|deployed| Utc::now() - deployed < LATEST_RUN);
-        let cloudwatch = CloudWatch::new(&self.aws);
         let of = ("FunctionName", name.as_str());
-        match cloudwatch.newest("AWS/Lambda", "Invocations", of, LAST_RUNS_MINUTES, patience()).await {
+        let runs = CloudWatch::new(&self.aws);
+        match runs.newest("AWS/Lambda", "Invocations", of, LAST_RUNS_MINUTES, patience()).await {
             Err(failure) => self.findings.unknown(NAME, &failure),
             Ok(Some((at, _))) if Utc::now() - at < LATEST_RUN => {
-                self.findings.ok(NAME, format!("{name} last ran {}", time(at)));
+                last_run(self.guard, self.arn, (NAME, &name), self.findings).await;
             }
             Ok(_) if is_new => self.findings.ok(NAME, format!("{name} was deployed just now")),
             Ok(run) => {
@@ -198,7 +213,12 @@ impl Stack<'_> {
             );
             return None;
         }
-        for variable in ["HEALTHY_PATH", "LOCKED_PATH", "GUARDED_HEALTH_CHECKS", "GUARDED_TAG"] {
+        if function.handler != what {
+            let said = format!("{name} has the handler {}, and not {what}", function.handler);
+            self.findings.wrong(what, said, self.anew());
+            return None;
+        }
+        for variable in VARIABLES {
             let of = |function: &Function| function.variables.get(variable).cloned().unwrap_or_default();
             if of(&function) != of(lock) {
                 self.findings.wrong(
@@ -294,6 +314,9 @@ impl Stack<'_> {
             }
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
+        // A function is no person: `lock` may be subscribed by mistake.
+        let subscriptions =
+            subscriptions.into_iter().filter(|one| one.protocol != "lambda").collect::<Vec<_>>();
         let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.is_confirmed);
         for one in &confirmed {
             self.findings.ok(NAME, format!("{topic} notifies {} {}", one.protocol, one.endpoint));
@@ -308,7 +331,7 @@ impl Stack<'_> {
             }
         }
         if subscriptions.is_empty() {
-            self.findings.wrong(NAME, format!("no one subscribes to {topic}"), subscribe);
+            self.findings.wrong(NAME, format!("no one but functions subscribes to {topic}"), subscribe);
         }
     }
 
