@@ -39,18 +39,20 @@ impl View {
         Self { accelerators: Accelerators::new(aws), load_balancers: LoadBalancers::new(aws), sites }
     }
 
-    /// Reads an accelerator.
+    /// Reads an accelerator. Its tags are read first: a site that is being taken out is noted as out after its endpoints are
+    /// gone, and is not to be seen with the note and its endpoints.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn look(&self, accelerator: &Accelerator, deadline: Deadline) -> Result<Sight, Failure> {
+        let tags = self.accelerators.tags(accelerator, deadline).await?;
         let mut groups = self.accelerators.groups(accelerator, deadline).await?;
         let ids = groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
         let owners = self.owners(accelerator, ids.collect(), deadline).await?;
         for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
             endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
         }
-        Ok(Sight { groups, tags: self.accelerators.tags(accelerator, deadline).await? })
+        Ok(Sight { groups, tags })
     }
 
     /// Returns the owner of each of these endpoints of an accelerator, if it is known.
