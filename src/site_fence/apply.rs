@@ -9,7 +9,7 @@ use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::decide::{self, Decision, Leaving, Reason, Seen};
 use super::error::Error;
-use super::infinispan::{Session, State};
+use super::infinispan::{self, Session, State};
 use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
 use super::site::{Site, is_in_service};
@@ -42,6 +42,7 @@ pub(super) async fn take_out(
     let verdict = match leave(system, accusation, &accelerator, infinispan.as_ref(), deadline).await? {
         Out::Left { changed: true } => Verdict::Fenced,
         Out::Left { changed: false } => Verdict::AlreadyFenced,
+        Out::Replicating(failure) => return Err(failure.into()),
         Out::WouldLeave => Verdict::WouldFence,
         Out::Stays(reason, detail) => {
             let verdict = match reason {
@@ -78,7 +79,7 @@ async fn leave(
     };
     let out = within.persist(async |_| leave.accelerator().await).await;
     // The record stays also if only replication is not off yet.
-    leave.turn.end(leave.is_out || matches!(out, Ok(Out::Left { .. })), deadline).await;
+    leave.turn.end(leave.is_out, deadline).await;
     out
 }
 
@@ -88,6 +89,8 @@ enum Out {
         /// Whether anything was changed for it.
         changed: bool,
     },
+    /// It is out of the accelerator, and not of replication: the next report tries again.
+    Replicating(infinispan::Failure),
     WouldLeave,
     Stays(Reason, Option<String>),
 }
@@ -100,7 +103,7 @@ struct Leave<'a> {
     infinispan: Option<&'a Session<'a>>,
     /// Whether the removal of any endpoint was requested.
     removed: bool,
-    /// Whether that was answered.
+    /// Whether it is out: that was answered, or it was out before.
     is_out: bool,
     /// Whether replication to it was stopped.
     taken_offline: bool,
@@ -165,15 +168,21 @@ impl Leave<'_> {
             if !self.turn.is_taken() && self.turn.take(deadline).await? {
                 continue;
             }
-            match leaving {
-                Some(leaving) => self.remove(&sight, &notes, &leaving).await?,
-                None if !is_noted => self.note_out().await,
-                None => {}
+            if let Some(leaving) = leaving {
+                self.remove(&sight, &notes, &leaving).await?;
+            } else {
+                self.is_out = true;
+                if !is_noted {
+                    self.note_out().await;
+                }
             }
             // Last, because it may fail: the note keeps the site out if its endpoints are put back in another way.
             if let Some(infinispan) = self.infinispan {
                 let (reporter, time) = (&accusation.reporter, deadline.within(TAKING_OFFLINE));
-                self.taken_offline |= infinispan.set(reporter, site, State::Offline, time).await?;
+                match infinispan.set(reporter, site, State::Offline, time).await {
+                    Ok(changed) => self.taken_offline |= changed,
+                    Err(failure) => return Ok(Out::Replicating(failure)),
+                }
             }
             return Ok(self.left());
         }
