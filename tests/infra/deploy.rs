@@ -123,13 +123,16 @@ async fn a_deployment_ends_with_failoverctl_doctor_and_its_status() {
         (&void, "void", 3, "NOT GUARDED AS IT SHOULD BE".to_owned()),
     ] {
         let options = format!(
-            "--stack {stack} --health-check {check} --notify \"$(aws sns create-topic --name people-{stack} --query TopicArn --output text)\" \
-            --set AlarmActionsEnabled=true"
+            "--stack {stack} --health-check {check} --notify \"$PEOPLE\" --set AlarmActionsEnabled=true"
+        );
+        let people = format!(
+            "PEOPLE=$(aws sns create-topic --name people-{stack} --query TopicArn --output text)\n\
+             aws sns subscribe --topic-arn \"$PEOPLE\" --protocol email --notification-endpoint sre@example.com >&2\n"
         );
         let (ended, printed) = aws
             .bash(
                 &format!(
-                    r#"PATH=$CTL:$PATH; infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 {options}"#
+                    r#"{people}PATH=$CTL:$PATH; infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 {options}"#
                 ),
                 &[("CTL", folder), ("ARTIFACT", aws.package("failover-lock").to_str().expect("UTF-8"))],
             )

@@ -314,9 +314,9 @@ impl Stack<'_> {
             }
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
-        // A function is no person: `lock` may be subscribed by mistake.
-        let subscriptions =
-            subscriptions.into_iter().filter(|one| one.protocol != "lambda").collect::<Vec<_>>();
+        // The alarms' own function tells no one.
+        let subscriptions: Vec<_> =
+            subscriptions.into_iter().filter(|one| one.endpoint != self.arn).collect();
         let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.is_confirmed);
         for one in &confirmed {
             self.findings.ok(NAME, format!("{topic} notifies {} {}", one.protocol, one.endpoint));
@@ -331,7 +331,7 @@ impl Stack<'_> {
             }
         }
         if subscriptions.is_empty() {
-            self.findings.wrong(NAME, format!("no one but functions subscribes to {topic}"), subscribe);
+            self.findings.wrong(NAME, format!("no one subscribes to {topic}"), subscribe);
         }
     }
 
