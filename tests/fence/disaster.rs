@@ -257,6 +257,30 @@ async fn a_rejoin_by_force_does_not_wait_for_a_report_that_does_not_end() {
 }
 
 #[tokio::test]
+async fn of_two_rejoins_by_force_the_newer_one_says_which_site_is_lost() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    sites.a.cut_off(true);
+    sites.b.cut_off(true);
+    let force = async |site: &str| {
+        let forced = json!({ "accelerator": DNS_NAME, "site": site, "force": true });
+        let outcome = rejoin(&system, &forced).await.unwrap()["outcome"].clone();
+        for balancer in [&sites.balancer_a, &sites.balancer_b] {
+            sites.accelerators.set_health(balancer, "HEALTHY");
+        }
+        outcome
+    };
+    let report = alert_since(ago(60), "site-a", "site-b");
+    assert_eq!(outcomes(&system, &report).await, ["fenced"]);
+    assert_eq!(force("site-b").await, "rejoined");
+    assert_eq!(outcomes(&system, &report).await, ["refused: rejoined_by_force"]);
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(force("site-a").await, "rejoined");
+    assert_eq!(outcomes(&system, &report).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
 async fn a_person_who_takes_out_the_last_but_one_at_once_with_another_is_told() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
