@@ -4,7 +4,7 @@ mod deployed;
 
 use std::collections::BTreeMap;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::future::join;
 
@@ -13,7 +13,7 @@ use super::error::{Ended, Error};
 use super::findings::Findings;
 use super::function::{self, Function};
 use super::guard::{Guard, Options};
-use super::name::Named;
+use super::name::{Named, Tags};
 use super::screen::{Mood, plain, quoted, time};
 use super::session::{Common, patience, shortly};
 use super::sns::{self, Subscription};
@@ -27,7 +27,7 @@ use crate::failover_lock::probe::{self, Unhealthy};
 use crate::failover_lock::reason::Reason;
 use crate::failover_lock::record::{self, IN, OUT};
 use crate::remote::arn::Arn;
-use crate::remote::aws::Kind;
+use crate::remote::aws::{Failure, Kind};
 
 /// How far back a function's last run is searched for; CloudWatch returns at most 1,440 minutes at once.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
@@ -53,23 +53,24 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let id = &check.find(guard).await?;
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
-    let in_service = path_in_service(guard, &check).await;
+    let tags = guard.route53.tags(id, shortly()).await;
+    let in_service = path_in_service(guard, &check, tags.as_ref().ok());
     health_check(guard, &check, &in_service, &mut findings);
     if let Some(endpoint) = &check.endpoint {
         paths(guard, id, endpoint, &in_service, &mut findings).await;
     }
-    chain(guard, &check, &mut findings).await;
+    chain(guard, &check, tags, &mut findings).await;
     records(guard, id, &mut findings).await;
     findings.show(&guard.session.screen).await
 }
 
 /// The path of a check in service: the one that its record names, or else the configuration's.
-async fn path_in_service(guard: &Guard, check: &HealthCheck) -> ResourcePath {
+fn path_in_service(guard: &Guard, check: &HealthCheck, tags: Option<&Tags>) -> ResourcePath {
     let configured = || guard.config.healthy_path.clone();
-    let Ok(tags) = guard.route53.tags(&check.id, shortly()).await else { return configured() };
+    let Some(tags) = tags else { return configured() };
     let (path, locked_path) = (check.path().unwrap_or_default(), guard.config.locked_path.as_str());
     let (record, _) =
-        record::Record::read_without_invalid(&tags, path, check.version, locked_path, Utc::now());
+        record::Record::read_without_invalid(tags, path, check.version, locked_path, Utc::now());
     let path = match decide::restore(check, &record, None, &guard.config) {
         Ok(Release::Restore(before)) => before,
         Ok(Release::AlreadyRestored) => path.to_owned(),
@@ -145,11 +146,11 @@ async fn paths(
 }
 
 /// Checks the chain from the alarm to the function, and the state of both.
-async fn chain(guard: &Guard, check: &HealthCheck, findings: &mut Findings) {
+async fn chain(guard: &Guard, check: &HealthCheck, tags: Result<Tags, Failure>, findings: &mut Findings) {
     let id = &check.id;
     let before = findings.moods().count();
-    let (alarms, tags) = join(guard.alarms(id, shortly()), guard.route53.tags(id, shortly())).await;
-    let (alarms, unread) = alarms.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
+    let (alarms, unread) =
+        guard.alarms(id, shortly()).await.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
     if let Some(failure) = &unread {
         findings.unknown("alarm", failure);
     } else if alarms.is_empty() {
@@ -380,7 +381,8 @@ async fn function_locks(
             format!("correct {variable} of {name}: infra/deploy"),
         );
     }
-    is_well &= last_run(guard, arn, ("function", name), findings).await;
+    let run = newest(guard, arn, name, "Invocations").await;
+    is_well &= last_run(guard, arn, ("function", name), run, findings).await;
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
@@ -416,19 +418,25 @@ fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<
     found
 }
 
+/// The time of a metric's newest value, and the value; `None` if a day has none.
+type Newest = Option<(DateTime<Utc>, f64)>;
+
+/// The newest value of a metric of this function, which is in the Region of the ARN.
+async fn newest(guard: &Guard, arn: &str, name: &str, metric: &str) -> Result<Newest, Failure> {
+    let cloudwatch = CloudWatch::new(&guard.session.aws_of(arn));
+    let of = ("FunctionName", name);
+    cloudwatch.newest("AWS/Lambda", metric, of, LAST_RUNS_MINUTES, patience()).await
+}
+
 /// Checks whether the function's last run failed.
 async fn last_run(
     guard: &Guard,
     arn: &str,
     (link, name): (&'static str, &str),
+    run: Result<Newest, Failure>,
     findings: &mut Findings,
 ) -> bool {
-    let cloudwatch = CloudWatch::new(&guard.session.aws_of(arn));
-    let newest = async |metric| {
-        let of = ("FunctionName", name);
-        cloudwatch.newest("AWS/Lambda", metric, of, LAST_RUNS_MINUTES, patience()).await
-    };
-    match (newest("Invocations").await, newest("Errors").await) {
+    match (run, newest(guard, arn, name, "Errors").await) {
         (Err(failure), _) | (_, Err(failure)) => {
             findings.unknown(link, &failure);
             true

@@ -13,12 +13,19 @@ use crate::support::sites::{
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use failover::remote::deadline::Deadline;
-use failover::site_fence::Handler;
+use failover::site_fence::{Handler, SiteFence};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 fn request(site: &str) -> Value {
     json!({ "accelerator": DNS_NAME, "site": site })
+}
+
+/// The result of a person's request to take a site out.
+async fn take_out(system: &SiteFence, site: &str) -> String {
+    let request = json!({ "takeOut": site, "accelerator": DNS_NAME }).to_string();
+    let report = system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
+    crate::support::sites::told(&report).remove(0)
 }
 
 fn ago(minutes: i64) -> DateTime<Utc> {
@@ -142,11 +149,7 @@ async fn a_fence_whose_answer_is_lost_is_noted_whatever_follows_it() {
 async fn a_person_does_not_take_out_the_good_site_beside_a_stale_one_or_a_site_that_is_unknown() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
-    let take_out = async |site: &str| {
-        let request = json!({ "takeOut": site, "accelerator": DNS_NAME }).to_string();
-        let report = system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
-        crate::support::sites::told(&report).remove(0)
-    };
+    let take_out = async |site: &str| take_out(&system, site).await;
     assert_eq!(take_out("site-bb").await, "refused: site_unknown");
     outcomes(&system, &alert("site-a", "site-b")).await;
     assert_eq!(take_out("site-b").await, "already_out");
@@ -196,12 +199,7 @@ async fn a_site_that_is_out_is_noted_as_such_however_the_request_ended() {
     for how in ["a report cannot read back", "a person's request cannot note it", "a rejoin cannot add"] {
         let sites = Sites::start().await;
         let system = sites.system(&[]);
-        let take_out = async || {
-            let request = json!({ "takeOut": "site-b", "accelerator": DNS_NAME }).to_string();
-            let report =
-                system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
-            crate::support::sites::told(&report).remove(0)
-        };
+        let take_out = async || take_out(&system, "site-b").await;
         match how {
             "a report cannot read back" => {
                 sites.accelerators.fail("RemoveEndpoints", Fault::meddle(silent));

@@ -9,7 +9,7 @@ use aws_sdk_eventbridge::types::RuleState;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join3;
 
-use super::{LAST_RUNS_MINUTES, last_run, region};
+use super::{LAST_RUNS_MINUTES, last_run, newest, region};
 use crate::cli::findings::Findings;
 use crate::cli::function::Function;
 use crate::cli::guard::Guard;
@@ -151,12 +151,10 @@ impl Stack<'_> {
             Ok(Some(_)) => {}
         }
         let is_new = function.deployed.is_some_and(|deployed| Utc::now() - deployed < LATEST_RUN);
-        let of = ("FunctionName", name.as_str());
-        let runs = CloudWatch::new(&self.aws);
-        match runs.newest("AWS/Lambda", "Invocations", of, LAST_RUNS_MINUTES, patience()).await {
+        match newest(self.guard, self.arn, &name, "Invocations").await {
             Err(failure) => self.findings.unknown(NAME, &failure),
-            Ok(Some((at, _))) if Utc::now() - at < LATEST_RUN => {
-                last_run(self.guard, self.arn, (NAME, &name), self.findings).await;
+            Ok(run @ Some((at, _))) if Utc::now() - at < LATEST_RUN => {
+                last_run(self.guard, self.arn, (NAME, &name), Ok(run), self.findings).await;
             }
             Ok(_) if is_new => self.findings.ok(NAME, format!("{name} was deployed just now")),
             Ok(run) => {
