@@ -1,6 +1,7 @@
 //! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
 mod deployed;
+mod primary;
 
 use std::collections::BTreeMap;
 
@@ -21,11 +22,9 @@ use super::state::{Seen, State};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::GuardedTag;
-use crate::failover_lock::decide::{self, Release};
-use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
-use crate::failover_lock::probe::{self, Unhealthy};
+use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::{self, IN, OUT};
+use crate::failover_lock::record::{IN, OUT};
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Failure, Kind};
 
@@ -54,95 +53,14 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
     let tags = guard.route53.tags(id, shortly()).await;
-    let in_service = path_in_service(guard, &check, tags.as_ref().ok());
-    health_check(guard, &check, &in_service, &mut findings);
+    let (in_service, is_locked) = primary::path_in_service(guard, &check, tags.as_ref().ok());
+    primary::health_check(guard, &check, (&in_service, is_locked), &mut findings);
     if let Some(endpoint) = &check.endpoint {
-        paths(guard, id, endpoint, &in_service, &mut findings).await;
+        primary::paths(guard, id, endpoint, &in_service, &mut findings).await;
     }
     chain(guard, &check, tags, &mut findings).await;
     records(guard, id, &mut findings).await;
     findings.show(&guard.session.screen).await
-}
-
-/// The path of a check in service: the one that its record names, or else the configuration's.
-fn path_in_service(guard: &Guard, check: &HealthCheck, tags: Option<&Tags>) -> ResourcePath {
-    let configured = || guard.config.healthy_path.clone();
-    let Some(tags) = tags else { return configured() };
-    let (path, locked_path) = (check.path().unwrap_or_default(), guard.config.locked_path.as_str());
-    let (record, _) =
-        record::Record::read_without_invalid(tags, path, check.version, locked_path, Utc::now());
-    let path = match decide::restore(check, &record, None, &guard.config) {
-        Ok(Release::Restore(before)) => before,
-        Ok(Release::AlreadyRestored) => path.to_owned(),
-        Err(_) => return configured(),
-    };
-    ResourcePath::try_from(path).unwrap_or_else(|_| configured())
-}
-
-/// Checks the health check itself.
-fn health_check(guard: &Guard, check: &HealthCheck, in_service: &ResourcePath, findings: &mut Findings) {
-    let HealthCheck { id, .. } = check;
-    let update = format!("aws route53 update-health-check --health-check-id {id}");
-    let path = match decide::can_hold(check) {
-        Ok(path) => path,
-        Err(cannot) => {
-            let remedy = match cannot {
-                decide::CannotHold::NoPath(_) => "replace it with an HTTP or HTTPS check".to_owned(),
-                decide::CannotHold::Inverted => format!("{update} --no-inverted"),
-                decide::CannotHold::Disabled => format!("{update} --no-disabled"),
-            };
-            return findings.wrong("health check", format!("no lock can hold on it: {cannot}"), remedy);
-        }
-    };
-    findings.ok("health check", format!("{} asks for {path}", check.check_type));
-    if path != in_service.as_str() && path != guard.config.locked_path.as_str() {
-        findings.wrong(
-            "health check",
-            format!("{path} is neither the healthy nor the locked path"),
-            format!(
-                "add --healthy-path {} if it is the path of a primary in service, or: {update} --resource-path {}",
-                quoted(path),
-                guard.config.healthy_path
-            ),
-        );
-    }
-}
-
-/// Checks the primary's answers at the two paths.
-async fn paths(
-    guard: &Guard,
-    id: &HealthCheckId,
-    endpoint: &Endpoint,
-    healthy: &ResourcePath,
-    findings: &mut Findings,
-) {
-    let locked = &guard.config.locked_path;
-    match probe::ask(id, endpoint, healthy).await {
-        Ok(status) => findings.ok("healthy path", format!("{healthy} answers {}", status.as_u16())),
-        Err(unhealthy @ (Unhealthy::Status { .. } | Unhealthy::TextMissing { .. })) => findings.wrong(
-            "healthy path",
-            unhealthy.to_string(),
-            "repair the primary; until then a restore is refused".to_owned(),
-        ),
-        // Route 53's checkers may reach a primary that this machine does not.
-        Err(unreached) => findings
-            .unknown("healthy path", &format!("{unreached}, from here; Route 53's checkers may reach it")),
-    }
-    match probe::ask(id, endpoint, locked).await {
-        Ok(status) => findings.wrong(
-            "locked path",
-            format!("{locked} answers {}, so that a lock locks nothing", status.as_u16()),
-            "have the primary answer 404 there, or lock with another path: infra/deploy --locked-path PATH"
-                .to_owned(),
-        ),
-        Err(Unhealthy::Status { status, .. }) => {
-            findings.ok("locked path", format!("{locked} answers {}", status.as_u16()));
-        }
-        Err(Unhealthy::TextMissing { .. }) => {
-            findings.ok("locked path", format!("{locked} lacks the text that the check searches for"));
-        }
-        Err(unhealthy) => findings.unknown("locked path", &unhealthy),
-    }
 }
 
 /// Checks the chain from the alarm to the function, and the state of both.
@@ -240,6 +158,14 @@ async fn alarm_leads_to_lock(
         AlarmState::Ok => findings.ok("alarm", stands),
         AlarmState::Alarm => findings.warn("alarm", stands),
         AlarmState::InsufficientData => findings.warn("alarm", format!("{stands}: it has no data yet")),
+    }
+    if alarm.never_goes_off {
+        findings.wrong(
+            "alarm",
+            format!("{} never goes off: the health of a check does not cross its threshold", plain(name)),
+            "correct its threshold where it is defined (docs/runbook.md#never_goes_off)".to_owned(),
+        );
+        return false;
     }
     if !actions_enabled {
         findings.wrong(

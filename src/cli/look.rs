@@ -266,7 +266,7 @@ impl Read {
         };
         let was_set = record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
         let is_out = was_set && record.intent(path, check.version) == Intent::Out;
-        record.is_ahead_of(check.version) || is_out != (path == locked_path)
+        record.is_ahead_of(check.version) || is_out != record.is_locked(path, check.version, locked_path)
     }
 
     fn status(

@@ -109,7 +109,8 @@ impl State {
             Err(why) => return Self::unknown(why.to_string()),
         };
         // Whether a lock holds, a muted alarm shows as well.
-        let is_heard = |alarm: &&Alarm| path == locked_path || !muted.contains(&alarm.name);
+        let is_locked = record.is_locked(path, check.version, locked_path);
+        let is_heard = |alarm: &&Alarm| is_locked || !muted.contains(&alarm.name);
         let alarms: Vec<_> = seen.alarms.iter().filter(is_heard).cloned().collect();
         let is_muted = alarms.len() < seen.alarms.len();
         let standing = |health| Standing {
@@ -154,9 +155,9 @@ impl State {
             Finding::Unprotected(Reason::NoAlarm | Reason::ActionsDisabled | Reason::NoData) if is_muted => {
                 Self::Unprotected { reason: Reason::ActionsMuted }
             }
-            Finding::Unprotected(Reason::NoAlarm | Reason::ActionsDisabled | Reason::NoData)
-                if !all_alarms =>
-            {
+            Finding::Unprotected(
+                Reason::NoAlarm | Reason::ActionsDisabled | Reason::NeverGoesOff | Reason::NoData,
+            ) if !all_alarms => {
                 Self::unknown(format!("it asks for {path}; whether an alarm would lock it could not be read"))
             }
             Finding::Armed | Finding::Unprotected(Reason::ForeignPath) if tags.is_none() => {
@@ -299,6 +300,7 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::DryRun => "the function is in a dry run, and locks nothing",
         Reason::EnabledInAlarm => "its alarm's actions were turned on while it was in ALARM",
         Reason::NoData => "its alarms have no data",
+        Reason::NeverGoesOff => "the health of a check never crosses its alarms' thresholds",
         Reason::NoPath => "its type requests no path",
         Reason::Inverted => "it is inverted",
         Reason::Disabled => "it is disabled",

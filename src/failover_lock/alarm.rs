@@ -32,6 +32,8 @@ pub struct AlarmTransition {
     pub composite: Option<Composite>,
     /// The newest datapoint that made it change, if the message says so.
     pub breaching: Option<Datapoint>,
+    /// For a composite alarm: the alarm behind it that is on the check's health.
+    pub child: Option<Failing>,
     /// What its message says against a lock.
     pub holds_back: Option<HoldsBack>,
     /// Whether its message lacks the comparison of a plain metric alarm, so that CloudWatch has to be asked
@@ -59,6 +61,15 @@ pub struct Composite {
     pub triggered_by: Vec<String>,
 }
 
+/// How an alarm finds one health check failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Since when it is in ALARM.
+    pub changed_at: DateTime<Utc>,
+    /// The newest datapoint that made it change, if CloudWatch says so.
+    pub breaching: Option<Datapoint>,
+}
+
 /// A metric alarm on a check's health, as it stands now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
@@ -72,6 +83,8 @@ pub struct Alarm {
     pub breaching: Option<Datapoint>,
     /// When its configuration last changed, its actions included.
     pub configured_at: Option<DateTime<Utc>>,
+    /// Whether the health of a check never crosses its threshold.
+    pub never_goes_off: bool,
     /// Whether its actions are on.
     pub actions_enabled: bool,
     /// What it does when it goes to ALARM, as ARNs. None does not mean that no one is notified:
@@ -178,6 +191,18 @@ pub(super) fn tells_recovery(comparison: Option<&str>, metrics: &[Metric]) -> bo
         && metrics.iter().any(is_health)
 }
 
+/// Whether an alarm with this comparison and threshold, over these metrics, never goes off: of plain metrics, and of queries
+/// for them, no statistic is below 0.
+pub(super) fn never_goes_off(comparison: Option<&str>, threshold: Option<f64>, metrics: &[Metric]) -> bool {
+    let is_health = |metric: &Metric| metric.expression.is_none() && metric.is_health();
+    let below_all = match comparison {
+        Some("LessThanThreshold") => threshold.is_some_and(|threshold| threshold <= 0.0),
+        Some("LessThanOrEqualToThreshold") => threshold.is_some_and(|threshold| threshold < 0.0),
+        _ => false,
+    };
+    below_all && metrics.iter().all(|metric| is_health(metric) || metric.is_health_by_query())
+}
+
 // === impl Dimensions ===
 
 impl Dimensions {
@@ -276,6 +301,36 @@ mod tests {
         ] {
             assert_eq!(query(&of(condition)).is_restricted(), restricted, "{condition}");
             assert_eq!(is_named("abc", &of(condition)), named, "{condition}");
+        }
+    }
+
+    #[test]
+    fn an_alarm_never_goes_off_below_a_threshold_that_no_health_is_below() {
+        let health = || Metric {
+            namespace: Some(NAMESPACE.to_owned()),
+            name: Some(METRICS[0].to_owned()),
+            ..Metric::default()
+        };
+        for (comparison, threshold, metrics, never) in [
+            ("LessThanThreshold", Some(0.0), vec![health()], true),
+            ("LessThanThreshold", Some(0.1), vec![health()], false),
+            ("LessThanOrEqualToThreshold", Some(0.0), vec![health()], false),
+            ("LessThanOrEqualToThreshold", Some(-0.1), vec![health()], true),
+            ("LessThanThreshold", None, vec![health()], false),
+            ("GreaterThanThreshold", Some(0.0), vec![health()], false),
+            ("LessThanThreshold", Some(0.0), vec![health(), query("m1 - 1")], false),
+            (
+                "LessThanThreshold",
+                Some(0.0),
+                vec![query(r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#)],
+                true,
+            ),
+        ] {
+            assert_eq!(
+                never_goes_off(Some(comparison), threshold, &metrics),
+                never,
+                "{comparison} {threshold:?}"
+            );
         }
     }
 

@@ -78,7 +78,8 @@ pub(super) async fn act(
             Ok(cause.not_locked(Some(id), Verdict::Deferred, reason))
         }
         Decision::AlreadyLocked => {
-            Ok(on_locked_path(Verdict::AlreadyLocked, check.map(|check| check.version)))
+            let outcome = on_locked_path(Verdict::AlreadyLocked, check.map(|check| check.version));
+            Ok(Outcome { path: outcome.previous_path.clone(), ..outcome })
         }
         Decision::Touch { version } if config.dry_run => {
             Ok(on_locked_path(Verdict::AlreadyLocked, Some(version)))
@@ -188,13 +189,14 @@ pub(super) async fn completed(
     deadline: Deadline,
 ) -> (Box<Record>, bool) {
     let by_hand = record.by_hand.is_some();
-    // The tag alone does not undo a lock that waits: the path that is set after it does.
-    let undoes = !by_hand || !view::is_out(check, &record);
+    // The tag alone does not undo a lock that waits: the path that is set after it does. Nor does a restore that has only
+    // begun undo one for an alarm that it has not seen.
+    let undoes = !view::is_out(check, &record);
     let begun = record.restored(path, check.version).filter(|restore| restore.done.is_none() && undoes);
     let Some(begun) = begun.filter(|_| !system.config.dry_run) else { return (record, false) };
     // When the path was set by hand is not known: after the tag.
     let at = if by_hand { begun.seen } else { system.clock.now() };
-    let done = Restore { done: Some(at), ..begun.clone() };
+    let done = Restore { done: Some(at), over: None, ..begun.clone() };
     let removed = record::removed(Some(&record), Some(done.seen), None);
     let result = system.route53.record_restore(&check.id, &done, removed, deadline).await;
     let recorded = or_warn(
@@ -217,7 +219,8 @@ pub(super) async fn without_abandoned(
     deadline: Deadline,
 ) -> Box<Record> {
     let is_old = |at: &DateTime<Utc>| system.clock.now() - *at > BY_HAND_LAPSES;
-    let is_locked = check.path() == Some(system.config.locked_path.as_str());
+    let path = check.path().unwrap_or_default();
+    let is_locked = record.is_locked(path, check.version, system.config.locked_path.as_str());
     if is_locked && !system.config.dry_run && record.by_hand.as_ref().is_some_and(is_old) {
         warn!(healthCheckId = %check.id, "a restore by hand was not finished: its tag is removed");
         let removed = system.route53.remove_tag(&check.id, record::RESTORED_AT, deadline).await;

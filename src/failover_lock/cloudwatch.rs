@@ -1,6 +1,6 @@
 //! CloudWatch's alarms in this system's terms: the only place that knows its SDK's requests and answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use aws_config::SdkConfig;
@@ -8,21 +8,24 @@ use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use aws_sdk_cloudwatch::primitives::DateTime as DateTimeOf;
 use aws_sdk_cloudwatch::types::{
-    self, AlarmMuteRuleStatus, AlarmType, CompositeAlarm, Dimension, MetricAlarm, StateValue, Statistic,
+    self, AlarmMuteRuleStatus, AlarmType, Dimension, MetricAlarm, StateValue, Statistic,
 };
 use chrono::{DateTime, Utc};
-use thiserror::Error;
 use tracing::warn;
 
-use super::alarm::{self, Alarm, AlarmState, Composite, Dimensions, Metric};
+use super::alarm::{self, Alarm, AlarmState, Dimensions, Failing, Metric};
 use super::config::Config;
 use super::datapoint;
 use super::decide;
-use super::event::{self, Malformed};
+use super::event;
 use super::health_check::HealthCheckId;
 use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
+
+pub use self::composite::Unresolved;
+
+mod composite;
 
 const DESCRIBE: Call = Call::new("cloudwatch:DescribeAlarms", "the alarm");
 const LIST_MUTE_RULES: Call = Call::new("cloudwatch:ListAlarmMuteRules", "the alarm");
@@ -35,31 +38,6 @@ pub struct CloudWatch {
     config: SdkConfig,
     /// Made for the first call: a lock rarely needs a client, and making one lengthens a cold start.
     client: Arc<OnceLock<Client>>,
-}
-
-/// The health checks behind a composite alarm could not be found.
-#[derive(Debug, Error)]
-pub enum Unresolved {
-    /// A call failed.
-    #[error("the health checks behind a composite alarm could not be looked up: {0}")]
-    Failed(#[from] Failure),
-    /// An alarm that the composite alarm is built from does not exist in this account and Region.
-    #[error("the composite alarm is built from {}, which does not exist in this account and Region: build it from alarms of this account and Region", Quoted(.0))]
-    NoSuchAlarm(String),
-    /// An alarm behind the composite alarm is on a health check's metric and unreadable.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// The composite alarm watches health checks, and none of their alarms is still in ALARM.
-    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.name))]
-    NoneInAlarm {
-        /// The composite alarm.
-        name: String,
-        /// The health checks behind it.
-        watched: Vec<HealthCheckId>,
-    },
-    /// Composite alarms of composite alarms, without end.
-    #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
-    TooDeep,
 }
 
 /// The alarms of an account, by the health check whose health they watch.
@@ -75,14 +53,12 @@ pub struct Alarms {
 #[derive(Debug)]
 struct QueryAlarm {
     alarm: Alarm,
-    /// The checks for which it is in ALARM, and since when.
-    contributors: BTreeMap<HealthCheckId, DateTime<Utc>>,
+    /// The checks for which it is in ALARM.
+    contributors: BTreeMap<HealthCheckId, Failing>,
     /// The queries that are restricted to some checks, as text; none if it watches every check.
     restricted: Vec<String>,
 }
 
-/// CloudWatch lets composite alarms build on each other, in circles too.
-const DEEPEST: usize = 5;
 /// The most names in one call of `DescribeAlarms`.
 const MOST_NAMES: usize = 100;
 
@@ -109,7 +85,9 @@ impl Alarms {
                 restricted.is_empty() || restricted.iter().any(|query| alarm::is_named(id.as_str(), query))
             };
             match contributors.get(id) {
-                Some(since) => Some(Alarm { changed_at: *since, ..alarm.clone() }),
+                Some(Failing { changed_at, breaching }) => {
+                    Some(Alarm { changed_at: *changed_at, breaching: *breaching, ..alarm.clone() })
+                }
                 None if !watches() => None,
                 None if alarm.state == AlarmState::Alarm => {
                     Some(Alarm { state: AlarmState::Ok, ..alarm.clone() })
@@ -197,12 +175,12 @@ impl CloudWatch {
             Ok((page.metric_alarms.unwrap_or_default(), page.next_token))
         });
         let mut alarms = Alarms::default();
-        for alarm in found.await?.iter().filter(|alarm| !tells_recovery(alarm)) {
-            let metrics = metrics(alarm);
+        for found in found.await?.iter().filter(|alarm| !tells_recovery(alarm)) {
+            let metrics = metrics(found);
             if metrics.iter().any(Metric::queries_each_check) {
-                let alarm = read(alarm)?;
+                let alarm = read(found)?;
                 let contributors = match alarm.state {
-                    AlarmState::Alarm => self.contributors(&alarm, deadline).await,
+                    AlarmState::Alarm => self.contributors(&alarm, period(found), deadline).await,
                     AlarmState::Ok | AlarmState::InsufficientData => Ok(BTreeMap::new()),
                 };
                 let restricted = metrics.into_iter().filter(Metric::is_restricted);
@@ -217,18 +195,19 @@ impl CloudWatch {
                 }
             } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {
                 // Metric math over several checks does not say which one failed.
-                alarms.by_check.entry(id.clone()).or_default().push(read(alarm)?);
+                alarms.by_check.entry(id.clone()).or_default().push(read(found)?);
             }
         }
         Ok(alarms)
     }
 
-    /// The health checks for which an alarm on a query is in ALARM, and since when.
+    /// The health checks for which an alarm on a query is in ALARM.
     async fn contributors(
         &self,
         alarm: &Alarm,
+        period: Option<i64>,
         deadline: Deadline,
-    ) -> Result<BTreeMap<HealthCheckId, DateTime<Utc>>, Failure> {
+    ) -> Result<BTreeMap<HealthCheckId, Failing>, Failure> {
         let contributors = pages(deadline, async |time, token| {
             let request = self.client().describe_alarm_contributors().alarm_name(&alarm.name);
             let page = send(CONTRIBUTORS, time, request.set_next_token(token).send()).await?;
@@ -237,7 +216,9 @@ impl CloudWatch {
         let contributors = contributors.await?.into_iter().filter_map(|contributor| {
             let id = contributor.contributor_attributes()?.get(alarm::DIMENSION)?;
             let since = contributor.state_transitioned_timestamp().and_then(time);
-            Some((HealthCheckId::try_from(id.clone()).ok()?, since.unwrap_or(alarm.changed_at)))
+            let breaching = datapoint::newest(None, contributor.state_reason(), period);
+            let failing = Failing { changed_at: since.unwrap_or(alarm.changed_at), breaching };
+            Some((HealthCheckId::try_from(id.clone()).ok()?, failing))
         });
         Ok(contributors.collect())
     }
@@ -338,80 +319,6 @@ impl CloudWatch {
         Ok(())
     }
 
-    /// The health checks behind a composite alarm that went off; none if none of the alarms that it is built from
-    /// watches a health check's health.
-    ///
-    /// # Errors
-    /// Not all of them can be found, or none of their alarms is in ALARM.
-    pub async fn health_checks_behind(
-        &self,
-        composite: &Composite,
-        deadline: Deadline,
-    ) -> Result<Vec<HealthCheckId>, Unresolved> {
-        let in_alarm = |state: Option<&StateValue>| state == Some(&StateValue::Alarm);
-        let triggered_by = || composite.triggered_by.clone();
-        let found = self.walk(triggered_by(), in_alarm, deadline).await?;
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let itself = || vec![composite.name.clone()];
-        let found = self.walk(itself(), in_alarm, deadline).await?;
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        // The message says what went off, and that is not about a health check's health.
-        if !composite.triggered_by.is_empty()
-            && self.walk(triggered_by(), |_| true, deadline).await?.is_empty()
-        {
-            return Ok(Vec::new());
-        }
-        // When a message is late, its alarms have other states: they must not be mistaken for another team's alarms.
-        let watched = self.walk(itself(), |_| true, deadline).await?;
-        if watched.is_empty() {
-            Ok(watched)
-        } else {
-            Err(Unresolved::NoneInAlarm { name: composite.name.clone(), watched })
-        }
-    }
-
-    /// The health checks that these alarms watch; below composite alarms, those of the children whose state `counts`.
-    async fn walk(
-        &self,
-        mut names: Vec<String>,
-        counts: impl Fn(Option<&StateValue>) -> bool,
-        deadline: Deadline,
-    ) -> Result<Vec<HealthCheckId>, Unresolved> {
-        let mut found = BTreeSet::new();
-        for _ in 0..DEEPEST {
-            let mut next = BTreeSet::new();
-            for names in names.chunks(MOST_NAMES) {
-                let output = self.describe(names, deadline).await?;
-                let (metric, composite) = (output.metric_alarms(), output.composite_alarms());
-                let known = metric.iter().map(MetricAlarm::alarm_name);
-                let known: BTreeSet<_> =
-                    known.chain(composite.iter().map(CompositeAlarm::alarm_name)).collect();
-                if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
-                    return Err(Unresolved::NoSuchAlarm(missing.clone()));
-                }
-                for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
-                    found.extend(event::watched(
-                        alarm.alarm_name().unwrap_or_default(),
-                        metrics(alarm),
-                        None,
-                    )?);
-                }
-                for name in composite.iter().filter_map(CompositeAlarm::alarm_name) {
-                    next.extend(self.children(name, &counts, deadline).await?);
-                }
-            }
-            if next.is_empty() {
-                return Ok(found.into_iter().collect());
-            }
-            names = next.into_iter().collect();
-        }
-        Err(Unresolved::TooDeep)
-    }
-
     async fn describe(&self, names: &[String], deadline: Deadline) -> Result<DescribeAlarmsOutput, Failure> {
         deadline
             .persist(async |time| {
@@ -421,26 +328,6 @@ impl CloudWatch {
             })
             .await
     }
-
-    /// The names of a composite alarm's children whose state `counts`. With this parameter CloudWatch
-    /// accepts no other filter, and returns little more than names and states.
-    async fn children(
-        &self,
-        name: &str,
-        counts: impl Fn(Option<&StateValue>) -> bool,
-        deadline: Deadline,
-    ) -> Result<Vec<String>, Failure> {
-        pages(deadline, async |time, token| {
-            let request = self.client().describe_alarms().children_of_alarm_name(name).max_records(100);
-            let page = send(DESCRIBE, time, request.set_next_token(token).send()).await?;
-            let metric = page.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
-            let composite =
-                page.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
-            let counted = metric.chain(composite).filter(|(_, state)| counts(*state));
-            Ok((counted.filter_map(|(name, _)| name.map(str::to_owned)).collect(), page.next_token))
-        })
-        .await
-    }
 }
 
 fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
@@ -449,9 +336,7 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let changed_at = alarm.state_transitioned_timestamp().or(alarm.state_updated_timestamp());
     let changed_at = changed_at.and_then(time);
     let configured_at = alarm.alarm_configuration_updated_timestamp().and_then(time);
-    let periods = alarm.metrics().iter().filter_map(|query| query.metric_stat()?.period());
-    let period = alarm.period().or(periods.max()).map(i64::from);
-    let breaching = datapoint::newest(alarm.state_reason_data(), alarm.state_reason(), period);
+    let breaching = datapoint::newest(alarm.state_reason_data(), alarm.state_reason(), period(alarm));
     let state = match alarm.state_value() {
         Some(StateValue::Alarm) => AlarmState::Alarm,
         Some(StateValue::Ok) => AlarmState::Ok,
@@ -463,7 +348,19 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
         let cause = format!("the alarm {} lacks the time of its last change", Quoted(&name));
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
-    Ok(Alarm { name, state, changed_at, breaching, configured_at, actions_enabled, actions })
+    let comparison = alarm.comparison_operator().map(types::ComparisonOperator::as_str);
+    // Missing data may count as beyond the threshold.
+    let never_goes_off = alarm.treat_missing_data() != Some("breaching")
+        && alarm::never_goes_off(comparison, alarm.threshold(), &metrics(alarm));
+    Ok(Alarm { name, state, changed_at, breaching, configured_at, never_goes_off, actions_enabled, actions })
+}
+
+/// The longest period of an alarm's metrics and queries, in seconds.
+fn period(alarm: &MetricAlarm) -> Option<i64> {
+    let period_of = |query: &types::MetricDataQuery| {
+        query.metric_stat().and_then(types::MetricStat::period).or(query.period())
+    };
+    alarm.period().or(alarm.metrics().iter().filter_map(period_of).max()).map(i64::from)
 }
 
 fn time(time: &DateTimeOf) -> Option<DateTime<Utc>> {

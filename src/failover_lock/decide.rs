@@ -5,14 +5,17 @@
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
-use super::alarm::{Alarm, AlarmState, AlarmTransition};
+use super::alarm::{Alarm, AlarmState, AlarmTransition, Failing};
 use super::config::Config;
 use super::datapoint::Datapoint;
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::reason::Reason;
-use super::record::{Before, Intent, InvalidRecord, Record, Restore};
+use super::record::{Intent, Record, Restore};
 use crate::program::text::Quoted;
 
+pub use self::restore::{Refusal, Release, restore};
+
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +68,8 @@ pub struct Seen<'a> {
     pub record: &'a Record,
     /// What Route 53's checkers find.
     pub health: Health,
+    /// The present time.
+    pub now: DateTime<Utc>,
 }
 
 /// What Route 53's checkers find of a check now.
@@ -151,68 +156,6 @@ pub enum CannotHold {
     Disabled,
 }
 
-/// What to do about a request to restore.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// It stands on a path of a check in service: record that it is meant to.
-    AlreadyRestored,
-    /// It is locked: set this path.
-    Restore(String),
-}
-
-/// Why a check is not restored.
-#[derive(Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// Not one of `GUARDED_HEALTH_CHECKS`.
-    #[error(
-        "it is not in this function's GUARDED_HEALTH_CHECKS, and does not have the tag of GUARDED_TAG: add it there, or ask the function that guards it"
-    )]
-    NotGuarded,
-    /// It requests no path.
-    #[error("its type {} requests no path, so failover-lock never locked it", Quoted(.0))]
-    NoPath(String),
-    /// Someone else has changed the path.
-    #[error("its path is {path}, neither the locked nor the healthy one: find out who set it and why. If it is right, name it in the request (\"path\"; failoverctl: --path), and it is recorded as the path in service", path = Quoted(.0))]
-    ForeignPath(String),
-    /// The path from before is not known.
-    #[error("its path from before is {0}: name it in the request (\"path\"; failoverctl: --path)")]
-    WhichPath(&'static str),
-    /// It is in service on another path than the one that the request names.
-    #[error("it is not locked, and its path is {}: to change it to {}, update the health check itself", Quoted(.present), Quoted(.asked))]
-    InService {
-        /// The path.
-        present: String,
-        /// The path in the request.
-        asked: String,
-    },
-    /// The record is from the future, by this clock.
-    #[error(
-        "{0}. If the clock here is behind, set it and repeat the request. If it is right, name the path and use force"
-    )]
-    Future(InvalidRecord),
-    /// It cannot be set.
-    #[error("{} cannot be a health check's path: name another one in the request (\"path\"; failoverctl: --path)", Quoted(.0))]
-    InvalidPath(String),
-    /// An alarm arrived after the request.
-    #[error("an alarm changed at {at}, after this request began ({by}): look at the primary again, and repeat the request", at = .0.to_rfc3339(), by = Quoted(.1))]
-    NewerAlarm(DateTime<Utc>, String),
-    /// The check has changed since the person saw it.
-    #[error(
-        "it was changed since it was looked at (version {seen} then, {now} now): look at it again, and repeat the request"
-    )]
-    Changed {
-        /// The version that the person saw.
-        seen: i64,
-        /// The present version.
-        now: i64,
-    },
-    /// The primary does not answer as a healthy one does.
-    #[error(
-        "the primary is not healthy, as seen from this function: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Repair the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"
-    )]
-    Unhealthy(String),
-}
-
 /// Finds the one guarded check that a transition is about, before anything is read.
 ///
 /// # Errors
@@ -259,10 +202,15 @@ pub fn lock(
             Some(false) => {}
             None => return Ok(Step::AskCheckers),
         }
+        match transition.child.map(|child| shows_lock(restore, child, seen, check.turns_within)) {
+            Some(Some(true)) => return Ok(Step::Done(Decision::Ignore(Reason::OlderThanRestore))),
+            Some(Some(false)) | None => {}
+            Some(None) => return Ok(Step::AskCheckers),
+        }
     }
     let known = seen.record.intent(path, version) == Intent::Out && is_known(changed_at, seen.record);
     let was_set = seen.record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
-    let locked = can_hold(check)? == config.locked_path.as_str();
+    let locked = seen.record.is_locked(can_hold(check)?, version, config.locked_path.as_str());
     Ok(Step::Done(match (locked, known) {
         (true, true) => Decision::AlreadyLocked,
         (true, false) => Decision::Touch { version },
@@ -302,6 +250,21 @@ fn older_than(
     }
 }
 
+/// Whether what is behind a composite alarm that changed after a restore only shows the lock: the composite alarm may also
+/// have changed for another of its conditions. `None` if only Route 53's checkers can tell whether the check has failed anew.
+fn shows_lock(restore: &Restore, child: Failing, seen: &Seen<'_>, turns_within: TimeDelta) -> Option<bool> {
+    if older_than(restore, child.changed_at, child.breaching, Health::Healthy, turns_within) != Some(true) {
+        return Some(false);
+    }
+    match seen.health {
+        // The checkers may still show the lock themselves.
+        _ if seen.now < restore.done.unwrap_or(restore.seen) + turns_within => Some(true),
+        Health::Unasked => None,
+        Health::Healthy => Some(true),
+        Health::Unhealthy | Health::Unknown => Some(false),
+    }
+}
+
 /// Decides about a check by what is recorded and by its alarms as they stand, not by one's change.
 #[must_use]
 pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> {
@@ -311,7 +274,7 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
     // Of several alarms in ALARM the newest decides: who restored has seen the older ones.
     let newest = in_alarm.max_by_key(|alarm| alarm.changed_at).copied();
     let all_are = |state| !acting.is_empty() && acting.iter().all(|alarm| alarm.state == state);
-    let locked = path == config.locked_path.as_str();
+    let locked = record.is_locked(path, version, config.locked_path.as_str());
     let done = Step::Done;
     match (record.intent(path, version), &record.lock) {
         (Intent::Out, Some(lock)) if locked => {
@@ -344,6 +307,9 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             match newest {
                 Some(alarm) => in_service(alarm, restored, seen),
                 None if alarms.is_empty() => done(Finding::Unprotected(Reason::NoAlarm)),
+                None if acting.is_empty() && alarms.iter().any(|alarm| alarm.never_goes_off) => {
+                    done(Finding::Unprotected(Reason::NeverGoesOff))
+                }
                 None if acting.is_empty() => done(Finding::Unprotected(Reason::ActionsDisabled)),
                 None if all_are(AlarmState::InsufficientData)
                     && acting.iter().all(|alarm| seen.now - alarm.changed_at >= DATA_COMES) =>
@@ -357,11 +323,13 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
     }
 }
 
-/// Whether an alarm's actions lead to `lock`.
+/// Whether an alarm can go off, and its actions lead to `lock`.
 #[must_use]
 pub fn leads_to_lock(alarm: &Alarm, config: &Config) -> bool {
     let ours = config.alarm_actions.as_ref();
-    alarm.actions_enabled && ours.is_none_or(|ours| alarm.actions.iter().any(|action| ours.contains(action)))
+    !alarm.never_goes_off
+        && alarm.actions_enabled
+        && ours.is_none_or(|ours| alarm.actions.iter().any(|action| ours.contains(action)))
 }
 
 /// A check in service whose alarm is in ALARM: the notification was lost, or the alarm is not about what is now.
@@ -434,48 +402,6 @@ pub fn can_hold(check: &HealthCheck) -> Result<&str, CannotHold> {
         return Err(CannotHold::Disabled);
     }
     Ok(path)
-}
-
-/// Decides about a check that a person wants back, on `path` if the request names one.
-///
-/// # Errors
-/// Why it stays as it is.
-pub fn restore(
-    check: &HealthCheck,
-    record: &Record,
-    path: Option<&str>,
-    config: &Config,
-) -> Result<Release, Refusal> {
-    let present = check.path().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
-    let healthy = config.healthy_path.as_str();
-    let restored = record.restored(present, check.version).map(|restore| restore.to.as_str());
-    let before = record.lock.as_ref().map(|lock| &lock.before);
-    if let Some(path) = path.filter(|path| *path == config.locked_path.as_str()) {
-        return Err(Refusal::InvalidPath(path.to_owned()));
-    }
-    if present != config.locked_path.as_str() {
-        if let Some(path) = path.filter(|path| *path != present) {
-            return Err(Refusal::InService { present: present.to_owned(), asked: path.to_owned() });
-        }
-        let is_before = matches!(before, Some(Before::Path(before)) if before == present);
-        let ours = present == healthy || is_before || restored == Some(present) || path == Some(present);
-        return if ours {
-            Ok(Release::AlreadyRestored)
-        } else {
-            Err(Refusal::ForeignPath(present.to_owned()))
-        };
-    }
-    if let Some(path) = path {
-        return Ok(Release::Restore(path.to_owned()));
-    }
-    // The path from before: the lock's, or where the lock is not on record that of the last restore.
-    let out = record.intent(present, check.version) == Intent::Out;
-    match before.filter(|_| out) {
-        Some(Before::Path(before)) => Ok(Release::Restore(before.clone())),
-        Some(Before::TooLong) => Err(Refusal::WhichPath("too long for the tag that records it")),
-        Some(Before::Unknown) => Ok(Release::Restore(healthy.to_owned())),
-        None => Ok(Release::Restore(restored.filter(|to| !to.is_empty()).unwrap_or(healthy).to_owned())),
-    }
 }
 
 // === impl CannotHold ===

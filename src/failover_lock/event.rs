@@ -291,6 +291,9 @@ struct MetricQuery {
     metric_stat: Option<MetricStat>,
     #[serde(alias = "Expression")]
     expression: Option<String>,
+    /// Of a query; a metric has its own.
+    #[serde(alias = "Period")]
+    period: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -422,6 +425,7 @@ impl Change {
             health_checks,
             composite,
             breaching,
+            child: None,
             holds_back: None,
             comparison_unknown: false,
         }
@@ -430,7 +434,9 @@ impl Change {
 
 /// The longest period of an alarm's metrics, in seconds.
 fn period(metrics: Option<&[MetricQuery]>) -> Option<i64> {
-    metrics?.iter().filter_map(|query| query.metric_stat.as_ref()?.period).max()
+    let period_of =
+        |query: &MetricQuery| query.metric_stat.as_ref().and_then(|metric| metric.period).or(query.period);
+    metrics?.iter().filter_map(period_of).max()
 }
 
 fn kept(alarm: &str) -> String {

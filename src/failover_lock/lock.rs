@@ -1,5 +1,6 @@
 //! Sets a lock for each alarm that asks for one.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
-use super::alarm::{AlarmState, AlarmTransition};
+use super::alarm::{AlarmState, AlarmTransition, Failing};
 use super::apply::{Cause, Target, act};
 use super::cloudwatch::Unresolved;
 use super::decide::{self, Concern, Decision, Health, Seen, Step};
@@ -81,7 +82,7 @@ async fn handle(
     mut transition: AlarmTransition,
     deadline: Deadline,
 ) -> Result<Outcome, (Option<HealthCheckId>, Error)> {
-    look_up(system, &mut transition, deadline).await.map_err(|error| (None, error))?;
+    let behind = look_up(system, &mut transition, deadline).await.map_err(|error| (None, error))?;
     let ignore = |transition: &AlarmTransition, reason| {
         let id = match transition.health_checks.as_slice() {
             [id] => Some(id),
@@ -102,31 +103,36 @@ async fn handle(
     match decide::concern(&transition, &system.config).map_err(|error| (None, error.into()))? {
         Concern::None(reason) => ignore(&transition, reason),
         Concern::Check(id) => {
+            transition.child = behind.get(&id).copied();
             let locked = lock_check(system, &transition, &id, deadline).await;
             locked.map_err(|error| (Some(id), error))
         }
     }
 }
 
-/// Finds the health checks behind a composite alarm that went off.
+/// Finds the health checks behind a composite alarm that went off, and how its children find them failing.
 async fn look_up(
     system: &FailoverLock,
     transition: &mut AlarmTransition,
     deadline: Deadline,
-) -> Result<(), Error> {
-    if let Some(composite) = transition.composite.as_ref().filter(|_| transition.state == AlarmState::Alarm) {
-        transition.health_checks = match system.cloudwatch.health_checks_behind(composite, deadline).await {
-            Err(Unresolved::NoneInAlarm { name, watched }) => {
-                // Another team's alarm, however late its message comes.
-                if !guarded(system, &watched, deadline).await?.is_empty() {
-                    return Err(Unresolved::NoneInAlarm { name, watched }.into());
-                }
-                watched
+) -> Result<BTreeMap<HealthCheckId, Failing>, Error> {
+    let composite = transition.composite.as_ref().filter(|_| transition.state == AlarmState::Alarm);
+    let Some(composite) = composite else { return Ok(BTreeMap::new()) };
+    match system.cloudwatch.health_checks_behind(composite, deadline).await {
+        Err(Unresolved::NoneInAlarm { name, watched }) => {
+            // Another team's alarm, however late its message comes.
+            if !guarded(system, &watched, deadline).await?.is_empty() {
+                return Err(Unresolved::NoneInAlarm { name, watched }.into());
             }
-            found => found?,
-        };
+            transition.health_checks = watched;
+            Ok(BTreeMap::new())
+        }
+        found => {
+            let found = found?;
+            transition.health_checks = found.keys().cloned().collect();
+            Ok(found)
+        }
     }
-    Ok(())
 }
 
 /// Those of these checks that this function guards, by their tags where `GUARDED_TAG` says so.
@@ -193,7 +199,8 @@ async fn lock_check(
         let nothing = Record::default();
         let mut health = Health::Unasked;
         let decision = loop {
-            let seen = Seen { check: check.as_ref(), record: record.as_ref().unwrap_or(&nothing), health };
+            let (check, known) = (check.as_ref(), record.as_ref().unwrap_or(&nothing));
+            let seen = Seen { check, record: known, health, now: system.clock.now() };
             match decide::lock(transition, &seen, config)? {
                 Step::AskCheckers => health = view::health(system, id, deadline).await,
                 // The tags were read beside the check, so a restore may have come between the two. Where the
@@ -203,7 +210,7 @@ async fn lock_check(
                 {
                     let again = system.route53.tags(id, shortly(deadline)).await;
                     let again = or_warn(id, again, "taking the alarm for newer than the last restore");
-                    record = again.map(|tags| recorded(system, id, &tags, check.as_ref())).or(record);
+                    record = again.map(|tags| recorded(system, id, &tags, check)).or(record);
                     tags = Err(String::new());
                 }
                 Step::Done(decision) => break decision,

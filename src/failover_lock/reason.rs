@@ -36,6 +36,8 @@ pub enum Reason {
     EnabledInAlarm,
     /// No metric alarm watches its health.
     NoAlarm,
+    /// Its alarms have thresholds that the health of a check never crosses.
+    NeverGoesOff,
     /// Its alarms have no data.
     NoData,
     /// Its path is not one of a check in service.
@@ -79,6 +81,7 @@ impl From<Reason> for &'static str {
             Reason::ActionsDisabled => "actions_disabled",
             Reason::EnabledInAlarm => "enabled_in_alarm",
             Reason::NoAlarm => "no_alarm",
+            Reason::NeverGoesOff => "never_goes_off",
             Reason::NoData => "no_data",
             Reason::ForeignPath => "foreign_path",
             Reason::DryRun => "dry_run",

@@ -108,6 +108,9 @@ pub struct Restore {
     pub done: Option<DateTime<Utc>>,
     /// The path that is set.
     pub to: String,
+    /// For one that begins where there is no room for two tags: the lock whose tag it takes the place of, by its version
+    /// and its newest alarm.
+    pub over: Option<(i64, Option<DateTime<Utc>>)>,
     /// A person's reason.
     pub by: String,
     /// Whether it only began, and so long ago that it did not take place: who made its version later made the same
@@ -177,8 +180,9 @@ impl Record {
         now: DateTime<Utc>,
     ) -> Result<Self, InvalidRecord> {
         let tag = |key| tags.get(key).map(|text| Fields { key, text, now });
-        let lock = tag(OUT).map(|fields| fields.lock()).transpose()?;
         let restore = tag(IN).map(|fields| fields.restore()).transpose()?;
+        let lock = tag(OUT).map(|fields| fields.lock()).transpose()?;
+        let lock = lock.or_else(|| restore.as_ref().and_then(Restore::replaced));
         let time = |key| tag(key).map(|fields| fields.time(fields.text)).transpose();
         let former = FORMER.iter().any(|key| tags.contains_key(*key));
         let mut record = Self { lock, restore, by_hand: None, former };
@@ -200,13 +204,13 @@ impl Record {
                 || (now - *at <= BY_HAND_LAPSES + BY_HAND_UNSEEN
                     && record.intent(path, version) == Intent::Out)
         };
-        if path == locked_path {
+        if record.is_locked(path, version, locked_path) {
             record.by_hand = restored_at;
         } else if let Some(at) = restored_at.filter(counts) {
             let by = "by hand".to_owned();
             // `reconcile` completes one that it sees in time.
             let (done, to) = (Some(at).filter(|_| !is_by_hand), path.to_owned());
-            record.restore = Some(Restore { version, seen: at, done, to, by, lapsed: false });
+            record.restore = Some(Restore { version, seen: at, done, to, over: None, by, lapsed: false });
             record.by_hand = Some(at).filter(|_| is_by_hand);
             if let Some(lock) = &mut record.lock {
                 lock.version = lock.version.map(|locked| locked.min(version - 1));
@@ -258,17 +262,27 @@ impl Record {
     #[must_use]
     pub fn intent(&self, path: &str, version: i64) -> Intent {
         let Some(lock) = &self.lock else { return Intent::In };
-        let undone = |restore: &Restore| match (lock.version, lock.on) {
-            (Some(locked), _) => restore.version > locked,
-            // A lock that waits has made no version. A restore that made a later one than it was decided on undoes it,
-            // unless its alarm is newer than what the restore saw.
-            (None, Some(on)) => {
-                let saw = |alarm: DateTime<Utc>| alarm.trunc_subsecs(0) < restore.seen.trunc_subsecs(0);
-                restore.version > on && lock.alarm.is_none_or(saw)
+        let undone = |restore: &Restore| {
+            let saw = |alarm: DateTime<Utc>| alarm.trunc_subsecs(0) < restore.seen.trunc_subsecs(0);
+            let saw = lock.alarm.is_none_or(saw);
+            match (lock.version, lock.on) {
+                // One that has only begun may have ended there, and someone else have made the version that it names:
+                // it does not undo a lock for an alarm that it has not seen.
+                (Some(locked), _) => restore.version > locked && (restore.done.is_some() || saw),
+                // A lock that waits has made no version. A restore that made a later one than it was decided on undoes
+                // it, unless its alarm is newer than what the restore saw.
+                (None, Some(on)) => restore.version > on && saw,
+                (None, None) => restore.seen >= lock.at,
             }
-            (None, None) => restore.seen >= lock.at,
         };
         if self.restored(path, version).is_some_and(undone) { Intent::In } else { Intent::Out }
+    }
+
+    /// Whether a check on `path` at `version` is locked: it is on the locked path, or no one has changed it since its lock,
+    /// whose function had another `LOCKED_PATH`.
+    #[must_use]
+    pub fn is_locked(&self, path: &str, version: i64, locked_path: &str) -> bool {
+        path == locked_path || self.lock.as_ref().is_some_and(|lock| lock.version == Some(version))
     }
 
     /// Whether the newest version that the record knows is this one, so that no one else has changed the check.
@@ -305,9 +319,11 @@ impl Lock {
         let present = path.unwrap_or_default();
         let is_out = |record: &&Record| record.intent(present, version) == Intent::Out;
         let standing = record.filter(is_out).and_then(|record| record.lock.as_ref());
+        let is_locked =
+            record.map_or(present == locked_path, |record| record.is_locked(present, version, locked_path));
         let before = match path {
-            Some(path) if path != locked_path => Before::Path(path.to_owned()),
-            // It is on the locked path: the lock that stands knows, or the restore before it.
+            Some(path) if !is_locked => Before::Path(path.to_owned()),
+            // The lock that stands knows, or the restore before it.
             _ => match (standing, record.and_then(|record| record.restored(present, version))) {
                 (Some(lock), _) => lock.before.clone(),
                 (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
@@ -316,7 +332,7 @@ impl Lock {
                 (None, _) => Before::Unknown,
             },
         };
-        let kept = standing.filter(|_| present == locked_path);
+        let kept = standing.filter(|_| is_locked);
         Self {
             at: kept.map_or(self.at, |lock| lock.at),
             alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
@@ -365,12 +381,26 @@ impl Lock {
 // === impl Restore ===
 
 impl Restore {
+    /// The lock whose tag this one took the place of, as far as it is known.
+    fn replaced(&self) -> Option<Lock> {
+        let (version, alarm) = self.over?;
+        let before = Some(self.to.clone()).filter(|to| !to.is_empty()).map_or(Before::TooLong, Before::Path);
+        let by = String::new();
+        Some(Lock { version: Some(version), on: None, at: self.seen, alarm, of: None, before, by })
+    }
+
     /// The tag's value.
     #[must_use]
     pub fn tag(&self) -> String {
         let mut text = format!("v={} seen={}", self.version, milliseconds(self.seen));
         if let Some(done) = self.done {
             let _ = write!(text, " done={}", milliseconds(done));
+        }
+        if let Some((version, alarm)) = self.over {
+            let _ = write!(text, " over={version}");
+            if let Some(alarm) = alarm {
+                let _ = write!(text, " alarm={}", milliseconds(alarm));
+            }
         }
         let to = escaped(&self.to);
         if text.len() + " to=".len() + to.len() <= LONGEST {

@@ -97,29 +97,36 @@ async fn restore_check(
             return Ok(outcome(verdict, to.as_str(), check.version));
         }
         // First the record, then the path: an alarm from before that is delivered in between must not lock again, and if
-        // only one of the two can be done, it is the harmless one. The record of the lock stays until the path is set, also
-        // where there is no room for both. A check in service gets a new version on the same path: a lock that is under
+        // only one of the two can be done, it is the harmless one. The record of the lock stays until the path is set, or
+        // where there is no room for both what tells a set-back by hand from it. A check in service gets a new version on the same path: a lock that is under
         // way meets a conflict, and decides again with what is recorded here.
         let restore = Restore {
             version: check.version + 1,
             seen,
             done: None,
             to: to.as_str().to_owned(),
+            over: None,
             by: request.reason.clone().unwrap_or_default(),
             lapsed: false,
         };
         // Where there is nothing to undo, a record of a restore that is done is worth more than of one that has begun.
         let undoes = verdict == Verdict::Restored || view::is_out(&check, &record);
-        let begins = undoes && record::fits_beside(&tags, record::IN);
+        let fits = record::fits_beside(&tags, record::IN);
+        let replaced = if fits { Vec::new() } else { removed.clone() };
+        let lock = record.lock.as_ref().and_then(|lock| Some((lock.version?, lock.alarm)));
+        let begins = undoes && (fits || lock.is_some());
         if begins {
-            route53.record_restore(id, &restore, Vec::new(), deadline).await?;
+            // A try before this one may have taken the place of the lock's tag already.
+            let alone = !fits || !tags.contains_key(record::OUT);
+            let restore = Restore { over: lock.filter(|_| alone), ..restore.clone() };
+            route53.record_restore(id, &restore, replaced.clone(), deadline).await?;
         }
         let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
             Ok(restored) => restored,
             Err(failure) => {
                 if begins && !failure.may_pass() {
                     // It certainly did not take place.
-                    let undone = route53.forget_restore(id, record.restore.as_ref(), deadline).await;
+                    let undone = route53.forget_restore(id, &tags, &replaced, deadline).await;
                     or_warn(id, undone, "the restore that failed stays on record as begun, and lapses");
                 }
                 return Err(failure.into());

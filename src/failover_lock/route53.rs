@@ -271,20 +271,23 @@ impl Route53 {
         self.tag(id, record::IN, restore.tag(), removed, deadline).await
     }
 
-    /// Takes a restore that failed off the record: the one before it takes its place.
+    /// Takes a restore that failed off the record: the tag that it took the place of comes back, of the tags from
+    /// `before`, and those that were `replaced`.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn forget_restore(
         &self,
         id: &HealthCheckId,
-        before: Option<&Restore>,
+        before: &BTreeMap<String, String>,
+        replaced: &[String],
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        match before {
-            Some(before) => self.record_restore(id, before, Vec::new(), deadline).await,
-            None => self.remove_tag(id, record::IN, deadline).await,
-        }
+        let is_back = |key: &str| key == record::IN || replaced.iter().any(|replaced| replaced == key);
+        let back = before.iter().filter(|(key, _)| is_back(key));
+        let back: Vec<_> = back.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+        let removed = if before.contains_key(record::IN) { Vec::new() } else { vec![record::IN.to_owned()] };
+        self.change_tags(id, Some(back).filter(|back| !back.is_empty()), removed, deadline).await
     }
 
     /// Removes a tag.

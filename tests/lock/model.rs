@@ -370,6 +370,7 @@ impl Site {
             done: back.done.map(|done| self.at(done)),
             to: self.text(back.to),
             by: String::new(),
+            over: None,
             lapsed: false,
         });
         Record { lock, restore, by_hand: None, former: false }
@@ -446,11 +447,13 @@ impl Site {
             health_checks: Vec::new(),
             composite: None,
             breaching: None,
+            child: None,
             holds_back: None,
             comparison_unknown: false,
         };
         let (seen, record) = (self.health_check(check), self.record(tags));
-        let seen = Seen { check: Some(&seen), record: &record, health: Health::Healthy };
+        let now = self.at(world.now);
+        let seen = Seen { check: Some(&seen), record: &record, health: Health::Healthy, now };
         let Step::Done(decision) = decide::lock(&transition, &seen, &self.config).unwrap() else {
             unreachable!("no alarm has datapoints")
         };
@@ -583,6 +586,7 @@ impl Site {
                 changed_at: self.at(changed.unwrap_or(0)),
                 breaching: None,
                 configured_at: None,
+                never_goes_off: false,
                 actions_enabled: true,
                 actions: Vec::new(),
             })

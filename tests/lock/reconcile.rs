@@ -118,6 +118,7 @@ async fn what_nothing_would_lock_is_reported() {
         (check().with("ResourcePath", "/elsewhere"), vec![firing()], "foreign_path"),
         (restored(), vec![firing()], "older_than_restore"),
         (check(), vec![Alarm::on(PRIMARY, "INSUFFICIENT_DATA", CHANGED)], "no_data"),
+        (check(), vec![Alarm { threshold: 0.0, ..Alarm::on(PRIMARY, "OK", CHANGED) }], "never_goes_off"),
         (check().with("ResourcePath", "/elsewhere"), vec![Alarm::on(PRIMARY, "OK", CHANGED)], "foreign_path"),
         (check(), vec![Alarm { muted: true, ..firing() }], "actions_muted"),
     ] {

@@ -617,6 +617,155 @@ async fn a_restore_that_failed_is_no_release_whoever_sets_the_path_later() {
 }
 
 #[tokio::test]
+async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_any_of_its_calls() {
+    for (call, held) in [("UpdateHealthCheck", 0), ("ChangeTagsForResource", 0), ("ChangeTagsForResource", 1)]
+    {
+        let mut world = World::new().await;
+        world.variables.push(("RELOCK_UNDONE", "true"));
+        for number in 0..9 {
+            world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+        }
+        world.fails_and_is_locked().await;
+        for _ in 0..held {
+            world.route53.fail(call, Fault::Pass);
+        }
+        let held = world.route53.hold(call);
+        let meanwhile = async {
+            held.reached().await;
+            let tick = world.ticks().await;
+            held.release();
+            tick
+        };
+        let (restored, tick) = tokio::join!(world.restore(), meanwhile);
+        assert_eq!(restored.unwrap()["outcome"], "restored", "{call}: {tick}");
+        assert_eq!(world.path(), HEALTHY, "{call}: {tick}");
+        world.passes(120);
+        world.alarm("OK");
+        assert_eq!(world.ticks().await["outcome"], "armed");
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_died_is_no_release_from_an_alarm_that_it_has_not_seen() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    world.route53.fail_always("UpdateHealthCheck", denied.clone());
+    world.route53.fail("ChangeTagsForResource", Fault::Pass);
+    world.route53.fail_always("ChangeTagsForResource", denied);
+    world.restore().await.unwrap_err();
+    world.route53.fail_never("UpdateHealthCheck");
+    world.route53.fail_never("ChangeTagsForResource");
+    world.passes(10);
+    // The notification of a new failure is lost, a tick records it, and Terraform makes the version of the restore.
+    world.alarm("ALARM");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    for state in ["ALARM", "OK"] {
+        world.alarm(state);
+        is(&world.ticks().await, "unprotected", "undone_by_hand");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_stays_one_when_the_functions_get_another_locked_path() {
+    let mut world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.variables.push(("LOCKED_PATH", "/locked/v2"));
+    world.variables.push(("RELOCK_UNDONE", "true"));
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert_eq!(world.path(), LOCKED);
+    // The next alarm moves it, and the path from before stays on record.
+    world.alarm("ALARM");
+    assert_eq!(world.notified(0).await["outcome"], "already_locked");
+    assert_eq!(world.path(), "/locked/v2");
+    let restored = world.restore().await.unwrap();
+    assert_eq!((&restored["outcome"], &restored["path"]), (&"restored".into(), &HEALTHY.into()));
+
+    let mut world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.variables.push(("LOCKED_PATH", "/locked/v2"));
+    assert_eq!(world.restore().await.unwrap()["path"], HEALTHY);
+    // A change by someone else is one, whatever was locked before.
+    world.passes(600);
+    world.alarm("OK");
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    world.route53.set_path(PRIMARY, LOCKED);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
+async fn an_alarm_on_a_query_over_minutes_does_not_lock_for_the_locks_own_echo() {
+    let world = World::new().await;
+    let query = |state, breaching| Alarm {
+        changed_at: world.seconds_of_alarm(),
+        breaching,
+        period: 300,
+        ..Alarm::of(Kind::Query(vec![PRIMARY.to_owned()]), state)
+    };
+    let began = world.seconds_of_alarm() - 300.0;
+    world.fails_and_is_locked().await;
+    world.passes(600);
+    world.put(query("OK", None));
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    // The period began while the check was locked, and CloudWatch evaluates it minutes later.
+    let within_the_lock = began + 900.0;
+    world.passes(400);
+    world.put(query("ALARM", Some(within_the_lock)));
+    is(&world.ticks().await, "unprotected", "older_than_restore");
+    let time = |seconds: i64| DateTime::from_timestamp(seconds, 0).expect("a time of our days");
+    let datapoint = time(world.now() - 460).format("%d/%m/%y %H:%M:%S").to_string();
+    let message = json!({
+        "AlarmName": "query",
+        "NewStateValue": "ALARM",
+        "NewStateReason": format!("Threshold Crossed: 1 datapoint [0.0 ({datapoint})] was less than 1.0."),
+        "StateChangeTime": time(world.now()).to_rfc3339(),
+        "AlarmContributorAttributes": { "HealthCheckId": PRIMARY },
+        "Trigger": { "Metrics": [{
+            "Id": "q", "Period": 300,
+            "Expression": r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#,
+        }] },
+    });
+    let answer = world.call(Handler::Lock, &delivered(&[&message.to_string()])).await.unwrap();
+    is(&answer, "ignored", "older_than_restore");
+    // A datapoint from after the restore is a new failure.
+    world.passes(600);
+    world.put(query("ALARM", Some(world.seconds_of_alarm() - 300.0)));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_composite_alarm_does_not_lock_for_a_child_that_shows_the_lock() {
+    for (reports, waits, expected) in [
+        (16, 10, ("ignored", "older_than_restore")),
+        (0, 10, ("ignored", "older_than_restore")),
+        (16, 300, ("ignored", "older_than_restore")),
+        // The checkers find it unhealthy, minutes after the restore: it has failed anew.
+        (0, 300, ("locked", "")),
+    ] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        let check = world.route53.check(PRIMARY);
+        world.route53.put(PRIMARY, check.reported(reports));
+        assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+        world.passes(waits);
+        let changed_at = DateTime::from_timestamp(world.now(), 0).expect("a time of our days").to_rfc3339();
+        let message = json!({
+            "AlarmName": "composite",
+            "AlarmRule": "ALARM(primary-unhealthy) AND ALARM(business-hours)",
+            "NewStateValue": "ALARM",
+            "StateChangeTime": changed_at,
+            "TriggeringChildren": [{ "Arn": "arn:aws:cloudwatch:us-east-1:123456789012:alarm:primary-unhealthy" }],
+        });
+        let answer = world.call(Handler::Lock, &delivered(&[&message.to_string()])).await.unwrap();
+        let reason = answer["reason"].as_str().unwrap_or_default();
+        assert_eq!((answer["outcome"].as_str().unwrap(), reason), expected, "{reports} {waits}");
+    }
+}
+
+#[tokio::test]
 async fn a_restore_whose_end_is_not_on_record_is_completed_by_the_next_tick() {
     let world = World::new().await;
     world.fails_and_is_locked().await;

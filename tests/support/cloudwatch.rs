@@ -19,6 +19,7 @@ pub struct Alarm {
     pub actions_enabled: bool,
     pub actions: &'static [&'static str],
     pub comparison: &'static str,
+    pub threshold: f64,
     pub kind: Kind,
     /// When the newest datapoint began that made it change, in seconds since 1970.
     pub breaching: Option<f64>,
@@ -56,6 +57,7 @@ impl Alarm {
             actions_enabled: true,
             actions: &[TOPIC],
             comparison: "LessThanThreshold",
+            threshold: 1.0,
             kind,
             breaching: None,
             period: 60,
@@ -72,7 +74,11 @@ impl Alarm {
         matches!(self.kind, Kind::Composite(_))
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "milliseconds of our days")]
+    /// Of a query CloudWatch tells datapoints and times by contributor.
+    fn is_query(&self) -> bool {
+        matches!(self.kind, Kind::Query(_) | Kind::Where(_))
+    }
+
     fn describe(&self, name: &str) -> Value {
         let mut fields = vec![
             ("AlarmName", text(name)),
@@ -83,12 +89,14 @@ impl Alarm {
             ("StateUpdatedTimestamp", time(self.changed_at + 100.0)),
             ("ActionsEnabled", Value::Bool(self.actions_enabled)),
             ("ComparisonOperator", text(self.comparison)),
-            ("Period", Value::from(self.period)),
+            ("Threshold", Value::Float(self.threshold)),
             ("AlarmActions", Value::Array(self.actions.iter().map(|action| text(action)).collect())),
         ];
-        if let Some(breaching) = self.breaching {
-            let time = chrono::DateTime::from_timestamp_millis((breaching * 1000.0) as i64);
-            let time = time.expect("a time of our days").format("%Y-%m-%dT%H:%M:%S%.3f+0000");
+        if !self.is_query() {
+            fields.push(("Period", Value::from(self.period)));
+        }
+        if let Some(breaching) = self.breaching.filter(|_| !self.is_query()) {
+            let time = moment(breaching).format("%Y-%m-%dT%H:%M:%S%.3f+0000");
             let data = format!(
                 r#"{{"version":"1.0","evaluatedDatapoints":[{{"timestamp":"{time}","value":0.0}}]}}"#
             );
@@ -119,7 +127,8 @@ impl Alarm {
                 let query = format!(
                     r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" {only}GROUP BY HealthCheckId"#
                 );
-                let query = map([("Id", text("q")), ("Expression", text(&query))]);
+                let period = ("Period", Value::from(self.period));
+                let query = map([("Id", text("q")), ("Expression", text(&query)), period]);
                 fields.push(("Metrics", Value::Array(vec![query])));
             }
             Kind::Composite(children) => fields.push(("AlarmRule", text(&children.join(" OR ")))),
@@ -248,11 +257,16 @@ fn contributors(alarm: Option<&Alarm>) -> Vec<u8> {
         Some((Kind::Query(ids), since)) => (ids.clone(), since),
         _ => (Vec::new(), 0.0),
     };
+    let breaching = alarm.and_then(|alarm| alarm.breaching).map(|began| {
+        let time = moment(began).format("%d/%m/%y %H:%M:%S");
+        format!("Threshold Crossed: 1 datapoint [0.0 ({time})] was less than the threshold (1.0).")
+    });
+    let reason = breaching.unwrap_or_else(|| "own".to_owned());
     let contributor = |id: String| {
         map([
             ("ContributorId", text("c")),
             ("ContributorAttributes", map([("HealthCheckId", text(&id))])),
-            ("StateReason", text("own")),
+            ("StateReason", text(&reason)),
             ("StateTransitionedTimestamp", time(since)),
         ])
     };
@@ -295,6 +309,11 @@ fn watched(metric: &'static str, health_check_id: &str) -> Vec<(&'static str, Va
         ("MetricName", text(metric)),
         ("Dimensions", Value::Array(vec![dimension])),
     ]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "milliseconds of our days")]
+fn moment(seconds: f64) -> chrono::DateTime<chrono::Utc> {
+    chrono::DateTime::from_timestamp_millis((seconds * 1000.0) as i64).expect("a time of our days")
 }
 
 fn map(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {

@@ -34,11 +34,14 @@ impl<'a> Fields<'a> {
     pub fn restore(&self) -> Result<Restore, InvalidRecord> {
         let seen = self.time(self.field("seen").ok_or_else(|| self.invalid())?)?;
         let done = self.field("done").map(|text| self.time(text)).transpose()?;
+        let over = self.field("over").map(|_| self.number("over")).transpose()?;
+        let alarm = self.field("alarm").map(|text| self.time(text)).transpose()?;
         Ok(Restore {
             version: self.number("v")?,
             seen,
             done,
             to: self.field("to").map(unescaped).unwrap_or_default(),
+            over: over.map(|version| (version, alarm)),
             by: self.reason(),
             lapsed: done.is_none() && self.now - seen > LAPSES,
         })

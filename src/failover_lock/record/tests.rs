@@ -30,13 +30,21 @@ fn a_record_is_read_as_it_was_written() {
         seen: at("11:30:02.120"),
         done: None,
         to: "/health/v2".to_owned(),
+        over: None,
         by: String::new(),
         lapsed: true,
     };
-    for lock in [lock.clone(), Lock { version: None, on: Some(7), ..lock }] {
+    for lock in [lock.clone(), Lock { version: None, on: Some(7), ..lock.clone() }] {
         let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
         assert_eq!((record.lock, record.restore), (Some(lock), Some(restore.clone())));
     }
+    // In the place of the lock's tag it keeps what a set-back by hand is told by.
+    let alone = Restore { over: Some((8, lock.alarm)), ..restore };
+    let record = read(&[(IN, &alone.tag())], LOCKED, 8);
+    let replaced = record.lock.unwrap();
+    assert_eq!((replaced.version, replaced.alarm), (Some(8), lock.alarm));
+    assert_eq!(replaced.before, Before::Path("/health/v2".to_owned()));
+    assert_eq!(record.restore, Some(alone));
 }
 
 #[test]

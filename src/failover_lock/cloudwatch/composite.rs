@@ -1,0 +1,144 @@
+//! The health checks behind a composite alarm, whose message names none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_cloudwatch::types::{CompositeAlarm, MetricAlarm, StateValue};
+use thiserror::Error;
+
+use super::{CloudWatch, DESCRIBE, MOST_NAMES, metrics, read, tells_recovery};
+use crate::failover_lock::alarm::{Alarm, Composite, Failing};
+use crate::failover_lock::event::{self, Malformed};
+use crate::failover_lock::health_check::HealthCheckId;
+use crate::program::text::Quoted;
+use crate::remote::aws::{Failure, pages, send};
+use crate::remote::deadline::Deadline;
+
+/// CloudWatch lets composite alarms build on each other, in circles too.
+const DEEPEST: usize = 5;
+
+/// The health checks behind a composite alarm could not be found.
+#[derive(Debug, Error)]
+pub enum Unresolved {
+    /// A call failed.
+    #[error("the health checks behind a composite alarm could not be looked up: {0}")]
+    Failed(#[from] Failure),
+    /// An alarm that the composite alarm is built from does not exist in this account and Region.
+    #[error("the composite alarm is built from {}, which does not exist in this account and Region: build it from alarms of this account and Region", Quoted(.0))]
+    NoSuchAlarm(String),
+    /// An alarm behind the composite alarm is on a health check's metric and unreadable.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The composite alarm watches health checks, and none of their alarms is still in ALARM.
+    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.name))]
+    NoneInAlarm {
+        /// The composite alarm.
+        name: String,
+        /// The health checks behind it.
+        watched: Vec<HealthCheckId>,
+    },
+    /// Composite alarms of composite alarms, without end.
+    #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
+    TooDeep,
+}
+
+impl CloudWatch {
+    /// The health checks behind a composite alarm that went off; none if none of the alarms that it is built from
+    /// watches a health check's health.
+    ///
+    /// # Errors
+    /// Not all of them can be found, or none of their alarms is in ALARM.
+    pub async fn health_checks_behind(
+        &self,
+        composite: &Composite,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
+        let in_alarm = |state: Option<&StateValue>| state == Some(&StateValue::Alarm);
+        let triggered_by = || composite.triggered_by.clone();
+        let found = self.walk(triggered_by(), in_alarm, deadline).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let itself = || vec![composite.name.clone()];
+        let found = self.walk(itself(), in_alarm, deadline).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        // The message says what went off, and that is not about a health check's health.
+        if !composite.triggered_by.is_empty()
+            && self.walk(triggered_by(), |_| true, deadline).await?.is_empty()
+        {
+            return Ok(BTreeMap::new());
+        }
+        // When a message is late, its alarms have other states: they must not be mistaken for another team's alarms.
+        let watched = self.walk(itself(), |_| true, deadline).await?;
+        if watched.is_empty() {
+            Ok(watched)
+        } else {
+            Err(Unresolved::NoneInAlarm {
+                name: composite.name.clone(),
+                watched: watched.into_keys().collect(),
+            })
+        }
+    }
+
+    /// The health checks that these alarms watch; below composite alarms, those of the children whose state `counts`.
+    async fn walk(
+        &self,
+        mut names: Vec<String>,
+        counts: impl Fn(Option<&StateValue>) -> bool,
+        deadline: Deadline,
+    ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
+        let mut found = BTreeMap::<_, Failing>::new();
+        for _ in 0..DEEPEST {
+            let mut next = BTreeSet::new();
+            for names in names.chunks(MOST_NAMES) {
+                let output = self.describe(names, deadline).await?;
+                let (metric, composite) = (output.metric_alarms(), output.composite_alarms());
+                let known = metric.iter().map(MetricAlarm::alarm_name);
+                let known: BTreeSet<_> =
+                    known.chain(composite.iter().map(CompositeAlarm::alarm_name)).collect();
+                if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
+                    return Err(Unresolved::NoSuchAlarm(missing.clone()));
+                }
+                for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
+                    let name = alarm.alarm_name().unwrap_or_default();
+                    for id in event::watched(name, metrics(alarm), None)? {
+                        let Alarm { changed_at, breaching, .. } = read(alarm)?;
+                        let newest = found.get(&id).filter(|other| other.changed_at >= changed_at);
+                        if newest.is_none() {
+                            found.insert(id, Failing { changed_at, breaching });
+                        }
+                    }
+                }
+                for name in composite.iter().filter_map(CompositeAlarm::alarm_name) {
+                    next.extend(self.children(name, &counts, deadline).await?);
+                }
+            }
+            if next.is_empty() {
+                return Ok(found);
+            }
+            names = next.into_iter().collect();
+        }
+        Err(Unresolved::TooDeep)
+    }
+
+    /// The names of a composite alarm's children whose state `counts`. With this parameter CloudWatch
+    /// accepts no other filter, and returns little more than names and states.
+    async fn children(
+        &self,
+        name: &str,
+        counts: impl Fn(Option<&StateValue>) -> bool,
+        deadline: Deadline,
+    ) -> Result<Vec<String>, Failure> {
+        pages(deadline, async |time, token| {
+            let request = self.client().describe_alarms().children_of_alarm_name(name).max_records(100);
+            let page = send(DESCRIBE, time, request.set_next_token(token).send()).await?;
+            let metric = page.metric_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+            let composite =
+                page.composite_alarms().iter().map(|alarm| (alarm.alarm_name(), alarm.state_value()));
+            let counted = metric.chain(composite).filter(|(_, state)| counts(*state));
+            Ok((counted.filter_map(|(name, _)| name.map(str::to_owned)).collect(), page.next_token))
+        })
+        .await
+    }
+}
