@@ -89,12 +89,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // A log that no one reads must not cost the lease.
     let (lines, _last) = Lines::to(io::stderr());
-    let logging = logging::start_logging(&variables::environment, move || lines.clone());
+    let logged = lines.clone();
+    let logging = logging::start_logging(&variables::environment, move || logged.clone());
     let ended = match logging {
         Err(error) => Err(error.into()),
         Ok(()) if arguments.guard => guard(&arguments.command),
         // The main thread is the parent of adopted processes only.
-        Ok(()) => thread::spawn(|| run::run(keep(arguments))?)
+        Ok(()) => thread::spawn(|| run::run(keep(arguments, lines))?)
             .join()
             .unwrap_or_else(|panic| panic::resume_unwind(panic)),
     };
@@ -138,17 +139,26 @@ impl Front {
     async fn start(
         listen: Address,
         probes: Option<SocketAddr>,
+        lines: Lines,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let (opened, addresses) = oneshot::channel();
         let (shows, site) = oneshot::channel();
         let (asks, asked) = watch::channel(0);
         let (noticed, seen) = oneshot::channel();
-        let thread = thread::spawn(move || run::run(front(listen, probes, opened, site, asks, seen)));
+        let thread = thread::spawn(move || {
+            let exits = run::run(front(listen, probes, opened, site, asks, seen))?;
+            if exits {
+                drop(lines.last());
+                process::exit(1);
+            }
+            Ok(())
+        });
         let (service, probes) = addresses.await??;
         Ok(Self { thread: Joined(Some(thread)), service, probes, shows, asked, noticed })
     }
 }
 
+/// Answers callers and takes note of signals until the program ends. Returns whether it has to end at once.
 async fn front(
     listen: Address,
     probes: Option<SocketAddr>,
@@ -156,7 +166,7 @@ async fn front(
     site: oneshot::Receiver<Site>,
     asks: watch::Sender<u32>,
     seen: oneshot::Receiver<()>,
-) {
+) -> bool {
     let open = async {
         let service = open("--listen", &listen).await?;
         let probes = match probes {
@@ -169,7 +179,10 @@ async fn front(
     };
     let (service, probes, mut terminate, mut interrupt, hangup) = match open.await {
         Ok(open) => open,
-        Err(error) => return drop(opened.send(Err(error))),
+        Err(error) => {
+            let _ = opened.send(Err(error));
+            return false;
+        }
     };
     let addresses =
         (service.address().to_string(), probes.as_ref().map(|probes| probes.address().to_string()));
@@ -212,12 +225,11 @@ async fn front(
             "lease-keeper is blocked, perhaps by a file of credentials that cannot be read: it ends without a release of the lease"
         );
         command::abandon().await;
-        process::exit(1)
     };
     select! {
         // The program ends, and its listeners with it.
-        () = asks.closed() => {}
-        () = watches => {}
+        () = asks.closed() => false,
+        () = watches => true,
     }
 }
 
@@ -225,7 +237,7 @@ async fn open(option: &str, address: &Address) -> Result<Listener, String> {
     Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
 
-async fn keep(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     let file = arguments.config.expect("clap requires it");
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
@@ -233,7 +245,7 @@ async fn keep(arguments: Arguments) -> Result<ExitCode, Box<dyn Error + Send + S
     command::check(&arguments.command)?;
     // Dropped from the last one to the first.
     let Front { thread: _thread, service, probes, shows, mut asked, noticed } =
-        Front::start(arguments.listen, arguments.probes).await?;
+        Front::start(arguments.listen, arguments.probes, lines).await?;
     info!(%config, listen = service, probes, writer = config.me.writer, "starting");
     let table = Table::open(&config, Https::new(&variables::environment)?.client()).await;
     if !config.ignored.is_empty() {

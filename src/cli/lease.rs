@@ -52,7 +52,7 @@ enum Command {
         after_help = "Example:\n  failoverctl lease pin --config lease.yaml --reason 'maintenance, INC-1234'"
     )]
     Pin(Confirmed),
-    /// End a pin: the first candidate to poll takes the lease, a term later.
+    /// End a pin: the first candidate to poll takes the lease, a term later, or the longest one.
     #[command(after_help = "Example:\n  failoverctl lease unpin --config lease.yaml")]
     Unpin(Confirmed),
     Handover(handover::Arguments),
@@ -213,8 +213,9 @@ async fn pin_all(
     }
     let outcome = match lease.change(&seen, Change::Pin(reason)).await? {
         Changed::Done => {
-            let said = "is pinned. Each candidate is passive after its next look, within a period: its /leader \
-                          answers 503. To end the pin: failoverctl lease unpin";
+            let said = "is pinned. Each candidate is passive after its next look, within a period, or once its term \
+                        is over if it cannot reach the table: its /leader answers 503. Its command may take until \
+                        its term ends: wait for lease_keeper_command_running 0. To end the pin: failoverctl lease unpin";
             Outcome::well(lease, "pinned", said)
         }
         Changed::Refused { now, surely } => Outcome::changed(lease, now.as_ref(), surely),
@@ -239,7 +240,7 @@ async fn unpin(
     }
     let notes = seen.notes.as_deref().map(|notes| format!(" Its notes: {}.", plain(notes)));
     let question = format!(
-        "Unpin {}?{} A candidate becomes active a term later.",
+        "Unpin {}?{} A candidate becomes active a term later, or the longest term if it has seen none.",
         shown(lease),
         notes.unwrap_or_default()
     );
@@ -250,7 +251,8 @@ async fn unpin(
         Changed::Done => Outcome::well(
             lease,
             "unpinned",
-            "is unpinned. The first candidate to poll takes it, a term later",
+            "is unpinned. The first candidate to poll takes it, a term later; one that started during the pin \
+             waits for longestTermInSeconds",
         ),
         Changed::Refused { now, surely } => Outcome::changed(lease, now.as_ref(), surely),
     };

@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
 use super::command::{self, Running};
-use super::held::Lease;
+use super::held::{Lease, Obstacle};
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
 
@@ -65,7 +65,8 @@ pub async fn watch(check: Check, rhythm: Rhythm, lease: Lease, running: Option<w
 
 /// The service runs whether or not the lease is held.
 async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
-    lease.able(Err("the service has not been seen healthy yet".to_owned()));
+    let able = |able| lease.able(Obstacle::Health, able);
+    able(Err("the service has not been seen healthy yet".to_owned()));
     let (mut healthy, mut failures, mut successes) = (false, 0, rhythm.successes.saturating_sub(1));
     loop {
         match check.result(rhythm.every).await {
@@ -74,7 +75,7 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
                 if !healthy && successes >= rhythm.successes {
                     info!(%check, "the service is healthy");
                     healthy = true;
-                    lease.able(Ok(()));
+                    able(Ok(()));
                 }
             }
             Err(why) => {
@@ -82,7 +83,7 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
                 if healthy && failures >= rhythm.failures {
                     warn!(%check, why, "the service is unhealthy");
                     healthy = false;
-                    lease.able(Err(format!("the service is unhealthy: {why}")));
+                    able(Err(format!("the service is unhealthy: {why}")));
                 }
             }
         }
@@ -116,12 +117,12 @@ async fn own(check: &Check, rhythm: Rhythm, lease: &Lease, mut running: watch::R
             ended = reaches(&mut ends, |running| !runs(running)) => if ended.is_err() { return },
             why = unhealthy => {
                 warn!(%check, why, "the command is unhealthy");
-                lease.able(Err(format!("its command was unhealthy: {why}")));
+                lease.able(Obstacle::Health, Err(format!("its command was unhealthy: {why}")));
                 if reaches(&mut running, |running| *running == Running::No).await.is_err() {
                     return;
                 }
                 sleep(rhythm.rest).await;
-                lease.able(Ok(()));
+                lease.able(Obstacle::Health, Ok(()));
             }
         }
     }

@@ -17,6 +17,12 @@ const CLOCKS: (ClockId, ClockId) = (ClockId::Monotonic, ClockId::Monotonic);
 /// The longest sleep of one timer: the raw clock may come first, and has no timer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+/// The least tenths of its rate to which [the kernel adjusts a clock][1].
+///
+/// [1]: https://man7.org/linux/man-pages/man2/adjtimex.2.html
+const SLOWEST: u32 = 9;
+
 pub(super) fn now() -> Moment {
     let read =
         |clock| Duration::try_from(clock_gettime(clock)).expect("the clock counts from the machine's start");
@@ -30,7 +36,8 @@ pub(super) async fn sleep_until(moment: Moment) {
         if left.is_zero() {
             return;
         }
-        timer(left.min(LONGEST_SLEEP)).await;
+        // The timer's clock may be slowed down by so much while it is adjusted.
+        timer((left * SLOWEST / 10).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)).await;
     }
 }
 

@@ -7,16 +7,15 @@ use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixStream as Socket;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{self, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -28,23 +27,29 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+mod guard;
 mod once;
 
+pub use guard::guard;
 pub(super) use once::once;
 
-use super::claim::Moment;
+use super::claim::{Holding, Moment};
 use super::clock::{now, sleep_until, wall};
 use super::descendants::{self, Descendants};
-use super::held::{Held, Lease};
+use super::held::{Held, Lease, Obstacle};
 use super::metrics::Metrics;
 
 /// The option with which the program runs as the guard of a command.
 pub const GUARD: &str = "--guard";
-/// The order to the guard that the lease is lost; all other orders are the moment at which the lease ends.
+/// The order to the guard that the lease is lost; all other orders say how long it lasts.
 const LOST: &str = "lost";
 /// The report of the guard that the command has ended by itself, before its status.
 const ENDED: &str = "ended ";
-/// The report of the guard that the command could not be started, before the cause.
+/// The report of the guard that the command runs, before its process's number.
+const RUNS: &str = "runs ";
+/// The report of the guard that the command received TERM because its time is over.
+const TERMINATED: &str = "terminated";
+/// The report of the guard that the command could not be started, before the system's number of the cause.
 const FAILED: &str = "failed ";
 /// The report of the guard that it had to kill processes of the command.
 const KILLED: &str = "killed";
@@ -112,10 +117,19 @@ pub enum Running {
     No,
     /// It does, since this time in seconds since 1970.
     Since(i64),
-    /// It received TERM, and it or a process that it has started still runs.
-    Ending,
+    /// It was started at this time, received TERM, and it or a process that it has started still runs.
+    Ending(i64),
     /// It has ended by itself with this status, and a process that it has started still runs.
     Leftovers(u8),
+    /// Its time is over, and whether it has ended is not known.
+    Unknown,
+}
+
+/// Where the state of the command is shown.
+#[derive(Clone, Copy)]
+struct Shows<'a> {
+    running: &'a watch::Sender<Running>,
+    metrics: &'a Metrics,
 }
 
 /// The end of a command, as far as it is known.
@@ -123,6 +137,10 @@ pub enum Running {
 struct End {
     /// The lease was lost while the command or a process that it has started still ran.
     lost: bool,
+    /// When the command was started, in seconds since 1970.
+    since: Option<i64>,
+    /// Why it could not be started.
+    failed: Option<io::Error>,
     /// The status of a command that ended by itself.
     by_itself: Option<u8>,
     /// A process was killed because it did not end after TERM.
@@ -137,7 +155,7 @@ struct End {
 /// All children of the process have to be started on the calling thread, which must not be the main thread.
 ///
 /// # Errors
-/// The guard cannot be started.
+/// The guard or the command cannot be started.
 pub async fn run(
     lease: Lease,
     command: &[OsString],
@@ -147,41 +165,44 @@ pub async fn run(
     running: &watch::Sender<Running>,
     metrics: &Metrics,
 ) -> Result<Option<u8>, CannotRun> {
+    let shows = Shows { running, metrics };
     while let Some(held) = lease.held().await {
         let started = start(&held, command, name, owner);
         let (mut guard, link) = started.map_err(|cause| CannotRun::new(command, "started", cause))?;
-        info!(epoch = held.epoch(), pid = guard.id(), "the command runs");
-        let since = wall();
-        metrics.command_started(since);
-        running.send_replace(Running::Since(since));
-        let (status, mut end) = until_ended(&held, &mut guard, link, stop, running, metrics).await;
+        let (status, end) = until_ended(&held, &mut guard, link, stop, shows).await;
         // Nothing is left behind, whatever happened to the guard.
         if timeout(LONG, Descendants::Adopted.end()).await.is_err() {
             warn!(
                 "processes of the command cannot be killed; this candidate takes no lease until they have ended"
             );
-            lease.able(Err("processes of the command before cannot be killed".to_owned()));
+            let why = "processes of the command before cannot be killed".to_owned();
+            lease.able(Obstacle::Leftovers, Err(why));
             Descendants::Adopted.end().await;
-            lease.able(Ok(()));
-        }
-        let status = status.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
-        if end.by_itself.is_none() && !end.lost && held.is_held() {
-            // The guard was killed, or could not start the command.
-            end.ended_by_itself(code(status), running, metrics);
+            lease.able(Obstacle::Leftovers, Ok(()));
         }
         running.send_replace(Running::No);
+        let status = status.map_err(|cause| CannotRun::new(command, "waited for", cause))?;
+        let has_run = end.since.is_some();
         match end {
+            End { failed: Some(cause), .. } => return Err(CannotRun::new(command, "started", cause)),
             End { by_itself: Some(status), killed, .. } => {
                 if killed {
                     warn!("processes that the command left behind did not end after TERM: they were killed");
                 }
                 return Ok(Some(status));
             }
-            End { killed: true, .. } => warn!("the command did not end after TERM: it was killed"),
+            End { lost: false, .. } if held.is_held() => {
+                warn!("the guard of the command was ended: the command was killed");
+                metrics.command_ended(false);
+                return Ok(Some(code(status)));
+            }
+            End { killed: true, .. } => warn!("the command did not end in time: it was killed"),
             End { .. } => {}
         }
-        metrics.command_ended(false);
-        info!("the command was ended");
+        if has_run {
+            metrics.command_ended(false);
+            info!("the command was ended");
+        }
     }
     Ok(None)
 }
@@ -192,15 +213,16 @@ async fn until_ended(
     guard: &mut Child,
     link: UnixStream,
     stop: Duration,
-    running: &watch::Sender<Running>,
-    metrics: &Metrics,
+    shows: Shows<'_>,
 ) -> (io::Result<ExitStatus>, End) {
     let (reports, mut orders) = link.into_split();
     let mut reports = BufReader::new(reports).lines();
-    let (mut end, mut ends, mut stops, mut is_open) = (End::default(), held.ends(), held.ends(), true);
+    let mut end = End::default();
+    let Holding { mut until, mut ends, .. } = held.holding();
+    let (mut stops, mut is_open) = (ends, true);
     let ended = loop {
         let sent = async {
-            send(&mut orders, &order(ends)).await;
+            send(&mut orders, &order(until, ends)).await;
             if end.lost {
                 send(&mut orders, LOST).await;
             }
@@ -213,16 +235,14 @@ async fn until_ended(
         select! {
             status = guard.wait() => break Some(status),
             report = reports.next_line(), if is_open => match report {
-                Ok(Some(report)) => end.note(&report, running, metrics),
+                Ok(Some(report)) => end.note(&report, held.epoch(), shows),
                 Ok(None) | Err(_) => is_open = false,
             },
             () = held.lost(), if !end.lost => {
-                (end.lost, stops) = (true, now() + stop);
-                if end.by_itself.is_none() {
-                    running.send_replace(Running::Ending);
-                }
+                stops = now() + stop;
+                end.loses(shows);
             }
-            later = held.extended(ends, end.lost) => ends = later,
+            later = held.extended(ends, end.lost) => Holding { until, ends, .. } = later,
             () = sleep_until(ends) => break None,
             () = sleep_until(stops), if end.lost => break None,
         }
@@ -230,7 +250,7 @@ async fn until_ended(
     let status = if let Some(status) = ended {
         status
     } else {
-        let due = order(now());
+        let due = order(now(), now());
         select! {
             () = send(&mut orders, &due) => {}
             () = sleep(LOOK) => {}
@@ -240,7 +260,7 @@ async fn until_ended(
     };
     // A guard that a tracer keeps from ending keeps its end of the socket open.
     while let Ok(Ok(Some(report))) = timeout(KILLING, reports.next_line()).await {
-        end.note(&report, running, metrics);
+        end.note(&report, held.epoch(), shows);
     }
     (status, end)
 }
@@ -302,100 +322,6 @@ pub async fn reap() -> io::Result<Infallible> {
     }
 }
 
-/// Runs as the guard: runs the command as long as the orders on standard input, a socket, allow it, and ends when no
-/// process that it has started is left. Returns the command's status as a shell would report it.
-///
-/// It logs nothing while the command runs: the reader of its log may be stopped.
-///
-/// # Errors
-/// The command cannot be started.
-pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
-    let failed = |cause| CannotRun::new(command, "started", cause);
-    descendants::adopt().map_err(failed)?;
-    // A terminal sends it to the whole group.
-    let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    // The kernel sends it to this group when the keeper ends while a process of it is stopped.
-    let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut ended = signal(SignalKind::child()).map_err(failed)?;
-    let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
-    let mut orders = BufReader::new(orders).lines();
-    let mut ends = match orders.next_line().await {
-        Ok(Some(order)) => moment(&order),
-        _ => Moment::default(),
-    };
-    if ends.may_have_come(now()) {
-        warn!("the lease was lost before the command could be started");
-        return Ok(STATUS_OF_KILLED);
-    }
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(failed(io::Error::other("it is empty")));
-    };
-    let mut started = process::Command::new(program);
-    // In a group without the guard, which can be stopped and killed as a whole.
-    started.args(arguments).stdin(Stdio::null()).process_group(0);
-    let child = match started.spawn() {
-        Ok(child) => child,
-        Err(cause) => {
-            send(&mut reports, &format!("{FAILED}{cause}")).await;
-            return Err(failed(cause));
-        }
-    };
-    let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (mut status, mut ending, mut lost) = (None, false, false);
-    let of = |status: Option<u8>| status.unwrap_or(STATUS_OF_KILLED);
-    loop {
-        select! {
-            _ = ended.recv() => {
-                let is_left = Descendants::All.reap(|pid, how| {
-                    if Some(pid) == child {
-                        let signal = how.terminating_signal().unwrap_or_default();
-                        status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
-                    }
-                });
-                let has_ended = if ending { None } else { status };
-                if let Some(status) = has_ended {
-                    // Processes that it leaves behind have the time until the term's end.
-                    ending = true;
-                    send(&mut reports, &format!("{ENDED}{status}")).await;
-                    Descendants::All.signal(Signal::TERM);
-                }
-                if !is_left {
-                    return Ok(of(status));
-                }
-            }
-            order = orders.next_line() => match order {
-                Ok(Some(order)) if order == LOST => {
-                    lost = true;
-                    if !ending {
-                        ending = true;
-                        Descendants::All.signal(Signal::TERM);
-                    }
-                }
-                // Processes that a command has left behind which ended by itself have no more time.
-                Ok(Some(order)) => {
-                    if status.is_none() || lost {
-                        ends = moment(&order);
-                    }
-                }
-                // The keeper has ended.
-                Ok(None) | Err(_) => {
-                    Descendants::All.end().await;
-                    return Ok(of(status));
-                }
-            },
-            () = sleep_until(ends) => {
-                // At once those of its own group, however many: its number is no one else's as long as it is not reaped.
-                if let (None, Some(group)) = (status, child) {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                Descendants::All.end().await;
-                send(&mut reports, KILLED).await;
-                return Ok(of(status));
-            }
-        }
-    }
-}
-
 /// The exit status that a shell would report.
 #[must_use]
 pub fn code(status: ExitStatus) -> u8 {
@@ -407,20 +333,39 @@ pub fn code(status: ExitStatus) -> u8 {
 
 impl End {
     /// Takes note of a report of the guard.
-    fn note(&mut self, report: &str, running: &watch::Sender<Running>, metrics: &Metrics) {
+    fn note(&mut self, report: &str, epoch: u64, shows: Shows<'_>) {
+        let Shows { running, metrics } = shows;
         if report == KILLED {
             self.killed = true;
+        } else if report == TERMINATED {
+            self.loses(shows);
+        } else if let Some(pid) = report.strip_prefix(RUNS) {
+            info!(epoch, pid, "the command runs");
+            let since = wall();
+            metrics.command_started(since);
+            self.since = Some(since);
+            running.send_replace(if self.lost { Running::Ending(since) } else { Running::Since(since) });
+        } else if let Some(number) = report.strip_prefix(FAILED) {
+            self.failed = Some(cause(number));
         } else if let Some(Ok(status)) = report.strip_prefix(ENDED).map(str::parse) {
-            self.ended_by_itself(status, running, metrics);
+            info!(status, "the command ended by itself");
+            self.by_itself = Some(status);
+            metrics.command_ended(true);
+            running.send_replace(Running::Leftovers(status));
         }
     }
 
-    fn ended_by_itself(&mut self, status: u8, running: &watch::Sender<Running>, metrics: &Metrics) {
-        info!(status, "the command ended by itself");
-        self.by_itself = Some(status);
-        metrics.command_ended(true);
-        running.send_replace(Running::Leftovers(status));
+    fn loses(&mut self, shows: Shows<'_>) {
+        self.lost = true;
+        if let (Some(since), None) = (self.since, self.by_itself) {
+            shows.running.send_replace(Running::Ending(since));
+        }
     }
+}
+
+/// The cause that the guard reports of a command that could not be started.
+fn cause(number: &str) -> io::Error {
+    io::Error::from_raw_os_error(number.parse().unwrap_or_default())
 }
 
 /// Starts the guard. Returns it, and the socket for orders to it and reports from it.
@@ -442,26 +387,14 @@ fn guard_of(command: &[OsString]) -> io::Result<(Command, UnixStream)> {
     Ok((guard, link))
 }
 
-/// The guard's end of the socket, its standard input.
-fn link_to_keeper() -> io::Result<UnixStream> {
-    let link = Socket::from(io::stdin().as_fd().try_clone_to_owned()?);
-    link.set_nonblocking(true)?;
-    UnixStream::from_std(link)
-}
-
 /// Sends an order or a report. A receiver that has ended is noticed by its exit, or by the end of what it sends.
 async fn send(to: &mut OwnedWriteHalf, line: &str) {
     let _ = to.write_all(format!("{line}\n").as_bytes()).await;
 }
 
-/// Writes a moment for [`moment`].
-fn order(ends: Moment) -> String {
-    format!("{} {}", ends.adjusted.as_nanos(), ends.raw.as_nanos())
-}
-
-/// Reads a moment on the clocks, which all processes of the machine share.
-fn moment(order: &str) -> Moment {
-    let mut clocks = order.split(' ').map(|clock| Duration::from_nanos(clock.parse().unwrap_or(0)));
-    let mut next = || clocks.next().unwrap_or_default();
-    Moment { adjusted: next(), raw: next() }
+/// The order that the command runs until one moment, and everything has ended at another one.
+fn order(until: Moment, ends: Moment) -> String {
+    let nanoseconds =
+        [until.adjusted, until.raw, ends.adjusted, ends.raw].map(|clock| clock.as_nanos().to_string());
+    nanoseconds.join(" ")
 }

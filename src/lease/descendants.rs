@@ -30,6 +30,12 @@ const LOOKS: u32 = 200;
 /// Linux's `__WNOTHREAD`: wait for children of the calling thread only.
 const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_0000);
 
+/// Capabilities, as bits: to see other users' processes, and to become another user.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CAP_SYS_PTRACE: u64 = 1 << 19;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CAP_SETUID: u64 = 1 << 7;
+
 /// Some of the descendants of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Descendants {
@@ -59,6 +65,14 @@ pub fn adopt() -> io::Result<()> {
              ended: mount it there (unshare --mount-proc)",
         ));
     }
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    if hides(&read("/proc/self/mountinfo"), &read("/proc/self/status")) {
+        return Err(io::Error::other(
+            "/proc hides the processes of other users (hidepid), so that a process of a command that has become another \
+             user could not be seen: run lease-keeper with NoNewPrivileges, so that none can, or where /proc is mounted \
+             without hidepid (systemd: without ProtectProc)",
+        ));
+    }
     rustix::process::set_child_subreaper(Some(getpid())).map_err(Into::into)
 }
 
@@ -67,6 +81,24 @@ pub fn adopt() -> io::Result<()> {
 fn shows_this(processes: &Path) -> bool {
     let shown = fs::read_link(processes.join("self"));
     shown.is_ok_and(|shown| shown.as_os_str() == getpid().as_raw_pid().to_string().as_str())
+}
+
+/// Whether a descendant of this process may become one that `/proc` does not show, by the texts of its `mountinfo` and
+/// `status`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn hides(mounts: &str, status: &str) -> bool {
+    // The last mount is the one that is seen.
+    let own = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
+    let options = own.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2)).unwrap_or_default();
+    let mut hidden = options.split(',').filter_map(|option| option.strip_prefix("hidepid="));
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let effective = u64::from_str_radix(&field("CapEff"), 16).unwrap_or(0);
+    let (may_look, may_change) = (effective & CAP_SYS_PTRACE != 0, effective & CAP_SETUID != 0);
+    let stays = field("NoNewPrivs") == "1" && !may_change;
+    hidden.next_back().is_some_and(|how| !["0", "off"].contains(&how)) && !may_look && !stays
 }
 
 /// Makes this process the parent of each of its descendants whose own parent ends.
@@ -329,6 +361,32 @@ mod tests {
         assert!(noted.unwrap().is_some() && has_ended(pid));
         process.wait().unwrap();
         assert!(has_ended(pid), "its number is no one's");
+    }
+
+    #[test]
+    fn a_descendant_can_hide_where_proc_shows_only_a_users_own_processes() {
+        let mounts = |options: &str| {
+            format!(
+                "21 1 0:5 / /proc rw,relatime shared:14 - proc proc rw\n\
+                 22 1 0:5 / /proc rw,nosuid,relatime shared:14 - proc proc rw,{options}\n"
+            )
+        };
+        let status = |privileges: u32, capabilities: u64| {
+            format!("Name:\tlease-keeper\nCapEff:\t{capabilities:016x}\nNoNewPrivs:\t{privileges}\n")
+        };
+        for (options, privileges, capabilities, hides_them) in [
+            ("gid=5", 0, 0, false),
+            ("hidepid=off", 0, 0, false),
+            ("hidepid=invisible", 0, 0, true),
+            ("hidepid=1", 0, 0, true),
+            ("hidepid=2,gid=5", 0, 1 << 7, true),
+            ("hidepid=ptraceable", 1, 1 << 7, true),
+            ("hidepid=ptraceable", 1, 0, false),
+            ("hidepid=2", 0, 1 << 19, false),
+        ] {
+            let status = status(privileges, capabilities);
+            assert_eq!(hides(&mounts(options), &status), hides_them, "{options} {status}");
+        }
     }
 
     #[test]

@@ -74,10 +74,12 @@ async fn changed(running: &mut Option<watch::Receiver<Running>>) {
 
 /// Reports until the connection or the keeper has ended.
 async fn report(site: Site, events: mpsc::Sender<Bytes>) {
-    let mut claim = site.lease.changes();
+    let (mut claim, mut wishes) = site.lease.changes();
     let mut running = site.running.clone();
     loop {
-        let status = claim.borrow_and_update().clone();
+        claim.mark_unchanged();
+        wishes.mark_unchanged();
+        let status = site.lease.status();
         // Before the event: if the lease runs out in between, it is reported twice rather than never.
         let until = status.active().map(|holding| holding.until);
         let event = format!("event: state\ndata: {}\n\n", site.state(&status));
@@ -90,6 +92,7 @@ async fn report(site: Site, events: mpsc::Sender<Bytes>) {
                     Ok(()) => break,
                     Err(_) => return,
                 },
+                Ok(()) = wishes.changed() => break,
                 () = changed(&mut running) => break,
                 () = sleep_until(until.unwrap_or_default()), if until.is_some() => break,
                 () = events.closed() => return,
@@ -108,7 +111,7 @@ mod tests {
 
     use super::super::claim::{Candidate, Holding, Standing, Will};
     use super::super::clock::now;
-    use super::super::held::{Lease, Wish};
+    use super::super::held::{Lease, Wishes};
     use super::super::metrics::Metrics;
     use super::super::status::Status;
     use super::*;
@@ -131,10 +134,11 @@ mod tests {
         let (record, unexpected_term, failing) = (None, None, None);
         let status = Status { holding, standing, record, unexpected_term, failing, will, unwilling };
         let status = watch::Sender::new(status);
-        let lease = Lease::new(status.subscribe(), watch::Sender::new(Wish::Take), watch::Sender::new(()));
+        let wishes = watch::Sender::new(Wishes::default());
+        let lease = Lease::new(status.subscribe(), wishes, watch::Sender::new(()));
         let me = Candidate { name: "site-a".to_owned(), writer: "this process".to_owned() };
-        let site =
-            Site { name: "orders".to_owned(), me, lease, metrics: Metrics::new("orders"), running: None };
+        let metrics = Metrics::new("orders", Duration::from_secs(15));
+        let site = Site { name: "orders".to_owned(), me, lease, metrics, running: None };
         (Events::of(site), status)
     }
 

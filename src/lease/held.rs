@@ -1,5 +1,6 @@
 //! A lease as its holder sees it: work waits for it before it starts, and stops when it is lost.
 
+use std::collections::BTreeMap;
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -16,8 +17,26 @@ use super::status::Status;
 #[derive(Clone, Debug)]
 pub struct Lease {
     status: watch::Receiver<Status>,
-    wish: watch::Sender<Wish>,
+    wishes: watch::Sender<Wishes>,
     working: watch::Sender<()>,
+}
+
+/// What may keep an instance from doing the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// The service is not healthy.
+    Health,
+    /// Processes of the command before cannot be killed.
+    Leftovers,
+}
+
+/// What a candidate's side says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// To release the lease and to end.
+    leaves: bool,
+    /// What keeps it from the work, and why.
+    obstacles: BTreeMap<Obstacle, String>,
 }
 
 /// What the keeper is asked for.
@@ -49,25 +68,25 @@ pub struct Held {
 impl Lease {
     pub(super) fn new(
         status: watch::Receiver<Status>,
-        wish: watch::Sender<Wish>,
+        wishes: watch::Sender<Wishes>,
         working: watch::Sender<()>,
     ) -> Self {
-        Self { status, wish, working }
+        Self { status, wishes, working }
     }
 
     /// The state of the claim now. Once it [leaves](Self::leave), the candidate is passive, whether or not its keeper runs.
     #[must_use]
     pub fn status(&self) -> Status {
         let mut status = self.status.borrow().clone();
-        if status.will == Will::Take && *self.wish.borrow() == Wish::Leave {
+        if status.will == Will::Take && self.wishes.borrow().leaves {
             status.will = Will::Retire;
         }
         status
     }
 
-    /// The state of the claim and its changes.
-    pub(super) fn changes(&self) -> watch::Receiver<Status> {
-        self.status.clone()
+    /// The changes of the claim, and those of what is wished for.
+    pub(super) fn changes(&self) -> (watch::Receiver<Status>, watch::Receiver<Wishes>) {
+        (self.status.clone(), self.wishes.subscribe())
     }
 
     /// Waits until the lease is held. Returns `None` after [`leave`](Self::leave): it will not be held again.
@@ -77,15 +96,15 @@ impl Lease {
             // Before the status is read: a keeper that leaves meanwhile must see it.
             let working = self.working.subscribe();
             let seen = status.borrow_and_update().clone();
-            let leaves = *self.wish.borrow() == Wish::Leave;
+            let leaves = self.wishes.borrow().leaves;
             let is_kept = !leaves && status.has_changed().is_ok();
             if let Some(holding) = seen.active().filter(|_| is_kept) {
                 return Some(Held { holding, status, _working: working });
             }
             drop(working);
-            let mut wish = self.wish.subscribe();
+            let mut wishes = self.wishes.subscribe();
             select! {
-                _ = wish.wait_for(|wish| *wish == Wish::Leave) => return None,
+                _ = wishes.wait_for(|wishes| wishes.leaves) => return None,
                 changed = status.changed() => if changed.is_err() { return None },
             }
         }
@@ -94,20 +113,36 @@ impl Lease {
     /// Leaves the lease: passive at once, and released when no [`Held`] is left. Then [`Keeper::run`](super::Keeper::run)
     /// ends.
     pub fn leave(&self) {
-        self.wish.send_replace(Wish::Leave);
+        self.wishes.send_modify(|wishes| wishes.leaves = true);
     }
 
-    /// Sets whether the instance can do the work. While it cannot, for this reason, the candidate is passive, releases the
-    /// lease and does not take it.
-    pub fn able(&self, able: Result<(), String>) {
-        let wish = able.map_or_else(Wish::Pause, |()| Wish::Take);
-        self.wish.send_if_modified(|before| {
-            let changes = *before != Wish::Leave && *before != wish;
-            if changes {
-                *before = wish;
+    /// Sets whether this keeps the instance from doing the work. While anything does, for the reason given, the candidate is
+    /// passive, releases the lease and does not take it.
+    pub fn able(&self, obstacle: Obstacle, able: Result<(), String>) {
+        self.wishes.send_if_modified(|wishes| {
+            let before = wishes.clone();
+            match able {
+                Ok(()) => drop(wishes.obstacles.remove(&obstacle)),
+                Err(why) => drop(wishes.obstacles.insert(obstacle, why)),
             }
-            changes
+            *wishes != before
         });
+    }
+}
+
+// === impl Wishes ===
+
+impl Wishes {
+    pub fn leaves(&self) -> bool {
+        self.leaves
+    }
+
+    pub fn wish(&self) -> Wish {
+        match self.obstacles.values().next() {
+            _ if self.leaves => Wish::Leave,
+            Some(why) => Wish::Pause(why.clone()),
+            None => Wish::Take,
+        }
     }
 }
 
@@ -155,20 +190,20 @@ impl Held {
         }
     }
 
-    /// The moment by which work under the lease must have ended, unless the lease is renewed.
-    pub(super) fn ends(&self) -> Moment {
-        self.kept().unwrap_or(self.holding).ends
+    /// How long the lease lasts unless it is renewed.
+    pub(super) fn holding(&self) -> Holding {
+        self.kept().unwrap_or(self.holding)
     }
 
     /// Waits until the lease ends at another moment than `before`. Once it is `lost`, it does so only while the candidate
     /// steps down: work that has to end for another reason has no more time when the lease is won back.
-    pub(super) async fn extended(&self, before: Moment, lost: bool) -> Moment {
+    pub(super) async fn extended(&self, before: Moment, lost: bool) -> Holding {
         let mut status = self.status.clone();
         loop {
             status.mark_unchanged();
             let counts = !lost || status.borrow().will == Will::Retire;
             match self.kept().filter(|_| counts) {
-                Some(holding) if holding.ends != before => return holding.ends,
+                Some(holding) if holding.ends != before => return holding,
                 _ if status.changed().await.is_err() => pending().await,
                 _ => {}
             }
@@ -182,5 +217,36 @@ impl Held {
 
     fn kept(&self) -> Option<Holding> {
         self.status.borrow().holding.filter(|holding| holding.epoch == self.holding.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claim::Standing;
+    use super::*;
+
+    fn passive() -> Status {
+        let (holding, record, unexpected_term) = (None, None, None);
+        let (failing, unwilling) = (None, None);
+        let (standing, will) = (Standing::Missing, Will::Take);
+        Status { holding, standing, record, unexpected_term, failing, will, unwilling }
+    }
+
+    #[test]
+    fn one_obstacle_that_is_gone_does_not_hide_another_one() {
+        let why = |why: &str| Err(why.to_owned());
+        let (sender, status) = (watch::Sender::new(Wishes::default()), watch::Sender::new(passive()));
+        assert_eq!(sender.borrow().wish(), Wish::Take);
+        let lease = Lease::new(status.subscribe(), sender.clone(), watch::Sender::new(()));
+        lease.able(Obstacle::Health, why("unhealthy"));
+        lease.able(Obstacle::Leftovers, why("left over"));
+        assert_eq!(sender.borrow().wish(), Wish::Pause("unhealthy".to_owned()));
+        lease.able(Obstacle::Leftovers, Ok(()));
+        assert_eq!(sender.borrow().wish(), Wish::Pause("unhealthy".to_owned()));
+        lease.able(Obstacle::Health, Ok(()));
+        assert_eq!(sender.borrow().wish(), Wish::Take);
+        lease.leave();
+        lease.able(Obstacle::Health, why("unhealthy"));
+        assert_eq!(sender.borrow().wish(), Wish::Leave);
     }
 }

@@ -13,7 +13,7 @@ use super::claim::{Candidate, Claim, Holding, Moment, NOBODY_MAY, Standing, Step
 use super::clock::{now, sleep_until, wall};
 use super::dynamodb::Table;
 use super::error::Error;
-use super::held::{Lease, Wish};
+use super::held::{Lease, Wish, Wishes};
 use super::metrics::Metrics;
 use super::status::Status;
 
@@ -46,7 +46,7 @@ pub struct Keeper {
     unwilling: Option<String>,
     /// The lease as it was held last.
     last: Option<Holding>,
-    wish: watch::Receiver<Wish>,
+    wishes: watch::Receiver<Wishes>,
     working: watch::Sender<()>,
 }
 
@@ -84,11 +84,11 @@ impl Keeper {
     ) -> (Self, Lease) {
         let claim = Claim::new(me, terms, longest);
         let status = watch::Sender::new(Status::of(&claim, None, None));
-        let wish = watch::Sender::new(Wish::Take);
+        let wishes = watch::Sender::new(Wishes::default());
         let working = watch::Sender::new(());
-        let lease = Lease::new(status.subscribe(), wish.clone(), working.clone());
-        let (wish, grace, stop) = (wish.subscribe(), terms.grace(), terms.term());
-        let metrics = Metrics::new(table.lease());
+        let lease = Lease::new(status.subscribe(), wishes.clone(), working.clone());
+        let (wishes, grace, stop) = (wishes.subscribe(), terms.grace(), terms.term());
+        let metrics = Metrics::new(table.lease(), period);
         let (checked, failing, reread) = (false, None, None);
         (
             Self {
@@ -104,7 +104,7 @@ impl Keeper {
                 status,
                 unwilling: None,
                 last: None,
-                wish,
+                wishes,
                 working,
             },
             lease,
@@ -143,6 +143,12 @@ impl Keeper {
                     Wish::HandOver => {
                         self.unwilling = Some("a person asks it to hand over".to_owned());
                         self.step_down().await;
+                        // It would be active again, for one step.
+                        let wishes = self.wishes.clone();
+                        let stays = || wishes.has_changed().is_ok() && !wishes.borrow().leaves();
+                        while self.claim.has_written() && stays() {
+                            self.give_up().await;
+                        }
                         self.claim.want(Will::Take);
                         self.unwilling = None;
                     }
@@ -162,21 +168,21 @@ impl Keeper {
 
     /// Makes its claim until something else is wished for.
     async fn claim(&mut self) -> Result<Wish, Error> {
-        let mut wish = self.wish.clone();
-        let wished = wish.borrow_and_update().clone();
+        let mut wishes = self.wishes.clone();
+        let asked = wishes.borrow_and_update().wish();
         // It may have changed while the candidate stepped down.
-        if (wished == Wish::Take) != (self.claim.will() == Will::Take) || wished == Wish::Leave {
-            self.wish = wish;
-            return Ok(wished);
+        if (asked == Wish::Take) != (self.claim.will() == Will::Take) || asked == Wish::Leave {
+            self.wishes = wishes;
+            return Ok(asked);
         }
         loop {
             select! {
                 biased;
-                changed = wish.changed() => {
+                changed = wishes.changed() => {
                     // An error means that all clones of the lease were dropped: no one needs it.
-                    let wished = changed.map_or(Wish::Leave, |()| wish.borrow_and_update().clone());
-                    self.wish = wish;
-                    return Ok(wished);
+                    let asked = changed.map_or(Wish::Leave, |()| wishes.borrow_and_update().wish());
+                    self.wishes = wishes;
+                    return Ok(asked);
                 }
                 turned = self.turn() => turned?,
             }
@@ -189,6 +195,8 @@ impl Keeper {
     /// Runs one period. A failure that may pass is logged, and is not an error.
     async fn turn(&mut self) -> Result<(), Error> {
         let started = now();
+        let metrics = self.metrics.clone();
+        let step = metrics.step();
         let done = self.ask().await;
         self.failing = done.as_ref().err().map(ToString::to_string);
         if let Some(error) = &self.failing {
@@ -198,6 +206,7 @@ impl Keeper {
         if done.as_ref().is_err_and(Error::may_pass_with_other_credentials) {
             self.reread_credentials().await;
         }
+        drop(step);
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
             (Err(_), _) => about(self.period / 4),
@@ -308,15 +317,23 @@ impl Keeper {
             () = self.working.closed() => {}
             () = sleep_until(expires) => {
                 warn!("work under the lease has not ended: the lease is not released until it has, and other candidates wait until the term ends");
-                let mut wish = self.wish.clone();
+                let mut wishes = self.wishes.clone();
                 select! {
                     () = self.working.closed() => {}
-                    _ = wish.wait_for(|wish| *wish == Wish::Leave) => return,
+                    _ = wishes.wait_for(Wishes::leaves) => return,
                 }
             }
         }
         self.claim.want(Will::Release);
         self.publish();
+        self.give_up().await;
+        if self.claim.has_written() {
+            error!("the lease was not released: other candidates wait until the term ends");
+        }
+    }
+
+    /// Releases the lease, if that can be done within a period.
+    async fn give_up(&mut self) {
         let give_up = now() + self.period;
         while self.claim.has_written() && !give_up.may_have_come(now()) {
             match self.release().await {
@@ -328,13 +345,12 @@ impl Keeper {
                 }
             }
         }
-        if self.claim.has_written() {
-            error!("the lease was not released: other candidates wait until the term ends");
-        }
     }
 
     /// Releases the lease. Returns whether that was done.
     async fn release(&mut self) -> Result<bool, Error> {
+        let metrics = self.metrics.clone();
+        let _step = metrics.step();
         match self.look().await? {
             None => Ok(false),
             Some(write) => self.write(&write).await,
@@ -387,5 +403,17 @@ async fn report(mut status: watch::Receiver<Status>, metrics: Metrics) {
             changed = status.changed() => if changed.is_err() { return },
             () = sleep_until(until.unwrap_or_default()), if until.is_some() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_do_not_call_in_step() {
+        let pauses: Vec<_> = (0..100).map(|_| about(Duration::from_secs(10))).collect();
+        assert!(pauses.iter().all(|pause| (9..=11).contains(&pause.as_secs())));
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]));
     }
 }

@@ -1,6 +1,8 @@
 //! A lease's metrics, for Prometheus.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -11,7 +13,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::claim::Standing;
+use super::claim::{Moment, Standing};
+use super::clock::now;
 use super::command::Running;
 use super::status::Status;
 use crate::program::lines;
@@ -26,6 +29,19 @@ pub struct Metrics {
     ended: Family<Listening, Counter>,
     started: Gauge,
     exits: Family<Exit, Counter>,
+    /// Since when the present step of the claim lasts.
+    step: Arc<Mutex<Option<Moment>>>,
+    /// The longest time that a step takes if nothing blocks it: its calls have a limit.
+    longest: Duration,
+}
+
+/// A step of the claim, which lasts until this is dropped.
+pub(super) struct Step<'a>(&'a Metrics);
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        self.0.stepping(None);
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -62,11 +78,32 @@ fn buckets() -> Histogram {
 // === impl Metrics ===
 
 impl Metrics {
-    pub(super) fn new(lease: &str) -> Self {
+    pub(super) fn new(lease: &str, period: Duration) -> Self {
+        // A check of the table, two reads and two writes, half a period each.
+        let (step, longest) = (Arc::default(), period * 3);
         let (calls, changes, ended) = (Family::default(), Family::default(), Family::default());
         let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (started, exits) = (Gauge::default(), Family::default());
-        Self { lease: lease.to_owned(), calls, seconds, changes, ended, started, exits }
+        Self { lease: lease.to_owned(), calls, seconds, changes, ended, started, exits, step, longest }
+    }
+
+    /// Notes that a step of the claim begins.
+    pub(super) fn step(&self) -> Step<'_> {
+        self.stepping(Some(now()));
+        Step(self)
+    }
+
+    fn stepping(&self, since: Option<Moment>) {
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// That the claim is blocked, and how long, if its present step lasts longer than its calls may take.
+    pub(super) fn blocked(&self) -> Option<String> {
+        let (since, now) = ((*self.step.lock().unwrap_or_else(PoisonError::into_inner))?, now());
+        (since + self.longest).has_come(now).then(|| {
+            let seconds = now.raw.saturating_sub(since.raw).as_secs();
+            format!("blocked for {seconds} s, perhaps by a file of credentials that cannot be read")
+        })
     }
 
     pub(super) fn called(&self, call: &'static str, started: Instant, became: &'static str) {
@@ -111,7 +148,8 @@ impl Metrics {
         gauge("active", "Whether this candidate is active", flag(status.active().is_some()));
         let left = status.active_for().unwrap_or_default().as_secs_f64();
         gauge("active_for_seconds", "How long it stays active if it cannot renew the lease", left);
-        gauge("failing", "Whether the last call failed", flag(status.failing.is_some()));
+        let failing = status.failing.is_some() || self.blocked().is_some();
+        gauge("failing", "Whether the last call failed, or the claim is blocked", flag(failing));
         gauge(
             "pinned",
             "Whether the lease is pinned, which keeps all candidates passive",
@@ -125,18 +163,18 @@ impl Metrics {
                 // A counter is shown from its creation on.
                 drop(self.exits.get_or_create(&Exit::of(by_itself)));
             }
-            let (runs, ends) = match command {
-                Running::No => (false, false),
-                Running::Since(_) => (true, false),
-                Running::Ending => (true, true),
-                Running::Leftovers(_) => (false, true),
+            let shown = match command {
+                Running::No => Some((false, false)),
+                Running::Since(_) => Some((true, false)),
+                Running::Ending(_) => Some((true, true)),
+                Running::Leftovers(_) => Some((false, true)),
+                Running::Unknown => None,
             };
-            gauge("command_running", "Whether the command runs", flag(runs));
-            gauge(
-                "command_ending",
-                "Whether the command, or a process that it left behind, is ending",
-                flag(ends),
-            );
+            if let Some((runs, ends)) = shown {
+                gauge("command_running", "Whether the command runs", flag(runs));
+                let help = "Whether the command, or a process that it left behind, is ending";
+                gauge("command_ending", help, flag(ends));
+            }
             let help = "When the command was last started, in seconds since 1970, or 0";
             registry.register("command_start_time_seconds", help, self.started.clone());
             registry.register("command_exits", "How often the command has ended", self.exits.clone());

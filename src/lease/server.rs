@@ -2,7 +2,7 @@
 //!
 //! | path | service | probes | answer |
 //! |---|---|---|---|
-//! | `/healthz` | yes | yes | 200 as long as the process runs, whatever the state of the lease |
+//! | `/healthz` | yes | yes | 200 as long as the process runs and its claim is not blocked, whatever the state of the lease |
 //! | `/ready` | yes | yes | 200 while this instance may receive traffic, 503 otherwise |
 //! | `/metrics` | yes | yes | the metrics, for Prometheus |
 //! | `/leader` | yes | | 200 while the lease is held, with the epoch, 503 otherwise |
@@ -17,7 +17,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::claim::{Candidate, Will};
+use super::claim::{Candidate, Holding, Will};
+use super::clock::now;
 use super::command::Running;
 use super::events::{self, EVENTS, Events};
 use super::held::Lease;
@@ -27,6 +28,8 @@ use super::status::Status;
 /// The header of `/leader` that holds the fencing token.
 pub const EPOCH: &str = "lease-epoch";
 
+/// How long after its time the end of a command is said, if the keeper is not blocked.
+const SAID: Duration = Duration::from_secs(1);
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -119,11 +122,17 @@ impl Site {
         let requested = endpoints.iter().find(|endpoint| endpoint.path() == request.uri().path());
         let status = self.lease.status();
         match requested {
-            Some(Endpoint::Healthz) => whole(StatusCode::OK, JSON, json!({ "running": true }).to_string()),
+            Some(Endpoint::Healthz) => {
+                let blocked = self.metrics.blocked();
+                let body = match &blocked {
+                    Some(why) => json!({ "running": true, "blocked": why }),
+                    None => json!({ "running": true }),
+                };
+                whole(available(blocked.is_none()), JSON, body.to_string())
+            }
             Some(Endpoint::Leader) => Self::leader(&status),
             Some(Endpoint::Metrics) => {
-                let command = self.running.as_ref().map(|running| *running.borrow());
-                whole(StatusCode::OK, PROMETHEUS, self.metrics.text(&status, command))
+                whole(StatusCode::OK, PROMETHEUS, self.metrics.text(&status, self.command(&status)))
             }
             Some(Endpoint::Ready) => self.ready(&status),
             Some(Endpoint::State) => {
@@ -153,9 +162,17 @@ impl Site {
 
     /// Whether this instance may receive traffic: it is active, and its command runs, if it has one.
     fn ready(&self, status: &Status) -> Answer {
-        let runs = self.running.as_ref().is_none_or(|running| matches!(*running.borrow(), Running::Since(_)));
+        let runs = self.command(status).is_none_or(|running| matches!(running, Running::Since(_)));
         let is_ready = status.active().is_some() && runs;
         whole(available(is_ready), JSON, json!({ "ready": is_ready }).to_string())
+    }
+
+    /// The state of the command. Once its time is over, a keeper that is blocked does not say whether it has ended.
+    fn command(&self, status: &Status) -> Option<Running> {
+        let running = *self.running.as_ref()?.borrow();
+        let is_over = |held: Holding| (held.ends + SAID).has_come(now());
+        let is_known = running == Running::No || !status.holding.is_some_and(is_over);
+        Some(if is_known { running } else { Running::Unknown })
     }
 
     pub(super) fn state(&self, status: &Status) -> Value {
@@ -181,9 +198,9 @@ impl Site {
             "standing": status.description(),
             "takesOverInSeconds": seconds(status.takes_over_in()),
             "leaving": status.will != Will::Take,
-            "command": self.running.as_ref().map(|running| command(*running.borrow())),
+            "command": self.command(status).map(command),
             "unwilling": status.unwilling,
-            "failing": status.failing,
+            "failing": self.metrics.blocked().or_else(|| status.failing.clone()),
             "record": record,
         })
     }
@@ -193,8 +210,9 @@ fn command(running: Running) -> Value {
     match running {
         Running::No => json!({ "running": false }),
         Running::Since(time) => json!({ "running": true, "since": time }),
-        Running::Ending => json!({ "running": true, "ending": true }),
+        Running::Ending(time) => json!({ "running": true, "ending": true, "since": time }),
         Running::Leftovers(status) => json!({ "running": false, "ending": true, "status": status }),
+        Running::Unknown => json!({ "running": null }),
     }
 }
 

@@ -52,7 +52,13 @@ impl Lines {
         let lines = Self::default();
         let own = lines.clone();
         thread::spawn(move || own.write_to(output));
-        (lines.clone(), LastLines(lines))
+        (lines.clone(), lines.last())
+    }
+
+    /// What waits for these lines when the program is about to end.
+    #[must_use]
+    pub fn last(&self) -> LastLines {
+        LastLines(self.clone())
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -1,7 +1,7 @@
 //! The command that runs while the lease is held, and the check of the service beside.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, Observer, create_table, pin, record};
@@ -211,6 +211,21 @@ async fn orphans_that_have_ended_are_reaped() {
     eventually("no zombie is left", async || zombies_of(&[guard, keeper]) == 0).await;
 }
 
+/// A lower bound holds however slow the machine is.
+#[tokio::test]
+async fn a_lease_is_not_released_before_those_who_have_just_read_that_it_is_held_had_their_grace() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let more = "  failureThreshold: 20\n  graceInMilliseconds: 2000\n  longestTermInSeconds: 20\n";
+    let mut holder = Keeper::start_with(&emulator, "site-a", more, &[]).await;
+    Observer::of(&[&holder]).active(&holder).await;
+    let asked = Instant::now();
+    holder.signal("TERM").await;
+    eventually("it is released", async || record(&emulator).await["leaseReleased"]["BOOL"] == true).await;
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert_eq!(holder.ended().await.code(), Some(0));
+}
+
 #[tokio::test]
 async fn the_state_shows_whether_the_command_runs() {
     let emulator = Emulator::ministack().await;
@@ -282,6 +297,7 @@ async fn a_command_that_is_unhealthy_is_ended_and_another_site_goes_first() {
     fs::write(&folder, "").unwrap();
     first.says("the command is unhealthy").await;
     observer.active(&second).await;
+    assert_eq!(first.said("\"the command runs\""), 1, "the other site goes first");
     fs::remove_file(&folder).unwrap();
     observer.vouch();
 }

@@ -415,6 +415,29 @@ async fn a_file_that_does_not_answer_silences_no_listener_and_a_signal_ends_the_
     keeper.signal("TERM").await;
     assert_eq!(keeper.ended().await.code(), Some(1));
 
+    // Its claim is blocked: that is told, and the command has its time to end.
+    let (name, text) = profile(&emulator.key, &emulator.key, "");
+    emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
+    create_released(&emulator).await;
+    fs::remove_file(&file).unwrap();
+    home.write(name, &text);
+    let mark = home.path("tidied");
+    let tidies = format!("trap 'echo tidied >{mark}; exit 0' TERM; echo runs; while :; do sleep 0.05; done");
+    let mut keeper = home.keeper(&emulator, SECTION, &[], &["--", "sh", "-c", &tidies]).await;
+    keeper.says("runs").await;
+    keeper.states("\"running\":true").await;
+    block(&file);
+    keeper.proxy.all(Fault::Error { status: 400, code: "ExpiredTokenException", message: "expired" });
+    keeper.states("\"failing\":\"blocked for").await;
+    let (status, answer) = keeper.get("/healthz").await;
+    assert!(status == 503 && answer.contains("blocked for"), "{answer}");
+    assert!(keeper.get("/metrics").await.1.contains("lease_keeper_failing{lease=\"mylease\"} 1"));
+    keeper.states("\"running\":null").await;
+    assert!(!keeper.get("/metrics").await.1.contains("lease_keeper_command_running"));
+    assert_eq!(fs::read_to_string(&mark).unwrap_or_default(), "tidied\n");
+    keeper.signal("KILL").await;
+    keeper.ended().await;
+
     // Also at the start, where no second signal is needed.
     let mut keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
     keeper.signal("TERM").await;

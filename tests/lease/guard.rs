@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{PipeWriter, pipe};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -135,12 +136,89 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
     eventually("the process waits", async || logged().contains("waits")).await;
     let waits = logged().lines().find(|line| line.contains("waits")).unwrap().to_owned();
     kill_process(guard, Signal::KILL).unwrap();
-    holder.says("\"the command ended by itself\"").await;
+    holder.says("the guard of the command was ended: the command was killed").await;
+    assert_eq!(holder.said("the command ended by itself"), 0);
     eventually("the command is killed", async || is_gone(id)).await;
     home.write("go", "");
     let finished = waits.replace("waits", "finished");
     eventually("the process finishes", async || logged().contains(&finished)).await;
     assert_eq!(holder.ended().await.code(), Some(137));
+}
+
+#[tokio::test]
+async fn orphans_that_the_keeper_inherits_are_reaped() {
+    let emulator = Emulator::ministack().await;
+    create_released(&emulator).await;
+    let home = Home::new();
+    let log = home.path("log");
+    let printed = json!({
+        "Version": 1, "AccessKeyId": emulator.key, "SecretAccessKey": emulator.key, "SessionToken": "token",
+        "Expiration": "EXPIRATION",
+    });
+    let printed =
+        printed.to_string().replace("EXPIRATION", "'$(date -u -d '5 seconds' +%Y-%m-%dT%H:%M:%SZ)'");
+    // Its parent ends at once, and the process some calls later.
+    let script = home.write(
+        "credentials.sh",
+        &format!(
+            "(sh -c 'echo orphan $$ >>{log}; exec sleep 1' >/dev/null 2>&1 &)\nprintf '%s' '{printed}'\n"
+        ),
+    );
+    home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
+    let section = "dynamoDB:\n  leaseName: mylease\n  podIdentifier: site-a\n  waitTimeInSeconds: 2\n  \
+                   failureThreshold: 20\n  tableName: admiral-lease\n  region: us-east-1\n";
+    let holder = home.keeper(&emulator, section, &[], &["--", "sleep", "600"]).await;
+    holder.says("\"the command runs\"").await;
+    let orphans = || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.lines().filter_map(|line| line.rsplit(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    eventually("there are some", async || orphans().len() > 2).await;
+    let first = orphans()[0].clone();
+    eventually("nothing is left of it, not even its status", async || {
+        !Path::new(&format!("/proc/{first}")).exists()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_started_is_not_said_to_run_or_to_have_ended() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let script = absent("no-interpreter");
+    fs::write(&script, "#!/does/not/exist\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", script.to_str().unwrap()]).await;
+    assert_eq!(holder.ended().await.code(), Some(1));
+    let said = holder.says("lease-keeper ends").await;
+    assert!(
+        said.contains("cannot be started: No such file") && said.contains("Correct the command"),
+        "{said}"
+    );
+    for never in ["\"the command runs\"", "\"the command ended by itself\"", "\"the command was ended\""] {
+        assert_eq!(holder.said(never), 0, "{never}");
+    }
+    assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
+}
+
+#[tokio::test]
+async fn a_command_has_the_time_until_the_terms_end_also_when_its_keeper_is_stopped() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let log = absent("tidies");
+    let tidies = format!(
+        "trap 'echo tidied >>{}; exit 0' TERM; echo runs as $$; while :; do sleep 0.05; done",
+        log.display()
+    );
+    let more = "  failureThreshold: 8\n  longestTermInSeconds: 8\n";
+    let holder = Keeper::start_with(&emulator, "site-a", more, &["--", "sh", "-c", &tidies]).await;
+    let id = runs_as(&holder).await;
+    holder.signal("STOP").await;
+    eventually("it has ended", async || is_gone(&id)).await;
+    assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "tidied\n");
+    holder.signal("CONT").await;
+    holder.says("\"the command was ended\"").await;
+    assert_eq!(holder.said("it was killed"), 0);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{ENDED, FAILED, LONG, LONGEST, guard_of, kill, order, send};
+use super::{ENDED, FAILED, LONG, LONGEST, RUNS, cause, guard_of, kill, order, send};
 use crate::lease::clock::now;
 use crate::lease::descendants::Descendants;
 
@@ -29,16 +29,21 @@ pub(in crate::lease) async fn once(command: &[String]) -> io::Result<u8> {
     drop(guard);
     // The end of the orders is the order to kill everything, also if this is dropped.
     let (reports, mut orders) = link.into_split();
-    send(&mut orders, &order(now() + LONGEST)).await;
-    let report = BufReader::new(reports).lines().next_line().await?.unwrap_or_default();
+    let end = now() + LONGEST;
+    send(&mut orders, &order(end, end)).await;
+    let mut reports = BufReader::new(reports).lines();
+    let mut report = reports.next_line().await?.unwrap_or_default();
+    if report.starts_with(RUNS) {
+        report = reports.next_line().await?.unwrap_or_default();
+    }
     drop(orders);
     if let Some(guard) = &mut running.0 {
         let status = guard.wait().await?;
         running.0 = None;
         without_leftovers(status).await;
     }
-    if let Some(cause) = report.strip_prefix(FAILED) {
-        return Err(io::Error::other(format!("{cause}. Correct --check")));
+    if let Some(number) = report.strip_prefix(FAILED) {
+        return Err(io::Error::other(format!("{}. Correct --check", cause(number))));
     }
     let status = report.strip_prefix(ENDED).and_then(|status| status.parse().ok());
     status.ok_or_else(|| io::Error::other("its guard has ended"))

@@ -1,0 +1,139 @@
+//! The guard: the parent of the command, which knows until when the command may run.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream as Socket;
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::warn;
+
+use super::{CannotRun, ENDED, FAILED, KILLED, LOST, RUNS, STATUS_OF_KILLED, TERMINATED, send};
+use crate::lease::claim::Moment;
+use crate::lease::clock::{now, sleep_until};
+use crate::lease::descendants::{self, Descendants};
+
+/// Runs as the guard: runs the command as long as the orders on standard input, a socket, allow it, and ends when no
+/// process that it has started is left. Returns the command's status as a shell would report it.
+///
+/// It logs nothing while the command runs: the reader of its log may be stopped.
+///
+/// # Errors
+/// The command cannot be started.
+pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
+    let failed = |cause| CannotRun::new(command, "started", cause);
+    descendants::adopt().map_err(failed)?;
+    // A terminal sends it to the whole group.
+    let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    // The kernel sends it to this group when the keeper ends while a process of it is stopped.
+    let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut ended = signal(SignalKind::child()).map_err(failed)?;
+    let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
+    let mut orders = BufReader::new(orders).lines();
+    let (mut until, mut ends) = match orders.next_line().await {
+        Ok(Some(order)) => moments(&order),
+        _ => Default::default(),
+    };
+    if ends.may_have_come(now()) {
+        warn!("the lease was lost before the command could be started");
+        return Ok(STATUS_OF_KILLED);
+    }
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(failed(io::Error::other("it is empty")));
+    };
+    let mut started = process::Command::new(program);
+    // In a group without the guard, which can be stopped and killed as a whole.
+    started.args(arguments).stdin(Stdio::null()).process_group(0);
+    let child = match started.spawn() {
+        Ok(child) => child,
+        Err(cause) => {
+            let number = cause.raw_os_error().unwrap_or_default();
+            send(&mut reports, &format!("{FAILED}{number}")).await;
+            return Err(failed(cause));
+        }
+    };
+    send(&mut reports, &format!("{RUNS}{}", child.id())).await;
+    let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let (mut status, mut ending, mut lost) = (None, false, false);
+    let of = |status: Option<u8>| status.unwrap_or(STATUS_OF_KILLED);
+    loop {
+        select! {
+            biased;
+            _ = ended.recv() => {
+                let is_left = Descendants::All.reap(|pid, how| {
+                    if Some(pid) == child {
+                        let signal = how.terminating_signal().unwrap_or_default();
+                        status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
+                    }
+                });
+                let has_ended = if ending { None } else { status };
+                if let Some(status) = has_ended {
+                    // Processes that it leaves behind have the time until the term's end.
+                    ending = true;
+                    send(&mut reports, &format!("{ENDED}{status}")).await;
+                    Descendants::All.signal(Signal::TERM);
+                }
+                if !is_left {
+                    return Ok(of(status));
+                }
+            }
+            order = orders.next_line() => match order {
+                Ok(Some(order)) if order == LOST => {
+                    lost = true;
+                    if !ending {
+                        ending = true;
+                        Descendants::All.signal(Signal::TERM);
+                    }
+                }
+                // Processes that a command has left behind which ended by itself have no more time.
+                Ok(Some(order)) => {
+                    if status.is_none() || lost {
+                        (until, ends) = moments(&order);
+                    }
+                }
+                // The keeper has ended.
+                Ok(None) | Err(_) => {
+                    Descendants::All.end().await;
+                    return Ok(of(status));
+                }
+            },
+            // The keeper is stopped or blocked, or is about to say so.
+            () = sleep_until(until), if !ending => {
+                ending = true;
+                send(&mut reports, TERMINATED).await;
+                Descendants::All.signal(Signal::TERM);
+            }
+            () = sleep_until(ends) => {
+                // At once those of its own group, however many: its number is no one else's as long as it is not reaped.
+                if let (None, Some(group)) = (status, child) {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                Descendants::All.end().await;
+                send(&mut reports, KILLED).await;
+                return Ok(of(status));
+            }
+        }
+    }
+}
+
+/// The guard's end of the socket, its standard input.
+fn link_to_keeper() -> io::Result<UnixStream> {
+    let link = Socket::from(io::stdin().as_fd().try_clone_to_owned()?);
+    link.set_nonblocking(true)?;
+    UnixStream::from_std(link)
+}
+
+/// Reads an order: moments on the clocks, which all processes of the machine share.
+fn moments(order: &str) -> (Moment, Moment) {
+    let mut clocks = order.split(' ').map(|clock| Duration::from_nanos(clock.parse().unwrap_or(0)));
+    let mut next = || clocks.next().unwrap_or_default();
+    let mut moment = || Moment { adjusted: next(), raw: next() };
+    (moment(), moment())
+}
