@@ -21,6 +21,7 @@ use failover::lease::{Keeper, Table};
 use failover::program::lines::Lines;
 use failover::program::{logging, run, variables};
 use failover::remote::https::Https;
+use nix::sys::signal::SigSet;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -33,6 +34,10 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// How long the keeper may take to notice that it is to end, before it counts as blocked.
 const NOTICED: Duration = Duration::from_secs(5);
+/// How long its start may take before it counts as blocked.
+const STARTED: Duration = Duration::from_mins(1);
+/// How often the front looks whether the keeper is blocked.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long it may take to end at once.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -86,6 +91,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // A parent may have blocked some, and the ends of children and SIGTERM would not be noticed.
+    if let Err(error) = SigSet::empty().thread_set_mask() {
+        eprintln!("signals cannot be unblocked: {error}");
+    }
     let arguments = Arguments::parse();
     // A log that no one reads must not cost the lease.
     let (lines, _last) = Lines::to(io::stderr());
@@ -188,10 +197,11 @@ async fn front(
         (service.address().to_string(), probes.as_ref().map(|probes| probes.address().to_string()));
     let _ = opened.send(Ok(addresses));
     tokio::spawn(ignore(hangup));
-    let (lease, leaves) = oneshot::channel();
+    let (known, mut shown) = watch::channel(None::<Site>);
+    let started = shown.clone();
     tokio::spawn(async move {
         let Ok(site) = site.await else { return };
-        let _ = lease.send(site.lease.clone());
+        known.send_replace(Some(site.clone()));
         if let Some(probes) = probes {
             tokio::spawn(listener::serve(probes, site.clone(), Callers::Probes));
         }
@@ -202,8 +212,10 @@ async fn front(
         asks.send_modify(|asked| *asked += 1);
         // Passive at once, whatever the keeper does now.
         let leaving = async {
-            if let Ok(lease) = leaves.await {
-                lease.leave();
+            if let Ok(site) = shown.wait_for(Option::is_some).await
+                && let Some(site) = &*site
+            {
+                site.lease.leave();
             }
             pending::<()>().await;
         };
@@ -221,15 +233,29 @@ async fn front(
                 sleep(AT_ONCE).await;
             }
         }
+    };
+    let is_ended = select! {
+        // The program ends, and its listeners with it.
+        () = asks.closed() => true,
+        () = watches => false,
+        () = stuck(started) => false,
+    };
+    if !is_ended {
         error!(
             "lease-keeper is blocked, perhaps by a file of credentials that cannot be read: it ends without a release of the lease"
         );
         command::abandon().await;
-    };
-    select! {
-        // The program ends, and its listeners with it.
-        () = asks.closed() => false,
-        () = watches => true,
+    }
+    !is_ended
+}
+
+/// Waits until the keeper has been blocked for so long that only a new start may help, and is passive.
+async fn stuck(mut shown: watch::Receiver<Option<Site>>) {
+    let site = timeout(STARTED, shown.wait_for(Option::is_some)).await;
+    let Ok(Ok(site)) = site.map(|site| site.map(|site| site.clone())) else { return };
+    let Some(site) = site else { return };
+    while !site.metrics.is_stuck() || !site.lease.status().is_over_since(NOTICED) {
+        sleep(LOOK).await;
     }
 }
 

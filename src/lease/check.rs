@@ -11,6 +11,7 @@ use hyper::header::{HOST, USER_AGENT};
 use hyper::{Request, Uri};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, join, split};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -31,6 +32,9 @@ pub enum Check {
     /// [guard](command::guard) runs it.
     Command(Vec<String>),
 }
+
+/// The head of an answer is shorter, in bytes.
+const MOST_READ: u64 = 64 * 1024;
 
 /// How often it is checked, and how many results in a row count.
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +168,9 @@ async fn get(url: &Uri) -> Result<(), String> {
     } else {
         Box::new(stream)
     };
+    // Answers before the answer may come without end.
+    let (read, write) = split(stream);
+    let stream = Box::new(join(read.take(MOST_READ), write));
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let request =
         Request::get(path).header(HOST, url.authority().map_or(host, |authority| authority.as_str()));

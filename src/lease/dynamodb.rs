@@ -156,6 +156,12 @@ impl Table {
                 attributes(expected).map(same).join(" AND ")
             }
         };
+        if write.record.epoch > HIGHEST_EPOCH {
+            let cause = format!(
+                "{EPOCH} would be beyond 2^53, and no other candidate could read it: write a lower one"
+            );
+            return Err(Failure::refused(UPDATE, cause));
+        }
         let update = update(write, &mut values);
         let request = self.client.update_item().table_name(&self.name);
         let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
@@ -163,7 +169,16 @@ impl Table {
         let request =
             request.set_expression_attribute_values(Some(values.0)).return_values(ReturnValue::AllNew);
         match send(UPDATE, time, request.send()).await {
-            Ok(output) => Ok(Some(Wrote { handover: output.attributes().and_then(handover) })),
+            Ok(output) => {
+                // Without the record as it was written, something else than the table has answered.
+                let after = output.attributes().filter(|item| {
+                    let written = attributes(&write.record);
+                    written.into_iter().all(|(name, value)| item.get(name) == value.as_ref())
+                });
+                let cause = || "the answer does not show the record as it was written".to_owned();
+                let after = after.ok_or_else(|| Failure::unclear(UPDATE, cause()))?;
+                Ok(Some(Wrote { handover: handover(after) }))
+            }
             Err(failure) if failure.kind() == Kind::Conflict => Ok(None),
             Err(failure) => Err(failure),
         }

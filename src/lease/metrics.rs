@@ -97,6 +97,13 @@ impl Metrics {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
+    /// Whether the present step lasts so long, fifteen periods, that it may never end.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        let since = *self.step.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| (since + self.longest * 5).has_come(now()))
+    }
+
     /// That the claim is blocked, and how long, if its present step lasts longer than its calls may take.
     pub(super) fn blocked(&self) -> Option<String> {
         let (since, now) = ((*self.step.lock().unwrap_or_else(PoisonError::into_inner))?, now());

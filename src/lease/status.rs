@@ -40,6 +40,12 @@ impl Status {
         self.holding.filter(active)
     }
 
+    /// Whether the lease is not held, and its term, if it was, has been over for so long.
+    #[must_use]
+    pub fn is_over_since(&self, time: Duration) -> bool {
+        self.holding.is_none_or(|holding| (holding.expires + time).has_come(now()))
+    }
+
     /// How long the lease remains held, if it is held.
     #[must_use]
     pub fn active_for(&self) -> Option<Duration> {

@@ -8,6 +8,9 @@ use crate::support::keeper::{Keeper, Observer, create_table, pin, record};
 use crate::support::primary::Primary;
 use crate::support::proxy::{Fault, PATIENCE};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 /// Works until it is killed: TERM does not end it.
@@ -266,6 +269,34 @@ async fn a_site_whose_service_is_dead_gives_the_lease_up_and_takes_it_again_when
     service.set_up(true);
     observer.active(&first).await;
     observer.vouch();
+}
+
+#[tokio::test]
+async fn a_service_that_never_comes_to_its_answer_is_unhealthy() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/healthz", service.local_addr().unwrap());
+    let (fail, fails) = watch::channel(false);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = service.accept().await {
+            let fails = *fails.borrow();
+            tokio::spawn(async move {
+                while fails && stream.write_all(&b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000)).await.is_ok()
+                {
+                }
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+            });
+        }
+    });
+    let check = ["--check", &url, "--check-every", "1", "--check-failures", "2"];
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &check).await;
+    Observer::of(&[&holder]).active(&holder).await;
+    fail.send_replace(true);
+    holder.says("the service is unhealthy").await;
+    eventually("it is released", async || record(&emulator).await["leaseReleased"]["BOOL"] == true).await;
+    holder.signal("TERM").await;
+    assert_eq!(holder.ended().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::command::{STUBBORN, eventually, is_gone, runs_as};
@@ -179,6 +179,31 @@ async fn orphans_that_the_keeper_inherits_are_reaped() {
         !Path::new(&format!("/proc/{first}")).exists()
     })
     .await;
+}
+
+#[tokio::test]
+async fn signals_that_a_parent_has_blocked_are_noticed() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let blocks = "import os, signal, sys\n\
+                  signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n\
+                  os.execv(sys.argv[1], sys.argv[1:])";
+    for (command, signal, status) in [("exit 3", None, 3), ("exec sleep 600", Some("TERM"), 0)] {
+        let proxy = Proxy::start(&emulator.url).await;
+        let file = config("site-a", "");
+        let keys = [("AWS_ACCESS_KEY_ID", &*emulator.key), ("AWS_SECRET_ACCESS_KEY", &*emulator.key)];
+        let keeper = keeper::command(&proxy.url, &file, &keys, &["--", "sh", "-c", command]);
+        let keeper = keeper.as_std();
+        let mut blocked = Command::new("python3");
+        blocked.args(["-c", blocks]).arg(keeper.get_program()).args(keeper.get_args());
+        blocked.env_clear().envs(keeper.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut keeper = Keeper::of(proxy, keeper::collect(&mut blocked)).await;
+        keeper.says("\"the command runs\"").await;
+        if let Some(signal) = signal {
+            keeper.signal(signal).await;
+        }
+        assert_eq!(keeper.ended().await.code(), Some(status));
+    }
 }
 
 #[tokio::test]

@@ -119,6 +119,38 @@ async fn a_holder_that_is_cut_off_is_passive_before_another_candidate_is_active(
 }
 
 #[tokio::test]
+async fn an_answer_without_the_record_is_no_proof_that_it_was_written() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, _) = pair(&emulator).await;
+    for body in ["{}", r#"{"Attributes":{}}"#, r#"{"Attributes":{"leaseOwner":{"S":"site-a"}}}"#] {
+        holder.proxy.only("UpdateItem", Fault::Answer(body));
+        observer.active(&contender).await;
+        holder.says("the answer does not show the record as it was written").await;
+        holder.proxy.only("UpdateItem", Fault::None);
+        contender.proxy.all(Fault::Lost);
+        observer.active(&holder).await;
+        contender.proxy.all(Fault::None);
+    }
+    observer.vouch();
+}
+
+#[tokio::test]
+async fn an_epoch_that_no_other_candidate_could_read_is_not_written() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let item = json!({
+        "leaseName": { "S": "mylease" }, "leaseOwner": { "S": "" }, "updatedTime": { "N": "1" },
+        "leaseEpoch": { "N": "9007199254740992" }, "leaseReleased": { "BOOL": true },
+    });
+    let item = item.to_string();
+    emulator.aws(&["dynamodb", "put-item", "--table-name", TABLE, "--item", &item]).await;
+    let candidate = Keeper::start(&emulator, "site-a").await;
+    candidate.says("leaseEpoch would be beyond 2^53").await;
+    assert_eq!(candidate.get("/leader").await.0, 503);
+    assert_eq!(record(&emulator).await["leaseEpoch"]["N"], "9007199254740992");
+}
+
+#[tokio::test]
 async fn a_call_that_fails_now_and_then_does_not_cost_the_lease() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, observer, epoch) = pair(&emulator).await;

@@ -211,11 +211,13 @@ pub fn spawn_with(
     variables: &[(&str, &str)],
     arguments: &[&str],
 ) -> (Child, watch::Receiver<Vec<String>>) {
-    let mut process = command(url, file, variables, arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("lease-keeper starts");
+    collect(&mut command(url, file, variables, arguments))
+}
+
+/// Starts this keeper, and collects what it logs.
+pub fn collect(command: &mut Command) -> (Child, watch::Receiver<Vec<String>>) {
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = piped.spawn().expect("lease-keeper starts");
     let (lines, log) = watch::channel(Vec::new());
     let mut out = BufReader::new(process.stdout.take().expect("it is piped")).lines();
     let mut err = BufReader::new(process.stderr.take().expect("it is piped")).lines();

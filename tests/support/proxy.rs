@@ -45,6 +45,8 @@ pub enum Fault {
     Held,
     /// The API refuses the call, and the table does not receive it.
     Error { status: u16, code: &'static str, message: &'static str },
+    /// Something on the way answers with success and this body, and the table does not receive the call.
+    Answer(&'static str),
 }
 
 /// A running proxy. Dropping it closes its port and its connections; a call on its way still arrives.
@@ -211,6 +213,10 @@ impl Shared {
             Fault::Error { status, code, message } => {
                 let kind = format!("com.amazonaws.dynamodb.v20120810#{code}");
                 Ok(said(status, &json!({ "__type": kind, "message": message })))
+            }
+            Fault::Answer(body) => {
+                let value = serde_json::from_str(body).expect("it is JSON");
+                Ok(said(200, &value))
             }
         }
     }

@@ -12,7 +12,8 @@
 //! counts here as work.
 //!
 //! Not in the model: a third candidate, the two clocks of one process (`drift` stands for the holder's further and the
-//! contender's less advanced one), wrong wall clocks, and a person who writes the same item twice, to the second.
+//! contender's less advanced one), wrong wall clocks, a person who writes the same item twice, to the second, and the grace
+//! of those who have just read that the lease is held: a test of the process shows that the release waits for it.
 
 use stateright::{Model, Property};
 

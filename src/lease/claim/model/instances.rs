@@ -62,11 +62,16 @@ fn two_never_work_at_once_when_clocks_drift_and_a_write_comes_late() {
 }
 
 #[test]
+fn two_never_work_at_once_there_and_back_again_with_two_writes_on_their_way() {
+    holds(Lease { changes: 3, late: 2, ..two() });
+}
+
+#[test]
 fn a_candidate_becomes_active_once_nothing_fails_any_more() {
     holds(Lease { faults: 1, changes: 1, late: 0, lives: true, ..two() });
 }
 
-/// What takes minutes where it is not optimised:
+/// 26 million states, in eleven minutes on two cores:
 ///
 /// ```text
 /// cargo test --release --all-features --lib model -- --ignored
@@ -80,8 +85,6 @@ fn two_never_work_at_once_after_more_events() {
         holds(Lease { terms, longest: 4, drift: 1, late: 0, ..two() });
     }
     holds(Lease { terms: [4, 4], margin: 2, drift: 2, longest: 4, ..two() });
-    // There and back again, and with two writes on their way.
-    holds(Lease { changes: 3, late: 2, ..two() });
     holds(Lease { changes: 3, faults: 1, late: 0, ..two() });
     for terms in [[3, 2], [2, 3]] {
         holds(Lease { terms, longest: 3, faults: 1, ..two() });
@@ -123,6 +126,15 @@ type Shown = ([bool; 2], Option<String>, u64, u8);
 fn what_the_model_forgets_makes_no_difference() {
     let kinds: &[_] = &[Fault::Crash, Fault::Overwrite];
     compare(&Lease { faults: 1, kinds, changes: 1, late: 0, ..two() }, 13);
+}
+
+#[test]
+fn what_the_model_forgets_makes_no_difference_to_late_writes_and_to_terms_that_differ() {
+    let kinds: &[_] = &[Fault::Overwrite];
+    compare(&Lease { changes: 1, ..two() }, 12);
+    for terms in [[3, 2], [2, 3]] {
+        compare(&Lease { terms, longest: 3, faults: 1, kinds, changes: 1, late: 0, ..two() }, 12);
+    }
 }
 
 #[test]
