@@ -325,6 +325,81 @@ async fn credentials_of_sso_are_used_and_follow_a_new_login() {
 }
 
 #[tokio::test]
+async fn credentials_of_a_console_login_are_used_and_follow_a_new_login() {
+    let emulator = Emulator::ministack().await;
+    create_released(&emulator).await;
+    let home = Home::new();
+    home.write(".aws/config", "[default]\nlogin_session = arn:aws:iam::123456789012:user/jane\n");
+    // Its name is the SHA-256 of the session.
+    let login = |token: &str| {
+        let login = json!({
+            "accessToken": {
+                "accessKeyId": emulator.key,
+                "secretAccessKey": emulator.key,
+                "sessionToken": token,
+                "accountId": "123456789012",
+                "expiresAt": "2099-01-01T00:00:00Z",
+            },
+            "tokenType": "aws_sigv4",
+            "refreshToken": "refresh",
+            "clientId": "arn:aws:signin:::devtools/same-device",
+            "dpopKey": "not needed before the login expires",
+        });
+        home.write(
+            ".aws/login/cache/e503db6a50c52e426cd2e8b0edf93b94ec9cb0ba1ccdba607277d35e756abde9.json",
+            &login.to_string(),
+        );
+    };
+    login(TOKEN[0]);
+    let keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+    keeps_the_lease(&keeper, async || {
+        login(TOKEN[1]);
+        keeper.proxy.refuse(TOKEN[0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn profiles_that_lead_to_other_sources_are_followed() {
+    let emulator = Emulator::ministack().await;
+    let (key, account) = (&emulator.key, emulator.account());
+    let issuer = Issuer::start(key, "login-1", TOKEN[0]).await;
+    let role = format!("role_arn = arn:aws:iam::{account}:role/lease");
+    let base = format!("[profile base]\naws_access_key_id = {key}\naws_secret_access_key = {key}\n");
+    let named = ("AWS_PROFILE", "lease");
+    for (profile, variables, assumes) in [
+        (format!("{role}\nsource_profile = base\n{base}"), vec![named], Some("AssumeRole")),
+        (
+            format!("{role}\nweb_identity_token_file = TOKEN\n"),
+            vec![named],
+            Some("AssumeRoleWithWebIdentity"),
+        ),
+        (
+            "sso_session = prod\nsso_account_id = 123456789012\nsso_role_name = lease\n\
+             [sso-session prod]\nsso_start_url = https://example.com/start\nsso_region = us-east-1\n"
+                .to_owned(),
+            vec![named, ("AWS_ENDPOINT_URL_SSO", &*issuer.url)],
+            None,
+        ),
+    ] {
+        create_released(&emulator).await;
+        let home = Home::new();
+        let token = home.write("token", "web-identity");
+        home.write(".aws/config", &format!("[profile lease]\n{}", profile.replace("TOKEN", &token)));
+        let login = json!({ "accessToken": "login-1", "expiresAt": "2099-01-01T00:00:00Z" });
+        // Its name is the SHA-1 of the session's.
+        home.write(".aws/sso/cache/f6c433acac2a27cc06a0625896fe3e540a275ac9.json", &login.to_string());
+        let keeper = home.keeper(&emulator, SECTION, &variables, &[]).await;
+        Observer::of(&[&keeper]).active(&keeper).await;
+        if let Some(assumes) = assumes {
+            assert!(keeper.proxy.calls(assumes) > 0, "{profile}");
+        }
+        drop(keeper);
+        emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
+    }
+}
+
+#[tokio::test]
 async fn credentials_for_a_web_identity_are_used_and_requested_again() {
     let emulator = Emulator::ministack().await;
     create_released(&emulator).await;
