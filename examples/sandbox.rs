@@ -163,12 +163,12 @@ impl Site {
             let check = stand_in::Check::new("HTTP", primary.address.port());
             route53.put(id.as_str(), check.with("ResourcePath", config.healthy_path.as_str()));
         }
-        for name in transitions
+        for triggering in transitions
             .iter()
             .flat_map(|alarm| &alarm.composite)
             .flat_map(|composite| &composite.triggered_by)
         {
-            route53.put_alarm(name, cloudwatch::Alarm::on(id.as_str(), "ALARM", 0.0));
+            route53.put_alarm(&triggering.name, cloudwatch::Alarm::on(id.as_str(), "ALARM", 0.0));
         }
         let system = FailoverLock::new(config.clone(), &aws::aws_at(&route53.url()).await);
         Ok(Self { id, config, primary, route53, system, started: Instant::now() })

@@ -141,9 +141,11 @@ impl State {
                 && alarms.iter().all(|alarm| alarm.state == AlarmState::Ok)
         };
         match finding {
-            // When it was set is not known: as far as is seen, it does not hold.
+            // When it was set is not known.
             Finding::LockStands { unrecorded, .. } if (unrecorded || tags.is_none()) && is_void() => {
-                Self::Unprotected { reason: Reason::LockDoesNotHold }
+                let why = "it is on the locked path, it is not known since when, and its checkers and alarms find it \
+                           healthy: if they still do after five minutes, the lock does not hold";
+                Self::unknown(why.to_owned())
             }
             Finding::LockStands { .. } if tags.is_none() => by_path(None),
             Finding::LockStands { unrecorded: true, .. } => by_path(Some(false)),

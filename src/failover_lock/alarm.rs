@@ -57,8 +57,17 @@ pub enum HoldsBack {
 pub struct Composite {
     /// Its name.
     pub name: String,
-    /// The names of the alarms that set it off; not every message has them.
-    pub triggered_by: Vec<String>,
+    /// The alarms that set it off; not every message has them.
+    pub triggered_by: Vec<Triggering>,
+}
+
+/// An alarm that set a composite alarm off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Triggering {
+    /// Its name.
+    pub name: String,
+    /// When it changed, if the message says so.
+    pub changed_at: Option<DateTime<Utc>>,
 }
 
 /// How an alarm finds one health check failing.
@@ -160,11 +169,20 @@ impl Metric {
     /// Whether it is a query for the health itself, which is high while a check is healthy, whichever of these functions
     /// is applied.
     fn is_health_by_query(&self) -> bool {
+        self.applies(&["MIN", "MAX", "AVG", "SUM"])
+    }
+
+    /// Whether it is a query that only counts the values of the health.
+    fn counts_health(&self) -> bool {
+        self.applies(&["COUNT"])
+    }
+
+    /// Whether it is a query that applies one of these functions to the health.
+    fn applies(&self, functions: &[&str]) -> bool {
         let query = self.expression.as_deref().unwrap_or_default().to_uppercase();
         let function = query.trim_start().strip_prefix("SELECT").map(str::trim_start);
-        let known = ["MIN", "MAX", "AVG", "SUM"];
         self.queries_health()
-            && function.is_some_and(|text| known.iter().any(|name| text.starts_with(&format!("{name}("))))
+            && function.is_some_and(|text| functions.iter().any(|name| text.starts_with(&format!("{name}("))))
     }
 
     /// Whether it is the band of an anomaly detection.
@@ -192,15 +210,24 @@ pub(super) fn tells_recovery(comparison: Option<&str>, metrics: &[Metric]) -> bo
 }
 
 /// Whether an alarm with this comparison and threshold, over these metrics, never goes off: of plain metrics, and of queries
-/// for them, no statistic is below 0.
-pub(super) fn never_goes_off(comparison: Option<&str>, threshold: Option<f64>, metrics: &[Metric]) -> bool {
-    let is_health = |metric: &Metric| metric.expression.is_none() && metric.is_health();
+/// for them, no statistic is below 0, and no count below 1.
+pub(super) fn never_goes_off(
+    comparison: Option<&str>,
+    threshold: Option<f64>,
+    statistic: Option<&str>,
+    metrics: &[Metric],
+) -> bool {
+    let is_plain = |metric: &Metric| metric.expression.is_none() && metric.is_health();
+    let counts = statistic == Some("SampleCount") || metrics.iter().any(Metric::counts_health);
+    let least = if counts { 1.0 } else { 0.0 };
     let below_all = match comparison {
-        Some("LessThanThreshold") => threshold.is_some_and(|threshold| threshold <= 0.0),
-        Some("LessThanOrEqualToThreshold") => threshold.is_some_and(|threshold| threshold < 0.0),
+        Some("LessThanThreshold") => threshold.is_some_and(|threshold| threshold <= least),
+        Some("LessThanOrEqualToThreshold") => threshold.is_some_and(|threshold| threshold < least),
         _ => false,
     };
-    below_all && metrics.iter().all(|metric| is_health(metric) || metric.is_health_by_query())
+    let is_known =
+        |metric: &Metric| is_plain(metric) || metric.is_health_by_query() || metric.counts_health();
+    below_all && metrics.iter().all(is_known)
 }
 
 // === impl Dimensions ===
@@ -311,26 +338,29 @@ mod tests {
             name: Some(METRICS[0].to_owned()),
             ..Metric::default()
         };
-        for (comparison, threshold, metrics, never) in [
-            ("LessThanThreshold", Some(0.0), vec![health()], true),
-            ("LessThanThreshold", Some(0.1), vec![health()], false),
-            ("LessThanOrEqualToThreshold", Some(0.0), vec![health()], false),
-            ("LessThanOrEqualToThreshold", Some(-0.1), vec![health()], true),
-            ("LessThanThreshold", None, vec![health()], false),
-            ("GreaterThanThreshold", Some(0.0), vec![health()], false),
-            ("LessThanThreshold", Some(0.0), vec![health(), query("m1 - 1")], false),
-            (
-                "LessThanThreshold",
-                Some(0.0),
-                vec![query(r#"SELECT MIN(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#)],
-                true,
-            ),
+        let by_query = |function: &str| {
+            query(&format!(
+                r#"SELECT {function}(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#
+            ))
+        };
+        let (below, up_to, plain) = ("LessThanThreshold", "LessThanOrEqualToThreshold", Some("Minimum"));
+        for (comparison, threshold, statistic, metrics, never) in [
+            (below, Some(0.0), plain, vec![health()], true),
+            (below, Some(0.1), plain, vec![health()], false),
+            (up_to, Some(0.0), plain, vec![health()], false),
+            (up_to, Some(-0.1), plain, vec![health()], true),
+            (below, None, plain, vec![health()], false),
+            ("GreaterThanThreshold", Some(0.0), plain, vec![health()], false),
+            (below, Some(0.0), plain, vec![health(), query("m1 - 1")], false),
+            (below, Some(0.0), None, vec![by_query("MIN")], true),
+            (below, Some(1.0), None, vec![by_query("MIN")], false),
+            (below, Some(1.0), Some("SampleCount"), vec![health()], true),
+            (up_to, Some(1.0), Some("SampleCount"), vec![health()], false),
+            (below, Some(1.0), None, vec![by_query("COUNT")], true),
+            (below, Some(2.0), None, vec![by_query("COUNT")], false),
         ] {
-            assert_eq!(
-                never_goes_off(Some(comparison), threshold, &metrics),
-                never,
-                "{comparison} {threshold:?}"
-            );
+            let found = never_goes_off(Some(comparison), threshold, statistic, &metrics);
+            assert_eq!(found, never, "{comparison} {threshold:?} {statistic:?} {metrics:?}");
         }
     }
 

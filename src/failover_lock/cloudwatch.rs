@@ -351,8 +351,14 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
     let comparison = alarm.comparison_operator().map(types::ComparisonOperator::as_str);
     // Missing data may count as beyond the threshold.
     let never_goes_off = alarm.treat_missing_data() != Some("breaching")
-        && alarm::never_goes_off(comparison, alarm.threshold(), &metrics(alarm));
+        && alarm::never_goes_off(comparison, alarm.threshold(), statistic(alarm), &metrics(alarm));
     Ok(Alarm { name, state, changed_at, breaching, configured_at, never_goes_off, actions_enabled, actions })
+}
+
+/// The statistic of an alarm on one metric.
+fn statistic(alarm: &MetricAlarm) -> Option<&str> {
+    let of_queries = alarm.metrics().iter().find_map(|query| query.metric_stat()?.stat());
+    alarm.statistic().map(Statistic::as_str).or(of_queries)
 }
 
 /// The longest period of an alarm's metrics and queries, in seconds.

@@ -12,7 +12,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::alarm::{AlarmState, AlarmTransition, Composite, Dimensions, HoldsBack, Metric, tells_recovery};
+use super::alarm::{
+    AlarmState, AlarmTransition, Composite, Dimensions, HoldsBack, Metric, Triggering, tells_recovery,
+};
 use super::datapoint::{self, Datapoint};
 use super::health_check::{HealthCheckId, InvalidId};
 use crate::program::text::{Quoted, brief};
@@ -230,6 +232,9 @@ struct TriggeringChild {
 struct ChildState {
     #[serde(rename = "Value", alias = "value")]
     value: AlarmState,
+    /// As text, so that one of another form costs no more than itself.
+    #[serde(rename = "Timestamp", alias = "timestamp")]
+    timestamp: Option<serde_json::Value>,
 }
 
 /// One metric, or with metric math several.
@@ -410,8 +415,13 @@ impl Change {
             child.state.as_ref().is_none_or(|state| state.value == AlarmState::Alarm)
         };
         // arn:aws:cloudwatch:us-east-1:123456789012:alarm:NAME; a name may hold colons.
-        let names = children.iter().filter(went_off).filter_map(|child| child.arn.split_once(":alarm:"));
-        let triggered_by = names.map(|(_, name)| name.to_owned()).collect();
+        let triggers = children.iter().filter(went_off).filter_map(|child| {
+            let (_, name) = child.arn.split_once(":alarm:")?;
+            let timestamp = child.state.as_ref().and_then(|state| state.timestamp.clone());
+            let changed_at = timestamp.and_then(|timestamp| serde_json::from_value(timestamp).ok());
+            Some(Triggering { name: name.to_owned(), changed_at })
+        });
+        let triggered_by = triggers.collect();
         let composite = Composite { name: name.to_owned(), triggered_by };
         self.of(Vec::new(), Some(composite))
     }

@@ -199,10 +199,13 @@ impl Record {
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
+        // Of a lock that no one has recorded, for example one by hand, it shows only that the check has changed.
+        let is_later = record.lock.as_ref().and_then(|lock| lock.version) < Some(version)
+            && record.restore.as_ref().is_some_and(|restore| restore.version < version);
         let counts = |at: &DateTime<Utc>| {
             !is_by_hand
                 || (now - *at <= BY_HAND_LAPSES + BY_HAND_UNSEEN
-                    && record.intent(path, version) == Intent::Out)
+                    && (is_later || record.intent(path, version) == Intent::Out))
         };
         if record.is_locked(path, version, locked_path) {
             record.by_hand = restored_at;

@@ -687,6 +687,20 @@ async fn a_lock_stays_one_when_the_functions_get_another_locked_path() {
     world.fails_and_is_locked().await;
     world.variables.push(("LOCKED_PATH", "/locked/v2"));
     assert_eq!(world.restore().await.unwrap()["path"], HEALTHY);
+    // Changed again before the next alarm, its former path is not known, and the request names the one in service.
+    let mut world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.variables.push(("LOCKED_PATH", "/locked/v2"));
+    world.route53.set_path(PRIMARY, LOCKED);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    let error = world.restore().await.unwrap_err();
+    assert!(error.contains("name the path in service instead"), "{error}");
+    let named = json!({ "healthCheckId": PRIMARY, "path": HEALTHY }).to_string();
+    let restored = world.call(Handler::Restore, &named).await.unwrap();
+    assert_eq!((&restored["outcome"], &restored["path"]), (&"restored".into(), &HEALTHY.into()));
+
+    let mut world = World::new().await;
+    world.variables.push(("LOCKED_PATH", "/locked/v2"));
     // A change by someone else is one, whatever was locked before.
     world.passes(600);
     world.alarm("OK");
@@ -738,12 +752,18 @@ async fn an_alarm_on_a_query_over_minutes_does_not_lock_for_the_locks_own_echo()
 
 #[tokio::test]
 async fn a_composite_alarm_does_not_lock_for_a_child_that_shows_the_lock() {
-    for (reports, waits, expected) in [
-        (16, 10, ("ignored", "older_than_restore")),
-        (0, 10, ("ignored", "older_than_restore")),
-        (16, 300, ("ignored", "older_than_restore")),
+    let ignored = ("ignored", "older_than_restore");
+    for (reports, waits, now, told, expected) in [
+        (16, 10, "ALARM", false, ignored),
+        (0, 10, "ALARM", false, ignored),
+        (16, 300, "ALARM", false, ignored),
         // The checkers find it unhealthy, minutes after the restore: it has failed anew.
-        (0, 300, ("locked", "")),
+        (0, 300, "ALARM", false, ("locked", "")),
+        // It is OK when the message arrives: that it was in ALARM from before, the message may say.
+        (16, 10, "OK", true, ignored),
+        (16, 300, "OK", true, ignored),
+        (16, 300, "OK", false, ignored),
+        (0, 300, "OK", true, ("locked", "")),
     ] {
         let world = World::new().await;
         world.fails_and_is_locked().await;
@@ -751,17 +771,27 @@ async fn a_composite_alarm_does_not_lock_for_a_child_that_shows_the_lock() {
         world.route53.put(PRIMARY, check.reported(reports));
         assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
         world.passes(waits);
-        let changed_at = DateTime::from_timestamp(world.now(), 0).expect("a time of our days").to_rfc3339();
+        let time =
+            |seconds: i64| DateTime::from_timestamp(seconds, 0).expect("a time of our days").to_rfc3339();
+        let changed_at = time(world.now());
+        if now == "OK" {
+            world.alarm(now);
+        }
+        let mut child = json!({ "Arn": "arn:aws:cloudwatch:us-east-1:123456789012:alarm:primary-unhealthy" });
+        if told {
+            child["State"] = json!({ "Value": "ALARM", "Timestamp": time(START) });
+        }
         let message = json!({
             "AlarmName": "composite",
             "AlarmRule": "ALARM(primary-unhealthy) AND ALARM(business-hours)",
             "NewStateValue": "ALARM",
             "StateChangeTime": changed_at,
-            "TriggeringChildren": [{ "Arn": "arn:aws:cloudwatch:us-east-1:123456789012:alarm:primary-unhealthy" }],
+            "TriggeringChildren": [child],
         });
         let answer = world.call(Handler::Lock, &delivered(&[&message.to_string()])).await.unwrap();
         let reason = answer["reason"].as_str().unwrap_or_default();
-        assert_eq!((answer["outcome"].as_str().unwrap(), reason), expected, "{reports} {waits}");
+        let seen = (answer["outcome"].as_str().unwrap(), reason);
+        assert_eq!(seen, expected, "{reports} {waits} {now} {told}");
     }
 }
 
@@ -984,6 +1014,31 @@ async fn a_restore_that_a_person_wrote_by_hand_counts() {
     is(&world.notified(60).await, "ignored", "older_than_restore");
     world.alarm("OK");
     assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
+async fn a_restore_by_hand_counts_also_if_no_function_saw_the_lock_before_it() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    // Weeks later the functions do not run, and a person locks and restores without them.
+    world.passes(14 * 24 * 3600);
+    world.alarm("ALARM");
+    world.route53.set_path(PRIMARY, LOCKED);
+    world.passes(3600);
+    world.writes_that_it_is_restored();
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.notified(3600).await, "ignored", "older_than_restore");
+    world.passes(60);
+    is(&world.ticks().await, "unprotected", "older_than_restore");
+    let tags = world.route53.check(PRIMARY).tags;
+    assert!(!tags.contains_key("failover-lock:restored-at"), "{tags:?}");
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    world.passes(3600);
+    is(&world.notified(7000).await, "ignored", "older_than_restore");
 }
 
 #[tokio::test]

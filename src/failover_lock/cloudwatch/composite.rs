@@ -6,7 +6,7 @@ use aws_sdk_cloudwatch::types::{CompositeAlarm, MetricAlarm, StateValue};
 use thiserror::Error;
 
 use super::{CloudWatch, DESCRIBE, MOST_NAMES, metrics, read, tells_recovery};
-use crate::failover_lock::alarm::{Alarm, Composite, Failing};
+use crate::failover_lock::alarm::{Alarm, AlarmState, Composite, Failing, Triggering};
 use crate::failover_lock::event::{self, Malformed};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::program::text::Quoted;
@@ -58,7 +58,7 @@ impl CloudWatch {
         if !found.is_empty() {
             return Ok(found);
         }
-        let itself = || vec![composite.name.clone()];
+        let itself = || vec![Triggering { name: composite.name.clone(), changed_at: None }];
         let found = self.walk(itself(), in_alarm, deadline).await?;
         if !found.is_empty() {
             return Ok(found);
@@ -84,15 +84,16 @@ impl CloudWatch {
     /// The health checks that these alarms watch; below composite alarms, those of the children whose state `counts`.
     async fn walk(
         &self,
-        mut names: Vec<String>,
+        mut triggers: Vec<Triggering>,
         counts: impl Fn(Option<&StateValue>) -> bool,
         deadline: Deadline,
     ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
         let mut found = BTreeMap::<_, Failing>::new();
         for _ in 0..DEEPEST {
             let mut next = BTreeSet::new();
-            for names in names.chunks(MOST_NAMES) {
-                let output = self.describe(names, deadline).await?;
+            for triggers in triggers.chunks(MOST_NAMES) {
+                let names: Vec<_> = triggers.iter().map(|trigger| trigger.name.clone()).collect();
+                let output = self.describe(&names, deadline).await?;
                 let (metric, composite) = (output.metric_alarms(), output.composite_alarms());
                 let known = metric.iter().map(MetricAlarm::alarm_name);
                 let known: BTreeSet<_> =
@@ -103,10 +104,10 @@ impl CloudWatch {
                 for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
                     let name = alarm.alarm_name().unwrap_or_default();
                     for id in event::watched(name, metrics(alarm), None)? {
-                        let Alarm { changed_at, breaching, .. } = read(alarm)?;
-                        let newest = found.get(&id).filter(|other| other.changed_at >= changed_at);
+                        let failing = failing(alarm, triggers)?;
+                        let newest = found.get(&id).filter(|other| other.changed_at >= failing.changed_at);
                         if newest.is_none() {
-                            found.insert(id, Failing { changed_at, breaching });
+                            found.insert(id, failing);
                         }
                     }
                 }
@@ -117,7 +118,7 @@ impl CloudWatch {
             if next.is_empty() {
                 return Ok(found);
             }
-            names = next.into_iter().collect();
+            triggers = next.into_iter().map(|name| Triggering { name, changed_at: None }).collect();
         }
         Err(Unresolved::TooDeep)
     }
@@ -141,4 +142,15 @@ impl CloudWatch {
         })
         .await
     }
+}
+
+/// How this alarm, one of those that set a composite alarm off, finds its check failing.
+fn failing(alarm: &MetricAlarm, triggers: &[Triggering]) -> Result<Failing, Failure> {
+    let Alarm { name, state, changed_at, breaching, .. } = read(alarm)?;
+    if state == AlarmState::Alarm {
+        return Ok(Failing { changed_at, breaching });
+    }
+    // It was in ALARM, since when only the message may say. Where it does not, it counts as old, and the checkers decide.
+    let told = triggers.iter().find(|trigger| trigger.name == name).and_then(|trigger| trigger.changed_at);
+    Ok(Failing { changed_at: told.unwrap_or_default(), breaching: None })
 }

@@ -29,7 +29,7 @@ pub enum Refusal {
     #[error("its type {} requests no path, so failover-lock never locked it", Quoted(.0))]
     NoPath(String),
     /// Someone else has changed the path.
-    #[error("its path is {path}, neither the locked nor the healthy one: find out who set it and why. If it is right, name it in the request (\"path\"; failoverctl: --path), and it is recorded as the path in service", path = Quoted(.0))]
+    #[error("its path is {path}, neither the locked nor the healthy one: find out who set it and why. If it is right, name it in the request (\"path\"; failoverctl: --path), and it is recorded as the path in service. If the check was locked there, by functions with another LOCKED_PATH, name the path in service instead", path = Quoted(.0))]
     ForeignPath(String),
     /// The path from before is not known.
     #[error("its path from before is {0}: name it in the request (\"path\"; failoverctl: --path)")]
@@ -88,7 +88,12 @@ pub fn restore(
         return Err(Refusal::InvalidPath(path.to_owned()));
     }
     if !record.is_locked(present, check.version, config.locked_path.as_str()) {
+        // A lock that is on record and was changed since: on the locked path of a former configuration, say.
+        let is_out = record.lock.is_some() && record.intent(present, check.version) == Intent::Out;
         if let Some(path) = path.filter(|path| *path != present) {
+            if is_out {
+                return Ok(Release::Restore(path.to_owned()));
+            }
             return Err(Refusal::InService { present: present.to_owned(), asked: path.to_owned() });
         }
         let is_before = matches!(before, Some(Before::Path(before)) if before == present);
