@@ -135,6 +135,24 @@ async fn an_answer_without_the_record_is_no_proof_that_it_was_written() {
 }
 
 #[tokio::test]
+async fn a_holder_whose_release_fails_is_not_active_again_after_a_request_to_hand_over() {
+    let emulator = Emulator::ministack().await;
+    let (holder, contender, observer, _) = pair(&emulator).await;
+    // It renews with writes alone, whose answers show the request, and releases after a look.
+    holder.proxy.only("GetItem", Fault::Lost);
+    let key = r#"{"leaseName":{"S":"mylease"}}"#;
+    let set = ["--update-expression", "SET leaseHandover = :h", "--expression-attribute-values"];
+    let update = ["dynamodb", "update-item", "--table-name", TABLE, "--key", key];
+    emulator.aws(&[&update[..], &set, &[r#"{":h":{"S":"site-b"}}"#]].concat()).await;
+    holder.says("a person asks it to hand over").await;
+    observer.active(&contender).await;
+    assert_eq!(holder.said("\"active\""), 1);
+    holder.proxy.only("GetItem", Fault::None);
+    holder.states("it is site-b's").await;
+    observer.vouch();
+}
+
+#[tokio::test]
 async fn an_epoch_that_no_other_candidate_could_read_is_not_written() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
