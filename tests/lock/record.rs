@@ -646,6 +646,28 @@ async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_a
 }
 
 #[tokio::test]
+async fn a_restore_with_room_for_one_tag_that_was_tried_twice_is_no_release_either() {
+    let world = World::new().await;
+    for number in 0..9 {
+        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+    }
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    // Someone changes another attribute in between; the second try ends before the path, and neither takes its record back.
+    world.route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    world.route53.fail("UpdateHealthCheck", denied.clone());
+    for _ in 0..2 {
+        world.route53.fail("ChangeTagsForResource", Fault::Pass);
+        world.route53.fail("ChangeTagsForResource", denied.clone());
+    }
+    assert!(world.restore().await.unwrap_err().contains("AccessDenied"));
+    world.passes(301);
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
 async fn a_restore_that_died_is_no_release_from_an_alarm_that_it_has_not_seen() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
