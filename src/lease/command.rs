@@ -63,6 +63,8 @@ const LOOK: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// The status of a command that was killed, as a shell reports it.
 const STATUS_OF_KILLED: u8 = 137;
+/// The status of a command that could not be started, as a shell reports it.
+const STATUS_OF_MISSING: u8 = 127;
 
 /// The command cannot be run.
 #[derive(Debug, Error)]
@@ -219,7 +221,7 @@ async fn until_ended(
     let mut reports = BufReader::new(reports).lines();
     let mut end = End::default();
     let Holding { mut until, mut ends, .. } = held.holding();
-    let (mut stops, mut is_open) = (ends, true);
+    let (mut stops, mut is_open) = (None, true);
     let ended = loop {
         let sent = async {
             send(&mut orders, &order(until, ends)).await;
@@ -232,19 +234,20 @@ async fn until_ended(
             () = sent => {}
             () = sleep_until(ends) => {}
         }
+        if end.lost && stops.is_none() {
+            stops = Some(now() + stop);
+        }
         select! {
+            biased;
             status = guard.wait() => break Some(status),
             report = reports.next_line(), if is_open => match report {
                 Ok(Some(report)) => end.note(&report, held.epoch(), shows),
                 Ok(None) | Err(_) => is_open = false,
             },
-            () = held.lost(), if !end.lost => {
-                stops = now() + stop;
-                end.loses(shows);
-            }
+            () = held.lost(), if !end.lost => end.loses(shows),
             later = held.extended(ends, end.lost) => Holding { until, ends, .. } = later,
             () = sleep_until(ends) => break None,
-            () = sleep_until(stops), if end.lost => break None,
+            () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
         }
     };
     let status = if let Some(status) = ended {

@@ -90,15 +90,19 @@ fn hides(mounts: &str, status: &str) -> bool {
     // The last mount is the one that is seen.
     let own = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"));
     let options = own.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(2)).unwrap_or_default();
-    let mut hidden = options.split(',').filter_map(|option| option.strip_prefix("hidepid="));
+    let option =
+        |name: &str| options.split(',').rev().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_default().trim().to_owned()
     };
     let effective = u64::from_str_radix(&field("CapEff"), 16).unwrap_or(0);
+    let groups = format!("{}\t{}", field("Groups"), field("Gid"));
+    let of_group = option("gid").is_some_and(|gid| groups.split_whitespace().any(|group| group == gid));
     let (may_look, may_change) = (effective & CAP_SYS_PTRACE != 0, effective & CAP_SETUID != 0);
     let stays = field("NoNewPrivs") == "1" && !may_change;
-    hidden.next_back().is_some_and(|how| !["0", "off"].contains(&how)) && !may_look && !stays
+    let hidden = option("hidepid").is_some_and(|how| !["0", "off"].contains(&how));
+    hidden && !of_group && !may_look && !stays
 }
 
 /// Makes this process the parent of each of its descendants whose own parent ends.
@@ -372,14 +376,17 @@ mod tests {
             )
         };
         let status = |privileges: u32, capabilities: u64| {
-            format!("Name:\tlease-keeper\nCapEff:\t{capabilities:016x}\nNoNewPrivs:\t{privileges}\n")
+            format!(
+                "Name:\tlease-keeper\nGid:\t7\t7\t7\t7\nGroups:\t5 \nCapEff:\t{capabilities:016x}\nNoNewPrivs:\t{privileges}\n"
+            )
         };
         for (options, privileges, capabilities, hides_them) in [
             ("gid=5", 0, 0, false),
             ("hidepid=off", 0, 0, false),
             ("hidepid=invisible", 0, 0, true),
             ("hidepid=1", 0, 0, true),
-            ("hidepid=2,gid=5", 0, 1 << 7, true),
+            ("hidepid=2,gid=6", 0, 1 << 7, true),
+            ("hidepid=2,gid=5", 0, 1 << 7, false),
             ("hidepid=ptraceable", 1, 1 << 7, true),
             ("hidepid=ptraceable", 1, 0, false),
             ("hidepid=2", 0, 1 << 19, false),

@@ -13,7 +13,7 @@ use hyper::body::{Body, Bytes, Frame};
 use hyper::header::ACCEPT;
 use tokio::select;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::clock::sleep_until;
 use super::command::Running;
@@ -23,6 +23,8 @@ use super::server::Site;
 pub(super) const EVENTS: &str = "text/event-stream";
 /// After this long without an event comes a comment, so that both sides notice a connection that is gone.
 const QUIET: Duration = Duration::from_secs(15);
+/// How often it is looked whether the claim is blocked, which nothing reports.
+const LOOK: Duration = Duration::from_secs(1);
 const COMMENT: &[u8] = b":\n\n";
 
 /// The body of an answer that lasts as long as its connection: an event for the state now, and one for each change.
@@ -82,10 +84,12 @@ async fn report(site: Site, events: mpsc::Sender<Bytes>) {
         let status = site.lease.status();
         // Before the event: if the lease runs out in between, it is reported twice rather than never.
         let until = status.active().map(|holding| holding.until);
+        let silence = site.silence();
         let event = format!("event: state\ndata: {}\n\n", site.state(&status));
         if events.send(event.into()).await.is_err() {
             return;
         }
+        let mut quiet = Instant::now();
         loop {
             select! {
                 changed = claim.changed() => match changed {
@@ -96,8 +100,16 @@ async fn report(site: Site, events: mpsc::Sender<Bytes>) {
                 () = changed(&mut running) => break,
                 () = sleep_until(until.unwrap_or_default()), if until.is_some() => break,
                 () = events.closed() => return,
-                () = sleep(QUIET) => if events.send(Bytes::from_static(COMMENT)).await.is_err() {
-                    return;
+                () = sleep(LOOK) => {
+                    if site.silence() != silence {
+                        break;
+                    }
+                    if quiet.elapsed() >= QUIET {
+                        quiet = Instant::now();
+                        if events.send(Bytes::from_static(COMMENT)).await.is_err() {
+                            return;
+                        }
+                    }
                 },
             }
         }

@@ -1,5 +1,6 @@
 //! Runs a claim against its table, and publishes whether this candidate is active.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::error::Error;
 use super::held::{Lease, Wish, Wishes};
 use super::metrics::Metrics;
 use super::status::Status;
+
+/// How often the keeper shows that nothing blocks it.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// A name that a candidate must not have.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -162,7 +166,8 @@ impl Keeper {
         };
         select! {
             ended = kept => ended,
-            () = report(status, metrics) => Ok(()),
+            () = report(status, metrics.clone()) => Ok(()),
+            never = beat(&metrics) => match never {},
         }
     }
 
@@ -195,8 +200,6 @@ impl Keeper {
     /// Runs one period. A failure that may pass is logged, and is not an error.
     async fn turn(&mut self) -> Result<(), Error> {
         let started = now();
-        let metrics = self.metrics.clone();
-        let step = metrics.step();
         let done = self.ask().await;
         self.failing = done.as_ref().err().map(ToString::to_string);
         if let Some(error) = &self.failing {
@@ -206,7 +209,6 @@ impl Keeper {
         if done.as_ref().is_err_and(Error::may_pass_with_other_credentials) {
             self.reread_credentials().await;
         }
-        drop(step);
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
             (Err(_), _) => about(self.period / 4),
@@ -349,8 +351,6 @@ impl Keeper {
 
     /// Releases the lease. Returns whether that was done.
     async fn release(&mut self) -> Result<bool, Error> {
-        let metrics = self.metrics.clone();
-        let _step = metrics.step();
         match self.look().await? {
             None => Ok(false),
             Some(write) => self.write(&write).await,
@@ -375,6 +375,14 @@ fn about(pause: Duration) -> Duration {
 
 fn became(done: bool) -> &'static str {
     if done { "done" } else { "failed" }
+}
+
+/// Shows the other threads that nothing blocks this one.
+async fn beat(metrics: &Metrics) -> Infallible {
+    loop {
+        metrics.beat();
+        sleep(BEAT).await;
+    }
 }
 
 /// Logs whether this candidate is active, whenever that changes, and why.

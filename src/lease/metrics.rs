@@ -29,19 +29,9 @@ pub struct Metrics {
     ended: Family<Listening, Counter>,
     started: Gauge,
     exits: Family<Exit, Counter>,
-    /// Since when the present step of the claim lasts.
-    step: Arc<Mutex<Option<Moment>>>,
-    /// The longest time that a step takes if nothing blocks it: its calls have a limit.
-    longest: Duration,
-}
-
-/// A step of the claim, which lasts until this is dropped.
-pub(super) struct Step<'a>(&'a Metrics);
-
-impl Drop for Step<'_> {
-    fn drop(&mut self) {
-        self.0.stepping(None);
-    }
+    /// When the keeper was last seen not to be blocked.
+    beat: Arc<Mutex<Option<Moment>>>,
+    period: Duration,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -79,36 +69,35 @@ fn buckets() -> Histogram {
 
 impl Metrics {
     pub(super) fn new(lease: &str, period: Duration) -> Self {
-        // A check of the table, two reads and two writes, half a period each.
-        let (step, longest) = (Arc::default(), period * 3);
+        let beat = Arc::default();
         let (calls, changes, ended) = (Family::default(), Family::default(), Family::default());
         let seconds = Family::new_with_constructor(buckets as fn() -> Histogram);
         let (started, exits) = (Gauge::default(), Family::default());
-        Self { lease: lease.to_owned(), calls, seconds, changes, ended, started, exits, step, longest }
+        Self { lease: lease.to_owned(), calls, seconds, changes, ended, started, exits, beat, period }
     }
 
-    /// Notes that a step of the claim begins.
-    pub(super) fn step(&self) -> Step<'_> {
-        self.stepping(Some(now()));
-        Step(self)
+    /// Notes that nothing blocks the keeper.
+    pub(super) fn beat(&self) {
+        *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
     }
 
-    fn stepping(&self, since: Option<Moment>) {
-        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    /// Whether the keeper has been blocked for so long.
+    pub(super) fn is_silent(&self, time: Duration) -> bool {
+        let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
+        beat.is_some_and(|beat| (beat + time).has_come(now()))
     }
 
-    /// Whether the present step lasts so long, fifteen periods, that it may never end.
+    /// Whether the keeper has been blocked for so long, fifteen periods, that it may stay so.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        let since = *self.step.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| (since + self.longest * 5).has_come(now()))
+        self.is_silent(self.period * 15)
     }
 
-    /// That the claim is blocked, and how long, if its present step lasts longer than its calls may take.
+    /// That the keeper is blocked, and how long, if that is longer than three periods.
     pub(super) fn blocked(&self) -> Option<String> {
-        let (since, now) = ((*self.step.lock().unwrap_or_else(PoisonError::into_inner))?, now());
-        (since + self.longest).has_come(now).then(|| {
-            let seconds = now.raw.saturating_sub(since.raw).as_secs();
+        let beat = (*self.beat.lock().unwrap_or_else(PoisonError::into_inner))?;
+        self.is_silent(self.period * 3).then(|| {
+            let seconds = now().raw.saturating_sub(beat.raw).as_secs();
             format!("blocked for {seconds} s, perhaps by a file of credentials that cannot be read")
         })
     }

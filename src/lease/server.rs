@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::claim::{Candidate, Holding, Will};
+use super::claim::{Candidate, Will};
 use super::clock::now;
 use super::command::Running;
 use super::events::{self, EVENTS, Events};
@@ -28,8 +28,8 @@ use super::status::Status;
 /// The header of `/leader` that holds the fencing token.
 pub const EPOCH: &str = "lease-epoch";
 
-/// How long after its time the end of a command is said, if the keeper is not blocked.
-const SAID: Duration = Duration::from_secs(1);
+/// A keeper that is not blocked shows so more often.
+const SILENT: Duration = Duration::from_secs(1);
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -167,12 +167,23 @@ impl Site {
         whole(available(is_ready), JSON, json!({ "ready": is_ready }).to_string())
     }
 
-    /// The state of the command. Once its time is over, a keeper that is blocked does not say whether it has ended.
-    fn command(&self, status: &Status) -> Option<Running> {
+    /// The state of the command. A keeper that is blocked does not say that the guard ends it, nor whether it has ended.
+    pub(super) fn command(&self, status: &Status) -> Option<Running> {
         let running = *self.running.as_ref()?.borrow();
-        let is_over = |held: Holding| (held.ends + SAID).has_come(now());
-        let is_known = running == Running::No || !status.holding.is_some_and(is_over);
-        Some(if is_known { running } else { Running::Unknown })
+        let Some(held) = status.holding.filter(|_| self.metrics.is_silent(SILENT)) else {
+            return Some(running);
+        };
+        Some(match running {
+            Running::No => Running::No,
+            _ if held.ends.may_have_come(now()) => Running::Unknown,
+            Running::Since(since) if held.until.may_have_come(now()) => Running::Ending(since),
+            running => running,
+        })
+    }
+
+    /// What changes without the claim: whether it is blocked, and what is therefore known of the command.
+    pub(super) fn silence(&self) -> (bool, Option<Running>) {
+        (self.metrics.blocked().is_some(), self.command(&self.lease.status()))
     }
 
     pub(super) fn state(&self, status: &Status) -> Value {

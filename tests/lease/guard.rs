@@ -146,6 +146,28 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
 }
 
 #[tokio::test]
+async fn a_command_keeps_its_grace_when_its_guard_tells_first_that_the_time_is_over() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let log = absent("finishes");
+    let finishes = format!(
+        "trap 'echo TERM >>{log}; sleep 1; echo finished >>{log}; exit 0' TERM; echo runs as $$; while :; do sleep 0.05; done",
+        log = log.display()
+    );
+    let more = "  failureThreshold: 10\n  graceInMilliseconds: 4000\n  longestTermInSeconds: 10\n";
+    let holder = Keeper::start_with(&emulator, "site-a", more, &["--", "sh", "-c", &finishes]).await;
+    runs_as(&holder).await;
+    let logged = || fs::read_to_string(&log).unwrap_or_default();
+    holder.proxy.all(Fault::Lost);
+    holder.signal("STOP").await;
+    eventually("the guard has sent TERM", async || logged().contains("TERM")).await;
+    holder.signal("CONT").await;
+    holder.says("\"the command was ended\"").await;
+    assert_eq!(logged(), "TERM\nfinished\n");
+    assert_eq!(holder.said("it was killed"), 0);
+}
+
+#[tokio::test]
 async fn orphans_that_the_keeper_inherits_are_reaped() {
     let emulator = Emulator::ministack().await;
     create_released(&emulator).await;

@@ -15,7 +15,9 @@ use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
-use super::{CannotRun, ENDED, FAILED, KILLED, LOST, RUNS, STATUS_OF_KILLED, TERMINATED, send};
+use super::{
+    CannotRun, ENDED, FAILED, KILLED, LOST, RUNS, STATUS_OF_KILLED, STATUS_OF_MISSING, TERMINATED, send,
+};
 use crate::lease::claim::Moment;
 use crate::lease::clock::{now, sleep_until};
 use crate::lease::descendants::{self, Descendants};
@@ -56,7 +58,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
         Err(cause) => {
             let number = cause.raw_os_error().unwrap_or_default();
             send(&mut reports, &format!("{FAILED}{number}")).await;
-            return Err(failed(cause));
+            return Ok(STATUS_OF_MISSING);
         }
     };
     send(&mut reports, &format!("{RUNS}{}", child.id())).await;
