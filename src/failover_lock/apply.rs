@@ -143,7 +143,8 @@ async fn record(
     let now = system.clock.now();
     let on = check.map(|check| check.version).filter(|_| version.is_none());
     // A restore by hand that is under way is of this lock: it is not recorded as a newer one.
-    let by_hand = record.and_then(|record| record.by_hand).filter(|at| Some(*at) > cause.changed_at);
+    let is_under_way = |at: &DateTime<Utc>| Some(*at) > cause.changed_at && now - *at <= BY_HAND_LAPSES;
+    let by_hand = record.and_then(|record| record.by_hand).filter(is_under_way);
     let lock = Lock {
         version,
         on,

@@ -186,10 +186,12 @@ impl Record {
         let time = |key| tag(key).map(|fields| fields.time(fields.text)).transpose();
         let former = FORMER.iter().any(|key| tags.contains_key(*key));
         let mut record = Self { lock, restore, by_hand: None, former };
-        // Over the record of a former version it is how its functions restored.
-        let is_by_hand = record.lock.is_some();
-
         let (locked_at, alarm, restored_at) = (time(LOCKED_AT)?, time(ALARM_CHANGED_AT)?, time(RESTORED_AT)?);
+        let is_fresh = |at: &DateTime<Utc>| now - *at <= BY_HAND_LAPSES + BY_HAND_UNSEEN;
+        // Over the record of a former version it is how its functions restored.
+        let is_former = locked_at.or(alarm).is_some();
+        let is_by_hand = record.lock.is_some() || (!is_former && restored_at.as_ref().is_some_and(is_fresh));
+
         // By a former version of this program, before this one or after it.
         if let Some(at) = locked_at.or(alarm).filter(|at| record.newest().is_none_or(|newest| newest < *at)) {
             // The former record knows no version: whether the lock stands is read from the path.
@@ -202,11 +204,13 @@ impl Record {
         // Of a lock that no one has recorded, for example one by hand, it shows only that the check has changed.
         let is_later = record.lock.as_ref().and_then(|lock| lock.version) < Some(version)
             && record.restore.as_ref().is_some_and(|restore| restore.version < version);
-        let counts = |at: &DateTime<Utc>| {
-            !is_by_hand
-                || (now - *at <= BY_HAND_LAPSES + BY_HAND_UNSEEN
-                    && (is_later || record.intent(path, version) == Intent::Out))
+        let undoes = |lock: &Lock| {
+            // Of a lock that was set back and set again the tag may be older than the second one.
+            let is_next = lock.version.is_none_or(|locked| locked + 1 == version);
+            is_later || (is_next && record.intent(path, version) == Intent::Out)
         };
+        let counts =
+            |at: &DateTime<Utc>| !is_by_hand || (is_fresh(at) && record.lock.as_ref().is_none_or(undoes));
         if record.is_locked(path, version, locked_path) {
             record.by_hand = restored_at;
         } else if let Some(at) = restored_at.filter(counts) {

@@ -1064,6 +1064,45 @@ async fn a_restore_by_hand_counts_also_if_no_function_saw_the_lock_before_it() {
 }
 
 #[tokio::test]
+async fn a_restore_by_hand_is_used_up_once_and_undoes_no_later_lock_by_hand() {
+    // Of a lock that a function recorded, and set back and set again before the next tick.
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.writes_that_it_is_restored();
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.passes(20);
+    world.route53.set_path(PRIMARY, LOCKED);
+    world.passes(40);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.alarm("OK");
+    world.passes(300);
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+
+    // Of one that no function recorded: the next tick takes the tag for what it was.
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, LOCKED);
+    world.passes(60);
+    world.writes_that_it_is_restored();
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.passes(60);
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    let tags = world.route53.check(PRIMARY).tags;
+    assert!(
+        tags.contains_key("failover-lock:in") && !tags.contains_key("failover-lock:restored-at"),
+        "{tags:?}"
+    );
+    world.passes(600);
+    world.route53.set_path(PRIMARY, LOCKED);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let out = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    let now = DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339().replace("+00:00", "Z");
+    assert!(out.contains(&format!(" at={now} ")), "{out}");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
 async fn a_restore_by_hand_is_told_when_its_path_is_set_and_recorded_as_done() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
