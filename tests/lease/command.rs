@@ -294,6 +294,8 @@ async fn a_service_that_never_comes_to_its_answer_is_unhealthy() {
     Observer::of(&[&holder]).active(&holder).await;
     fail.send_replace(true);
     holder.says("the service is unhealthy").await;
+    let passive = holder.says("\"passive\"").await;
+    assert!(passive.contains("it releases the lease"), "it was not starved meanwhile: {passive}");
     eventually("it is released", async || record(&emulator).await["leaseReleased"]["BOOL"] == true).await;
     holder.signal("TERM").await;
     assert_eq!(holder.ended().await.code(), Some(0));

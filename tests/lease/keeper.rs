@@ -123,9 +123,11 @@ async fn an_answer_without_the_record_is_no_proof_that_it_was_written() {
     let emulator = Emulator::ministack().await;
     let (holder, contender, observer, _) = pair(&emulator).await;
     for body in ["{}", r#"{"Attributes":{}}"#, r#"{"Attributes":{"leaseOwner":{"S":"site-a"}}}"#] {
+        let refused = "the answer does not show the record as it was written";
+        let before = holder.said(refused);
         holder.proxy.only("UpdateItem", Fault::Answer(body));
         observer.active(&contender).await;
-        holder.says("the answer does not show the record as it was written").await;
+        assert!(holder.said(refused) > before, "{body}");
         holder.proxy.only("UpdateItem", Fault::None);
         contender.proxy.all(Fault::Lost);
         observer.active(&holder).await;
