@@ -33,7 +33,7 @@ pub enum Error {
     Record(#[from] InvalidRecord),
     /// There is no room for the tag that records a restore: remove another tag.
     #[error(
-        "a health check has at most 10 tags, and this one has no room for failover-lock:in, without which the next tick of reconcile would lock again: remove a tag, then repeat the request"
+        "a health check has at most 10 tags, and this one has no room for failover-lock:in, without which the next tick of reconcile would lock again: remove a tag of your own, then repeat the request"
     )]
     NoRoom,
     /// A lock that waits for the secondary could not be recorded, and would be forgotten.

@@ -71,23 +71,25 @@ pub async fn watch(check: Check, rhythm: Rhythm, lease: Lease, running: Option<w
 async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
     let able = |able| lease.able(Obstacle::Health, able);
     able(Err("the service has not been seen healthy yet".to_owned()));
-    let (mut healthy, mut failures, mut successes) = (false, 0, rhythm.successes.saturating_sub(1));
+    let (mut healthy, mut was_healthy) = (false, false);
+    let (mut failures, mut successes) = (0, rhythm.successes.saturating_sub(1));
     loop {
         match check.result(rhythm.every).await {
             Ok(()) => {
                 (failures, successes) = (0, successes + 1);
                 if !healthy && successes >= rhythm.successes {
                     info!(%check, "the service is healthy");
-                    healthy = true;
+                    (healthy, was_healthy) = (true, true);
                     able(Ok(()));
                 }
             }
             Err(why) => {
                 (failures, successes) = (failures + 1, 0);
-                if healthy && failures >= rhythm.failures {
-                    warn!(%check, why, "the service is unhealthy");
+                if failures == rhythm.failures {
+                    let said = if was_healthy { "is unhealthy" } else { "has not been seen healthy yet" };
+                    warn!(%check, why, "the service {said}");
                     healthy = false;
-                    able(Err(format!("the service is unhealthy: {why}")));
+                    able(Err(format!("the service {said}: {why}")));
                 }
             }
         }

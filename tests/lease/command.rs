@@ -250,7 +250,8 @@ async fn a_site_whose_service_is_dead_gives_the_lease_up_and_takes_it_again_when
     service.set_up(false);
     let first = Keeper::start_with(&emulator, "site-a", "", &check).await;
     let mut observer = Observer::of(&[&first]);
-    first.states("has not been seen healthy yet").await;
+    first.states("has not been seen healthy yet: status 503").await;
+    first.says("the service has not been seen healthy yet").await;
     service.set_up(true);
     observer.active(&first).await;
     let second = Keeper::start(&emulator, "site-b").await;
