@@ -254,7 +254,14 @@ async fn stuck(mut shown: watch::Receiver<Option<Site>>) {
     let site = timeout(STARTED, shown.wait_for(Option::is_some)).await;
     let Ok(Ok(site)) = site.map(|site| site.map(|site| site.clone())) else { return };
     let Some(site) = site else { return };
-    while !site.metrics.is_stuck() || !site.lease.status().is_over_since(NOTICED) {
+    // Twice in a row: a process that was stopped and continues has not shown yet that nothing blocks it.
+    let mut before = false;
+    loop {
+        let is_stuck = site.metrics.is_stuck() && site.lease.status().is_over_since(NOTICED);
+        if is_stuck && before {
+            return;
+        }
+        before = is_stuck;
         sleep(LOOK).await;
     }
 }

@@ -201,9 +201,11 @@ impl Record {
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
-        // Of a lock that no one has recorded, for example one by hand, it shows only that the check has changed.
-        let is_later = record.lock.as_ref().and_then(|lock| lock.version) < Some(version)
-            && record.restore.as_ref().is_some_and(|restore| restore.version < version);
+        // Of a lock that no one has recorded, for example one by hand, it shows only that the check has changed since the
+        // restore of the lock that is on record.
+        let locked = record.lock.as_ref().and_then(|lock| lock.version);
+        let is_over = |restore: &Restore| restore.done.is_some() && locked < Some(restore.version);
+        let is_later = record.restore.as_ref().is_some_and(|it| is_over(it) && it.version < version);
         let undoes = |lock: &Lock| {
             // Of a lock that was set back and set again the tag may be older than the second one.
             let is_next = lock.version.is_none_or(|locked| locked + 1 == version);

@@ -97,9 +97,10 @@ async fn restore_check(
             return Ok(outcome(verdict, to.as_str(), check.version));
         }
         // First the record, then the path: an alarm from before that is delivered in between must not lock again, and if
-        // only one of the two can be done, it is the harmless one. The record of the lock stays until the path is set, or
-        // where there is no room for both what tells a set-back by hand from it. A check in service gets a new version on the same path: a lock that is under
-        // way meets a conflict, and decides again with what is recorded here.
+        // only one of the two can be done, it is the harmless one. The lock's tag stays until the path is set. Where there
+        // is no room for both tags, the restore's keeps the lock's version and alarm, by which a set-back by hand is told.
+        // A check in service gets a new version on the same path: a lock that is under way meets a conflict, and decides
+        // again with what is recorded here.
         let restore = Restore {
             version: check.version + 1,
             seen,

@@ -221,15 +221,7 @@ impl Section<'_> {
             let too_short = || format!("it must be at least the own term, {} s", term.as_secs());
             self.take(LONGEST_TERM, Some(longest).filter(|longest| *longest >= term).ok_or_else(too_short))
         });
-        // Of a grace that is invalid the margin is told apart.
-        let (margin, grace) = match (margin, grace) {
-            (Ok(margin), Err(invalid)) => {
-                self.terms(period, term, margin, None)?;
-                return Err(invalid);
-            }
-            (margin, grace) => (margin?, grace?),
-        };
-        let terms = self.terms(period, term, margin, grace);
+        let terms = self.terms(period, term, margin?, grace?);
         Ok((period, terms?, longest?))
     }
 
@@ -431,11 +423,6 @@ mod tests {
             let error = error(&with(more));
             assert!(error.starts_with(&format!("the configuration is invalid: {said}")), "{error}");
         }
-        let both = error(&with("  marginInMilliseconds: 0\n  graceInMilliseconds: -1\n"));
-        assert!(
-            both.contains("marginInMilliseconds: it must be") && both.contains("graceInMilliseconds: "),
-            "{both}"
-        );
         let endless = ADMIRAL.replace("15", "4294967295");
         assert!(error(&endless).contains("failureThreshold: 3 × waitTimeInSeconds is too long"));
     }

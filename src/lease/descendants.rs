@@ -30,11 +30,9 @@ const LOOKS: u32 = 200;
 /// Linux's `__WNOTHREAD`: wait for children of the calling thread only.
 const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_0000);
 
-/// Capabilities, as bits: to see other users' processes, and to become another user.
+/// The capability to see other processes, as a bit.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CAP_SYS_PTRACE: u64 = 1 << 19;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const CAP_SETUID: u64 = 1 << 7;
 
 /// Some of the descendants of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +66,9 @@ pub fn adopt() -> io::Result<()> {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     if hides(&read("/proc/self/mountinfo"), &read("/proc/self/status")) {
         return Err(io::Error::other(
-            "/proc hides the processes of other users (hidepid), so that a process of a command that has become another \
-             user could not be seen: run lease-keeper with NoNewPrivileges, so that none can, or where /proc is mounted \
-             without hidepid (systemd: without ProtectProc)",
+            "/proc hides processes from others (hidepid), so that one of a command that has become another user, or is \
+             protected otherwise, could not be seen: run lease-keeper where /proc is mounted without hidepid (systemd: \
+             without ProtectProc), or with CAP_SYS_PTRACE",
         ));
     }
     rustix::process::set_child_subreaper(Some(getpid())).map_err(Into::into)
@@ -97,12 +95,11 @@ fn hides(mounts: &str, status: &str) -> bool {
         line.unwrap_or_default().trim().to_owned()
     };
     let effective = u64::from_str_radix(&field("CapEff"), 16).unwrap_or(0);
+    let how = option("hidepid").filter(|how| !["0", "off"].contains(how));
     let groups = format!("{}\t{}", field("Groups"), field("Gid"));
-    let of_group = option("gid").is_some_and(|gid| groups.split_whitespace().any(|group| group == gid));
-    let (may_look, may_change) = (effective & CAP_SYS_PTRACE != 0, effective & CAP_SETUID != 0);
-    let stays = field("NoNewPrivs") == "1" && !may_change;
-    let hidden = option("hidepid").is_some_and(|how| !["0", "off"].contains(&how));
-    hidden && !of_group && !may_look && !stays
+    let of_group = option("gid").is_some_and(|gid| groups.split_whitespace().any(|group| group == gid))
+        && how.is_none_or(|how| !["4", "ptraceable"].contains(&how));
+    how.is_some() && !of_group && effective & CAP_SYS_PTRACE == 0
 }
 
 /// Makes this process the parent of each of its descendants whose own parent ends.
@@ -375,23 +372,21 @@ mod tests {
                  22 1 0:5 / /proc rw,nosuid,relatime shared:14 - proc proc rw,{options}\n"
             )
         };
-        let status = |privileges: u32, capabilities: u64| {
-            format!(
-                "Name:\tlease-keeper\nGid:\t7\t7\t7\t7\nGroups:\t5 \nCapEff:\t{capabilities:016x}\nNoNewPrivs:\t{privileges}\n"
-            )
+        let status = |capabilities: u64| {
+            format!("Name:\tlease-keeper\nGid:\t7\t7\t7\t7\nGroups:\t5 \nCapEff:\t{capabilities:016x}\n")
         };
-        for (options, privileges, capabilities, hides_them) in [
-            ("gid=5", 0, 0, false),
-            ("hidepid=off", 0, 0, false),
-            ("hidepid=invisible", 0, 0, true),
-            ("hidepid=1", 0, 0, true),
-            ("hidepid=2,gid=6", 0, 1 << 7, true),
-            ("hidepid=2,gid=5", 0, 1 << 7, false),
-            ("hidepid=ptraceable", 1, 1 << 7, true),
-            ("hidepid=ptraceable", 1, 0, false),
-            ("hidepid=2", 0, 1 << 19, false),
+        for (options, capabilities, hides_them) in [
+            ("gid=5", 0, false),
+            ("hidepid=off", 0, false),
+            ("hidepid=invisible", 0, true),
+            ("hidepid=1", 1 << 7, true),
+            ("hidepid=2,gid=6", 0, true),
+            ("hidepid=2,gid=5", 0, false),
+            ("hidepid=2,gid=7", 0, false),
+            ("hidepid=ptraceable,gid=5", 0, true),
+            ("hidepid=2", 1 << 19, false),
         ] {
-            let status = status(privileges, capabilities);
+            let status = status(capabilities);
             assert_eq!(hides(&mounts(options), &status), hides_them, "{options} {status}");
         }
     }

@@ -158,7 +158,7 @@ impl Table {
         };
         if write.record.epoch > HIGHEST_EPOCH {
             let cause = format!(
-                "{EPOCH} would be beyond 2^53, and no other candidate could read it: write a lower one"
+                "{EPOCH} would be beyond 2^53, and no other candidate could read it: write a lower one, and restart every lease-keeper"
             );
             return Err(Failure::refused(UPDATE, cause));
         }

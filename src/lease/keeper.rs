@@ -151,7 +151,7 @@ impl Keeper {
                         let wishes = self.wishes.clone();
                         let stays = || wishes.has_changed().is_ok() && !wishes.borrow().leaves();
                         while self.claim.has_written() && stays() {
-                            self.give_up().await;
+                            self.give_up().await?;
                         }
                         self.claim.want(Will::Take);
                         self.unwilling = None;
@@ -328,25 +328,38 @@ impl Keeper {
         }
         self.claim.want(Will::Release);
         self.publish();
-        self.give_up().await;
+        if let Err(error) = self.give_up().await {
+            warn!(%error, "the lease cannot be released");
+        }
         if self.claim.has_written() {
             error!("the lease was not released: other candidates wait until the term ends");
         }
     }
 
     /// Releases the lease, if that can be done within a period.
-    async fn give_up(&mut self) {
+    async fn give_up(&mut self) -> Result<(), Error> {
         let give_up = now() + self.period;
         while self.claim.has_written() && !give_up.may_have_come(now()) {
             match self.release().await {
-                Ok(true) => info!("released"),
-                Ok(false) => {}
+                Ok(is_released) => {
+                    self.failing = None;
+                    if is_released {
+                        info!("released");
+                    }
+                }
+                Err(error) if error.is_for_good() => return Err(error),
                 Err(error) => {
                     warn!(%error, "the lease could not be released yet");
+                    self.failing = Some(error.to_string());
+                    if error.may_pass_with_other_credentials() {
+                        self.reread_credentials().await;
+                    }
+                    self.publish();
                     sleep(self.period / 4).await;
                 }
             }
         }
+        Ok(())
     }
 
     /// Releases the lease. Returns whether that was done.

@@ -81,23 +81,23 @@ impl Metrics {
         *self.beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(now());
     }
 
-    /// Whether the keeper has been blocked for so long.
-    pub(super) fn is_silent(&self, time: Duration) -> bool {
+    /// How long the keeper has not shown that nothing blocks it, by both clocks.
+    pub(super) fn silent_for(&self) -> Duration {
         let beat = *self.beat.lock().unwrap_or_else(PoisonError::into_inner);
-        beat.is_some_and(|beat| (beat + time).has_come(now()))
+        beat.map_or(Duration::ZERO, |beat| now().surely_after(beat))
     }
 
     /// Whether the keeper has been blocked for so long, fifteen periods, that it may stay so.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
-        self.is_silent(self.period * 15)
+        self.silent_for() >= self.period * 15
     }
 
     /// That the keeper is blocked, and how long, if that is longer than three periods.
     pub(super) fn blocked(&self) -> Option<String> {
-        let beat = (*self.beat.lock().unwrap_or_else(PoisonError::into_inner))?;
-        self.is_silent(self.period * 3).then(|| {
-            let seconds = now().raw.saturating_sub(beat.raw).as_secs();
+        let silent = self.silent_for();
+        (silent >= self.period * 3).then(|| {
+            let seconds = silent.as_secs();
             format!("blocked for {seconds} s, perhaps by a file of credentials that cannot be read")
         })
     }

@@ -170,14 +170,16 @@ impl Site {
     /// The state of the command. A keeper that is blocked does not say that the guard ends it, nor whether it has ended.
     pub(super) fn command(&self, status: &Status) -> Option<Running> {
         let running = *self.running.as_ref()?.borrow();
-        let Some(held) = status.holding.filter(|_| self.metrics.is_silent(SILENT)) else {
+        if self.metrics.silent_for() < SILENT {
             return Some(running);
-        };
-        Some(match running {
-            Running::No => Running::No,
-            _ if held.ends.may_have_come(now()) => Running::Unknown,
-            Running::Since(since) if held.until.may_have_come(now()) => Running::Ending(since),
-            running => running,
+        }
+        Some(match (running, status.holding) {
+            (Running::No, _) => Running::No,
+            // Until when it may run is not known any more.
+            (_, None) => Running::Unknown,
+            (_, Some(held)) if held.ends.may_have_come(now()) => Running::Unknown,
+            (Running::Since(since), Some(held)) if held.until.may_have_come(now()) => Running::Ending(since),
+            (running, Some(_)) => running,
         })
     }
 

@@ -147,6 +147,8 @@ async fn a_holder_whose_release_fails_is_not_active_again_after_a_request_to_han
     let update = ["dynamodb", "update-item", "--table-name", TABLE, "--key", key];
     emulator.aws(&[&update[..], &set, &[r#"{":h":{"S":"site-b"}}"#]].concat()).await;
     holder.says("a person asks it to hand over").await;
+    let state = holder.states("\"failing\":\"dynamodb:GetItem").await;
+    assert_eq!(state["active"], false, "{state}");
     observer.active(&contender).await;
     assert_eq!(holder.said("\"active\""), 1);
     holder.proxy.only("GetItem", Fault::None);

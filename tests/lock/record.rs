@@ -355,6 +355,15 @@ async fn a_restore_in_the_second_of_the_alarm_does_not_say_that_it_undid_a_lock_
 }
 
 #[tokio::test]
+async fn a_request_does_not_move_a_check_in_service_whose_lock_waits() {
+    let world = waiting(30).await;
+    let named = json!({ "healthCheckId": PRIMARY, "path": "/other" }).to_string();
+    let error = world.call(Handler::Restore, &named).await.unwrap_err();
+    assert!(error.contains("it is not locked, and its path is"), "{error}");
+    assert_eq!(world.path(), HEALTHY);
+}
+
+#[tokio::test]
 async fn a_restore_undoes_a_lock_that_waits_also_by_a_clock_that_is_behind() {
     let world = waiting(30).await;
     world.passes(-20);
@@ -776,16 +785,17 @@ async fn an_alarm_on_a_query_over_minutes_does_not_lock_for_the_locks_own_echo()
 async fn a_composite_alarm_does_not_lock_for_a_child_that_shows_the_lock() {
     let ignored = ("ignored", "older_than_restore");
     for (reports, waits, now, told, expected) in [
-        (16, 10, "ALARM", false, ignored),
-        (0, 10, "ALARM", false, ignored),
-        (16, 300, "ALARM", false, ignored),
+        (16, 10, "ALARM", None, ignored),
+        (0, 10, "ALARM", None, ignored),
+        (16, 300, "ALARM", None, ignored),
         // The checkers find it unhealthy, minutes after the restore: it has failed anew.
-        (0, 300, "ALARM", false, ("locked", "")),
-        // It is OK when the message arrives: that it was in ALARM from before, the message may say.
-        (16, 10, "OK", true, ignored),
-        (16, 300, "OK", true, ignored),
-        (16, 300, "OK", false, ignored),
-        (0, 300, "OK", true, ("locked", "")),
+        (0, 300, "ALARM", None, ("locked", "")),
+        // It is OK when the message arrives: since when it was in ALARM, the message may say.
+        (16, 10, "OK", Some("before"), ignored),
+        (16, 300, "OK", Some("before"), ignored),
+        (16, 300, "OK", None, ignored),
+        (0, 300, "OK", Some("before"), ("locked", "")),
+        (16, 300, "OK", Some("after"), ("locked", "")),
     ] {
         let world = World::new().await;
         world.fails_and_is_locked().await;
@@ -800,8 +810,9 @@ async fn a_composite_alarm_does_not_lock_for_a_child_that_shows_the_lock() {
             world.alarm(now);
         }
         let mut child = json!({ "Arn": "arn:aws:cloudwatch:us-east-1:123456789012:alarm:primary-unhealthy" });
-        if told {
-            child["State"] = json!({ "Value": "ALARM", "Timestamp": time(START) });
+        if let Some(since) = told {
+            let since = if since == "before" { START } else { world.now() };
+            child["State"] = json!({ "Value": "ALARM", "Timestamp": time(since) });
         }
         let message = json!({
             "AlarmName": "composite",
@@ -813,7 +824,7 @@ async fn a_composite_alarm_does_not_lock_for_a_child_that_shows_the_lock() {
         let answer = world.call(Handler::Lock, &delivered(&[&message.to_string()])).await.unwrap();
         let reason = answer["reason"].as_str().unwrap_or_default();
         let seen = (answer["outcome"].as_str().unwrap(), reason);
-        assert_eq!(seen, expected, "{reports} {waits} {now} {told}");
+        assert_eq!(seen, expected, "{reports} {waits} {now} {told:?}");
     }
 }
 
@@ -1066,18 +1077,26 @@ async fn a_restore_by_hand_counts_also_if_no_function_saw_the_lock_before_it() {
 #[tokio::test]
 async fn a_restore_by_hand_is_used_up_once_and_undoes_no_later_lock_by_hand() {
     // Of a lock that a function recorded, and set back and set again before the next tick.
-    let world = World::new().await;
-    world.fails_and_is_locked().await;
-    world.writes_that_it_is_restored();
-    world.route53.set_path(PRIMARY, HEALTHY);
-    world.passes(20);
-    world.route53.set_path(PRIMARY, LOCKED);
-    world.passes(40);
-    assert_eq!(world.ticks().await["outcome"], "already_locked");
-    world.alarm("OK");
-    world.passes(300);
-    world.route53.set_path(PRIMARY, HEALTHY);
-    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    for was_restored in [false, true] {
+        let world = World::new().await;
+        if was_restored {
+            world.fails_and_is_locked().await;
+            assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+            world.alarm("OK");
+            world.passes(24 * 3600);
+        }
+        world.fails_and_is_locked().await;
+        world.writes_that_it_is_restored();
+        world.route53.set_path(PRIMARY, HEALTHY);
+        world.passes(20);
+        world.route53.set_path(PRIMARY, LOCKED);
+        world.passes(40);
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        world.alarm("OK");
+        world.passes(300);
+        world.route53.set_path(PRIMARY, HEALTHY);
+        is(&world.ticks().await, "unprotected", "undone_by_hand");
+    }
 
     // Of one that no function recorded: the next tick takes the tag for what it was.
     let world = World::new().await;

@@ -89,7 +89,8 @@ pub fn restore(
     }
     if !record.is_locked(present, check.version, config.locked_path.as_str()) {
         // A lock that is on record and was changed since: on the locked path of a former configuration, say.
-        let is_out = record.lock.is_some() && record.intent(present, check.version) == Intent::Out;
+        let was_set = record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
+        let is_out = was_set && record.intent(present, check.version) == Intent::Out;
         if let Some(path) = path.filter(|path| *path != present) {
             if is_out {
                 return Ok(Release::Restore(path.to_owned()));

@@ -29,6 +29,12 @@ impl Moment {
         now.adjusted >= self.adjusted && now.raw >= self.raw
     }
 
+    /// The time that has surely passed since another moment.
+    #[must_use]
+    pub fn surely_after(self, other: Self) -> Duration {
+        self.adjusted.saturating_sub(other.adjusted).min(self.raw.saturating_sub(other.raw))
+    }
+
     /// The time until it may have come.
     #[must_use]
     pub fn soonest(self, now: Self) -> Duration {
