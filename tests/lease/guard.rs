@@ -146,6 +146,19 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
 }
 
 #[tokio::test]
+async fn a_command_whose_orphans_end_all_the_time_is_ended_although_its_keeper_is_stopped() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let busy = "trap '' TERM; echo runs as $$; while :; do (: &); done";
+    let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", busy]).await;
+    let id = runs_as(&holder).await;
+    holder.signal("STOP").await;
+    eventually("it is killed", async || is_gone(&id)).await;
+    holder.signal("CONT").await;
+    holder.says("\"the command was ended\"").await;
+}
+
+#[tokio::test]
 async fn a_command_keeps_its_grace_when_its_guard_tells_first_that_the_time_is_over() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;

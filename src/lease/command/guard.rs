@@ -68,24 +68,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     loop {
         select! {
             biased;
-            _ = ended.recv() => {
-                let is_left = Descendants::All.reap(|pid, how| {
-                    if Some(pid) == child {
-                        let signal = how.terminating_signal().unwrap_or_default();
-                        status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
-                    }
-                });
-                let has_ended = if ending { None } else { status };
-                if let Some(status) = has_ended {
-                    // Processes that it leaves behind have the time until the term's end.
-                    ending = true;
-                    send(&mut reports, &format!("{ENDED}{status}")).await;
-                    Descendants::All.signal(Signal::TERM);
-                }
-                if !is_left {
-                    return Ok(of(status));
-                }
-            }
+            // The newest order first; and the ends of processes, which may never cease, hide none and no moment.
             order = orders.next_line() => match order {
                 Ok(Some(order)) if order == LOST => {
                     lost = true;
@@ -120,6 +103,24 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 Descendants::All.end().await;
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
+            }
+            _ = ended.recv() => {
+                let is_left = Descendants::All.reap(|pid, how| {
+                    if Some(pid) == child {
+                        let signal = how.terminating_signal().unwrap_or_default();
+                        status = Some(u8::try_from(how.exit_status().unwrap_or(128 + signal)).unwrap_or(u8::MAX));
+                    }
+                });
+                let has_ended = if ending { None } else { status };
+                if let Some(status) = has_ended {
+                    // Processes that it leaves behind have the time until the term's end.
+                    ending = true;
+                    send(&mut reports, &format!("{ENDED}{status}")).await;
+                    Descendants::All.signal(Signal::TERM);
+                }
+                if !is_left {
+                    return Ok(of(status));
+                }
             }
         }
     }
