@@ -129,6 +129,8 @@ impl State {
                 Step::AskCheckers => Finding::Armed,
             },
         };
+        let is_recorded = record.lock.as_ref().is_some_and(|lock| lock.version.is_some())
+            && record.intent(path, check.version) == Intent::Out;
         let locked = || {
             let lock = record.lock.as_ref();
             let by = lock.map(|lock| lock.by.clone()).filter(|by| !by.is_empty());
@@ -142,13 +144,13 @@ impl State {
         };
         match finding {
             // When it was set is not known.
-            Finding::LockStands { unrecorded, .. } if (unrecorded || tags.is_none()) && is_void() => {
+            Finding::LockStands { .. } if (!is_recorded || tags.is_none()) && is_void() => {
                 let why = "it is on the locked path, it is not known since when, and its checkers and alarms find it \
                            healthy: if they still do after five minutes, the lock does not hold";
                 Self::unknown(why.to_owned())
             }
             Finding::LockStands { .. } if tags.is_none() => by_path(None),
-            Finding::LockStands { unrecorded: true, .. } => by_path(Some(false)),
+            Finding::LockStands { .. } if !is_recorded => by_path(Some(false)),
             Finding::LockStands { .. } => locked(),
             // Neither its alarms nor its checkers were seen to find it healthy.
             Finding::Unprotected(Reason::LockDoesNotHold) if !all_alarms && health != Health::Healthy => {

@@ -159,7 +159,10 @@ async fn record(
     let lock = lock.over(record, path, read, config.locked_path.as_str());
     // Where there is no room for two tags, the newer one replaces the other: a lock needs no restore's.
     let full = tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
-    let removed = record::removed(record, cause.changed_at, full.then_some(record::IN));
+    // A restore by hand of a check that has changed since its lock may have been used up by that.
+    let has_changed = record.and_then(|record| record.lock.as_ref()?.version).is_some_and(|it| it < read);
+    let since = if has_changed { Some(now) } else { cause.changed_at };
+    let removed = record::removed(record, since, full.then_some(record::IN));
     system.route53.record_lock(id, &lock, removed, deadline).await
 }
 

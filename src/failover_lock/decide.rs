@@ -290,7 +290,9 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
                 }
             }
             let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
-            done(Finding::LockStands { unknown, unrecorded: lock.version.is_none() })
+            // Someone has changed the check since, or set it back and locked it again: the record follows, so that the next
+            // change is told from this one.
+            done(Finding::LockStands { unknown, unrecorded: lock.version != Some(version) })
         }
         _ if locked => done(Finding::LockStands { unknown: newest, unrecorded: true }),
         (Intent::Out, Some(lock)) => match newest {

@@ -72,7 +72,9 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
     let able = |able| lease.able(Obstacle::Health, able);
     able(Err("the service has not been seen healthy yet".to_owned()));
     let (mut healthy, mut was_healthy) = (false, false);
-    let (mut failures, mut successes) = (0, rhythm.successes.saturating_sub(1));
+    // At the start the first success counts.
+    let first = rhythm.successes.saturating_sub(1);
+    let (mut failures, mut successes) = (0, first);
     loop {
         match check.result(rhythm.every).await {
             Ok(()) => {
@@ -84,7 +86,7 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
                 }
             }
             Err(why) => {
-                (failures, successes) = (failures + 1, 0);
+                (failures, successes) = (failures + 1, if was_healthy { 0 } else { first });
                 if failures == rhythm.failures {
                     let said = if was_healthy { "is unhealthy" } else { "has not been seen healthy yet" };
                     warn!(%check, why, "the service {said}");

@@ -252,6 +252,7 @@ async fn a_site_whose_service_is_dead_gives_the_lease_up_and_takes_it_again_when
     let mut observer = Observer::of(&[&first]);
     first.states("has not been seen healthy yet: status 503").await;
     first.says("the service has not been seen healthy yet").await;
+    // The first success counts, although two would have to later.
     service.set_up(true);
     observer.active(&first).await;
     let second = Keeper::start(&emulator, "site-b").await;

@@ -1075,6 +1075,30 @@ async fn a_restore_by_hand_counts_also_if_no_function_saw_the_lock_before_it() {
 }
 
 #[tokio::test]
+async fn a_restore_by_hand_of_a_lock_by_hand_over_one_that_was_undone_counts() {
+    for relocks in ["false", "true"] {
+        let mut world = World::new().await;
+        world.fails_and_is_locked().await;
+        world.route53.set_path(PRIMARY, HEALTHY);
+        world.alarm("OK");
+        if relocks == "false" {
+            is(&world.ticks().await, "unprotected", "undone_by_hand");
+        }
+        world.variables.push(("RELOCK_UNDONE", relocks));
+        world.route53.set_path(PRIMARY, LOCKED);
+        for _ in 0..2 {
+            world.passes(60);
+            assert_eq!(world.ticks().await["outcome"], "already_locked");
+        }
+        world.writes_that_it_is_restored();
+        world.passes(60);
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        world.route53.set_path(PRIMARY, HEALTHY);
+        assert_eq!(world.ticks().await["outcome"], "armed", "{relocks}");
+    }
+}
+
+#[tokio::test]
 async fn a_restore_by_hand_is_used_up_once_and_undoes_no_later_lock_by_hand() {
     // Of a lock that a function recorded, and set back and set again before the next tick.
     for was_restored in [false, true] {
