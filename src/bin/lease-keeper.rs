@@ -197,11 +197,11 @@ async fn front(
         (service.address().to_string(), probes.as_ref().map(|probes| probes.address().to_string()));
     let _ = opened.send(Ok(addresses));
     tokio::spawn(ignore(hangup));
-    let (known, mut shown) = watch::channel(None::<Site>);
+    let (tells, mut shown) = watch::channel(None::<Site>);
     let started = shown.clone();
     tokio::spawn(async move {
         let Ok(site) = site.await else { return };
-        known.send_replace(Some(site.clone()));
+        tells.send_replace(Some(site.clone()));
         if let Some(probes) = probes {
             tokio::spawn(listener::serve(probes, site.clone(), Callers::Probes));
         }
@@ -212,9 +212,7 @@ async fn front(
         asks.send_modify(|asked| *asked += 1);
         // Passive at once, whatever the keeper does now.
         let leaving = async {
-            if let Ok(site) = shown.wait_for(Option::is_some).await
-                && let Some(site) = &*site
-            {
+            if let Some(site) = known(&mut shown).await {
                 site.lease.leave();
             }
             pending::<()>().await;
@@ -234,26 +232,27 @@ async fn front(
             }
         }
     };
-    let is_ended = select! {
+    select! {
         // The program ends, and its listeners with it.
-        () = asks.closed() => true,
-        () = watches => false,
-        () = stuck(started) => false,
-    };
-    if !is_ended {
-        error!(
-            "lease-keeper is blocked, perhaps by a file of credentials that cannot be read: it ends without a release of the lease"
-        );
-        command::abandon().await;
+        () = asks.closed() => return false,
+        () = watches => {}
+        () = stuck(started) => {}
     }
-    !is_ended
+    error!(
+        "lease-keeper is blocked, perhaps by a file of credentials that cannot be read: it ends without a release of the lease"
+    );
+    command::abandon().await;
+    true
+}
+
+/// What is shown, once that is known.
+async fn known(shown: &mut watch::Receiver<Option<Site>>) -> Option<Site> {
+    shown.wait_for(Option::is_some).await.ok()?.clone()
 }
 
 /// Waits until the keeper has been blocked for so long that only a new start may help, and is passive.
 async fn stuck(mut shown: watch::Receiver<Option<Site>>) {
-    let site = timeout(STARTED, shown.wait_for(Option::is_some)).await;
-    let Ok(Ok(site)) = site.map(|site| site.map(|site| site.clone())) else { return };
-    let Some(site) = site else { return };
+    let Ok(Some(site)) = timeout(STARTED, known(&mut shown)).await else { return };
     // Twice in a row: a process that was stopped and continues has not shown yet that nothing blocks it.
     let mut before = false;
     loop {

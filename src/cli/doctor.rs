@@ -52,23 +52,28 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let id = &check.find(guard).await?;
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
-    let tags = guard.route53.tags(id, shortly()).await;
+    let (alarms, tags) = join(guard.alarms(id, shortly()), guard.route53.tags(id, shortly())).await;
     let (in_service, is_locked) = primary::path_in_service(guard, &check, tags.as_ref().ok());
     primary::health_check(guard, &check, (&in_service, is_locked), &mut findings);
     if let Some(endpoint) = &check.endpoint {
         primary::paths(guard, id, endpoint, &in_service, &mut findings).await;
     }
-    chain(guard, &check, tags, &mut findings).await;
+    let alarms = alarms.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
+    chain(guard, &check, alarms, tags, &mut findings).await;
     records(guard, id, &mut findings).await;
     findings.show(&guard.session.screen).await
 }
 
 /// Checks the chain from the alarm to the function, and the state of both.
-async fn chain(guard: &Guard, check: &HealthCheck, tags: Result<Tags, Failure>, findings: &mut Findings) {
+async fn chain(
+    guard: &Guard,
+    check: &HealthCheck,
+    (alarms, unread): (Vec<Alarm>, Option<Failure>),
+    tags: Result<Tags, Failure>,
+    findings: &mut Findings,
+) {
     let id = &check.id;
     let before = findings.moods().count();
-    let (alarms, unread) =
-        guard.alarms(id, shortly()).await.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
     if let Some(failure) = &unread {
         findings.unknown("alarm", failure);
     } else if alarms.is_empty() {

@@ -22,7 +22,7 @@ use crate::failover_lock::cloudwatch::Alarms;
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
-use crate::failover_lock::record::{FORMER, IN, Intent, OUT, Record};
+use crate::failover_lock::record::{FORMER, IN, OUT, Record};
 use crate::failover_lock::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass as _;
@@ -264,9 +264,8 @@ impl Read {
         let Ok(record) = Record::read(tags, path, check.version, locked_path, Utc::now()) else {
             return false;
         };
-        let was_set = record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
-        let is_out = was_set && record.intent(path, check.version) == Intent::Out;
-        record.is_ahead_of(check.version) || is_out != record.is_locked(path, check.version, locked_path)
+        let stands = record.stands(path, check.version);
+        record.is_ahead_of(check.version) || stands != record.is_locked(path, check.version, locked_path)
     }
 
     fn status(

@@ -129,8 +129,7 @@ impl State {
                 Step::AskCheckers => Finding::Armed,
             },
         };
-        let is_recorded = record.lock.as_ref().is_some_and(|lock| lock.version.is_some())
-            && record.intent(path, check.version) == Intent::Out;
+        let is_recorded = record.stands(path, check.version);
         let locked = || {
             let lock = record.lock.as_ref();
             let by = lock.map(|lock| lock.by.clone()).filter(|by| !by.is_empty());
@@ -141,6 +140,11 @@ impl State {
             all_alarms
                 && health == Health::Healthy
                 && alarms.iter().all(|alarm| alarm.state == AlarmState::Ok)
+        };
+        // As far as its alarms go.
+        let is_unwatched = |reason| {
+            use Reason::{ActionsDisabled, NeverGoesOff, NoAlarm, NoData};
+            matches!(reason, NoAlarm | ActionsDisabled | NeverGoesOff | NoData)
         };
         match finding {
             // When it was set is not known.
@@ -156,12 +160,10 @@ impl State {
             Finding::Unprotected(Reason::LockDoesNotHold) if !all_alarms && health != Health::Healthy => {
                 locked()
             }
-            Finding::Unprotected(Reason::NoAlarm | Reason::ActionsDisabled | Reason::NoData) if is_muted => {
+            Finding::Unprotected(reason) if is_muted && is_unwatched(reason) => {
                 Self::Unprotected { reason: Reason::ActionsMuted }
             }
-            Finding::Unprotected(
-                Reason::NoAlarm | Reason::ActionsDisabled | Reason::NeverGoesOff | Reason::NoData,
-            ) if !all_alarms => {
+            Finding::Unprotected(reason) if !all_alarms && is_unwatched(reason) => {
                 Self::unknown(format!("it asks for {path}; whether an alarm would lock it could not be read"))
             }
             Finding::Armed | Finding::Unprotected(Reason::ForeignPath) if tags.is_none() => {

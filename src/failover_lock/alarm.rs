@@ -297,6 +297,11 @@ impl fmt::Display for AlarmState {
 mod tests {
     use super::*;
 
+    fn health() -> Metric {
+        let name = METRICS[0].to_owned();
+        Metric { namespace: Some(NAMESPACE.to_owned()), name: Some(name), ..Metric::default() }
+    }
+
     fn query(text: &str) -> Metric {
         Metric { expression: Some(text.to_owned()), ..Metric::default() }
     }
@@ -333,11 +338,6 @@ mod tests {
 
     #[test]
     fn an_alarm_never_goes_off_below_a_threshold_that_no_health_is_below() {
-        let health = || Metric {
-            namespace: Some(NAMESPACE.to_owned()),
-            name: Some(METRICS[0].to_owned()),
-            ..Metric::default()
-        };
         let by_query = |function: &str| {
             query(&format!(
                 r#"SELECT {function}(HealthCheckStatus) FROM "AWS/Route53" GROUP BY HealthCheckId"#
@@ -366,11 +366,6 @@ mod tests {
 
     #[test]
     fn only_a_plain_metric_or_a_band_that_is_exceeded_is_a_recovery() {
-        let health = || Metric {
-            namespace: Some(NAMESPACE.to_owned()),
-            name: Some(METRICS[0].to_owned()),
-            ..Metric::default()
-        };
         let band = || query("ANOMALY_DETECTION_BAND(m1, 2)");
         for (comparison, metrics, recovery) in [
             ("GreaterThanOrEqualToThreshold", vec![health()], true),

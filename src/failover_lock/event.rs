@@ -232,7 +232,7 @@ struct TriggeringChild {
 struct ChildState {
     #[serde(rename = "Value", alias = "value")]
     value: AlarmState,
-    /// As text, so that one of another form costs no more than itself.
+    /// Of any form, so that one that cannot be read costs no more than itself.
     #[serde(rename = "Timestamp", alias = "timestamp")]
     timestamp: Option<serde_json::Value>,
 }

@@ -201,18 +201,9 @@ impl Record {
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
-        // Of a lock that no one has recorded, for example one by hand, it shows only that the check has changed since the
-        // restore of the lock that is on record.
-        let locked = record.lock.as_ref().and_then(|lock| lock.version);
-        let is_over = |restore: &Restore| restore.done.is_some() && locked < Some(restore.version);
-        let is_later = record.restore.as_ref().is_some_and(|it| is_over(it) && it.version < version);
-        let undoes = |lock: &Lock| {
-            // Of a lock that was set back and set again the tag may be older than the second one.
-            let is_next = lock.version.is_none_or(|locked| locked + 1 == version);
-            is_later || (is_next && record.intent(path, version) == Intent::Out)
+        let counts = |at: &DateTime<Utc>| {
+            !is_by_hand || (is_fresh(at) && record.may_be_restored_by_hand(path, version))
         };
-        let counts =
-            |at: &DateTime<Utc>| !is_by_hand || (is_fresh(at) && record.lock.as_ref().is_none_or(undoes));
         if record.is_locked(path, version, locked_path) {
             record.by_hand = restored_at;
         } else if let Some(at) = restored_at.filter(counts) {
@@ -226,6 +217,18 @@ impl Record {
             }
         }
         Ok(record)
+    }
+
+    /// Whether a restore by hand that is found on `path` at `version` may be of the newest lock.
+    fn may_be_restored_by_hand(&self, path: &str, version: i64) -> bool {
+        let Some(lock) = &self.lock else { return true };
+        // Of a lock that no one has recorded, for example one by hand, it shows only that the check has changed since the
+        // restore of the lock that is on record.
+        let is_over = |restore: &Restore| restore.done.is_some() && lock.version < Some(restore.version);
+        let is_later = self.restore.as_ref().is_some_and(|it| is_over(it) && it.version < version);
+        // Of a lock that was set back and set again the tag may be older than the second one.
+        let is_next = lock.version.is_none_or(|locked| locked + 1 == version);
+        is_later || (is_next && self.intent(path, version) == Intent::Out)
     }
 
     /// Reads the record without the tags that cannot be read. Returns the first of these as well.
@@ -285,6 +288,13 @@ impl Record {
             }
         };
         if self.restored(path, version).is_some_and(undone) { Intent::In } else { Intent::Out }
+    }
+
+    /// Whether a lock that was set is on record, and no restore has undone it, whatever the path of the check is now.
+    #[must_use]
+    pub fn stands(&self, path: &str, version: i64) -> bool {
+        let was_set = self.lock.as_ref().is_some_and(|lock| lock.version.is_some());
+        was_set && self.intent(path, version) == Intent::Out
     }
 
     /// Whether a check on `path` at `version` is locked: it is on the locked path, or no one has changed it since its lock,

@@ -201,14 +201,10 @@ impl Keeper {
     async fn turn(&mut self) -> Result<(), Error> {
         let started = now();
         let done = self.ask().await;
-        self.failing = done.as_ref().err().map(ToString::to_string);
-        if let Some(error) = &self.failing {
-            warn!(error, "the lease could not be claimed or renewed");
+        if let Err(error) = &done {
+            warn!(%error, "the lease could not be claimed or renewed");
         }
-        self.publish();
-        if done.as_ref().is_err_and(Error::may_pass_with_other_credentials) {
-            self.reread_credentials().await;
-        }
+        self.note(done.as_ref().err()).await;
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
             (Err(_), _) => about(self.period / 4),
@@ -224,6 +220,15 @@ impl Keeper {
         };
         sleep_until(now() + pause).await;
         Ok(())
+    }
+
+    /// Shows whether the last step failed, and reads the credentials anew if that may help.
+    async fn note(&mut self, error: Option<&Error>) {
+        self.failing = error.map(ToString::to_string);
+        self.publish();
+        if error.is_some_and(Error::may_pass_with_other_credentials) {
+            self.reread_credentials().await;
+        }
     }
 
     /// Reads the credentials anew, at most once a period: they may have been rotated.
@@ -340,21 +345,14 @@ impl Keeper {
     async fn give_up(&mut self) -> Result<(), Error> {
         let give_up = now() + self.period;
         while self.claim.has_written() && !give_up.may_have_come(now()) {
-            match self.release().await {
-                Ok(is_released) => {
-                    self.failing = None;
-                    if is_released {
-                        info!("released");
-                    }
-                }
+            let done = self.release().await;
+            self.note(done.as_ref().err()).await;
+            match done {
+                Ok(true) => info!("released"),
+                Ok(false) => {}
                 Err(error) if error.is_for_good() => return Err(error),
                 Err(error) => {
                     warn!(%error, "the lease could not be released yet");
-                    self.failing = Some(error.to_string());
-                    if error.may_pass_with_other_credentials() {
-                        self.reread_credentials().await;
-                    }
-                    self.publish();
                     sleep(self.period / 4).await;
                 }
             }

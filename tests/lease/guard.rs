@@ -31,6 +31,18 @@ fn absent(name: &str) -> PathBuf {
     file
 }
 
+/// What a process for credentials prints, between single quotes of a shell: they are loaded again for every call.
+fn short_lived(key: &str) -> String {
+    let credentials = json!({
+        "Version": 1,
+        "AccessKeyId": key,
+        "SecretAccessKey": key,
+        "SessionToken": "token",
+        "Expiration": "EXPIRATION",
+    });
+    credentials.to_string().replace("EXPIRATION", "'$(date -u -d '5 seconds' +%Y-%m-%dT%H:%M:%SZ)'")
+}
+
 /// A holder whose command has ended by itself with status 3, and has left a process behind that ignores TERM.
 async fn ended_by_itself(emulator: &Emulator, name: &str) -> (Keeper, Observer, String) {
     create_table(emulator).await;
@@ -102,16 +114,7 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
     create_released(&emulator).await;
     let home = Home::new();
     let (log, slow, go) = (home.path("log"), home.path("slow"), home.path("go"));
-    // Credentials that are loaded again for every call.
-    let printed = json!({
-        "Version": 1,
-        "AccessKeyId": emulator.key,
-        "SecretAccessKey": emulator.key,
-        "SessionToken": "token",
-        "Expiration": "EXPIRATION",
-    });
-    let printed =
-        printed.to_string().replace("EXPIRATION", "'$(date -u -d '5 seconds' +%Y-%m-%dT%H:%M:%SZ)'");
+    let printed = short_lived(&emulator.key);
     let script = home.write(
         "credentials.sh",
         &format!(
@@ -186,12 +189,7 @@ async fn orphans_that_the_keeper_inherits_are_reaped() {
     create_released(&emulator).await;
     let home = Home::new();
     let log = home.path("log");
-    let printed = json!({
-        "Version": 1, "AccessKeyId": emulator.key, "SecretAccessKey": emulator.key, "SessionToken": "token",
-        "Expiration": "EXPIRATION",
-    });
-    let printed =
-        printed.to_string().replace("EXPIRATION", "'$(date -u -d '5 seconds' +%Y-%m-%dT%H:%M:%SZ)'");
+    let printed = short_lived(&emulator.key);
     // Its parent ends at once, and the process some calls later.
     let script = home.write(
         "credentials.sh",

@@ -102,6 +102,13 @@ impl World {
         self.call(Handler::Restore, &request.to_string()).await
     }
 
+    /// So many tags are on the check that are not failover-lock's.
+    fn has_tags_of_others(&self, count: usize) {
+        for number in 0..count {
+            self.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
+        }
+    }
+
     /// A person writes the tag of a restore by hand. Returns its time.
     fn writes_that_it_is_restored(&self) -> String {
         let now = DateTime::from_timestamp(self.now(), 0).expect("a time of our days").to_rfc3339();
@@ -207,9 +214,7 @@ async fn a_check_that_a_tick_locks_has_room_for_its_record() {
     world.restore().await.unwrap();
     world.alarm("OK");
     world.route53.tag(PRIMARY, "failover-lock:out", None);
-    for number in 0..9 {
-        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
-    }
+    world.has_tags_of_others(9);
     world.passes(600);
     // Its notification is lost.
     world.alarm("ALARM");
@@ -567,9 +572,7 @@ async fn what_is_not_permitted_to_be_read_is_not_guessed() {
 async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
     let world = World::new().await;
     world.route53.set_path(PRIMARY, HEALTHY);
-    for number in 0..9 {
-        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
-    }
+    world.has_tags_of_others(9);
     for _ in 0..2 {
         world.fails_and_is_locked().await;
         assert_eq!(world.ticks().await["outcome"], "already_locked");
@@ -597,9 +600,7 @@ async fn a_restore_that_failed_is_no_release_whoever_sets_the_path_later() {
     for (foreign_tags, in_service) in [(0, false), (9, false), (0, true), (9, true)] {
         for ended in [false, true] {
             let world = World::new().await;
-            for number in 0..foreign_tags {
-                world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
-            }
+            world.has_tags_of_others(foreign_tags);
             world.route53.set_path(PRIMARY, HEALTHY);
             world.fails_and_is_locked().await;
             world.alarm("OK");
@@ -631,9 +632,7 @@ async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_a
     {
         let mut world = World::new().await;
         world.variables.push(("RELOCK_UNDONE", "true"));
-        for number in 0..9 {
-            world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
-        }
+        world.has_tags_of_others(9);
         world.fails_and_is_locked().await;
         for _ in 0..held {
             world.route53.fail(call, Fault::Pass);
@@ -657,9 +656,7 @@ async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_a
 #[tokio::test]
 async fn a_restore_with_room_for_one_tag_that_was_tried_twice_is_no_release_either() {
     let world = World::new().await;
-    for number in 0..9 {
-        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
-    }
+    world.has_tags_of_others(9);
     world.fails_and_is_locked().await;
     world.alarm("OK");
     // Someone changes another attribute in between; the second try ends before the path, and neither takes its record back.
@@ -1019,9 +1016,7 @@ async fn the_former_record_is_understood_and_makes_room() {
     for (key, value) in FORMER.into_iter().zip([time(600), time(610), "primary".to_owned()]) {
         world.route53.tag(PRIMARY, key, Some(&value));
     }
-    for number in 0..6 {
-        world.route53.tag(PRIMARY, &format!("team:{number}"), Some("x"));
-    }
+    world.has_tags_of_others(6);
     is(&world.ticks().await, "unprotected", "lock_does_not_hold");
     world.alarm("ALARM");
     assert_eq!(world.ticks().await["outcome"], "already_locked");

@@ -88,11 +88,9 @@ pub fn restore(
         return Err(Refusal::InvalidPath(path.to_owned()));
     }
     if !record.is_locked(present, check.version, config.locked_path.as_str()) {
-        // A lock that is on record and was changed since: on the locked path of a former configuration, say.
-        let was_set = record.lock.as_ref().is_some_and(|lock| lock.version.is_some());
-        let is_out = was_set && record.intent(present, check.version) == Intent::Out;
         if let Some(path) = path.filter(|path| *path != present) {
-            if is_out {
+            // It was changed since: on the locked path of a former configuration, say.
+            if record.stands(present, check.version) {
                 return Ok(Release::Restore(path.to_owned()));
             }
             return Err(Refusal::InService { present: present.to_owned(), asked: path.to_owned() });
