@@ -373,7 +373,11 @@ async fn last_run(
             true
         }
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
-            let remedy = format!("aws logs tail --region {} /aws/lambda/{name} --since 1d", region(arn));
+            let remedy = format!(
+                "aws logs filter-log-events --region {} --log-group-name /aws/lambda/{name} \
+                 --start-time $(($(date +%s)-86400))000 --query 'events[].message' --output text",
+                region(arn)
+            );
             findings.wrong(link, format!("{name} failed when it last ran, {}", time(at)), remedy);
             false
         }

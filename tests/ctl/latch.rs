@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command};
 use crate::support::aws::aws_at;
+use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Record, Routing};
@@ -37,16 +38,37 @@ impl Drop for Folder {
     }
 }
 
-/// `failoverctl latch` with a person's credentials. Every service but S3 leads nowhere.
-fn program(site: &Site, folder: &Folder, typed: &[&str]) -> Command {
-    let arguments = [&["latch"], typed].concat();
-    let mut command = command(Path::new(FAILOVERCTL), "http://127.0.0.1:9", &arguments);
+/// A program with a person's credentials. Every service but S3 leads nowhere.
+fn at(site: &Site, folder: &Folder, program: &str, arguments: &[&str]) -> Command {
+    let mut command = command(Path::new(program), "http://127.0.0.1:9", arguments);
     command
         .current_dir(&folder.0)
         .env("AWS_ENDPOINT_URL_S3", site.s3.url())
         .envs([("AWS_ACCESS_KEY_ID", PERSON), ("AWS_SECRET_ACCESS_KEY", PERSON)])
         .stdin(Stdio::null());
     command
+}
+
+/// `failoverctl latch`.
+fn program(site: &Site, folder: &Folder, typed: &[&str]) -> Command {
+    at(site, folder, FAILOVERCTL, &[&["latch"], typed].concat())
+}
+
+/// The commands of a page, with no one to answer.
+fn documented(site: &Site, folder: &Folder, page: &str, heading: &str) -> Command {
+    let [commands] = &commands_below(page, heading)[..] else {
+        panic!("{page} has one block below {heading}")
+    };
+    let programs = Path::new(FAILOVERCTL).parent().expect("it is in a folder").display();
+    let script = format!(
+        r#"PATH={programs}:$PATH
+        failoverctl() {{
+            case $2 in release | attach) set -- "$@" --yes ;; esac
+            command failoverctl "$@"
+        }}
+        {commands}"#
+    );
+    at(site, folder, "bash", &["-c", &script])
 }
 
 async fn run(site: &Site, typed: &[&str]) -> Ended {
@@ -81,7 +103,9 @@ async fn releases_that_take_minutes() {
 async fn a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile() {
     let site = locked().await;
     let watchers = [site.watcher().await, site.watcher().await];
-    let release = run(&site, &["release", "app", "--yes", "--reason", "synchronised"]);
+    let folder = Folder::of(&site);
+    let mut release = documented(&site, &folder, "latch.md", "## Release");
+    let release = async { Ended::of(release.output().await.expect("bash starts")) };
     let mut states = Vec::new();
     let ended = {
         let watching = async {
@@ -197,7 +221,9 @@ async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
 #[tokio::test]
 async fn status_shows_each_latch_and_json_has_the_same() {
     let site = locked().await;
-    let ended = run(&site, &["status"]).await;
+    let folder = Folder::of(&site);
+    let mut status = documented(&site, &folder, "runbook.md", "## latch-NAME-locked");
+    let ended = Ended::of(status.output().await.expect("bash starts"));
     assert_eq!(ended.status, Some(0), "{ended:?}");
     for said in ["STATE", "locked", "app", "standby", "healthy", "present (", " s), present ("] {
         assert!(ended.out.contains(said), "{said}: {ended:?}");
@@ -309,7 +335,11 @@ async fn made(client: &Client, reference: &str, config: HealthCheckConfigBuilder
 
 async fn run_with_route53(site: &Site, api: &Api, typed: &[&str]) -> Ended {
     let folder = Folder::of(site);
-    let mut program = program(site, &folder, typed);
+    with_route53(site, api, program(site, &folder, typed)).await
+}
+
+/// Runs a program that reaches Route 53's API as well.
+async fn with_route53(site: &Site, api: &Api, mut program: Command) -> Ended {
     // Time passes in the miniature while its change is asked for.
     let passing = async {
         loop {
@@ -331,9 +361,11 @@ async fn a_latch_is_attached_in_one_change_and_detached_again() {
     let ended = run_with_route53(&site, &api, &["attach", "app", "--dry-run"]).await;
     assert!(ended.status == Some(0) && ended.out.contains("would attach"), "{ended:?}");
     assert_eq!(referred(&site), [own.clone(), own.clone()]);
-    for outcome in ["attached", "already attached"] {
-        let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
-        assert!(ended.status == Some(0) && ended.out.starts_with(outcome), "{ended:?}");
+    let folder = Folder::of(&site);
+    for outcome in ["\nattached", "\nalready attached"] {
+        let attach = documented(&site, &folder, "latch-deploy.md", "## Attach");
+        let ended = with_route53(&site, &api, attach).await;
+        assert!(ended.status == Some(0) && ended.out.contains(outcome), "{ended:?}");
         assert_eq!((referred(&site), holds(&site)), ([latched.clone(), latched.clone()], [false, false]));
     }
     let changes = api.calls().into_iter().filter(|call| call.starts_with("ChangeResourceRecordSets")).count();

@@ -109,7 +109,7 @@ this() { count '"done"'; }
 "#;
 
 /// Runs the documented commands for a replacement, with alarms between them.
-async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> String {
+async fn replaces(documented: &[String], commands: impl Fn(&[String]) -> String) -> String {
     let aws = Emulator::own_ministack().await;
     let primary = aws.health_check(1).await;
     let folder = std::env::temp_dir().join(format!("failover-lock-{primary}"));
@@ -124,7 +124,7 @@ async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> Stri
         ("REGION", "eu-west-1"),
         ("FOLDER", folder.to_str().expect("the folder's name is UTF-8")),
     ];
-    let script = commands(&commands_below("lock.md", heading));
+    let script = commands(documented);
     let said = run(&aws, &variables, &format!("{DOCUMENTED}{ALARMS}{script}")).await;
     std::fs::remove_dir_all(&folder).expect("the folder is there");
     assert!(said.matches("locked\n").count() > 5 && !said.contains("LOST"), "{said}");
@@ -134,7 +134,8 @@ async fn replaces(heading: &str, commands: impl Fn(&[String]) -> String) -> Stri
 
 #[tokio::test]
 async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_there_or_back() {
-    let said = replaces("### Deploy the stack next to it, then remove it", |blocks| {
+    let documented = commands_below("lock.md", "### Deploy the stack next to it, then remove it");
+    let said = replaces(&documented, |blocks| {
         let [deploy, instead, back] = blocks else { panic!("{blocks:#?}") };
         format!(
             "fire; quiet
@@ -153,7 +154,8 @@ async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_th
 
 #[tokio::test]
 async fn the_documented_function_is_replaced_in_its_place_and_no_alarm_is_lost_there_or_back() {
-    let said = replaces("### Replace its code", |blocks| {
+    let documented = commands_below("lock.md", "### Replace its code");
+    let said = replaces(&documented, |blocks| {
         let [replace, act, instead, back] = blocks else { panic!("{blocks:#?}") };
         let replace = replaced(replace, "infra/package x86_64\n", "");
         let replace = replaced(&replace, "target/package/failover-lock-x86_64.zip", "$ARTIFACT");

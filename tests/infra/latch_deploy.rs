@@ -4,8 +4,13 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::docs::Step::{Given, Run, Then};
+use crate::support::docs::{Walk, walk};
 use crate::support::emulator::{Emulator, free_port, tools};
 use crate::support::root;
+
+const PAGE: &str = "docs/latch-deploy.md";
+const RUNBOOK: &str = "docs/runbook.md";
 
 /// A zone with failover records of `app.example.com`, whose PRIMARY record has the health check `$PRIMARY`.
 const ZONE: &str = r#"
@@ -38,7 +43,7 @@ cat >"$STATE/ip-ranges.json" <<'JSON'
 JSON
 deploy() {
     local status=0
-    infra/deploy latch ${REGIONS---regions eu-central-1,eu-west-1} --ranges "$STATE/ip-ranges.json" --arch x86_64 \
+    command infra/deploy latch ${REGIONS---regions eu-central-1,eu-west-1} --ranges "$STATE/ip-ranges.json" --arch x86_64 \
         --artifact "$ARTIFACT" --env "$STATE/failover-latch.env" --steady 0 --wait 0 "$@" || status=$?
     echo "ended with $status"
 }
@@ -195,6 +200,68 @@ const REMOVED: &[Step] = &[
     ),
 ];
 
+/// What the reader has set, and differs from AWS.
+const READER: &str = r#"
+ACCOUNT=000000000000 EMAIL=sre@example.com DOMAIN=app.example.com NAME_SERVER=ns-1.awsdns-1.com
+BUCKET=latch-000000000000-eu-west-1 REGION=eu-west-1 REGIONS=
+infra/deploy() { shift; deploy "$@"; }
+attach() {
+    record app.example.com A primary PRIMARY "$1" 192.0.2.1
+    record _serving.app.example.com TXT primary PRIMARY "$1" '\"primary\"'
+}
+"#;
+
+const DOCUMENTED: &[Walk] = &[
+    (PAGE, "## Deploy", &[Run(&["READY, AND NOT ATTACHED: app.", "ended with 0"])]),
+    (RUNBOOK, "## latch-NAME-half", &[Run(&[])]),
+    (RUNBOOK, "## latch-NAME-blind", &[Run(&["\"primary\""])]),
+    (RUNBOOK, "## latch-NAME-failed", &[Run(&[])]),
+    (
+        RUNBOOK,
+        "## latch-NAME-slow",
+        &[
+            // The emulator does not show what a template reserves.
+            Run(&[]),
+            Run(&["ended with 0"]),
+            Then(
+                "aws cloudformation describe-stacks --region \"$REGION\" --stack-name latch --output text --query 'Stacks[0].Parameters'",
+                &["WatchConcurrency\t4"],
+            ),
+        ],
+    ),
+    (RUNBOOK, "## latch-NAME-silent", &[Run(&["ENABLED"])]),
+    (
+        PAGE,
+        "## Arm",
+        &[
+            Given("attach \"$(cat \"$STATE/Latched\")\""),
+            Run(&["ARMED: app.", "ended with 0"]),
+            Then("dry_run eu-west-1", &["false"]),
+            Run(&["ended with 0"]),
+            Then("dry_run eu-west-1", &["true"]),
+        ],
+    ),
+    (
+        RUNBOOK,
+        "## latch-NAME-opened",
+        &[
+            Given(
+                "aws s3api put-object --region \"$REGION\" --bucket \"$BUCKET\" --key latches/app
+                aws s3api delete-object --region \"$REGION\" --bucket \"$BUCKET\" --key latches/app",
+            ),
+            Run(&["DeleteMarkers", "latches/app"]),
+        ],
+    ),
+    (
+        PAGE,
+        "## Remove",
+        &[
+            Given("attach \"$PRIMARY\""),
+            Run(&["deleted the stack latch-checks-app in eu-central-1", "ended with 0"]),
+        ],
+    ),
+];
+
 struct Deployment {
     aws: Emulator,
     state: PathBuf,
@@ -211,18 +278,20 @@ impl Deployment {
 
     /// Runs a script in which the stubs are `aws` and `dig`.
     async fn run(&self, script: &str) -> String {
-        let stubs = root().join("tests/infra/stubs");
-        let artifact = self.aws.package("failover-latch");
-        let aws = tools().join("aws");
-        let given = [
-            ("STUBS", stubs.to_str().expect("UTF-8")),
-            ("STATE", self.state.to_str().expect("UTF-8")),
-            ("ARTIFACT", artifact.to_str().expect("UTF-8")),
-            ("REAL_AWS", aws.to_str().expect("UTF-8")),
-        ];
-        let (status, said) = self.aws.bash(&format!("PATH=$STUBS:$PATH\n{ZONE}\n{script}"), &given).await;
+        let (status, said) = self.aws.bash(&format!("{}{script}", self.prelude()), &[]).await;
         assert_eq!(status, Some(0), "{said}");
         said
+    }
+
+    fn prelude(&self) -> String {
+        let text = |path: PathBuf| path.into_os_string().into_string().expect("UTF-8");
+        let stubs = text(root().join("tests/infra/stubs"));
+        let artifact = text(self.aws.package("failover-latch"));
+        let aws = text(tools().join("aws"));
+        let state = text(self.state.clone());
+        format!(
+            "export STATE='{state}' ARTIFACT='{artifact}' REAL_AWS='{aws}' PATH='{stubs}':$PATH\n{ZONE}\n"
+        )
     }
 }
 
@@ -245,6 +314,12 @@ async fn the_latch_is_deployed_in_a_dry_run_armed_when_it_is_attached_and_remove
             assert!(step.contains(text), "{name}: {text}: {step}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_documented_commands_deploy_arm_and_remove_a_latch_and_look_at_it() {
+    let deployment = Deployment::start().await;
+    walk(&deployment.aws, DOCUMENTED, &format!("{}{READER}", deployment.prelude()), &[]).await;
 }
 
 #[tokio::test]

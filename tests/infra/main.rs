@@ -13,3 +13,4 @@ mod latch_deploy;
 mod layers;
 mod permissions;
 mod policy;
+mod runbook;

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 
+use crate::support::docs::words_below;
 use crate::support::lambda::Function;
 use crate::support::program::{fill, program};
 use crate::support::s3::WATCHER;
@@ -111,8 +112,9 @@ async fn process(site: &Site) -> (Child, String, Lines<BufReader<Receiver>>, Pip
         free.local_addr().unwrap().to_string()
     };
     let (reader, writer) = pipe().unwrap();
-    let child = Command::new(program("failover-latch"))
-        .args(["--watch", "--listen", &address])
+    let documented = words_below("latch.md", "## As a process", ("127.0.0.1:8096", &address));
+    let child = Command::new(program(&documented[0]))
+        .args(&documented[1..])
         .env_clear()
         .envs(site.variables())
         .envs([

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::support::docs::words_below;
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, Observer, create_table, pin, record};
 use crate::support::primary::Primary;
@@ -246,7 +247,9 @@ async fn a_site_whose_service_is_dead_gives_the_lease_up_and_takes_it_again_when
     create_table(&emulator).await;
     let service = Primary::start("/healthz").await;
     let url = format!("http://{}/healthz", service.address);
-    let check = ["--check", &url, "--check-every", "1", "--check-failures", "2", "--check-successes", "2"];
+    let documented = words_below("lease.md", "## Check the service", ("http://127.0.0.1:8080/healthz", &url));
+    let [_, _, _, check, url] = &documented[..] else { panic!("{documented:?}") };
+    let check = [check, url, "--check-every", "1", "--check-failures", "2", "--check-successes", "2"];
     service.set_up(false);
     let first = Keeper::start_with(&emulator, "site-a", "", &check).await;
     let mut observer = Observer::of(&[&first]);

@@ -1,12 +1,34 @@
 //! The documentation's commands.
 
+use super::emulator::Emulator;
+
+/// Of a test that goes through a section of a page.
+pub enum Step {
+    /// Something happens before.
+    Given(&'static str),
+    /// The section's next command, which prints these texts.
+    Run(&'static [&'static str]),
+    /// The same for one that fails: the emulator does not serve its call, or something that the page names is missing.
+    Fails(&'static [&'static str]),
+    /// What is so afterwards: this script prints these texts.
+    Then(&'static str, &'static [&'static str]),
+}
+
+/// A page, a heading there, and what happens below it.
+pub type Walk = (&'static str, &'static str, &'static [Step]);
+
+/// A page's text.
+fn page(page: &str) -> String {
+    let file = super::root().join(page);
+    std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{page}: {error}"))
+}
+
 /// The blocks of bash below this heading of a page in `docs`, one after the other.
-pub fn commands_below(page: &str, heading: &str) -> Vec<String> {
-    let text = super::root().join("docs").join(page);
-    let text = std::fs::read_to_string(text).unwrap_or_else(|error| panic!("docs/{page}: {error}"));
+pub fn commands_below(name: &str, heading: &str) -> Vec<String> {
     let level = heading.split(' ').next().unwrap_or_default().len();
+    let text = page(&format!("docs/{name}"));
     let mut lines = text.lines().skip_while(|line| *line != heading);
-    assert!(lines.next().is_some(), "docs/{page} has no {heading}");
+    assert!(lines.next().is_some(), "docs/{name} has no {heading}");
     let mut blocks = Vec::new();
     let mut block: Option<String> = None;
     for line in lines {
@@ -21,4 +43,84 @@ pub fn commands_below(page: &str, heading: &str) -> Vec<String> {
         }
     }
     blocks
+}
+
+/// The words of the only command below this heading, with another address in the place of the page's.
+pub fn words_below(name: &str, heading: &str, (address, other): (&str, &str)) -> Vec<String> {
+    let [command] = &commands_below(name, heading)[..] else {
+        panic!("docs/{name} has one command below {heading}")
+    };
+    assert!(command.contains(address), "{command}");
+    command.replace(address, other).split_whitespace().map(str::to_owned).collect()
+}
+
+/// Each heading of a page, with the commands up to the next heading: the blocks of bash, and what the text names as
+/// a whole command of the AWS CLI or of `infra/deploy`, without a placeholder.
+pub fn sections(name: &str) -> Vec<(String, Vec<String>)> {
+    let text = page(name);
+    let mut sections: Vec<(String, Vec<String>)> = Vec::new();
+    let mut block: Option<(&str, String)> = None;
+    for line in text.lines() {
+        if let Some((_, commands)) = &mut block {
+            if line != "```" {
+                commands.extend([line, "\n"]);
+            } else if let Some(("bash", commands)) = block.take() {
+                sections.last_mut().expect("a page begins with a heading").1.push(commands);
+            } else {
+                block = None;
+            }
+        } else if let Some(language) = line.strip_prefix("```") {
+            block = Some((language, String::new()));
+        } else if line.starts_with('#') {
+            sections.push((line.to_owned(), Vec::new()));
+        } else if let Some((_, commands)) = sections.last_mut() {
+            commands
+                .extend(line.split('`').skip(1).step_by(2).filter(|code| is_whole(code)).map(str::to_owned));
+        }
+    }
+    sections
+}
+
+/// Whether it is a command with all that it needs.
+fn is_whole(code: &str) -> bool {
+    let is_placeholder =
+        |word: &str| word.len() > 2 && word.chars().all(|char| char.is_ascii_uppercase() || char == '_');
+    let arguments = code.split_whitespace().count();
+    let is_command =
+        (code.starts_with("aws ") && arguments > 3) || (code.starts_with("infra/deploy ") && arguments > 2);
+    is_command && !code.contains('…') && !code.split_whitespace().any(is_placeholder)
+}
+
+/// Goes through these sections of a page in one shell, and runs each of their commands.
+pub async fn walk(aws: &Emulator, walks: &[Walk], prelude: &str, variables: &[(&str, &str)]) {
+    let mut script = prelude.to_owned();
+    let mut expected = Vec::new();
+    for (page, heading, steps) in walks {
+        let sections = sections(page);
+        let found = sections.iter().find(|(name, _)| name == heading);
+        let mut commands = found.unwrap_or_else(|| panic!("{page} has no {heading}")).1.iter();
+        for step in *steps {
+            let mut next =
+                || commands.next().unwrap_or_else(|| panic!("{heading} has no further command")).clone();
+            let (command, texts) = match *step {
+                Step::Given(command) => (command.to_owned(), &[][..]),
+                Step::Run(texts) => (next(), texts),
+                Step::Fails(texts) => (format!("! {{\n{}\n}}", next()), texts),
+                Step::Then(command, texts) => (command.to_owned(), texts),
+            };
+            script.extend(["\necho '=== '\n", command.trim_end(), "\n"]);
+            expected.push((heading, command, texts));
+        }
+        assert_eq!(commands.next(), None, "{heading}: a command that is not run");
+    }
+    let (status, said) = aws.bash(&format!("exec 2>&1\n{script}"), variables).await;
+    let outputs: Vec<_> = said.split("=== \n").skip(1).collect();
+    for ((heading, command, texts), output) in expected.iter().zip(&outputs) {
+        for text in *texts {
+            assert!(output.contains(text), "{heading}: {command}\ndoes not print {text}:\n{output}");
+        }
+    }
+    let last = outputs.len() - 1;
+    assert!(status == Some(0), "{:?} ended with {status:?}:\n{}", expected[last], outputs[last]);
+    assert_eq!(outputs.len(), expected.len(), "{said}");
 }
