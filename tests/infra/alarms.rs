@@ -162,3 +162,49 @@ fn every_alarm_is_on_its_stacks_dashboard() {
         }
     }
 }
+
+/// What a stack has of what is charged by the month, in US cents: a dashboard 300, a key 100, an alarm 10.
+/// <https://aws.amazon.com/cloudwatch/pricing/>, <https://aws.amazon.com/kms/pricing/>
+fn monthly(template: &str, is_made: impl Fn(Option<&str>) -> bool) -> usize {
+    let text = read(template);
+    let resources = text.split("\nResources:\n").nth(1).expect("it has resources").split("\n\n");
+    let price = |resource: &str| {
+        let value = |key: &str| resource.lines().find_map(|line| line.strip_prefix(key));
+        let cents = match value("    Type: ") {
+            Some("AWS::CloudWatch::Dashboard") => 300,
+            Some("AWS::KMS::Key") => 100,
+            Some("AWS::CloudWatch::Alarm") => 10,
+            _ => 0,
+        };
+        cents * usize::from(is_made(value("    Condition: ")))
+    };
+    resources.map(price).sum()
+}
+
+#[test]
+fn the_documented_costs_are_those_of_the_templates() {
+    let dollars = |cents: usize| format!("{}.{:02}", cents / 100, cents % 100);
+    let (lock, readme, fence) = (read("docs/lock.md"), read("README.md"), read("docs/fence.md"));
+    // Of runs, logs and the artifact. The free tiers have 3 dashboards and 10 alarms.
+    let (runs, free) = (5, 400);
+    let one = monthly("infra/failover-lock.yaml", |_| true) + runs;
+    // An alarm for each check is in none of the stacks.
+    let tagged =
+        monthly("infra/failover-lock.yaml", |condition| condition != Some("NewAlarm")) + runs + 20 * 10;
+    for (costs, rest) in [(one, dollars(one - free)), (tagged, dollars(tagged - free))] {
+        assert!(readme.contains(&format!("| {} | {rest} |", dollars(costs))), "{costs} {rest}");
+        assert!(lock.contains(&format!(" {}", dollars(costs))), "{costs}");
+    }
+    assert!(readme.contains(&format!("| 20 | 20 | {} | {} |", 20 * one / 100, (20 * one - 1000) / 100)));
+    assert!(lock.contains(&format!("the first stack costs USD {}", dollars(one - free))));
+    // Two secrets at 40.
+    let fenced =
+        monthly("infra/site-fence.yaml", |condition| matches!(condition, None | Some("NewNotifications")))
+            + 2 * 40;
+    let topic = monthly("infra/site-fence.yaml", |condition| condition == Some("HasTopic"));
+    let said = format!("About USD {} a month", dollars(fenced));
+    assert!(
+        fence.contains(&said) && fence.contains(&format!("A topic adds two alarms, {}.", dollars(topic))),
+        "{said} {topic}"
+    );
+}
