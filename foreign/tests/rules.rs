@@ -1,5 +1,5 @@
-//! `infra/alertmanager.yaml`: what its rules say of Infinispan's metric, by `promtool`, and whether its resources have the
-//! fields of the Prometheus Operator's own definitions.
+//! `infra/alertmanager.yaml` and `infra/latch-pod.yaml`: when their rules fire, by `promtool`, and whether their resources
+//! have the fields of the Prometheus Operator's own definitions.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -9,19 +9,23 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::Secret;
+use kcr_monitoring_coreos_com::v1::podmonitors::PodMonitor;
 use kcr_monitoring_coreos_com::v1::prometheusrules::PrometheusRule;
 use kcr_monitoring_coreos_com::v1beta1::alertmanagerconfigs::AlertmanagerConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-fn template() -> PathBuf {
-    support::root().join("infra/alertmanager.yaml")
+const FENCE: &str = "infra/alertmanager.yaml";
+const LATCH: &str = "infra/latch-pod.yaml";
+
+fn template(file: &str) -> PathBuf {
+    support::root().join(file)
 }
 
 /// The rules file that the template's comment makes, with all values replaced.
-fn rules() -> String {
-    let file = template();
+fn rules(file: &str) -> String {
+    let file = template(file);
     let made = Command::new("sed").args(["-n", r"/^  groups:/,/^$/s/^  //p"]).arg(file).output();
     let rules = String::from_utf8(made.expect("sed is there").stdout).expect("the template is UTF-8");
     let rules =
@@ -71,11 +75,16 @@ fn the_rules_report_an_unseen_site_and_show_that_they_are_alive() {
         }
     }
     tests.push(test(&[], "11m", &[("SiteFenceWatchdog", json!([])), ("SiteViewMissing", missing)]));
+    holds(FENCE, &tests);
+}
+
+/// Lets `promtool` run these tests of a template's rules.
+fn holds(file: &str, tests: &[Value]) {
     let tests = json!({ "rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": tests });
 
-    let folder = std::env::temp_dir().join(format!("rules-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("rules-{}", support::emulator::free_port()));
     fs::create_dir_all(&folder).expect("a temporary folder can be made");
-    fs::write(folder.join("rules.yml"), rules()).expect("it can be written");
+    fs::write(folder.join("rules.yml"), rules(file)).expect("it can be written");
     // YAML includes JSON.
     fs::write(folder.join("tests.yml"), tests.to_string()).expect("it can be written");
     for arguments in [["check", "rules", "rules.yml"], ["test", "rules", "tests.yml"]] {
@@ -87,6 +96,56 @@ fn the_rules_report_an_unseen_site_and_show_that_they_are_alive() {
     fs::remove_dir_all(&folder).expect("it is there");
 }
 
+#[test]
+fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
+    let quiet = |metric: &str, latch: &str| {
+        let value = if metric == "armed" { "1x40" } else { "0x40" };
+        (format!(r#"failover_latch_{metric}{{latch="{latch}"}}"#), value)
+    };
+    let metrics = [
+        ("standing", "1x40", "LatchLocked", "critical"),
+        ("opened_total", "0x36 1x3", "LatchOpened", "critical"),
+        ("not_holding", "1x40", "LatchNotHolding", "critical"),
+        ("half", "1x40", "LatchHalf", "warning"),
+        ("blind", "1x40", "LatchBlind", "critical"),
+        ("failed", "1x40", "LatchFailed", "warning"),
+        ("suspect", "1x40", "LatchSuspect", "critical"),
+        ("look_gap_seconds", "5x36 46 5x3", "LatchSlow", "warning"),
+        ("armed", "_x40", "LatchSilent", "critical"),
+    ];
+    let rules = rules(LATCH);
+    let summary = |alert: &str| {
+        let rest = rules.split(&format!("alert: {alert}\n")).nth(1).expect("there is such an alert");
+        let line =
+            rest.lines().find_map(|line| line.trim().strip_prefix("summary: ")).expect("it has a summary");
+        line.trim_matches('"').replace("{{ $labels.latch }}", "app")
+    };
+    let mut tests = Vec::new();
+    for (odd, values, fires, severity) in metrics {
+        let mut series: Vec<_> = metrics.map(|(metric, ..)| quiet(metric, "app")).to_vec();
+        let at = metrics.iter().position(|(metric, ..)| *metric == odd).expect("it is one of them");
+        series[at].1 = values;
+        // Another latch is well, but for the metric without which none is known.
+        if odd != "armed" {
+            series.extend(metrics.map(|(metric, ..)| quiet(metric, "web")));
+        }
+        let alerts: Vec<_> = metrics
+            .iter()
+            .map(|(.., alert, _)| {
+                let mut labels = json!({ "severity": severity });
+                if odd != "armed" {
+                    labels["latch"] = json!("app");
+                }
+                let fired =
+                    json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary(alert) } }]);
+                (*alert, if *alert == fires { fired } else { json!([]) })
+            })
+            .collect();
+        tests.push(test(&series, "9m45s", &alerts));
+    }
+    holds(LATCH, &tests);
+}
+
 /// The operator drops what its definitions do not have.
 fn has_only_fields_of<T: DeserializeOwned + Serialize>(resource: &Value) {
     let read: T =
@@ -96,7 +155,7 @@ fn has_only_fields_of<T: DeserializeOwned + Serialize>(resource: &Value) {
 
 #[test]
 fn the_custom_resources_have_the_fields_of_the_operators_definitions() {
-    let webhook = fs::read_to_string(template()).expect("it can be read");
+    let webhook = fs::read_to_string(template(FENCE)).expect("it can be read");
     let (before, commented) =
         webhook.split_once("      # snsConfigs:").expect("the topic's receiver is in comments");
     let topic = format!("{before}      snsConfigs:{}", commented.replace("\n      # ", "\n      "));
@@ -119,4 +178,21 @@ fn the_custom_resources_have_the_fields_of_the_operators_definitions() {
         }
         assert_eq!(kinds, ["Secret", "AlertmanagerConfig", "PrometheusRule"]);
     }
+}
+
+#[test]
+fn the_pods_resources_have_the_fields_of_the_operators_definitions() {
+    let pod = fs::read_to_string(template(LATCH)).expect("it can be read");
+    let mut kinds = Vec::new();
+    for resource in pod.split("\n---\n") {
+        let resource: Value = serde_saphyr::from_str(resource).expect("it is YAML");
+        match resource["kind"].as_str().expect("it has a kind") {
+            "PodMonitor" => has_only_fields_of::<PodMonitor>(&resource),
+            "PrometheusRule" => has_only_fields_of::<PrometheusRule>(&resource),
+            // `tests/infra/deploy.rs` has these.
+            kind => assert!(["ServiceAccount", "Deployment", "NetworkPolicy"].contains(&kind), "{kind}"),
+        }
+        kinds.push(resource["kind"].clone());
+    }
+    assert_eq!(kinds.len(), 5, "{kinds:?}");
 }

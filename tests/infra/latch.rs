@@ -360,8 +360,10 @@ fn a_latch_check_is_unhealthy_if_and_only_if_the_object_answers() {
 async fn the_costs_are_computed_in_one_place_and_the_documentation_quotes_them() {
     let aws = Emulator::ministack().await;
     let page = fs::read_to_string(root().join("docs/latch-deploy.md")).unwrap();
-    for pairs in [1, 10] {
-        let (status, costs) = aws.bash(&format!("infra/latch-costs --pairs {pairs}"), &[]).await;
+    let quoted = page.split('`').filter(|code| code.starts_with("infra/latch-costs --every"));
+    let quoted = quoted.chain(["infra/latch-costs --pairs 1", "infra/latch-costs --pairs 10"]);
+    for command in quoted {
+        let (status, costs) = aws.bash(command, &[]).await;
         assert_eq!(status, Some(0), "{costs}");
         assert!(page.contains(&format!("```text\n{costs}```\n")), "docs/latch-deploy.md lacks:\n{costs}");
     }

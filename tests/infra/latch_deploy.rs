@@ -242,6 +242,24 @@ const DOCUMENTED: &[Walk] = &[
         ],
     ),
     (
+        PAGE,
+        "## With pods",
+        &[
+            Run(&["ended with 0"]),
+            Then(
+                "aws cloudwatch describe-alarms --region \"$REGION\" --query 'length(MetricAlarms)'
+                aws scheduler get-schedule --region \"$REGION\" --name latch-watch --query State
+                aws sns list-topics --region \"$REGION\" --query Topics",
+                &["0\n\"DISABLED\"\n[]\n"],
+            ),
+            Run(&["ended with 0"]),
+            Then(
+                "aws scheduler get-schedule --region \"$REGION\" --name latch-watch --query State",
+                &["ENABLED"],
+            ),
+        ],
+    ),
+    (
         RUNBOOK,
         "## latch-NAME-opened",
         &[

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use crate::support::docs::words_below;
 use crate::support::lambda::Function;
 use crate::support::program::{fill, program};
+use crate::support::root;
 use crate::support::s3::WATCHER;
 use crate::support::site::{A, Site};
 
@@ -187,6 +188,16 @@ async fn a_process_locks_shows_its_metrics_and_its_health_and_ends_on_a_signal()
         "failover_latch_locked_total{latch=\"app\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    // The alerts are on what there is.
+    let pod = std::fs::read_to_string(root().join("infra/latch-pod.yaml")).unwrap();
+    let word = |text: &str| {
+        text.chars().take_while(|char| char.is_ascii_lowercase() || *char == '_').collect::<String>()
+    };
+    let names: Vec<_> = pod.split("failover_latch_").skip(1).map(word).collect();
+    assert!(names.len() > 8, "{names:?}");
+    for name in names {
+        assert!(metrics.contains(&format!("\nfailover_latch_{name}{{")), "{name}: {metrics}");
     }
     assert_eq!(site.objects(), [true, true]);
     assert_eq!(ask(&address, &Method::GET, "/").await.0, 404);
