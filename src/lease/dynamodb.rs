@@ -127,6 +127,7 @@ impl Table {
         let request = self.client.describe_table().table_name(&self.name);
         let table = send(DESCRIBE, time, request.send()).await?.table;
         let table = table
+            .filter(|table| !table.key_schema().is_empty())
             .ok_or_else(|| Failure::unclear(DESCRIBE, "the answer does not describe the table".to_owned()))?;
         keeps_leases(&table, self.one_region)
     }

@@ -189,7 +189,7 @@ impl Site {
     }
 
     pub(super) fn state(&self, status: &Status) -> Value {
-        let active = status.active();
+        let (active, blocked) = (status.active(), self.metrics.blocked());
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let record = status.record.as_ref().map(|record| {
             json!({
@@ -209,11 +209,11 @@ impl Site {
             "epoch": active.map(|holding| holding.epoch),
             "activeForSeconds": seconds(status.active_for()),
             "standing": status.description(),
-            "takesOverInSeconds": seconds(status.takes_over_in()),
+            "takesOverInSeconds": seconds(status.takes_over_in().filter(|_| blocked.is_none())),
             "leaving": status.will != Will::Take,
             "command": self.command(status).map(command),
             "unwilling": status.unwilling,
-            "failing": self.metrics.blocked().or_else(|| status.failing.clone()),
+            "failing": blocked.or_else(|| status.failing.clone()),
             "record": record,
         })
     }

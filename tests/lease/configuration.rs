@@ -514,6 +514,18 @@ async fn a_file_that_does_not_answer_silences_no_listener_and_a_signal_ends_the_
     assert_eq!(keeper.ended().await.code(), Some(1));
     assert_eq!(keeper.said("lease-keeper is blocked, perhaps by a file of credentials"), 1);
 
+    // A blocked standby takes nothing over.
+    let (name, text) = profile(&emulator.key, &emulator.key, "");
+    fs::remove_file(&file).unwrap();
+    home.write(name, &text);
+    let standby = home.keeper(&emulator, SECTION, &[], &[]).await;
+    let state = standby.states("it is site-").await;
+    assert!(state["takesOverInSeconds"].is_number(), "{state}");
+    block(&file);
+    standby.proxy.all(Fault::Error { status: 400, code: "ExpiredTokenException", message: "expired" });
+    let state = standby.states("\"failing\":\"blocked for").await;
+    assert!(state["takesOverInSeconds"].is_null(), "{state}");
+
     // Also at the start, where no second signal is needed.
     let mut keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
     keeper.signal("TERM").await;

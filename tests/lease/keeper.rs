@@ -340,6 +340,22 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_that_describes_no_table_is_asked_for_again() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let before = Proxy::start(&emulator.url).await;
+    let table = emulator.aws(&["dynamodb", "describe-table", "--table-name", TABLE]).await;
+    before.answer("DescribeTable", json!({ "Table": {} }));
+    let started = Keeper::start_behind(&before.url, &emulator, "site-a", "", &[]);
+    let mended = async {
+        before.arrived("DescribeTable", 1).await;
+        before.answer("DescribeTable", table);
+    };
+    let (keeper, ()) = tokio::join!(started, mended);
+    Observer::of(&[&keeper]).active(&keeper).await;
+}
+
 /// A keeper that receives this description of its table.
 async fn described_as(emulator: &Emulator, table: &Value, arguments: &[&str]) -> Keeper {
     let before = Proxy::start(&emulator.url).await;
