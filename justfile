@@ -1,4 +1,4 @@
-# Short names for common commands. `just --list` shows them; `just ci` runs everything that a change must pass.
+# Short names for common commands. `just --list` shows them; `just ci` and `just deny` run everything that a change must pass.
 
 [private]
 default:
@@ -10,7 +10,7 @@ check:
     cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features
 
-# The tests of one system: lock, fence, lease, ctl or infra. Further arguments go to the test program
+# The tests of one system: lock, latch, fence, lease, ctl or infra. Further arguments go to the test program
 test SYSTEM *ARGS:
     cargo test --locked {{ if SYSTEM == "infra" { "--all-features" } else { "--features " + SYSTEM } }} --test {{ SYSTEM }} -- {{ ARGS }}
 
@@ -18,11 +18,11 @@ test SYSTEM *ARGS:
 test-all:
     cargo test --locked --all-features
 
-# Everything that a change must pass. Installs missing Debian packages as root
+# Everything that a change must pass except `deny`. Installs missing Debian packages as root
 ci:
     .ci/run
 
-# An artifact: PROGRAM is failover-lock, site-fence or lease-keeper, ARCH is arm64 or x86_64
+# An artifact: PROGRAM is failover-lock, failover-latch, site-fence or lease-keeper, ARCH is arm64 or x86_64
 package PROGRAM ARCH:
     infra/package --program {{ PROGRAM }} {{ ARCH }}
 
@@ -33,7 +33,7 @@ reproducible ARCH:
     target/again/infra/package {{ ARCH }}
     cmp target/package/failover-lock-{{ ARCH }}.zip target/again/target/package/failover-lock-{{ ARCH }}.zip
 
-# A benchmark: lease or mass_failover
+# A benchmark: fence, latch (ARGS may be `race` or `pairs`), lease or mass_failover
 bench NAME *ARGS:
     cargo bench --locked --all-features --bench {{ NAME }} -- {{ ARGS }}
 

@@ -12,11 +12,13 @@ use std::{fs, io, panic, process, thread};
 
 use clap::Parser;
 use failover::lease::check::{self, Check, Rhythm};
-use failover::lease::command::{self, CannotRun, Running};
+use failover::lease::command::{self, CannotRun};
 use failover::lease::config::Config;
 use failover::lease::descendants;
 use failover::lease::listener::{self, Address, Listener};
-use failover::lease::server::{Callers, Site};
+use failover::lease::server::Callers;
+use failover::lease::site::Site;
+use failover::lease::status::Running;
 use failover::lease::{Keeper, Table};
 use failover::program::lines::Lines;
 use failover::program::{logging, run, variables};

@@ -1,13 +1,17 @@
 //! The account that a command works in: shown on every screen, in every question, and in JSON.
 
+use std::time::Duration;
+
 use aws_config::SdkConfig;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use serde::Serialize;
 
-use super::screen::plain;
-use super::session::SHORTLY;
 use super::sts::{self, Caller};
+use super::text::plain;
 use crate::remote::arn::Arn;
+
+/// How long a call may take, its retries included, where the rest is shown without it.
+pub(super) const SHORTLY: Duration = Duration::from_secs(3);
 
 /// The account, and who works in it. Account and caller are `None` if STS did not answer.
 #[derive(Clone, Debug, Serialize)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
-use super::screen::{plain, quoted};
+use super::text::{plain, quoted};
 use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::event::Malformed;

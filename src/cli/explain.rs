@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::error::{Ended, Error};
 use super::guard::{Guard, Options};
-use super::screen::{Mood, Screen, paint, plain, time};
+use super::screen::{Mood, Screen, paint};
 use super::session::{Common, patience};
 use super::state::{text, why};
+use super::text::{plain, time};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::AlarmTransition;
 use crate::failover_lock::config::Config;

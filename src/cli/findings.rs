@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::error::{Ended, Error};
-use super::screen::{Mood, Screen, paint, plain};
+use super::screen::{Mood, Screen, paint};
+use super::text::plain;
 
 /// The finding about one link of a chain.
 #[derive(Clone, Debug, Serialize)]

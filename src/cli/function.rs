@@ -12,8 +12,8 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::error::Error;
-use super::screen::plain;
 use super::session::if_there;
+use super::text::plain;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, send};
 use crate::remote::deadline::Deadline;

@@ -6,8 +6,7 @@ use clap::Args;
 use futures_util::stream::{self, StreamExt as _};
 
 use super::error::Error;
-use super::name::AT_ONCE;
-use super::session::{Common, Session, is_reachable, patience, shortly};
+use super::session::{AT_ONCE, Common, Session, is_reachable, patience, shortly};
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::Config;

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::error::{Ended, Error};
 use super::guard::Options;
 use super::name::{self, Named};
+use super::seen;
 use super::session::{Common, patience, shortly};
 use super::state::text;
-use super::status;
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
 use crate::failover_lock::decide;
@@ -49,7 +49,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
     let (check, tags) = (check?, tags.ok());
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
-    let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
+    let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let title = name::title(&id, tags.as_ref());
     let question =

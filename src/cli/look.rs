@@ -8,15 +8,14 @@ use std::time::Duration;
 use chrono::Utc;
 use futures_util::future::{join, join3, join4};
 use futures_util::stream::{self, StreamExt as _};
-use serde::Serialize;
 use tokio::time::sleep;
 
 use super::error::Error;
 use super::guard::Guard;
-use super::name::{self, AT_ONCE, Tags};
-use super::session::shortly;
+use super::name::{self, Tags};
+use super::seen::{AlarmNow, Part, Status, Unread, watches};
+use super::session::{AT_ONCE, shortly};
 use super::state::{Seen, State, foremost};
-use super::status::{AlarmNow, Status, watches};
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::Alarms;
 use crate::failover_lock::config::Config;
@@ -26,33 +25,6 @@ use crate::failover_lock::record::{FORMER, IN, OUT, Record};
 use crate::failover_lock::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass as _;
-
-/// A part of what is known about a health check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Part {
-    /// Its configuration: endpoint and path.
-    Check,
-    Tags,
-    Alarms,
-    /// Its alarms on metric math and queries, where the plain ones could be read.
-    Queries,
-    /// For which checks an alarm on a query is in ALARM.
-    Contributors,
-    /// Whether a mute rule holds its alarms' actions back.
-    MuteRules,
-    Checkers,
-}
-
-/// A part that could not be read, and why.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Unread {
-    pub what: Part,
-    pub why: String,
-    /// Whether another look may succeed.
-    #[serde(skip)]
-    pub may_pass: bool,
-}
 
 /// How long after a look in which check and tags do not agree they are read again: one of the two was read before a
 /// change, and the other one after it.

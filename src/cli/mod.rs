@@ -19,7 +19,6 @@ mod fence;
 mod findings;
 mod function;
 mod guard;
-mod handover;
 mod latch;
 mod lease;
 mod lock;
@@ -29,11 +28,13 @@ mod man;
 mod name;
 mod restore;
 pub mod screen;
+mod seen;
 mod session;
 mod sns;
 pub mod state;
 mod status;
 mod sts;
+mod text;
 
 use clap::{CommandFactory, Parser, Subcommand};
 

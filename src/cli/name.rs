@@ -7,16 +7,14 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::error::Error;
 use super::guard::Guard;
-use super::screen::plain;
-use super::session::shortly;
+use super::session::{AT_ONCE, shortly};
+use super::text::plain;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::route53::MOST_TAGGED;
 use crate::remote::aws::{Failure, Kind};
 
 /// The tag that AWS's console shows as a health check's name.
 const NAME: &str = "Name";
-/// Route 53 allows an account some 5 calls a second.
-pub(super) const AT_ONCE: usize = 4;
 
 /// A check's tags, by key.
 pub(super) type Tags = BTreeMap<String, String>;

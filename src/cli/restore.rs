@@ -9,6 +9,7 @@ use serde_json::json;
 use super::error::{Ended, Error};
 use super::guard::Options;
 use super::name::{self, Named};
+use super::seen;
 use super::session::{Common, patience, shortly};
 use super::state::text;
 use super::status;
@@ -59,7 +60,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let (check, title) = (check?, name::title(&id, tags.ok().as_ref()));
     // What changes while the question is open was not decided about.
     let version = check.version;
-    let asks = check.endpoint.as_ref().map(status::watches).unwrap_or_default();
+    let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let question = format!("Are the sites synchronised? Restoring {title} brings traffic to {asks} again.");
     let screen = &guard.session.screen;
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {

@@ -20,7 +20,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::context::Context;
+use super::context::{Context, SHORTLY};
 use super::error::Error;
 use super::screen::Screen;
 use crate::program::variables;
@@ -31,8 +31,8 @@ use crate::remote::{https, sdk};
 
 /// How long a command may try to get one thing done.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a call may take, its retries included, where the rest is shown without it.
-pub(super) const SHORTLY: Duration = Duration::from_secs(3);
+/// How many calls of a kind are made at once.
+pub(super) const AT_ONCE: usize = 4;
 
 /// The options of every command.
 #[derive(Debug, Args)]

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::screen::{Mood, ago, paint, plain, time};
+use super::screen::{Mood, paint};
+use super::text::{ago, plain, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Finding, Health, Standing, Step};

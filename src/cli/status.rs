@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -10,13 +9,15 @@ use tokio::time::{Instant, sleep};
 use super::context::Context;
 use super::error::{Ended, Error};
 use super::guard::{Guard, Options};
-use super::look::{self, Part, Unread};
+use super::look;
 use super::name::Named;
-use super::screen::{Mood, Row, ago, cut, paint, plain, say, table, wrapped};
+use super::screen::{Mood, Row, paint, say, table};
+use super::seen::{Part, Status, Unread};
 use super::session::Common;
 use super::state::State;
+use super::text::{ago, cut, plain, wrapped};
 use crate::failover_lock::alarm::AlarmState;
-use crate::failover_lock::health_check::{Endpoint, HealthCheckId};
+use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::route53::Checkers;
 
 /// How often a command that waits reads the state.
@@ -26,35 +27,6 @@ const REDRAW: Duration = Duration::from_secs(10);
 const LONGEST_NAME: usize = 36;
 /// The indentation of the lines below a row.
 const BELOW: usize = 4;
-
-/// The state of a health check. A part that could not be read is `None`, and in `unknown`.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Status {
-    pub health_check_id: HealthCheckId,
-    /// Its tag `Name`.
-    pub name: Option<String>,
-    /// Its endpoint, for example `https://primary.example.com:443`.
-    pub watches: Option<String>,
-    pub path: Option<String>,
-    #[serde(flatten)]
-    pub state: State,
-    /// The alarm on its health; the one in ALARM, if there is one.
-    pub alarm: Option<AlarmNow>,
-    /// Its checkers, if they have reported and may be read.
-    pub checkers: Option<Checkers>,
-    /// Whether an alarm watches its health, or it has ever been locked or restored.
-    pub guarded: Option<bool>,
-    pub unknown: Vec<Unread>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct AlarmNow {
-    pub name: String,
-    pub state: AlarmState,
-    pub since: DateTime<Utc>,
-}
 
 /// Show the health checks that can be locked, and whether they are.
 #[derive(Debug, Args)]
@@ -103,13 +75,6 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         Ok(Shown { checks, are_named, context: screen.context().await })
     };
     screen.watch("healthChecks", watch.then_some(REDRAW), look, Shown::text, Shown::ended).await
-}
-
-/// The URL that a health check requests, without its path.
-pub(super) fn watches(endpoint: &Endpoint) -> String {
-    let scheme = if endpoint.https { "https" } else { "http" };
-    let host = endpoint.domain_name.as_deref().or(endpoint.ip_address.as_deref()).unwrap_or("?");
-    format!("{scheme}://{host}:{}", endpoint.port)
 }
 
 /// Shows the checkers' results and the alarm's state, until the check is armed.
@@ -290,7 +255,7 @@ impl Shown {
         text
     }
 
-    /// A check that nobody guards, and nobody named, is no fault.
+    /// A check that is neither guarded nor named is no fault.
     fn mood(&self, status: &Status) -> Mood {
         match status.state.mood() {
             Mood::Wrong if !self.are_named && status.guarded == Some(false) => Mood::Warn,

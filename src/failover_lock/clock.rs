@@ -1,4 +1,4 @@
-//! The present time, as a system is told it.
+//! The clock from which a system reads the present time.
 
 use std::fmt;
 use std::sync::Arc;

@@ -18,8 +18,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tracing::{info, warn};
 
-use super::command::{self, Running};
+use super::command;
 use super::held::{Lease, Obstacle};
+use super::status::Running;
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
 

@@ -38,6 +38,7 @@ use super::clock::{now, sleep_until, wall};
 use super::descendants::{self, Descendants};
 use super::held::{Held, Lease, Obstacle};
 use super::metrics::Metrics;
+use super::status::Running;
 
 /// The option with which the program runs as the guard of a command.
 pub const GUARD: &str = "--guard";
@@ -109,22 +110,6 @@ pub fn check(command: &[OsString]) -> Result<(), CannotRun> {
     };
     let cause = || io::Error::other("there is no such program, or this user may not execute it");
     if is_there { Ok(()) } else { Err(CannotRun::new(command, "started", cause())) }
-}
-
-/// Whether the command runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Running {
-    /// It does not.
-    #[default]
-    No,
-    /// It does, since this time in seconds since 1970.
-    Since(i64),
-    /// It was started at this time, received TERM, and it or a process that it has started still runs.
-    Ending(i64),
-    /// It has ended by itself with this status, and a process that it has started still runs.
-    Leftovers(u8),
-    /// Its time is over, and whether it has ended is not known.
-    Unknown,
 }
 
 /// Where the state of the command is shown.

@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::clock::sleep_until;
-use super::command::Running;
-use super::server::Site;
+use super::site::Site;
+use super::status::Running;
 
 /// The type of a stream of events.
 pub(super) const EVENTS: &str = "text/event-stream";

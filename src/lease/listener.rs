@@ -29,7 +29,8 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::places::{Place, Places};
-use super::server::{Callers, Site};
+use super::server::Callers;
+use super::site::Site;
 use crate::remote::http::Stream;
 
 /// How long a connection lasts that is not a stream of events.

@@ -15,8 +15,7 @@ use tokio::time::Instant;
 
 use super::claim::{Moment, Standing};
 use super::clock::now;
-use super::command::Running;
-use super::status::Status;
+use super::status::{Running, Status};
 use crate::program::lines;
 
 /// A candidate's metrics. Clones count together.

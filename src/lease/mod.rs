@@ -53,6 +53,7 @@ pub mod metrics;
 mod names;
 mod places;
 pub mod server;
+pub mod site;
 pub mod status;
 mod yaml;
 

@@ -24,6 +24,22 @@ pub struct Status {
     pub unwilling: Option<String>,
 }
 
+/// Whether the command runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Running {
+    /// It does not.
+    #[default]
+    No,
+    /// It does, since this time in seconds since 1970.
+    Since(i64),
+    /// It was started at this time, received TERM, and it or a process that it has started still runs.
+    Ending(i64),
+    /// It has ended by itself with this status, and a process that it has started still runs.
+    Leftovers(u8),
+    /// Its time is over, and whether it has ended is not known.
+    Unknown,
+}
+
 // === impl Status ===
 
 impl Status {

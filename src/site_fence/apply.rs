@@ -7,12 +7,12 @@ use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Decision, Leaving, Reason, Seen};
+use super::decide::{self, Decision, Reason, Seen};
 use super::error::Error;
 use super::infinispan::{self, Session, State};
 use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
-use super::site::{Site, is_in_service};
+use super::site::{Leaving, Site, is_in_service};
 use super::turn::Turn;
 use super::view::Sight;
 use super::webhook::Accusation;

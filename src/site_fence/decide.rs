@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::notes::{Noted, Notes};
-use super::site::{Endpoint, EndpointGroup, Owner, Site, is_in_service};
+use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
 use super::webhook::{Accusation, Alert, Malformed, Status};
 use crate::remote::arn::Arn;
 
@@ -26,9 +26,6 @@ pub struct Seen<'a> {
     /// The notes in its tags.
     pub notes: &'a Notes,
 }
-
-/// Endpoints that are to be removed, by group.
-pub type Leaving<'a> = Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>;
 
 /// What to do about an accusation.
 #[derive(Debug, PartialEq, Eq)]

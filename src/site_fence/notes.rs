@@ -15,8 +15,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::decide::Leaving;
-use super::site::{Endpoint, Site};
+use super::site::{Endpoint, Leaving, Site};
 
 const PREFIX: &str = "site-fence:";
 const LISTENER: &str = "/listener/";

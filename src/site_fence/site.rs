@@ -34,6 +34,9 @@ pub struct EndpointGroup {
     pub endpoints: Vec<Endpoint>,
 }
 
+/// Endpoints that are to be removed, by group.
+pub type Leaving<'a> = Vec<(&'a EndpointGroup, Vec<&'a Endpoint>)>;
+
 /// An endpoint with its settings in its group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {

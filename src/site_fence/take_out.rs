@@ -6,12 +6,12 @@ use tracing::info;
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Leaving, Seen};
+use super::decide::{self, Seen};
 use super::error::Error;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::TakeOut;
-use super::site::is_in_service;
+use super::site::{Leaving, is_in_service};
 use super::turn::Turn;
 use crate::remote::deadline::Deadline;
 

@@ -502,7 +502,7 @@ async fn json_has_a_version_the_context_and_absolute_times() {
 }
 
 #[tokio::test]
-async fn a_check_that_nobody_guards_is_no_fault_unless_it_is_named() {
+async fn a_check_that_is_not_guarded_is_no_fault_unless_it_is_named() {
     let route53 = armed().await;
     route53.put(OTHER, Check::new("HTTP", 80).with("ResourcePath", "/their-check"));
     route53.put(STANDBY, Check::new("HTTP", 80).with("Inverted", "true"));

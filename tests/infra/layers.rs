@@ -1,5 +1,6 @@
-//! The source's layers: which room of `src` may import which.
+//! The source's layers: which room of `src` may import which, and that no files import each other in a circle.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,13 +41,103 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
     breaches
 }
 
+/// A module's path, in words.
+type Module = Vec<String>;
+
+fn module(file: &str) -> Module {
+    let words = file.trim_end_matches(".rs").trim_end_matches("/mod").split('/');
+    words.map(str::to_owned).collect()
+}
+
+/// The modules that this one names after `super::` and `crate::`, without those around it and inside it.
+fn imports(of: &Module, text: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module> {
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let mut found = BTreeSet::new();
+    for (keyword, mut base) in [("super::", of.clone()), ("crate::", Vec::new())] {
+        for at in code.match_indices(keyword).map(|(at, _)| at).filter(|at| !code[..*at].ends_with("super::"))
+        {
+            let mut rest = &code[at + keyword.len()..];
+            if keyword == "super::" {
+                base.clone_from(of);
+                base.pop();
+                while let Some(further) = rest.strip_prefix("super::") {
+                    (rest, _) = (further, base.pop());
+                }
+            }
+            for path in paths(rest) {
+                let mut target = base.clone();
+                for word in path {
+                    target.push(word);
+                    if !modules.contains(&target) {
+                        target.pop();
+                        break;
+                    }
+                }
+                found.insert(target);
+            }
+        }
+    }
+    found.retain(|module| modules.contains(module) && !module.starts_with(of) && !of.starts_with(module));
+    found
+}
+
+/// The paths with which a text begins: one, or those of a group.
+fn paths(text: &str) -> Vec<Vec<String>> {
+    if let Some(group) = text.strip_prefix('{') {
+        return members(group).into_iter().flat_map(paths).collect();
+    }
+    let first = word(text);
+    match text[first.len()..].strip_prefix("::") {
+        Some(rest) if !first.is_empty() => {
+            paths(rest).into_iter().map(|path| [vec![first.clone()], path].concat()).collect()
+        }
+        _ => vec![vec![first]],
+    }
+}
+
+/// The members of a group of imports, up to its closing brace.
+fn members(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut members) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                members.push(group[start..at].trim());
+                start = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    members
+}
+
+/// The files that import each other in circles, and those above them.
+fn circles(files: &[(String, String)]) -> BTreeMap<Module, BTreeSet<Module>> {
+    let modules: BTreeSet<_> = files.iter().map(|(file, _)| module(file)).collect();
+    let imported = files.iter().map(|(file, text)| (module(file), imports(&module(file), text, &modules)));
+    let mut left: BTreeMap<_, BTreeSet<_>> = imported.collect();
+    while let Some(lowest) =
+        left.iter().find(|(_, imports)| imports.is_empty()).map(|(module, _)| module.clone())
+    {
+        left.remove(&lowest);
+        for imports in left.values_mut() {
+            imports.remove(&lowest);
+        }
+    }
+    left
+}
+
 /// The rooms that a text names after `crate::`, or after enough `super::` to leave its own room.
 fn imported(text: &str) -> Vec<String> {
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let mut rooms = Vec::new();
     for after in code.split("crate::").skip(1) {
         match after.strip_prefix('{') {
-            Some(group) => rooms.extend(heads(group)),
+            Some(group) => rooms.extend(members(group).into_iter().map(word).filter(|head| !head.is_empty())),
             None => rooms.push(word(after)),
         }
     }
@@ -57,28 +148,6 @@ fn imported(text: &str) -> Vec<String> {
 
 fn word(text: &str) -> String {
     text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
-/// The first words of a group of imports, up to its closing brace.
-fn heads(group: &str) -> Vec<String> {
-    let mut heads = Vec::new();
-    let (mut depth, mut start) = (0, 0);
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth > 0 => depth -= 1,
-            ',' | '}' if depth == 0 => {
-                heads.push(word(group[start..at].trim_start()));
-                start = at + 1;
-                if c == '}' {
-                    break;
-                }
-            }
-            _ => {}
-        }
-    }
-    heads.retain(|head| !head.is_empty());
-    heads
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -93,17 +162,62 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 fn no_system_imports_another_one_and_the_ground_floor_imports_none() {
     let src = crate::support::root().join("src");
     let files = sources(&src);
-    for room in ["failover_lock", "site_fence", "lease", "program", "remote", "lambda", "cli", "bin"] {
+    for room in ["failover_lock", "latch", "site_fence", "lease", "program", "remote", "lambda", "cli", "bin"]
+    {
         assert!(files.iter().any(|file| file.starts_with(src.join(room))), "src/{room} is gone");
     }
-    let breaches: Vec<_> = files
-        .iter()
-        .flat_map(|file| {
-            let name = file.strip_prefix(&src).expect("it is below src").to_string_lossy().into_owned();
-            breaches(&name, &fs::read_to_string(file).expect("a source file can be read"))
-        })
-        .collect();
+    let read = |file: &PathBuf| {
+        let name = file.strip_prefix(&src).expect("it is below src").to_string_lossy().into_owned();
+        (name, fs::read_to_string(file).expect("a source file can be read"))
+    };
+    let files: Vec<_> = files.iter().map(read).collect();
+    let breaches: Vec<_> = files.iter().flat_map(|(name, text)| breaches(name, text)).collect();
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+    assert_eq!(circles(&files), BTreeMap::new());
+}
+
+#[test]
+fn each_circle_of_files_is_found() {
+    let files = |files: &[(&str, &str)]| -> Vec<_> {
+        files.iter().map(|(file, text)| ((*file).to_owned(), (*text).to_owned())).collect()
+    };
+    let found = |given: &[(&str, &str)]| circles(&files(given)).into_keys().collect::<Vec<_>>();
+    let [look, status, room] = ["cli/look.rs", "cli/status.rs", "cli/mod.rs"];
+    let circle = [module(look), module(status)];
+    assert_eq!(
+        found(&[(look, "use super::status::Status;"), (status, "use super::look;"), (room, "")]),
+        circle
+    );
+    assert_eq!(
+        found(&[
+            (look, "fn f() { super::status::f() }"),
+            (status, "use crate::cli::{look, name};"),
+            (room, "")
+        ]),
+        circle
+    );
+    let below = "cli/status/cells.rs";
+    let around = [module(look), module(below)];
+    assert_eq!(
+        found(&[
+            (look, "use super::status::cells::Cell;"),
+            (below, "use super::super::look::one;"),
+            (status, ""),
+            (room, "")
+        ]),
+        around
+    );
+    for fine in [
+        // A room and what is inside it know each other.
+        [
+            (room, "use self::look::Look;"),
+            (look, "use super::Ended;"),
+            (status, "use super::look::{self, Look};"),
+        ],
+        [(look, "//! As super::status\nuse super::name;"), (status, "use super::look;"), (room, "")],
+    ] {
+        assert!(found(&fine).is_empty(), "{fine:?}");
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ async fn a_command_whose_orphans_end_all_the_time_is_ended_although_its_keeper_i
 }
 
 #[tokio::test]
-async fn a_command_keeps_its_grace_when_its_guard_tells_first_that_the_time_is_over() {
+async fn a_command_keeps_its_grace_when_its_guard_is_the_first_to_report_that_the_time_is_over() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     let log = absent("finishes");

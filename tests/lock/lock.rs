@@ -299,7 +299,7 @@ async fn an_update_whose_answer_was_lost_has_one_effect_and_is_told_as_a_lock() 
 }
 
 #[tokio::test]
-async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
+async fn a_change_made_meanwhile_is_read_before_the_check_is_locked() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
     route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
@@ -309,7 +309,7 @@ async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
 }
 
 #[tokio::test]
-async fn an_update_whose_answer_was_lost_is_not_taken_for_what_somebody_else_did() {
+async fn an_update_whose_answer_was_lost_is_not_taken_for_a_change_by_another_caller() {
     for (path, outcome, version) in [("/elsewhere", "locked", 4), (LOCKED, "already_locked", 4)] {
         let route53 = with_check(Check::new("HTTP", 80)).await;
         route53.fail("UpdateHealthCheck", Fault::CloseAfter);

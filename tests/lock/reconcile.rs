@@ -79,7 +79,7 @@ async fn what_is_armed_or_locked_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_lock_that_somebody_undid_by_hand_is_reported_and_not_set_again() {
+async fn a_lock_that_was_undone_by_hand_is_reported_and_not_set_again() {
     let route53 = with(check(), &[firing()]).await;
     reconcile(&route53).await;
     route53.set_path(PRIMARY, "/lb-check");
@@ -93,7 +93,7 @@ async fn a_lock_that_somebody_undid_by_hand_is_reported_and_not_set_again() {
 }
 
 #[tokio::test]
-async fn an_alarm_that_found_the_lock_standing_does_not_undo_what_somebody_decided_later() {
+async fn an_alarm_that_found_the_check_locked_does_not_undo_a_later_decision_of_a_person() {
     let percentage = Alarm {
         kind: Kind::Metric("HealthCheckPercentageHealthy", PRIMARY.to_owned()),
         ..Alarm::on("", "ALARM", CHANGED + 30.0)
@@ -274,7 +274,7 @@ async fn a_tag_that_holds_no_time_that_has_passed_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_locked() {
+async fn a_change_made_meanwhile_is_read_before_the_check_is_locked() {
     let route53 = with(check(), &[firing()]).await;
     route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
     let outcome = reconcile(&route53).await;

@@ -595,7 +595,7 @@ async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
 }
 
 #[tokio::test]
-async fn a_restore_that_failed_is_no_release_whoever_sets_the_path_later() {
+async fn a_restore_that_failed_is_no_release_when_another_caller_sets_the_path_later() {
     let denied = Fault::Error(403, "AccessDenied", "not authorized");
     for (foreign_tags, in_service) in [(0, false), (9, false), (0, true), (9, true)] {
         for ended in [false, true] {

@@ -138,7 +138,7 @@ async fn only_a_guarded_check_is_switched_back_and_a_single_one_need_not_be_name
 }
 
 #[tokio::test]
-async fn a_request_that_a_machine_made_or_nobody_understands_is_refused() {
+async fn a_request_that_is_from_a_machine_or_is_invalid_is_refused() {
     let (_primary, route53) = locked().await;
     for (request, said) in [
         (alarm().as_str(), "only a person's request"),
@@ -201,7 +201,7 @@ async fn without_the_tag_the_path_is_not_restored() {
 }
 
 #[tokio::test]
-async fn whoever_changes_the_check_meanwhile_is_read_before_it_is_restored() {
+async fn a_change_made_meanwhile_is_read_before_the_check_is_restored() {
     let (_primary, route53) = locked().await;
     route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
     let answer = restore(&route53, &request()).await.unwrap();

@@ -13,9 +13,9 @@ use super::{LAST_RUNS_MINUTES, last_run, newest, region};
 use crate::cli::findings::Findings;
 use crate::cli::function::Function;
 use crate::cli::guard::Guard;
-use crate::cli::screen::{quoted, time};
 use crate::cli::session::{if_there, patience};
 use crate::cli::sns;
+use crate::cli::text::{quoted, time};
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::remote::aws::{Call, Failure, Kind, send};
 

@@ -5,7 +5,7 @@ use chrono::Utc;
 use crate::cli::findings::Findings;
 use crate::cli::guard::Guard;
 use crate::cli::name::Tags;
-use crate::cli::screen::quoted;
+use crate::cli::text::quoted;
 use crate::failover_lock::decide::{self, Release};
 use crate::failover_lock::health_check::{Endpoint, HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::probe::{self, Unhealthy};

@@ -137,7 +137,7 @@ fn text(found: &[Status]) -> String {
             .buckets
             .iter()
             .map(|bucket| match bucket.age_seconds {
-                Some(age) => format!("{} ({})", bucket.object, super::super::screen::age(age)),
+                Some(age) => format!("{} ({})", bucket.object, super::super::text::age(age)),
                 None => bucket.object.to_owned(),
             })
             .collect();

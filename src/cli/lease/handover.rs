@@ -7,11 +7,12 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::dynamodb::{Change, Changed, Lease, Seen};
-use super::error::{Ended, Error};
-use super::lease::{Opened, Outcome, State, Which, shown, term_of, words};
-use super::screen::{self, plain, say, time};
-use super::session::Common;
+use super::super::dynamodb::{Change, Changed, Lease, Seen};
+use super::super::error::{Ended, Error};
+use super::super::screen::{self, say};
+use super::super::session::Common;
+use super::super::text::{plain, time};
+use super::{Opened, Outcome, State, Which, shown, term_of, words};
 use crate::lease::Candidate;
 use crate::lease::claim::{ANY, Record};
 

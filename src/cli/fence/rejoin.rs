@@ -1,0 +1,58 @@
+//! `failoverctl fence rejoin`: bring a site back that was taken out.
+
+use aws_config::Region;
+use clap::Args;
+use serde_json::json;
+
+use super::super::error::{Ended, Error};
+use super::super::session::Session;
+use super::{invoke, show};
+use crate::site_fence::site::Site;
+
+/// Rejoin a site, once the sites are synchronised: into Infinispan's replication, then into the accelerator.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl fence rejoin site-b --accelerator \
+    a1234567890abcdef.awsglobalaccelerator.com --region eu-west-1 --reason 'synchronised, INC-1234'")]
+pub(super) struct Arguments {
+    /// The site.
+    site: Site,
+    /// The accelerator's DNS name or ARN.
+    #[arg(long, value_name = "NAME")]
+    accelerator: String,
+    /// The function that rejoins it. A name is searched for in --region, by default in the environment's Region.
+    #[arg(long, value_name = "NAME", default_value = "site-rejoin")]
+    function: String,
+    /// Add it to the accelerator even if Infinispan of the other site does not answer, or refuses.
+    #[arg(long)]
+    force: bool,
+    /// The reason, for the function's log.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Invokes the function: it has the password of Infinispan, and reaches it.
+pub(super) async fn run(
+    session: &Session,
+    region: Option<Region>,
+    arguments: Arguments,
+) -> Result<Ended, Error> {
+    let Arguments { site, accelerator, function, force, reason, dry_run, yes } = arguments;
+    let question =
+        format!("Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again.");
+    if session.screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
+        return Ok(Ended::NotWell);
+    }
+    let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
+    let outcome = invoke(session, region, &function, &request).await?;
+    show(session, &site, &outcome).await?;
+    Ok(match outcome["outcome"].as_str() {
+        Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,
+        _ => Ended::NotWell,
+    })
+}

@@ -1,0 +1,200 @@
+//! `failoverctl fence status`: the sites behind an accelerator, and those that were taken out.
+
+use std::collections::BTreeMap;
+
+use aws_config::Region;
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use super::super::error::{Ended, Error};
+use super::super::function::Function;
+use super::super::screen::{Mood, Row, table};
+use super::super::session::{Session, patience, shortly};
+use super::super::text::{plain, time};
+use super::region_of;
+use crate::site_fence::accelerator::Accelerator;
+use crate::site_fence::config;
+use crate::site_fence::notes::Notes;
+use crate::site_fence::site::{Owner, Site};
+use crate::site_fence::view::View;
+
+/// Show the sites behind an accelerator, and which of them were taken out.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl fence status a1234567890abcdef.awsglobalaccelerator.com")]
+pub(super) struct Arguments {
+    /// The accelerator's DNS name or ARN; by default every accelerator of the account.
+    accelerator: Option<String>,
+    /// The function whose variable names the sites of endpoints that have no tag.
+    #[arg(long, value_name = "NAME", default_value = "site-fence")]
+    function: String,
+}
+
+/// A site, or endpoints of an unknown site, behind an accelerator.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    accelerator: String,
+    /// `None` for endpoints whose site is unknown.
+    site: Option<String>,
+    /// Its endpoints in service.
+    endpoints: Vec<InService>,
+    /// When it was taken out, and the site that reported it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fenced_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reporter: Option<Site>,
+    /// Whether it is noted as taken out.
+    noted: bool,
+    /// Whether no other site behind the accelerator is known.
+    alone: bool,
+}
+
+/// An endpoint in service, with the values for a command by hand.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InService {
+    group: String,
+    id: String,
+    weight: i32,
+    healthy: bool,
+}
+
+pub(super) async fn run(
+    session: &Session,
+    region: Option<Region>,
+    arguments: Arguments,
+) -> Result<Ended, Error> {
+    let Arguments { accelerator, function } = arguments;
+    let (accelerator, function) = (accelerator.as_deref(), function.as_str());
+    // Optional: most load balancers have a tag.
+    let aws = region_of(session, region, function);
+    let function = Function::of(&aws, function, shortly()).await.ok().flatten().unwrap_or_default();
+    let sites = function.variables.get("ACCELERATOR_SITE_ENDPOINTS").map(|map| config::sites(map));
+    let view = View::new(&session.aws, sites.and_then(Result::ok).unwrap_or_default());
+    let accelerators: Vec<_> = match accelerator {
+        None => view.accelerators.all(patience()).await?,
+        Some(name) => view.accelerators.named(name, patience()).await?.into_iter().collect(),
+    };
+    if accelerators.is_empty() {
+        return Err(Error::NoAccelerator(accelerator.map(str::to_owned)));
+    }
+    let mut found = Vec::new();
+    for accelerator in &accelerators {
+        found.extend(look_at(&view, accelerator).await?);
+    }
+    session.screen.show_in_context("sites", &found, || text(&found)).await?;
+    let is_bad = found.iter().any(|status| matches!(status.mood(), Mood::Wrong));
+    Ok(if is_bad { Ended::NotWell } else { Ended::Well })
+}
+
+async fn look_at(view: &View, accelerator: &Accelerator) -> Result<Vec<Status>, Error> {
+    let sight = view.look(accelerator, patience()).await?;
+    let notes = Notes::read(&accelerator.arn, &sight.tags);
+    let mut found: BTreeMap<Option<String>, Status> = BTreeMap::new();
+    for (group, endpoint) in
+        sight.groups.iter().flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)))
+    {
+        let site = match &endpoint.owner {
+            Owner::Site(site) => Some(site.clone()),
+            Owner::Unknown | Owner::Gone => None,
+        };
+        entry(&mut found, accelerator, site).endpoints.push(InService {
+            group: group.arn.clone(),
+            id: endpoint.id.clone(),
+            weight: endpoint.weight,
+            healthy: endpoint.healthy,
+        });
+    }
+    for (site, note) in notes.iter() {
+        let status = entry(&mut found, accelerator, Some(site.as_str().to_owned()));
+        status.noted = true;
+        if let Some(by) = &note.by {
+            (status.fenced_at, status.reporter) = (Some(by.at), by.reporter.clone());
+        }
+    }
+    if found.keys().flatten().count() == 1 {
+        for status in found.values_mut() {
+            status.alone = status.site.is_some();
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+fn entry<'a>(
+    found: &'a mut BTreeMap<Option<String>, Status>,
+    accelerator: &Accelerator,
+    site: Option<String>,
+) -> &'a mut Status {
+    found.entry(site.clone()).or_insert_with(|| Status {
+        accelerator: accelerator.dns_name.clone(),
+        site,
+        endpoints: Vec::new(),
+        fenced_at: None,
+        reporter: None,
+        noted: false,
+        alone: false,
+    })
+}
+
+fn text(found: &[Status]) -> String {
+    let rows: Vec<_> = found
+        .iter()
+        .map(|status| {
+            let cells = [
+                plain(&status.accelerator),
+                status.site.as_deref().map_or_else(|| "?".to_owned(), plain),
+                format!("{}/{}", status.healthy(), status.endpoints.len()),
+                status.words(),
+            ];
+            Row { cells, mood: status.mood(), below: String::new() }
+        })
+        .collect();
+    table(["ACCELERATOR", "SITE", "HEALTHY", "STATE"], &rows)
+}
+
+// === impl Status ===
+
+impl Status {
+    fn healthy(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.healthy).count()
+    }
+
+    fn mood(&self) -> Mood {
+        if self.site.is_none() {
+            Mood::Unknown
+        } else if !self.endpoints.is_empty() && self.healthy() == 0 {
+            Mood::Wrong
+        } else if self.endpoints.is_empty() || self.noted || self.alone {
+            Mood::Warn
+        } else {
+            Mood::Ok
+        }
+    }
+
+    fn words(&self) -> String {
+        let since = match (&self.fenced_at, &self.reporter) {
+            (Some(at), Some(reporter)) => format!(" since {}, reported by {reporter}", time(*at)),
+            (Some(at), None) => format!(" since {}, taken out by a person", time(*at)),
+            (None, _) => String::new(),
+        };
+        if self.site.is_none() {
+            "their site is unknown: tag their load balancers, or name them in ACCELERATOR_SITE_ENDPOINTS"
+                .to_owned()
+        } else if self.endpoints.is_empty() {
+            if self.fenced_at.is_some() && self.reporter.is_none() {
+                format!("out{since}")
+            } else {
+                format!("fenced{since}")
+            }
+        } else if self.noted {
+            format!("in service, though noted as fenced{since}: rejoin it")
+        } else if self.healthy() == 0 {
+            "in service, not healthy".to_owned()
+        } else if self.alone {
+            "in service; no other site is known".to_owned()
+        } else {
+            "in service".to_owned()
+        }
+    }
+}
