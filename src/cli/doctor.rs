@@ -22,7 +22,7 @@ use super::state::{Seen, State};
 use super::text::{plain, quoted, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::cloudwatch::CloudWatch;
-use crate::failover_lock::config::GuardedTag;
+use crate::failover_lock::config::{Config, GuardedTag};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::reason::Reason;
 use crate::failover_lock::record::{IN, OUT};
@@ -296,7 +296,7 @@ async fn function_locks(
             stopped.remedy(name, region(arn)),
         );
     }
-    let mut disagreements = disagreements(guard, id, &function);
+    let mut disagreements = disagreements(guard, id, &function, &source);
     if let Some(tag) = function.variables.get("GUARDED_TAG").and_then(|tag| tag.parse::<GuardedTag>().ok()) {
         match guard.route53.tags(id, patience()).await {
             Ok(tags) if tag.is_among(&tags) => {}
@@ -322,8 +322,13 @@ async fn function_locks(
     is_well
 }
 
-/// The variables with which the function would not lock this check as this command expects.
-fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
+/// The variables with which the function, invoked by `source`, would not lock this check as this command expects.
+fn disagreements(
+    guard: &Guard,
+    id: &HealthCheckId,
+    function: &Function,
+    source: &str,
+) -> Vec<(&'static str, String)> {
     let variable = |name: &str, default: &str| {
         function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
     };
@@ -344,8 +349,20 @@ fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<
             ));
         }
     }
-    if variable("DRY_RUN", "false") == "true" {
-        found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
+    match Config::read(&|name| function.variables.get(name).cloned()) {
+        Err(invalid) => found.push(("variables", format!("do not let it start: {invalid}"))),
+        Ok(config) => {
+            if config.dry_run {
+                found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
+            }
+            let is_topic = source.contains(":sns:");
+            if config.alarm_actions.is_some_and(|actions| is_topic && !actions.contains(source)) {
+                found.push((
+                    "ALARM_ACTIONS",
+                    format!("does not name {source}, so that its alarms count as none that lock"),
+                ));
+            }
+        }
     }
     found
 }

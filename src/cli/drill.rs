@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use clap::Args;
+use clap::{Args, value_parser};
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -16,7 +16,7 @@ use super::function::{self, Function, unqualified};
 use super::guard::{Guard, Options};
 use super::name::{self, Named, Tags};
 use super::screen::{error, say};
-use super::session::{Common, Interrupts, patience};
+use super::session::{Common, Interrupts, YEAR, patience};
 use super::state::{Seen, State};
 use super::status::until_armed;
 use super::text::{quoted, time};
@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     by_metric: bool,
     /// The time that each leg may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u64).range(..=YEAR))]
     timeout: u64,
     /// Show whether a drill may be done, and what it would do; change nothing.
     #[arg(long)]
@@ -130,11 +130,15 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         // Nothing was changed.
         return locked.map(|()| Ended::Well);
     }
+    // A restore counts for an alarm from an earlier second.
+    sleep(Duration::from_secs(1)).await;
     let own = Own { alarm: &alarm.name, after: check.version, by_metric: drill.by_metric };
     let restored = restore(guard, id, &path, &own, &mut timeline).await;
     match &restored {
+        // The lock may know the drill's page as the path from before.
         Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
-            "the drill restores nothing: {cause}. The lock stays; to restore it, run: failoverctl restore {id}"
+            "the drill restores nothing: {cause}. The lock stays; to restore it, run: failoverctl restore {id} --path {}",
+            quoted(path.as_str())
         ))),
         Err(cause) => say(&error(&format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
@@ -393,10 +397,15 @@ impl Own<'_> {
                 Some(lock) if check.version == made && is_own(&lock) => return Ok(check.version),
                 // The function records a lock after it has set the path.
                 None if Instant::now() < end => sleep(LOOK).await,
-                lock => {
-                    let by = lock.map(|lock| format!(" ({})", lock.by)).unwrap_or_default();
+                Some(lock) => {
                     return Err(Error::NotOurs(format!(
-                        "{id} is locked by another alarm, or by a person{by}"
+                        "{id} is locked by another alarm, or by a person ({})",
+                        lock.by
+                    )));
+                }
+                None => {
+                    return Err(Error::NotOurs(format!(
+                        "{id} is locked, and no record on it shows by whom: its function may not write tags, or it has ten"
                     )));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use futures_util::future::join;
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use super::error::{Ended, Error};
 use super::guard::Options;
 use super::name::{self, Named};
 use super::seen;
-use super::session::{Common, patience, shortly};
+use super::session::{Common, YEAR, patience, shortly};
 use super::state::text;
 use super::status;
 use crate::failover_lock::Handler;
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     wait: bool,
     /// How many seconds to wait.
-    #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "wait")]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "wait", value_parser = value_parser!(u64).range(..=YEAR))]
     timeout: u64,
     /// Do not ask for confirmation.
     #[arg(long, short)]

@@ -133,8 +133,21 @@ impl Screen {
         }
     }
 
-    /// Prints the result of a command: in JSON under `key` beside the context, or as text.
+    /// Prints the result of a command: in JSON under `key` beside the context, or as text. A reader that has closed the pipe
+    /// has read enough, and changes nothing of the result.
     pub async fn show(
+        &self,
+        key: &'static str,
+        found: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        match self.print(key, found, text).await {
+            Err(Error::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            printed => printed,
+        }
+    }
+
+    async fn print(
         &self,
         key: &'static str,
         found: &impl Serialize,
@@ -192,7 +205,8 @@ impl Screen {
                         let (now, seconds) = (time(Utc::now()), every.as_secs());
                         anstream::print!("{CLEAR}{now}, again every {seconds} s. Ctrl-C ends it\n");
                     }
-                    self.show_in_context(key, &found, || text(&found, last.as_ref())).await?;
+                    let context = self.line().await;
+                    self.print(key, &found, || context + &text(&found, last.as_ref())).await?;
                     last = Some(found);
                     is_seen = true;
                 }

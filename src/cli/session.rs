@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How many calls of a kind are made at once.
 pub(super) const AT_ONCE: usize = 4;
 
+/// The longest time for which a command can be asked to wait, in seconds.
+pub(super) const YEAR: u64 = 366 * 86_400;
+
 /// The options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
@@ -164,7 +167,10 @@ impl Common {
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);
         }
-        let aws = loader.load().await;
+        let mut aws = loader.load().await;
+        if let Some(credentials) = aws.credentials_provider() {
+            aws = aws.into_builder().credentials_provider(sdk::sendable(credentials)).build();
+        }
         // The SDK ignores an invalid one, or fails with it later, with a dump of its request.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let variables = env::vars_os().map(|(name, url)| (text(name), text(url)));

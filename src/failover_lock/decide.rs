@@ -278,21 +278,24 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
     let done = Step::Done;
     match (record.intent(path, version), &record.lock) {
         (Intent::Out, Some(lock)) if locked => {
-            // Alarms whose actions are off show as well whether it holds.
-            let all_ok = alarms.iter().all(|alarm| alarm.state == AlarmState::Ok);
-            if all_ok && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
+            let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
+            // Alarms whose actions are off show as well whether it holds. One that is OK is enough to ask; a new one in ALARM
+            // is recorded first.
+            let is_ok = |alarm: &Alarm| alarm.state == AlarmState::Ok;
+            let all_ok = alarms.iter().all(is_ok);
+            let may_be_healthy = all_ok || (unknown.is_none() && acting.iter().any(|alarm| is_ok(alarm)));
+            if may_be_healthy && lock.is_of(version) && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
                 match health {
                     Health::Unasked => return Step::AskCheckers,
-                    Health::Healthy | Health::Unknown => {
-                        return done(Finding::Unprotected(Reason::LockDoesNotHold));
-                    }
-                    Health::Unhealthy => {}
+                    Health::Healthy => return done(Finding::Unprotected(Reason::LockDoesNotHold)),
+                    Health::Unknown if all_ok => return done(Finding::Unprotected(Reason::LockDoesNotHold)),
+                    Health::Unknown | Health::Unhealthy => {}
                 }
             }
-            let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
             // Someone has changed the check since, or set it back and locked it again: the record follows, so that the next
-            // change is told from this one.
-            done(Finding::LockStands { unknown, unrecorded: lock.version != Some(version) })
+            // change is told from this one. A person's lock becomes that of the stack which finds it.
+            let is_nobodys = config.guarded_tag.as_ref().is_some_and(|tag| lock.may_be_of(tag.to_string()));
+            done(Finding::LockStands { unknown, unrecorded: lock.version != Some(version) || is_nobodys })
         }
         _ if locked => done(Finding::LockStands { unknown: newest, unrecorded: true }),
         (Intent::Out, Some(lock)) => match newest {
@@ -303,7 +306,9 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
         },
         (Intent::In | Intent::Out, _) => {
             let restored = record.restored(path, version);
-            if path != config.healthy_path.as_str() && restored.is_none_or(|restore| restore.to != path) {
+            if path != config.healthy_path.as_str()
+                && !restored.is_some_and(|restore| restore.has_set(path, version))
+            {
                 return done(Finding::Unprotected(Reason::ForeignPath));
             }
             match newest {

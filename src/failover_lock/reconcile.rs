@@ -7,8 +7,9 @@
 //! Calls are made by the page where many checks are guarded, and what is recorded is read again only if the
 //! check has changed or some time has passed: Route 53 allows a whole account ten calls a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
@@ -39,6 +40,16 @@ const FEW: usize = 10;
 const TRIES: u32 = 3;
 /// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
 const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
+
+/// What the checks of a tick have in common.
+#[derive(Default)]
+struct Tick {
+    /// Once a call was turned away as often as it may be tried, this tick sets no more locks.
+    gives_way: AtomicBool,
+    /// The checks that this tick locks.
+    locks: Mutex<BTreeSet<HealthCheckId>>,
+}
+
 /// A check as this tick sees it.
 struct Look {
     id: HealthCheckId,
@@ -70,16 +81,15 @@ pub(super) async fn reconcile(
         }
     };
     let tags = tags(system, &looks, deadline).await;
-    // Once a call was turned away as often as it may be tried, this tick sets no more locks.
-    let gives_way = AtomicBool::new(false);
+    let tick = Tick::default();
     let checks = looks.into_iter().enumerate().map(async |(place, look)| {
         let id = look.id.clone();
         let failed =
             |error| FailedRecord { record: None, alarm: None, health_check_id: Some(id.clone()), error };
-        let result = match reconcile_check(system, look, tags.get(&id), &gives_way, deadline).await {
+        let result = match reconcile_check(system, look, tags.get(&id), &tick, deadline).await {
             // Not a failure: others need the calls more, and the next tick comes in a minute.
             Err(Error::Aws(failure)) if failure.kind() == Kind::Throttled => {
-                gives_way.store(true, Ordering::Relaxed);
+                tick.gives_way.store(true, Ordering::Relaxed);
                 warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
                 Ok(Some(throttled(&id)))
             }
@@ -166,7 +176,7 @@ async fn reconcile_check(
     system: &FailoverLock,
     look: Look,
     tags: Option<&Tags>,
-    gives_way: &AtomicBool,
+    tick: &Tick,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
     let FailoverLock { config, route53, cloudwatch, .. } = system;
@@ -180,11 +190,7 @@ async fn reconcile_check(
     loop {
         tries += 1;
         let last = tries >= TRIES;
-        let result = {
-            let may_act = !gives_way.load(Ordering::Relaxed);
-            decide_and_act(system, &check, &alarms, tags.as_ref(), last, may_act, deadline).await
-        };
-        match result {
+        match decide_and_act(system, &check, &alarms, tags.as_ref(), last, tick, deadline).await {
             Err(conflict) if conflict.may_pass() && tries < TRIES => {
                 check = route53.health_check(&id, deadline).await?;
                 tags = None;
@@ -200,12 +206,12 @@ async fn decide_and_act(
     alarms: &[Alarm],
     tags: Option<&Tags>,
     last: bool,
-    may_act: bool,
+    tick: &Tick,
     deadline: Deadline,
 ) -> Result<Option<Outcome>, Error> {
     let id = &check.id;
     let quiet = !is_in_alarm(alarms);
-    let (record, tags) = match recorded(system, check, quiet, tags, may_act, deadline).await? {
+    let (record, tags) = match recorded(system, check, quiet, tags, tick.may_act(), deadline).await? {
         Some((Tagged::Guarded(record), tags)) => (record, tags),
         Some((Tagged::NotGuarded, _)) => return Ok(None),
         None => return Ok(Some(throttled(id))),
@@ -256,7 +262,7 @@ async fn decide_and_act(
     };
     log_finding(id, &finding);
     let on_record = OnRecord { record: &record, tags: tags.as_ref(), is_restored_now };
-    conclude(system, check, on_record, finding, may_act, deadline).await.map(Some)
+    conclude(system, check, on_record, finding, tick, deadline).await.map(Some)
 }
 
 /// Does what a finding asks for.
@@ -265,7 +271,7 @@ async fn conclude(
     check: &HealthCheck,
     on_record: OnRecord<'_>,
     finding: Finding<'_>,
-    may_act: bool,
+    tick: &Tick,
     deadline: Deadline,
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, known, .. } = system;
@@ -305,14 +311,19 @@ async fn conclude(
         Finding::NeverLocked(alarm) => Cause::from(alarm),
         Finding::Recorded => recorded_cause(record),
     };
-    if !may_act {
+    if !tick.may_act() {
         return Ok(throttled(id));
     }
     if !tags.is_none_or(|tags| config.guards_tagged(tags)) {
         return Ok(unprotected(check, Reason::UndoneByHand));
     }
     let lock = Decision::Lock { version: Some(check.version) };
-    let decision = decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await);
+    let decision = match decide::interlock(lock, view::secondary_is_healthy(system, id, deadline).await) {
+        Decision::Lock { .. } if !tick.may_lock(id, config.secondaries.get(id)) => {
+            Decision::Defer(Reason::SecondaryUnhealthy)
+        }
+        decision => decision,
+    };
     act(system, &cause, target, decision, deadline).await
 }
 
@@ -434,6 +445,24 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
         Finding::Unprotected(reason) => {
             warn!(healthCheckId = %id, decision = "report", reason = <&str>::from(*reason), "decided");
         }
+    }
+}
+
+// === impl Tick ===
+
+impl Tick {
+    fn may_act(&self) -> bool {
+        !self.gives_way.load(Ordering::Relaxed)
+    }
+
+    /// Whether a check may be locked beside its secondary: of two that are each other's one stays in service.
+    fn may_lock(&self, id: &HealthCheckId, secondary: Option<&HealthCheckId>) -> bool {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_lock = secondary.is_none_or(|secondary| !locks.contains(secondary));
+        if may_lock {
+            locks.insert(id.clone());
+        }
+        may_lock
     }
 }
 

@@ -106,7 +106,7 @@ pub struct Restore {
     pub seen: DateTime<Utc>,
     /// When the path had been set; `None` until then.
     pub done: Option<DateTime<Utc>>,
-    /// The path that is set.
+    /// The path that is set; empty if it does not fit into the tag.
     pub to: String,
     /// For one that begins where there is no room for two tags: the lock whose tag it takes the place of, by its version
     /// and its newest alarm.
@@ -351,7 +351,7 @@ impl Lock {
                 (None, _) => Before::Unknown,
             },
         };
-        let kept = standing.filter(|_| is_locked);
+        let kept = standing.filter(|lock| is_locked && lock.is_of(version));
         Self {
             at: kept.map_or(self.at, |lock| lock.at),
             alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
@@ -366,9 +366,21 @@ impl Lock {
         }
     }
 
-    /// The tag's value.
+    /// Whether it is the lock that a check at `version` has: a change of another attribute makes one version, and to be set
+    /// back and locked again two.
     #[must_use]
-    pub fn tag(&self) -> String {
+    pub fn is_of(&self, version: i64) -> bool {
+        self.version.is_some_and(|locked| locked + 1 >= version)
+    }
+
+    /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record.
+    #[must_use]
+    pub fn may_be_of(&self, tag: String) -> bool {
+        self.of.is_none() && Self { of: Some(tag), ..self.clone() }.owner().is_some()
+    }
+
+    /// What the tag's value begins with.
+    fn start(&self) -> String {
         let mut text = format!("v={} at={}", self.version.unwrap_or(0), seconds(self.at));
         if let Some(on) = self.on {
             let _ = write!(text, " on={on}");
@@ -376,11 +388,20 @@ impl Lock {
         if let Some(alarm) = self.alarm {
             let _ = write!(text, " alarm={}", milliseconds(alarm));
         }
-        if let Some(of) = self.of.as_deref().map(escaped)
-            && text.len() + " of=".len() + of.len() <= LONGEST
-        {
-            let _ = write!(text, " of={of}");
-        }
+        text
+    }
+
+    /// The `GUARDED_TAG` as the tag's value has it, if it fits.
+    fn owner(&self) -> Option<String> {
+        let owner = self.of.as_deref().map(|of| format!(" of={}", escaped(of)))?;
+        (self.start().len() + owner.len() <= LONGEST).then_some(owner)
+    }
+
+    /// The tag's value.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        let mut text = self.start();
+        text.extend(self.owner());
         let before = match &self.before {
             Before::Unknown => None,
             Before::TooLong => Some(TOO_LONG.to_owned()),
@@ -400,6 +421,12 @@ impl Lock {
 // === impl Restore ===
 
 impl Restore {
+    /// Whether it has set this path, with which the check is at `version`.
+    #[must_use]
+    pub fn has_set(&self, path: &str, version: i64) -> bool {
+        if self.to.is_empty() { self.version == version } else { self.to == path }
+    }
+
     /// The lock whose tag this one took the place of, as far as it is known.
     fn replaced(&self) -> Option<Lock> {
         let (version, alarm) = self.over?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use tracing::warn;
 
 use super::FailoverLock;
@@ -79,10 +79,21 @@ pub(super) async fn secondary_is_healthy(
     let deadline = shortly(deadline);
     let verdict = system.cloudwatch.verdict(secondary, deadline);
     let reports = system.route53.is_healthy(secondary, deadline);
-    match Box::pin(join(verdict, reports)).await {
-        (Ok(Some(healthy)), _) => Some(healthy),
-        (_, reports) => or_warn(id, reports, "taking the secondary for healthy"),
+    match Box::pin(join3(verdict, reports, is_locked(system, secondary, deadline))).await {
+        (_, _, true) => Some(false),
+        (Ok(Some(healthy)), _, _) => Some(healthy),
+        (_, reports, _) => or_warn(id, reports, "taking the secondary for healthy"),
     }
+}
+
+/// Whether a secondary that is a primary itself is locked, which Route 53's verdict shows only later.
+async fn is_locked(system: &FailoverLock, secondary: &HealthCheckId, deadline: Deadline) -> bool {
+    if !system.config.guards(secondary) {
+        return false;
+    }
+    let check = system.route53.health_check(secondary, deadline).await;
+    let check = or_warn(secondary, check, "taking the secondary for one that is not locked");
+    check.is_some_and(|check| check.path() == Some(system.config.locked_path.as_str()))
 }
 
 /// Whether a mute rule holds an alarm's actions back now: not, if AWS refuses to say.

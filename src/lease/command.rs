@@ -183,7 +183,7 @@ pub async fn run(
                 metrics.command_ended(false);
                 return Ok(Some(code(status)));
             }
-            End { killed: true, .. } => warn!("the command did not end in time: it was killed"),
+            End { killed: true, .. } if has_run => warn!("the command did not end in time: it was killed"),
             End { .. } => {}
         }
         if has_run {
@@ -235,6 +235,7 @@ async fn until_ended(
             () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
         }
     };
+    let mut due_killed = false;
     let status = if let Some(status) = ended {
         status
     } else {
@@ -243,13 +244,15 @@ async fn until_ended(
             () = send(&mut orders, &due) => {}
             () = sleep(LOOK) => {}
         }
-        end.killed = true;
+        due_killed = true;
         killed(guard).await
     };
     // A guard that a tracer keeps from ending keeps its end of the socket open.
     while let Ok(Ok(Some(report))) = timeout(KILLING, reports.next_line()).await {
         end.note(&report, held.epoch(), shows);
     }
+    // Of a command that had ended by itself only the guard knows whether anything was left to kill.
+    end.killed |= due_killed && end.by_itself.is_none();
     (status, end)
 }
 
@@ -288,12 +291,10 @@ async fn kill(guard: &mut Child) -> io::Result<ExitStatus> {
     }
 }
 
-/// Kills the descendants of a stopped guard, before this process exits at once. A guard that runs kills everything itself
-/// when its orders end.
+/// Kills the descendants, before this process exits at once. A guard that runs would kill them when its orders end; one
+/// that is stopped, or was killed, does not.
 pub async fn abandon() {
-    if Descendants::All.is_any_stopped() {
-        let _ = timeout(KILLING, Descendants::All.end()).await;
-    }
+    let _ = timeout(KILLING, Descendants::All.end()).await;
 }
 
 /// Takes note of the ends of processes that this one has adopted, as the first process of a container has to.

@@ -120,11 +120,6 @@ impl Descendants {
         send(signal, &processes.below(self.children(&processes).collect()));
     }
 
-    /// Whether a child of this process among them is stopped.
-    pub fn is_any_stopped(self) -> bool {
-        self.children(&Processes::now()).any(is_stopped)
-    }
-
     /// Kills them, until none is left.
     pub async fn end(self) {
         let mut pause = SOON;

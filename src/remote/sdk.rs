@@ -3,10 +3,15 @@
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{
+    ProvideCredentials, Result as Provided, SharedCredentialsProvider, future,
+};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 use hyper::Uri;
+use hyper::header::HeaderValue;
 use thiserror::Error;
 
 use super::https::Https;
@@ -63,11 +68,44 @@ pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
         .retry_config(RetryConfig::disabled())
 }
 
+/// These credentials, where a key id that cannot be sent is an error: the SDKs panic at one.
+#[must_use]
+pub fn sendable(credentials: SharedCredentialsProvider) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Sendable(credentials))
+}
+
 /// Returns the Region of Route 53's control plane, its metrics and so their alarms: us-east-1 for every
 /// commercial Region that a function may run in; other partitions keep their own Region.
 pub(crate) fn region(own: Option<String>) -> Region {
     let region = own.filter(|name| is_other_partition(name));
     Region::new(region.unwrap_or_else(|| "us-east-1".to_owned()))
+}
+
+/// Credentials from a source in which anything may stand.
+#[derive(Debug)]
+struct Sendable(SharedCredentialsProvider);
+
+impl ProvideCredentials for Sendable {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async { can_be_sent(self.0.provide_credentials().await?) })
+    }
+
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.0.fallback_on_interrupt().and_then(|credentials| can_be_sent(credentials).ok())
+    }
+}
+
+fn can_be_sent(credentials: Credentials) -> Provided {
+    if HeaderValue::from_str(credentials.access_key_id()).is_ok() {
+        return Ok(credentials);
+    }
+    Err(CredentialsError::invalid_configuration(
+        "the access key id has a character that no request can carry, perhaps a line break at its end: correct it where it \
+         is stored",
+    ))
 }
 
 /// The endpoint URLs of single services, which take precedence over the common one.

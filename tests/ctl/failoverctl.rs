@@ -372,6 +372,30 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         assert_eq!(well.status, Some(0), "{well:?}");
     }
 
+    // Each as the function reads it.
+    let configured = async |variables: &str| {
+        let configure = format!(
+            "aws lambda update-function-configuration --function-name failover-lock --environment \
+            \"Variables={{GUARDED_HEALTH_CHECKS={check},{variables}}}\""
+        );
+        assert_eq!(aws.bash(&configure, &[]).await.0, Some(0));
+        doctor().await
+    };
+    for (variables, said) in [
+        ("DRY_RUN=1", "failover-lock: DRY_RUN is true"),
+        (
+            "DRY_RUN=maybe",
+            "failover-lock: variables do not let it start: the configuration is invalid: DRY_RUN",
+        ),
+        ("SECONDARY_HEALTH_CHECKS=x", "failover-lock: variables do not let it start"),
+        (
+            "ALARM_ACTIONS=arn:aws:sns:us-east-1:000000000000:x",
+            &*format!("failover-lock: ALARM_ACTIONS does not name {topic}"),
+        ),
+    ] {
+        let found = configured(variables).await;
+        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {found:?}");
+    }
     primary.set_up(false);
     aws.deploy("--set DryRun=true").await;
     let found = doctor().await.out;

@@ -460,6 +460,48 @@ async fn a_lease_that_no_lease_keeper_holds_is_not_handed_over() {
     assert!(ended.said.contains("is not a candidate's name"), "{ended:?}");
 }
 
+/// The configuration file of a lease-keeper whose name is in a variable.
+fn anothers_file() -> std::path::PathBuf {
+    let file = std::env::temp_dir().join(format!("lease-{}.yaml", crate::support::emulator::free_port()));
+    let text = format!(
+        "dynamoDB:\n  leaseName: {LEASE}\n  waitTimeInSeconds: 1\n  failureThreshold: 3\n  tableName: {TABLE}\n  \
+         region: us-east-1\n"
+    );
+    std::fs::write(&file, text).expect("it can be written");
+    file
+}
+
+#[tokio::test]
+async fn the_term_of_a_file_is_not_taken_for_that_of_a_record_that_has_none() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    crate::support::keeper::put(&emulator, "site-a", "1").await;
+    let file = anothers_file();
+    let config = file.to_str().expect("UTF-8");
+    let ended = run_at(&emulator.url, &emulator, &["lease", "status", "--config", config]).await;
+    std::fs::remove_file(&file).expect("it is there");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains("term       unknown: the record has none, the file 3 s\n"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_hand_over_that_is_not_answered_says_so_although_no_one_reads_its_output() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    put_held(&emulator, "site-a").await;
+    let programs = Path::new(FAILOVERCTL).parent().expect("it is in a folder").display();
+    let closed = format!(
+        "set +o pipefail; {{ {programs}/failoverctl lease handover --region us-east-1 --table {TABLE} --lease {LEASE} \
+         --to site-b --yes --timeout 1 || echo \"ended with $?\" >&2; }} | true"
+    );
+    let (_, said) = emulator.bash(&closed, &[]).await;
+    assert!(said.contains("ended with 3"), "{said}");
+    let ended =
+        run(&emulator, &["handover", "--to", "site-b", "--yes", "--timeout", "9223372036854775807"]).await;
+    assert_eq!(ended.status, Some(2), "{ended:?}");
+    assert_eq!(record(&emulator).await["leaseHandover"], Value::Null);
+}
+
 #[tokio::test]
 async fn the_documented_commands_show_pin_and_unpin_the_lease() {
     let emulator = Emulator::ministack().await;

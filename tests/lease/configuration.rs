@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
+use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::command::{STUBBORN, is_gone, runs_as};
 use crate::support::emulator::Emulator;
 use crate::support::issuer::{CONTAINER, Issuer};
 use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, spawn_with};
@@ -514,6 +516,24 @@ async fn a_file_that_does_not_answer_silences_no_listener_and_a_signal_ends_the_
     assert_eq!(keeper.ended().await.code(), Some(1));
     assert_eq!(keeper.said("lease-keeper is blocked, perhaps by a file of credentials"), 1);
 
+    // Also if its guard is gone, it leaves no command behind when it ends.
+    let (name, text) = profile(&emulator.key, &emulator.key, "");
+    emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
+    create_released(&emulator).await;
+    fs::remove_file(&file).unwrap();
+    home.write(name, &text);
+    let mut keeper = home.keeper(&emulator, SECTION, &[], &["--", "sh", "-c", STUBBORN]).await;
+    let command = runs_as(&keeper).await;
+    block(&file);
+    keeper.proxy.all(Fault::Error { status: 400, code: "ExpiredTokenException", message: "expired" });
+    keeper.states("\"failing\":\"blocked for").await;
+    let status = fs::read_to_string(format!("/proc/{command}/status")).unwrap();
+    let guard = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+    let killed = Command::new("sh").args(["-c", r#"kill -KILL "$0""#, guard]).status().await.unwrap();
+    assert!(killed.success());
+    assert_eq!(keeper.ended().await.code(), Some(1));
+    assert!(is_gone(&command), "{command} outlives its keeper");
+
     // A blocked standby takes nothing over.
     let (name, text) = profile(&emulator.key, &emulator.key, "");
     fs::remove_file(&file).unwrap();
@@ -531,4 +551,17 @@ async fn a_file_that_does_not_answer_silences_no_listener_and_a_signal_ends_the_
     keeper.signal("TERM").await;
     keeper.says("lease-keeper is blocked, perhaps by a file of credentials").await;
     assert_eq!(keeper.ended().await.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_key_id_that_no_request_can_carry_is_reported_and_ends_nothing() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    // As `echo` leaves it in a Secret.
+    let broken = format!("{}\n", emulator.key);
+    let home = Home::new();
+    let variables = [("AWS_ACCESS_KEY_ID", broken.as_str()), ("AWS_SECRET_ACCESS_KEY", &emulator.key)];
+    let keeper = home.keeper(&emulator, SECTION, &variables, &[]).await;
+    keeper.states("perhaps a line break at its end").await;
+    assert_eq!(keeper.get("/healthz").await.0, 200);
 }

@@ -168,8 +168,12 @@ async fn a_lock_that_was_undone_is_set_again_if_that_is_asked_for() {
 async fn an_attribute_that_is_changed_while_the_check_is_locked_undoes_nothing() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
+    let since =
+        || world.route53.check(PRIMARY).tags["failover-lock:out"].split_once(" at=").unwrap().1.to_owned();
+    let before = since();
     world.route53.set_path(PRIMARY, LOCKED);
     assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert_eq!(since(), before);
     assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
 }
 
@@ -192,6 +196,132 @@ async fn a_lock_that_does_not_hold_is_reported_after_some_minutes() {
     world.route53.put(PRIMARY, check.reported(16));
     world.alarm("ALARM");
     assert_eq!(world.ticks().await["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn another_alarm_that_is_not_ok_does_not_hide_a_lock_that_does_not_hold() {
+    for other in [
+        Alarm {
+            comparison: "LessThanThreshold",
+            threshold: 100.0,
+            ..Alarm::of(Kind::Metric("HealthCheckPercentageHealthy", PRIMARY.into()), "ALARM")
+        },
+        Alarm { threshold: 0.0, ..Alarm::on(PRIMARY, "INSUFFICIENT_DATA", 0.0) },
+        Alarm { actions_enabled: false, ..Alarm::on(PRIMARY, "ALARM", 0.0) },
+    ] {
+        let world = World::new().await;
+        world.route53.put_alarm("pager", other.clone());
+        world.fails_and_is_locked().await;
+        world.alarm("OK");
+        // An alarm that the record does not know is recorded first.
+        let _ = world.ticks().await;
+        world.passes(300);
+        is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+        // Only Route 53's own verdict says so.
+        world
+            .route53
+            .fail_always("GetHealthCheckStatus", Fault::Error(403, "AccessDenied", "not authorized"));
+        assert_eq!(world.ticks().await["outcome"], "already_locked", "{other:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_by_hand_over_one_that_was_undone_or_waits_is_a_new_one() {
+    for waits in [false, true] {
+        let world = if waits { waiting(0).await } else { World::new().await };
+        if !waits {
+            world.fails_and_is_locked().await;
+            world.route53.set_path(PRIMARY, HEALTHY);
+        }
+        world.passes(3 * 86_400);
+        world.alarm("OK");
+        world.route53.set_path(PRIMARY, LOCKED);
+        let (locked_at, _) = (world.now(), world.passes(60));
+        for _ in 0..5 {
+            assert_eq!(world.ticks().await["outcome"], "already_locked", "{waits}");
+            world.passes(59);
+        }
+        let record = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
+        let at = DateTime::from_timestamp(locked_at + 60, 0).unwrap().format("at=%Y-%m-%dT%H:%M:%SZ");
+        assert!(record.contains(&at.to_string()), "{record}");
+        assert!(record.ends_with("by=found on the locked path"), "{record}");
+        world.passes(60);
+        is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_a_person_sets_beside_the_functions_is_that_of_the_stack_which_finds_it() {
+    let mut world = World::new().await;
+    world.route53.tag(PRIMARY, "failover", Some("us"));
+    // As failoverctl sets it, which knows no GUARDED_TAG.
+    world.variables = vec![];
+    let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-1");
+    assert_eq!(world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"], "locked");
+    world.variables = vec![("GUARDED_TAG", "failover=us")];
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let written = world.route53.calls().len();
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let calls = world.route53.calls();
+    assert!(!calls[written..].iter().any(|call| call.starts_with("Change")), "{calls:?}");
+    world.route53.tag(PRIMARY, "failover", None);
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+    // A tag that has no room in the record is not written again and again.
+    let long = format!("failover={}", "u".repeat(240));
+    world.variables = vec![("GUARDED_TAG", long.leak())];
+    world.route53.tag(PRIMARY, "failover", Some(&"u".repeat(240)));
+    world.route53.set_path(PRIMARY, LOCKED);
+    let _ = world.ticks().await;
+    let written = world.route53.calls().len();
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let calls = world.route53.calls();
+    assert!(!calls[written..].iter().any(|call| call.starts_with("Change")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn of_two_checks_that_are_each_others_secondary_one_stays_in_service() {
+    let pairs = format!("{PRIMARY}={SECOND},{SECOND}={PRIMARY}");
+    let both = format!("{PRIMARY},{SECOND}");
+    let mut world = World::new().await;
+    world.variables = vec![("GUARDED_HEALTH_CHECKS", both.leak()), ("SECONDARY_HEALTH_CHECKS", pairs.leak())];
+    world.route53.put(SECOND, Check::new("HTTP", 80).reported(0));
+    let second = |state| Alarm::on(SECOND, state, world.seconds_of_alarm());
+    let primary = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, primary.clone().reported(0));
+    world.alarm("ALARM");
+    world.route53.put_alarm("second-unhealthy", second("ALARM"));
+    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    let deferred = world.ticks().await;
+    is(&deferred, "deferred", "secondary_unhealthy");
+    world.passes(60);
+    // Both are healthy again.
+    for (id, check) in [(PRIMARY, world.route53.check(PRIMARY)), (SECOND, world.route53.check(SECOND))] {
+        world.route53.put(id, check.reported(16));
+    }
+    for _ in 0..3 {
+        let _ = world.ticks().await;
+        world.passes(60);
+        let paths = [PRIMARY, SECOND].map(|id| world.route53.check(id).path().to_owned());
+        assert_eq!(paths.iter().filter(|path| *path == LOCKED).count(), 1, "{paths:?}");
+    }
+    // Nor does an alarm lock the other one, while Route 53's verdict does not know the lock yet.
+    let other = if world.path() == LOCKED { SECOND } else { PRIMARY };
+    world.route53.put_verdict(if other == SECOND { PRIMARY } else { SECOND }, 1.0);
+    let message = message(other, "ALARM", &DateTime::from_timestamp(world.now(), 0).unwrap().to_rfc3339());
+    is(&world.call(Handler::Lock, &delivered(&[&message])).await.unwrap(), "deferred", "secondary_unhealthy");
+}
+
+#[tokio::test]
+async fn a_path_that_does_not_fit_into_the_record_is_in_service_once_it_was_restored() {
+    let long = format!("/{}", "p".repeat(240));
+    let world = World::on(long.clone().leak()).await;
+    let request = json!({ "healthCheckId": PRIMARY, "reason": "it is right", "path": long });
+    let outcome = world.call(Handler::Restore, &request.to_string()).await.unwrap();
+    assert_eq!(outcome["outcome"], "already_restored");
+    assert_eq!(world.ticks().await["outcome"], "armed");
+    world.route53.set_path(PRIMARY, "/another");
+    is(&world.ticks().await, "unprotected", "foreign_path");
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use aws_config::Region;
 use clap::Args;
 use serde_json::json;
 
-use super::super::error::{Ended, Error};
-use super::super::session::Session;
 use super::{invoke, show};
+use crate::cli::error::{Ended, Error};
+use crate::cli::session::Session;
 use crate::site_fence::site::Site;
 
 /// Take a site out of the accelerator for maintenance: its endpoints are noted with their weights, and `rejoin` adds them

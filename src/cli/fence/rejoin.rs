@@ -4,9 +4,9 @@ use aws_config::Region;
 use clap::Args;
 use serde_json::json;
 
-use super::super::error::{Ended, Error};
-use super::super::session::Session;
 use super::{invoke, show};
+use crate::cli::error::{Ended, Error};
+use crate::cli::session::Session;
 use crate::site_fence::site::Site;
 
 /// Rejoin a site, once the sites are synchronised: into Infinispan's replication, then into the accelerator.

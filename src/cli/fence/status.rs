@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use serde::Serialize;
 
-use super::super::error::{Ended, Error};
-use super::super::function::Function;
-use super::super::screen::{Mood, Row, table};
-use super::super::session::{Session, patience, shortly};
-use super::super::text::{plain, time};
 use super::region_of;
+use crate::cli::error::{Ended, Error};
+use crate::cli::function::Function;
+use crate::cli::screen::{Mood, Row, table};
+use crate::cli::session::{Session, patience, shortly};
+use crate::cli::text::{plain, time};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config;
 use crate::site_fence::notes::Notes;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, value_parser};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -11,7 +11,7 @@ use super::release::{Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
-use crate::cli::session::{Common, Interrupts};
+use crate::cli::session::{Common, Interrupts, YEAR};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::outcome::State;
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     /// The latch.
     latch: String,
     /// How many seconds Route 53 may take to answer the standby.
-    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = value_parser!(u64).range(..=YEAR))]
     timeout: u64,
     /// Do not ask for confirmation.
     #[arg(long, short)]

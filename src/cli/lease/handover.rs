@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use clap::Args;
+use clap::{Args, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::super::dynamodb::{Change, Changed, Lease, Seen};
-use super::super::error::{Ended, Error};
-use super::super::screen::{self, say};
-use super::super::session::Common;
-use super::super::text::{plain, time};
 use super::{Opened, Outcome, State, Which, shown, term_of, words};
+use crate::cli::dynamodb::{Change, Changed, Lease, Seen};
+use crate::cli::error::{Ended, Error};
+use crate::cli::screen::{self, say};
+use crate::cli::session::{Common, YEAR};
+use crate::cli::text::{plain, time};
 use crate::lease::Candidate;
 use crate::lease::claim::{ANY, Record};
 
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = candidate)]
     to: Option<String>,
     /// How many seconds to wait, before the request is removed; by default three terms.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u64).range(..=YEAR))]
     timeout: Option<u64>,
     /// Show what would be asked for, change nothing.
     #[arg(long)]

@@ -125,8 +125,10 @@ fn term_of(record: &Record, configured: Option<Duration>) -> Option<Duration> {
 fn read(file: &Path) -> Result<Config, Error> {
     let name = || file.display().to_string();
     let text = fs::read_to_string(file).map_err(|source| Error::File { file: name(), source })?;
-    Config::parse(&text, &variables::environment)
-        .map_err(|problems| Error::LeaseConfig { file: name(), problems })
+    // Whose lease-keeper's file it is does not matter here.
+    let candidate = |name: &str| (name == "LEASE_IDENTITY").then(|| "failoverctl".to_owned());
+    let lookup = |name: &str| variables::environment(name).or_else(|| candidate(name));
+    Config::parse(&text, &lookup).map_err(|problems| Error::LeaseConfig { file: name(), problems })
 }
 
 // === impl Which ===

@@ -3,11 +3,11 @@
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::super::dynamodb::{Change, Changed};
-use super::super::error::{Ended, Error};
-use super::super::session::Common;
-use super::super::text::plain;
 use super::{Opened, Outcome, State, Which, shown, words};
+use crate::cli::dynamodb::{Change, Changed};
+use crate::cli::error::{Ended, Error};
+use crate::cli::session::Common;
+use crate::cli::text::plain;
 
 /// Keep all candidates of a lease passive, until it is unpinned.
 #[derive(Debug, Args)]

@@ -7,12 +7,12 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::dynamodb::{Lease, Seen};
-use super::super::error::{Ended, Error};
-use super::super::screen::{Mood, paint};
-use super::super::session::Common;
-use super::super::text::{plain, time};
 use super::{Opened, State, Which, term_of, words};
+use crate::cli::dynamodb::{Lease, Seen};
+use crate::cli::error::{Ended, Error};
+use crate::cli::screen::{Mood, paint};
+use crate::cli::session::Common;
+use crate::cli::text::{plain, time};
 
 /// How often `--watch` reads the record.
 const WATCH: Duration = Duration::from_secs(3);
@@ -45,6 +45,9 @@ struct Status {
     writer: Option<String>,
     epoch: Option<u64>,
     term_seconds: Option<f64>,
+    /// The configuration's term, if the record has none.
+    #[serde(skip)]
+    assumed: Option<Duration>,
     /// By the writer's clock.
     written_at: Option<DateTime<Utc>>,
     /// By this machine's clock; negative if the writer's is ahead.
@@ -92,7 +95,9 @@ impl Status {
     ) -> Self {
         let record = seen.map(|seen| &seen.record);
         let state = State::of(record);
-        let term = record.and_then(|record| term_of(record, configured));
+        // Of a record without a term the file's is only an assumption.
+        let term = record.and_then(|record| term_of(record, None));
+        let assumed = configured.filter(|_| term.is_none() && record.is_some());
         let overdue = unchanged.zip(term).is_some_and(|(unchanged, term)| unchanged > term);
         // Admiral's checker may stay active.
         let is_by_keeper = record.is_some_and(|record| record.writer.is_some());
@@ -108,6 +113,7 @@ impl Status {
             writer: record.and_then(|record| record.writer.clone()),
             epoch: record.map(|record| record.epoch),
             term_seconds: term.map(|term| term.as_secs_f64()),
+            assumed,
             written_at: written_at.and_then(|at| DateTime::from_timestamp(at, 0)),
             written_seconds_ago: written_at.map(|at| Utc::now().timestamp().saturating_sub(at)),
             pinned: state == State::Pinned,
@@ -138,7 +144,13 @@ impl Status {
             let by_hand = "Admiral's checker or a person".to_owned();
             rows.push(("writer", self.writer.as_deref().map_or(by_hand, plain)));
             rows.push(("epoch", if epoch == 0 { "none".to_owned() } else { epoch.to_string() }));
-            rows.push(("term", self.term_seconds.map_or("unknown".to_owned(), |term| format!("{term} s"))));
+            let unknown = || {
+                let assumed = self
+                    .assumed
+                    .map(|term| format!(": the record has none, the file {} s", term.as_secs_f64()));
+                format!("unknown{}", assumed.unwrap_or_default())
+            };
+            rows.push(("term", self.term_seconds.map_or_else(unknown, |term| format!("{term} s"))));
             let at = self.written_at.map_or_else(|| "at an impossible time".to_owned(), time);
             let apart = if ago < 0 { "in the future" } else { "ago" };
             let apart = format!("{} s {apart} by this machine's", ago.unsigned_abs());
