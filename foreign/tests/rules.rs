@@ -1,4 +1,4 @@
-//! `infra/alertmanager.yaml` and `infra/latch-pod.yaml`: when their rules fire, by `promtool`, and whether their resources
+//! `infra/alertmanager.yaml`, `infra/latch-pod.yaml` and `infra/lease-alerts.yaml`: when their rules fire, by `promtool`, and whether their resources
 //! have the fields of the Prometheus Operator's own definitions.
 
 #[path = "../../tests/support/mod.rs"]
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 const FENCE: &str = "infra/alertmanager.yaml";
 const LATCH: &str = "infra/latch-pod.yaml";
+const LEASE: &str = "infra/lease-alerts.yaml";
 
 fn template(file: &str) -> PathBuf {
     support::root().join(file)
@@ -53,11 +54,11 @@ fn the_rules_report_an_unseen_site_and_show_that_they_are_alive() {
     let mut offline = labels("critical");
     offline["site"] = json!("site-b");
     let offline = json!([{ "exp_labels": offline,
-        "exp_annotations": { "summary": "site-b is no longer seen, and will be fenced." } }]);
+        "exp_annotations": { "summary": "site-b is no longer seen, and will be fenced. docs/runbook.md#siteoffline" } }]);
     let alive = json!([{ "exp_labels": labels("none") }]);
     let missing = json!([{ "exp_labels": { "namespace": "datagrid", "severity": "warning" }, "exp_annotations": {
         "summary": "Infinispan's metric site_view_status is missing: this cluster cannot report the other site to \
-            site-fence." } }]);
+            site-fence. docs/runbook.md#siteviewmissing" } }]);
 
     let mut tests = Vec::new();
     // Infinispan 15 has the prefix, 16.1 has not. 0 is unseen, 1 seen, 2 unknown to the node that was asked.
@@ -146,6 +147,46 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
     holds(LATCH, &tests);
 }
 
+#[test]
+fn each_alert_on_a_lease_fires_for_its_metric_alone() {
+    let of = |metric: &str, site: &str| format!(r#"lease_keeper_{metric}{{lease="app", site="{site}"}}"#);
+    let series = |odd: &str, values: &'static str| -> Vec<(String, &str)> {
+        let quiet = [
+            ("active", "a", "1x40"),
+            ("active", "b", "0x40"),
+            ("failing", "a", "0x40"),
+            ("pinned", "a", "0x40"),
+        ];
+        let all = quiet.iter().map(|(metric, site, quiet)| {
+            (of(metric, site), if format!("{metric}-{site}") == odd { values } else { quiet })
+        });
+        all.collect()
+    };
+    let names = ["LeaseNotHeldOnce", "LeaseStandbyMissing", "LeaseFailing", "LeasePinned"];
+    let rules = rules(LEASE);
+    let summary = |alert: &str| {
+        let rest = rules.split(&format!("alert: {alert}\n")).nth(1).expect("there is such an alert");
+        let line =
+            rest.lines().find_map(|line| line.trim().strip_prefix("summary: ")).expect("it has a summary");
+        line.trim_matches('"').to_owned()
+    };
+    let mut tests = Vec::new();
+    for (odd, values, fires, labels) in [
+        ("", "", "", json!({})),
+        ("active-b", "1x40", names[0], json!({ "lease": "app", "severity": "critical" })),
+        ("active-b", "_x40", names[1], json!({ "lease": "app", "severity": "warning" })),
+        ("failing-a", "1x40", names[2], json!({ "lease": "app", "site": "a", "severity": "warning" })),
+        ("pinned-a", "1x40", names[3], json!({ "lease": "app", "site": "a", "severity": "warning" })),
+    ] {
+        let fired =
+            |alert| json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary(alert) } }]);
+        let alerts: Vec<_> =
+            names.iter().map(|name| (*name, if *name == fires { fired(name) } else { json!([]) })).collect();
+        tests.push(test(&series(odd, values), "9m45s", &alerts));
+    }
+    holds(LEASE, &tests);
+}
+
 /// The operator drops what its definitions do not have.
 fn has_only_fields_of<T: DeserializeOwned + Serialize>(resource: &Value) {
     let read: T =
@@ -195,4 +236,6 @@ fn the_pods_resources_have_the_fields_of_the_operators_definitions() {
         kinds.push(resource["kind"].clone());
     }
     assert_eq!(kinds.len(), 5, "{kinds:?}");
+    let lease = fs::read_to_string(template(LEASE)).expect("it can be read");
+    has_only_fields_of::<PrometheusRule>(&serde_saphyr::from_str(&lease).expect("it is YAML"));
 }

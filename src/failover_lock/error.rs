@@ -143,7 +143,8 @@ impl InvocationError {
 
 impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
-        Self { error_type: error.error_type().to_owned(), error_message: error.to_string() }
+        let error_message = format!("{error} (docs/runbook.md#error-types-of-failover-lock)");
+        Self { error_type: error.error_type().to_owned(), error_message }
     }
 }
 

@@ -231,6 +231,6 @@ impl lambda::Report for Report {
 
 impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
-        Self { error_type: "AllFailed".to_owned(), error_message: error.to_string() }
+        Self { error_type: "AllFailed".to_owned(), error_message: format!("{error} (docs/latch.md#states)") }
     }
 }

@@ -110,7 +110,8 @@ impl MayPass for Error {
 
 impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
-        Self { error_type: error.0.error_type().to_owned(), error_message: error.0.to_string() }
+        let error_message = format!("{error} (docs/runbook.md#error-types-of-site-fence)");
+        Self { error_type: error.0.error_type().to_owned(), error_message }
     }
 }
 

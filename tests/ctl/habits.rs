@@ -5,9 +5,13 @@ use std::time::{Duration, Instant};
 
 use crate::failoverctl::{CHANGED, Ended, FAILOVERCTL, command, run};
 use crate::support::cloudwatch::Alarm;
+use crate::support::docs::failoverctl_of;
 use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::primary::Primary;
 use crate::support::route53::{Check, Fault, Route53};
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use failover::cli::Arguments;
 use serde_json::Value;
 
 async fn account(port: u16) -> Route53 {
@@ -150,4 +154,34 @@ async fn help_groups_what_every_command_has_and_manual_pages_are_written() {
         assert!(text.contains(".TH failoverctl"), "{page}: {text}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn every_command_that_a_page_names_is_one_of_failoverctls() {
+    let mut count = 0;
+    for page in [
+        "README.md",
+        "docs/failoverctl.md",
+        "docs/fence.md",
+        "docs/latch-deploy.md",
+        "docs/latch.md",
+        "docs/lease.md",
+        "docs/lock.md",
+        "docs/reference.md",
+        "docs/runbook.md",
+    ] {
+        for words in failoverctl_of(page) {
+            let error = Arguments::try_parse_from(&words).err();
+            // What is missing may be in a variable, in the next line, or what the text is about.
+            let fits = error.as_ref().is_none_or(|error| {
+                matches!(
+                    error.kind(),
+                    ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                )
+            });
+            assert!(fits, "{page}: {words:?}: {}", error.map(|error| error.to_string()).unwrap_or_default());
+            count += 1;
+        }
+    }
+    assert!(count > 60, "{count}");
 }

@@ -163,6 +163,39 @@ fn every_alarm_is_on_its_stacks_dashboard() {
     }
 }
 
+/// The anchor of a heading.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+    kept.map(|char| if char == ' ' { '-' } else { char }).collect()
+}
+
+#[test]
+fn every_alert_of_prometheus_leads_to_its_part_of_the_runbook() {
+    let runbook = read("docs/runbook.md");
+    let anchors: BTreeSet<_> = runbook.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
+    let mut count = 0;
+    for file in ["infra/alertmanager.yaml", "infra/latch-pod.yaml", "infra/lease-alerts.yaml"] {
+        let text = read(file);
+        for alert in text.split("- alert: ").skip(1) {
+            let name = alert.lines().next().unwrap_or_default();
+            // It always fires.
+            if name == "SiteFenceWatchdog" {
+                continue;
+            }
+            let summary =
+                alert.lines().find_map(|line| line.trim().strip_prefix("summary: ")).unwrap_or_default();
+            let (_, part) =
+                summary.split_once("docs/runbook.md#").unwrap_or_else(|| panic!("{file}: {name}: {summary}"));
+            assert!(anchors.contains(part.trim_end_matches('"')), "{file}: {name}: {part}");
+            let latch = part.starts_with("latch-name");
+            assert!(latch || runbook.contains(&format!("`{name}`")), "docs/runbook.md's index lacks {name}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 15);
+}
+
 /// What a stack has of what is charged by the month, in US cents: a dashboard 300, a key 100, an alarm 10.
 /// <https://aws.amazon.com/cloudwatch/pricing/>, <https://aws.amazon.com/kms/pricing/>
 fn monthly(template: &str, is_made: impl Fn(Option<&str>) -> bool) -> usize {

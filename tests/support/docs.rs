@@ -54,8 +54,8 @@ pub fn words_below(name: &str, heading: &str, (address, other): (&str, &str)) ->
     command.replace(address, other).split_whitespace().map(str::to_owned).collect()
 }
 
-/// Each heading of a page, with the commands up to the next heading: the blocks of bash, and what the text names as
-/// a whole command of the AWS CLI or of `infra/deploy`, without a placeholder.
+/// Each heading of a page, with the commands up to the next heading: the blocks of bash, what is typed on a console, and what the
+/// text names as a whole command of the AWS CLI or of `infra/deploy`, without a placeholder.
 pub fn sections(name: &str) -> Vec<(String, Vec<String>)> {
     let text = page(name);
     let mut sections: Vec<(String, Vec<String>)> = Vec::new();
@@ -64,6 +64,10 @@ pub fn sections(name: &str) -> Vec<(String, Vec<String>)> {
         if let Some((_, commands)) = &mut block {
             if line != "```" {
                 commands.extend([line, "\n"]);
+            } else if let Some(("console", typed)) = &block {
+                let typed = typed.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned);
+                sections.last_mut().expect("a page begins with a heading").1.extend(typed);
+                block = None;
             } else if let Some(("bash", commands)) = block.take() {
                 sections.last_mut().expect("a page begins with a heading").1.push(commands);
             } else {
@@ -79,6 +83,39 @@ pub fn sections(name: &str) -> Vec<(String, Vec<String>)> {
         }
     }
     sections
+}
+
+/// Each command of `failoverctl` that a page names or shows, in words.
+pub fn failoverctl_of(name: &str) -> Vec<Vec<String>> {
+    let text = page(name);
+    let code = text.split('`').skip(1).step_by(2);
+    let blocks = text.split("```").skip(1).step_by(2);
+    let shown = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
+    let commands = code.chain(shown).filter(|command| command.starts_with("failoverctl "));
+    let ours = |command: &str| {
+        let given = command
+            .replace("--reason …", "--reason x")
+            .replace(" SHELL", " bash")
+            .replace("$REGION", "eu-west-1");
+        // What follows is the shell's, or says that more could follow.
+        words(given.split([';', '|', '>', '…', '<', '[']).next().unwrap_or_default())
+    };
+    commands.map(ours).collect()
+}
+
+/// The words of a command, as a shell would take them.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for character in command.trim().trim_end_matches(" 2").chars() {
+        match (quote, character) {
+            (Some(open), _) if character == open => quote = None,
+            (None, '\'' | '"') => quote = Some(character),
+            (None, ' ' | '\n') => words.push(String::new()),
+            (_, _) => words.last_mut().expect("there is one").push(character),
+        }
+    }
+    words.retain(|word| !word.is_empty() && word != "\\");
+    words
 }
 
 /// Whether it is a command with all that it needs.
