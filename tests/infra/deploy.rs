@@ -1,5 +1,6 @@
 //! The template and `infra/deploy`, as people use them.
 
+use std::fs;
 use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,6 +9,7 @@ use tokio::net::TcpListener;
 use crate::support::emulator::Emulator;
 use crate::support::primary::Primary;
 use crate::support::program::program;
+use crate::support::root;
 
 #[tokio::test]
 async fn cfn_lint_reports_no_problem() {
@@ -15,6 +17,16 @@ async fn cfn_lint_reports_no_problem() {
     let templates = "failover-lock latch-region latch-checks latch-control site-fence lease-table";
     let said = aws.bash(&format!("for name in {templates}; do cfn-lint infra/$name.yaml; done"), &[]).await;
     assert_eq!(said, (Some(0), String::new()));
+}
+
+/// `aws cloudformation deploy` takes no longer one from a file.
+#[test]
+fn each_template_is_short_enough_to_be_deployed_without_a_bucket() {
+    for template in fs::read_dir(root().join("infra")).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read(&template).unwrap();
+        let is_template = text.starts_with(b"AWSTemplateFormatVersion");
+        assert!(!is_template || text.len() <= 51_200, "{}: {} bytes", template.display(), text.len());
+    }
 }
 
 #[tokio::test]
