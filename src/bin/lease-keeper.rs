@@ -350,7 +350,6 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             }
         }
         _ = asked.wait_for(|asked| *asked > 1) => {
-            // Its guard, whose input ends with it, ends the command.
             working.abort();
             command::abandon().await;
             return Ok(ExitCode::FAILURE);

@@ -296,7 +296,7 @@ async fn function_locks(
             stopped.remedy(name, region(arn)),
         );
     }
-    let mut disagreements = disagreements(guard, id, &function, &source);
+    let mut disagreements = disagreements(guard, id, &function);
     if let Some(tag) = function.variables.get("GUARDED_TAG").and_then(|tag| tag.parse::<GuardedTag>().ok()) {
         match guard.route53.tags(id, patience()).await {
             Ok(tags) if tag.is_among(&tags) => {}
@@ -313,6 +313,15 @@ async fn function_locks(
             format!("correct {variable} of {name}: infra/deploy"),
         );
     }
+    // reconcile has the same: to lock, it does not matter.
+    let config = Config::read(&|variable| function.variables.get(variable).cloned()).ok();
+    let action = if is_alarm { arn } else { source.as_str() };
+    if config.and_then(|config| config.alarm_actions).is_some_and(|actions| !actions.contains(action)) {
+        findings.warn(
+            "function",
+            format!("ALARM_ACTIONS of {name} does not name {action}: a lost notification of its alarms is not made up for"),
+        );
+    }
     let run = newest(guard, arn, name, "Invocations").await;
     is_well &= last_run(guard, arn, ("function", name), run, findings).await;
     if is_well {
@@ -322,13 +331,8 @@ async fn function_locks(
     is_well
 }
 
-/// The variables with which the function, invoked by `source`, would not lock this check as this command expects.
-fn disagreements(
-    guard: &Guard,
-    id: &HealthCheckId,
-    function: &Function,
-    source: &str,
-) -> Vec<(&'static str, String)> {
+/// The variables with which the function would not lock this check as this command expects.
+fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
     let variable = |name: &str, default: &str| {
         function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
     };
@@ -354,13 +358,6 @@ fn disagreements(
         Ok(config) => {
             if config.dry_run {
                 found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
-            }
-            let is_topic = source.contains(":sns:");
-            if config.alarm_actions.is_some_and(|actions| is_topic && !actions.contains(source)) {
-                found.push((
-                    "ALARM_ACTIONS",
-                    format!("does not name {source}, so that its alarms count as none that lock"),
-                ));
             }
         }
     }

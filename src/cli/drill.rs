@@ -130,7 +130,7 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         // Nothing was changed.
         return locked.map(|()| Ended::Well);
     }
-    // A restore counts for an alarm from an earlier second.
+    // A restore does not count for an alarm of the same second.
     sleep(Duration::from_secs(1)).await;
     let own = Own { alarm: &alarm.name, after: check.version, by_metric: drill.by_metric };
     let restored = restore(guard, id, &path, &own, &mut timeline).await;
@@ -405,7 +405,7 @@ impl Own<'_> {
                 }
                 None => {
                     return Err(Error::NotOurs(format!(
-                        "{id} is locked, and no record on it shows by whom: its function may not write tags, or it has ten"
+                        "{id} is locked, and has no record of this version: lock may not be allowed to write tags, or the check has 10"
                     )));
                 }
             }

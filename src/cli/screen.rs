@@ -105,6 +105,11 @@ pub(super) fn table<const COLUMNS: usize>(headings: [&str; COLUMNS], rows: &[Row
     text
 }
 
+/// Whether the reader of a pipe has closed it.
+fn has_read_enough(printed: &Result<(), Error>) -> bool {
+    matches!(printed, Err(Error::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 // === impl Document ===
 
 impl<T: Serialize> Serialize for Document<'_, T> {
@@ -141,10 +146,8 @@ impl Screen {
         found: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), Error> {
-        match self.print(key, found, text).await {
-            Err(Error::Terminal(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            printed => printed,
-        }
+        let printed = self.print(key, found, text).await;
+        if has_read_enough(&printed) { Ok(()) } else { printed }
     }
 
     async fn print(
@@ -206,9 +209,13 @@ impl Screen {
                         anstream::print!("{CLEAR}{now}, again every {seconds} s. Ctrl-C ends it\n");
                     }
                     let context = self.line().await;
-                    self.print(key, &found, || context + &text(&found, last.as_ref())).await?;
+                    let printed = self.print(key, &found, || context + &text(&found, last.as_ref())).await;
                     last = Some(found);
                     is_seen = true;
+                    if has_read_enough(&printed) {
+                        break;
+                    }
+                    printed?;
                 }
                 // A failed look may succeed the next time.
                 Err(failed) if every.is_some() => {

@@ -167,10 +167,7 @@ impl Common {
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);
         }
-        let mut aws = loader.load().await;
-        if let Some(credentials) = aws.credentials_provider() {
-            aws = aws.into_builder().credentials_provider(sdk::sendable(credentials)).build();
-        }
+        let aws = sdk::load(loader).await;
         // The SDK ignores an invalid one, or fails with it later, with a dump of its request.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let variables = env::vars_os().map(|(name, url)| (text(name), text(url)));

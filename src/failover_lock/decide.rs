@@ -123,7 +123,8 @@ pub enum Finding<'a> {
         /// An alarm that the record does not know yet. It is recorded, so that a lock that is undone by hand
         /// is told from a new failure.
         unknown: Option<&'a Alarm>,
-        /// Whether the lock itself is not on record: it was set by hand, or its function could not record it.
+        /// Whether the lock itself is not on record as it is: it was set by hand, its function could not record it, the check
+        /// has changed since, or no stack owns it.
         unrecorded: bool,
     },
     /// This alarm asks for a lock, and none was set for it: its notification was lost, failed, or was
@@ -279,12 +280,13 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
     match (record.intent(path, version), &record.lock) {
         (Intent::Out, Some(lock)) if locked => {
             let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
-            // Alarms whose actions are off show as well whether it holds. One that is OK is enough to ask; a new one in ALARM
-            // is recorded first.
+            // If all are OK, also those with their actions off, or one that leads to a lock, once the newest in ALARM is on
+            // record. A dry run records nothing.
             let is_ok = |alarm: &Alarm| alarm.state == AlarmState::Ok;
             let all_ok = alarms.iter().all(is_ok);
             let may_be_healthy = all_ok || (unknown.is_none() && acting.iter().any(|alarm| is_ok(alarm)));
-            if may_be_healthy && lock.is_of(version) && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
+            let follows = config.dry_run || lock.is_of(version);
+            if may_be_healthy && follows && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
                 match health {
                     Health::Unasked => return Step::AskCheckers,
                     Health::Healthy => return done(Finding::Unprotected(Reason::LockDoesNotHold)),
@@ -294,7 +296,8 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             }
             // Someone has changed the check since, or set it back and locked it again: the record follows, so that the next
             // change is told from this one. A person's lock becomes that of the stack which finds it.
-            let is_nobodys = config.guarded_tag.as_ref().is_some_and(|tag| lock.may_be_of(tag.to_string()));
+            let owner = config.guarded_tag.as_ref().filter(|_| !config.dry_run);
+            let is_nobodys = owner.is_some_and(|tag| lock.can_be_owned_by(tag.to_string()));
             done(Finding::LockStands { unknown, unrecorded: lock.version != Some(version) || is_nobodys })
         }
         _ if locked => done(Finding::LockStands { unknown: newest, unrecorded: true }),
@@ -306,8 +309,7 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
         },
         (Intent::In | Intent::Out, _) => {
             let restored = record.restored(path, version);
-            if path != config.healthy_path.as_str()
-                && !restored.is_some_and(|restore| restore.has_set(path, version))
+            if path != config.healthy_path.as_str() && !restored.is_some_and(|restore| restore.has_set(path))
             {
                 return done(Finding::Unprotected(Reason::ForeignPath));
             }

@@ -16,7 +16,7 @@ use std::fmt::Write;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
-use self::fields::{Fields, escaped, fitting, milliseconds, seconds, with_reason};
+use self::fields::{Fields, escaped, escaped_within, fitting, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
 
 mod fields;
@@ -49,8 +49,12 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 ///
 /// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_Tag.html
 const LONGEST: usize = 256;
-/// What stands for a path that does not fit; a path begins with `/`.
+/// The characters that there are for the fields before the free text.
+const FIELDS: usize = LONGEST - " by=".len();
+/// What stands for a path from before that does not fit; a path begins with `/`.
 const TOO_LONG: &str = "-";
+/// The end of a restored path that does not fit; a path has no such character.
+pub const CUT: char = '…';
 
 /// What is recorded on a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,7 +110,7 @@ pub struct Restore {
     pub seen: DateTime<Utc>,
     /// When the path had been set; `None` until then.
     pub done: Option<DateTime<Utc>>,
-    /// The path that is set; empty if it does not fit into the tag.
+    /// The path that is set; one that does not fit into the tag ends in [`CUT`].
     pub to: String,
     /// For one that begins where there is no room for two tags: the lock whose tag it takes the place of, by its version
     /// and its newest alarm.
@@ -265,7 +269,7 @@ impl Record {
     /// The restore, if the check on `path` at `version` shows that it took place.
     #[must_use]
     pub fn restored(&self, path: &str, version: i64) -> Option<&Restore> {
-        let is_this = |restore: &Restore| restore.version == version && restore.to == path;
+        let is_this = |restore: &Restore| restore.version == version && restore.has_set(path);
         let took_place = |restore: &&Restore| restore.done.is_some() || (!restore.lapsed && is_this(restore));
         self.restore.as_ref().filter(took_place)
     }
@@ -346,7 +350,7 @@ impl Lock {
             _ => match (standing, record.and_then(|record| record.restored(present, version))) {
                 (Some(lock), _) => lock.before.clone(),
                 (None, Some(restore)) if restore.to.starts_with('/') && restore.to != locked_path => {
-                    Before::Path(restore.to.clone())
+                    restore.before()
                 }
                 (None, _) => Before::Unknown,
             },
@@ -358,7 +362,8 @@ impl Lock {
             // A person's lock over that of a stack leaves it the stack's, which reports it and may restore it.
             of: self.of.or_else(|| standing.and_then(|lock| lock.of.clone())),
             // A person's reason to keep it out takes the place of an alarm.
-            by: kept
+            by: standing
+                .filter(|lock| kept.is_some() || (is_locked && is_by_hand(&lock.by) && self.by == FOUND))
                 .filter(|lock| !lock.by.is_empty() && (!is_by_hand(&self.by) || is_by_hand(&lock.by)))
                 .map_or(self.by, |lock| lock.by.clone()),
             before,
@@ -366,8 +371,8 @@ impl Lock {
         }
     }
 
-    /// Whether it is the lock that a check at `version` has: a change of another attribute makes one version, and to be set
-    /// back and locked again two.
+    /// Whether it is taken for the lock that a check at `version` has. A change of another attribute makes one version; to be
+    /// set back and locked again makes two, as do two changes between two ticks.
     #[must_use]
     pub fn is_of(&self, version: i64) -> bool {
         self.version.is_some_and(|locked| locked + 1 >= version)
@@ -375,7 +380,7 @@ impl Lock {
 
     /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record.
     #[must_use]
-    pub fn may_be_of(&self, tag: String) -> bool {
+    pub fn can_be_owned_by(&self, tag: String) -> bool {
         self.of.is_none() && Self { of: Some(tag), ..self.clone() }.owner().is_some()
     }
 
@@ -394,7 +399,7 @@ impl Lock {
     /// The `GUARDED_TAG` as the tag's value has it, if it fits.
     fn owner(&self) -> Option<String> {
         let owner = self.of.as_deref().map(|of| format!(" of={}", escaped(of)))?;
-        (self.start().len() + owner.len() <= LONGEST).then_some(owner)
+        (self.start().len() + owner.len() <= FIELDS).then_some(owner)
     }
 
     /// The tag's value.
@@ -407,7 +412,7 @@ impl Lock {
             Before::TooLong => Some(TOO_LONG.to_owned()),
             Before::Path(path) => {
                 let path = escaped(path);
-                let fits = text.len() + " before=".len() + path.len() <= LONGEST;
+                let fits = text.len() + " before=".len() + path.len() <= FIELDS;
                 Some(if fits { path } else { TOO_LONG.to_owned() })
             }
         };
@@ -421,17 +426,30 @@ impl Lock {
 // === impl Restore ===
 
 impl Restore {
-    /// Whether it has set this path, with which the check is at `version`.
+    /// Whether this is the path that it has set, as far as it is on record.
     #[must_use]
-    pub fn has_set(&self, path: &str, version: i64) -> bool {
-        if self.to.is_empty() { self.version == version } else { self.to == path }
+    pub fn has_set(&self, path: &str) -> bool {
+        match self.to.strip_suffix(CUT) {
+            Some(start) => path.len() > start.len() && path.starts_with(start),
+            None => self.to == path,
+        }
+    }
+
+    /// The path that it has set, if all of it is on record.
+    fn path(&self) -> Option<&str> {
+        Some(self.to.as_str()).filter(|to| !to.is_empty() && !to.ends_with(CUT))
+    }
+
+    /// The path from before a lock on what it has set.
+    #[must_use]
+    pub fn before(&self) -> Before {
+        self.path().map_or(Before::TooLong, |path| Before::Path(path.to_owned()))
     }
 
     /// The lock whose tag this one took the place of, as far as it is known.
     fn replaced(&self) -> Option<Lock> {
         let (version, alarm) = self.over?;
-        let before = Some(self.to.clone()).filter(|to| !to.is_empty()).map_or(Before::TooLong, Before::Path);
-        let by = String::new();
+        let (before, by) = (self.before(), String::new());
         Some(Lock { version: Some(version), on: None, at: self.seen, alarm, of: None, before, by })
     }
 
@@ -448,10 +466,8 @@ impl Restore {
                 let _ = write!(text, " alarm={}", milliseconds(alarm));
             }
         }
-        let to = escaped(&self.to);
-        if text.len() + " to=".len() + to.len() <= LONGEST {
-            let _ = write!(text, " to={to}");
-        }
+        let room = FIELDS.saturating_sub(text.len() + " to=".len());
+        let _ = write!(text, " to={}", escaped_within(&self.to, room));
         with_reason(text, &self.by)
     }
 }

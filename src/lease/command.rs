@@ -235,7 +235,7 @@ async fn until_ended(
             () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
         }
     };
-    let mut due_killed = false;
+    let due_killed = ended.is_none();
     let status = if let Some(status) = ended {
         status
     } else {
@@ -244,7 +244,6 @@ async fn until_ended(
             () = send(&mut orders, &due) => {}
             () = sleep(LOOK) => {}
         }
-        due_killed = true;
         killed(guard).await
     };
     // A guard that a tracer keeps from ending keeps its end of the socket open.

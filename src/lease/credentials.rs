@@ -50,15 +50,11 @@ impl Source {
 
     /// Returns AWS with these credentials. Files and variables are read as they are now.
     pub async fn load(&self) -> SdkConfig {
-        let mut aws = sdk::aws_config(self.http.clone()).region(self.region.clone()).load().await;
-        if let Some(credentials) = aws.credentials_provider() {
-            aws = aws.into_builder().credentials_provider(sdk::sendable(credentials)).build();
-        }
+        let mut aws = sdk::load(sdk::aws_config(self.http.clone()).region(self.region.clone())).await;
         if let Some(role) = &self.role {
             let role = AssumeRoleProvider::builder(role).session_name(&self.session);
             let role = role.region(self.region.clone()).configure(&aws).build().await;
-            let role = sdk::sendable(SharedCredentialsProvider::new(role));
-            aws = aws.into_builder().credentials_provider(role).build();
+            aws = aws.into_builder().credentials_provider(SharedCredentialsProvider::new(role)).build();
         }
         let in_time = |credentials| SharedCredentialsProvider::new(InTime { credentials, time: self.time });
         let credentials = aws.credentials_provider().map(in_time);

@@ -56,7 +56,7 @@ pub fn function_aws(
     Ok(config.build())
 }
 
-/// The configuration of a program that a person runs, to be completed with `load`: from the environment, from
+/// The configuration of a program that a person runs, to be completed with [`load`]: from the environment, from
 /// profiles, and from the SDK's other sources.
 #[must_use]
 pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
@@ -68,10 +68,16 @@ pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
         .retry_config(RetryConfig::disabled())
 }
 
-/// These credentials, where a key id that cannot be sent is an error: the SDKs panic at one.
-#[must_use]
-pub fn sendable(credentials: SharedCredentialsProvider) -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(Sendable(credentials))
+/// Loads a configuration whose credentials can be sent: at a key id that cannot, the SDKs panic.
+pub async fn load(loader: ConfigLoader) -> SdkConfig {
+    let aws = loader.load().await;
+    match aws.credentials_provider() {
+        Some(credentials) => {
+            let sendable = SharedCredentialsProvider::new(Sendable(credentials));
+            aws.into_builder().credentials_provider(sendable).build()
+        }
+        None => aws,
+    }
 }
 
 /// Returns the Region of Route 53's control plane, its metrics and so their alarms: us-east-1 for every

@@ -390,7 +390,7 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         ("SECONDARY_HEALTH_CHECKS=x", "failover-lock: variables do not let it start"),
         (
             "ALARM_ACTIONS=arn:aws:sns:us-east-1:000000000000:x",
-            &*format!("failover-lock: ALARM_ACTIONS does not name {topic}"),
+            &*format!("ALARM_ACTIONS of failover-lock does not name {topic}"),
         ),
     ] {
         let found = configured(variables).await;

@@ -422,6 +422,8 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         "Block Public Access is not wholly on for acme-latch-b",
         "the lifecycle rule \"tidy\" removes or moves objects",
         "acme-latch-a does not deny a write that outlives its look",
+        "acme-latch-a does not deny a deletion by another principal than the people",
+        "acme-latch-a does not deny a hold by another principal than the people",
         "no check reads the control object of acme-latch-a",
         "failoverctl latch attach app",
         "unseen  watchers",

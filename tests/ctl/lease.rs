@@ -481,21 +481,52 @@ async fn the_term_of_a_file_is_not_taken_for_that_of_a_record_that_has_none() {
     let ended = run_at(&emulator.url, &emulator, &["lease", "status", "--config", config]).await;
     std::fs::remove_file(&file).expect("it is there");
     assert_eq!(ended.status, Some(0), "{ended:?}");
-    assert!(ended.out.contains("term       unknown: the record has none, the file 3 s\n"), "{ended:?}");
+    assert!(
+        ended.out.contains("term       unknown: the record has no term; the file's is 3 s\n"),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_hand_over_that_is_not_answered_says_so_although_no_one_reads_its_output() {
+async fn a_reader_that_has_closed_the_pipe_changes_no_exit_status() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     put_held(&emulator, "site-a").await;
     let programs = Path::new(FAILOVERCTL).parent().expect("it is in a folder").display();
+    for (command, status) in
+        [("handover --to site-b --yes --timeout 1", 3), ("unpin --yes", 3), ("status", 0)]
+    {
+        let of = format!("--region us-east-1 --table {TABLE} --lease {LEASE}");
+        let closed = format!(
+            "{{ {programs}/failoverctl lease {command} {of} || echo \"ended with $?\" >&2; }} | true
+            {{ {programs}/failoverctl lease {command} {of} && echo ended with 0 >&2 || true; }} | true"
+        );
+        let (_, said) = emulator.bash(&format!("set +o pipefail\n{closed}"), &[]).await;
+        assert!(said.contains(&format!("ended with {status}")), "{command}: {said}");
+    }
+    // What is not there is not well.
+    emulator
+        .aws(&[
+            "dynamodb",
+            "delete-item",
+            "--table-name",
+            TABLE,
+            "--key",
+            r#"{"leaseName": {"S": "mylease"}}"#,
+        ])
+        .await;
     let closed = format!(
-        "set +o pipefail; {{ {programs}/failoverctl lease handover --region us-east-1 --table {TABLE} --lease {LEASE} \
-         --to site-b --yes --timeout 1 || echo \"ended with $?\" >&2; }} | true"
+        "{{ {programs}/failoverctl lease status --region us-east-1 --table {TABLE} --lease {LEASE} || echo \"ended with $?\" >&2; }} | true"
     );
-    let (_, said) = emulator.bash(&closed, &[]).await;
+    let (_, said) = emulator.bash(&format!("set +o pipefail\n{closed}"), &[]).await;
     assert!(said.contains("ended with 3"), "{said}");
+}
+
+#[tokio::test]
+async fn a_time_to_wait_has_a_limit() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    put_held(&emulator, "site-a").await;
     let ended =
         run(&emulator, &["handover", "--to", "site-b", "--yes", "--timeout", "9223372036854775807"]).await;
     assert_eq!(ended.status, Some(2), "{ended:?}");

@@ -252,6 +252,32 @@ async fn a_lock_by_hand_over_one_that_was_undone_or_waits_is_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_dry_run_which_records_nothing_reports_all_the_same_a_lock_that_does_not_hold() {
+    let mut world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.alarm("OK");
+    world.route53.set_path(PRIMARY, LOCKED);
+    world.variables.push(("DRY_RUN", "true"));
+    world.passes(300);
+    for _ in 0..2 {
+        is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    }
+}
+
+#[tokio::test]
+async fn a_persons_reason_stays_on_record_through_changes_that_no_tick_saw() {
+    let world = World::new().await;
+    let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-1");
+    assert_eq!(world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"], "locked");
+    for _ in 0..2 {
+        world.route53.set_path(PRIMARY, LOCKED);
+    }
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    assert!(world.route53.check(PRIMARY).tags["failover-lock:out"].ends_with(" by=by hand: INC-1"));
+}
+
+#[tokio::test]
 async fn a_lock_that_a_person_sets_beside_the_functions_is_that_of_the_stack_which_finds_it() {
     let mut world = World::new().await;
     world.route53.tag(PRIMARY, "failover", Some("us"));
@@ -314,6 +340,25 @@ async fn of_two_checks_that_are_each_others_secondary_one_stays_in_service() {
 }
 
 #[tokio::test]
+async fn a_path_of_any_length_is_locked_and_restored() {
+    // Around the lengths from which it does not fit beside the rest of the record.
+    for length in [100, 140, 150, 155, 160, 165, 170, 175, 180, 185, 190, 195, 200, 205, 255] {
+        for length in length..(length + 5).min(256) {
+            let path: &'static str = format!("/{}", "p".repeat(length - 1)).leak();
+            let world = World::on(path).await;
+            world.fails_and_is_locked().await;
+            assert!(world.route53.check(PRIMARY).tags.contains_key("failover-lock:out"), "{length}");
+            world.alarm("OK");
+            let request = json!({ "healthCheckId": PRIMARY, "reason": "synchronised", "path": path });
+            let outcome = world.call(Handler::Restore, &request.to_string()).await.unwrap();
+            assert_eq!((&outcome["outcome"], world.path().as_str()), (&json!("restored"), path), "{length}");
+            assert!(world.route53.check(PRIMARY).tags["failover-lock:in"].contains(" done="), "{length}");
+            assert_eq!(world.ticks().await["outcome"], "armed", "{length}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_does_not_fit_into_the_record_is_in_service_once_it_was_restored() {
     let long = format!("/{}", "p".repeat(240));
     let world = World::on(long.clone().leak()).await;
@@ -323,6 +368,22 @@ async fn a_path_that_does_not_fit_into_the_record_is_in_service_once_it_was_rest
     assert_eq!(world.ticks().await["outcome"], "armed");
     world.route53.set_path(PRIMARY, "/another");
     is(&world.ticks().await, "unprotected", "foreign_path");
+    // It stays on record through a change of another attribute, and a restore of which no end is on record is one.
+    let mut world = World::on(long.clone().leak()).await;
+    world.variables.push(("RELOCK_UNDONE", "true"));
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    world.route53.fail("ChangeTagsForResource", Fault::Pass);
+    world.route53.fail("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
+    let outcome = world.call(Handler::Restore, &request.to_string()).await.unwrap();
+    assert_eq!(outcome["outcome"], "restored");
+    assert!(!world.route53.check(PRIMARY).tags["failover-lock:in"].contains(" done="));
+    for _ in 0..2 {
+        assert_eq!(world.ticks().await["outcome"], "armed");
+        assert_eq!(world.path(), long);
+    }
+    world.route53.set_path(PRIMARY, &long);
+    assert_eq!(world.ticks().await["outcome"], "armed");
 }
 
 #[tokio::test]

@@ -142,7 +142,10 @@ pub async fn walk(aws: &Emulator, walks: &[Walk], prelude: &str, variables: &[(&
             let (command, texts) = match *step {
                 Step::Given(command) => (command.to_owned(), &[][..]),
                 Step::Run(texts) => (next(), texts),
-                Step::Fails(texts) => (format!("! {{\n{}\n}}", next()), texts),
+                Step::Fails(texts) => (
+                    format!("if {{\n{}\n}}; then echo it did not fail; exit 1; fi", next().trim_end()),
+                    texts,
+                ),
                 Step::Then(command, texts) => (command.to_owned(), texts),
             };
             script.extend(["\necho '=== '\n", command.trim_end(), "\n"]);
@@ -157,7 +160,7 @@ pub async fn walk(aws: &Emulator, walks: &[Walk], prelude: &str, variables: &[(&
             assert!(output.contains(text), "{heading}: {command}\ndoes not print {text}:\n{output}");
         }
     }
-    let last = outputs.len() - 1;
+    let last = outputs.len().checked_sub(1).unwrap_or_else(|| panic!("the prelude failed:\n{said}"));
     assert!(status == Some(0), "{:?} ended with {status:?}:\n{}", expected[last], outputs[last]);
     assert_eq!(outputs.len(), expected.len(), "{said}");
 }

@@ -137,7 +137,7 @@ fn text(found: &[Status]) -> String {
             .buckets
             .iter()
             .map(|bucket| match bucket.age_seconds {
-                Some(age) => format!("{} ({})", bucket.object, super::super::text::age(age)),
+                Some(age) => format!("{} ({})", bucket.object, crate::cli::text::age(age)),
                 None => bucket.object.to_owned(),
             })
             .collect();

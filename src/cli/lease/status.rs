@@ -147,7 +147,7 @@ impl Status {
             let unknown = || {
                 let assumed = self
                     .assumed
-                    .map(|term| format!(": the record has none, the file {} s", term.as_secs_f64()));
+                    .map(|term| format!(": the record has no term; the file's is {} s", term.as_secs_f64()));
                 format!("unknown{}", assumed.unwrap_or_default())
             };
             rows.push(("term", self.term_seconds.map_or_else(unknown, |term| format!("{term} s"))));

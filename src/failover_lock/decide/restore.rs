@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::failover_lock::config::Config;
 use crate::failover_lock::health_check::HealthCheck;
-use crate::failover_lock::record::{Before, Intent, InvalidRecord, Record};
+use crate::failover_lock::record::{Before, Intent, InvalidRecord, Record, Restore};
 use crate::program::text::Quoted;
 
 /// What to do about a request to restore.
@@ -70,6 +70,9 @@ pub enum Refusal {
     Unhealthy(String),
 }
 
+/// Why the path from before is not known.
+const TOO_LONG: &str = "too long for the tag that records it";
+
 /// Decides about a check that a person wants back, on `path` if the request names one.
 ///
 /// # Errors
@@ -82,7 +85,7 @@ pub fn restore(
 ) -> Result<Release, Refusal> {
     let present = check.path().ok_or_else(|| Refusal::NoPath(check.check_type.clone()))?;
     let healthy = config.healthy_path.as_str();
-    let restored = record.restored(present, check.version).map(|restore| restore.to.as_str());
+    let restored = record.restored(present, check.version);
     let before = record.lock.as_ref().map(|lock| &lock.before);
     if let Some(path) = path.filter(|path| *path == config.locked_path.as_str()) {
         return Err(Refusal::InvalidPath(path.to_owned()));
@@ -96,7 +99,10 @@ pub fn restore(
             return Err(Refusal::InService { present: present.to_owned(), asked: path.to_owned() });
         }
         let is_before = matches!(before, Some(Before::Path(before)) if before == present);
-        let ours = present == healthy || is_before || restored == Some(present) || path == Some(present);
+        let ours = present == healthy
+            || is_before
+            || restored.is_some_and(|restore| restore.has_set(present))
+            || path == Some(present);
         return if ours {
             Ok(Release::AlreadyRestored)
         } else {
@@ -110,8 +116,12 @@ pub fn restore(
     let out = record.intent(present, check.version) == Intent::Out;
     match before.filter(|_| out) {
         Some(Before::Path(before)) => Ok(Release::Restore(before.clone())),
-        Some(Before::TooLong) => Err(Refusal::WhichPath("too long for the tag that records it")),
+        Some(Before::TooLong) => Err(Refusal::WhichPath(TOO_LONG)),
         Some(Before::Unknown) => Ok(Release::Restore(healthy.to_owned())),
-        None => Ok(Release::Restore(restored.filter(|to| !to.is_empty()).unwrap_or(healthy).to_owned())),
+        None => match restored.filter(|restore| !restore.to.is_empty()).map(Restore::before) {
+            Some(Before::Path(path)) => Ok(Release::Restore(path)),
+            Some(_) => Err(Refusal::WhichPath(TOO_LONG)),
+            None => Ok(Release::Restore(healthy.to_owned())),
+        },
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::{Before, CLOCK_SKEW, InvalidRecord, LAPSES, LONGEST, Lock, Restore, TOO_LONG};
+use super::{Before, CLOCK_SKEW, CUT, InvalidRecord, LAPSES, LONGEST, Lock, Restore, TOO_LONG};
 
 /// A tag's value: fields of the form `key=value`, the free text `by=` last.
 pub(super) struct Fields<'a> {
@@ -107,6 +107,24 @@ pub(super) fn escaped(path: &str) -> String {
         }
     }
     text
+}
+
+/// The same, cut to so many characters.
+pub(super) fn escaped_within(path: &str, room: usize) -> String {
+    let whole = escaped(path);
+    if whole.len() <= room {
+        return whole;
+    }
+    let cut = escaped(&CUT.to_string());
+    let mut text = String::new();
+    for character in path.trim_end_matches(CUT).chars() {
+        let next = escaped(&character.to_string());
+        if text.len() + next.len() + cut.len() > room {
+            break;
+        }
+        text += &next;
+    }
+    text + &cut
 }
 
 fn unescaped(text: &str) -> String {

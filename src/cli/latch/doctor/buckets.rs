@@ -129,12 +129,28 @@ impl Doctor<'_> {
             statement["Effect"] == effect
                 && statement["Condition"].to_string().to_lowercase().contains(condition)
         };
-        for (condition, what) in [
-            ("s3:signatureage", "a write that outlives its look"),
-            ("s3:authtype", "a write that is not presigned"),
-            ("s3:if-none-match", "a write that replaces an object"),
+        for (condition, part, what) in [
+            ("s3:signatureage", "", "a write that outlives its look"),
+            ("s3:authtype", "", "a write that is not presigned"),
+            ("s3:if-none-match", "", "a write that replaces an object"),
+            (
+                "aws:principalarn",
+                "s3:DeleteObject",
+                "a deletion by another principal than the people, which opens a lock",
+            ),
+            (
+                "aws:principalarn",
+                "/holds/",
+                "a hold by another principal than the people, under which nothing locks",
+            ),
         ] {
-            if !statements.iter().any(|statement| is(&statement, "Deny", condition)) {
+            let denies = |statement: &&Value| {
+                is(statement, "Deny", condition)
+                    && [&statement["Action"], &statement["Resource"]]
+                        .iter()
+                        .any(|of| of.to_string().contains(part))
+            };
+            if !statements.iter().any(|statement| denies(&statement)) {
                 self.findings.wrong(NAME, format!("{bucket} does not deny {what}"), again.clone());
             }
         }
