@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::{Args, value_parser};
 use serde::Serialize;
 use serde_json::json;
@@ -26,7 +26,7 @@ use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::probe;
-use crate::failover_lock::record::{self, Lock, Record};
+use crate::failover_lock::record::{self, DRILL, Lock, Record};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass;
 
@@ -37,8 +37,6 @@ const LOGS: Duration = Duration::from_secs(20);
 const RECORDED: Duration = Duration::from_secs(15);
 /// How often an update that conflicts with another one is tried.
 const TRIES: usize = 5;
-/// A path that no primary serves.
-const NO_SUCH_PAGE: &str = "/failoverctl-drill-no-such-page";
 
 /// A game day: set the alarm off, follow it to the lock, and restore.
 #[derive(Debug, Args)]
@@ -130,19 +128,22 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         // Nothing was changed.
         return locked.map(|()| Ended::Well);
     }
-    // A restore does not count for an alarm of the same second.
-    sleep(Duration::from_secs(1)).await;
+    // The notification may still be under way, and a restore does not count for an alarm of the same second.
+    let fired_at = timeline.alarmed_at.or(timeline.steps.first().map(|(at, _)| *at));
+    if let Some(at) = fired_at.filter(|_| locked.is_err()) {
+        let later = at.trunc_subsecs(0) + TimeDelta::seconds(1) - Utc::now();
+        sleep(later.to_std().unwrap_or_default()).await;
+    }
     let own = Own { alarm: &alarm.name, after: check.version, by_metric: drill.by_metric };
     let restored = restore(guard, id, &path, &own, &mut timeline).await;
     match &restored {
-        // The lock may know the drill's page as the path from before.
         Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
             "the drill restores nothing: {cause}. The lock stays; to restore it, run: failoverctl restore {id} --path {}",
             quoted(path.as_str())
         ))),
         Err(cause) => say(&error(&format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
-             {NO_SUCH_PAGE}, run: aws route53 update-health-check --health-check-id {id} --resource-path {}",
+             {DRILL}, run: aws route53 update-health-check --health-check-id {id} --resource-path {}",
             quoted(path.as_str())
         ))),
         Ok(()) => {}
@@ -240,9 +241,9 @@ async fn fire_and_follow(
     // An interrupt may leave a call that is done.
     timeline.fired = true;
     let (fired, what) = if drill.by_metric {
-        let page = resource_path(NO_SUCH_PAGE)?;
+        let page = resource_path(DRILL)?;
         let set = guard.route53.set_path(id, &page, Some(check.version), patience()).await;
-        (set.map(drop), format!("the check asks for {NO_SUCH_PAGE}"))
+        (set.map(drop), format!("the check asks for {DRILL}"))
     } else {
         let set = guard.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await;
         (set, format!("alarm {} is set off", alarm.name))
@@ -313,7 +314,7 @@ async fn restore(
 ) -> Result<(), Error> {
     for _ in 0..TRIES {
         let check = guard.route53.health_check(id, patience()).await?;
-        if check.path() != Some(NO_SUCH_PAGE) {
+        if check.path() != Some(DRILL) {
             break;
         }
         match guard.route53.set_path(id, path, Some(check.version), patience()).await {

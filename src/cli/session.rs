@@ -23,6 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::context::{Context, SHORTLY};
 use super::error::Error;
 use super::screen::Screen;
+use crate::program::logging::AWS_CONFIG;
 use crate::program::variables;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Failure, Kind, chain};
@@ -130,6 +131,7 @@ impl Common {
     pub fn start_logging(&self) {
         let shown = Targets::new().with_target("failover::failover_lock", LevelFilter::WARN);
         let shown = if self.verbose { Targets::new().with_default(LevelFilter::INFO) } else { shown };
+        let shown = shown.with_target(AWS_CONFIG, LevelFilter::ERROR);
         let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().compact();
         // A second call in one process keeps the first one's subscriber.
         let _ = tracing_subscriber::registry().with(lines.with_filter(shown)).try_init();

@@ -159,9 +159,11 @@ async fn record(
     let lock = lock.over(record, path, read, config.locked_path.as_str());
     // Where there is no room for two tags, the newer one replaces the other: a lock needs no restore's.
     let full = tags.is_some_and(|tags| record::has_no_room(tags, record::OUT));
-    // A restore by hand of a check that has changed since its lock may have been used up by that.
+    // A restore by hand of a check that has changed since its lock may have been used up by that, and a person's lock ends
+    // one, whatever the clock that wrote its tag.
     let has_changed = record.and_then(|record| record.lock.as_ref()?.version).is_some_and(|it| it < read);
-    let since = if has_changed { Some(now) } else { cause.changed_at };
+    let ends_restores = has_changed || record::is_by_hand(&cause.alarm);
+    let since = if ends_restores { Some(DateTime::<Utc>::MAX_UTC) } else { cause.changed_at };
     let removed = record::removed(record, since, full.then_some(record::IN));
     system.route53.record_lock(id, &lock, removed, deadline).await
 }

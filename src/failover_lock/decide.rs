@@ -22,7 +22,7 @@ mod tests;
 /// How long Route 53's checkers and CloudWatch may take after a change of the path until the alarm shows it.
 const SETTLED: TimeDelta = TimeDelta::minutes(3);
 /// How long a lock may stand while every alarm is OK: the same, and the alarm's own evaluation.
-const MUST_FAIL: TimeDelta = TimeDelta::minutes(5);
+pub(super) const MUST_FAIL: TimeDelta = TimeDelta::minutes(5);
 /// How long a new alarm may be without data.
 const DATA_COMES: TimeDelta = TimeDelta::minutes(10);
 /// How much earlier than an alarm's change a datapoint may have ended that made it change at once.

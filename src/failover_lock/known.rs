@@ -51,6 +51,11 @@ impl Known {
         usable.then(|| entry.tags.clone())
     }
 
+    /// Its record is not known any more: it was written.
+    pub fn forget(&self, id: &HealthCheckId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     pub fn put(&self, check: &HealthCheck, tags: Tagged) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.get(&check.id).is_some_and(|entry| {

@@ -302,6 +302,7 @@ async fn conclude(
                 let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
                 let cause = unknown.map_or_else(by_hand, Cause::from);
                 record_lock(system, &cause, target, Some(check.version), deadline).await;
+                known.forget(id);
             }
             return Ok(outcome(check, Verdict::AlreadyLocked));
         }

@@ -56,6 +56,9 @@ const TOO_LONG: &str = "-";
 /// The end of a restored path that does not fit; a path has no such character.
 pub const CUT: char = '…';
 
+/// The page at which failoverctl's drill lets a check fail. It is in service nowhere.
+pub const DRILL: &str = "/failoverctl-drill-no-such-page";
+
 /// What is recorded on a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -345,7 +348,7 @@ impl Lock {
         let is_locked =
             record.map_or(present == locked_path, |record| record.is_locked(present, version, locked_path));
         let before = match path {
-            Some(path) if !is_locked => Before::Path(path.to_owned()),
+            Some(path) if !is_locked && path != DRILL => Before::Path(path.to_owned()),
             // The lock that stands knows, or the restore before it.
             _ => match (standing, record.and_then(|record| record.restored(present, version))) {
                 (Some(lock), _) => lock.before.clone(),
@@ -381,7 +384,7 @@ impl Lock {
     /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record.
     #[must_use]
     pub fn can_be_owned_by(&self, tag: String) -> bool {
-        self.of.is_none() && Self { of: Some(tag), ..self.clone() }.owner().is_some()
+        self.of.is_none() && Self { of: Some(tag), ..self.clone() }.owner_field().is_some()
     }
 
     /// What the tag's value begins with.
@@ -396,29 +399,30 @@ impl Lock {
         text
     }
 
-    /// The `GUARDED_TAG` as the tag's value has it, if it fits.
-    fn owner(&self) -> Option<String> {
+    /// The path from before as the tag's value has it.
+    fn path_field(&self) -> Option<String> {
+        let before = match &self.before {
+            Before::Unknown => return None,
+            Before::TooLong => TOO_LONG.to_owned(),
+            Before::Path(path) => escaped(path),
+        };
+        let fits = self.start().len() + " before=".len() + before.len() <= FIELDS;
+        Some(format!(" before={}", if fits { &before } else { TOO_LONG }))
+    }
+
+    /// The `GUARDED_TAG` as the tag's value has it, if it fits beside the path.
+    fn owner_field(&self) -> Option<String> {
         let owner = self.of.as_deref().map(|of| format!(" of={}", escaped(of)))?;
-        (self.start().len() + owner.len() <= FIELDS).then_some(owner)
+        let path = self.path_field().unwrap_or_default();
+        (self.start().len() + owner.len() + path.len() <= FIELDS).then_some(owner)
     }
 
     /// The tag's value.
     #[must_use]
     pub fn tag(&self) -> String {
         let mut text = self.start();
-        text.extend(self.owner());
-        let before = match &self.before {
-            Before::Unknown => None,
-            Before::TooLong => Some(TOO_LONG.to_owned()),
-            Before::Path(path) => {
-                let path = escaped(path);
-                let fits = text.len() + " before=".len() + path.len() <= FIELDS;
-                Some(if fits { path } else { TOO_LONG.to_owned() })
-            }
-        };
-        if let Some(before) = before {
-            let _ = write!(text, " before={before}");
-        }
+        text.extend(self.owner_field());
+        text.extend(self.path_field());
         with_reason(text, &self.by)
     }
 }

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::FailoverLock;
 use super::alarm::HoldsBack;
-use super::decide::Health;
+use super::decide::{self, Health};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::record::{Intent, InvalidRecord, Record};
 use super::route53::Checkers;
@@ -79,21 +79,29 @@ pub(super) async fn secondary_is_healthy(
     let deadline = shortly(deadline);
     let verdict = system.cloudwatch.verdict(secondary, deadline);
     let reports = system.route53.is_healthy(secondary, deadline);
-    match Box::pin(join3(verdict, reports, is_locked(system, secondary, deadline))).await {
+    match Box::pin(join3(verdict, reports, is_just_locked(system, secondary, deadline))).await {
         (_, _, true) => Some(false),
         (Ok(Some(healthy)), _, _) => Some(healthy),
         (_, reports, _) => or_warn(id, reports, "taking the secondary for healthy"),
     }
 }
 
-/// Whether a secondary that is a primary itself is locked, which Route 53's verdict shows only later.
-async fn is_locked(system: &FailoverLock, secondary: &HealthCheckId, deadline: Deadline) -> bool {
+/// Whether a secondary that is a primary itself was locked so short a time ago that Route 53's verdict may not show it yet.
+async fn is_just_locked(system: &FailoverLock, secondary: &HealthCheckId, deadline: Deadline) -> bool {
     if !system.config.guards(secondary) {
         return false;
     }
-    let check = system.route53.health_check(secondary, deadline).await;
-    let check = or_warn(secondary, check, "taking the secondary for one that is not locked");
-    check.is_some_and(|check| check.path() == Some(system.config.locked_path.as_str()))
+    let read = async {
+        let check = system.route53.health_check(secondary, deadline).await?;
+        if check.path() != Some(system.config.locked_path.as_str()) {
+            return Ok(false);
+        }
+        let record =
+            record(system, &system.route53.tags(secondary, deadline).await?, &check).unwrap_or_default();
+        let at = record.lock.filter(|lock| lock.is_of(check.version)).map(|lock| lock.at);
+        Ok(at.is_some_and(|at| system.clock.now() - at < decide::MUST_FAIL.max(check.turns_within)))
+    };
+    or_warn(secondary, read.await, "taking the secondary for one that was not just locked").unwrap_or(false)
 }
 
 /// Whether a mute rule holds an alarm's actions back now: not, if AWS refuses to say.

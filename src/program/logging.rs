@@ -7,6 +7,9 @@ use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::Sub
 
 use super::variables::Lookup;
 
+/// The SDKs' sources of credentials, in the log.
+pub const AWS_CONFIG: &str = "aws_config";
+
 /// `RUST_LOG` holds no valid log directives.
 #[derive(Debug, Error)]
 #[error("RUST_LOG: {0:?} is invalid; set a level (error, warn, info, debug) or target=level pairs")]
@@ -14,7 +17,8 @@ pub struct InvalidLogLevel(String);
 
 /// Starts JSON log lines on `output`, at the level that `RUST_LOG` gives (default `info`).
 ///
-/// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events.
+/// `lambda_runtime` is kept at `debug`: its `trace` level prints whole events. `aws_config` is kept at `error`: its warnings
+/// print requests, with the token of a web identity.
 ///
 /// # Errors
 /// `RUST_LOG` is invalid. Logging at `info` is on all the same, so that the error can be logged.
@@ -34,7 +38,9 @@ pub fn start_logging(
         .flatten_event(true)
         .with_span_list(false)
         .with_writer(output)
-        .with_filter(targets.with_target("lambda_runtime", quiet));
+        .with_filter(
+            targets.with_target("lambda_runtime", quiet).with_target(AWS_CONFIG, LevelFilter::ERROR),
+        );
     // A second call in one process keeps the first one's subscriber.
     let _ = tracing_subscriber::registry().with(lines).try_init();
     error.map_or(Ok(()), Err)

@@ -163,16 +163,21 @@ impl Failure {
 /// Whether AWS refuses credentials with this error code: they are unknown, expired, or do not fit the signature.
 fn blames_credentials(code: &str) -> bool {
     [
+        "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
         "IncompleteSignature",
         "IncompleteSignatureException",
+        "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidSignatureException",
         "InvalidToken",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "RequestExpired",
         "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
         "UnrecognizedClientException",
     ]
     .contains(&code)
@@ -319,12 +324,26 @@ pub fn chain(error: &dyn StdError) -> String {
         }
         next = cause.source();
     }
+    // Some of the SDKs' errors contain the request that could not be made, with what it was to carry.
+    let dump = ["Request {", "SdkBody", "Some(b\""].iter().filter_map(|start| text.find(start)).min();
+    if let Some(at) = dump {
+        text.truncate(at);
+        text.push('…');
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_an_error_contains_is_not_told() {
+        let error = std::io::Error::other(
+            "invalid URI: Request { body: SdkBody { inner: Some(b\"WebIdentityToken=secret\") } }",
+        );
+        assert_eq!(chain(&error), "invalid URI: …");
+    }
 
     #[test]
     fn the_kind_of_a_failure_is_read_from_its_code_and_otherwise_from_its_status() {

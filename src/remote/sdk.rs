@@ -68,7 +68,7 @@ pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
         .retry_config(RetryConfig::disabled())
 }
 
-/// Loads a configuration whose credentials can be sent: at a key id that cannot, the SDKs panic.
+/// Loads a configuration whose credentials can be sent: the SDKs panic at a key id that cannot.
 pub async fn load(loader: ConfigLoader) -> SdkConfig {
     let aws = loader.load().await;
     match aws.credentials_provider() {
@@ -104,14 +104,22 @@ impl ProvideCredentials for Sendable {
     }
 }
 
+/// Also a session token, and an account id, which is a part of some hosts' names, would be called a failure of the network,
+/// and stay in use.
 fn can_be_sent(credentials: Credentials) -> Provided {
-    if HeaderValue::from_str(credentials.access_key_id()).is_ok() {
+    let is_header = |text: &str| HeaderValue::from_str(text).is_ok();
+    let token = credentials.session_token().map(str::trim_end);
+    let is_account = |id: &str| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit());
+    let what = if !is_header(credentials.access_key_id()) {
+        "the access key id has a character that no request can carry, perhaps a line break at its end"
+    } else if !token.is_none_or(is_header) {
+        "the session token has a character that no request can carry, perhaps a line break"
+    } else if !credentials.account_id().is_none_or(|id| is_account(id.as_str())) {
+        "the account id does not have 12 digits"
+    } else {
         return Ok(credentials);
-    }
-    Err(CredentialsError::invalid_configuration(
-        "the access key id has a character that no request can carry, perhaps a line break at its end: correct it where it \
-         is stored",
-    ))
+    };
+    Err(CredentialsError::invalid_configuration(format!("{what}: correct it where it is stored")))
 }
 
 /// The endpoint URLs of single services, which take precedence over the common one.
@@ -148,6 +156,33 @@ fn is_other_partition(region: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_that_no_request_can_carry_are_named() {
+        let of = |key: &str, token: Option<&str>, account: Option<&str>| {
+            let credentials =
+                Credentials::builder().access_key_id(key).secret_access_key("x\n").provider_name("test");
+            let credentials = match token {
+                Some(token) => credentials.session_token(token),
+                None => credentials,
+            };
+            let credentials = match account {
+                Some(account) => credentials.account_id(account),
+                None => credentials,
+            };
+            can_be_sent(credentials.build()).map(drop).map_err(|error| format!("{:?}", error))
+        };
+        assert_eq!(of("AKID", Some("token\n"), Some("123456789012")), Ok(()));
+        for (key, token, account, said) in [
+            ("AKID\n", None, None, "access key id"),
+            ("AK\u{7f}ID", None, None, "access key id"),
+            ("AKID", Some("to\nken"), None, "session token"),
+            ("AKID", None, Some(""), "account id"),
+            ("AKID", None, Some("12 34"), "account id"),
+        ] {
+            assert!(of(key, token, account).unwrap_err().contains(said), "{key:?} {token:?} {account:?}");
+        }
+    }
 
     /// The result of `function_aws` with these variables.
     fn aws(variables: &[(&str, &str)]) -> Result<SdkConfig, String> {

@@ -143,6 +143,11 @@ fn every_alarm_says_what_it_means_what_to_do_first_and_which_part_of_the_runbook
         assert!(reference.contains(&format!("| `{name}` |")), "docs/reference.md lacks {name}");
         assert!(description.contains(". First: "), "{name}: {description}");
         assert!(description.ends_with(&format!(" Then: docs/runbook.md#{anchor}")), "{name}: {description}");
+        // A command is copied as it stands.
+        let (_, first) = description.split_once("First: ").expect("it has a first step");
+        for end in ["}. ", "}, ", "text. ", "text, "] {
+            assert!(!first.contains(end), "{name}: {end:?} follows a command: {first}");
+        }
         assert!(description.len() < LONGEST_DESCRIPTION - 200, "{name} is described at too great a length");
     }
 }

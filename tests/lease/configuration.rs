@@ -556,7 +556,7 @@ async fn a_file_that_does_not_answer_silences_no_listener_and_a_signal_ends_the_
 #[tokio::test]
 async fn a_key_id_that_no_request_can_carry_is_reported_and_ends_nothing() {
     let emulator = Emulator::ministack().await;
-    create_table(&emulator).await;
+    create_released(&emulator).await;
     // As `echo` leaves it in a Secret.
     let broken = format!("{}\n", emulator.key);
     let home = Home::new();
@@ -564,4 +564,32 @@ async fn a_key_id_that_no_request_can_carry_is_reported_and_ends_nothing() {
     let keeper = home.keeper(&emulator, SECTION, &variables, &[]).await;
     keeper.states("perhaps a line break at its end").await;
     assert_eq!(keeper.get("/healthz").await.0, 200);
+
+    // A token that is wrapped, in a file that is then corrected.
+    let home = Home::new();
+    let (name, text) = profile(&emulator.key, &emulator.key, "to\n  ken");
+    home.write(name, &text);
+    let keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+    keeper.states("the session token has a character that no request can carry").await;
+    let (name, text) = profile(&emulator.key, &emulator.key, "");
+    home.write(name, &text);
+    Observer::of(&[&keeper]).active(&keeper).await;
+}
+
+#[tokio::test]
+async fn a_web_identity_is_not_told_although_its_endpoint_is_no_url() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let home = Home::new();
+    let token = home.write("token", "eyJSECRET.abc.def");
+    let variables = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/lease"),
+        ("AWS_ENDPOINT_URL_STS", "unix:/x"),
+    ];
+    let keeper = home.keeper(&emulator, SECTION, &variables, &[]).await;
+    let state = keeper.states("\"failing\":\"").await;
+    assert!(!state.to_string().contains("eyJSECRET"), "{state}");
+    keeper.says("the lease could not be claimed or renewed").await;
+    assert_eq!(keeper.said("eyJSECRET"), 0, "{}", keeper.says("eyJSECRET").await);
 }

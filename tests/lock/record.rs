@@ -340,6 +340,114 @@ async fn of_two_checks_that_are_each_others_secondary_one_stays_in_service() {
 }
 
 #[tokio::test]
+async fn a_secondary_whose_own_lock_does_not_hold_carries_the_traffic() {
+    let pairs = format!("{PRIMARY}={SECOND}");
+    let both = format!("{PRIMARY},{SECOND}");
+    let mut world = World::new().await;
+    world.variables = vec![("GUARDED_HEALTH_CHECKS", both.leak()), ("SECONDARY_HEALTH_CHECKS", pairs.leak())];
+    let at = DateTime::from_timestamp(world.now() - 3600, 0).unwrap().format("%Y-%m-%dT%H:%M:%SZ");
+    let second = Check::new("HTTP", 80).reported(16).with("ResourcePath", LOCKED);
+    world.route53.put(SECOND, second.tagged("failover-lock:out", &format!("v=1 at={at} by=x")));
+    world.route53.put_verdict(SECOND, 1.0);
+    world.alarm("ALARM");
+    assert_eq!(world.notified(0).await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn what_a_tick_records_it_does_not_record_again() {
+    let world = World::new().await;
+    world.route53.put_alarm("second", Alarm::on(PRIMARY, "OK", 0.0));
+    world.fails_and_is_locked().await;
+    // One environment, which remembers.
+    let system = world.system().await;
+    let tick = async || {
+        let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
+        json!(report.into_answer().unwrap())["outcomes"][0].clone()
+    };
+    assert_eq!(tick().await["outcome"], "already_locked");
+    world.passes(300);
+    world.alarm("OK");
+    is(&tick().await, "unprotected", "lock_does_not_hold");
+    // A newer alarm whose notification is lost.
+    world.passes(60);
+    world.alarm("ALARM");
+    assert_eq!(tick().await["outcome"], "already_locked");
+    let written = writes(&world).len();
+    for _ in 0..3 {
+        world.passes(60);
+        is(&tick().await, "unprotected", "lock_does_not_hold");
+    }
+    assert_eq!(writes(&world).len(), written);
+}
+
+fn writes(world: &World) -> Vec<String> {
+    world
+        .route53
+        .calls()
+        .into_iter()
+        .filter(|call| call.starts_with("Change") || call.starts_with("Update"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_restore_by_hand_with_a_clock_that_is_ahead_does_not_outlive_the_next_lock() {
+    for with_failoverctl in [false, true] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        world.alarm("OK");
+        let ahead = DateTime::from_timestamp(world.now() + 20, 0).unwrap().to_rfc3339();
+        world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&ahead));
+        world.route53.set_path(PRIMARY, HEALTHY);
+        world.passes(10);
+        if with_failoverctl {
+            // failoverctl gives it a time after the restore.
+            let by_hand = world.message(-11).replace("primary-unhealthy", "by hand: INC-9");
+            assert_eq!(
+                world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"],
+                "locked"
+            );
+        } else {
+            world.route53.set_path(PRIMARY, LOCKED);
+        }
+        world.passes(30);
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        assert!(
+            !world.route53.check(PRIMARY).tags.contains_key("failover-lock:restored-at"),
+            "{with_failoverctl}"
+        );
+        world.passes(300);
+        world.route53.set_path(PRIMARY, HEALTHY);
+        is(&world.ticks().await, "unprotected", "undone_by_hand");
+    }
+}
+
+#[tokio::test]
+async fn the_owner_of_a_lock_never_takes_the_place_of_the_path_from_before() {
+    for length in 100..200 {
+        let path: &'static str = format!("/{}", "p".repeat(length - 1)).leak();
+        let mut world = World::on(path).await;
+        world.route53.tag(PRIMARY, "failover", Some("lock"));
+        world.variables = vec![];
+        let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-1");
+        assert_eq!(world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"], "locked");
+        let before = world.route53.check(PRIMARY).tags["failover-lock:out"].contains(path);
+        world.variables = vec![("GUARDED_TAG", "failover=lock")];
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        assert_eq!(world.route53.check(PRIMARY).tags["failover-lock:out"].contains(path), before, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn the_page_of_a_drill_is_not_the_path_to_restore() {
+    let world = World::new().await;
+    world.route53.set_path(PRIMARY, "/failoverctl-drill-no-such-page");
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    assert_eq!(world.path(), HEALTHY);
+}
+
+#[tokio::test]
 async fn a_path_of_any_length_is_locked_and_restored() {
     // Around the lengths from which it does not fit beside the rest of the record.
     for length in [100, 140, 150, 155, 160, 165, 170, 175, 180, 185, 190, 195, 200, 205, 255] {
