@@ -170,7 +170,7 @@ mod tests {
                 Some(account) => credentials.account_id(account),
                 None => credentials,
             };
-            can_be_sent(credentials.build()).map(drop).map_err(|error| format!("{:?}", error))
+            can_be_sent(credentials.build()).map(drop).map_err(|error| format!("{error:?}"))
         };
         assert_eq!(of("AKID", Some("token\n"), Some("123456789012")), Ok(()));
         for (key, token, account, said) in [
