@@ -284,7 +284,8 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             // record. A dry run records nothing.
             let is_ok = |alarm: &Alarm| alarm.state == AlarmState::Ok;
             let all_ok = alarms.iter().all(is_ok);
-            let may_be_healthy = all_ok || (unknown.is_none() && acting.iter().any(|alarm| is_ok(alarm)));
+            let is_recorded = unknown.is_none() || config.dry_run;
+            let may_be_healthy = all_ok || (is_recorded && acting.iter().any(|alarm| is_ok(alarm)));
             let follows = config.dry_run || lock.is_of(version);
             if may_be_healthy && follows && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
                 match health {

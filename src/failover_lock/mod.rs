@@ -34,6 +34,7 @@ pub mod record;
 pub mod request;
 mod restore;
 pub mod route53;
+mod tick;
 mod view;
 
 use aws_config::SdkConfig;

@@ -7,9 +7,7 @@
 //! Calls are made by the page where many checks are guarded, and what is recorded is read again only if the
 //! check has changed or some time has passed: Route 53 allows a whole account ten calls a second.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
@@ -26,6 +24,7 @@ use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
 use super::route53::MOST_TAGGED;
+use super::tick::Tick;
 use super::view::{self, Tags};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
@@ -40,15 +39,6 @@ const FEW: usize = 10;
 const TRIES: u32 = 3;
 /// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
 const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
-
-/// What the checks of a tick have in common.
-#[derive(Default)]
-struct Tick {
-    /// Once a call was turned away as often as it may be tried, this tick sets no more locks.
-    gives_way: AtomicBool,
-    /// The checks that this tick locks.
-    locks: Mutex<BTreeSet<HealthCheckId>>,
-}
 
 /// A check as this tick sees it.
 struct Look {
@@ -89,7 +79,7 @@ pub(super) async fn reconcile(
         let result = match reconcile_check(system, look, tags.get(&id), &tick, deadline).await {
             // Not a failure: others need the calls more, and the next tick comes in a minute.
             Err(Error::Aws(failure)) if failure.kind() == Kind::Throttled => {
-                tick.gives_way.store(true, Ordering::Relaxed);
+                tick.give_way();
                 warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
                 Ok(Some(throttled(&id)))
             }
@@ -298,15 +288,14 @@ async fn conclude(
             return Ok(Outcome { notes, ..outcome(check, Verdict::AlreadyLocked) });
         }
         Finding::LockStands { unknown, .. } => {
-            if !config.dry_run {
-                let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
-                let cause = unknown.map_or_else(by_hand, Cause::from);
-                record_lock(system, &cause, target, Some(check.version), deadline).await;
-                known.forget(id);
-            }
+            follow(system, unknown, target, check, deadline).await;
             return Ok(outcome(check, Verdict::AlreadyLocked));
         }
         Finding::Unprotected(reason) => {
+            let is_behind = record.lock.as_ref().is_some_and(|lock| lock.version != Some(check.version));
+            if reason == Reason::LockDoesNotHold && is_behind {
+                follow(system, None, target, check, deadline).await;
+            }
             return Ok(Outcome { notes: restored(), ..unprotected(check, reason) });
         }
         Finding::NeverLocked(alarm) => Cause::from(alarm),
@@ -326,6 +315,22 @@ async fn conclude(
         decision => decision,
     };
     act(system, &cause, target, decision, deadline).await
+}
+
+/// Lets the record follow a check that is locked.
+async fn follow(
+    system: &FailoverLock,
+    unknown: Option<&Alarm>,
+    target: Target<'_>,
+    check: &HealthCheck,
+    deadline: Deadline,
+) {
+    if !system.config.dry_run {
+        let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
+        let cause = unknown.map_or_else(by_hand, Cause::from);
+        record_lock(system, &cause, target, Some(check.version), deadline).await;
+        system.known.forget(&check.id);
+    }
 }
 
 /// What `reconcile` finds of a check, after asking Route 53's checkers where only they can tell.
@@ -446,24 +451,6 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
         Finding::Unprotected(reason) => {
             warn!(healthCheckId = %id, decision = "report", reason = <&str>::from(*reason), "decided");
         }
-    }
-}
-
-// === impl Tick ===
-
-impl Tick {
-    fn may_act(&self) -> bool {
-        !self.gives_way.load(Ordering::Relaxed)
-    }
-
-    /// Whether a check may be locked beside its secondary: of two that are each other's one stays in service.
-    fn may_lock(&self, id: &HealthCheckId, secondary: Option<&HealthCheckId>) -> bool {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_lock = secondary.is_none_or(|secondary| !locks.contains(secondary));
-        if may_lock {
-            locks.insert(id.clone());
-        }
-        may_lock
     }
 }
 

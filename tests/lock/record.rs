@@ -380,6 +380,41 @@ async fn what_a_tick_records_it_does_not_record_again() {
     assert_eq!(writes(&world).len(), written);
 }
 
+#[tokio::test]
+async fn the_record_of_a_lock_that_does_not_hold_follows_each_change_of_another_attribute() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    world.passes(300);
+    let record = || {
+        world.route53.check(PRIMARY).tags["failover-lock:out"]
+            .split_once(' ')
+            .map(|(version, rest)| (version.to_owned(), rest.to_owned()))
+    };
+    let (_, before) = record().unwrap();
+    for version in 3..8 {
+        world.route53.set_path(PRIMARY, LOCKED);
+        for _ in 0..2 {
+            is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+            world.passes(60);
+        }
+        assert_eq!(record().unwrap(), (format!("v={version}"), before.clone()));
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_reports_a_lock_that_does_not_hold_beside_an_alarm_that_it_cannot_record() {
+    let mut world = World::new().await;
+    world.route53.put_alarm("second", Alarm::on(PRIMARY, "OK", 0.0));
+    world.fails_and_is_locked().await;
+    world.passes(300);
+    world.alarm("ALARM");
+    world.variables.push(("DRY_RUN", "true"));
+    for _ in 0..2 {
+        is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    }
+}
+
 fn writes(world: &World) -> Vec<String> {
     world
         .route53
