@@ -1,5 +1,5 @@
-//! `infra/alertmanager.yaml`, `infra/latch-pod.yaml` and `infra/lease-alerts.yaml`: when their rules fire, by `promtool`, and whether their resources
-//! have the fields of the Prometheus Operator's own definitions.
+//! `infra/alertmanager.yaml`, `infra/latch-pod.yaml` and `infra/lease-alerts.yaml`: when their rules fire, by `promtool`, and
+//! whether their resources have the fields of the Prometheus Operator's own definitions.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -32,6 +32,13 @@ fn rules(file: &str) -> String {
     let rules =
         rules.replace("REPLACE_THIS_SITE", "site-a").replace("REPLACE_ACCELERATOR", "acme.example.com");
     rules.replace("REPLACE_NAMESPACE", "datagrid")
+}
+
+/// The summary of an alert among these rules.
+fn summary<'a>(rules: &'a str, alert: &str) -> &'a str {
+    let rest = rules.split(&format!("alert: {alert}\n")).nth(1).expect("there is such an alert");
+    let line = rest.lines().find_map(|line| line.trim().strip_prefix("summary: ")).expect("it has a summary");
+    line.trim_matches('"')
 }
 
 /// A test of `promtool`: these series, one value every 15 s, and the alerts that fire then.
@@ -115,12 +122,7 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
         ("armed", "_x40", "LatchSilent", "critical"),
     ];
     let rules = rules(LATCH);
-    let summary = |alert: &str| {
-        let rest = rules.split(&format!("alert: {alert}\n")).nth(1).expect("there is such an alert");
-        let line =
-            rest.lines().find_map(|line| line.trim().strip_prefix("summary: ")).expect("it has a summary");
-        line.trim_matches('"').replace("{{ $labels.latch }}", "app")
-    };
+    let summary = |alert: &str| summary(&rules, alert).replace("{{ $labels.latch }}", "app");
     let mut tests = Vec::new();
     for (odd, values, fires, severity) in metrics {
         let mut series: Vec<_> = metrics.map(|(metric, ..)| quiet(metric, "app")).to_vec();
@@ -164,12 +166,6 @@ fn each_alert_on_a_lease_fires_for_its_metric_alone() {
     };
     let names = ["LeaseNotHeldOnce", "LeaseStandbyMissing", "LeaseFailing", "LeasePinned"];
     let rules = rules(LEASE);
-    let summary = |alert: &str| {
-        let rest = rules.split(&format!("alert: {alert}\n")).nth(1).expect("there is such an alert");
-        let line =
-            rest.lines().find_map(|line| line.trim().strip_prefix("summary: ")).expect("it has a summary");
-        line.trim_matches('"').to_owned()
-    };
     let mut tests = Vec::new();
     for (odd, values, fires, labels) in [
         ("", "", "", json!({})),
@@ -178,8 +174,7 @@ fn each_alert_on_a_lease_fires_for_its_metric_alone() {
         ("failing-a", "1x40", names[2], json!({ "lease": "app", "site": "a", "severity": "warning" })),
         ("pinned-a", "1x40", names[3], json!({ "lease": "app", "site": "a", "severity": "warning" })),
     ] {
-        let fired =
-            |alert| json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary(alert) } }]);
+        let fired = |alert| json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary(&rules, alert) } }]);
         let alerts: Vec<_> =
             names.iter().map(|name| (*name, if *name == fires { fired(name) } else { json!([]) })).collect();
         tests.push(test(&series(odd, values), "9m45s", &alerts));

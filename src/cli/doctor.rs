@@ -26,6 +26,7 @@ use crate::failover_lock::config::{Config, GuardedTag};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::reason::Reason;
 use crate::failover_lock::record::{IN, OUT};
+use crate::program::variables::InvalidConfig;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Failure, Kind};
 
@@ -296,7 +297,9 @@ async fn function_locks(
             stopped.remedy(name, region(arn)),
         );
     }
-    let mut disagreements = disagreements(guard, id, &function);
+    let config = Config::read(&|variable| function.variables.get(variable).cloned());
+    let mut disagreements = disagreements(guard, id, &function, config.as_ref());
+    // Also of a function that does not start for another reason.
     if let Some(tag) = function.variables.get("GUARDED_TAG").and_then(|tag| tag.parse::<GuardedTag>().ok()) {
         match guard.route53.tags(id, patience()).await {
             Ok(tags) if tag.is_among(&tags) => {}
@@ -314,9 +317,8 @@ async fn function_locks(
         );
     }
     // reconcile has the same: to lock, it does not matter.
-    let config = Config::read(&|variable| function.variables.get(variable).cloned()).ok();
     let action = if is_alarm { arn } else { source.as_str() };
-    if config.and_then(|config| config.alarm_actions).is_some_and(|actions| !actions.contains(action)) {
+    if config.ok().and_then(|config| config.alarm_actions).is_some_and(|actions| !actions.contains(action)) {
         findings.warn(
             "function",
             format!("ALARM_ACTIONS of {name} does not name {action}: a lost notification of its alarms is not made up for"),
@@ -332,7 +334,12 @@ async fn function_locks(
 }
 
 /// The variables with which the function would not lock this check as this command expects.
-fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<(&'static str, String)> {
+fn disagreements(
+    guard: &Guard,
+    id: &HealthCheckId,
+    function: &Function,
+    config: Result<&Config, &InvalidConfig>,
+) -> Vec<(&'static str, String)> {
     let variable = |name: &str, default: &str| {
         function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
     };
@@ -353,13 +360,12 @@ fn disagreements(guard: &Guard, id: &HealthCheckId, function: &Function) -> Vec<
             ));
         }
     }
-    match Config::read(&|name| function.variables.get(name).cloned()) {
+    match config {
         Err(invalid) => found.push(("variables", format!("do not let it start: {invalid}"))),
-        Ok(config) => {
-            if config.dry_run {
-                found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
-            }
+        Ok(config) if config.dry_run => {
+            found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
         }
+        Ok(_) => {}
     }
     found
 }

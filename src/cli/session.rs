@@ -32,7 +32,7 @@ use crate::remote::{https, sdk};
 
 /// How long a command may try to get one thing done.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How many calls of a kind are made at once.
+/// How many calls of a kind are made at once: Route 53 allows an account some 5 a second.
 pub(super) const AT_ONCE: usize = 4;
 
 /// The longest time for which a command can be asked to wait, in seconds.
@@ -142,18 +142,14 @@ impl Common {
     /// # Errors
     /// There are no credentials, or the roots to trust cannot be read.
     pub async fn session(&self) -> Result<Session, Error> {
-        self.open(self.region.clone().map(Region::new)).await
+        self.session_in(self.region.clone().map(Region::new)).await
     }
 
-    /// Opens a session whose calls for credentials go to this Region.
+    /// Opens a session in this Region, to which its calls for credentials go as well; by default in that of the profile.
     ///
     /// # Errors
     /// There are no credentials, or the roots to trust cannot be read.
-    pub async fn session_in(&self, region: Region) -> Result<Session, Error> {
-        self.open(Some(region)).await
-    }
-
-    async fn open(&self, region: Option<Region>) -> Result<Session, Error> {
+    pub async fn session_in(&self, region: Option<Region>) -> Result<Session, Error> {
         let http_client = https::client(&variables::environment)?;
         let mut loader = sdk::aws_config(http_client.clone());
         if let Some(region) = &region {

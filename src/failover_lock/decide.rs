@@ -290,9 +290,11 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             if may_be_healthy && follows && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
                 match health {
                     Health::Unasked => return Step::AskCheckers,
-                    Health::Healthy => return done(Finding::Unprotected(Reason::LockDoesNotHold)),
-                    Health::Unknown if all_ok => return done(Finding::Unprotected(Reason::LockDoesNotHold)),
-                    Health::Unknown | Health::Unhealthy => {}
+                    Health::Unhealthy => {}
+                    Health::Unknown if !all_ok => {}
+                    Health::Unknown | Health::Healthy => {
+                        return done(Finding::Unprotected(Reason::LockDoesNotHold));
+                    }
                 }
             }
             // Someone has changed the check since, or set it back and locked it again: the record follows, so that the next

@@ -315,17 +315,20 @@ impl Record {
     /// A restore that has only begun does not count: a second one may have made the version that it names.
     #[must_use]
     pub fn is_newest(&self, version: i64) -> bool {
-        let locked = self.lock.as_ref().and_then(|lock| lock.version);
-        let restored = self.restore.as_ref().filter(|restore| restore.done.is_some());
-        locked.max(restored.map(|restore| restore.version)) == Some(version)
+        self.newest_version() == Some(version)
     }
 
     /// Whether it knows a version that was made after this one, so that the check was read before it.
     #[must_use]
     pub fn is_ahead_of(&self, version: i64) -> bool {
+        self.newest_version() > Some(version)
+    }
+
+    /// The newest version that a lock or a restore which is done has made.
+    fn newest_version(&self) -> Option<i64> {
         let locked = self.lock.as_ref().and_then(|lock| lock.version);
-        let done = self.restore.as_ref().filter(|restore| restore.done.is_some());
-        locked.max(done.map(|restore| restore.version)) > Some(version)
+        let restored = self.restore.as_ref().filter(|restore| restore.done.is_some());
+        locked.max(restored.map(|restore| restore.version))
     }
 
     /// Whether nothing is recorded.

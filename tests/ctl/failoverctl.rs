@@ -21,6 +21,11 @@ pub const FAILOVERCTL: &str = env!("CARGO_BIN_EXE_failoverctl");
 /// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
 pub const CHANGED: f64 = 1_795_228_575.49;
 
+/// The folder with the programs.
+pub fn programs() -> &'static str {
+    Path::new(FAILOVERCTL).parent().and_then(Path::to_str).expect("it is in a folder with a name in UTF-8")
+}
+
 /// How a command ended, and what it printed.
 #[derive(Debug)]
 pub struct Ended {

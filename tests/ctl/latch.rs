@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::failoverctl::{Ended, FAILOVERCTL, command};
+use crate::failoverctl::{Ended, FAILOVERCTL, command, programs};
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
@@ -59,7 +59,7 @@ fn documented(site: &Site, folder: &Folder, page: &str, heading: &str) -> Comman
     let [commands] = &commands_below(page, heading)[..] else {
         panic!("{page} has one block below {heading}")
     };
-    let programs = Path::new(FAILOVERCTL).parent().expect("it is in a folder").display();
+    let programs = programs();
     let script = format!(
         r#"PATH={programs}:$PATH
         failoverctl() {{

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, says};
+use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, says};
 use crate::support::docs::commands_below;
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, config, create_table, pin, put, record};
@@ -492,7 +492,7 @@ async fn a_reader_that_has_closed_the_pipe_changes_no_exit_status() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
     put_held(&emulator, "site-a").await;
-    let programs = Path::new(FAILOVERCTL).parent().expect("it is in a folder").display();
+    let programs = programs();
     for (command, status) in
         [("handover --to site-b --yes --timeout 1", 3), ("unpin --yes", 3), ("status", 0)]
     {
@@ -541,8 +541,7 @@ async fn the_documented_commands_show_pin_and_unpin_the_lease() {
     let blocks = commands_below("runbook.md", "## Lease commands");
     let blocks: Vec<_> = blocks.iter().filter(|block| block.contains("failoverctl")).collect();
     let [show, pin, unpin, hand_over] = &blocks[..] else { panic!("{blocks:#?}") };
-    let folder = Path::new(FAILOVERCTL).parent().expect("it is in a folder");
-    let path = format!("PATH={}:$PATH\nLEASE=mylease\n", folder.display());
+    let path = format!("PATH={}:$PATH\nLEASE=mylease\n", programs());
     // There is no terminal, and no lease-keeper that answers.
     let bash = async |block: &str, more: &str| {
         let block = block.trim_end().to_owned() + more;

@@ -137,7 +137,7 @@ fn every_alarm_says_what_it_means_what_to_do_first_and_which_part_of_the_runbook
     let runbook = read("docs/runbook.md");
     let reference = read("docs/reference.md");
     for Alarm { name, description, .. } in SYSTEMS.iter().flat_map(System::alarms) {
-        let anchor = name.to_lowercase();
+        let anchor = anchor(&name);
         assert!(runbook.lines().any(|line| line == format!("## {name}")), "docs/runbook.md has no ## {name}");
         assert!(runbook.contains(&format!("| [`{name}`](#{anchor}) |")), "the index lacks {name}");
         assert!(reference.contains(&format!("| `{name}` |")), "docs/reference.md lacks {name}");

@@ -1,14 +1,13 @@
 //! The template and `infra/deploy`, as people use them.
 
 use std::fs;
-use std::path::Path;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::runbook::programs;
 use crate::support::emulator::Emulator;
 use crate::support::primary::Primary;
-use crate::support::program::program;
 use crate::support::root;
 
 #[tokio::test]
@@ -133,8 +132,7 @@ async fn a_deployment_ends_with_failoverctl_doctor_and_its_status() {
     let primary = Primary::start("/lb-check").await;
     let [good, void] =
         [aws.health_check(primary.address.port()).await, aws.health_check(catch_all().await).await];
-    let failoverctl = program("failoverctl");
-    let folder = failoverctl.parent().and_then(Path::to_str).expect("it is in a folder");
+    let folder = programs();
     for (check, stack, status, said) in [
         (&good, "good", 0, format!("{good} is guarded.")),
         (&void, "void", 3, "NOT GUARDED AS IT SHOULD BE".to_owned()),

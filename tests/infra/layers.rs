@@ -132,14 +132,12 @@ fn circles(files: &[(String, String)]) -> BTreeMap<Module, BTreeSet<Module>> {
 }
 
 /// The rooms that a text names after `crate::`, or after enough `super::` to leave its own room.
-fn imported(text: &str) -> Vec<String> {
+fn imported(text: &str) -> BTreeSet<String> {
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-    let mut rooms = Vec::new();
+    let mut rooms = BTreeSet::new();
     for after in code.split("crate::").skip(1) {
-        match after.strip_prefix('{') {
-            Some(group) => rooms.extend(members(group).into_iter().map(word).filter(|head| !head.is_empty())),
-            None => rooms.push(word(after)),
-        }
+        let heads = paths(after).into_iter().filter_map(|path| path.into_iter().next());
+        rooms.extend(heads.filter(|head| !head.is_empty()));
     }
     let outside = code.split("super::super::").skip(1).map(word);
     rooms.extend(outside.filter(|name| SYSTEMS.contains(&name.as_str()) || name == "cli"));

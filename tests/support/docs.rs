@@ -23,26 +23,56 @@ fn page(page: &str) -> String {
     std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
-/// The blocks of bash below this heading of a page in `docs`, one after the other.
-pub fn commands_below(name: &str, heading: &str) -> Vec<String> {
-    let level = heading.split(' ').next().unwrap_or_default().len();
-    let text = page(&format!("docs/{name}"));
-    let mut lines = text.lines().skip_while(|line| *line != heading);
-    assert!(lines.next().is_some(), "docs/{name} has no {heading}");
-    let mut blocks = Vec::new();
-    let mut block: Option<String> = None;
-    for line in lines {
-        match (&mut block, line) {
-            (None, "```bash") => block = Some(String::new()),
-            (Some(_), "```") => blocks.extend(block.take()),
-            (Some(block), line) => block.extend([line, "\n"]),
-            (None, line) if line.starts_with('#') && line.find(' ').is_some_and(|found| found <= level) => {
-                break;
-            }
-            (None, _) => {}
+/// A part of a page.
+enum Part<'a> {
+    Heading(&'a str),
+    /// A block in this language.
+    Block(&'a str, String),
+    /// Lines of text.
+    Text(String),
+}
+
+/// The parts of a page, one after the other.
+fn parts(page: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        if let Some(language) = line.strip_prefix("```") {
+            let block = lines.by_ref().take_while(|line| *line != "```").flat_map(|line| [line, "\n"]);
+            parts.push(Part::Block(language, block.collect()));
+        } else if line.starts_with('#') {
+            parts.push(Part::Heading(line));
+        } else if let Some(Part::Text(text)) = parts.last_mut() {
+            text.extend([line, "\n"]);
+        } else {
+            parts.push(Part::Text(format!("{line}\n")));
         }
     }
-    blocks
+    parts
+}
+
+/// How deep a heading is.
+fn level(heading: &str) -> usize {
+    heading.chars().take_while(|char| *char == '#').count()
+}
+
+/// What stands between the backticks of a text.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The blocks of bash below this heading of a page in `docs`, one after the other.
+pub fn commands_below(name: &str, heading: &str) -> Vec<String> {
+    let text = page(&format!("docs/{name}"));
+    let is_heading = |part: &Part<'_>| matches!(part, Part::Heading(line) if *line == heading);
+    let mut below = parts(&text).into_iter().skip_while(|part| !is_heading(part));
+    assert!(below.next().is_some(), "docs/{name} has no {heading}");
+    let is_above = |part: &Part<'_>| matches!(part, Part::Heading(line) if level(line) <= level(heading));
+    let commands = |part| match part {
+        Part::Block("bash", commands) => Some(commands),
+        _ => None,
+    };
+    below.take_while(|part| !is_above(part)).filter_map(commands).collect()
 }
 
 /// The words of the only command below this heading, with another address in the place of the page's.
@@ -51,36 +81,28 @@ pub fn words_below(name: &str, heading: &str, (address, other): (&str, &str)) ->
         panic!("docs/{name} has one command below {heading}")
     };
     assert!(command.contains(address), "{command}");
-    command.replace(address, other).split_whitespace().map(str::to_owned).collect()
+    words(&command.replace(address, other))
 }
 
-/// Each heading of a page, with the commands up to the next heading: the blocks of bash, what is typed on a console, and what the
-/// text names as a whole command of the AWS CLI or of `infra/deploy`, without a placeholder.
+/// Each heading of a page, with the commands up to the next heading: the blocks of bash, what is typed on a console, and
+/// what the text names as a whole command of the AWS CLI or of `infra/deploy`, without a placeholder.
 pub fn sections(name: &str) -> Vec<(String, Vec<String>)> {
     let text = page(name);
     let mut sections: Vec<(String, Vec<String>)> = Vec::new();
-    let mut block: Option<(&str, String)> = None;
-    for line in text.lines() {
-        if let Some((_, commands)) = &mut block {
-            if line != "```" {
-                commands.extend([line, "\n"]);
-            } else if let Some(("console", typed)) = &block {
-                let typed = typed.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned);
-                sections.last_mut().expect("a page begins with a heading").1.extend(typed);
-                block = None;
-            } else if let Some(("bash", commands)) = block.take() {
-                sections.last_mut().expect("a page begins with a heading").1.push(commands);
-            } else {
-                block = None;
+    for part in parts(&text) {
+        let commands: Vec<String> = match part {
+            Part::Heading(heading) => {
+                sections.push((heading.to_owned(), Vec::new()));
+                continue;
             }
-        } else if let Some(language) = line.strip_prefix("```") {
-            block = Some((language, String::new()));
-        } else if line.starts_with('#') {
-            sections.push((line.to_owned(), Vec::new()));
-        } else if let Some((_, commands)) = sections.last_mut() {
-            commands
-                .extend(line.split('`').skip(1).step_by(2).filter(|code| is_whole(code)).map(str::to_owned));
-        }
+            Part::Block("bash", commands) => vec![commands],
+            Part::Block("console", typed) => {
+                typed.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned).collect()
+            }
+            Part::Block(..) => continue,
+            Part::Text(text) => code(&text).filter(|code| is_whole(code)).map(str::to_owned).collect(),
+        };
+        sections.last_mut().expect("a page begins with a heading").1.extend(commands);
     }
     sections
 }
@@ -88,17 +110,19 @@ pub fn sections(name: &str) -> Vec<(String, Vec<String>)> {
 /// Each command of `failoverctl` that a page names or shows, in words.
 pub fn failoverctl_of(name: &str) -> Vec<Vec<String>> {
     let text = page(name);
-    let code = text.split('`').skip(1).step_by(2);
-    let blocks = text.split("```").skip(1).step_by(2);
-    let shown = blocks.flat_map(str::lines).map(|line| line.trim_start_matches("$ "));
-    let commands = code.chain(shown).filter(|command| command.starts_with("failoverctl "));
-    let ours = |command: &str| {
+    let shown = parts(&text).into_iter().flat_map(|part| match part {
+        Part::Heading(_) => Vec::new(),
+        Part::Block(_, text) => text.lines().map(|line| line.trim_start_matches("$ ").to_owned()).collect(),
+        Part::Text(text) => code(&text).map(str::to_owned).collect(),
+    });
+    let commands = shown.filter(|command| command.starts_with("failoverctl "));
+    let ours = |command: String| {
         let given = command
             .replace("--reason …", "--reason x")
             .replace(" SHELL", " bash")
             .replace("$REGION", "eu-west-1");
         // What follows is the shell's, or says that more could follow.
-        words(given.split([';', '|', '>', '…', '<', '[']).next().unwrap_or_default())
+        words(given.split([';', '|', '>', '…', '<', '[']).next().unwrap_or_default().trim_end_matches(" 2"))
     };
     commands.map(ours).collect()
 }
@@ -106,7 +130,7 @@ pub fn failoverctl_of(name: &str) -> Vec<Vec<String>> {
 /// The words of a command, as a shell would take them.
 fn words(command: &str) -> Vec<String> {
     let (mut words, mut quote) = (vec![String::new()], None);
-    for character in command.trim().trim_end_matches(" 2").chars() {
+    for character in command.trim().chars() {
         match (quote, character) {
             (Some(open), _) if character == open => quote = None,
             (None, '\'' | '"') => quote = Some(character),

@@ -35,10 +35,7 @@ enum Command {
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let region = common.own_region();
-    let session = match region.clone() {
-        Some(region) => common.session_in(region).await?,
-        None => common.session().await?,
-    };
+    let session = common.session_in(region.clone()).await?;
     match arguments.command {
         Command::Status(arguments) => status::run(&session, region, arguments).await,
         Command::Rejoin(arguments) => rejoin::run(&session, region, arguments).await,

@@ -82,7 +82,7 @@ impl File {
     async fn open(&self, common: &Common) -> Result<Latches, Error> {
         let config = read(&self.config)?;
         let region = common.own_region().unwrap_or_else(|| Region::new(config.buckets[0].region.clone()));
-        let session = common.session_in(region).await?;
+        let session = common.session_in(Some(region)).await?;
         let https = Https::new(&variables::environment)?;
         let s3 = S3::new(&session.aws, https, &config.buckets, config.bucket_owner.clone());
         let name_servers = NameServers::new(&config.name_servers);

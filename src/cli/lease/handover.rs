@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use chrono::Utc;
 use clap::{Args, value_parser};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 use super::{Opened, Outcome, State, Which, shown, term_of, words};
 use crate::cli::dynamodb::{Change, Changed, Lease, Seen};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::{self, say};
-use crate::cli::session::{Common, YEAR};
+use crate::cli::session::{Common, Interrupts, YEAR};
 use crate::cli::text::{plain, time};
 use crate::lease::Candidate;
 use crate::lease::claim::{ANY, Record};
@@ -86,9 +85,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let term = term_of(record, term).unwrap_or(USUAL_TERM);
     let timeout = timeout.map_or(term * 3, Duration::from_secs);
     // A signal from here on removes the request.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupts = Interrupts::new()?;
     if let Changed::Refused { now, surely } = lease.change(&seen, Change::Ask(to)).await? {
         return Outcome::changed(lease, now.as_ref(), surely).show(screen).await;
     }
@@ -96,9 +93,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     progress(&asked);
     let followed = tokio::select! {
         handed = follow(lease, &asked, to, timeout) => Ok(handed),
-        _ = interrupt.recv() => Err(Error::Interrupted),
-        _ = terminate.recv() => Err(Error::Interrupted),
-        _ = hangup.recv() => Err(Error::Interrupted),
+        () = interrupts.recv() => Err(Error::Interrupted),
     };
     match &followed {
         Ok(Some(Handed::Over(owner))) => return over(lease, owner).show(screen).await,

@@ -158,10 +158,7 @@ impl Which {
         };
         let of_arn = Arn::parse(&table).map(|arn| arn.region.to_owned());
         let region = common.region.clone().or(region).or(of_arn).map(Region::new);
-        let session = match region.or_else(|| common.own_region()) {
-            Some(region) => common.session_in(region).await?,
-            None => common.session().await?,
-        };
+        let session = common.session_in(region.or_else(|| common.own_region())).await?;
         let region = session.aws.region().cloned().expect("a session has a Region");
         let lease = Lease::new(&session.aws, region, table, name);
         Ok(Opened { lease, term, screen: session.screen })
