@@ -52,10 +52,7 @@ async fn restore_check(
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
         let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
-        let is_own = |restore: &Restore| restore.version == check.version && restore.seen >= began;
-        if let Some(seen) = request.version.filter(|seen| *seen != check.version)
-            && !record.restore.as_ref().is_some_and(is_own)
-        {
+        if let Some(seen) = request.version.filter(|seen| *seen != check.version) {
             return Err(Refusal::Changed { seen, now: check.version }.into());
         }
         let asked = request.path.as_ref().map(ResourcePath::as_str);
@@ -99,8 +96,8 @@ async fn restore_check(
         // First the record, then the path: an alarm from before that is delivered in between must not lock again, and if
         // only one of the two can be done, it is the harmless one. The lock's tag stays until the path is set. Where there
         // is no room for both tags, the restore's keeps the lock's version and alarm, by which a set-back by hand is told.
-        // A check in service gets a new version on the same path: a lock that is under way meets a conflict, and decides
-        // again with what is recorded here.
+        // A check in service is on record as restored, then gets a new version on the same path: a lock that is under way
+        // meets a conflict, and decides again with what is recorded here.
         let restore = Restore {
             version: check.version + 1,
             seen,
@@ -110,7 +107,6 @@ async fn restore_check(
             by: request.reason.clone().unwrap_or_default(),
             lapsed: false,
         };
-        // Where there is nothing to undo, a record of a restore that is done is worth more than of one that has begun.
         let undoes = verdict == Verdict::Restored || view::is_out(&check, &record);
         let fits = record::fits_beside(&tags, record::IN);
         let replaced = if fits { Vec::new() } else { removed.clone() };
@@ -121,6 +117,9 @@ async fn restore_check(
             let alone = !fits || !tags.contains_key(record::OUT);
             let restore = Restore { over: lock.filter(|_| alone), ..restore.clone() };
             route53.record_restore(id, &restore, replaced.clone(), deadline).await?;
+        } else if !undoes {
+            let restore = Restore { version: check.version, done: Some(seen), ..restore.clone() };
+            route53.record_restore(id, &restore, removed.clone(), deadline).await?;
         }
         let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
             Ok(restored) => restored,

@@ -962,6 +962,33 @@ async fn a_restore_that_failed_is_no_release_when_another_caller_sets_the_path_l
 }
 
 #[tokio::test]
+async fn an_alarm_from_before_a_restore_of_a_check_in_service_does_not_lock_at_any_of_its_calls() {
+    for (call, passed) in [("UpdateHealthCheck", 0), ("ChangeTagsForResource", 1)] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+        world.alarm("OK");
+        world.passes(600);
+        world.alarm("ALARM");
+        world.passes(10);
+        for _ in 0..passed {
+            world.route53.hold(call).release();
+        }
+        let held = world.route53.hold(call);
+        let meanwhile = async {
+            held.reached().await;
+            let notified = world.notified(10).await;
+            held.release();
+            notified
+        };
+        let (restored, notified) = tokio::join!(world.restore(), meanwhile);
+        is(&notified, "ignored", "older_than_restore");
+        assert_eq!(restored.unwrap()["outcome"], "already_restored", "{call}");
+        assert_eq!(world.path(), HEALTHY, "{call}");
+    }
+}
+
+#[tokio::test]
 async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_any_of_its_calls() {
     for (call, held) in [("UpdateHealthCheck", 0), ("ChangeTagsForResource", 0), ("ChangeTagsForResource", 1)]
     {
@@ -970,7 +997,7 @@ async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_a
         world.has_tags_of_others(9);
         world.fails_and_is_locked().await;
         for _ in 0..held {
-            world.route53.fail(call, Fault::Pass);
+            world.route53.hold(call).release();
         }
         let held = world.route53.hold(call);
         let meanwhile = async {

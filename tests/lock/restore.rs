@@ -189,6 +189,12 @@ async fn a_check_that_changed_since_the_person_saw_it_is_not_restored() {
     let answer = restore(&route53, &seen(1)).await.unwrap();
     let outcome = answer["outcomes"][0]["outcome"].as_str().unwrap();
     assert!(outcome.ends_with("restored"), "{answer}");
+    // Another changes it between its record and its update.
+    let (_primary, route53) = locked().await;
+    route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
+    let error = restore(&route53, &seen(1)).await.unwrap_err();
+    assert!(error.contains("it was changed since it was looked at (version 1 then, 2 now)"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 }
 
 #[tokio::test]
