@@ -1,5 +1,6 @@
 //! The watcher: a Lambda function whose handler is `watch`, or with `--watch` a process.
 
+use std::env;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -60,6 +61,7 @@ async fn watch(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dy
     let https = Https::new(lookup)?;
     let aws = if arguments.watch {
         // Credentials come from the environment, a profile, or the pod's or machine's role, in a Region of a bucket.
+        sdk::no_endpoint_is_empty(lookup, env::vars_os().map(|(name, _)| name))?;
         let region = lookup("AWS_REGION").unwrap_or_else(|| config.buckets[0].region.clone());
         sdk::load(sdk::aws_config(https.client()).region(Region::new(region))).await
     } else {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use std::{fs, io, panic, process, thread};
+use std::{env, fs, io, panic, process, thread};
 
 use clap::Parser;
 use failover::lease::check::{self, Check, Rhythm};
@@ -23,6 +23,7 @@ use failover::lease::{Keeper, Table};
 use failover::program::lines::Lines;
 use failover::program::{logging, run, variables};
 use failover::remote::https::Https;
+use failover::remote::sdk;
 use nix::sys::signal::SigSet;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -276,6 +277,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
     let config = Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))?;
+    sdk::no_endpoint_is_empty(&variables::environment, env::vars_os().map(|(name, _)| name))?;
     command::check(&arguments.command)?;
     // Dropped from the last one to the first.
     let Front { thread: _thread, service, probes, shows, mut asked, noticed } =

@@ -15,6 +15,7 @@ use crate::program::text::Quoted;
 use crate::program::variables::InvalidConfig;
 use crate::remote::aws::Failure;
 use crate::remote::https::InvalidBundle;
+use crate::remote::sdk::InvalidSetting;
 
 /// How a command ended that was not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub enum Error {
     /// An option cannot be used.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
+    /// A variable of the SDKs cannot be used.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
     /// The roots to trust cannot be read.
     #[error(transparent)]
     Bundle(#[from] InvalidBundle),

@@ -54,7 +54,7 @@ impl Source {
         if let Some(role) = &self.role {
             let role = AssumeRoleProvider::builder(role).session_name(&self.session);
             let role = role.region(self.region.clone()).configure(&aws).build().await;
-            aws = aws.into_builder().credentials_provider(SharedCredentialsProvider::new(role)).build();
+            aws = aws.into_builder().credentials_provider(sdk::sendable(role)).build();
         }
         let in_time = |credentials| SharedCredentialsProvider::new(InTime { credentials, time: self.time });
         let credentials = aws.credentials_provider().map(in_time);

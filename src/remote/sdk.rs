@@ -1,5 +1,7 @@
 //! The SDKs' configuration: which AWS a program calls, with which credentials and at which endpoints.
 
+use std::ffi::OsString;
+
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
@@ -68,16 +70,39 @@ pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
         .retry_config(RetryConfig::disabled())
 }
 
+/// Refuses endpoint variables that are empty, before [`load`]: the SDKs panic at them.
+///
+/// # Errors
+/// Names the variable.
+pub fn no_endpoint_is_empty(
+    lookup: Lookup<'_>,
+    names: impl Iterator<Item = OsString>,
+) -> Result<(), InvalidSetting> {
+    if flag(lookup, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")? == Some(true) {
+        return Ok(());
+    }
+    let names = names.filter_map(|name| name.into_string().ok());
+    let empty = |name: &String| {
+        name.starts_with("AWS_ENDPOINT_URL") && lookup(name).is_some_and(|url| url.is_empty())
+    };
+    match names.into_iter().find(empty) {
+        Some(name) => Err(InvalidSetting(name, "it is empty: unset it, or set it to a URL".to_owned())),
+        None => Ok(()),
+    }
+}
+
 /// Loads a configuration whose credentials can be sent: the SDKs panic at a key id that cannot.
 pub async fn load(loader: ConfigLoader) -> SdkConfig {
     let aws = loader.load().await;
     match aws.credentials_provider() {
-        Some(credentials) => {
-            let sendable = SharedCredentialsProvider::new(Sendable(credentials));
-            aws.into_builder().credentials_provider(sendable).build()
-        }
+        Some(credentials) => aws.into_builder().credentials_provider(sendable(credentials)).build(),
         None => aws,
     }
+}
+
+/// Credentials of which those that no request can carry are an error, and asked for again.
+pub fn sendable(credentials: impl ProvideCredentials + 'static) -> SharedCredentialsProvider {
+    SharedCredentialsProvider::new(Sendable(SharedCredentialsProvider::new(credentials)))
 }
 
 /// Returns the Region of Route 53's control plane, its metrics and so their alarms: us-east-1 for every
@@ -108,12 +133,11 @@ impl ProvideCredentials for Sendable {
 /// and stay in use.
 fn can_be_sent(credentials: Credentials) -> Provided {
     let is_header = |text: &str| HeaderValue::from_str(text).is_ok();
-    let token = credentials.session_token().map(str::trim_end);
     let is_account = |id: &str| id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit());
     let what = if !is_header(credentials.access_key_id()) {
         "the access key id has a character that no request can carry, perhaps a line break at its end"
-    } else if !token.is_none_or(is_header) {
-        "the session token has a character that no request can carry, perhaps a line break"
+    } else if !credentials.session_token().is_none_or(is_header) {
+        "the session token has a character that no request can carry, perhaps a line break at its end"
     } else if !credentials.account_id().is_none_or(|id| is_account(id.as_str())) {
         "the account id does not have 12 digits"
     } else {
@@ -172,11 +196,12 @@ mod tests {
             };
             can_be_sent(credentials.build()).map(drop).map_err(|error| format!("{error:?}"))
         };
-        assert_eq!(of("AKID", Some("token\n"), Some("123456789012")), Ok(()));
+        assert_eq!(of("AKID", Some("token"), Some("123456789012")), Ok(()));
         for (key, token, account, said) in [
             ("AKID\n", None, None, "access key id"),
             ("AK\u{7f}ID", None, None, "access key id"),
             ("AKID", Some("to\nken"), None, "session token"),
+            ("AKID", Some("token\n"), None, "session token"),
             ("AKID", None, Some(""), "account id"),
             ("AKID", None, Some("12 34"), "account id"),
         ] {
@@ -221,6 +246,22 @@ mod tests {
         ] {
             assert_eq!(aws(&[(name, text)]).unwrap_err(), format!("{name}: {said}"));
         }
+    }
+
+    #[test]
+    fn an_empty_endpoint_is_named_unless_endpoints_are_ignored() {
+        let check = |variables: &[(&str, &str)]| {
+            let lookup = |name: &str| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            };
+            let names = variables.iter().map(|(name, _)| OsString::from(name));
+            no_endpoint_is_empty(&lookup, names).map_err(|error| error.to_string())
+        };
+        const EMPTY: (&str, &str) = ("AWS_ENDPOINT_URL_STS", "");
+        let said = "AWS_ENDPOINT_URL_STS: it is empty: unset it, or set it to a URL".to_owned();
+        assert_eq!(check(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), EMPTY]), Err(said));
+        assert_eq!(check(&[("AWS_PROFILE", ""), ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")]), Ok(()));
+        assert_eq!(check(&[EMPTY, ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]), Ok(()));
     }
 
     #[test]
