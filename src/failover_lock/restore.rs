@@ -32,8 +32,8 @@ pub(super) async fn restore(
     restore_check(system, &request, &id, deadline).await.map_err(|error| failed(Some(id), error))
 }
 
-/// Reads the check, decides, asks the primary, acts; and starts again when someone else changed
-/// the check meanwhile.
+/// Reads the check, decides, asks the primary, acts; and starts again when someone changed the check meanwhile who has
+/// recorded that.
 async fn restore_check(
     system: &FailoverLock,
     request: &Request,
@@ -47,13 +47,17 @@ async fn restore_check(
         return Err(Refusal::NotGuarded.into());
     }
     let began = system.clock.now();
+    let mut looked_at = request.version;
     let read_decide_act = async |_| {
         // Before the read: an alarm that changes from here on is newer than what is seen.
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
         let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
-        if let Some(seen) = request.version.filter(|seen| *seen != check.version) {
-            return Err(Refusal::Changed { seen, now: check.version }.into());
+        // Who has changed it meanwhile, and is not on record yet, may be a lock for a newer alarm.
+        let first = *looked_at.get_or_insert(check.version);
+        let is_told = request.version.is_none() && record.is_newest(check.version);
+        if first != check.version && !is_told {
+            return Err(Refusal::Changed { seen: first, now: check.version }.into());
         }
         let asked = request.path.as_ref().map(ResourcePath::as_str);
         let decision = decide::restore(&check, &record, asked, config)?;

@@ -250,6 +250,7 @@ mod tests {
 
     #[test]
     fn an_empty_endpoint_is_named_unless_endpoints_are_ignored() {
+        const EMPTY: (&str, &str) = ("AWS_ENDPOINT_URL_STS", "");
         let check = |variables: &[(&str, &str)]| {
             let lookup = |name: &str| {
                 variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
@@ -257,7 +258,6 @@ mod tests {
             let names = variables.iter().map(|(name, _)| OsString::from(name));
             no_endpoint_is_empty(&lookup, names).map_err(|error| error.to_string())
         };
-        const EMPTY: (&str, &str) = ("AWS_ENDPOINT_URL_STS", "");
         let said = "AWS_ENDPOINT_URL_STS: it is empty: unset it, or set it to a URL".to_owned();
         assert_eq!(check(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), EMPTY]), Err(said));
         assert_eq!(check(&[("AWS_PROFILE", ""), ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566")]), Ok(()));

@@ -214,6 +214,8 @@ struct Restoring {
     read: u16,
     /// The alarms that were answered when this try began.
     answered: [bool; 2],
+    /// Whether someone changed the check in a try before.
+    again: bool,
     step: RestoreStep,
 }
 
@@ -715,7 +717,7 @@ impl Site {
 
     fn step_restore(&self, world: &mut World) -> Option<()> {
         let mut restoring = world.restore?;
-        let Restoring { began, seen, read, answered, step } = restoring;
+        let Restoring { began, seen, read, answered, again, step } = restoring;
         let back = |check: Check, to| {
             let done = self.lacks(Rule::Done).then_some(world.now);
             let seen = if self.lacks(Rule::Seen) { world.now } else { seen };
@@ -729,7 +731,8 @@ impl Site {
             RestoreStep::ReadTags { check } => {
                 let (tags, seen) = (world.tags, self.health_check(check));
                 let newer = tags.out.and_then(|out| out.alarm).is_some_and(|alarm| alarm > began);
-                if newer && !self.lacks(Rule::NewerAlarm) {
+                let is_told = !again || self.record(tags).is_newest(check.version.into());
+                if (newer && !self.lacks(Rule::NewerAlarm)) || !is_told {
                     world.restore = None;
                     return Some(());
                 }
@@ -774,9 +777,7 @@ impl Site {
                 RestoreStep::Update { check, to, begun: false }
             }
             RestoreStep::Update { check, .. } if check.version != world.check.version => {
-                restoring.seen = world.now;
-                restoring.answered = world.truth.answered;
-                RestoreStep::Read
+                restoring.tries_again(world)
             }
             RestoreStep::Update { check, to, begun } => {
                 let back = Back { done: Some(world.now), ..back(check, to) };
@@ -1040,6 +1041,7 @@ impl Model for Site {
                     seen: world.now,
                     read: world.now,
                     answered: world.truth.answered,
+                    again: false,
                     step: RestoreStep::Read,
                 });
             }
@@ -1142,6 +1144,16 @@ impl World {
         }
         self.tags.out = Some(out);
         self.truth.unrecorded = self.truth.unrecorded.filter(|made| out.version < Some(*made) || locks);
+    }
+}
+
+// === impl Restoring ===
+
+impl Restoring {
+    /// Someone has changed the check meanwhile.
+    fn tries_again(&mut self, world: &World) -> RestoreStep {
+        (self.seen, self.answered, self.again) = (world.now, world.truth.answered, true);
+        RestoreStep::Read
     }
 }
 

@@ -1021,7 +1021,7 @@ async fn a_restore_with_room_for_one_tag_that_was_tried_twice_is_no_release_eith
     world.has_tags_of_others(9);
     world.fails_and_is_locked().await;
     world.alarm("OK");
-    // Someone changes another attribute in between; the second try ends before the path, and neither takes its record back.
+    // Someone changes another attribute in between; a second request ends before the path, and neither takes its record back.
     world.route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
     let denied = Fault::Error(403, "AccessDenied", "not authorized");
     world.route53.fail("UpdateHealthCheck", denied.clone());
@@ -1029,6 +1029,7 @@ async fn a_restore_with_room_for_one_tag_that_was_tried_twice_is_no_release_eith
         world.route53.fail("ChangeTagsForResource", Fault::Pass);
         world.route53.fail("ChangeTagsForResource", denied.clone());
     }
+    assert!(world.restore().await.unwrap_err().contains("look at it again"));
     assert!(world.restore().await.unwrap_err().contains("AccessDenied"));
     world.passes(301);
     world.route53.set_path(PRIMARY, HEALTHY);

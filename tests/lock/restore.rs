@@ -207,15 +207,17 @@ async fn without_the_tag_the_path_is_not_restored() {
 }
 
 #[tokio::test]
-async fn a_change_made_meanwhile_is_read_before_the_check_is_restored() {
+async fn a_check_that_someone_changes_meanwhile_is_not_restored_until_a_person_has_looked_again() {
     let (_primary, route53) = locked().await;
     route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
-    let answer = restore(&route53, &request()).await.unwrap();
-    assert_eq!(answer["outcomes"][0]["version"], 3);
+    let error = restore(&route53, &request()).await.unwrap_err();
+    assert!(error.contains("it was changed since it was looked at (version 1 then, 2 now)"), "{error}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    assert_eq!(restore(&route53, &request()).await.unwrap()["outcomes"][0]["version"], 3);
     let (_primary, route53) = locked().await;
     route53.fail("UpdateHealthCheck", Fault::Meddle("/elsewhere"));
     let error = restore(&route53, &request()).await.unwrap_err();
-    assert!(error.contains("/elsewhere"), "{error}");
+    assert!(error.contains("it was changed since it was looked at"), "{error}");
     assert_eq!(route53.check(PRIMARY).path(), "/elsewhere");
 }
 
