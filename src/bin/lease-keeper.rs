@@ -277,7 +277,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
     let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
     let config = Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))?;
-    sdk::no_endpoint_is_empty(&variables::environment, env::vars_os().map(|(name, _)| name))?;
+    sdk::no_endpoint_is_empty(env::vars_os())?;
     command::check(&arguments.command)?;
     // Dropped from the last one to the first.
     let Front { thread: _thread, service, probes, shows, mut asked, noticed } =

@@ -165,7 +165,7 @@ impl Common {
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);
         }
-        sdk::no_endpoint_is_empty(&variables::environment, env::vars_os().map(|(name, _)| name))?;
+        sdk::no_endpoint_is_empty(env::vars_os())?;
         let aws = sdk::load(loader).await;
         // The SDK ignores an invalid one, or fails with it later, with a dump of its request.
         let text = |text: OsString| text.to_string_lossy().into_owned();

@@ -1,5 +1,6 @@
 //! The SDKs' configuration: which AWS a program calls, with which credentials and at which endpoints.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -75,18 +76,18 @@ pub fn aws_config(http_client: SharedHttpClient) -> ConfigLoader {
 /// # Errors
 /// Names the variable.
 pub fn no_endpoint_is_empty(
-    lookup: Lookup<'_>,
-    names: impl Iterator<Item = OsString>,
+    variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<(), InvalidSetting> {
-    if flag(lookup, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")? == Some(true) {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let variables: BTreeMap<_, _> = variables.map(|(name, value)| (text(name), text(value))).collect();
+    let lookup = |name: &str| variables.get(name).cloned();
+    if flag(&lookup, "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")? == Some(true) {
         return Ok(());
     }
-    let names = names.filter_map(|name| name.into_string().ok());
-    let empty = |name: &String| {
-        name.starts_with("AWS_ENDPOINT_URL") && lookup(name).is_some_and(|url| url.is_empty())
-    };
-    match names.into_iter().find(empty) {
-        Some(name) => Err(InvalidSetting(name, "it is empty: unset it, or set it to a URL".to_owned())),
+    match variables.iter().find(|(name, url)| name.starts_with("AWS_ENDPOINT_URL") && url.is_empty()) {
+        Some((name, _)) => {
+            Err(InvalidSetting(name.clone(), "it is empty: unset it, or set it to a URL".to_owned()))
+        }
         None => Ok(()),
     }
 }
@@ -252,11 +253,9 @@ mod tests {
     fn an_empty_endpoint_is_named_unless_endpoints_are_ignored() {
         const EMPTY: (&str, &str) = ("AWS_ENDPOINT_URL_STS", "");
         let check = |variables: &[(&str, &str)]| {
-            let lookup = |name: &str| {
-                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-            };
-            let names = variables.iter().map(|(name, _)| OsString::from(name));
-            no_endpoint_is_empty(&lookup, names).map_err(|error| error.to_string())
+            let variables =
+                variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+            no_endpoint_is_empty(variables).map_err(|error| error.to_string())
         };
         let said = "AWS_ENDPOINT_URL_STS: it is empty: unset it, or set it to a URL".to_owned();
         assert_eq!(check(&[("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), EMPTY]), Err(said));

@@ -644,7 +644,7 @@ impl Site {
                 return Some(tick);
             }
             let (found, step) = self.tick(world.now, alarms, check, tags);
-            if let Some(TickStep::Update { .. }) = step {
+            if matches!(step, Some(TickStep::Update { .. })) {
                 Self::excuse_lock(world, tags);
             }
             if step.is_none() && matches!(found, Found::Armed | Found::Stands) {

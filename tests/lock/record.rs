@@ -9,6 +9,7 @@ use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY, delivered, message};
 use crate::support::primary::Primary;
 use crate::support::route53::{Check, Fault, Route53};
+use crate::support::script::Held;
 use chrono::{DateTime, Utc};
 use failover::failover_lock::clock::Clock;
 use failover::failover_lock::{FailoverLock, Handler};
@@ -100,6 +101,14 @@ impl World {
     async fn restore(&self) -> Result<Value, String> {
         let request = json!({ "healthCheckId": PRIMARY, "reason": "synchronised" });
         self.call(Handler::Restore, &request.to_string()).await
+    }
+
+    /// Lets so many calls of the operation pass, and holds the next one back.
+    fn hold_after(&self, operation: &'static str, passed: usize) -> Held {
+        for _ in 0..passed {
+            self.route53.hold(operation).release();
+        }
+        self.route53.hold(operation)
     }
 
     /// So many tags are on the check that are not failover-lock's.
@@ -720,10 +729,7 @@ async fn a_restore_says_that_it_undid_a_lock_that_waits_only_if_it_did() {
     for (at, nth) in [("ChangeTagsForResource", 0), ("UpdateHealthCheck", 0), ("ChangeTagsForResource", 1)] {
         let world = waiting(30).await;
         world.passes(60);
-        for _ in 0..nth {
-            world.route53.hold(at).release();
-        }
-        let held = world.route53.hold(at);
+        let held = world.hold_after(at, nth);
         let crossing = async {
             held.reached().await;
             world.route53.put(SECOND, Check::new("HTTP", 80).reported(16));
@@ -971,10 +977,7 @@ async fn an_alarm_from_before_a_restore_of_a_check_in_service_does_not_lock_at_a
         world.passes(600);
         world.alarm("ALARM");
         world.passes(10);
-        for _ in 0..passed {
-            world.route53.hold(call).release();
-        }
-        let held = world.route53.hold(call);
+        let held = world.hold_after(call, passed);
         let meanwhile = async {
             held.reached().await;
             let notified = world.notified(10).await;
@@ -996,10 +999,7 @@ async fn a_restore_of_a_check_with_room_for_one_tag_is_not_undone_by_a_tick_at_a
         world.variables.push(("RELOCK_UNDONE", "true"));
         world.has_tags_of_others(9);
         world.fails_and_is_locked().await;
-        for _ in 0..held {
-            world.route53.hold(call).release();
-        }
-        let held = world.route53.hold(call);
+        let held = world.hold_after(call, held);
         let meanwhile = async {
             held.reached().await;
             let tick = world.ticks().await;
