@@ -115,12 +115,12 @@ async fn restore_check(
         let fits = record::fits_beside(&tags, record::IN);
         let replaced = if fits { Vec::new() } else { removed.clone() };
         let lock = record.lock.as_ref().and_then(|lock| Some((lock.version?, lock.alarm)));
+        // A try before this one may have taken the place of the lock's tag already.
+        let alone = !fits || !tags.contains_key(record::OUT);
+        let begun = Restore { over: lock.filter(|_| alone), ..restore.clone() };
         let begins = undoes && (fits || lock.is_some());
         if begins {
-            // A try before this one may have taken the place of the lock's tag already.
-            let alone = !fits || !tags.contains_key(record::OUT);
-            let restore = Restore { over: lock.filter(|_| alone), ..restore.clone() };
-            route53.record_restore(id, &restore, replaced.clone(), deadline).await?;
+            route53.record_restore(id, &begun, replaced.clone(), deadline).await?;
         } else if !undoes {
             let restore = Restore { version: check.version, done: Some(seen), ..restore.clone() };
             route53.record_restore(id, &restore, removed.clone(), deadline).await?;
@@ -130,7 +130,7 @@ async fn restore_check(
             Err(failure) => {
                 if begins && !failure.may_pass() {
                     // It certainly did not take place.
-                    let undone = route53.forget_restore(id, &tags, &replaced, deadline).await;
+                    let undone = route53.forget_restore(id, &begun, &tags, &replaced, deadline).await;
                     or_warn(id, undone, "the restore that failed stays on record as begun, and lapses");
                 }
                 return Err(failure.into());

@@ -272,17 +272,21 @@ impl Route53 {
     }
 
     /// Takes a restore that failed off the record: the tag that it took the place of comes back, of the tags from
-    /// `before`, and those that were `replaced`.
+    /// `before`, and those that were `replaced`. What others have recorded since stays.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn forget_restore(
         &self,
         id: &HealthCheckId,
+        failed: &Restore,
         before: &BTreeMap<String, String>,
         replaced: &[String],
         deadline: Deadline,
     ) -> Result<(), Failure> {
+        if self.tags(id, deadline).await?.get(record::IN) != Some(&failed.tag()) {
+            return Ok(());
+        }
         let is_back = |key: &str| key == record::IN || replaced.iter().any(|replaced| replaced == key);
         let back = before.iter().filter(|(key, _)| is_back(key));
         let back: Vec<_> = back.map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();

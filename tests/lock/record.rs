@@ -749,8 +749,11 @@ async fn a_restore_says_that_it_undid_a_lock_that_waits_only_if_it_did() {
 
 #[tokio::test]
 async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
-    for at in ["ChangeTagsForResource", "UpdateHealthCheck"] {
+    for (at, foreign_tags) in
+        [("ChangeTagsForResource", 0), ("UpdateHealthCheck", 0), ("UpdateHealthCheck", 9)]
+    {
         let world = World::new().await;
+        world.has_tags_of_others(foreign_tags);
         world.fails_and_is_locked().await;
         world.alarm("OK");
         world.passes(60);
@@ -773,6 +776,29 @@ async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
         // Repeated by a person who has looked again, it succeeds.
         world.passes(1);
         assert_eq!(world.restore().await.unwrap()["outcome"], "restored", "{at}");
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_meets_another_one_leaves_its_record() {
+    for foreign_tags in [0, 9] {
+        let world = World::new().await;
+        world.has_tags_of_others(foreign_tags);
+        world.fails_and_is_locked().await;
+        world.alarm("OK");
+        let held = world.route53.hold("UpdateHealthCheck");
+        let crossing = async {
+            held.reached().await;
+            let first = world.restore().await.unwrap();
+            held.release();
+            first
+        };
+        let (second, first) = tokio::join!(world.restore(), crossing);
+        assert_eq!(first["outcome"], "restored");
+        // What the first one recorded tells the second one.
+        assert_eq!(second.unwrap()["outcome"], "already_restored", "{foreign_tags}");
+        assert_eq!(world.path(), HEALTHY);
+        assert_eq!(world.ticks().await["outcome"], "armed", "{foreign_tags}");
     }
 }
 
