@@ -47,30 +47,24 @@ async fn restore_check(
         return Err(Refusal::NotGuarded.into());
     }
     let began = system.clock.now();
-    let mut looked_at = request.version;
+    let mut looked_at = None;
     let read_decide_act = async |_| {
         // Before the read: an alarm that changes from here on is newer than what is seen.
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
         let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
-        // Who has changed it meanwhile, and is not on record yet, may be a lock for a newer alarm.
         let first = *looked_at.get_or_insert(check.version);
-        let is_told = request.version.is_none() && record.is_newest(check.version);
-        if first != check.version && !is_told {
-            return Err(Refusal::Changed { seen: first, now: check.version }.into());
+        if let Some(seen) = request.version.filter(|seen| *seen != first) {
+            return Err(Refusal::Changed { seen, now: first }.into());
         }
         let asked = request.path.as_ref().map(ResourcePath::as_str);
         let decision = decide::restore(&check, &record, asked, config)?;
-        info!(
-            healthCheckId = %id,
-            decision = match decision {
-                Release::AlreadyRestored => "leave_restored",
-                Release::Restore(_) => "restore",
-            },
-            force = request.force,
-            reason = request.reason,
-            "decided"
-        );
+        // Who has locked it meanwhile, and is not on record yet, may have done so for a newer alarm.
+        let is_told = request.version.is_none() && record.is_newest(check.version);
+        if first != check.version && !is_told && matches!(decision, Release::Restore(_)) {
+            return Err(Refusal::Changed { seen: first, now: check.version }.into());
+        }
+        log_decision(id, request, &decision);
         let dry_run = config.dry_run || request.dry_run;
         let outcome = |outcome, to: &str, version| Outcome {
             previous_path: check.path().map(str::to_owned),
@@ -97,6 +91,10 @@ async fn restore_check(
             let verdict = if verdict == Verdict::Restored { Verdict::WouldRestore } else { verdict };
             return Ok(outcome(verdict, to.as_str(), check.version));
         }
+        // The primary may have taken its time: what others have recorded meanwhile is not overwritten.
+        if matches!(route53.tags(id, deadline).await, Ok(now) if now != tags) {
+            return Err(Error::Stale);
+        }
         // First the record, then the path: an alarm from before that is delivered in between must not lock again, and if
         // only one of the two can be done, it is the harmless one. The lock's tag stays until the path is set. Where there
         // is no room for both tags, the restore's keeps the lock's version and alarm, by which a set-back by hand is told.
@@ -117,10 +115,10 @@ async fn restore_check(
         let lock = record.lock.as_ref().and_then(|lock| Some((lock.version?, lock.alarm)));
         // A try before this one may have taken the place of the lock's tag already.
         let alone = !fits || !tags.contains_key(record::OUT);
-        let begun = Restore { over: lock.filter(|_| alone), ..restore.clone() };
+        let beginning = Restore { over: lock.filter(|_| alone), ..restore.clone() };
         let begins = undoes && (fits || lock.is_some());
         if begins {
-            route53.record_restore(id, &begun, replaced.clone(), deadline).await?;
+            route53.record_restore(id, &beginning, replaced.clone(), deadline).await?;
         } else if !undoes {
             let restore = Restore { version: check.version, done: Some(seen), ..restore.clone() };
             route53.record_restore(id, &restore, removed.clone(), deadline).await?;
@@ -130,7 +128,7 @@ async fn restore_check(
             Err(failure) => {
                 if begins && !failure.may_pass() {
                     // It certainly did not take place.
-                    let undone = route53.forget_restore(id, &begun, &tags, &replaced, deadline).await;
+                    let undone = route53.forget_restore(id, &beginning, &tags, &replaced, deadline).await;
                     or_warn(id, undone, "the restore that failed stays on record as begun, and lapses");
                 }
                 return Err(failure.into());
@@ -217,6 +215,14 @@ async fn ask_primary(check: &HealthCheck, path: &ResourcePath, deadline: Deadlin
         Err(_) => "it gave no answer in the time that the invocation had".to_owned(),
     };
     Err(Refusal::Unhealthy(unhealthy))
+}
+
+fn log_decision(id: &HealthCheckId, request: &Request, decision: &Release) {
+    let decision = match decision {
+        Release::AlreadyRestored => "leave_restored",
+        Release::Restore(_) => "restore",
+    };
+    info!(healthCheckId = %id, decision, force = request.force, reason = request.reason, "decided");
 }
 
 fn resource_path(path: &str) -> Result<ResourcePath, Refusal> {

@@ -715,6 +715,14 @@ impl Site {
         (version == check.version && (quiet || self.intent(tags, check) == Intent::Out)).then_some(tags)
     }
 
+    /// What a restore does; `again` after someone changed the check.
+    fn release(&self, check: Check, tags: Tags, again: bool) -> Option<Release> {
+        let record = self.record(tags);
+        let is_told = !again || record.is_newest(check.version.into());
+        let release = decide::restore(&self.health_check(check), &record, None, &self.config).ok();
+        release.filter(|release| is_told || matches!(release, Release::AlreadyRestored))
+    }
+
     fn step_restore(&self, world: &mut World) -> Option<()> {
         let mut restoring = world.restore?;
         let Restoring { began, seen, read, answered, again, step } = restoring;
@@ -729,10 +737,9 @@ impl Site {
                 RestoreStep::ReadTags { check: world.check }
             }
             RestoreStep::ReadTags { check } => {
-                let (tags, seen) = (world.tags, self.health_check(check));
+                let tags = world.tags;
                 let newer = tags.out.and_then(|out| out.alarm).is_some_and(|alarm| alarm > began);
-                let is_told = !again || self.record(tags).is_newest(check.version.into());
-                if (newer && !self.lacks(Rule::NewerAlarm)) || !is_told {
+                if newer && !self.lacks(Rule::NewerAlarm) {
                     world.restore = None;
                     return Some(());
                 }
@@ -740,17 +747,17 @@ impl Site {
                     // The path from before is not on record yet.
                     world.truth.before = None;
                 }
-                match decide::restore(&seen, &self.record(tags), None, &self.config) {
-                    Err(_) => {
+                match self.release(check, tags, again) {
+                    None => {
                         world.restore = None;
                         return Some(());
                     }
-                    Ok(Release::AlreadyRestored) if self.lacks(Rule::NewVersion) => {
+                    Some(Release::AlreadyRestored) if self.lacks(Rule::NewVersion) => {
                         let back =
                             Back { version: check.version, done: Some(world.now), ..back(check, check.path) };
                         RestoreStep::Done { back, begun: false }
                     }
-                    Ok(release) => {
+                    Some(release) => {
                         let (to, undoes) = match &release {
                             Release::AlreadyRestored => (check.path, self.intent(tags, check) == Intent::Out),
                             Release::Restore(path) => (self.path(path), true),

@@ -781,12 +781,19 @@ async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
 
 #[tokio::test]
 async fn a_restore_that_meets_another_one_leaves_its_record() {
-    for foreign_tags in [0, 9] {
+    for (call, passed, foreign_tags) in [
+        ("UpdateHealthCheck", 0, 0),
+        ("UpdateHealthCheck", 0, 9),
+        ("ChangeTagsForResource", 0, 0),
+        ("ChangeTagsForResource", 0, 9),
+        ("ListTagsForResource", 1, 0),
+        ("ListTagsForResource", 1, 9),
+    ] {
         let world = World::new().await;
         world.has_tags_of_others(foreign_tags);
         world.fails_and_is_locked().await;
         world.alarm("OK");
-        let held = world.route53.hold("UpdateHealthCheck");
+        let held = world.hold_after(call, passed);
         let crossing = async {
             held.reached().await;
             let first = world.restore().await.unwrap();
@@ -796,9 +803,9 @@ async fn a_restore_that_meets_another_one_leaves_its_record() {
         let (second, first) = tokio::join!(world.restore(), crossing);
         assert_eq!(first["outcome"], "restored");
         // What the first one recorded tells the second one.
-        assert_eq!(second.unwrap()["outcome"], "already_restored", "{foreign_tags}");
+        assert_eq!(second.unwrap()["outcome"], "already_restored", "{call} {foreign_tags}");
         assert_eq!(world.path(), HEALTHY);
-        assert_eq!(world.ticks().await["outcome"], "armed", "{foreign_tags}");
+        assert_eq!(world.ticks().await["outcome"], "armed", "{call} {foreign_tags}");
     }
 }
 
