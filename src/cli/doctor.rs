@@ -25,7 +25,7 @@ use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::{Config, GuardedTag};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::{IN, OUT};
+use crate::failover_lock::record::{IN, OUT, has_no_room};
 use crate::program::variables::InvalidConfig;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Failure, Kind};
@@ -113,6 +113,17 @@ async fn chain(
             let what = if waits { "a lock waits for the secondary" } else { what };
             findings.ok("history", format!("{what}: {}", plain(found)));
         }
+    }
+    // A lock's record takes the place of a restore's, if it must.
+    let no_room = |tags: &Tags| has_no_room(tags, OUT) && !tags.contains_key(IN);
+    if tags.as_ref().is_some_and(no_room) {
+        findings.wrong(
+            "tags",
+            "it has no room for another tag: a lock could not be recorded, so that no one would tell if it were undone, and \
+             restore would be refused"
+                .to_owned(),
+            format!("aws route53 change-tags-for-resource --resource-type healthcheck --resource-id {id} --remove-tag-keys …, a tag of your own"),
+        );
     }
     let (health, rules) = join(guard.health(id), guard.cloudwatch.has_mute_rules(None, shortly())).await;
     let (muted, unread_rules) = guard.muted(alarms.iter(), rules, shortly()).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::FailoverLock;
 use super::decide::{self, Decision};
@@ -25,7 +25,7 @@ use crate::remote::deadline::Deadline;
 const RECORDING: Duration = Duration::from_secs(10);
 
 /// How long the record of another execution's lock may take after its update, and how often it is looked for.
-const OTHERS: Duration = Duration::from_secs(4);
+pub(super) const OTHERS: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Why a check is locked.
@@ -86,10 +86,7 @@ pub(super) async fn act(
         }
         Decision::Touch { version } => {
             let touched = route53.set_path(id, &config.locked_path, Some(version), deadline).await?;
-            // Without the record that stands, a new one would lose the path from before.
-            if target.record.is_some() {
-                record_lock(system, cause, target, Some(touched.version), deadline).await;
-            }
+            record_lock(system, cause, target, Some(touched.version), deadline).await;
             Ok(on_locked_path(Verdict::AlreadyLocked, Some(touched.version)))
         }
         Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
@@ -111,7 +108,7 @@ pub(super) async fn act(
 }
 
 /// Records a lock that made this version of the check, or that stands at it, best effort.
-pub(super) async fn record_lock(
+async fn record_lock(
     system: &FailoverLock,
     cause: &Cause,
     target: Target<'_>,
@@ -130,16 +127,39 @@ async fn record(
     version: Option<i64>,
     deadline: Deadline,
 ) -> Result<(), Failure> {
+    let Target { id, check, record, .. } = target;
+    let (record, tags) = match (check, record) {
+        (Some(check), Some(read)) if view::is_unrecorded(system, check, read) => {
+            match recorded_by_another(system, check, deadline).await {
+                Some((record, _)) if record.restore != read.restore => {
+                    info!(healthCheckId = %id, "a restore is on record since: this lock is not recorded over it");
+                    return Ok(());
+                }
+                Some(again) => again,
+                None => return write(system, cause, target, version, deadline).await,
+            }
+        }
+        (_, Some(_)) => return write(system, cause, target, version, deadline).await,
+        // Without the record that stands, a new one would lose the path from before.
+        (_, None) => {
+            let tags = system.route53.tags(id, deadline).await?;
+            (view::valid_record(system, id, &tags, check), tags)
+        }
+    };
+    let target = Target { record: Some(&record), tags: Some(&tags), ..target };
+    write(system, cause, target, version, deadline).await
+}
+
+/// Records a lock over what is on record.
+pub(super) async fn write(
+    system: &FailoverLock,
+    cause: &Cause,
+    target: Target<'_>,
+    version: Option<i64>,
+    deadline: Deadline,
+) -> Result<(), Failure> {
     let Target { id, check, record, tags } = target;
     let config = &system.config;
-    let again = match (check, record) {
-        (Some(check), Some(read)) if view::is_unrecorded(system, check, read) => {
-            recorded_by_another(system, check, deadline).await
-        }
-        _ => None,
-    };
-    let record = again.as_ref().map(|(record, _)| record).or(record);
-    let tags = again.as_ref().map(|(_, tags)| tags).or(tags);
     let now = system.clock.now();
     let on = check.map(|check| check.version).filter(|_| version.is_none());
     // A restore by hand that is under way is of this lock: it is not recorded as a newer one.

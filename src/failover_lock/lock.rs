@@ -184,7 +184,7 @@ async fn lock_check(
             return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, reason));
         }
         let read = tags.as_ref().ok().cloned();
-        let mut record = tags.as_ref().ok().map(|tags| recorded(system, id, tags, check.as_ref()));
+        let mut record = tags.as_ref().ok().map(|tags| view::valid_record(system, id, tags, check.as_ref()));
         if config.guarded_tag.is_some() && !config.guards_tagged(&tags.clone().map_err(Error::NotSeen)?) {
             log_decision(transition, Some(id), &Decision::Ignore(Reason::NotGuarded));
             return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, Reason::NotGuarded));
@@ -210,7 +210,7 @@ async fn lock_check(
                 {
                     let again = system.route53.tags(id, shortly(deadline)).await;
                     let again = or_warn(id, again, "taking the alarm for newer than the last restore");
-                    record = again.map(|tags| recorded(system, id, &tags, check)).or(record);
+                    record = again.map(|tags| view::valid_record(system, id, &tags, check)).or(record);
                     tags = Err(String::new());
                 }
                 Step::Done(decision) => break decision,
@@ -267,17 +267,6 @@ async fn check_and_tags(
         }
     };
     (check, tags)
-}
-
-/// What is recorded in a check's tags; a tag that cannot be read counts as none.
-fn recorded(system: &FailoverLock, id: &HealthCheckId, tags: &Tags, check: Option<&HealthCheck>) -> Record {
-    let (path, version) = check.map_or(("", 0), |check| (check.path().unwrap_or_default(), check.version));
-    let (locked_path, now) = (system.config.locked_path.as_str(), system.clock.now());
-    let (record, invalid) = Record::read_without_invalid(tags, path, version, locked_path, now);
-    if let Some(invalid) = invalid {
-        warn!(healthCheckId = %id, error = %invalid, "this tag counts as none");
-    }
-    record
 }
 
 fn log_decision(transition: &AlarmTransition, id: Option<&HealthCheckId>, decision: &Decision) {

@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
 use super::alarm::{Alarm, AlarmState};
-use super::apply::{Cause, Target, act, completed, record_lock, without_abandoned};
+use super::apply::{Cause, OTHERS, Target, act, completed, without_abandoned, write};
 use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId};
@@ -24,8 +25,8 @@ use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
 use super::route53::MOST_TAGGED;
-use super::tick::Tick;
-use super::view::{self, Tags};
+use super::tick::{Tick, Unrecorded};
+use super::view::{self, Tags, or_warn};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
 
@@ -70,7 +71,7 @@ pub(super) async fn reconcile(
             return vec![Err(FailedRecord { record: None, alarm: None, health_check_id: None, error })];
         }
     };
-    let tags = tags(system, &looks, deadline).await;
+    let tags = tags(system, &unknown_records(system, &looks), deadline).await;
     let tick = Tick::default();
     let checks = looks.into_iter().enumerate().map(async |(place, look)| {
         let id = look.id.clone();
@@ -88,6 +89,7 @@ pub(super) async fn reconcile(
         (place, result.map_err(failed).transpose())
     });
     let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
+    follow(system, tick.into_unrecorded(), deadline).await;
     results.sort_by_key(|(place, _)| *place);
     let results: Vec<_> = results.into_iter().filter_map(|(_, result)| result).collect();
     if results.is_empty() {
@@ -136,20 +138,26 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
     Ok(looks.into_iter().map(|(_, look)| look).collect())
 }
 
-/// The tags of the checks whose record is not known, ten at a time. A check that is missing here is read by itself.
-async fn tags(system: &FailoverLock, looks: &[Look], deadline: Deadline) -> BTreeMap<HealthCheckId, Tags> {
-    let mut wanted: Vec<HealthCheckId> = Vec::new();
-    for Look { id, check, alarms } in looks {
-        let Ok(check) = check else { continue };
-        let quiet = matches!(alarms, Some(Ok(alarms)) if !is_in_alarm(alarms));
-        if system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check)) {
-            wanted.push(id.clone());
-        }
-    }
-    if wanted.len() < 2 {
+/// The checks whose record is not known.
+fn unknown_records(system: &FailoverLock, looks: &[Look]) -> Vec<HealthCheckId> {
+    let is_unknown = |look: &&Look| {
+        let Ok(check) = &look.check else { return false };
+        let quiet = matches!(&look.alarms, Some(Ok(alarms)) if !is_in_alarm(alarms));
+        system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check))
+    };
+    looks.iter().filter(is_unknown).map(|look| look.id.clone()).collect()
+}
+
+/// The tags of these checks, ten at a time. A check that is missing in the answer is read by itself.
+async fn tags(
+    system: &FailoverLock,
+    ids: &[HealthCheckId],
+    deadline: Deadline,
+) -> BTreeMap<HealthCheckId, Tags> {
+    if ids.len() < 2 {
         return BTreeMap::new();
     }
-    let pages = wanted.chunks(MOST_TAGGED).map(|ids| async move {
+    let pages = ids.chunks(MOST_TAGGED).map(|ids| async move {
         let tags = system.route53.tags_of(ids, deadline).await;
         tags.unwrap_or_else(|failure| {
             warn!(error = %failure, "reading the tags check by check");
@@ -268,6 +276,13 @@ async fn conclude(
     let OnRecord { record, tags, is_restored_now } = on_record;
     let (id, path, now) = (&check.id, check.path().unwrap_or_default(), system.clock.now());
     let target = Target { id, check: Some(check), record: Some(record), tags };
+    let to_follow = |unknown: Option<&Alarm>| {
+        if !config.dry_run && known.can_record(check) {
+            let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
+            let cause = unknown.map_or_else(by_hand, Cause::from);
+            tick.follow(Unrecorded { check: check.clone(), record: Box::new(record.clone()), cause });
+        }
+    };
     // Also one by failoverctl or by hand.
     let restored = || {
         let restore = record.restored(path, check.version)?;
@@ -288,13 +303,13 @@ async fn conclude(
             return Ok(Outcome { notes, ..outcome(check, Verdict::AlreadyLocked) });
         }
         Finding::LockStands { unknown, .. } => {
-            follow(system, unknown, target, check, deadline).await;
+            to_follow(unknown);
             return Ok(outcome(check, Verdict::AlreadyLocked));
         }
         Finding::Unprotected(reason) => {
             let is_behind = record.lock.as_ref().is_some_and(|lock| lock.version != Some(check.version));
             if reason == Reason::LockDoesNotHold && is_behind {
-                follow(system, None, target, check, deadline).await;
+                to_follow(None);
             }
             return Ok(Outcome { notes: restored(), ..unprotected(check, reason) });
         }
@@ -317,20 +332,36 @@ async fn conclude(
     act(system, &cause, target, decision, deadline).await
 }
 
-/// Lets the record follow a check that is locked.
-async fn follow(
-    system: &FailoverLock,
-    unknown: Option<&Alarm>,
-    target: Target<'_>,
-    check: &HealthCheck,
-    deadline: Deadline,
-) {
-    if !system.config.dry_run {
-        let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
-        let cause = unknown.map_or_else(by_hand, Cause::from);
-        record_lock(system, &cause, target, Some(check.version), deadline).await;
-        system.known.forget(&check.id);
+/// Lets the records follow the checks that are locked. Nothing waits for it.
+async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, deadline: Deadline) {
+    // A function that has just set a lock may be about to record it: it alone knows the path from before.
+    if unrecorded.iter().any(|it| view::is_unrecorded(system, &it.check, &it.record)) {
+        sleep(OTHERS.min(deadline.left())).await;
     }
+    let deadline = deadline.with_tries(1);
+    let ids: Vec<_> = unrecorded.iter().map(|it| it.check.id.clone()).collect();
+    let tags = tags(system, &ids, deadline).await;
+    let records = unrecorded.iter().map(async |it| {
+        let id = &it.check.id;
+        system.known.forget(id);
+        let read = match tags.get(id) {
+            Some(tags) => Ok(tags.clone()),
+            None => system.route53.tags(id, deadline).await,
+        };
+        let Some(tags) = or_warn(id, read, "the next tick records the lock") else { return };
+        // What was recorded meanwhile is not overwritten: the next tick decides again.
+        let Ok(record) = view::record(system, &tags, &it.check) else { return };
+        if record != *it.record {
+            return;
+        }
+        let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
+        let written = write(system, &it.cause, target, Some(it.check.version), deadline).await;
+        if written.as_ref().is_err_and(|failure| !failure.may_pass()) {
+            system.known.cannot_record(&it.check);
+        }
+        or_warn(id, written, "the lock could not be recorded");
+    });
+    stream::iter(records).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 /// What `reconcile` finds of a check, after asking Route 53's checkers where only they can tell.

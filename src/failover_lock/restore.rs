@@ -124,6 +124,8 @@ async fn restore_check(
             route53.record_restore(id, &restore, removed.clone(), deadline).await?;
         }
         let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
+            // This answer was lost, and another has changed it since: whether this update took place is not known.
+            Ok(later) if later.version > restore.version => return Err(Error::Stale),
             Ok(restored) => restored,
             Err(failure) => {
                 if begins && !failure.may_pass() {

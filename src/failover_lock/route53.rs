@@ -192,8 +192,8 @@ impl Route53 {
     /// Points a check at `path`, if it still has `version`, and returns the updated check.
     ///
     /// An update whose answer was lost is made again with the same version, and so has one effect: if the first one
-    /// arrived, the second finds another version, and the check is read to see whether it has the result of this
-    /// update.
+    /// arrived, the second finds another version, and the check is read. On this path it has the result of this update,
+    /// or, at a later version, of one that someone else has made since.
     ///
     /// Without a `version` the path is set whatever the check's current version is.
     ///
@@ -224,7 +224,7 @@ impl Route53 {
             Ok(check) => read(id, check),
             Err(conflict) if conflict.kind() == Kind::Conflict && may_have_arrived => {
                 let check = self.health_check(id, deadline).await?;
-                if check.path() != Some(path.as_str()) || Some(check.version - 1) != version {
+                if check.path() != Some(path.as_str()) || Some(check.version) <= version {
                     return Err(conflict);
                 }
                 check

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::health_check::HealthCheckId;
+use super::apply::Cause;
+use super::health_check::{HealthCheck, HealthCheckId};
+use super::record::Record;
 
 /// What the checks of a tick have in common.
 #[derive(Default)]
@@ -13,6 +15,16 @@ pub(super) struct Tick {
     gives_way: AtomicBool,
     /// The checks that this tick locks.
     locks: Mutex<BTreeSet<HealthCheckId>>,
+    /// The locks that it records.
+    unrecorded: Mutex<Vec<Unrecorded>>,
+}
+
+/// A lock that is not on record as it is.
+pub(super) struct Unrecorded {
+    pub check: HealthCheck,
+    /// What is on record instead.
+    pub record: Box<Record>,
+    pub cause: Cause,
 }
 
 // === impl Tick ===
@@ -25,6 +37,19 @@ impl Tick {
 
     pub fn may_act(&self) -> bool {
         !self.gives_way.load(Ordering::Relaxed)
+    }
+
+    /// At its end, this tick records this lock.
+    pub fn follow(&self, unrecorded: Unrecorded) {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).push(unrecorded);
+    }
+
+    /// The locks to record: none where others need the calls more.
+    pub fn into_unrecorded(self) -> Vec<Unrecorded> {
+        if !self.may_act() {
+            return Vec::new();
+        }
+        self.unrecorded.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a check may be locked beside its secondary: of two that are each other's one stays in service.

@@ -34,6 +34,22 @@ pub(super) fn record(
     Record::read(tags, path, check.version, locked_path, system.clock.now())
 }
 
+/// What is recorded in these tags of a check, `None` if it could not be read; a tag that cannot be read counts as none.
+pub(super) fn valid_record(
+    system: &FailoverLock,
+    id: &HealthCheckId,
+    tags: &Tags,
+    check: Option<&HealthCheck>,
+) -> Record {
+    let (path, version) = check.map_or(("", 0), |check| (check.path().unwrap_or_default(), check.version));
+    let (locked_path, now) = (system.config.locked_path.as_str(), system.clock.now());
+    let (record, invalid) = Record::read_without_invalid(tags, path, version, locked_path, now);
+    if let Some(invalid) = invalid {
+        warn!(healthCheckId = %id, error = %invalid, "this tag counts as none");
+    }
+    record
+}
+
 /// Whether a check is this function's to restore and to report: it has the tag of `GUARDED_TAG`, or this function
 /// has locked it and it was not restored since. It is locked only with its tag.
 pub(super) fn guards(system: &FailoverLock, tags: &Tags, check: &HealthCheck, record: &Record) -> bool {
@@ -82,8 +98,18 @@ pub(super) async fn secondary_is_healthy(
     match Box::pin(join3(verdict, reports, is_just_locked(system, secondary, deadline))).await {
         (_, _, true) => Some(false),
         (Ok(Some(healthy)), _, _) => Some(healthy),
-        (_, reports, _) => or_warn(id, reports, "taking the secondary for healthy"),
+        (_, reports, _) => {
+            let healthy = or_warn(id, reports, "taking the secondary for healthy")?;
+            Some(healthy || !counts_its_checkers(system, secondary, deadline).await)
+        }
     }
+}
+
+/// Whether Route 53's verdict on a check is what its checkers find: not, if it is inverted or disabled.
+async fn counts_its_checkers(system: &FailoverLock, id: &HealthCheckId, deadline: Deadline) -> bool {
+    let check = system.route53.health_check(id, deadline).await;
+    let check = or_warn(id, check, "taking it for a check that is neither inverted nor disabled");
+    check.is_none_or(|check| !check.inverted && !check.disabled)
 }
 
 /// Whether a secondary that is a primary itself was locked so short a time ago that Route 53's verdict may not show it yet.

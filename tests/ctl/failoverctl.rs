@@ -443,6 +443,17 @@ async fn doctor_takes_the_path_that_is_on_record_for_the_one_in_service() {
 }
 
 #[tokio::test]
+async fn doctor_finds_that_a_lock_could_not_be_recorded() {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, Check::new("HTTP", 80));
+    for (tags, told) in [(9, false), (10, true)] {
+        (0..tags).for_each(|number| route53.tag(PRIMARY, &format!("team:{number}"), Some("x")));
+        let found = run(&route53.url(), &["doctor", PRIMARY]).await.out;
+        assert_eq!(found.contains("no room for another tag"), told, "{found}");
+    }
+}
+
+#[tokio::test]
 async fn doctor_finds_what_was_deleted_beside_lock_and_the_runbook_makes_it_anew() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;

@@ -969,6 +969,75 @@ async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
 }
 
 #[tokio::test]
+async fn a_lock_that_cannot_be_recorded_is_not_written_again_by_every_tick() {
+    let world = World::new().await;
+    world.has_tags_of_others(10);
+    world.fails_and_is_locked().await;
+    let (system, written) = (world.system().await, writes(&world).len());
+    for expected in [1, 1, 1] {
+        let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
+        assert_eq!(json!(report.into_answer().unwrap())["outcomes"][0]["outcome"], "already_locked");
+        assert_eq!(writes(&world).len() - written, expected);
+        world.passes(60);
+    }
+    // As soon as it has changed, it is tried again.
+    world.route53.tag(PRIMARY, "team:9", None);
+    world.route53.set_path(PRIMARY, LOCKED);
+    let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
+    assert!(report.into_answer().is_ok());
+    assert!(world.route53.check(PRIMARY).tags["failover-lock:out"].starts_with("v=3 "));
+}
+
+#[tokio::test]
+async fn a_restore_while_the_record_of_a_lock_by_hand_is_waited_for_stays_on_record() {
+    for (foreign_tags, notified) in [(0, false), (9, false), (0, true), (9, true)] {
+        let mut world = World::new().await;
+        world.variables.push(("RELOCK_UNDONE", "true"));
+        world.has_tags_of_others(foreign_tags);
+        world.route53.set_path(PRIMARY, LOCKED);
+        // The first reading of those that wait.
+        let held = world.hold_after("ListTagsForResource", 1);
+        let locking = async { if notified { world.notified(5).await } else { world.ticks().await } };
+        let meanwhile = async {
+            held.reached().await;
+            world.passes(1);
+            let restored = world.restore().await;
+            held.release();
+            restored
+        };
+        let (locked, restored) = tokio::join!(locking, meanwhile);
+        let outcomes = (&locked["outcome"], &restored.unwrap()["outcome"]);
+        assert_eq!(outcomes, (&"already_locked".into(), &"restored".into()));
+        world.passes(120);
+        let tags = world.route53.check(PRIMARY).tags;
+        assert_eq!(world.ticks().await["outcome"], "armed", "{foreign_tags} {notified} {tags:?}");
+        assert_eq!(world.path(), HEALTHY);
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_nothing_could_be_read_for_keeps_the_path_from_before_on_record() {
+    let world = World::on("/health/v2").await;
+    world.fails_and_is_locked().await;
+    for read in ["GetHealthCheck", "ListTagsForResource"] {
+        world.route53.fail_always(read, Fault::Error(503, "ServiceUnavailable", "later"));
+    }
+    let system = world.system().await;
+    let (event, held) = (delivered(&[&world.message(0)]), world.route53.hold("UpdateHealthCheck"));
+    let recovering = async {
+        held.reached().await;
+        world.route53.fail_never("GetHealthCheck");
+        world.route53.fail_never("ListTagsForResource");
+        held.release();
+    };
+    let locking = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_secs(4)));
+    let (report, ()) = tokio::join!(locking, recovering);
+    assert_eq!(json!(report.into_answer().unwrap())["outcomes"][0]["outcome"], "locked");
+    let record = &world.route53.check(PRIMARY).tags["failover-lock:out"];
+    assert!(record.starts_with("v=3 ") && record.contains("before=/health/v2 "), "{record}");
+}
+
+#[tokio::test]
 async fn a_restore_that_failed_is_no_release_when_another_caller_sets_the_path_later() {
     let denied = Fault::Error(403, "AccessDenied", "not authorized");
     for (foreign_tags, in_service) in [(0, false), (9, false), (0, true), (9, true)] {

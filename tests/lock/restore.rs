@@ -231,6 +231,18 @@ async fn a_restore_whose_answer_was_lost_has_one_effect() {
 }
 
 #[tokio::test]
+async fn a_restore_whose_answer_was_lost_does_not_take_a_later_change_for_its_own() {
+    let (_primary, route53) = locked().await;
+    route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+    route53.fail("UpdateHealthCheck", Fault::Meddle("/lb-check"));
+    let answer = restore(&route53, &request()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "already_restored");
+    let check = route53.check(PRIMARY);
+    let record = &check.tags["failover-lock:in"];
+    assert!(record.starts_with(&format!("v={} ", check.version)) && record.contains(" done="), "{record}");
+}
+
+#[tokio::test]
 async fn the_primary_is_asked_as_its_health_check_says() {
     let (_primary, route53) = locked().await;
     let port = route53.check(PRIMARY).config["Port"].clone();
