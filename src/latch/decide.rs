@@ -74,10 +74,23 @@ pub fn confirmed(holds: &[Object], keys: &[Object], said: Verdicts, split_for: D
     Plan::End(state(holds, keys, said, split_for))
 }
 
+/// Whether a look set the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sets {
+    /// It did not.
+    #[default]
+    No,
+    /// It did.
+    Yes,
+    /// It may have: the answer to a write was lost. It did, if the next look finds an object.
+    Perhaps,
+}
+
 /// The state after the writes, by bucket, and whether this look set the lock. Of several watchers that set a lock
-/// together, the one counts that wrote the first bucket which can be written; healing sets no lock.
+/// together, the one counts that wrote the first bucket which can be written; healing sets no lock. Where the answer to a
+/// write was lost, rather two of them count than none.
 #[must_use]
-pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State, bool) {
+pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State, Sets) {
     let heals = keys.iter().any(|key| key.stored().is_some());
     let of = |bucket| puts.iter().find(|(put, _)| *put == bucket).map(|(_, put)| put);
     let keys = keys.iter().enumerate().map(|(bucket, key)| match of(bucket) {
@@ -86,9 +99,13 @@ pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State
         Some(Put::Conflict) | None => key.clone(),
     });
     let keys: Vec<_> = keys.collect();
-    // A write whose answer was lost may be the one that counts: rather twice than never.
-    let first = puts.iter().map(|(_, put)| put).find(|put| !matches!(put, Put::Failed(_)));
-    let sets = !heals && first == Some(&Put::Created);
+    let sets = match puts.first() {
+        Some((_, Put::Created)) if !heals => Sets::Yes,
+        Some((_, Put::Failed(_) | Put::Conflict)) if !heals => {
+            if puts.iter().any(|(_, put)| *put == Put::Created) { Sets::Yes } else { Sets::Perhaps }
+        }
+        _ => Sets::No,
+    };
     (objects(holds, &keys).unwrap_or(State::Unsettled), sets)
 }
 
@@ -275,23 +292,24 @@ mod tests {
         let failed = || Put::Failed("no answer".to_owned());
         let absent = Object::Absent;
         for (puts, state, set) in [
-            (vec![(0, Put::Created), (1, Put::Created)], State::Locked, true),
-            (vec![(0, Put::Created), (1, Put::AlreadyThere)], State::Locked, true),
-            (vec![(0, Put::AlreadyThere), (1, Put::Created)], State::Locked, false),
-            (vec![(0, Put::Created), (1, failed())], State::Half, true),
-            (vec![(0, failed()), (1, Put::Created)], State::Half, true),
-            (vec![(0, failed()), (1, Put::AlreadyThere)], State::Half, false),
-            (vec![(0, Put::Conflict), (1, Put::Conflict)], State::Unsettled, false),
-            (vec![(0, Put::Conflict), (1, Put::Created)], State::Half, false),
-            (vec![(0, failed()), (1, failed())], State::Failed("no answer".to_owned()), false),
+            (vec![(0, Put::Created), (1, Put::Created)], State::Locked, Sets::Yes),
+            (vec![(0, Put::Created), (1, Put::AlreadyThere)], State::Locked, Sets::Yes),
+            (vec![(0, Put::AlreadyThere), (1, Put::Created)], State::Locked, Sets::No),
+            (vec![(0, Put::AlreadyThere), (1, failed())], State::Half, Sets::No),
+            (vec![(0, Put::Created), (1, failed())], State::Half, Sets::Yes),
+            (vec![(0, failed()), (1, Put::Created)], State::Half, Sets::Yes),
+            (vec![(0, failed()), (1, Put::AlreadyThere)], State::Half, Sets::Perhaps),
+            (vec![(0, Put::Conflict), (1, Put::Conflict)], State::Unsettled, Sets::Perhaps),
+            (vec![(0, Put::Conflict), (1, Put::Created)], State::Half, Sets::Yes),
+            (vec![(0, failed()), (1, failed())], State::Failed("no answer".to_owned()), Sets::Perhaps),
         ] {
             assert_eq!(sets(&NO_HOLDS, &puts), (state, set), "{puts:?}");
         }
         assert_eq!(
             sets(&[absent, present(9)], &[(0, Put::Created)]),
-            (State::Locked, false),
+            (State::Locked, Sets::No),
             "it was healed"
         );
-        assert_eq!(sets(&[silent(), Object::Absent], &[(1, Put::Created)]), (State::Half, true));
+        assert_eq!(sets(&[silent(), Object::Absent], &[(1, Put::Created)]), (State::Half, Sets::Yes));
     }
 }

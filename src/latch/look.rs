@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::FailoverLatch;
 use super::config::{HOLDS, KEYS, Latch};
-use super::decide::{self, Next, Plan, Put};
+use super::decide::{self, Next, Plan, Put, Sets};
 use super::dns::Transport;
 use super::outcome::State;
 use super::s3::Shown;
@@ -35,7 +35,7 @@ pub(super) struct Sight {
     /// The state, once it is decided.
     pub(super) state: Option<State>,
     /// Whether this look set the lock.
-    pub(super) sets: bool,
+    pub(super) sets: Sets,
     /// Whether this look wrote an object, or saw that there is one meanwhile.
     written: bool,
     /// What was under way last, for a look that is cut off.
@@ -62,7 +62,7 @@ impl Sight {
             keys,
             said: None,
             state: None,
-            sets: false,
+            sets: Sets::No,
             written: false,
             stage: "it began",
         }
@@ -170,7 +170,11 @@ impl<'a> Look<'a> {
             match decide::confirmed(&sight.holds, &sight.keys, said, sight.split_for) {
                 Plan::End(state) => sight.state = Some(state),
                 Plan::Put(_) if self.system.config.dry_run => sight.state = Some(State::WouldLock),
-                Plan::Put(buckets) => plans.push((at, buckets)),
+                Plan::Put(buckets) => {
+                    // Until they are answered, also if the look is cut off.
+                    sight.sets = Sets::Perhaps;
+                    plans.push((at, buckets));
+                }
             }
         }
         self.write(plans, sights).await;

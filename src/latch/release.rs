@@ -117,12 +117,8 @@ pub enum Settled {
 /// Why it may not.
 pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> Result<Begin, Stop> {
     readable(holds, keys)?;
-    for hold in holds {
-        if let Held::Other(stored, holder) = hold
-            && stored.age <= HOLD
-        {
-            return Err(Stop::HeldBy(holder.clone()));
-        }
+    if let Some(stop) = held_by_another(holds) {
+        return Err(stop);
     }
     if keys.iter().all(|key| key.stored().is_none()) {
         let left = holds.iter().enumerate().filter_map(|(bucket, hold)| Some((bucket, etag(hold)?)));
@@ -131,6 +127,15 @@ pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> 
     }
     healthy(primary, force)?;
     Ok(Begin::Hold(holds.iter().map(etag).collect()))
+}
+
+/// Whether another release is under way.
+#[must_use]
+pub fn held_by_another(holds: &[Held]) -> Option<Stop> {
+    holds.iter().find_map(|hold| match hold {
+        Held::Other(stored, holder) if stored.age <= HOLD => Some(Stop::HeldBy(holder.clone())),
+        Held::Absent | Held::Own(_) | Held::Other(..) | Held::Unreadable(_) => None,
+    })
 }
 
 /// Which objects to delete, by bucket and `ETag`. Everything was read after the wait. The deletions have to follow

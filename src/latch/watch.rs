@@ -1,5 +1,6 @@
 //! A watcher: one look after the other, and what it remembers between them.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use tracing::warn;
 
 use super::FailoverLatch;
 use super::config::Config;
-use super::decide::SETTLED;
+use super::decide::{SETTLED, Sets};
 use super::look::{Sight, look};
 use super::outcome::{Outcome, State};
+use super::release;
 use crate::remote::deadline::Deadline;
 
 /// The longest time of a look.
@@ -23,6 +25,8 @@ const CUT: Duration = Duration::from_secs(1);
 const BLIND: Duration = SETTLED;
 /// How many looks may be missing until a watcher is unhealthy.
 const MISSED: u32 = 3;
+/// For how long a release holds a latch at least.
+const RELEASE: Duration = Duration::from_secs(release::WAIT.as_secs() + release::SETTLED.as_secs());
 
 /// What a watcher remembers of the looks before, for as long as its process lives. Clones share it.
 #[derive(Clone, Debug)]
@@ -35,6 +39,8 @@ struct Remembered {
     last: Outcome,
     /// Whether there was an object, as of the last look that saw the keys; `None` after a hold.
     stood: Option<bool>,
+    /// Whether the last look may have set a lock.
+    perhaps: bool,
     split_since: Option<Instant>,
     blind_since: Option<Instant>,
     /// When the last look started.
@@ -97,6 +103,7 @@ impl Memory {
         let latches = config.latches.iter().map(|latch| Remembered {
             last: Outcome::new(&latch.name, State::Failed("no look has ended yet".to_owned())),
             stood: None,
+            perhaps: false,
             split_since: None,
             blind_since: None,
             started: None,
@@ -160,8 +167,13 @@ impl Remembered {
         let is_split = sight.is_split();
         let state = sight.state.unwrap_or_else(cut_off);
         let mut outcome = Outcome::new(&self.last.latch, state);
-        outcome.locked = u32::from(sight.sets);
+        let perhaps = mem::replace(&mut self.perhaps, sight.sets == Sets::Perhaps);
+        outcome.locked = u32::from(sight.sets == Sets::Yes || (perhaps && standing == Some(true)));
         outcome.look_gap = self.started.map(|before| started - before).unwrap_or_default();
+        if outcome.look_gap > RELEASE {
+            // A whole release may have gone by.
+            self.stood = None;
+        }
         // Under a hold the objects are not read.
         outcome.standing = standing.unwrap_or(self.last.standing);
         // Also where the same look has locked it again.

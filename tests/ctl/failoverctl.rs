@@ -66,11 +66,11 @@ pub async fn says(output: impl AsyncRead + Unpin, this: &str) {
     while !lines.next_line().await.expect("UTF-8").expect("it says so before it ends").contains(this) {}
 }
 
-/// Interrupts a program as Ctrl-C does; its exit status.
-pub async fn interrupted(mut child: Child) -> Option<i32> {
+/// Interrupts a program as Ctrl-C does.
+pub async fn interrupted(child: Child) -> Ended {
     let pid = child.id().expect("it runs").to_string();
     Command::new("sh").args(["-c", r#"kill -INT "$0""#, &pid]).status().await.expect("sh runs");
-    child.wait().await.expect("it ends").code()
+    Ended::of(child.wait_with_output().await.expect("it ends"))
 }
 
 async fn run_with(program: &Path, url: &str, arguments: &[&str], input: &str) -> Ended {
@@ -632,7 +632,7 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     let stderr = child.stderr.take().expect("stderr is piped");
     says(stderr, "the check asks for /failoverctl-drill-no-such-page").await;
     assert_eq!(aws.path(&check).await, "/failoverctl-drill-no-such-page");
-    assert_eq!(interrupted(child).await, Some(1));
+    assert_eq!(interrupted(child).await.status, Some(1));
     assert_eq!(aws.path(&check).await, "/lb-check");
     assert!(tags().await.contains("failover-lock:in"));
 }
@@ -654,7 +654,7 @@ async fn watching_ends_when_it_is_interrupted() {
     let mut child =
         command(Path::new(FAILOVERCTL), &url, &["status", "--watch", PRIMARY]).spawn().expect("it starts");
     says(child.stdout.take().expect("stdout is piped"), "armed").await;
-    assert_eq!(interrupted(child).await, Some(0));
+    assert_eq!(interrupted(child).await.status, Some(0));
 }
 
 /// Route 53's checkers, for whom this check's path decides.

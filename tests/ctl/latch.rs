@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::failoverctl::{Ended, FAILOVERCTL, command, programs};
+use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs};
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
@@ -97,6 +97,8 @@ async fn releases_that_take_minutes() {
         a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile(),
         a_deletion_that_cannot_be_confirmed_puts_the_others_back(),
         a_drill_locks_and_releases_and_says_how_long_each_took(),
+        an_interrupt_while_everything_is_read_again_deletes_no_object(),
+        a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions(),
     );
 }
 
@@ -159,6 +161,46 @@ async fn a_deletion_that_cannot_be_confirmed_puts_the_others_back() {
     assert_eq!(site.objects(), [true, true]);
     assert_eq!(site.s3.history(B, KEY).len(), 3, "it was deleted late, and put back");
     assert_eq!(holds(&site), [false, false]);
+}
+
+async fn an_interrupt_while_everything_is_read_again_deletes_no_object() {
+    let site = locked().await;
+    let folder = Folder::of(&site);
+    let release = program(&site, &folder, &["release", "app", "--yes"]).spawn().expect("it starts");
+    site.s3.until(|_| holds(&site) == [true, true]).await;
+    // The next one that it reads there, after its wait.
+    let read = site.s3.hold("GetObject", B);
+    read.reached().await;
+    let ended = interrupted(release).await;
+    read.release();
+    assert!(ended.status == Some(1) && ended.said.contains("interrupted"), "{ended:?}");
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
+}
+
+async fn a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions() {
+    let stopped = async |at_deletion: bool| {
+        let site = locked().await;
+        let folder = Folder::of(&site);
+        let deletion = at_deletion.then(|| site.s3.hold("DeleteObject", A));
+        let release = program(&site, &folder, &["release", "app", "--yes"]).spawn().expect("it starts");
+        site.s3.until(|_| holds(&site) == [true, true]).await;
+        if let Some(deletion) = &deletion {
+            deletion.reached().await;
+        }
+        let lock = program(&site, &folder, &["lock", "app", "--yes", "--reason", "stop"])
+            .spawn()
+            .expect("it starts");
+        site.s3.until(|_| holds(&site) == [false, false]).await;
+        if let Some(deletion) = &deletion {
+            deletion.release();
+        }
+        let (release, lock) = tokio::join!(release.wait_with_output(), lock.wait_with_output());
+        let (release, lock) = (Ended::of(release.expect("it ends")), Ended::of(lock.expect("it ends")));
+        assert!(release.status == Some(3), "{release:?}");
+        assert!(lock.status == Some(0) && lock.said.contains("its hold is deleted"), "{lock:?}");
+        assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
+    };
+    tokio::join!(stopped(false), stopped(true));
 }
 
 #[tokio::test]
@@ -403,6 +445,56 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     assert_eq!(ended.status, Some(0), "{ended:?}");
     site.s3.put(A, KEY, "{}");
     refused(&["detach", "app", "--yes"], "without it the primary would serve").await;
+}
+
+#[tokio::test]
+async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
+    let address = |site: &Site| {
+        let world = site.world.lock();
+        let is_primary = |record: &&Record| record.name == APP && record.routing == Routing::Primary;
+        world.records().iter().find(is_primary).expect("it has one").values.clone()
+    };
+    let changed = async {
+        let (site, api) = unattached().await;
+        let own = site.checks.primary.clone();
+        let before = referred(&site);
+        let meanwhile = async {
+            site.s3.until(|_| holds(&site) == [true, true]).await;
+            site.world.lock().put([Record::a(APP, "192.0.2.77").primary(&own)]);
+        };
+        let (ended, ()) = tokio::join!(run_with_route53(&site, &api, &["attach", "app", "--yes"]), meanwhile);
+        assert!(ended.status == Some(3) && ended.said.contains("Repeat the command"), "{ended:?}");
+        assert_eq!((address(&site), referred(&site)), (vec!["192.0.2.77".to_owned()], before));
+        assert_eq!(holds(&site), [false, false]);
+    };
+    let broken_off = async {
+        let (site, api) = unattached().await;
+        let before = referred(&site);
+        let folder = Folder::of(&site);
+        let mut attach = program(&site, &folder, &["attach", "app", "--yes"]);
+        attach.env("AWS_ENDPOINT_URL_ROUTE_53", api.url());
+        let attach = attach.spawn().expect("it starts");
+        site.s3.until(|_| holds(&site) == [true, true]).await;
+        let ended = interrupted(attach).await;
+        assert!(ended.status == Some(1) && ended.said.contains("interrupted"), "{ended:?}");
+        assert_eq!((referred(&site), holds(&site)), (before, [false, false]));
+    };
+    let locked = async {
+        let (site, api) = unattached().await;
+        let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let before = referred(&site);
+        let meanwhile = async {
+            site.s3.until(|_| holds(&site) == [true, true]).await;
+            run(&site, &["lock", "app", "--yes", "--reason", "stop"]).await
+        };
+        let (ended, lock) =
+            tokio::join!(run_with_route53(&site, &api, &["detach", "app", "--yes"]), meanwhile);
+        assert_eq!(lock.status, Some(0), "{lock:?}");
+        assert!(ended.status == Some(3) && ended.said.contains("it is locked"), "{ended:?}");
+        assert_eq!((referred(&site), holds(&site), site.objects()), (before, [false, false], [true, true]));
+    };
+    tokio::join!(changed, broken_off, locked);
 }
 
 #[tokio::test]

@@ -210,7 +210,7 @@ async fn watching_shows_for_how_long_the_record_has_been_unchanged() {
         let mut child = start(&emulator, &[&["status", "--watch"], more].concat());
         let mut out = child.stdout.take().expect("it is piped");
         says(&mut out, this).await;
-        interrupted(child).await
+        interrupted(child).await.status
     };
     assert_eq!(watched_until(&[], "unchanged  for at least ").await, Some(0));
     keeper.signal("KILL").await;
@@ -431,7 +431,7 @@ async fn a_request_that_is_not_answered_is_removed() {
     let mut child = start(&emulator, &["handover", "--yes", "--timeout", "600"]);
     says(child.stderr.take().expect("it is piped"), "asked to hand it over").await;
     assert_eq!(record(&emulator).await["leaseHandover"]["S"], "*");
-    assert_eq!(interrupted(child).await, Some(1));
+    assert_eq!(interrupted(child).await.status, Some(1));
     assert_eq!(record(&emulator).await, before);
 }
 

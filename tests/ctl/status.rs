@@ -546,5 +546,5 @@ async fn watching_shows_the_time_and_marks_what_has_changed() {
     route53.set_path(PRIMARY, LOCKED);
     shows("locked *  ").await;
     shows("* changed since the look before").await;
-    assert_eq!(interrupted(child).await, Some(0));
+    assert_eq!(interrupted(child).await.status, Some(0));
 }

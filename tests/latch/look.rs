@@ -6,6 +6,8 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use serde_json::Value;
 
+use failover::latch::FailoverLatch;
+
 use crate::support::miniature::dns::{Fault as Dns, Transport};
 use crate::support::miniature::latch::{SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::s3::{Call, Down, Fault, WATCHER};
@@ -296,7 +298,29 @@ async fn an_answer_that_is_lost_after_the_write_is_seen_at_the_next_look() {
     site.s3.fail("PutObject", B, Fault::INTERNAL_AFTER);
     assert!(look(&watcher).await.is_err());
     assert_eq!(site.objects(), BOTH);
-    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    for _ in 0..2 {
+        assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+        assert_eq!(watcher.memory().outcomes()[0].1.locked, 1, "it is counted then, and once");
+    }
+}
+
+#[tokio::test]
+async fn of_two_watchers_one_counts_a_lock_also_where_its_answer_was_lost() {
+    let site = Site::failed_over().await;
+    let (first, second) = (site.watcher().await, site.watcher().await);
+    let locked = |watcher: &FailoverLatch| watcher.memory().outcomes()[0].1.locked;
+    // The first one's write arrives in A, and its answer does not; the second one is faster in B.
+    site.s3.fail("PutObject", A, Fault::CloseAfter);
+    site.s3.fail(
+        "PutObject",
+        B,
+        Fault::Meddle(Arc::new(|s3| drop(s3.put(B, KEY, "{\"by\":\"watcher-2\"}")))),
+    );
+    assert_eq!(look(&first).await.as_deref(), Ok("half"));
+    assert_eq!(look(&second).await.as_deref(), Ok("locked"));
+    assert_eq!((locked(&first), locked(&second)), (0, 0));
+    assert_eq!(look(&first).await.as_deref(), Ok("locked"));
+    assert_eq!((locked(&first), locked(&second)), (1, 0));
 }
 
 #[tokio::test]
@@ -423,6 +447,24 @@ async fn an_object_that_is_gone_under_a_hold_is_released_and_not_opened() {
     site.primary(true);
     assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
     assert_eq!(watcher.memory().outcomes()[0].1.opened, 0);
+}
+
+#[tokio::test]
+async fn an_object_that_was_gone_after_a_time_without_looks_may_have_been_released() {
+    for (seconds, opened) in [(119, 1), (121, 0)] {
+        let site = Site::failed_over().await;
+        let watcher = site.watcher().await;
+        assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+        for bucket in [A, B] {
+            site.s3.remove(bucket, KEY);
+        }
+        site.primary(true);
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+        assert_eq!(watcher.memory().outcomes()[0].1.opened, opened, "{seconds}");
+    }
 }
 
 #[tokio::test]

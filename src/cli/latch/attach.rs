@@ -1,26 +1,21 @@
 //! `failoverctl latch attach` and `detach`: which check the application's PRIMARY record refers to.
 
-use std::time::Duration;
-
 use clap::Args;
 use hickory_proto::rr::Name;
 use serde::Serialize;
+use tokio::select;
 use tokio::time::sleep;
 
-use super::s3::Hands;
+use super::s3::{Hands, LATE};
 use super::zone::{self, Checks, Incomplete, Zone};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
-use crate::cli::session::Common;
+use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
 use crate::latch::dns::{Question, Transport};
 use crate::latch::release::Held;
-use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{HOLD, Object, Record, Verdict};
-
-/// After so long a write that was signed before a hold cannot land: its signature, and 5 s between clocks.
-const LATE: Duration = Duration::from_secs(SIGNATURE.as_secs() + 5);
 
 /// Why a locked latch is not detached.
 const WITHOUT: &str = ", and without it the primary would serve";
@@ -109,26 +104,53 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    // Under a hold no watcher locks while the records change; and what was written before it has landed after a while.
-    let hands = Hands::new(&latches);
+    let change = async {
+        may_attach(&latches, latch).await?;
+        refer(&zone, records, &after, latch).await
+    };
+    under_hold(&latches, latch, change).await?;
+    say(&format!(
+        "the check before was {before}; failoverctl latch detach {} refers to it again",
+        latch.name
+    ));
+    outcome(&latches, latch, "attached", &zone, &before, &after).await
+}
+
+/// Makes a change under a hold, so that no watcher locks while the records change, once what was written before it has
+/// landed.
+async fn under_hold(
+    latches: &Latches,
+    latch: &Latch,
+    change: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    let (hands, mut interrupts) = (Hands::new(latches), Interrupts::new()?);
     let (holds, _) = hands.holds(latch).await;
     hands
         .hold(latch, &replaced(latch, &holds)?)
         .await
         .map_err(|failure| refused(latch, &format!("a hold could not be put: {failure}")))?;
     say(&format!("waiting {} s, until no write from before can land", LATE.as_secs()));
-    sleep(LATE).await;
-    let changed = match may_attach(&latches, latch).await {
-        Ok(()) => zone.refer(records.all(), &after).await.map_err(Error::from),
-        Err(refused) => Err(refused),
+    let changed = select! {
+        biased;
+        () = interrupts.recv() => Err(Error::Interrupted),
+        changed = async {
+            sleep(LATE).await;
+            change.await
+        } => changed,
     };
     hands.remove_holds(latch).await;
-    changed?;
-    say(&format!(
-        "the check before was {before}; failoverctl latch detach {} refers to it again",
-        latch.name
-    ));
-    outcome(&latches, latch, "attached", &zone, &before, &after).await
+    changed
+}
+
+async fn refer(zone: &Zone, records: Records, check: &str, latch: &Latch) -> Result<(), Error> {
+    say("changing the records");
+    let changed = zone.refer(records.all(), check).await;
+    changed.map_err(|failure| {
+        let name = &latch.name;
+        Error::Release(format!(
+            "{name}: the records may not be changed: {failure}. Repeat the command: it reads them again, and shows it"
+        ))
+    })
 }
 
 /// Whether attaching a latch moves no traffic: every bucket shows that there is no object, the primary serves, and the
@@ -215,7 +237,13 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
             ),
         ));
     }
-    open(latch, &latches.keys(latch).await, WITHOUT)?;
+    let seen = latches.see(latch).await;
+    open(latch, &seen.keys, WITHOUT)?;
+    if seen.said.serving != Verdict::Agreed(Record::Primary) {
+        say(
+            "warning: the name servers do not say that the primary serves: it will, as soon as its own check is healthy",
+        );
+    }
     if dry_run {
         return outcome(&latches, latch, "would_detach", &zone, &before, &own).await;
     }
@@ -226,8 +254,11 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    open(latch, &latches.keys(latch).await, WITHOUT)?;
-    zone.refer(records.all(), &own).await?;
+    let change = async {
+        open(latch, &latches.keys(latch).await, WITHOUT)?;
+        refer(&zone, records, &own, latch).await
+    };
+    under_hold(&latches, latch, change).await?;
     outcome(&latches, latch, "detached", &zone, &before, &own).await
 }
 

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
+use tokio::time::sleep;
 
-use super::s3::{id, now, person};
+use super::s3::{Hands, LATE, id, now, person};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
@@ -14,6 +15,9 @@ use crate::cli::session::Common;
 use crate::latch::config::{KEYS, Latch};
 use crate::latch::decide::Put;
 use crate::latch::seen::Object;
+
+/// What is said of a bucket that has the object.
+const ALREADY_THERE: &str = "already_there";
 
 /// Lock a latch by hand: the primary leaves service, and stays out until the latch is released.
 #[derive(Debug, Args)]
@@ -71,7 +75,7 @@ async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, En
     let buckets = latches.config.buckets.iter().zip(latches.keys(latch).await).map(|(bucket, key)| {
         let would = match key {
             Object::Absent => "would_create".to_owned(),
-            Object::Present(_) => "already_there".to_owned(),
+            Object::Present(_) => ALREADY_THERE.to_owned(),
             Object::Invisible(cause) | Object::Silent(cause) => {
                 ended = Ended::NotWell;
                 format!("unknown: {cause}")
@@ -82,8 +86,29 @@ async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, En
     (buckets.collect(), ended)
 }
 
-/// Creates the object of a latch in every bucket. Returns what was done in each, and whether each has one.
+/// Creates the object of a latch in every bucket, and stops a release that is under way. Returns what was done in each
+/// bucket, and whether each has one.
 pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> (Map<String, Value>, Ended) {
+    let release = Hands::new(latches).stop_release(latch).await;
+    let (mut buckets, ended) = create(latches, latch, reason).await;
+    let Some((holder, left)) = release else { return (buckets, ended) };
+    let name = &latch.name;
+    say(&format!(
+        "{name} was held, for a release or an attachment, by {holder}: its hold is deleted, so that it stops"
+    ));
+    say(&format!("waiting {} s, until no deletion from before can land", LATE.as_secs()));
+    sleep(LATE).await;
+    let (again, ended) = create(latches, latch, reason).await;
+    buckets.extend(again.into_iter().filter(|(_, done)| done != ALREADY_THERE));
+    let Some(cause) = left else { return (buckets, ended) };
+    say(&format!(
+        "the hold of {holder} may still be there, so that a release goes on and deletes the objects: {cause}"
+    ));
+    (buckets, Ended::NotWell)
+}
+
+/// Creates the object of a latch in every bucket.
+async fn create(latches: &Latches, latch: &Latch, reason: &str) -> (Map<String, Value>, Ended) {
     let body =
         json!({ "id": id(), "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
             .to_string();
@@ -95,7 +120,7 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> (Map
         let put = latches.s3.create(at, &latch.key(), &body, now).await.unwrap_or_else(Put::Failed);
         let done = match &put {
             Put::Created => "created".to_owned(),
-            Put::AlreadyThere => "already_there".to_owned(),
+            Put::AlreadyThere => ALREADY_THERE.to_owned(),
             Put::Conflict => "conflict: repeat the command".to_owned(),
             Put::Failed(cause) => format!("failed: {cause}"),
         };

@@ -18,7 +18,7 @@ use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::release::{
-    self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete,
+    self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, held_by_another, may_delete,
 };
 use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{Object, Record, Verdict};
@@ -63,7 +63,16 @@ struct Release<'a> {
     latch: &'a Latch,
     hands: Hands<'a>,
     force: bool,
-    interrupts: Interrupts,
+}
+
+/// What is deleted, once everything was read after the wait.
+struct Ready {
+    /// By bucket and `ETag`.
+    objects: Vec<(usize, String)>,
+    bodies: Vec<String>,
+    /// S3's time when they were read.
+    read_at: SystemTime,
+    read: Instant,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
@@ -95,8 +104,8 @@ pub(super) async fn release(
     force: bool,
     confirm: impl AsyncFnOnce() -> Result<Ended, Error>,
 ) -> Result<Released, Error> {
-    let (hands, interrupts) = (Hands::new(latches), Interrupts::new()?);
-    let mut release = Release { latches, latch, hands, force, interrupts };
+    let mut interrupts = Interrupts::new()?;
+    let release = Release { latches, latch, hands: Hands::new(latches), force };
     let (holds, keys, primary, read_at) = release.read().await;
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
@@ -118,8 +127,8 @@ pub(super) async fn release(
                 return Ok(Released::Declined);
             }
             release.hold(&replace).await?;
-            release.open().await?;
-            release.settle().await?;
+            release.open(&mut interrupts).await?;
+            release.settle(&mut interrupts).await?;
             Ok(Released::Open)
         }
     }
@@ -140,37 +149,37 @@ impl Release<'_> {
 
     async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
         if let Err(failure) = self.hands.hold(self.latch, replace).await {
-            return Err(Error::Release(format!(
-                "{} was not released: a hold could not be put: {failure}. Repeat the release",
-                self.latch.name
-            )));
+            // Of two that begin at once, one finds the hold of the other.
+            let (holds, _) = self.hands.holds(self.latch).await;
+            return Err(held_by_another(&holds).map_or_else(
+                || {
+                    let name = &self.latch.name;
+                    Error::Release(format!(
+                        "{name} was not released: a hold could not be put: {failure}. Repeat the release"
+                    ))
+                },
+                |stop| self.refused(&stop),
+            ));
         }
         say(&format!("1/4 watchers are held off {} for 10 minutes at most", self.latch.name));
         Ok(())
     }
 
     /// Waits, reads everything again, and deletes the objects.
-    async fn open(&mut self) -> Result<(), Error> {
+    async fn open(&self, interrupts: &mut Interrupts) -> Result<(), Error> {
         say(&format!("2/4 waiting {} s, until no write from before can land", WAIT.as_secs()));
-        if !self.wait(WAIT).await {
-            self.hands.remove_holds(self.latch).await;
-            return Err(Error::Interrupted);
-        }
-        let (holds, keys, primary, read_at) = self.read().await;
-        let read = Instant::now();
-        let objects = match may_delete(&holds, &keys, primary, self.force) {
-            Ok(objects) => objects,
-            Err(stop) => {
+        let ready = select! {
+            biased;
+            () = interrupts.recv() => Err(Error::Interrupted),
+            ready = self.ready() => ready,
+        };
+        let Ready { objects, bodies, read_at, read } = match ready {
+            Ok(ready) => ready,
+            Err(error) => {
                 self.hands.remove_holds(self.latch).await;
-                return Err(self.refused(&stop));
+                return Err(error);
             }
         };
-        let mut bodies = Vec::new();
-        for (bucket, _) in &objects {
-            bodies.push(
-                self.latches.s3.body(*bucket, &self.latch.key()).await.unwrap_or_else(|_| "{}".to_owned()),
-            );
-        }
         let key = self.latch.key();
         let deletions = objects.iter().map(|(bucket, etag)| {
             let (hands, key) = (&self.hands, &key);
@@ -186,6 +195,20 @@ impl Release<'_> {
                 Err(self.put_back(&objects, &bodies, &deletions, &absent, read).await)
             }
         }
+    }
+
+    /// Waits, and reads which objects to delete.
+    async fn ready(&self) -> Result<Ready, Error> {
+        sleep(WAIT).await;
+        let (holds, keys, primary, read_at) = self.read().await;
+        let read = Instant::now();
+        let objects = may_delete(&holds, &keys, primary, self.force).map_err(|stop| self.refused(&stop))?;
+        let bodies = objects.iter().map(async |(bucket, _)| {
+            let body = self.latches.s3.body(*bucket, &self.latch.key()).await;
+            body.unwrap_or_else(|_| "{}".to_owned())
+        });
+        let bodies = join_all(bodies).await;
+        Ok(Ready { objects, bodies, read_at, read })
     }
 
     /// Puts the objects of these buckets back, and returns the error that says which state is certain. A deletion that was
@@ -242,7 +265,7 @@ impl Release<'_> {
     }
 
     /// Waits until the primary serves, and deletes the holds.
-    async fn settle(&mut self) -> Result<(), Error> {
+    async fn settle(&self, interrupts: &mut Interrupts) -> Result<(), Error> {
         say("4/4 waiting until every name server has said for a minute that the primary serves");
         let (started, mut settling) = (Instant::now(), Settling::default());
         loop {
@@ -276,21 +299,17 @@ impl Release<'_> {
                     )));
                 }
             }
-            if !self.wait(LOOK).await {
+            let goes_on = select! {
+                () = sleep(LOOK) => true,
+                () = interrupts.recv() => false,
+            };
+            if !goes_on {
                 say("the objects are deleted; the holds stay, and watchers ignore them after 10 minutes");
                 return Err(Error::Interrupted);
             }
         }
         self.hands.remove_holds(self.latch).await;
         Ok(())
-    }
-
-    /// Waits. Returns whether no interrupt has come.
-    async fn wait(&mut self, time: Duration) -> bool {
-        select! {
-            () = sleep(time) => true,
-            () = self.interrupts.recv() => false,
-        }
     }
 
     fn refused(&self, stop: &Stop) -> Error {

@@ -16,12 +16,16 @@ use super::Latches;
 use crate::cli::screen::say;
 use crate::latch::config::{Bucket, HOLDS, Latch};
 use crate::latch::release::{Deletion, Held};
-use crate::latch::s3::{S3, refusal, signature};
-use crate::latch::seen::{Object, shown};
+use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
+use crate::latch::seen::{HOLD, Object, shown};
 use crate::remote::aws::{Call, Failure, chain, send};
 
 /// How long a bucket has for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// After so long a request that was signed before a hold was put, or deleted, cannot land: its signature, and 5 s between
+/// clocks.
+pub(super) const LATE: Duration = Duration::from_secs(SIGNATURE.as_secs() + 5);
 
 const PUT: Call = Call::new("s3:PutObject", "the bucket");
 
@@ -129,6 +133,26 @@ impl<'a> Hands<'a> {
                 ));
             }
         }
+    }
+
+    /// Deletes the holds of another release that is under way: without them it deletes no object any more. Returns whose
+    /// it is, and, if a hold may still be there, why.
+    pub async fn stop_release(&self, latch: &Latch) -> Option<(String, Option<String>)> {
+        let (holds, read_at) = self.holds(latch).await;
+        let (mut of, mut left) = (None, None);
+        for (bucket, hold) in holds.iter().enumerate() {
+            if let Held::Other(stored, holder) = hold
+                && stored.age <= HOLD
+            {
+                of = Some(holder.clone());
+                match self.delete(bucket, &latch.hold(), &stored.etag, read_at).await {
+                    Deletion::Gone => {}
+                    Deletion::Changed => left = Some("it has been replaced meanwhile".to_owned()),
+                    Deletion::Unconfirmed(cause) => left = Some(cause),
+                }
+            }
+        }
+        of.map(|of| (of, left))
     }
 
     async fn put_hold(&self, bucket: usize, latch: &Latch, replaces: Option<&String>) -> Result<(), Failure> {

@@ -103,14 +103,19 @@ impl Zone {
         Ok(records)
     }
 
-    /// Makes these records refer to this check, in one change batch, and waits until every name server has it.
+    /// Makes these records refer to this check, if they are still as they were read, in one change batch, and waits until
+    /// every name server has it.
     pub async fn refer(&self, records: Vec<ResourceRecordSet>, check: &str) -> Result<(), Failure> {
         let call = Call::new("route53:ChangeResourceRecordSets", "the hosted zone");
         let mut batch = ChangeBatch::builder().comment("failoverctl latch");
-        for mut record in records {
-            record.health_check_id = Some(check.to_owned());
-            let change = Change::builder().action(ChangeAction::Upsert).resource_record_set(record);
-            batch = batch.changes(change.build().map_err(|error| Failure::refused(call, error.to_string()))?);
+        for record in records {
+            let mut after = record.clone();
+            after.health_check_id = Some(check.to_owned());
+            // Route 53 deletes only what has exactly these values: what someone else has changed meanwhile stays.
+            for (action, record) in [(ChangeAction::Delete, record), (ChangeAction::Create, after)] {
+                let change = Change::builder().action(action).resource_record_set(record).build();
+                batch = batch.changes(change.map_err(|error| Failure::refused(call, error.to_string()))?);
+            }
         }
         let batch = batch.build().map_err(|error| Failure::refused(call, error.to_string()))?;
         let changed = patience().persist(async |time| {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use failover::latch::decide::{self, Next, Plan, Put};
+use failover::latch::decide::{self, Next, Plan, Put, Sets};
 use failover::latch::outcome::State;
 use failover::latch::seen::{HOLD, Object, Stored, Verdicts};
 
@@ -126,7 +126,7 @@ impl World {
         let done = puts.iter().enumerate().filter_map(|(bucket, put)| Some((bucket, outcome(*put)?)));
         let (state, sets) =
             decide::after(&objects([Read::Absent; 2]), &objects(keys), &done.collect::<Vec<_>>());
-        if sets && !self.truth.due {
+        if sets == Sets::Yes && !self.truth.due {
             self.breaks(DUE);
         }
         let next = self.ends_as(&state);
