@@ -6,7 +6,9 @@ use std::time::Duration;
 use hickory_proto::op::ResponseCode;
 use serde_json::Value;
 
+use failover::lambda::Report as _;
 use failover::latch::FailoverLatch;
+use failover::remote::deadline::Deadline;
 
 use crate::support::miniature::dns::{Fault as Dns, Transport};
 use crate::support::miniature::latch::{SERVING_SENTINEL, STANDBY_SENTINEL};
@@ -302,6 +304,20 @@ async fn an_answer_that_is_lost_after_the_write_is_seen_at_the_next_look() {
         assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
         assert_eq!(watcher.memory().outcomes()[0].1.locked, 1, "it is counted then, and once");
     }
+}
+
+#[tokio::test]
+async fn a_lock_of_a_look_that_was_cut_off_is_counted_by_the_next_one() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    let held = site.s3.hold_admitted("PutObject", B);
+    // A second of the deadline is for the answer.
+    let cut_off = watcher.handle("{}", Deadline::after(Duration::from_secs(2))).await;
+    assert!(cut_off.into_answer().unwrap_err().to_string().contains("cut off"));
+    held.release();
+    site.s3.until(|_| site.objects() == BOTH).await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    assert_eq!(watcher.memory().outcomes()[0].1.locked, 1);
 }
 
 #[tokio::test]
