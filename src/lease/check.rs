@@ -152,7 +152,7 @@ impl Check {
         let result = async {
             match self {
                 Self::Url(url) => get(url).await,
-                Self::Command(command) => run(command).await,
+                Self::Command(command) => run(command, time).await,
             }
         };
         timeout(time, result).await.unwrap_or_else(|_| Err(format!("no result within {time:?}")))
@@ -191,9 +191,9 @@ async fn get(url: &Uri) -> Result<(), String> {
 }
 
 /// Dropped, it kills the program, and the processes that the program has started.
-async fn run(command: &[String]) -> Result<(), String> {
+async fn run(command: &[String], longest: Duration) -> Result<(), String> {
     let program = command.first().expect("a check's command is not empty");
-    match command::once(command).await {
+    match command::once(command, longest).await {
         Ok(0) => Ok(()),
         Ok(status) => Err(format!("{program} ended with status {status}")),
         Err(cause) => Err(format!("{program} cannot be run: {cause}")),

@@ -60,8 +60,6 @@ const LONG: Duration = Duration::from_secs(2);
 const KILLING: Duration = Duration::from_millis(500);
 /// The pause before another look whether the guard is stopped.
 const LOOK: Duration = Duration::from_millis(10);
-/// Longer than any check may take.
-const LONGEST: Duration = Duration::from_secs(1 << 32);
 /// The status of a command that was killed, as a shell reports it.
 const STATUS_OF_KILLED: u8 = 137;
 /// The status of a command that could not be started, as a shell reports it.

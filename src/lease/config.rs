@@ -306,7 +306,8 @@ mod tests {
 
     #[test]
     fn other_sections_are_ignored_and_named() {
-        let other = "ignoreIdentityList:\n  dynamoDB:\n    leaseName: other\n    rules: [1, {a: b}]\n";
+        let other =
+            "ignoreIdentityList:\n  dynamoDB:\n    leaseName: other\n    rules: [1, .inf, .nan, {a: b}]\n";
         for file in [format!("{other}{ADMIRAL}database:\n"), format!("database: 1\n{ADMIRAL}{other}")] {
             let config = parse(&file).unwrap();
             assert_eq!(
@@ -382,7 +383,7 @@ mod tests {
     #[test]
     fn a_value_of_another_type_is_named_by_its_key() {
         let problems = error(
-            "dynamoDB:\n  leaseName: [a]\n  podIdentifier: {a: b}\n  waitTimeInSeconds: soon\n  failureThreshold: 3.5\n  tableName: [[a], b]\n  role: {}\n  region: []\n  marginInMilliseconds: -1\n  graceInMilliseconds: [1]\n  longestTermInSeconds: 9999999999\n",
+            "dynamoDB:\n  leaseName: [a]\n  podIdentifier: {a: b}\n  waitTimeInSeconds: soon\n  failureThreshold: 3.5\n  tableName: [[a], b]\n  role: {}\n  region: []\n  marginInMilliseconds: .inf\n  graceInMilliseconds: [1]\n  longestTermInSeconds: 9999999999\n",
         );
         for key in KEYS {
             assert!(problems.contains(&format!("{key}: it is not a ")), "{key}: {problems}");

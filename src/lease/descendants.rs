@@ -18,6 +18,8 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
     wait, waitid, waitpid,
 };
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -128,11 +130,11 @@ impl Descendants {
             for _ in 0..LOOKS {
                 let processes = Processes::now();
                 let found = processes.below(self.children(&processes).collect());
-                // A stopped process starts no other one while the others are killed.
-                for signal in [Signal::STOP, Signal::KILL] {
-                    processes.send_to_groups(signal, &found);
-                    send(signal, &found);
-                }
+                // A stopped process starts no other one while the others are killed, and keeps its group's number.
+                send(Signal::STOP, &found);
+                processes.send_to_groups(Signal::STOP, &found);
+                processes.send_to_groups(Signal::KILL, &found);
+                send(Signal::KILL, &found);
                 // One that ends without having been seen may have started another one.
                 let mut has_ended = false;
                 let is_left = self.reap(|_, _| has_ended = true);
@@ -213,8 +215,8 @@ fn kill(roots: &BTreeSet<i32>) {
         processes.send_to_groups(Signal::STOP, &now);
         found.extend(now);
     }
-    send(Signal::KILL, &found);
     Processes::now().send_to_groups(Signal::KILL, &found);
+    send(Signal::KILL, &found);
 }
 
 /// Whether the calling thread has started this child.
@@ -223,19 +225,57 @@ fn is_of_this_thread(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| waitid(WaitId::Pid(pid), look).is_ok())
 }
 
-fn send(signal: Signal, to: &BTreeSet<i32>) {
-    for pid in to.iter().filter_map(|pid| Pid::from_raw(*pid)) {
-        // A process that has ended needs no signal.
-        let _ = kill_process(pid, signal);
+/// Sends a signal to each of these processes. One that has ended needs none.
+fn send(signal: Signal, to: &BTreeSet<Process>) {
+    for process in to {
+        process.send(signal);
     }
+}
+
+/// A process: once it has ended, another one may have its number, which has begun later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Process {
+    pid: i32,
+    /// In the kernel's ticks since it started.
+    begun: u64,
 }
 
 /// Every process, by its number. The number of a group whose leader is outside of the container is 0.
 #[derive(Default)]
 struct Processes {
     groups: BTreeMap<i32, i32>,
+    begun: BTreeMap<i32, u64>,
     children: BTreeMap<i32, Vec<i32>>,
     members: BTreeMap<i32, Vec<i32>>,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Whether its number is still its own.
+    fn is_there(self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.begun == self.begun)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn send(self, signal: Signal) {
+        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        // What has this number now, and keeps it for this handle.
+        let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|process| {
+            if self.is_there() { pidfd_send_signal(process, signal) } else { Err(Errno::SRCH) }
+        });
+        // Before Linux 5.3, in a sandbox, or without a handle to spare.
+        if sent.is_err_and(|cause| cause != Errno::SRCH) && self.is_there() {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn send(self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_there()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
 }
 
 // === impl Processes ===
@@ -245,8 +285,9 @@ impl Processes {
         let mut processes = Self::default();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Some((parent, group)) = parent_and_group(pid) else { continue };
+            let Some(Stat { parent, group, begun }) = stat(pid) else { continue };
             processes.groups.insert(pid, group);
+            processes.begun.insert(pid, begun);
             processes.children.entry(parent).or_default().push(pid);
             processes.members.entry(group).or_default().push(pid);
         }
@@ -267,18 +308,20 @@ impl Processes {
     }
 
     /// These processes and their descendants.
-    fn below(&self, roots: BTreeSet<i32>) -> BTreeSet<i32> {
+    fn below(&self, roots: BTreeSet<i32>) -> BTreeSet<Process> {
         let mut next: Vec<_> = roots.iter().copied().collect();
         let mut found = roots;
         while let Some(of) = next.pop() {
             next.extend(self.children_of(of).filter(|pid| found.insert(*pid)));
         }
-        found
+        let seen = found.into_iter().filter_map(|pid| Some(Process { pid, begun: *self.begun.get(&pid)? }));
+        seen.collect()
     }
 
     /// Sends a signal to the groups in which nothing but these processes was seen: it reaches at once also what they
     /// have started since.
-    fn send_to_groups(&self, signal: Signal, these: &BTreeSet<i32>) {
+    fn send_to_groups(&self, signal: Signal, these: &BTreeSet<Process>) {
+        let these: BTreeSet<_> = these.iter().map(|process| process.pid).collect();
         let groups: BTreeSet<_> =
             these.iter().filter_map(|pid| self.group(*pid)).filter(|group| *group > 1).collect();
         for group in groups {
@@ -314,14 +357,22 @@ pub(super) fn has_ended(pid: i32) -> bool {
 pub(super) fn kill_descendants(pid: i32) -> bool {
     let root = BTreeSet::from([pid]);
     kill(&root);
-    Processes::now().below(root).iter().all(|one| *one == pid || has_ended(*one))
+    Processes::now().below(root).iter().all(|one| one.pid == pid || has_ended(one.pid))
 }
 
-/// A process's parent and group.
-fn parent_and_group(pid: i32) -> Option<(i32, i32)> {
+/// What the kernel says of a process.
+struct Stat {
+    parent: i32,
+    group: i32,
+    begun: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
     let rest = after_name(pid)?;
-    let mut numbers = rest.split_whitespace().skip(1).map_while(|text| text.parse().ok());
-    Some((numbers.next()?, numbers.next()?))
+    let mut fields = rest.split_whitespace().skip(1);
+    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    // The 22nd field of proc_pid_stat(5).
+    Some(Stat { parent, group, begun: fields.nth(16)?.parse().ok()? })
 }
 
 /// What the kernel says of a process after its name: state, parent, group and more.
@@ -340,6 +391,7 @@ fn after_name_in(stat: &Path) -> Option<String> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::os::unix::process::ExitStatusExt as _;
     use std::process::{Command, Stdio};
 
     use super::*;
@@ -357,6 +409,17 @@ mod tests {
         assert!(noted.unwrap().is_some() && has_ended(pid));
         process.wait().unwrap();
         assert!(has_ended(pid), "its number is no one's");
+    }
+
+    #[test]
+    fn a_signal_reaches_a_process_and_none_that_has_its_number_after_it() {
+        let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(process.id()).unwrap();
+        let seen = Process { pid, begun: stat(pid).unwrap().begun };
+        Process { begun: seen.begun - 1, ..seen }.send(Signal::TERM);
+        seen.send(Signal::KILL);
+        assert_eq!(process.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+        assert!(!seen.is_there());
     }
 
     #[test]

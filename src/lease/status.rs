@@ -68,11 +68,14 @@ impl Status {
         self.active().map(|holding| holding.until.soonest(now()))
     }
 
-    /// How long the record must stay unchanged before this candidate may take the lease, if it may take it then.
+    /// How long the record must stay unchanged before this candidate may take the lease, if it may take it then and can
+    /// read the record.
     #[must_use]
     pub fn takes_over_in(&self) -> Option<Duration> {
         match self.standing {
-            Standing::Others(at) if self.will == Will::Take => Some(at.latest(now())),
+            Standing::Others(at) if self.will == Will::Take && self.failing.is_none() => {
+                Some(at.latest(now()))
+            }
             _ => None,
         }
     }

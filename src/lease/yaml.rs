@@ -6,14 +6,18 @@ use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, de};
-use serde_saphyr::with_deserializer_from_str;
+use serde_saphyr::{NonFiniteFloatPolicy, with_deserializer_from_str_with_options};
 
 /// Returns the value below these keys; `None` if it is absent or null.
 ///
 /// # Errors
 /// The file is not YAML, a key is given twice, or a value is of another type. The message names the place.
 pub(super) fn value<T: de::DeserializeOwned>(yaml: &str, path: &[&str]) -> Result<Option<T>, String> {
-    let value = with_deserializer_from_str(yaml, |file| Below::<T>(path, PhantomData).deserialize(file));
+    // A section that is not ours may hold what JSON has no number for.
+    let options = serde_saphyr::options! { non_finite_float_policy: NonFiniteFloatPolicy::AsString };
+    let value = with_deserializer_from_str_with_options(yaml, options, |file| {
+        Below::<T>(path, PhantomData).deserialize(file)
+    });
     // The parser's message shows the surrounding lines, which do not fit a log line.
     value.map_err(|error| error.without_snippet().to_string())
 }

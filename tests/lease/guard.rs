@@ -359,6 +359,20 @@ async fn a_check_does_not_outlive_a_keeper_that_is_killed() {
     eventually("they are gone", async || first.iter().all(|id| is_gone(id))).await;
 }
 
+#[tokio::test]
+async fn a_check_has_no_more_than_its_time_although_its_keeper_is_stopped() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let home = Home::new();
+    let (check, started) = hiding(&home, "wait");
+    let check = ["--check", &check, "--check-every", "5"];
+    let keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
+    eventually("its processes run", async || first_three(&started).is_some()).await;
+    keeper.signal("STOP").await;
+    let first = first_three(&started).unwrap();
+    eventually("they are gone", async || first.iter().all(|id| is_gone(id))).await;
+}
+
 /// A keeper that logs to a pipe: where it listens, the pipe's reader and its writer.
 async fn logging_to_a_pipe(
     emulator: &Emulator,

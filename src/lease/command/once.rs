@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
@@ -11,16 +12,17 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{ENDED, FAILED, LONG, LONGEST, RUNS, cause, guard_of, kill, order, send};
+use super::{ENDED, FAILED, LONG, RUNS, cause, guard_of, kill, order, send};
 use crate::lease::clock::now;
 use crate::lease::descendants::Descendants;
 
-/// Runs a program under a guard of its own. Returns its status as a shell would report it, when no process is left that
-/// the program has started: the guard kills them, also if this is dropped.
+/// Runs a program under a guard of its own, for at most so long. Returns its status as a shell would report it, when no
+/// process is left that the program has started: the guard kills them, also if this is dropped, and if this process is
+/// stopped.
 ///
 /// # Errors
 /// The program cannot be started.
-pub(in crate::lease) async fn once(command: &[String]) -> io::Result<u8> {
+pub(in crate::lease) async fn once(command: &[String], longest: Duration) -> io::Result<u8> {
     let command: Vec<_> = command.iter().map(OsString::from).collect();
     let (mut guard, link) = guard_of(&command)?;
     guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -29,7 +31,7 @@ pub(in crate::lease) async fn once(command: &[String]) -> io::Result<u8> {
     drop(guard);
     // The end of the orders is the order to kill everything, also if this is dropped.
     let (reports, mut orders) = link.into_split();
-    let end = now() + LONGEST;
+    let end = now() + longest;
     send(&mut orders, &order(end, end)).await;
     let mut reports = BufReader::new(reports).lines();
     let mut report = reports.next_line().await?.unwrap_or_default();
@@ -46,7 +48,7 @@ pub(in crate::lease) async fn once(command: &[String]) -> io::Result<u8> {
         return Err(io::Error::other(format!("{}. Correct --check", cause(number))));
     }
     let status = report.strip_prefix(ENDED).and_then(|status| status.parse().ok());
-    status.ok_or_else(|| io::Error::other("its guard has ended"))
+    status.ok_or_else(|| io::Error::other(format!("no result within {longest:?}, or its guard has ended")))
 }
 
 /// The guard of a check, whose orders have ended. Dropped, it is killed if it does not end as well.
