@@ -73,7 +73,7 @@ pub(super) async fn act(
             // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
             // Without its record it would be: then this invocation fails, and the alarm comes again.
             if !config.dry_run && !target.waits_for(cause) {
-                record(system, cause, target, None, deadline).await.map_err(Error::NotDeferred)?;
+                Box::pin(record(system, cause, target, None, deadline)).await.map_err(Error::NotDeferred)?;
             }
             Ok(cause.not_locked(Some(id), Verdict::Deferred, reason))
         }
@@ -115,7 +115,7 @@ async fn record_lock(
     version: Option<i64>,
     deadline: Deadline,
 ) {
-    let result = record(system, cause, target, version, deadline.within(RECORDING)).await;
+    let result = Box::pin(record(system, cause, target, version, deadline.within(RECORDING))).await;
     or_warn(target.id, result, "the lock could not be recorded; reconcile records it if the path shows it");
 }
 

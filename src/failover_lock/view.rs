@@ -100,7 +100,7 @@ pub(super) async fn secondary_is_healthy(
         (Ok(Some(healthy)), _, _) => Some(healthy),
         (_, reports, _) => {
             let healthy = or_warn(id, reports, "taking the secondary for healthy")?;
-            Some(healthy || !counts_its_checkers(system, secondary, deadline).await)
+            Some(healthy || !Box::pin(counts_its_checkers(system, secondary, deadline)).await)
         }
     }
 }

@@ -108,7 +108,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
         may_attach(&latches, latch).await?;
         refer(&zone, records, &after, latch).await
     };
-    under_hold(&latches, latch, change).await?;
+    Box::pin(under_hold(&latches, latch, change)).await?;
     say(&format!(
         "the check before was {before}; failoverctl latch detach {} refers to it again",
         latch.name
@@ -258,7 +258,7 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
         open(latch, &latches.keys(latch).await, WITHOUT)?;
         refer(&zone, records, &own, latch).await
     };
-    under_hold(&latches, latch, change).await?;
+    Box::pin(under_hold(&latches, latch, change)).await?;
     outcome(&latches, latch, "detached", &zone, &before, &own).await
 }
 
