@@ -92,13 +92,14 @@ async fn locked() -> Site {
 
 /// Side by side, because each waits for minutes, as a person does.
 #[tokio::test]
-async fn releases_that_take_minutes() {
+async fn commands_that_take_minutes() {
     tokio::join!(
         a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile(),
         a_deletion_that_cannot_be_confirmed_puts_the_others_back(),
         a_drill_locks_and_releases_and_says_how_long_each_took(),
         an_interrupt_while_everything_is_read_again_deletes_no_object(),
         a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions(),
+        what_happens_while_a_record_is_about_to_be_changed_counts(),
     );
 }
 
@@ -447,7 +448,6 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     refused(&["detach", "app", "--yes"], "without it the primary would serve").await;
 }
 
-#[tokio::test]
 async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
     let address = |site: &Site| {
         let world = site.world.lock();
