@@ -23,6 +23,7 @@ mod datapoint;
 pub mod decide;
 pub mod error;
 pub mod event;
+mod follow;
 pub mod health_check;
 mod known;
 mod lock;

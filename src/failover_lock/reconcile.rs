@@ -11,29 +11,26 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
 use super::alarm::{Alarm, AlarmState};
-use super::apply::{Cause, OTHERS, Target, act, completed, without_abandoned, write};
+use super::apply::{Cause, Target, act, completed, without_abandoned};
 use super::decide::{self, Decision, Finding, Health, Standing, Step};
 use super::error::{Error, FailedRecord};
+use super::follow::{Unrecorded, follow};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
-use super::route53::MOST_TAGGED;
-use super::tick::{Tick, Unrecorded};
-use super::view::{self, Tags, or_warn};
+use super::tick::Tick;
+use super::view::{self, Tags};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
 
 /// How many checks are worked on at once. One that does not answer holds up one place.
 const AT_ONCE: usize = 32;
-/// How many pages are read at once: Route 53 allows an account a burst of 50 calls and 10 a second after it.
-const PAGES_AT_ONCE: usize = 5;
 /// Up to so many checks are read one by one, which needs no permission to list others.
 const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
@@ -71,7 +68,7 @@ pub(super) async fn reconcile(
             return vec![Err(FailedRecord { record: None, alarm: None, health_check_id: None, error })];
         }
     };
-    let tags = tags(system, &unknown_records(system, &looks), deadline).await;
+    let tags = view::tags_of(system, &unknown_records(system, &looks), deadline).await;
     let tick = Tick::default();
     let checks = looks.into_iter().enumerate().map(async |(place, look)| {
         let id = look.id.clone();
@@ -146,25 +143,6 @@ fn unknown_records(system: &FailoverLock, looks: &[Look]) -> Vec<HealthCheckId> 
         system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check))
     };
     looks.iter().filter(is_unknown).map(|look| look.id.clone()).collect()
-}
-
-/// The tags of these checks, ten at a time. A check that is missing in the answer is read by itself.
-async fn tags(
-    system: &FailoverLock,
-    ids: &[HealthCheckId],
-    deadline: Deadline,
-) -> BTreeMap<HealthCheckId, Tags> {
-    if ids.len() < 2 {
-        return BTreeMap::new();
-    }
-    let pages = ids.chunks(MOST_TAGGED).map(|ids| async move {
-        let tags = system.route53.tags_of(ids, deadline).await;
-        tags.unwrap_or_else(|failure| {
-            warn!(error = %failure, "reading the tags check by check");
-            BTreeMap::new()
-        })
-    });
-    stream::iter(pages).buffer_unordered(PAGES_AT_ONCE).concat().await.into_iter().collect()
 }
 
 /// Decides about a check, acts; and reads it and starts again when someone else changed it meanwhile. Unlike
@@ -330,38 +308,6 @@ async fn conclude(
         decision => decision,
     };
     act(system, &cause, target, decision, deadline).await
-}
-
-/// Lets the records follow the checks that are locked. Nothing waits for it.
-async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, deadline: Deadline) {
-    // A function that has just set a lock may be about to record it: it alone knows the path from before.
-    if unrecorded.iter().any(|it| view::is_unrecorded(system, &it.check, &it.record)) {
-        sleep(OTHERS.min(deadline.left())).await;
-    }
-    let deadline = deadline.with_tries(1);
-    let ids: Vec<_> = unrecorded.iter().map(|it| it.check.id.clone()).collect();
-    let tags = tags(system, &ids, deadline).await;
-    let records = unrecorded.iter().map(async |it| {
-        let id = &it.check.id;
-        system.known.forget(id);
-        let read = match tags.get(id) {
-            Some(tags) => Ok(tags.clone()),
-            None => system.route53.tags(id, deadline).await,
-        };
-        let Some(tags) = or_warn(id, read, "the next tick records the lock") else { return };
-        // What was recorded meanwhile is not overwritten: the next tick decides again.
-        let Ok(record) = view::record(system, &tags, &it.check) else { return };
-        if record != *it.record {
-            return;
-        }
-        let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
-        let written = write(system, &it.cause, target, Some(it.check.version), deadline).await;
-        if written.as_ref().is_err_and(|failure| !failure.may_pass()) {
-            system.known.cannot_record(&it.check);
-        }
-        or_warn(id, written, "the lock could not be recorded");
-    });
-    stream::iter(records).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 /// What `reconcile` finds of a check, after asking Route 53's checkers where only they can tell.

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::apply::Cause;
-use super::health_check::{HealthCheck, HealthCheckId};
-use super::record::Record;
+use super::follow::Unrecorded;
+use super::health_check::HealthCheckId;
 
 /// What the checks of a tick have in common.
 #[derive(Default)]
@@ -17,14 +16,6 @@ pub(super) struct Tick {
     locks: Mutex<BTreeSet<HealthCheckId>>,
     /// The locks that it records.
     unrecorded: Mutex<Vec<Unrecorded>>,
-}
-
-/// A lock that is not on record as it is.
-pub(super) struct Unrecorded {
-    pub check: HealthCheck,
-    /// What is on record instead.
-    pub record: Box<Record>,
-    pub cause: Cause,
 }
 
 // === impl Tick ===

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join3;
+use futures_util::stream::{self, StreamExt as _};
 use tracing::warn;
 
 use super::FailoverLock;
@@ -14,15 +15,37 @@ use super::alarm::HoldsBack;
 use super::decide::{self, Health};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::record::{Intent, InvalidRecord, Record};
-use super::route53::Checkers;
+use super::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::{Deadline, MayPass as _};
 
 /// Reading what is good to know gets at most this long, and never more than half of the time that is left.
 const GOOD_TO_KNOW: Duration = Duration::from_secs(2);
 
+/// How many pages are read at once: Route 53 allows an account a burst of 50 calls and 10 a second after it.
+const PAGES_AT_ONCE: usize = 5;
+
 /// A check's tags, by key.
 pub(super) type Tags = BTreeMap<String, String>;
+
+/// The tags of these checks, ten at a time. A check that is missing in the answer is read by itself.
+pub(super) async fn tags_of(
+    system: &FailoverLock,
+    ids: &[HealthCheckId],
+    deadline: Deadline,
+) -> BTreeMap<HealthCheckId, Tags> {
+    if ids.len() < 2 {
+        return BTreeMap::new();
+    }
+    let pages = ids.chunks(MOST_TAGGED).map(|ids| async move {
+        let tags = system.route53.tags_of(ids, deadline).await;
+        tags.unwrap_or_else(|failure| {
+            warn!(error = %failure, "reading the tags check by check");
+            BTreeMap::new()
+        })
+    });
+    stream::iter(pages).buffer_unordered(PAGES_AT_ONCE).concat().await.into_iter().collect()
+}
 
 /// What is recorded in these tags of a check.
 pub(super) fn record(

@@ -1,0 +1,54 @@
+//! What a tick does at its end: the records follow the checks that are locked.
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::sleep;
+
+use super::FailoverLock;
+use super::apply::{Cause, OTHERS, Target, write};
+use super::health_check::HealthCheck;
+use super::record::Record;
+use super::view::{self, or_warn};
+use crate::remote::deadline::{Deadline, MayPass as _};
+
+/// How many locks are recorded at once: others need Route 53's limit more.
+const AT_ONCE: usize = 4;
+
+/// A lock that is not on record as it is.
+pub(super) struct Unrecorded {
+    pub check: HealthCheck,
+    /// What is on record instead.
+    pub record: Box<Record>,
+    pub cause: Cause,
+}
+
+/// Lets the records follow the checks that are locked. Nothing waits for it.
+pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, deadline: Deadline) {
+    // A function that has just set a lock may be about to record it: it alone knows the path from before.
+    if unrecorded.iter().any(|it| view::is_unrecorded(system, &it.check, &it.record)) {
+        sleep(OTHERS.min(deadline.left())).await;
+    }
+    let deadline = deadline.with_tries(1);
+    let ids: Vec<_> = unrecorded.iter().map(|it| it.check.id.clone()).collect();
+    let tags = view::tags_of(system, &ids, deadline).await;
+    let records = unrecorded.iter().map(async |it| {
+        let id = &it.check.id;
+        system.known.forget(id);
+        let read = match tags.get(id) {
+            Some(tags) => Ok(tags.clone()),
+            None => system.route53.tags(id, deadline).await,
+        };
+        let Some(tags) = or_warn(id, read, "the next tick records the lock") else { return };
+        // What was recorded meanwhile is not overwritten: the next tick decides again.
+        let Ok(record) = view::record(system, &tags, &it.check) else { return };
+        if record != *it.record {
+            return;
+        }
+        let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
+        let written = write(system, &it.cause, target, Some(it.check.version), deadline).await;
+        if written.as_ref().is_err_and(|failure| !failure.may_pass()) {
+            system.known.cannot_record(&it.check);
+        }
+        or_warn(id, written, "the lock could not be recorded");
+    });
+    stream::iter(records).buffer_unordered(AT_ONCE).collect::<()>().await;
+}
