@@ -42,7 +42,7 @@ pub enum Stop {
     Unreadable(String),
     /// There is no object.
     NotLocked,
-    /// Another release is under way; its hold says so.
+    /// Someone else holds the latch, as the hold says.
     HeldBy(String),
     /// The primary is not known to be healthy.
     PrimaryUnhealthy,
@@ -129,7 +129,7 @@ pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> 
     Ok(Begin::Hold(holds.iter().map(etag).collect()))
 }
 
-/// Whether another release is under way.
+/// Whether someone else holds the latch: for a release, an attachment or a lock.
 #[must_use]
 pub fn held_by_another(holds: &[Held]) -> Option<Stop> {
     holds.iter().find_map(|hold| match hold {
@@ -150,6 +150,9 @@ pub fn may_delete(
     force: bool,
 ) -> Result<Vec<(usize, String)>, Stop> {
     readable(holds, keys)?;
+    if let Some(stop) = held_by_another(holds) {
+        return Err(stop);
+    }
     let is_young = |hold: &Held| matches!(hold, Held::Own(stored) if stored.age < YOUNG);
     if !holds.iter().all(is_young) {
         return Err(Stop::HoldLost);
@@ -279,9 +282,11 @@ mod tests {
         assert_eq!(delete([own(299), own(0)], HEALTHY, false), Ok(vec![(0, "k".to_owned())]));
         assert_eq!(delete([own(0), own(0)], UNHEALTHY, true), Ok(vec![(0, "k".to_owned())]));
         assert_eq!(delete([own(0), own(0)], UNHEALTHY, false), Err(Stop::PrimaryUnhealthy));
-        for lost in [own(300), other(0), Held::Absent] {
+        for lost in [own(300), other(601), Held::Absent] {
             assert_eq!(delete([own(0), lost], HEALTHY, true), Err(Stop::HoldLost));
         }
+        let taken_over = delete([own(0), other(0)], HEALTHY, true);
+        assert_eq!(taken_over, Err(Stop::HeldBy("ada".to_owned())), "someone locks");
         let unreadable = Held::Unreadable("h".to_owned());
         assert_eq!(delete([own(0), unreadable], HEALTHY, true), Err(Stop::Unreadable("h".to_owned())));
     }

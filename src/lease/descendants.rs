@@ -130,11 +130,12 @@ impl Descendants {
             for _ in 0..LOOKS {
                 let processes = Processes::now();
                 let found = processes.below(self.children(&processes).collect());
-                // A stopped process starts no other one while the others are killed, and keeps its group's number.
-                send(Signal::STOP, &found);
-                processes.send_to_groups(Signal::STOP, &found);
-                processes.send_to_groups(Signal::KILL, &found);
-                send(Signal::KILL, &found);
+                // A stopped process starts no other one while the others are killed, and keeps its number and its group's.
+                let stopped = send(Signal::STOP, &found);
+                for signal in [Signal::STOP, Signal::KILL] {
+                    processes.send_to_groups(signal, &found, &stopped);
+                }
+                kill_stopped(&stopped);
                 // One that ends without having been seen may have started another one.
                 let mut has_ended = false;
                 let is_left = self.reap(|_, _| has_ended = true);
@@ -203,20 +204,21 @@ fn of_own_group() -> BTreeSet<i32> {
 
 /// Kills these processes and their descendants, and what they start meanwhile.
 fn kill(roots: &BTreeSet<i32>) {
-    let mut found = BTreeSet::new();
+    let (mut found, mut stopped) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..LOOKS {
         let processes = Processes::now();
         let now = processes.below(roots.clone());
         if now.is_subset(&found) {
             break;
         }
-        // A stopped process starts no other one.
-        send(Signal::STOP, &now);
-        processes.send_to_groups(Signal::STOP, &now);
+        // A stopped process starts no other one, and keeps its number and its group's.
+        let now_stopped = send(Signal::STOP, &now);
+        processes.send_to_groups(Signal::STOP, &now, &now_stopped);
         found.extend(now);
+        stopped.extend(now_stopped);
     }
-    Processes::now().send_to_groups(Signal::KILL, &found);
-    send(Signal::KILL, &found);
+    Processes::now().send_to_groups(Signal::KILL, &found, &stopped);
+    kill_stopped(&stopped);
 }
 
 /// Whether the calling thread has started this child.
@@ -225,10 +227,15 @@ fn is_of_this_thread(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| waitid(WaitId::Pid(pid), look).is_ok())
 }
 
-/// Sends a signal to each of these processes. One that has ended needs none.
-fn send(signal: Signal, to: &BTreeSet<Process>) {
-    for process in to {
-        process.send(signal);
+/// Sends a signal to each of these processes, and returns those that it has reached. One that has ended needs none.
+fn send(signal: Signal, to: &BTreeSet<Process>) -> BTreeSet<Process> {
+    to.iter().copied().filter(|process| process.send(signal)).collect()
+}
+
+/// Kills these processes, which a STOP has reached.
+fn kill_stopped(stopped: &BTreeSet<Process>) {
+    for pid in stopped.iter().filter_map(|process| Pid::from_raw(process.pid)) {
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
@@ -257,24 +264,26 @@ impl Process {
         stat(self.pid).is_some_and(|stat| stat.begun == self.begun)
     }
 
+    /// Sends it a signal. Returns whether that has reached it.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn send(self, signal: Signal) {
-        let Some(pid) = Pid::from_raw(self.pid) else { return };
+    fn send(self, signal: Signal) -> bool {
+        let Some(pid) = Pid::from_raw(self.pid) else { return false };
         // What has this number now, and keeps it for this handle.
         let sent = pidfd_open(pid, PidfdFlags::empty()).and_then(|process| {
             if self.is_there() { pidfd_send_signal(process, signal) } else { Err(Errno::SRCH) }
         });
-        // Before Linux 5.3, in a sandbox, or without a handle to spare.
-        if sent.is_err_and(|cause| cause != Errno::SRCH) && self.is_there() {
-            let _ = kill_process(pid, signal);
+        match sent {
+            Ok(()) => true,
+            Err(Errno::SRCH) => false,
+            // Before Linux 5.3, in a sandbox, or without a handle to spare.
+            Err(_) => self.is_there() && kill_process(pid, signal).is_ok(),
         }
     }
 
+    /// Sends it a signal. Returns whether that has reached it.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn send(self, signal: Signal) {
-        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_there()) {
-            let _ = kill_process(pid, signal);
-        }
+    fn send(self, signal: Signal) -> bool {
+        Pid::from_raw(self.pid).is_some_and(|pid| self.is_there() && kill_process(pid, signal).is_ok())
     }
 }
 
@@ -318,12 +327,12 @@ impl Processes {
         seen.collect()
     }
 
-    /// Sends a signal to the groups in which nothing but these processes was seen: it reaches at once also what they
-    /// have started since.
-    fn send_to_groups(&self, signal: Signal, these: &BTreeSet<Process>) {
+    /// Sends a signal to the groups in which nothing but these processes was seen, and of which a stopped one keeps the
+    /// number: it reaches at once also what they have started since.
+    fn send_to_groups(&self, signal: Signal, these: &BTreeSet<Process>, stopped: &BTreeSet<Process>) {
         let these: BTreeSet<_> = these.iter().map(|process| process.pid).collect();
-        let groups: BTreeSet<_> =
-            these.iter().filter_map(|pid| self.group(*pid)).filter(|group| *group > 1).collect();
+        let groups = stopped.iter().filter_map(|process| self.group(process.pid)).filter(|group| *group > 1);
+        let groups: BTreeSet<_> = groups.collect();
         for group in groups {
             let mut members = self.members.get(&group).into_iter().flatten();
             if members.all(|pid| these.contains(pid))

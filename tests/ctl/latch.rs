@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs};
+use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, says};
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Record, Routing};
-use crate::support::s3::{Down, PERSON, WATCHER};
+use crate::support::s3::{Down, Fault, PERSON, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
@@ -99,6 +99,8 @@ async fn commands_that_take_minutes() {
         a_drill_locks_and_releases_and_says_how_long_each_took(),
         an_interrupt_while_everything_is_read_again_deletes_no_object(),
         a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions(),
+        a_lock_by_hand_that_cannot_see_the_holds_says_so(),
+        a_hold_that_lands_late_does_not_stay(),
         what_happens_while_a_record_is_about_to_be_changed_counts(),
     );
 }
@@ -191,17 +193,43 @@ async fn a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions() {
         let lock = program(&site, &folder, &["lock", "app", "--yes", "--reason", "stop"])
             .spawn()
             .expect("it starts");
-        site.s3.until(|_| holds(&site) == [false, false]).await;
+        let is_locks =
+            |bucket| site.s3.object(bucket, HOLD).is_some_and(|hold| hold.text().contains("a lock"));
+        site.s3.until(|_| [A, B].into_iter().all(is_locks)).await;
         if let Some(deletion) = &deletion {
             deletion.release();
         }
         let (release, lock) = tokio::join!(release.wait_with_output(), lock.wait_with_output());
         let (release, lock) = (Ended::of(release.expect("it ends")), Ended::of(lock.expect("it ends")));
-        assert!(release.status == Some(3), "{release:?}");
-        assert!(lock.status == Some(0) && lock.said.contains("its hold is deleted"), "{lock:?}");
+        assert_eq!(release.status, Some(3), "{release:?}");
+        let said = if at_deletion { "locked again while" } else { "someone has locked it meanwhile" };
+        assert!(release.said.contains(said), "{release:?}");
+        assert!(lock.status == Some(0) && lock.said.contains("for: a release: that is stopped"), "{lock:?}");
         assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
     };
     tokio::join!(stopped(false), stopped(true));
+}
+
+async fn a_lock_by_hand_that_cannot_see_the_holds_says_so() {
+    let site = locked().await;
+    for bucket in [A, B] {
+        site.s3.fail_always("GetObject", bucket, Fault::INTERNAL);
+    }
+    let lock = run(&site, &["lock", "app", "--yes", "--reason", "stop"]).await;
+    assert_eq!(lock.status, Some(3), "{lock:?}");
+    assert!(lock.said.contains("not known whether a release is under way"), "{lock:?}");
+}
+
+async fn a_hold_that_lands_late_does_not_stay() {
+    let site = locked().await;
+    let folder = Folder::of(&site);
+    let late = site.s3.hold_admitted("PutObject", B);
+    let mut release = program(&site, &folder, &["release", "app", "--yes"]).spawn().expect("it starts");
+    says(release.stderr.as_mut().expect("it is piped"), "until no hold from before can land").await;
+    late.release();
+    let ended = Ended::of(release.wait_with_output().await.expect("it ends"));
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
 }
 
 #[tokio::test]
@@ -224,8 +252,7 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
     refused(&site, &["--force"], "Repeat the release when every bucket answers").await;
     site.s3.up(B);
     site.s3.put(A, HOLD, r#"{"id":"1","by":"ada@laptop","at":"2026-11-26T03:00:00Z"}"#);
-    refused(&site, &["--force"], "another release is under way, of ada@laptop since 2026-11-26T03:00:00Z")
-        .await;
+    refused(&site, &["--force"], "it is held by ada@laptop since 2026-11-26T03:00:00Z").await;
     assert_eq!(site.objects(), [true, true]);
 }
 

@@ -1,5 +1,6 @@
 //! `failoverctl latch attach` and `detach`: which check the application's PRIMARY record refers to.
 
+use aws_sdk_route53::types::ResourceRecordSet;
 use clap::Args;
 use hickory_proto::rr::Name;
 use serde::Serialize;
@@ -104,11 +105,11 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let change = async {
+    let change = async |_: &Hands<'_>| {
         may_attach(&latches, latch).await?;
-        refer(&zone, records, &after, latch).await
+        refer(&zone, records.all(), &after, latch).await
     };
-    Box::pin(under_hold(&latches, latch, change)).await?;
+    Box::pin(under_hold(&latches, latch, "an attachment", change)).await?;
     say(&format!(
         "the check before was {before}; failoverctl latch detach {} refers to it again",
         latch.name
@@ -117,35 +118,35 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
 }
 
 /// Makes a change under a hold, so that no watcher locks while the records change, once what was written before it has
-/// landed.
+/// landed. Until then an interrupt ends it.
 async fn under_hold(
     latches: &Latches,
     latch: &Latch,
-    change: impl Future<Output = Result<(), Error>>,
+    purpose: &'static str,
+    change: impl AsyncFnOnce(&Hands<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (hands, mut interrupts) = (Hands::new(latches), Interrupts::new()?);
-    let (holds, _) = hands.holds(latch).await;
-    hands
-        .hold(latch, &replaced(latch, &holds)?)
-        .await
-        .map_err(|failure| refused(latch, &format!("a hold could not be put: {failure}")))?;
+    let (hands, mut interrupts) = (Hands::new(latches, purpose), Interrupts::new()?);
+    let (holds, read_at) = hands.holds(latch).await;
+    let held = hands.hold(latch, &replaced(latch, &holds)?, read_at).await;
+    held.map_err(|cause| refused(latch, &format!("a hold could not be put: {cause}")))?;
     say(&format!("waiting {} s, until no write from before can land", LATE.as_secs()));
     let changed = select! {
         biased;
         () = interrupts.recv() => Err(Error::Interrupted),
-        changed = async {
-            sleep(LATE).await;
-            change.await
-        } => changed,
+        () = sleep(LATE) => change(&hands).await,
     };
     hands.remove_holds(latch).await;
     changed
 }
 
-async fn refer(zone: &Zone, records: Records, check: &str, latch: &Latch) -> Result<(), Error> {
+async fn refer(
+    zone: &Zone,
+    records: Vec<ResourceRecordSet>,
+    check: &str,
+    latch: &Latch,
+) -> Result<(), Error> {
     say("changing the records");
-    let changed = zone.refer(records.all(), check).await;
-    changed.map_err(|failure| {
+    zone.refer(records, check).await.map_err(|failure| {
         let name = &latch.name;
         Error::Release(format!(
             "{name}: the records may not be changed: {failure}. Repeat the command: it reads them again, and shows it"
@@ -254,18 +255,32 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let change = async {
+    let change = async |hands: &Hands<'_>| {
         open(latch, &latches.keys(latch).await, WITHOUT)?;
-        refer(&zone, records, &own, latch).await
+        let (records, after) = (records.all(), zone::referring(&records.all(), &own));
+        refer(&zone, records, &own, latch).await?;
+        // A person who locks meanwhile has taken the hold over, and created the objects first.
+        let is_own = |hold: &Held| matches!(hold, Held::Own(_));
+        let is_held = hands.holds(latch).await.0.iter().all(is_own);
+        let locked =
+            open(latch, &latches.keys(latch).await, " by now, and the records refer to the latch again");
+        if is_held && locked.is_ok() {
+            return Ok(());
+        }
+        refer(&zone, after, &before, latch).await?;
+        locked.and(Err(refused(
+            latch,
+            "someone has locked it meanwhile, and the records refer to the latch again",
+        )))
     };
-    Box::pin(under_hold(&latches, latch, change)).await?;
+    Box::pin(under_hold(&latches, latch, "a detachment", change)).await?;
     outcome(&latches, latch, "detached", &zone, &before, &own).await
 }
 
 /// The PRIMARY records of the application and of `_serving`.
 struct Records {
-    primaries: Vec<aws_sdk_route53::types::ResourceRecordSet>,
-    sentinels: Vec<aws_sdk_route53::types::ResourceRecordSet>,
+    primaries: Vec<ResourceRecordSet>,
+    sentinels: Vec<ResourceRecordSet>,
     check: String,
     sentinel: String,
 }
@@ -287,8 +302,8 @@ impl Records {
         Ok(Self { primaries, sentinels, check, sentinel })
     }
 
-    fn all(self) -> Vec<aws_sdk_route53::types::ResourceRecordSet> {
-        self.primaries.into_iter().chain(self.sentinels).collect()
+    fn all(&self) -> Vec<ResourceRecordSet> {
+        self.primaries.iter().chain(&self.sentinels).cloned().collect()
     }
 }
 

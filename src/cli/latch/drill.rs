@@ -6,7 +6,7 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::lock::lock;
+use super::lock::{DRILL, lock};
 use super::release::{Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
@@ -66,7 +66,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         return Ok(Ended::NotWell);
     }
     let started = Instant::now();
-    let (_, ended) = lock(&latches, latch, "drill").await;
+    let (_, ended) = lock(&latches, latch, DRILL).await?;
     let followed = match ended {
         Ended::Well => until_standby(&latches, latch, Duration::from_secs(timeout)).await,
         Ended::NotWell => Err(Error::Release(format!("{}: a bucket did not take the object", latch.name))),

@@ -5,19 +5,23 @@ use std::time::SystemTime;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
+use tokio::select;
 use tokio::time::sleep;
 
-use super::s3::{Hands, LATE, id, now, person};
+use super::s3::{Hands, LATE, harmless, id, now, person};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
-use crate::cli::session::Common;
-use crate::latch::config::{KEYS, Latch};
+use crate::cli::session::{Common, Interrupts};
+use crate::latch::config::{Bucket, KEYS, Latch};
 use crate::latch::decide::Put;
 use crate::latch::seen::Object;
 
 /// What is said of a bucket that has the object.
 const ALREADY_THERE: &str = "already_there";
+
+/// The reason of a drill.
+pub(super) const DRILL: &str = "drill";
 
 /// Lock a latch by hand: the primary leaves service, and stays out until the latch is released.
 #[derive(Debug, Args)]
@@ -51,7 +55,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         return Ok(Ended::NotWell);
     }
     let (buckets, ended) =
-        if dry_run { would_lock(&latches, latch).await } else { lock(&latches, latch, &reason).await };
+        if dry_run { would_lock(&latches, latch).await } else { lock(&latches, latch, &reason).await? };
     let found = json!([{ "latch": latch.name, "buckets": buckets }]);
     let line =
         |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
@@ -64,7 +68,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
             "Route 53's checkers see the objects within their interval: follow it with failoverctl latch status --watch",
         );
     } else {
-        say("a bucket has not confirmed its object: repeat the command until every bucket has");
+        say("it is not certain that every bucket has an object that stays: repeat the command until it is");
     }
     Ok(ended)
 }
@@ -87,24 +91,54 @@ async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, En
 }
 
 /// Creates the object of a latch in every bucket, and stops a release that is under way. Returns what was done in each
-/// bucket, and whether each has one.
-pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> (Map<String, Value>, Ended) {
-    let release = Hands::new(latches).stop_release(latch).await;
-    let (mut buckets, ended) = create(latches, latch, reason).await;
-    let Some((holder, left)) = release else { return (buckets, ended) };
-    let name = &latch.name;
-    say(&format!(
-        "{name} was held, for a release or an attachment, by {holder}: its hold is deleted, so that it stops"
-    ));
-    say(&format!("waiting {} s, until no deletion from before can land", LATE.as_secs()));
-    sleep(LATE).await;
-    let (again, ended) = create(latches, latch, reason).await;
+/// bucket, and whether each has one that stays.
+pub(super) async fn lock(
+    latches: &Latches,
+    latch: &Latch,
+    reason: &str,
+) -> Result<(Map<String, Value>, Ended), Error> {
+    let mut interrupts = Interrupts::new()?;
+    let (mut buckets, _) = create(latches, latch, reason).await;
+    let was_there = |bucket: &Bucket| buckets[&bucket.name] == ALREADY_THERE;
+    if let Some(at) = latches.config.buckets.iter().position(was_there) {
+        say(&format!("{} was locked before, {}", latch.name, of_whom(latches, latch, at).await));
+    }
+    // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
+    let hands = Hands::new(latches, "a lock");
+    let taken = hands.take_over(latch).await;
+    let mut is_interrupted = false;
+    if let Some(holder) = &taken.from {
+        say(&format!("{} was held by {holder}: that is stopped", latch.name));
+    }
+    if taken.from.is_some() || taken.unknown.is_some() {
+        say(&format!("waiting {} s, until no deletion from before can land", LATE.as_secs()));
+        select! {
+            () = sleep(LATE) => {}
+            () = interrupts.recv() => is_interrupted = true,
+        }
+    }
+    let (again, mut ended) = create(latches, latch, reason).await;
     buckets.extend(again.into_iter().filter(|(_, done)| done != ALREADY_THERE));
-    let Some(cause) = left else { return (buckets, ended) };
-    say(&format!(
-        "the hold of {holder} may still be there, so that a release goes on and deletes the objects: {cause}"
-    ));
-    (buckets, Ended::NotWell)
+    hands.remove_holds(latch).await;
+    if let Some(cause) = &taken.unknown {
+        say(&format!("it is not known whether a release is under way that will delete the objects: {cause}"));
+    }
+    if is_interrupted {
+        say("a deletion from before may still land: repeat the command");
+    }
+    if is_interrupted || taken.unknown.is_some() {
+        ended = Ended::NotWell;
+    }
+    Ok((buckets, ended))
+}
+
+/// Who has locked a latch, and why, as the object in this bucket says.
+async fn of_whom(latches: &Latches, latch: &Latch, bucket: usize) -> String {
+    let body = latches.s3.body(bucket, &latch.key()).await.unwrap_or_default();
+    let body: Value = serde_json::from_str(&body).unwrap_or_default();
+    let text = |key: &str| harmless(body[key].as_str().unwrap_or("unknown"));
+    let drill = if body["reason"] == DRILL { ", which releases it when it ends: stop the drill" } else { "" };
+    format!("by {} at {}: {}{drill}", text("by"), text("lockedAt"), text("reason"))
 }
 
 /// Creates the object of a latch in every bucket.

@@ -105,7 +105,7 @@ pub(super) async fn release(
     confirm: impl AsyncFnOnce() -> Result<Ended, Error>,
 ) -> Result<Released, Error> {
     let mut interrupts = Interrupts::new()?;
-    let release = Release { latches, latch, hands: Hands::new(latches), force };
+    let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force };
     let (holds, keys, primary, read_at) = release.read().await;
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
@@ -126,7 +126,7 @@ pub(super) async fn release(
             if confirm().await? == Ended::NotWell {
                 return Ok(Released::Declined);
             }
-            release.hold(&replace).await?;
+            release.hold(&replace, read_at).await?;
             release.open(&mut interrupts).await?;
             release.settle(&mut interrupts).await?;
             Ok(Released::Open)
@@ -147,8 +147,8 @@ impl Release<'_> {
         self.latches.name_servers.primaries(&[self.latch]).await[0]
     }
 
-    async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
-        if let Err(failure) = self.hands.hold(self.latch, replace).await {
+    async fn hold(&self, replace: &[Option<String>], read_at: SystemTime) -> Result<(), Error> {
+        if let Err(failure) = self.hands.hold(self.latch, replace, read_at).await {
             // Of two that begin at once, one finds the hold of the other.
             let (holds, _) = self.hands.holds(self.latch).await;
             return Err(held_by_another(&holds).map_or_else(
@@ -321,8 +321,8 @@ impl Release<'_> {
             ),
             Stop::NotLocked => format!("{name} is not locked"),
             Stop::HeldBy(holder) => format!(
-                "{name} was not released: another release is under way, of {holder}. Wait until it ends; if it was broken \
-                 off, for 10 minutes at most"
+                "{name} was not released: it is held by {holder}. Wait until that ends; if it was broken off, for 10 minutes \
+                 at most"
             ),
             Stop::PrimaryUnhealthy => format!(
                 "{name} was not released: the name servers do not say that the primary is healthy. Repair it first, or add \
@@ -330,7 +330,8 @@ impl Release<'_> {
             ),
             Stop::HoldLost => {
                 format!(
-                    "{name} was not released: a hold is gone, or older than 5 minutes. Repeat the release"
+                    "{name} was not released: a hold is gone, because someone has locked it meanwhile, or older than 5 minutes. \
+                     Ask who locked it before you repeat the release"
                 )
             }
         })

@@ -10,7 +10,8 @@ use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::byte_stream::ByteStream;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
 
 use super::Latches;
 use crate::cli::screen::say;
@@ -20,6 +21,8 @@ use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
 use crate::latch::seen::{HOLD, Object, shown};
 use crate::remote::aws::{Call, Failure, chain, send};
 
+/// How often a hold is tried to be put in the place of another one.
+const TRIES: u32 = 3;
 /// How long a bucket has for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -34,12 +37,33 @@ pub(super) struct Hands<'a> {
     s3: &'a S3,
     buckets: &'a [Bucket],
     owner: Option<&'a str>,
-    /// The id of this release, in its holds.
+    /// What for, as its holds say it to others.
+    purpose: &'static str,
+    /// The id of its holds.
     id: String,
 }
 
+/// Why a hold was not put.
+#[derive(Debug, Error)]
+enum NotHeld {
+    #[error("{0}")]
+    Refused(String),
+    /// It may be there all the same.
+    #[error("{0}")]
+    Unclear(String),
+}
+
+/// What [`Hands::take_over`] met.
+#[derive(Debug, Default)]
+pub(super) struct TakenOver {
+    /// Who held the latch.
+    pub from: Option<String>,
+    /// Why it is not known in a bucket whether someone still does.
+    pub unknown: Option<String>,
+}
+
 /// A text of an object's body that a terminal shows as it is, cut to a line.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     let is_harmless = |c: char| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ';
     text.chars().take(100).map(|c| if is_harmless(c) { c } else { '\u{fffd}' }).collect()
 }
@@ -68,12 +92,13 @@ pub(super) fn now() -> String {
 // === impl Hands ===
 
 impl<'a> Hands<'a> {
-    /// For one release.
-    pub fn new(latches: &'a Latches) -> Self {
+    /// For one command.
+    pub fn new(latches: &'a Latches, purpose: &'static str) -> Self {
         Self {
             s3: &latches.s3,
             buckets: &latches.config.buckets,
             owner: latches.config.bucket_owner.as_deref(),
+            purpose,
             id: id(),
         }
     }
@@ -97,7 +122,8 @@ impl<'a> Hands<'a> {
                         Held::Own(stored.clone())
                     } else {
                         let text = |key: &str| harmless(body[key].as_str().unwrap_or("unknown"));
-                        Held::Other(stored.clone(), format!("{} since {}", text("by"), text("at")))
+                        let (by, at, purpose) = (text("by"), text("at"), text("for"));
+                        Held::Other(stored.clone(), format!("{by} since {at}, for: {purpose}"))
                     }
                 }
                 Err(failure) => Held::Unreadable(failure.to_string()),
@@ -106,18 +132,70 @@ impl<'a> Hands<'a> {
         (held, read.date())
     }
 
-    /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`.
+    /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`. `read_at` is S3's
+    /// time when that was read.
     ///
     /// # Errors
     /// A bucket refuses, does not answer, or has another hold by now.
-    pub async fn hold(&self, latch: &Latch, replaces: &[Option<String>]) -> Result<(), Failure> {
+    pub async fn hold(
+        &self,
+        latch: &Latch,
+        replaces: &[Option<String>],
+        read_at: SystemTime,
+    ) -> Result<(), String> {
         for (bucket, replaces) in replaces.iter().enumerate() {
-            if let Err(failure) = self.put_hold(bucket, latch, replaces.as_ref()).await {
+            if let Err(cause) = self.put_hold(bucket, latch, replaces.as_deref(), read_at).await {
                 self.remove_holds(latch).await;
-                return Err(failure);
+                if !matches!(cause, NotHeld::Refused(_)) {
+                    say(&format!("waiting {} s, until no hold from before can land", LATE.as_secs()));
+                    sleep(LATE).await;
+                    self.remove_holds(latch).await;
+                }
+                return Err(cause.to_string());
             }
         }
         Ok(())
+    }
+
+    /// Puts a hold into every bucket that takes it, in the place of anyone's: without a hold of its own a release deletes no
+    /// object.
+    pub async fn take_over(&self, latch: &Latch) -> TakenOver {
+        let mut taken = TakenOver::default();
+        let buckets = (0..self.buckets.len()).map(|bucket| self.take_over_in(bucket, latch));
+        for held in join_all(buckets).await {
+            match held {
+                Ok(from) => taken.from = taken.from.or(from),
+                Err(cause) => taken.unknown = Some(cause),
+            }
+        }
+        taken
+    }
+
+    /// Returns who held the latch in this bucket.
+    async fn take_over_in(&self, bucket: usize, latch: &Latch) -> Result<Option<String>, String> {
+        let mut from = None;
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            let (held, date) = self.held(bucket, latch).await;
+            let replaces = match held {
+                Held::Own(_) => return Ok(from),
+                Held::Absent => None,
+                Held::Other(stored, holder) => {
+                    from = Some(holder).filter(|_| stored.age <= HOLD).or(from);
+                    Some(stored.etag)
+                }
+                Held::Unreadable(cause) => {
+                    last = cause;
+                    continue;
+                }
+            };
+            let read_at = date.unwrap_or_else(SystemTime::now);
+            match self.put_hold(bucket, latch, replaces.as_deref(), read_at).await {
+                Ok(()) => return Ok(from),
+                Err(cause) => last = cause.to_string(),
+            }
+        }
+        Err(last)
     }
 
     /// Deletes this release's own holds. One that cannot be deleted grows old.
@@ -135,34 +213,33 @@ impl<'a> Hands<'a> {
         }
     }
 
-    /// Deletes the holds of another release that is under way: without them it deletes no object any more. Returns whose
-    /// it is, and, if a hold may still be there, why.
-    pub async fn stop_release(&self, latch: &Latch) -> Option<(String, Option<String>)> {
-        let (holds, read_at) = self.holds(latch).await;
-        let (mut of, mut left) = (None, None);
-        for (bucket, hold) in holds.iter().enumerate() {
-            if let Held::Other(stored, holder) = hold
-                && stored.age <= HOLD
-            {
-                of = Some(holder.clone());
-                match self.delete(bucket, &latch.hold(), &stored.etag, read_at).await {
-                    Deletion::Gone => {}
-                    Deletion::Changed => left = Some("it has been replaced meanwhile".to_owned()),
-                    Deletion::Unconfirmed(cause) => left = Some(cause),
-                }
-            }
-        }
-        of.map(|of| (of, left))
-    }
-
-    async fn put_hold(&self, bucket: usize, latch: &Latch, replaces: Option<&String>) -> Result<(), Failure> {
-        let body = json!({ "id": self.id, "by": person(), "at": now() }).to_string();
-        let put = self.put(bucket, latch.hold(), body);
+    /// Puts a hold where there is none, or in the place of the one with this `ETag`. S3 refuses it when it arrives later than
+    /// 15 s after `read_at`.
+    async fn put_hold(
+        &self,
+        bucket: usize,
+        latch: &Latch,
+        replaces: Option<&str>,
+        read_at: SystemTime,
+    ) -> Result<(), NotHeld> {
+        let name = &self.buckets[bucket].name;
+        let body = json!({ "id": self.id, "by": person(), "at": now(), "for": self.purpose }).to_string();
+        let put = self.put(bucket, latch.hold(), body.clone());
         let put = match replaces {
             None => put.if_none_match("*"),
             Some(etag) => put.if_match(etag),
         };
-        send(PUT, ANSWER, put.send()).await.map(drop)
+        let signed = put.presigned(signature(read_at)).await;
+        let signed = signed.map_err(|error| NotHeld::Refused(format!("{name}: {}", chain(&error))))?;
+        let sent = timeout(ANSWER, self.s3.send(&signed, &body)).await;
+        let unclear = |cause: String| NotHeld::Unclear(format!("{name}: {cause}"));
+        let answer = sent.map_err(|_| unclear("no answer".to_owned()))?.map_err(unclear)?;
+        match answer.status().as_u16() {
+            200..=299 => Ok(()),
+            409 | 412 => Err(NotHeld::Refused(format!("{name}: another hold is there by now"))),
+            status @ 500.. => Err(unclear(refusal(status, answer).await)),
+            status => Err(NotHeld::Refused(format!("{name}: {}", refusal(status, answer).await))),
+        }
     }
 
     /// Puts back an object that was deleted, with an id of its own: a deletion of the old one that arrives late does not

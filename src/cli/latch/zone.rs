@@ -106,14 +106,39 @@ impl Zone {
     /// Makes these records refer to this check, if they are still as they were read, in one change batch, and waits until
     /// every name server has it.
     pub async fn refer(&self, records: Vec<ResourceRecordSet>, check: &str) -> Result<(), Failure> {
+        let after = referring(&records, check);
+        let change = match self.replace(&records, &after).await {
+            Ok(change) => change,
+            // The answer to a try before may have been lost: then it is refused, because it is done.
+            Err(failure) if self.are(&after).await => {
+                self.replace(&after, &after).await.map_err(|_| failure)?
+            }
+            Err(failure) => return Err(failure),
+        };
+        let call = Call::new("route53:GetChange", "the change");
+        for _ in 0..LOOKS {
+            let get = patience()
+                .persist(async |time| send(call, time, self.client.get_change().id(&change).send()).await);
+            if get.await?.change_info.is_some_and(|info| info.status == ChangeStatus::Insync) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+        Err(Failure::unclear(call, "the change has not reached every name server".to_owned()))
+    }
+
+    /// Replaces records by others, in one change batch, and returns the change's id. Route 53 deletes only what has exactly
+    /// these values: what someone else has changed meanwhile stays.
+    async fn replace(
+        &self,
+        before: &[ResourceRecordSet],
+        after: &[ResourceRecordSet],
+    ) -> Result<String, Failure> {
         let call = Call::new("route53:ChangeResourceRecordSets", "the hosted zone");
         let mut batch = ChangeBatch::builder().comment("failoverctl latch");
-        for record in records {
-            let mut after = record.clone();
-            after.health_check_id = Some(check.to_owned());
-            // Route 53 deletes only what has exactly these values: what someone else has changed meanwhile stays.
-            for (action, record) in [(ChangeAction::Delete, record), (ChangeAction::Create, after)] {
-                let change = Change::builder().action(action).resource_record_set(record).build();
+        for (before, after) in before.iter().zip(after) {
+            for (action, record) in [(ChangeAction::Delete, before), (ChangeAction::Create, after)] {
+                let change = Change::builder().action(action).resource_record_set(record.clone()).build();
                 batch = batch.changes(change.map_err(|error| Failure::refused(call, error.to_string()))?);
             }
         }
@@ -122,20 +147,30 @@ impl Zone {
             let change = self.client.change_resource_record_sets().hosted_zone_id(&self.id);
             send(call, time, change.change_batch(batch.clone()).send()).await
         });
-        let Some(change) = changed.await?.change_info else {
-            return Err(Failure::unclear(call, "the answer names no change".to_owned()));
-        };
-        let call = Call::new("route53:GetChange", "the change");
-        for _ in 0..LOOKS {
-            let get = patience()
-                .persist(async |time| send(call, time, self.client.get_change().id(&change.id).send()).await);
-            if get.await?.change_info.is_some_and(|info| info.status == ChangeStatus::Insync) {
-                return Ok(());
-            }
-            sleep(LOOK).await;
-        }
-        Err(Failure::unclear(call, "the change has not reached every name server".to_owned()))
+        let change = changed.await?.change_info;
+        change
+            .map(|change| change.id)
+            .ok_or_else(|| Failure::unclear(call, "the answer names no change".to_owned()))
     }
+
+    /// Whether the zone has exactly these records.
+    async fn are(&self, records: &[ResourceRecordSet]) -> bool {
+        for record in records {
+            if !self.records(record.name()).await.is_ok_and(|found| found.contains(record)) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// These records, with this check.
+pub(super) fn referring(records: &[ResourceRecordSet], check: &str) -> Vec<ResourceRecordSet> {
+    let mut records = records.to_vec();
+    for record in &mut records {
+        record.health_check_id = Some(check.to_owned());
+    }
+    records
 }
 
 /// The PRIMARY ones of these records.
