@@ -25,7 +25,7 @@ use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::config::{Config, GuardedTag};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::{IN, OUT, has_no_room};
+use crate::failover_lock::record::{IN, OUT, takes_no_lock};
 use crate::program::variables::InvalidConfig;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Failure, Kind};
@@ -114,9 +114,7 @@ async fn chain(
             findings.ok("history", format!("{what}: {}", plain(found)));
         }
     }
-    // A lock's record takes the place of a restore's, if it must.
-    let no_room = |tags: &Tags| has_no_room(tags, OUT) && !tags.contains_key(IN);
-    if tags.as_ref().is_some_and(no_room) {
+    if tags.as_ref().is_some_and(takes_no_lock) {
         findings.wrong(
             "tags",
             "it has no room for another tag: a lock could not be recorded, so that no one would tell if it were undone, and \

@@ -17,7 +17,7 @@ use super::outcome::{Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, BY_HAND_LAPSES, Before, Lock, Record, Restore};
 use super::view::{self, Tags, or_warn};
-use crate::remote::aws::Failure;
+use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::Deadline;
 
 /// Recording what was done is tried for so long: the lock stands without it, and `reconcile` makes
@@ -95,6 +95,9 @@ pub(super) async fn act(
                 warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets this path again");
             }
             let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
+            // Another one has updated it since: what it has recorded was not read.
+            let is_later = version.is_some_and(|version| locked.version > version + 1);
+            let target = if is_later { Target { record: None, tags: None, ..target } } else { target };
             record_lock(system, cause, target, Some(locked.version), deadline).await;
             // A check that could not be read before is seen here for the first time.
             if let Err(cannot) = decide::can_hold(&locked) {
@@ -141,13 +144,33 @@ async fn record(
         }
         (_, Some(_)) => return write(system, cause, target, version, deadline).await,
         // Without the record that stands, a new one would lose the path from before.
-        (_, None) => {
-            let tags = system.route53.tags(id, deadline).await?;
-            (view::valid_record(system, id, &tags, check), tags)
-        }
+        (_, None) => match system.route53.tags(id, deadline.within(deadline.left() / 2)).await {
+            Ok(tags) => {
+                let record = view::valid_record(system, id, &tags, check);
+                let is_this = |lock: &&Lock| lock.version == version && lock.before != Before::Unknown;
+                if version.is_some() && record.lock.as_ref().is_some_and(|lock| is_this(&lock)) {
+                    info!(healthCheckId = %id, "another execution has recorded this lock");
+                    return Ok(());
+                }
+                (record, tags)
+            }
+            // It is seen what the path was, or no record can stand, or none can ever be read.
+            Err(failure)
+                if failure.kind() == Kind::Denied
+                    || version == Some(HealthCheck::FIRST_VERSION + 1)
+                    || is_on_another_path(system, check) =>
+            {
+                return write(system, cause, target, version, deadline).await;
+            }
+            Err(failure) => return Err(failure),
+        },
     };
     let target = Target { record: Some(&record), tags: Some(&tags), ..target };
     write(system, cause, target, version, deadline).await
+}
+
+fn is_on_another_path(system: &FailoverLock, check: Option<&HealthCheck>) -> bool {
+    check.and_then(HealthCheck::path).is_some_and(|path| path != system.config.locked_path.as_str())
 }
 
 /// Records a lock over what is on record.

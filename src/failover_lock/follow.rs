@@ -6,9 +6,9 @@ use tokio::time::sleep;
 use super::FailoverLock;
 use super::apply::{Cause, OTHERS, Target, write};
 use super::health_check::HealthCheck;
-use super::record::Record;
+use super::record::{OUT, Record, has_no_room};
 use super::view::{self, or_warn};
-use crate::remote::deadline::{Deadline, MayPass as _};
+use crate::remote::deadline::Deadline;
 
 /// How many locks are recorded at once: others need Route 53's limit more.
 const AT_ONCE: usize = 4;
@@ -21,7 +21,7 @@ pub(super) struct Unrecorded {
     pub cause: Cause,
 }
 
-/// Lets the records follow the checks that are locked. Nothing waits for it.
+/// Lets the records follow the checks that are locked. Every lock is set before; only the tick's report waits.
 pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, deadline: Deadline) {
     // A function that has just set a lock may be about to record it: it alone knows the path from before.
     if unrecorded.iter().any(|it| view::is_unrecorded(system, &it.check, &it.record)) {
@@ -38,16 +38,15 @@ pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, d
             None => system.route53.tags(id, deadline).await,
         };
         let Some(tags) = or_warn(id, read, "the next tick records the lock") else { return };
-        // What was recorded meanwhile is not overwritten: the next tick decides again.
         let Ok(record) = view::record(system, &tags, &it.check) else { return };
-        if record != *it.record {
+        // What was recorded meanwhile is not overwritten: the next tick decides again. Nor is a restore that is under way
+        // replaced, where there is room for one tag.
+        let replaces = has_no_room(&tags, OUT) && record.is_being_restored(it.check.version);
+        if record != *it.record || replaces {
             return;
         }
         let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
         let written = write(system, &it.cause, target, Some(it.check.version), deadline).await;
-        if written.as_ref().is_err_and(|failure| !failure.may_pass()) {
-            system.known.cannot_record(&it.check);
-        }
         or_warn(id, written, "the lock could not be recorded");
     });
     stream::iter(records).buffer_unordered(AT_ONCE).collect::<()>().await;

@@ -156,6 +156,9 @@ impl fmt::Display for ResourcePath {
 // === impl HealthCheck ===
 
 impl HealthCheck {
+    /// The version that a check is created with.
+    pub const FIRST_VERSION: i64 = 1;
+
     /// The path it requests at present; `None` for types that request none.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
@@ -169,7 +172,7 @@ impl HealthCheck {
     /// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_UpdateHealthCheck.html
     #[must_use]
     pub fn was_never_changed(&self) -> bool {
-        self.version == 1
+        self.version == Self::FIRST_VERSION
     }
 }
 

@@ -1,8 +1,8 @@
-//! What earlier ticks of a process have seen: a check's record is read again, and written again where that was refused, only
-//! if the check has changed, or after [`FRESH`].
+//! What earlier ticks of a process have read: a check's record is read again only if the check has changed, or after
+//! [`FRESH`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,13 +14,9 @@ use super::view;
 /// How long what is recorded on a check counts as read, if the check has not changed.
 const FRESH: Duration = Duration::from_mins(20);
 
-/// What earlier ticks of this process have seen of the checks' records, by version.
+/// What was read of the checks' records, by version, in earlier ticks of this process.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    records: Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>,
-    /// The versions of checks whose lock could not be recorded, for a reason that lasts, and since when.
-    unrecordable: Arc<Mutex<BTreeMap<HealthCheckId, (i64, Instant)>>>,
-}
+pub(super) struct Known(Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -43,7 +39,7 @@ pub(super) enum Tagged {
 impl Known {
     /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
     pub fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
-        let known = held(&self.records);
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.get(&check.id).filter(|entry| entry.version == check.version)?;
         if entry.read.elapsed() >= FRESH {
             return None;
@@ -55,26 +51,13 @@ impl Known {
         usable.then(|| entry.tags.clone())
     }
 
-    /// Whether a lock that this check has may be recorded, as far as is known.
-    pub fn can_record(&self, check: &HealthCheck) -> bool {
-        let unrecordable = held(&self.unrecordable);
-        unrecordable
-            .get(&check.id)
-            .is_none_or(|(version, since)| *version != check.version || since.elapsed() >= FRESH)
-    }
-
-    /// A lock that this check has cannot be recorded: not every tick tries.
-    pub fn cannot_record(&self, check: &HealthCheck) {
-        held(&self.unrecordable).insert(check.id.clone(), (check.version, Instant::now()));
-    }
-
     /// Its record is not known any more: it was written.
     pub fn forget(&self, id: &HealthCheckId) {
-        held(&self.records).remove(id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     pub fn put(&self, check: &HealthCheck, tags: Tagged) {
-        let mut known = held(&self.records);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.get(&check.id).is_some_and(|entry| {
             entry.version == check.version && entry.read.elapsed() < FRESH && entry.tags == tags
         });
@@ -86,8 +69,4 @@ impl Known {
             known.insert(check.id.clone(), entry);
         }
     }
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@
 //!            ─ Route53::health_check beside tags ─▶ check and record ─ decide::lock, interlock ─▶ decision
 //!            ─ apply: Route53::set_path, then record_lock ─▶ outcome
 //! reconcile  tick ─ Route53::health_checks, tags_of, CloudWatch::all_alarms ─▶ check, record and alarms
-//!            ─ decide::reconcile, interlock ─▶ decision ─ apply ─▶ outcome
+//!            ─ decide::reconcile, interlock ─▶ decision ─ apply ─▶ outcome; at its end follow ─▶ records
 //! restore    request ─ Route53::health_check, tags ─▶ check and record ─ decide::restore ─▶ decision
 //!            ─ probe::ask, Route53::record_restore, set_path, record_restore ─▶ outcome
 //! ```

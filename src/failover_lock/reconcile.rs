@@ -255,7 +255,7 @@ async fn conclude(
     let (id, path, now) = (&check.id, check.path().unwrap_or_default(), system.clock.now());
     let target = Target { id, check: Some(check), record: Some(record), tags };
     let to_follow = |unknown: Option<&Alarm>| {
-        if !config.dry_run && known.can_record(check) {
+        if !config.dry_run && !tags.is_some_and(record::takes_no_lock) {
             let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
             let cause = unknown.map_or_else(by_hand, Cause::from);
             tick.follow(Unrecorded { check: check.clone(), record: Box::new(record.clone()), cause });

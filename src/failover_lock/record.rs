@@ -162,6 +162,12 @@ pub fn has_no_room(tags: &BTreeMap<String, String>, key: &str) -> bool {
     others.count() >= MOST_TAGS
 }
 
+/// Whether no lock can be recorded on a check with these tags. A lock's record takes the place of a restore's, if it must.
+#[must_use]
+pub fn takes_no_lock(tags: &BTreeMap<String, String>) -> bool {
+    has_no_room(tags, OUT) && !tags.contains_key(IN)
+}
+
 /// The tags to remove when a tag of this record is written: those of the former record, and `other`. A restore by hand
 /// that is newer than `since` stays.
 #[must_use]
@@ -322,6 +328,13 @@ impl Record {
     #[must_use]
     pub fn is_ahead_of(&self, version: i64) -> bool {
         self.newest_version() > Some(version)
+    }
+
+    /// Whether a restore of the check at this version has begun, and may still be under way.
+    #[must_use]
+    pub fn is_being_restored(&self, version: i64) -> bool {
+        let begun = self.restore.as_ref().filter(|restore| restore.done.is_none() && !restore.lapsed);
+        begun.is_some_and(|restore| restore.version > version)
     }
 
     /// The newest version that a lock or a restore which is done has made.

@@ -57,7 +57,7 @@ pub(super) fn record(
     Record::read(tags, path, check.version, locked_path, system.clock.now())
 }
 
-/// What is recorded in these tags of a check, `None` if it could not be read; a tag that cannot be read counts as none.
+/// What is recorded in these tags; a tag that cannot be read counts as none. `check` is `None` if it could not be read.
 pub(super) fn valid_record(
     system: &FailoverLock,
     id: &HealthCheckId,

@@ -82,13 +82,13 @@ pub enum Sets {
     No,
     /// It did.
     Yes,
-    /// It may have: the answer to a write was lost. It did, if the next look finds an object.
+    /// It may have: a write failed, perhaps only its answer. An object that the next look finds is counted as this one's.
     Perhaps,
 }
 
 /// The state after the writes, by bucket, and whether this look set the lock. Of several watchers that set a lock
-/// together, the one counts that wrote the first bucket which can be written; healing sets no lock. Where the answer to a
-/// write was lost, rather two of them count than none.
+/// together, the one counts that wrote the first bucket which can be written; healing sets no lock. Where a write
+/// failed, rather two of them count than none.
 #[must_use]
 pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State, Sets) {
     let heals = keys.iter().any(|key| key.stored().is_some());

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! watch    tick ─ S3::read, NameServers::ask ─▶ objects and verdicts
-//!          ─ decide::held, first, confirmed ─▶ plan ─ S3::create ─▶ decide::after ─▶ state
-//! release  a person's credentials ─ S3::read, NameServers::ask ─▶ release::Release ─▶ step by step (cli::latch)
+//!          ─ decide::held, first, confirmed ─▶ plan ─ S3::create ─▶ decide::after ─▶ state, and whether it locked
+//! release  a person's credentials ─ S3::read, NameServers::ask ─▶ release::begin, may_delete, deleted, Settling (cli::latch)
 //! ```
 //!
 //! The zone's failover record refers to a calculated health check: the primary's own check, and a latch check for each

@@ -46,8 +46,10 @@ pub enum Stop {
     HeldBy(String),
     /// The primary is not known to be healthy.
     PrimaryUnhealthy,
-    /// A hold is gone or too old: start over.
-    HoldLost,
+    /// A hold is gone: someone has locked it meanwhile.
+    HoldGone,
+    /// A hold is too old: start over.
+    HoldTooOld,
 }
 
 /// What a release begins with.
@@ -117,7 +119,7 @@ pub enum Settled {
 /// Why it may not.
 pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> Result<Begin, Stop> {
     readable(holds, keys)?;
-    if let Some(stop) = held_by_another(holds) {
+    if let Some(stop) = stop_of_another(holds) {
         return Err(stop);
     }
     if keys.iter().all(|key| key.stored().is_none()) {
@@ -129,9 +131,9 @@ pub fn begin(holds: &[Held], keys: &[Object], primary: Verdict, force: bool) -> 
     Ok(Begin::Hold(holds.iter().map(etag).collect()))
 }
 
-/// Whether someone else holds the latch: for a release, an attachment or a lock.
+/// Returns the stop if someone else holds the latch: for a release, an attachment, a detachment or a lock.
 #[must_use]
-pub fn held_by_another(holds: &[Held]) -> Option<Stop> {
+pub fn stop_of_another(holds: &[Held]) -> Option<Stop> {
     holds.iter().find_map(|hold| match hold {
         Held::Other(stored, holder) if stored.age <= HOLD => Some(Stop::HeldBy(holder.clone())),
         Held::Absent | Held::Own(_) | Held::Other(..) | Held::Unreadable(_) => None,
@@ -150,12 +152,15 @@ pub fn may_delete(
     force: bool,
 ) -> Result<Vec<(usize, String)>, Stop> {
     readable(holds, keys)?;
-    if let Some(stop) = held_by_another(holds) {
+    if let Some(stop) = stop_of_another(holds) {
         return Err(stop);
     }
-    let is_young = |hold: &Held| matches!(hold, Held::Own(stored) if stored.age < YOUNG);
-    if !holds.iter().all(is_young) {
-        return Err(Stop::HoldLost);
+    for hold in holds {
+        match hold {
+            Held::Own(stored) if stored.age < YOUNG => {}
+            Held::Own(_) => return Err(Stop::HoldTooOld),
+            Held::Absent | Held::Other(..) | Held::Unreadable(_) => return Err(Stop::HoldGone),
+        }
     }
     healthy(primary, force)?;
     let stored = keys.iter().enumerate().filter_map(|(bucket, key)| Some((bucket, key.stored()?)));
@@ -282,8 +287,10 @@ mod tests {
         assert_eq!(delete([own(299), own(0)], HEALTHY, false), Ok(vec![(0, "k".to_owned())]));
         assert_eq!(delete([own(0), own(0)], UNHEALTHY, true), Ok(vec![(0, "k".to_owned())]));
         assert_eq!(delete([own(0), own(0)], UNHEALTHY, false), Err(Stop::PrimaryUnhealthy));
-        for lost in [own(300), other(601), Held::Absent] {
-            assert_eq!(delete([own(0), lost], HEALTHY, true), Err(Stop::HoldLost));
+        for (lost, stop) in
+            [(own(300), Stop::HoldTooOld), (other(601), Stop::HoldGone), (Held::Absent, Stop::HoldGone)]
+        {
+            assert_eq!(delete([own(0), lost], HEALTHY, true), Err(stop));
         }
         let taken_over = delete([own(0), other(0)], HEALTHY, true);
         assert_eq!(taken_over, Err(Stop::HeldBy("ada".to_owned())), "someone locks");

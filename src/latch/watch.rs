@@ -1,6 +1,5 @@
 //! A watcher: one look after the other, and what it remembers between them.
 
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ struct Remembered {
     last: Outcome,
     /// Whether there was an object, as of the last look that saw the keys; `None` after a hold.
     stood: Option<bool>,
-    /// Whether the last look may have set a lock.
+    /// Whether a look may have set a lock, and none since has seen.
     perhaps: bool,
     split_since: Option<Instant>,
     blind_since: Option<Instant>,
@@ -167,8 +166,9 @@ impl Remembered {
         let is_split = sight.is_split();
         let state = sight.state.unwrap_or_else(cut_off);
         let mut outcome = Outcome::new(&self.last.latch, state);
-        let perhaps = mem::replace(&mut self.perhaps, sight.sets == Sets::Perhaps);
-        outcome.locked = u32::from(sight.sets == Sets::Yes || (perhaps && standing == Some(true)));
+        outcome.locked = u32::from(sight.sets == Sets::Yes || (self.perhaps && standing == Some(true)));
+        // A look that does not see the objects does not tell.
+        self.perhaps = sight.sets == Sets::Perhaps || (self.perhaps && standing.is_none());
         outcome.look_gap = self.started.map(|before| started - before).unwrap_or_default();
         if outcome.look_gap > RELEASE {
             // A whole release may have gone by.

@@ -135,7 +135,7 @@ impl Descendants {
                 for signal in [Signal::STOP, Signal::KILL] {
                     processes.send_to_groups(signal, &found, &stopped);
                 }
-                kill_stopped(&stopped);
+                send(Signal::KILL, &stopped);
                 // One that ends without having been seen may have started another one.
                 let mut has_ended = false;
                 let is_left = self.reap(|_, _| has_ended = true);
@@ -218,7 +218,7 @@ fn kill(roots: &BTreeSet<i32>) {
         stopped.extend(now_stopped);
     }
     Processes::now().send_to_groups(Signal::KILL, &found, &stopped);
-    kill_stopped(&stopped);
+    send(Signal::KILL, &stopped);
 }
 
 /// Whether the calling thread has started this child.
@@ -230,13 +230,6 @@ fn is_of_this_thread(pid: i32) -> bool {
 /// Sends a signal to each of these processes, and returns those that it has reached. One that has ended needs none.
 fn send(signal: Signal, to: &BTreeSet<Process>) -> BTreeSet<Process> {
     to.iter().copied().filter(|process| process.send(signal)).collect()
-}
-
-/// Kills these processes, which a STOP has reached.
-fn kill_stopped(stopped: &BTreeSet<Process>) {
-    for pid in stopped.iter().filter_map(|process| Pid::from_raw(process.pid)) {
-        let _ = kill_process(pid, Signal::KILL);
-    }
 }
 
 /// A process: once it has ended, another one may have its number, which has begun later.

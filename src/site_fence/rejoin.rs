@@ -91,27 +91,30 @@ struct Plan {
 
 /// The replication that the site needs.
 struct Replication {
-    /// The site that replicates to it.
-    partner: Site,
-    /// Whether the site replicates to the partner too: the partner is in service.
+    /// The sites that replicate to it: those in service, or else the one that reported it.
+    partners: Vec<Site>,
+    /// Whether the site replicates to the partners too: they are in service.
     is_mutual: bool,
 }
 
 impl Replication {
     /// Which site replicates to which one.
     fn ways<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (&'a Site, &'a Site)> {
-        [(&self.partner, site), (site, &self.partner)].into_iter().take(if self.is_mutual { 2 } else { 1 })
+        let ways = if self.is_mutual { 2 } else { 1 };
+        self.partners
+            .iter()
+            .flat_map(move |partner| [(partner, site), (site, partner)].into_iter().take(ways))
     }
 }
 
-/// How a site is connected with its partner.
+/// How a site is connected with its partners.
 enum Link {
     /// Each replicates to the other one.
     Replicating,
     /// They see each other.
     Connected,
-    /// They do not see each other.
-    Broken,
+    /// This one does not see that other one.
+    Broken(Site, Site),
 }
 
 impl Back<'_> {
@@ -169,10 +172,8 @@ impl Back<'_> {
         let replication = match link {
             Ok((_, Link::Replicating)) => return Ok(Err(is_back())),
             Ok((replication, Link::Connected)) => Ok(replication),
-            Ok((Replication { partner, .. }, Link::Broken)) if *force => {
-                Err(format!("{partner} and {site} do not see each other"))
-            }
-            Ok((_, Link::Broken)) => {
+            Ok((_, Link::Broken(at, other))) if *force => Err(format!("{at} does not see {other}")),
+            Ok((_, Link::Broken(..))) => {
                 return Ok(Err(outcome(Verdict::Refused).because(Reason::SitesDisconnected)));
             }
             Err(error) if *force => Err(error.to_string()),
@@ -223,22 +224,26 @@ impl Back<'_> {
         Ok(own)
     }
 
-    /// The replication that the site needs: from the site that reported it, or else from the only other one.
+    /// The replication that the site needs: with every other site in service, or else from the one that reported it, or
+    /// from the only other one.
     fn replication(&self, notes: &Notes, groups: &[EndpointGroup]) -> Result<Replication, BadRequest> {
         let Self { system, request: Request { site, .. }, .. } = self;
-        let by = notes.of(site).and_then(|note| note.by.as_ref());
         let clusters = system.config.infinispan.iter().flat_map(|clusters| clusters.endpoints.keys());
-        let mut others = clusters.filter(|other| *other != site);
-        let partner = match (by.and_then(|by| by.reporter.as_ref()), others.next(), others.next()) {
-            (Some(reporter), _, _) => reporter.clone(),
-            (None, Some(other), None) => other.clone(),
-            (None, _, _) => return Err(BadRequest::WhichOther(site.clone())),
+        let others: Vec<_> = clusters.filter(|other| *other != site).cloned().collect();
+        let serving: Vec<_> = others.iter().filter(|other| is_in_service(other, groups)).cloned().collect();
+        if !serving.is_empty() {
+            return Ok(Replication { partners: serving, is_mutual: true });
+        }
+        let by = notes.of(site).and_then(|note| note.by.as_ref());
+        let partners = match by.and_then(|by| by.reporter.clone()) {
+            Some(reporter) => vec![reporter],
+            None if others.len() == 1 => others,
+            None => return Err(BadRequest::WhichOther(site.clone())),
         };
-        let is_mutual = is_in_service(&partner, groups);
-        Ok(Replication { partner, is_mutual })
+        Ok(Replication { partners, is_mutual: false })
     }
 
-    /// Asks both sites for their replication, and unless that is all there is to do, whether they see each other.
+    /// Asks the sites for their replication, and unless that is all there is to do, whether they see each other.
     async fn link(&self, replication: &Replication, is_idle: bool) -> Result<Link, Error> {
         let Self { system, request: Request { site, .. }, deadline, .. } = self;
         let deadline = deadline.within(deadline.left() / 3);
@@ -252,7 +257,7 @@ impl Back<'_> {
         }
         for (at, other) in replication.ways(site) {
             if !infinispan.sees(at, other, deadline).await? {
-                return Ok(Link::Broken);
+                return Ok(Link::Broken(at.clone(), other.clone()));
             }
         }
         Ok(Link::Connected)

@@ -73,8 +73,8 @@ pub enum BadRequest {
     TakeOut(serde_json::Error),
     /// The site whose replication was switched off is unknown.
     #[error(
-        "the site that replicates to {0} is not noted, and INFINISPAN_SITE_ENDPOINTS does not name exactly one other \
-                 site: set INFINISPAN_SITE_ENDPOINTS to both sites"
+        "no other site of INFINISPAN_SITE_ENDPOINTS is in service, the one that replicated to {0} is not noted, and not \
+         exactly one other is named: bring the other site into service first"
     )]
     WhichOther(Site),
 }

@@ -202,7 +202,7 @@ async fn a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions() {
         let (release, lock) = tokio::join!(release.wait_with_output(), lock.wait_with_output());
         let (release, lock) = (Ended::of(release.expect("it ends")), Ended::of(lock.expect("it ends")));
         assert_eq!(release.status, Some(3), "{release:?}");
-        let said = if at_deletion { "locked again while" } else { "someone has locked it meanwhile" };
+        let said = if at_deletion { "locked again while" } else { "as after a lock by someone else" };
         assert!(release.said.contains(said), "{release:?}");
         assert!(lock.status == Some(0) && lock.said.contains("for: a release: that is stopped"), "{lock:?}");
         assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));

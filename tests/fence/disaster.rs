@@ -8,8 +8,8 @@ use crate::support::accelerator::{Accelerator, Accelerators, Endpoint, Fault, Gr
 use crate::support::infinispan;
 use crate::support::proxy::{self, Proxy};
 use crate::support::sites::{
-    DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, fence_within, outcomes, outcomes_within,
-    rejoin, rejoin_within,
+    DNS_NAME, INFINISPAN_PASSWORD, LABEL, REGION, Sites, alert, alert_since, fence, fence_within, outcomes,
+    outcomes_within, rejoin, rejoin_within,
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use failover::remote::deadline::Deadline;
@@ -86,7 +86,7 @@ async fn a_person_may_force_a_rejoin_and_its_partner_does_not_undo_it() {
     let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
     let outcome = rejoin(&system, &forced).await.unwrap();
     assert_eq!(outcome["outcome"], "rejoined");
-    assert_eq!(outcome["detail"], "not replicated to: site-a and site-b do not see each other");
+    assert_eq!(outcome["detail"], "not replicated to: site-a does not see site-b");
     assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "offline"));
     let old = alert_since(split, "site-a", "site-b");
     let (status, body) = fence(&system, &old).await;
@@ -470,4 +470,54 @@ async fn of_three_sites_one_reporter_takes_out_one() {
     // After a rejoin the reporter may take out another one.
     assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
     assert_eq!(outcomes(&system, &alert("site-a", "site-c")).await, ["fenced"]);
+}
+
+/// Three sites in service, whose third one's Infinispan is this.
+async fn three() -> (Sites, infinispan::Infinispan, SiteFence) {
+    let sites = Sites::start().await;
+    let c = infinispan::Infinispan::start("developer", INFINISPAN_PASSWORD).await;
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    let group = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
+    for (at, other) in [(&sites.a, "site-c"), (&sites.b, "site-c"), (&c, "site-a"), (&c, "site-b")] {
+        at.put(other, &["work"]);
+    }
+    let (a, b) = (sites.a.authority(), sites.b.authority());
+    let endpoints = json!({ "site-a": a, "site-b": b, "site-c": c.authority() }).to_string();
+    let roots = format!("{}{}{}", sites.a.root(), sites.b.root(), c.root());
+    let system = sites.system(&[("INFINISPAN_SITE_ENDPOINTS", &endpoints), ("INFINISPAN_CA_CERT", &roots)]);
+    (sites, c, system)
+}
+
+#[tokio::test]
+async fn of_three_sites_each_replicates_to_one_that_is_rejoined() {
+    let (sites, c, system) = three().await;
+    // Both others report it, and stop to replicate to it.
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(outcomes(&system, &alert("site-c", "site-a")).await, ["fenced"]);
+    assert_eq!((sites.b.status("site-a").as_str(), c.status("site-a").as_str()), ("offline", "offline"));
+    // One of them that does not see it keeps it out.
+    c.cut_off(true);
+    let refused = rejoin(&system, &request("site-a")).await.unwrap();
+    assert_eq!(refused["reason"], "sites_disconnected");
+    c.cut_off(false);
+    assert_eq!(rejoin(&system, &request("site-a")).await.unwrap()["outcome"], "rejoined");
+    assert_eq!((sites.b.status("site-a").as_str(), c.status("site-a").as_str()), ("online", "online"));
+    assert_eq!(rejoin(&system, &request("site-a")).await.unwrap()["outcome"], "already_rejoined");
+}
+
+#[tokio::test]
+async fn of_three_sites_one_comes_back_after_maintenance_or_when_its_reporter_is_lost() {
+    let (sites, c, system) = three().await;
+    assert_eq!(take_out(&system, "site-b").await, "taken_out");
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(outcomes(&system, &alert("site-c", "site-b")).await, ["fenced"]);
+    for call in ["status", "view", "bring-online", "take-offline"] {
+        sites.b.fail_always(call, infinispan::Fault::CloseBefore);
+    }
+    assert_eq!(rejoin(&system, &request("site-a")).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(c.status("site-a"), "online");
 }

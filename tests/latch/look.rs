@@ -467,7 +467,7 @@ async fn an_object_that_is_gone_under_a_hold_is_released_and_not_opened() {
 
 #[tokio::test]
 async fn an_object_that_was_gone_after_a_time_without_looks_may_have_been_released() {
-    for (seconds, opened) in [(119, 1), (121, 0)] {
+    for (seconds, opened) in [(60, 1), (121, 0)] {
         let site = Site::failed_over().await;
         let watcher = site.watcher().await;
         assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));

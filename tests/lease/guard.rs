@@ -368,8 +368,9 @@ async fn a_check_has_no_more_than_its_time_although_its_keeper_is_stopped() {
     let check = ["--check", &check, "--check-every", "5"];
     let keeper = Keeper::start_with(&emulator, "site-a", "", &check).await;
     eventually("its processes run", async || first_three(&started).is_some()).await;
-    keeper.signal("STOP").await;
     let first = first_three(&started).unwrap();
+    keeper.signal("STOP").await;
+    assert!(!first.iter().all(|id| is_gone(id)), "its time is not over yet");
     eventually("they are gone", async || first.iter().all(|id| is_gone(id))).await;
 }
 

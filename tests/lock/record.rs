@@ -969,23 +969,66 @@ async fn a_check_with_room_for_one_tag_is_locked_restored_and_reported() {
 }
 
 #[tokio::test]
-async fn a_lock_that_cannot_be_recorded_is_not_written_again_by_every_tick() {
+async fn a_lock_for_which_there_is_no_room_is_recorded_as_soon_as_there_is() {
     let world = World::new().await;
     world.has_tags_of_others(10);
     world.fails_and_is_locked().await;
     let (system, written) = (world.system().await, writes(&world).len());
-    for expected in [1, 1, 1] {
+    let tick = async || {
         let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
-        assert_eq!(json!(report.into_answer().unwrap())["outcomes"][0]["outcome"], "already_locked");
-        assert_eq!(writes(&world).len() - written, expected);
+        json!(report.into_answer().unwrap())["outcomes"][0]["outcome"].clone()
+    };
+    for _ in 0..2 {
+        assert_eq!(tick().await, "already_locked");
+        assert_eq!(writes(&world).len(), written);
         world.passes(60);
     }
-    // As soon as it has changed, it is tried again.
     world.route53.tag(PRIMARY, "team:9", None);
+    assert_eq!(tick().await, "already_locked");
+    assert!(world.route53.check(PRIMARY).tags["failover-lock:out"].starts_with("v=2 "));
+}
+
+#[tokio::test]
+async fn a_lock_is_recorded_although_the_tags_cannot_be_read_where_no_other_record_is_lost() {
+    // The check is read, or was never changed before.
+    for unread in [&["ListTagsForResource"][..], &["ListTagsForResource", "GetHealthCheck"]] {
+        let world = World::on("/health/v2").await;
+        if unread.len() == 1 {
+            world.route53.set_path(PRIMARY, "/health/v2");
+        }
+        for read in unread {
+            world.route53.fail_always(read, Fault::Error(503, "ServiceUnavailable", "later"));
+        }
+        let (system, event) = (world.system().await, delivered(&[&world.message(0)]));
+        let report = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_secs(6))).await;
+        assert_eq!(json!(report.into_answer().unwrap())["outcomes"][0]["outcome"], "locked");
+        let record = &world.route53.check(PRIMARY).tags["failover-lock:out"];
+        assert_eq!(record.contains("before=/health/v2 "), unread.len() == 1, "{record}");
+        assert!(record.starts_with(if unread.len() == 1 { "v=3 " } else { "v=2 " }), "{record}");
+    }
+}
+
+#[tokio::test]
+async fn a_tick_leaves_the_record_of_a_restore_that_is_under_way() {
+    let world = World::new().await;
+    world.has_tags_of_others(9);
     world.route53.set_path(PRIMARY, LOCKED);
-    let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
-    assert!(report.into_answer().is_ok());
-    assert!(world.route53.check(PRIMARY).tags["failover-lock:out"].starts_with("v=3 "));
+    let held = world.route53.hold("UpdateHealthCheck");
+    world.route53.fail_always("UpdateHealthCheck", Fault::Error(503, "ServiceUnavailable", "later"));
+    let meanwhile = async {
+        held.reached().await;
+        held.release();
+        let tick = world.ticks().await;
+        world.route53.fail_never("UpdateHealthCheck");
+        tick
+    };
+    let (restored, tick) = tokio::join!(world.restore(), meanwhile);
+    assert_eq!(
+        (&tick["outcome"], &restored.unwrap()["outcome"]),
+        (&"already_locked".into(), &"restored".into())
+    );
+    world.passes(120);
+    assert_eq!(world.ticks().await["outcome"], "armed", "{:?}", world.route53.check(PRIMARY).tags);
 }
 
 #[tokio::test]

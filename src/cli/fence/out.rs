@@ -50,7 +50,9 @@ pub(super) async fn run(
     let outcome = invoke(session, region, &function, &request).await?;
     show(session, &site, &outcome).await?;
     Ok(match outcome["outcome"].as_str() {
-        Some("taken_out" | "already_out" | "would_take_out") => Ended::Well,
+        Some("taken_out" | "already_out") => Ended::Well,
+        // A function in a dry run does nothing.
+        Some("would_take_out") if dry_run => Ended::Well,
         _ => Ended::NotWell,
     })
 }

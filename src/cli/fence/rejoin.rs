@@ -52,7 +52,9 @@ pub(super) async fn run(
     let outcome = invoke(session, region, &function, &request).await?;
     show(session, &site, &outcome).await?;
     Ok(match outcome["outcome"].as_str() {
-        Some("rejoined" | "already_rejoined" | "would_rejoin") => Ended::Well,
+        Some("rejoined" | "already_rejoined") => Ended::Well,
+        // A function in a dry run does nothing.
+        Some("would_rejoin") if dry_run => Ended::Well,
         _ => Ended::NotWell,
     })
 }

@@ -17,6 +17,7 @@ use crate::latch::config::Latch;
 use crate::latch::dns::{Question, Transport};
 use crate::latch::release::Held;
 use crate::latch::seen::{HOLD, Object, Record, Verdict};
+use crate::remote::aws::Failure;
 
 /// Why a locked latch is not detached.
 const WITHOUT: &str = ", and without it the primary would serve";
@@ -107,7 +108,8 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     }
     let change = async |_: &Hands<'_>| {
         may_attach(&latches, latch).await?;
-        refer(&zone, records.all(), &after, latch).await
+        let read = records.all();
+        refer(zone.refer(&read, &zone::referring(&read, &after)).await, latch)
     };
     Box::pin(under_hold(&latches, latch, "an attachment", change)).await?;
     say(&format!(
@@ -126,8 +128,8 @@ async fn under_hold(
     change: impl AsyncFnOnce(&Hands<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (hands, mut interrupts) = (Hands::new(latches, purpose), Interrupts::new()?);
-    let (holds, read_at) = hands.holds(latch).await;
-    let held = hands.hold(latch, &replaced(latch, &holds)?, read_at).await;
+    let (holds, _) = hands.holds(latch).await;
+    let held = hands.hold(latch, &replaced(latch, &holds)?).await;
     held.map_err(|cause| refused(latch, &format!("a hold could not be put: {cause}")))?;
     say(&format!("waiting {} s, until no write from before can land", LATE.as_secs()));
     let changed = select! {
@@ -139,17 +141,12 @@ async fn under_hold(
     changed
 }
 
-async fn refer(
-    zone: &Zone,
-    records: Vec<ResourceRecordSet>,
-    check: &str,
-    latch: &Latch,
-) -> Result<(), Error> {
-    say("changing the records");
-    zone.refer(records, check).await.map_err(|failure| {
+/// What a change of the records came to.
+fn refer(changed: Result<(), Failure>, latch: &Latch) -> Result<(), Error> {
+    changed.map_err(|failure| {
         let name = &latch.name;
         Error::Release(format!(
-            "{name}: the records may not be changed: {failure}. Repeat the command: it reads them again, and shows it"
+            "{name}: it is not certain whether the records were changed: {failure}. Repeat the command: it reads them again"
         ))
     })
 }
@@ -257,20 +254,18 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     }
     let change = async |hands: &Hands<'_>| {
         open(latch, &latches.keys(latch).await, WITHOUT)?;
-        let (records, after) = (records.all(), zone::referring(&records.all(), &own));
-        refer(&zone, records, &own, latch).await?;
-        // A person who locks meanwhile has taken the hold over, and created the objects first.
-        let is_own = |hold: &Held| matches!(hold, Held::Own(_));
-        let is_held = hands.holds(latch).await.0.iter().all(is_own);
-        let locked =
-            open(latch, &latches.keys(latch).await, " by now, and the records refer to the latch again");
-        if is_held && locked.is_ok() {
-            return Ok(());
+        let (read, after) = (records.all(), zone::referring(&records.all(), &own));
+        let referred = refer(zone.refer(&read, &after).await, latch);
+        // A person who locks meanwhile creates the objects first, and takes the hold over.
+        let (keys, holds) = (latches.keys(latch).await, hands.holds(latch).await.0);
+        let is_locked = keys.iter().any(|key| key.stored().is_some());
+        if !is_locked && !holds.iter().any(|hold| matches!(hold, Held::Other(..))) {
+            return referred;
         }
-        refer(&zone, after, &before, latch).await?;
-        locked.and(Err(refused(
-            latch,
-            "someone has locked it meanwhile, and the records refer to the latch again",
+        refer(zone.refer(&after, &read).await, latch)?;
+        Err(Error::Release(format!(
+            "{}: someone has locked it meanwhile, and the records are as before again: see failoverctl latch status {}",
+            latch.name, latch.name
         )))
     };
     Box::pin(under_hold(&latches, latch, "a detachment", change)).await?;

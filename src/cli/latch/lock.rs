@@ -17,7 +17,9 @@ use crate::latch::config::{Bucket, KEYS, Latch};
 use crate::latch::decide::Put;
 use crate::latch::seen::Object;
 
-/// What is said of a bucket that has the object.
+/// What is said of a bucket that has the object now.
+const CREATED: &str = "created";
+/// What is said of a bucket that had it before.
 const ALREADY_THERE: &str = "already_there";
 
 /// The reason of a drill.
@@ -99,17 +101,21 @@ pub(super) async fn lock(
 ) -> Result<(Map<String, Value>, Ended), Error> {
     let mut interrupts = Interrupts::new()?;
     let (mut buckets, _) = create(latches, latch, reason).await;
+    // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
+    let hands = Hands::new(latches, "a lock");
+    let taken = hands.take_over(latch).await;
     let was_there = |bucket: &Bucket| buckets[&bucket.name] == ALREADY_THERE;
     if let Some(at) = latches.config.buckets.iter().position(was_there) {
         say(&format!("{} was locked before, {}", latch.name, of_whom(latches, latch, at).await));
     }
-    // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
-    let hands = Hands::new(latches, "a lock");
-    let taken = hands.take_over(latch).await;
-    let mut is_interrupted = false;
     if let Some(holder) = &taken.from {
-        say(&format!("{} was held by {holder}: that is stopped", latch.name));
+        let name = &latch.name;
+        say(&format!("{name} was held by {holder}: that is stopped, unless it has ended by now"));
+        say(&format!(
+            "after an attachment or a detachment, see that {name} is attached: failoverctl latch doctor {name}"
+        ));
     }
+    let mut is_interrupted = false;
     if taken.from.is_some() || taken.unknown.is_some() {
         say(&format!("waiting {} s, until no deletion from before can land", LATE.as_secs()));
         select! {
@@ -118,7 +124,9 @@ pub(super) async fn lock(
         }
     }
     let (again, mut ended) = create(latches, latch, reason).await;
-    buckets.extend(again.into_iter().filter(|(_, done)| done != ALREADY_THERE));
+    let is_new = |bucket: &str| buckets.get(bucket).is_some_and(|done| done == CREATED);
+    let again: Vec<_> = again.into_iter().filter(|(bucket, _)| !is_new(bucket)).collect();
+    buckets.extend(again);
     hands.remove_holds(latch).await;
     if let Some(cause) = &taken.unknown {
         say(&format!("it is not known whether a release is under way that will delete the objects: {cause}"));
@@ -153,7 +161,7 @@ async fn create(latches: &Latches, latch: &Latch, reason: &str) -> (Map<String, 
         let now = latches.s3.read(at, KEYS, &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
         let put = latches.s3.create(at, &latch.key(), &body, now).await.unwrap_or_else(Put::Failed);
         let done = match &put {
-            Put::Created => "created".to_owned(),
+            Put::Created => CREATED.to_owned(),
             Put::AlreadyThere => ALREADY_THERE.to_owned(),
             Put::Conflict => "conflict: repeat the command".to_owned(),
             Put::Failed(cause) => format!("failed: {cause}"),

@@ -18,7 +18,7 @@ use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::release::{
-    self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, held_by_another, may_delete,
+    self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete, stop_of_another,
 };
 use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{Object, Record, Verdict};
@@ -126,7 +126,7 @@ pub(super) async fn release(
             if confirm().await? == Ended::NotWell {
                 return Ok(Released::Declined);
             }
-            release.hold(&replace, read_at).await?;
+            release.hold(&replace).await?;
             release.open(&mut interrupts).await?;
             release.settle(&mut interrupts).await?;
             Ok(Released::Open)
@@ -147,11 +147,11 @@ impl Release<'_> {
         self.latches.name_servers.primaries(&[self.latch]).await[0]
     }
 
-    async fn hold(&self, replace: &[Option<String>], read_at: SystemTime) -> Result<(), Error> {
-        if let Err(failure) = self.hands.hold(self.latch, replace, read_at).await {
+    async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
+        if let Err(failure) = self.hands.hold(self.latch, replace).await {
             // Of two that begin at once, one finds the hold of the other.
             let (holds, _) = self.hands.holds(self.latch).await;
-            return Err(held_by_another(&holds).map_or_else(
+            return Err(stop_of_another(&holds).map_or_else(
                 || {
                     let name = &self.latch.name;
                     Error::Release(format!(
@@ -328,11 +328,12 @@ impl Release<'_> {
                 "{name} was not released: the name servers do not say that the primary is healthy. Repair it first, or add \
                  --force"
             ),
-            Stop::HoldLost => {
-                format!(
-                    "{name} was not released: a hold is gone, because someone has locked it meanwhile, or older than 5 minutes. \
-                     Ask who locked it before you repeat the release"
-                )
+            Stop::HoldGone => format!(
+                "{name} was not released: its hold is gone, as after a lock by someone else. See failoverctl latch status \
+                 {name} before you repeat the release"
+            ),
+            Stop::HoldTooOld => {
+                format!("{name} was not released: a hold is older than 5 minutes. Repeat the release")
             }
         })
     }

@@ -21,12 +21,12 @@ use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
 use crate::latch::seen::{HOLD, Object, shown};
 use crate::remote::aws::{Call, Failure, chain, send};
 
-/// How often a hold is tried to be put in the place of another one.
+/// How many times a hold is tried to be put in the place of another one.
 const TRIES: u32 = 3;
 /// How long a bucket has for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// After so long a request that was signed before a hold was put, or deleted, cannot land: its signature, and 5 s between
+/// After so long a request that was signed before a hold was put, or replaced, cannot land: its signature, and 5 s between
 /// clocks.
 pub(super) const LATE: Duration = Duration::from_secs(SIGNATURE.as_secs() + 5);
 
@@ -132,21 +132,18 @@ impl<'a> Hands<'a> {
         (held, read.date())
     }
 
-    /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`. `read_at` is S3's
-    /// time when that was read.
+    /// Puts a hold into every bucket, or none. Each replaces what was left behind there, by its `ETag`.
     ///
     /// # Errors
     /// A bucket refuses, does not answer, or has another hold by now.
-    pub async fn hold(
-        &self,
-        latch: &Latch,
-        replaces: &[Option<String>],
-        read_at: SystemTime,
-    ) -> Result<(), String> {
+    pub async fn hold(&self, latch: &Latch, replaces: &[Option<String>]) -> Result<(), String> {
         for (bucket, replaces) in replaces.iter().enumerate() {
+            // S3's time now: a person may have taken their time to agree.
+            let now = self.s3.read(bucket, HOLDS, &[&latch.name]).await.date();
+            let read_at = now.unwrap_or_else(SystemTime::now);
             if let Err(cause) = self.put_hold(bucket, latch, replaces.as_deref(), read_at).await {
                 self.remove_holds(latch).await;
-                if !matches!(cause, NotHeld::Refused(_)) {
+                if matches!(cause, NotHeld::Unclear(_)) {
                     say(&format!("waiting {} s, until no hold from before can land", LATE.as_secs()));
                     sleep(LATE).await;
                     self.remove_holds(latch).await;

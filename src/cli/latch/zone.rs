@@ -103,16 +103,17 @@ impl Zone {
         Ok(records)
     }
 
-    /// Makes these records refer to this check, if they are still as they were read, in one change batch, and waits until
-    /// every name server has it.
-    pub async fn refer(&self, records: Vec<ResourceRecordSet>, check: &str) -> Result<(), Failure> {
-        let after = referring(&records, check);
-        let change = match self.replace(&records, &after).await {
+    /// Replaces these records by others, if they are still as they were read, in one change batch, and waits until every
+    /// name server has it.
+    pub async fn refer(
+        &self,
+        before: &[ResourceRecordSet],
+        after: &[ResourceRecordSet],
+    ) -> Result<(), Failure> {
+        let change = match self.replace(before, after).await {
             Ok(change) => change,
             // The answer to a try before may have been lost: then it is refused, because it is done.
-            Err(failure) if self.are(&after).await => {
-                self.replace(&after, &after).await.map_err(|_| failure)?
-            }
+            Err(failure) if self.are(after).await => self.replace(after, after).await.map_err(|_| failure)?,
             Err(failure) => return Err(failure),
         };
         let call = Call::new("route53:GetChange", "the change");

@@ -21,7 +21,7 @@ use crate::lease::descendants::Descendants;
 /// stopped.
 ///
 /// # Errors
-/// The program cannot be started.
+/// The program cannot be started, has no result in its time, or its guard has ended.
 pub(in crate::lease) async fn once(command: &[String], longest: Duration) -> io::Result<u8> {
     let command: Vec<_> = command.iter().map(OsString::from).collect();
     let (mut guard, link) = guard_of(&command)?;
@@ -48,7 +48,7 @@ pub(in crate::lease) async fn once(command: &[String], longest: Duration) -> io:
         return Err(io::Error::other(format!("{}. Correct --check", cause(number))));
     }
     let status = report.strip_prefix(ENDED).and_then(|status| status.parse().ok());
-    status.ok_or_else(|| io::Error::other(format!("no result within {longest:?}, or its guard has ended")))
+    status.ok_or_else(|| io::Error::other("its guard has ended, or its time was over"))
 }
 
 /// The guard of a check, whose orders have ended. Dropped, it is killed if it does not end as well.
