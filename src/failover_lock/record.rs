@@ -16,10 +16,13 @@ use std::fmt::Write;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
+pub use self::room::{fits_beside, has_no_room, takes_no_lock};
+
 use self::fields::{Fields, escaped, escaped_within, fitting, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
 
 mod fields;
+mod room;
 #[cfg(test)]
 mod tests;
 
@@ -142,30 +145,6 @@ pub struct InvalidRecord {
     text: String,
     /// Whether it holds a time in the future, as it does for a clock that is behind.
     pub is_future: bool,
-}
-
-/// [How many tags a health check may have][1].
-///
-/// [1]: https://docs.aws.amazon.com/Route53/latest/APIReference/API_ChangeTagsForResource.html
-const MOST_TAGS: usize = 10;
-
-/// Whether the tag `key` can be written to a check with these tags while all of them stay.
-#[must_use]
-pub fn fits_beside(tags: &BTreeMap<String, String>, key: &str) -> bool {
-    tags.contains_key(key) || tags.len() < MOST_TAGS
-}
-
-/// Whether a check with these tags has no room for the tag `key`, when those of the former record are removed.
-#[must_use]
-pub fn has_no_room(tags: &BTreeMap<String, String>, key: &str) -> bool {
-    let others = tags.keys().filter(|other| *other != key && !FORMER.contains(&other.as_str()));
-    others.count() >= MOST_TAGS
-}
-
-/// Whether no lock can be recorded on a check with these tags. A lock's record takes the place of a restore's, if it must.
-#[must_use]
-pub fn takes_no_lock(tags: &BTreeMap<String, String>) -> bool {
-    has_no_room(tags, OUT) && !tags.contains_key(IN)
 }
 
 /// The tags to remove when a tag of this record is written: those of the former record, and `other`. A restore by hand
