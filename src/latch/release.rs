@@ -46,6 +46,8 @@ pub enum Stop {
     HeldBy(String),
     /// The primary is not known to be healthy.
     PrimaryUnhealthy,
+    /// An object was created meanwhile.
+    LockedAgain,
     /// A hold is gone: someone has locked it meanwhile.
     HoldGone,
     /// A hold is too old: start over.
@@ -165,6 +167,14 @@ pub fn may_delete(
     healthy(primary, force)?;
     let stored = keys.iter().enumerate().filter_map(|(bucket, key)| Some((bucket, key.stored()?)));
     Ok(stored.map(|(bucket, stored)| (bucket, stored.etag.clone())).collect())
+}
+
+/// Returns the stop if an object was created since the release began with these: a lock that no one has agreed to release.
+#[must_use]
+pub fn stop_of_new_lock(began: &[Object], keys: &[Object]) -> Option<Stop> {
+    let tag = |object: &Object| object.stored().map(|stored| stored.etag.clone());
+    let is_new = |(began, key): (&Object, &Object)| key.stored().is_some() && tag(began) != tag(key);
+    began.iter().zip(keys).any(is_new).then_some(Stop::LockedAgain)
 }
 
 /// What follows from the deletions, by bucket.
@@ -296,6 +306,18 @@ mod tests {
         assert_eq!(taken_over, Err(Stop::HeldBy("ada".to_owned())), "someone locks");
         let unreadable = Held::Unreadable("h".to_owned());
         assert_eq!(delete([own(0), unreadable], HEALTHY, true), Err(Stop::Unreadable("h".to_owned())));
+    }
+
+    #[test]
+    fn an_object_that_was_created_meanwhile_is_not_deleted() {
+        let keys = [present(), Object::Absent];
+        let other = [Object::Present(stored("other", 900)), Object::Absent];
+        let open = [Object::Absent, Object::Absent];
+        assert_eq!(stop_of_new_lock(&keys, &keys), None);
+        assert_eq!(stop_of_new_lock(&keys, &open), None);
+        for began in [other, open] {
+            assert_eq!(stop_of_new_lock(&began, &keys), Some(Stop::LockedAgain));
+        }
     }
 
     #[test]

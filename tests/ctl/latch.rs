@@ -99,6 +99,7 @@ async fn commands_that_take_minutes() {
         a_drill_locks_and_releases_and_says_how_long_each_took(),
         an_interrupt_while_everything_is_read_again_deletes_no_object(),
         a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions(),
+        an_object_that_is_created_while_a_release_waits_stays(),
         a_lock_by_hand_that_cannot_see_the_holds_says_so(),
         a_hold_that_lands_late_does_not_stay(),
         what_happens_while_a_record_is_about_to_be_changed_counts(),
@@ -208,6 +209,17 @@ async fn a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions() {
         assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
     };
     tokio::join!(stopped(false), stopped(true));
+}
+
+async fn an_object_that_is_created_while_a_release_waits_stays() {
+    let site = locked().await;
+    let meanwhile = async {
+        site.s3.until(|_| holds(&site) == [true, true]).await;
+        site.s3.put(A, KEY, r#"{"reason":"another lock"}"#);
+    };
+    let (ended, ()) = tokio::join!(run(&site, &["release", "app", "--yes"]), meanwhile);
+    assert!(ended.status == Some(3) && ended.said.contains("an object was created meanwhile"), "{ended:?}");
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
 }
 
 async fn a_lock_by_hand_that_cannot_see_the_holds_says_so() {

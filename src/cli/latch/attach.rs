@@ -262,11 +262,18 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
         if !is_locked && !holds.iter().any(|hold| matches!(hold, Held::Other(..))) {
             return referred;
         }
-        refer(zone.refer(&after, &read).await, latch)?;
-        Err(Error::Release(format!(
-            "{}: someone has locked it meanwhile, and the records are as before again: see failoverctl latch status {}",
-            latch.name, latch.name
-        )))
+        let name = &latch.name;
+        Err(Error::Release(match zone.refer(&after, &read).await {
+            Ok(()) => format!(
+                "{name}: someone has locked it meanwhile, and the records are as before again: see failoverctl latch \
+                 status {name}"
+            ),
+            Err(failure) => format!(
+                "{name}: someone has locked it meanwhile, and it is not certain that the lock holds: the records could not \
+                 be changed back: {failure}. Let the PRIMARY records of {} and {} refer to the check {before}",
+                zone.name, zone.sentinel
+            ),
+        }))
     };
     Box::pin(under_hold(&latches, latch, "a detachment", change)).await?;
     outcome(&latches, latch, "detached", &zone, &before, &own).await

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
-use tokio::select;
 use tokio::time::sleep;
 
 use super::s3::{Hands, LATE, harmless, id, now, person};
@@ -99,7 +98,8 @@ pub(super) async fn lock(
     latch: &Latch,
     reason: &str,
 ) -> Result<(Map<String, Value>, Ended), Error> {
-    let mut interrupts = Interrupts::new()?;
+    // Ended now, it would leave a latch that a deletion from before opens.
+    let _ignored = Interrupts::new()?;
     let (mut buckets, _) = create(latches, latch, reason).await;
     // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let hands = Hands::new(latches, "a lock");
@@ -115,13 +115,12 @@ pub(super) async fn lock(
             "after an attachment or a detachment, see that {name} is attached: failoverctl latch doctor {name}"
         ));
     }
-    let mut is_interrupted = false;
-    if taken.from.is_some() || taken.unknown.is_some() {
-        say(&format!("waiting {} s, until no deletion from before can land", LATE.as_secs()));
-        select! {
-            () = sleep(LATE) => {}
-            () = interrupts.recv() => is_interrupted = true,
-        }
+    if taken.from.is_some() || taken.unknown.is_some() || taken.may_land {
+        say(&format!(
+            "waiting {} s, also when interrupted, until nothing from before can land",
+            LATE.as_secs()
+        ));
+        sleep(LATE).await;
     }
     let (again, mut ended) = create(latches, latch, reason).await;
     let is_new = |bucket: &str| buckets.get(bucket).is_some_and(|done| done == CREATED);
@@ -131,10 +130,7 @@ pub(super) async fn lock(
     if let Some(cause) = &taken.unknown {
         say(&format!("it is not known whether a release is under way that will delete the objects: {cause}"));
     }
-    if is_interrupted {
-        say("a deletion from before may still land: repeat the command");
-    }
-    if is_interrupted || taken.unknown.is_some() {
+    if taken.unknown.is_some() {
         ended = Ended::NotWell;
     }
     Ok((buckets, ended))

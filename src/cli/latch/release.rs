@@ -19,6 +19,7 @@ use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::release::{
     self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete, stop_of_another,
+    stop_of_new_lock,
 };
 use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{Object, Record, Verdict};
@@ -127,7 +128,7 @@ pub(super) async fn release(
                 return Ok(Released::Declined);
             }
             release.hold(&replace).await?;
-            release.open(&mut interrupts).await?;
+            release.open(&keys, &mut interrupts).await?;
             release.settle(&mut interrupts).await?;
             Ok(Released::Open)
         }
@@ -166,12 +167,12 @@ impl Release<'_> {
     }
 
     /// Waits, reads everything again, and deletes the objects.
-    async fn open(&self, interrupts: &mut Interrupts) -> Result<(), Error> {
+    async fn open(&self, began: &[Object], interrupts: &mut Interrupts) -> Result<(), Error> {
         say(&format!("2/4 waiting {} s, until no write from before can land", WAIT.as_secs()));
         let ready = select! {
             biased;
             () = interrupts.recv() => Err(Error::Interrupted),
-            ready = self.ready() => ready,
+            ready = self.ready(began) => ready,
         };
         let Ready { objects, bodies, read_at, read } = match ready {
             Ok(ready) => ready,
@@ -198,10 +199,13 @@ impl Release<'_> {
     }
 
     /// Waits, and reads which objects to delete.
-    async fn ready(&self) -> Result<Ready, Error> {
+    async fn ready(&self, began: &[Object]) -> Result<Ready, Error> {
         sleep(WAIT).await;
         let (holds, keys, primary, read_at) = self.read().await;
         let read = Instant::now();
+        if let Some(stop) = stop_of_new_lock(began, &keys) {
+            return Err(self.refused(&stop));
+        }
         let objects = may_delete(&holds, &keys, primary, self.force).map_err(|stop| self.refused(&stop))?;
         let bodies = objects.iter().map(async |(bucket, _)| {
             let body = self.latches.s3.body(*bucket, &self.latch.key()).await;
@@ -327,6 +331,10 @@ impl Release<'_> {
             Stop::PrimaryUnhealthy => format!(
                 "{name} was not released: the name servers do not say that the primary is healthy. Repair it first, or add \
                  --force"
+            ),
+            Stop::LockedAgain => format!(
+                "{name} was not released: an object was created meanwhile. See failoverctl latch status {name} before you \
+                 repeat the release"
             ),
             Stop::HoldGone => format!(
                 "{name} was not released: its hold is gone, as after a lock by someone else. See failoverctl latch status \

@@ -21,8 +21,10 @@ use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
 use crate::latch::seen::{HOLD, Object, shown};
 use crate::remote::aws::{Call, Failure, chain, send};
 
-/// How many times a hold is tried to be put in the place of another one.
+/// How many times a hold is tried to be put in the place of another one, or to be deleted.
 const TRIES: u32 = 3;
+/// The pause before another try.
+const SOON: Duration = Duration::from_millis(500);
 /// How long a bucket has for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -60,6 +62,8 @@ pub(super) struct TakenOver {
     pub from: Option<String>,
     /// Why it is not known in a bucket whether someone still does.
     pub unknown: Option<String>,
+    /// Whether a hold of this command may land yet.
+    pub may_land: bool,
 }
 
 /// A text of an object's body that a terminal shows as it is, cut to a line.
@@ -159,7 +163,8 @@ impl<'a> Hands<'a> {
     pub async fn take_over(&self, latch: &Latch) -> TakenOver {
         let mut taken = TakenOver::default();
         let buckets = (0..self.buckets.len()).map(|bucket| self.take_over_in(bucket, latch));
-        for held in join_all(buckets).await {
+        for (held, may_land) in join_all(buckets).await {
+            taken.may_land |= may_land;
             match held {
                 Ok(from) => taken.from = taken.from.or(from),
                 Err(cause) => taken.unknown = Some(cause),
@@ -168,14 +173,14 @@ impl<'a> Hands<'a> {
         taken
     }
 
-    /// Returns who held the latch in this bucket.
-    async fn take_over_in(&self, bucket: usize, latch: &Latch) -> Result<Option<String>, String> {
-        let mut from = None;
+    /// Returns who held the latch in this bucket, and whether a hold may land yet.
+    async fn take_over_in(&self, bucket: usize, latch: &Latch) -> (Result<Option<String>, String>, bool) {
+        let (mut from, mut may_land) = (None, false);
         let mut last = String::new();
         for _ in 0..TRIES {
             let (held, date) = self.held(bucket, latch).await;
             let replaces = match held {
-                Held::Own(_) => return Ok(from),
+                Held::Own(_) => return (Ok(from), may_land),
                 Held::Absent => None,
                 Held::Other(stored, holder) => {
                     from = Some(holder).filter(|_| stored.age <= HOLD).or(from);
@@ -183,31 +188,52 @@ impl<'a> Hands<'a> {
                 }
                 Held::Unreadable(cause) => {
                     last = cause;
+                    sleep(SOON).await;
                     continue;
                 }
             };
             let read_at = date.unwrap_or_else(SystemTime::now);
             match self.put_hold(bucket, latch, replaces.as_deref(), read_at).await {
-                Ok(()) => return Ok(from),
-                Err(cause) => last = cause.to_string(),
+                Ok(()) => return (Ok(from), may_land),
+                Err(cause) => {
+                    may_land |= matches!(cause, NotHeld::Unclear(_));
+                    last = cause.to_string();
+                }
             }
         }
-        Err(last)
+        (Err(last), may_land)
     }
 
-    /// Deletes this release's own holds. One that cannot be deleted grows old.
+    /// Deletes this command's own holds. One that cannot be deleted, or seen, grows old, and that is said.
     pub async fn remove_holds(&self, latch: &Latch) {
-        let (holds, read_at) = self.holds(latch).await;
-        for (bucket, hold) in holds.iter().enumerate() {
-            if let Held::Own(stored) = hold
-                && let Deletion::Unconfirmed(cause) =
-                    self.delete(bucket, &latch.hold(), &stored.etag, read_at).await
-            {
-                say(&format!(
-                    "a hold could not be deleted, and watchers ignore it after 10 minutes: {cause}"
-                ));
-            }
+        let buckets = (0..self.buckets.len()).map(|bucket| self.remove_hold(bucket, latch));
+        for left in join_all(buckets).await.into_iter().flatten() {
+            say(&format!(
+                "a hold could not be deleted, and keeps the watchers off {} for 10 minutes: {left}",
+                latch.name
+            ));
         }
+    }
+
+    /// Returns why an own hold may be left in this bucket.
+    async fn remove_hold(&self, bucket: usize, latch: &Latch) -> Option<String> {
+        let mut left = None;
+        for _ in 0..TRIES {
+            let (held, date) = self.held(bucket, latch).await;
+            left = match held {
+                Held::Absent | Held::Other(..) => return None,
+                Held::Unreadable(cause) => Some(cause),
+                Held::Own(stored) => {
+                    let read_at = date.unwrap_or_else(SystemTime::now);
+                    match self.delete(bucket, &latch.hold(), &stored.etag, read_at).await {
+                        Deletion::Gone | Deletion::Changed => return None,
+                        Deletion::Unconfirmed(cause) => Some(cause),
+                    }
+                }
+            };
+            sleep(SOON).await;
+        }
+        left
     }
 
     /// Puts a hold where there is none, or in the place of the one with this `ETag`. S3 refuses it when it arrives later than
