@@ -131,46 +131,49 @@ async fn record(
     deadline: Deadline,
 ) -> Result<(), Failure> {
     let Target { id, check, record, .. } = target;
-    let (record, tags) = match (check, record) {
+    let again = match (check, record) {
         (Some(check), Some(read)) if view::is_unrecorded(system, check, read) => {
-            match recorded_by_another(system, check, deadline).await {
-                Some((record, _)) if record.restore != read.restore => {
-                    info!(healthCheckId = %id, "a restore is on record since: this lock is not recorded over it");
-                    return Ok(());
-                }
-                Some(again) => again,
-                None => return write(system, cause, target, version, deadline).await,
+            let again = recorded_by_another(system, check, deadline).await;
+            if again.as_ref().is_some_and(|(record, _)| record.restore != read.restore) {
+                info!(healthCheckId = %id, "a restore is on record since: this lock is not recorded over it");
+                return Ok(());
             }
+            again
         }
-        (_, Some(_)) => return write(system, cause, target, version, deadline).await,
+        (_, Some(_)) => None,
         // Without the record that stands, a new one would lose the path from before.
         (_, None) => match system.route53.tags(id, deadline.within(deadline.left() / 2)).await {
-            Ok(tags) => {
-                let record = view::valid_record(system, id, &tags, check);
-                let is_this = |lock: &&Lock| lock.version == version && lock.before != Before::Unknown;
-                if version.is_some() && record.lock.as_ref().is_some_and(|lock| is_this(&lock)) {
-                    info!(healthCheckId = %id, "another execution has recorded this lock");
-                    return Ok(());
-                }
-                (record, tags)
-            }
-            // It is seen what the path was, or no record can stand, or none can ever be read.
-            Err(failure)
-                if failure.kind() == Kind::Denied
-                    || version == Some(HealthCheck::FIRST_VERSION + 1)
-                    || is_on_another_path(system, check) =>
-            {
-                return write(system, cause, target, version, deadline).await;
-            }
+            Ok(tags) => Some((view::valid_record(system, id, &tags, check), tags)),
+            Err(failure) if may_record_unread(system, check, version, &failure) => None,
             Err(failure) => return Err(failure),
         },
     };
-    let target = Target { record: Some(&record), tags: Some(&tags), ..target };
+    let is_this = |lock: &Lock| lock.version == version && lock.before != Before::Unknown;
+    let on_record = again.as_ref().and_then(|(record, _)| record.lock.as_ref());
+    if target.record.is_none() && version.is_some() && on_record.is_some_and(is_this) {
+        info!(healthCheckId = %id, "another execution has recorded this lock");
+        return Ok(());
+    }
+    let target = again.as_ref().map_or(target, |(record, tags)| Target {
+        record: Some(record),
+        tags: Some(tags),
+        ..target
+    });
     write(system, cause, target, version, deadline).await
 }
 
-fn is_on_another_path(system: &FailoverLock, check: Option<&HealthCheck>) -> bool {
-    check.and_then(HealthCheck::path).is_some_and(|path| path != system.config.locked_path.as_str())
+/// Whether a lock that made this version is recorded although the tags could not be read: none can ever be read, there is
+/// no other record, or the path from before was seen.
+fn may_record_unread(
+    system: &FailoverLock,
+    check: Option<&HealthCheck>,
+    version: Option<i64>,
+    failure: &Failure,
+) -> bool {
+    let path = check.and_then(HealthCheck::path);
+    failure.kind() == Kind::Denied
+        || version == Some(HealthCheck::FIRST_VERSION + 1)
+        || path.is_some_and(|path| path != system.config.locked_path.as_str())
 }
 
 /// Records a lock over what is on record.

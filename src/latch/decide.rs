@@ -91,7 +91,7 @@ pub enum Sets {
 /// failed, rather two of them count than none.
 #[must_use]
 pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State, Sets) {
-    let heals = keys.iter().any(|key| key.stored().is_some());
+    let heals = heals(keys);
     let of = |bucket| puts.iter().find(|(put, _)| *put == bucket).map(|(_, put)| put);
     let keys = keys.iter().enumerate().map(|(bucket, key)| match of(bucket) {
         Some(Put::Created | Put::AlreadyThere) => Object::Present(Stored::default()),
@@ -107,6 +107,12 @@ pub fn after(holds: &[Object], keys: &[Object], puts: &[(usize, Put)]) -> (State
         _ => Sets::No,
     };
     (objects(holds, &keys).unwrap_or(State::Unsettled), sets)
+}
+
+/// Whether a write heals a lock that stands in a bucket: it sets none.
+#[must_use]
+pub fn heals(keys: &[Object]) -> bool {
+    keys.iter().any(|key| key.stored().is_some())
 }
 
 /// Whether Route 53 has failed over to a standby that is healthy.

@@ -171,9 +171,8 @@ impl<'a> Look<'a> {
                 Plan::End(state) => sight.state = Some(state),
                 Plan::Put(_) if self.system.config.dry_run => sight.state = Some(State::WouldLock),
                 Plan::Put(buckets) => {
-                    // Until they are answered, also if the look is cut off. Healing sets no lock.
-                    let heals = sight.keys.iter().any(|key| key.stored().is_some());
-                    sight.sets = if heals { Sets::No } else { Sets::Perhaps };
+                    // Until they are answered, also if the look is cut off.
+                    sight.sets = if decide::heals(&sight.keys) { Sets::No } else { Sets::Perhaps };
                     plans.push((at, buckets));
                 }
             }

@@ -27,9 +27,9 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 pub enum Held {
     /// There is none.
     Absent,
-    /// This release has put it.
+    /// This command has put it.
     Own(Stored),
-    /// Another release has put it; its body names the person.
+    /// Another command has put it; its body names the person.
     Other(Stored, String),
     /// The bucket did not show it, for this cause.
     Unreadable(String),

@@ -243,8 +243,7 @@ struct Process {
 /// Every process, by its number. The number of a group whose leader is outside of the container is 0.
 #[derive(Default)]
 struct Processes {
-    groups: BTreeMap<i32, i32>,
-    begun: BTreeMap<i32, u64>,
+    all: BTreeMap<i32, Stat>,
     children: BTreeMap<i32, Vec<i32>>,
     members: BTreeMap<i32, Vec<i32>>,
 }
@@ -287,17 +286,16 @@ impl Processes {
         let mut processes = Self::default();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Some(Stat { parent, group, begun }) = stat(pid) else { continue };
-            processes.groups.insert(pid, group);
-            processes.begun.insert(pid, begun);
-            processes.children.entry(parent).or_default().push(pid);
-            processes.members.entry(group).or_default().push(pid);
+            let Some(stat) = stat(pid) else { continue };
+            processes.children.entry(stat.parent).or_default().push(pid);
+            processes.members.entry(stat.group).or_default().push(pid);
+            processes.all.insert(pid, stat);
         }
         processes
     }
 
     fn group(&self, pid: i32) -> Option<i32> {
-        self.groups.get(&pid).copied()
+        self.all.get(&pid).map(|stat| stat.group)
     }
 
     /// The children of this process.
@@ -316,7 +314,8 @@ impl Processes {
         while let Some(of) = next.pop() {
             next.extend(self.children_of(of).filter(|pid| found.insert(*pid)));
         }
-        let seen = found.into_iter().filter_map(|pid| Some(Process { pid, begun: *self.begun.get(&pid)? }));
+        let seen =
+            found.into_iter().filter_map(|pid| Some(Process { pid, begun: self.all.get(&pid)?.begun }));
         seen.collect()
     }
 
