@@ -85,7 +85,7 @@ pub(super) async fn act(
             Ok(on_locked_path(Verdict::AlreadyLocked, Some(version)))
         }
         Decision::Touch { version } => {
-            let touched = route53.set_path(id, &config.locked_path, Some(version), deadline).await?;
+            let touched = route53.set_path(id, &config.locked_path, Some(version), deadline).await?.check;
             record_lock(system, cause, target, Some(touched.version), deadline).await;
             Ok(on_locked_path(Verdict::AlreadyLocked, Some(touched.version)))
         }
@@ -94,10 +94,11 @@ pub(super) async fn act(
             if let Some(path) = path.filter(|path| *path != config.healthy_path.as_str()) {
                 warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets this path again");
             }
-            let locked = route53.set_path(id, &config.locked_path, version, deadline).await?;
-            // Another one has updated it since: what it has recorded was not read.
-            let is_later = version.is_some_and(|version| locked.version > version + 1);
-            let target = if is_later { Target { record: None, tags: None, ..target } } else { target };
+            let set = route53.set_path(id, &config.locked_path, version, deadline).await?;
+            // What another one has recorded was not read.
+            let target =
+                if set.perhaps_by_another { Target { record: None, tags: None, ..target } } else { target };
+            let locked = set.check;
             record_lock(system, cause, target, Some(locked.version), deadline).await;
             // A check that could not be read before is seen here for the first time.
             if let Err(cannot) = decide::can_hold(&locked) {

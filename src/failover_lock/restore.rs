@@ -125,8 +125,8 @@ async fn restore_check(
         }
         let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
             // This answer was lost, and another has changed it since: whether this update took place is not known.
-            Ok(later) if later.version > restore.version => return Err(Error::Stale),
-            Ok(restored) => restored,
+            Ok(later) if later.check.version > restore.version => return Err(Error::Stale),
+            Ok(restored) => restored.check,
             Err(failure) => {
                 if begins && !failure.may_pass() {
                     // It certainly did not take place.

@@ -42,6 +42,15 @@ pub struct Route53 {
     client: Client,
 }
 
+/// A check whose path was set.
+#[derive(Clone, Debug)]
+pub struct PathSet {
+    /// The check since.
+    pub check: HealthCheck,
+    /// Whether another's update may have made this version: this one's answer was lost.
+    pub perhaps_by_another: bool,
+}
+
 /// Route 53's URL with a function's configuration; `None` if its Region has no endpoint.
 pub async fn endpoint(config: &SdkConfig) -> Option<String> {
     let key =
@@ -189,11 +198,11 @@ impl Route53 {
         Ok(sets.collect())
     }
 
-    /// Points a check at `path`, if it still has `version`, and returns the updated check.
+    /// Points a check at `path`, if it still has `version`.
     ///
     /// An update whose answer was lost is made again with the same version, and so has one effect: if the first one
     /// arrived, the second finds another version, and the check is read. On this path it has the result of this update,
-    /// or, at a later version, of one that someone else has made since.
+    /// or of one that someone else has made meanwhile.
     ///
     /// Without a `version` the path is set whatever the check's current version is.
     ///
@@ -206,7 +215,7 @@ impl Route53 {
         path: &ResourcePath,
         version: Option<i64>,
         deadline: Deadline,
-    ) -> Result<HealthCheck, Failure> {
+    ) -> Result<PathSet, Failure> {
         let call = Call::new("route53:UpdateHealthCheck", "the health check");
         let mut may_have_arrived = false;
         let result = deadline
@@ -220,19 +229,19 @@ impl Route53 {
                 result
             })
             .await;
-        let check = match result {
-            Ok(check) => read(id, check),
+        let (check, perhaps_by_another) = match result {
+            Ok(check) => (read(id, check), false),
             Err(conflict) if conflict.kind() == Kind::Conflict && may_have_arrived => {
                 let check = self.health_check(id, deadline).await?;
                 if check.path() != Some(path.as_str()) || Some(check.version) <= version {
                     return Err(conflict);
                 }
-                check
+                (check, true)
             }
             Err(failure) => return Err(failure),
         };
         if check.path() == Some(path.as_str()) {
-            return Ok(check);
+            return Ok(PathSet { check, perhaps_by_another });
         }
         let cause = match check.path() {
             Some(other) => format!("Route 53 accepted the path {path} and answers with {}", Quoted(other)),

@@ -324,6 +324,32 @@ async fn an_update_whose_answer_was_lost_is_not_taken_for_a_change_by_another_ca
 }
 
 #[tokio::test]
+async fn an_update_that_was_lost_is_not_recorded_over_the_lock_that_made_its_version() {
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.fail("UpdateHealthCheck", Fault::CloseBefore);
+    route53.hold("UpdateHealthCheck").release();
+    let held = route53.hold("UpdateHealthCheck");
+    let event = alarm();
+    let locking = lock(&route53, &event);
+    let by_a_person = async {
+        held.reached().await;
+        let person = delivered(&[&message(PRIMARY, "ALARM", CHANGED_AT)
+            .replace("primary-unhealthy", "by hand: the data centre is on fire")]);
+        assert_eq!(lock(&route53, &person).await.unwrap()["outcomes"][0]["version"], 2);
+        held.release();
+    };
+    let (answer, ()) = tokio::join!(locking, by_a_person);
+    assert_eq!(answer.unwrap()["outcomes"][0]["outcome"], "locked");
+    let check = route53.check(PRIMARY);
+    assert_eq!((check.path(), check.version), (LOCKED, 2));
+    let recorded = &check.tags["failover-lock:out"];
+    assert!(
+        recorded.contains("the data centre is on fire") && recorded.contains("before=/lb-check "),
+        "{recorded}"
+    );
+}
+
+#[tokio::test]
 async fn of_two_that_lock_at_once_one_finds_the_lock_of_the_other() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
