@@ -14,7 +14,7 @@ use aws_sdk_globalaccelerator::types::{
 use super::notes::Noted;
 use super::site::{Endpoint, EndpointGroup, Owner};
 use crate::remote::arn::Arn;
-use crate::remote::aws::{Call, Failure, pages, send};
+use crate::remote::aws::{Call, Failure, Kind, pages, send};
 use crate::remote::deadline::Deadline;
 
 /// The [only Region][1] with an API of Global Accelerator.
@@ -200,7 +200,7 @@ impl Accelerators {
         Ok(())
     }
 
-    /// Removes endpoints from a group.
+    /// Removes endpoints from a group. `perhaps` is set as soon as any of them may be gone.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them does not exist.
@@ -210,6 +210,7 @@ impl Accelerators {
         &self,
         group: &EndpointGroup,
         endpoints: &[&Endpoint],
+        perhaps: &mut bool,
         deadline: Deadline,
     ) -> Result<(), Failure> {
         for endpoints in endpoints.chunks(MOST) {
@@ -224,8 +225,11 @@ impl Accelerators {
             deadline
                 .persist(async |time| {
                     let request = self.0.remove_endpoints().endpoint_group_arn(&group.arn);
-                    send(REMOVE, time, request.set_endpoint_identifiers(Some(identifiers.clone())).send())
-                        .await
+                    let request = request.set_endpoint_identifiers(Some(identifiers.clone()));
+                    let result = send(REMOVE, time, request.send()).await;
+                    let is_done = |kind| matches!(kind, Kind::Unclear | Kind::Conflict);
+                    *perhaps |= result.as_ref().err().is_none_or(|failure| is_done(failure.kind()));
+                    result
                 })
                 .await?;
         }

@@ -46,7 +46,7 @@ pub(super) async fn take_out(
         Out::WouldLeave => Verdict::WouldFence,
         Out::Stays(reason, detail) => {
             let verdict = match reason {
-                Reason::OlderThanRejoin => Verdict::Ignored,
+                Reason::OlderThanRejoin | Reason::SeenAgain => Verdict::Ignored,
                 _ => Verdict::Refused,
             };
             return Ok(Outcome { detail, ..outcome(verdict).because(reason) });
@@ -73,11 +73,12 @@ async fn leave(
         removed: false,
         is_out: false,
         taken_offline: false,
-        note: Note::default(),
+        removal: Removal::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
         deadline: within,
     };
     let out = within.persist(async |_| leave.accelerator().await).await;
+    leave.removal.end(system, accelerator, &accusation.site, deadline).await;
     // The record stays also if only replication is not off yet.
     leave.turn.end(leave.is_out, deadline).await;
     out
@@ -108,10 +109,41 @@ struct Leave<'a> {
     /// Whether replication to it was stopped.
     taken_offline: bool,
     /// The endpoints whose removal was requested.
-    note: Note,
+    removal: Removal,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
     deadline: Deadline,
+}
+
+/// The removal of a site's endpoints, as far as it was begun.
+#[derive(Default)]
+pub(super) struct Removal {
+    /// The endpoints whose removal was requested.
+    pub note: Note,
+    /// Whether any of them may be gone: that was answered or seen, or an answer was lost.
+    pub is_perhaps_done: bool,
+    /// Whether none of the site's endpoints were noted before.
+    is_noted_anew: bool,
+}
+
+impl Removal {
+    /// Begins with the endpoints that are noted now; `before` is the note of the site before that.
+    pub fn begin(&mut self, note: Note, before: Option<&Note>) {
+        self.is_noted_anew |= before.is_none();
+        self.note = note;
+    }
+
+    /// Takes the note back if certainly no endpoint was removed: it would bring back what a person takes out later.
+    pub async fn end(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
+        if !self.is_noted_anew || self.is_perhaps_done {
+            return;
+        }
+        let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
+        let deadline = deadline.within(deadline.left() / 2);
+        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
+            warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");
+        }
+    }
 }
 
 impl Leave<'_> {
@@ -137,7 +169,7 @@ impl Leave<'_> {
                     // Its removal is noted, whatever happened to the reporter since.
                     if self.removed && !is_in_service(site, &sight.groups) {
                         self.note_out().await;
-                        if !decide::is_anyone_left(site, &self.note.endpoints, &sight.groups) {
+                        if !decide::is_anyone_left(site, &self.removal.note.endpoints, &sight.groups) {
                             return Err(Error::NobodyLeft);
                         }
                     }
@@ -147,10 +179,15 @@ impl Leave<'_> {
                 Decision::Remove(leaving) | Decision::RemoveIfUnseen(leaving) => Some(leaving),
             };
             if if_unseen {
+                let (over, unknown) = if accusation.is_late {
+                    (Reason::SeenAgain, Reason::DeliveredLate)
+                } else {
+                    (Reason::OlderThanRejoin, Reason::RejoinedSince)
+                };
                 match self.sees().await? {
-                    Some(true) => return Ok(Out::Stays(Reason::OlderThanRejoin, None)),
+                    Some(true) => return Ok(Out::Stays(over, None)),
                     Some(false) => {}
-                    None => return Ok(Out::Stays(Reason::RejoinedSince, None)),
+                    None => return Ok(Out::Stays(unknown, None)),
                 }
             }
             // A note from before the last rejoin is not about this fence.
@@ -169,6 +206,9 @@ impl Leave<'_> {
                 continue;
             }
             if let Some(leaving) = leaving {
+                let Accusation { reporter, .. } = accusation;
+                self.turn
+                    .has_not_just_left(reporter, notes.rejoined(reporter).map(|rejoined| rejoined.at))?;
                 self.remove(&sight, &notes, &leaving).await?;
             } else {
                 self.is_out = true;
@@ -202,9 +242,11 @@ impl Leave<'_> {
     }
 
     /// Notes that the site is out, and by whom.
-    async fn note_out(&self) {
+    async fn note_out(&mut self) {
+        self.removal.is_perhaps_done = true;
         let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
-        note(system, accelerator, site, &self.note.clone().out(Some(reporter), Utc::now()), deadline).await;
+        note(system, accelerator, site, &self.removal.note.clone().out(Some(reporter), Utc::now()), deadline)
+            .await;
     }
 
     /// Whether the reporter sees the site; `None` without Infinispan, where this cannot be known.
@@ -233,11 +275,12 @@ impl Leave<'_> {
         let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
         let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
         note(system, accelerator, site, &leaver, deadline).await;
-        self.note = leaver;
+        self.removal.begin(leaver, notes.of(site));
         for (group, endpoints) in leaving {
             // Set before the call: it may be done although its answer is lost.
             self.removed = true;
-            system.view.accelerators.remove(group, endpoints, deadline).await?;
+            let perhaps = &mut self.removal.is_perhaps_done;
+            system.view.accelerators.remove(group, endpoints, perhaps, deadline).await?;
         }
         self.is_out = true;
         self.note_out().await;

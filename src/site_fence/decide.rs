@@ -34,12 +34,12 @@ pub enum Decision<'a> {
     Refuse(Reason),
     /// The site is out of the accelerator; make sure that this is noted, and that it is also out of replication.
     AlreadyOut,
-    /// The same, if the reporter still does not see the site: the report is older than a rejoin, which may be under way.
+    /// The same, if the reporter still does not see the site: the report may be over, and a rejoin under way.
     AlreadyOutIfUnseen,
     /// Remove these endpoints of these groups.
     Remove(Leaving<'a>),
-    /// Remove them if the reporter still does not see the site: the report is older than a rejoin, and the sites saw
-    /// each other then.
+    /// Remove them if the reporter still does not see the site: the report may be over. The sites saw each other at a rejoin
+    /// since, or its message was delivered late.
     RemoveIfUnseen(Leaving<'a>),
 }
 
@@ -47,8 +47,8 @@ pub enum Decision<'a> {
 enum Age {
     /// It is about the present.
     New,
-    /// It began to fire before a rejoin.
-    OlderThanRejoin,
+    /// It began to fire before a rejoin, or was delivered late: it may be over.
+    MayBeOver,
     /// It began to fire before a person rejoined the site by force.
     OlderThanForce,
 }
@@ -79,6 +79,10 @@ pub enum Reason {
     RejoinedByForce,
     /// The alert began to fire before the last rejoin, and without Infinispan nothing shows whether it is still true.
     RejoinedSince,
+    /// The message was delivered late, and the reporter sees the site now.
+    SeenAgain,
+    /// The message was delivered late, and without Infinispan nothing shows whether it is still true.
+    DeliveredLate,
     /// No endpoint would be left in one of the listeners.
     LastEndpoint,
     /// The reporter has no endpoint in one of the listeners that receives traffic.
@@ -137,7 +141,7 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         }
         return match age(accusation, seen.notes) {
             Age::New => Decision::AlreadyOut,
-            Age::OlderThanRejoin => Decision::AlreadyOutIfUnseen,
+            Age::MayBeOver => Decision::AlreadyOutIfUnseen,
             Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
         };
     }
@@ -153,7 +157,7 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     };
     match age(accusation, seen.notes) {
         Age::New => Decision::Remove(leaving),
-        Age::OlderThanRejoin => Decision::RemoveIfUnseen(leaving),
+        Age::MayBeOver => Decision::RemoveIfUnseen(leaving),
         Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
     }
 }
@@ -210,16 +214,17 @@ fn leaving<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Result<Leaving<'a>, 
 /// Compares a report with the last rejoins of both sites. After a rejoin by force only the reports about that site are
 /// old: its own report is the one that takes out a site that is lost.
 fn age(accusation: &Accusation, notes: &Notes) -> Age {
-    let Accusation { site, reporter, began, .. } = accusation;
+    let Accusation { site, reporter, began, is_late, .. } = accusation;
+    let new = if *is_late { Age::MayBeOver } else { Age::New };
     // A report without a readable time may be from before.
     let later = |site| notes.rejoined(site).filter(|rejoined| began.is_none_or(|began| began < rejoined.at));
     match (later(site), later(reporter)) {
         // The newer force is the person's last word: the site that was forced before is lost now.
-        (Some(before), Some(last)) if before.forced && last.forced && before.at < last.at => Age::New,
+        (Some(before), Some(last)) if before.forced && last.forced && before.at < last.at => new,
         (Some(rejoined), _) if rejoined.forced => Age::OlderThanForce,
-        (Some(_), _) => Age::OlderThanRejoin,
-        (None, Some(rejoined)) if !rejoined.forced => Age::OlderThanRejoin,
-        (None, _) => Age::New,
+        (Some(_), _) => Age::MayBeOver,
+        (None, Some(rejoined)) if !rejoined.forced => Age::MayBeOver,
+        (None, _) => new,
     }
 }
 
@@ -364,6 +369,7 @@ impl Reason {
             | Self::ReporterWasFenced
             | Self::RejoinedByForce
             | Self::RejoinedSince
+            | Self::DeliveredLate
             | Self::SecondFence
             | Self::SiteUnknown
             | Self::SurvivorUnhealthy => true,
@@ -371,6 +377,7 @@ impl Reason {
             | Self::OtherAlert
             | Self::Watchdog
             | Self::OlderThanRejoin
+            | Self::SeenAgain
             | Self::ReporterIsFenced
             | Self::OtherReportWasFirst
             | Self::NothingNoted
@@ -393,6 +400,8 @@ impl From<Reason> for &'static str {
             Reason::OlderThanRejoin => "older_than_rejoin",
             Reason::RejoinedByForce => "rejoined_by_force",
             Reason::RejoinedSince => "rejoined_since",
+            Reason::SeenAgain => "seen_again",
+            Reason::DeliveredLate => "delivered_late",
             Reason::LastEndpoint => "last_endpoint",
             Reason::ReporterMissing => "reporter_missing",
             Reason::ReporterUnhealthy => "reporter_unhealthy",

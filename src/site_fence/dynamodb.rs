@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::config;
@@ -59,8 +59,8 @@ pub struct Claim {
 /// Which execution may change the accelerator.
 #[derive(Debug)]
 pub enum First {
-    /// This one.
-    This,
+    /// This one. Its claim has taken the place of this entry, if there was one.
+    This(Option<Entry>),
     /// Another one, which may still run.
     Other(Entry),
 }
@@ -113,11 +113,14 @@ impl Table {
                 let request = request.condition_expression(FREE_OR_OWN);
                 let request = request.set_expression_attribute_names(Some(names.clone().into()));
                 let request = request.set_expression_attribute_values(Some(values.clone().into()));
-                send(PUT, time, request.send()).await
+                send(PUT, time, request.return_values(ReturnValue::AllOld).send()).await
             })
             .await;
         let conflict = match put {
-            Ok(_) => return Ok(First::This),
+            Ok(output) => {
+                let is_other = |item: &HashMap<_, _>| item.get("claim") != Some(&text(id));
+                return Ok(First::This(output.attributes.filter(is_other).as_ref().map(Entry::read)));
+            }
             Err(failure) if failure.kind() == Kind::Conflict => failure,
             Err(failure) => return Err(failure),
         };
@@ -174,15 +177,7 @@ impl Table {
                 send(GET, time, request.key(KEY, text(accelerator)).send()).await
             })
             .await?;
-        let text = |item: &HashMap<String, AttributeValue>, name: &str| {
-            item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default()
-        };
-        Ok(output.item.map(|item| Entry {
-            site: text(&item, "site"),
-            reporter: text(&item, "reporter"),
-            at: text(&item, "at"),
-            ends: text(&item, "ends"),
-        }))
+        Ok(output.item.as_ref().map(Entry::read))
     }
 
     /// Deletes the record about this site, if there is one. Another site's record stays, and so does a claim that has
@@ -246,6 +241,13 @@ fn written(time: DateTime<Utc>) -> String {
 }
 
 // === impl Entry ===
+
+impl Entry {
+    fn read(item: &HashMap<String, AttributeValue>) -> Self {
+        let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
+        Self { site: text("site"), reporter: text("reporter"), at: text("at"), ends: text("ends") }
+    }
+}
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -49,7 +49,7 @@ pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -
         Ok(webhook) => webhook,
         Err(malformed) => return Report::to_alertmanager(vec![Err(unreadable(malformed))]),
     };
-    Report::to_alertmanager(alerts(system, &webhook, deadline).await)
+    Report::to_alertmanager(alerts(system, &webhook, false, deadline).await)
 }
 
 /// Handles messages of the topic; IAM decides who may publish to it.
@@ -60,7 +60,8 @@ async fn from_topic(
 ) -> Report {
     let mut results = Vec::new();
     for notification in notifications {
-        let webhook = notification.and_then(|Notification { topic_arn, message }| {
+        let is_late = notification.as_ref().is_ok_and(Notification::is_late);
+        let webhook = notification.and_then(|Notification { topic_arn, message, .. }| {
             if system.config.topic.as_ref() == Some(&topic_arn) {
                 Webhook::read(&message)
             } else {
@@ -69,7 +70,7 @@ async fn from_topic(
         });
         match webhook {
             // SNS sends one message an invocation.
-            Ok(webhook) => results.extend(alerts(system, &webhook, deadline).await),
+            Ok(webhook) => results.extend(alerts(system, &webhook, is_late, deadline).await),
             Err(malformed) => results.push(Err(unreadable(malformed))),
         }
     }
@@ -77,7 +78,12 @@ async fn from_topic(
 }
 
 /// Handles each alert on its own.
-async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Vec<Result<Outcome, Failed>> {
+async fn alerts(
+    system: &SiteFence,
+    webhook: &Webhook,
+    is_late: bool,
+    deadline: Deadline,
+) -> Vec<Result<Outcome, Failed>> {
     let Config { alert_name, watchdog_name, .. } = &system.config;
     let concerns: Vec<_> = webhook
         .alerts
@@ -97,7 +103,7 @@ async fn alerts(system: &SiteFence, webhook: &Webhook, deadline: Deadline) -> Ve
                 // An alert whose calls hang must leave time for the next ones.
                 let share = deadline.left() / to_come;
                 to_come -= 1;
-                accused(system, accusation, deadline.within(share)).await
+                accused(system, Accusation { is_late, ..accusation }, deadline.within(share)).await
             }
         });
     }
@@ -127,7 +133,8 @@ fn distinct(concerns: Vec<Result<Concern, Malformed>>) -> Vec<Result<Concern, Ma
     distinct
 }
 
-/// Handles an alert that fires always. It shows that a report would be acted on only if the accelerator that it names is found.
+/// Handles an alert that fires always. It shows that a report would be acted on only if the accelerator that it names is found,
+/// and the password of Infinispan can be read, which is then kept for the report that comes while Secrets Manager is down.
 async fn watchdog(
     system: &SiteFence,
     site: Site,
@@ -135,13 +142,12 @@ async fn watchdog(
     deadline: Deadline,
 ) -> Result<Outcome, Failed> {
     let found = system.view.accelerators.named(&name, deadline.within(deadline.left() / 2)).await;
-    let found = found
-        .map_err(Error::from)
-        .and_then(|found| found.map(|_| ()).ok_or_else(|| Error::NoSuchAccelerator(name.clone())));
-    let about = About { reporter: Some(site), accelerator: Some(name), ..About::default() };
-    if let Err(error) = found {
-        return Err(Failed { about, error });
+    let about = About { reporter: Some(site), accelerator: Some(name.clone()), ..About::default() };
+    let failed = |error| Failed { about: about.clone(), error };
+    if found.map_err(|failure| failed(failure.into()))?.is_none() {
+        return Err(failed(Error::NoSuchAccelerator(name)));
     }
+    system.infinispan(deadline).await.map_err(|failure| failed(failure.into()))?;
     Ok(Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog))
 }
 

@@ -127,6 +127,10 @@ impl Back<'_> {
                 Err(outcome) => return Ok(outcome),
             };
             if self.is_dry_run() {
+                let adds = plan.add.iter().map(|Noted { id, weight, group, .. }| {
+                    format!("{id} would be added with the weight {weight} to {group}")
+                });
+                self.details.extend(adds);
                 return Ok(outcome(Verdict::WouldRejoin));
             }
             if !self.turn.is_taken() && self.take_turn().await? {

@@ -6,6 +6,7 @@ use tracing::info;
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
+use super::apply::Removal;
 use super::decide::{self, Seen};
 use super::error::Error;
 use super::notes::{Note, Notes};
@@ -41,12 +42,15 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
         system,
         request,
         accelerator: &accelerator,
-        note: Note::default(),
+        removal: Removal::default(),
         turn: Turn::new(system, &accelerator.arn, &request.take_out, None),
         deadline: within,
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
-    leave.turn.end(false, deadline).await;
+    let site = &request.take_out;
+    leave.removal.end(system, &accelerator, site, deadline).await;
+    let is_out = done.as_ref().is_ok_and(|outcome| outcome.outcome == Verdict::TakenOut);
+    leave.turn.end(is_out, deadline).await;
     done
 }
 
@@ -56,7 +60,7 @@ struct Leave<'a> {
     request: &'a TakeOut,
     accelerator: &'a Accelerator,
     /// The endpoints whose removal was requested.
-    note: Note,
+    removal: Removal,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
     deadline: Deadline,
@@ -70,13 +74,13 @@ impl Leave<'_> {
         loop {
             let sight = system.view.look(self.accelerator, deadline).await?;
             let notes = Notes::read(&self.accelerator.arn, &sight.tags);
-            let removed = !self.note.endpoints.is_empty();
+            let removed = !self.removal.note.endpoints.is_empty();
             if removed && !is_in_service(site, &sight.groups) {
                 if !notes.is_to_stay_out(site) {
                     self.note_out().await?;
                 }
                 // The other sites may have been taken out in another way at the same time.
-                if !decide::is_anyone_left(site, &self.note.endpoints, &sight.groups) {
+                if !decide::is_anyone_left(site, &self.removal.note.endpoints, &sight.groups) {
                     return Err(Error::NobodyLeft);
                 }
                 return Ok(outcome(Verdict::TakenOut));
@@ -102,31 +106,37 @@ impl Leave<'_> {
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
             if leaving.is_empty() {
-                self.note = leaver;
+                self.removal.note = leaver;
                 self.note_out().await?;
                 return Ok(outcome(Verdict::TakenOut));
             }
-            self.remove(&leaving, leaver).await?;
+            self.remove(&leaving, leaver, notes.of(site)).await?;
         }
     }
 
     /// Notes the endpoints, and removes them. Without the note nothing is removed: nothing is urgent.
-    async fn remove(&mut self, leaving: &Leaving<'_>, leaver: Note) -> Result<(), Error> {
+    async fn remove(
+        &mut self,
+        leaving: &Leaving<'_>,
+        leaver: Note,
+        before: Option<&Note>,
+    ) -> Result<(), Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
         accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
-        self.note = note;
+        self.removal.begin(note, before);
         for (group, endpoints) in leaving {
-            accelerators.remove(group, endpoints, deadline).await?;
+            accelerators.remove(group, endpoints, &mut self.removal.is_perhaps_done, deadline).await?;
         }
         self.note_out().await
     }
 
     /// Notes that the site is out.
-    async fn note_out(&self) -> Result<(), Error> {
+    async fn note_out(&mut self) -> Result<(), Error> {
+        self.removal.is_perhaps_done = true;
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
-        let note = self.note.clone().out(None, Utc::now());
+        let note = self.removal.note.clone().out(None, Utc::now());
         Ok(system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?)
     }
 }

@@ -1,5 +1,6 @@
 //! Alertmanager's messages through an SNS topic.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,6 +14,18 @@ pub(super) struct Notification {
     pub topic_arn: String,
     /// Its text.
     pub message: String,
+    /// When it was published; `None` if the event does not say so.
+    timestamp: Option<DateTime<Utc>>,
+}
+
+/// Twice Alertmanager's documented `repeat_interval`: if an alert lasts so long, newer messages are about it.
+const LATE: TimeDelta = TimeDelta::minutes(10);
+
+impl Notification {
+    /// Whether it was delivered so late that its alerts may be over.
+    pub(super) fn is_late(&self) -> bool {
+        self.timestamp.is_some_and(|published| Utc::now() - published > LATE)
+    }
 }
 
 /// Reads an event of SNS: a result for each of its records. `None` if the event is something else; that of a function URL has

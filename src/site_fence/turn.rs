@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::SiteFence;
-use super::dynamodb::{Claim, First, Table};
+use super::dynamodb::{Claim, Entry, First, Table};
 use super::error::Error;
 use super::site::Site;
 use crate::remote::deadline::Deadline;
@@ -15,6 +16,9 @@ use crate::remote::deadline::Deadline;
 const FINISHING: Duration = Duration::from_secs(10);
 /// The time that is kept for the end of a claim.
 const ENDING: Duration = Duration::from_secs(2);
+
+/// The time for which Global Accelerator may show a site that was taken out.
+const SHOWN: Duration = Duration::from_mins(1);
 
 /// One execution's turn, which it has once it has taken it.
 pub(super) struct Turn<'a> {
@@ -26,6 +30,8 @@ pub(super) struct Turn<'a> {
     /// The claim, as soon as the turn was tried to be taken: it may stand although no answer said so.
     claim: Option<Claim>,
     is_taken: bool,
+    /// The entry in whose place the claim is.
+    replaced: Option<Entry>,
     /// When another execution's claim was met first.
     met: Option<Instant>,
 }
@@ -39,7 +45,7 @@ impl<'a> Turn<'a> {
         reporter: Option<&'a Site>,
     ) -> Self {
         let table = system.table.as_ref();
-        Self { table, accelerator, site, reporter, claim: None, is_taken: false, met: None }
+        Self { table, accelerator, site, reporter, claim: None, is_taken: false, replaced: None, met: None }
     }
 
     /// The deadline for what happens in a turn: it leaves time to end the turn before `deadline`.
@@ -59,7 +65,7 @@ impl<'a> Turn<'a> {
         let Self { accelerator, site, reporter, .. } = *self;
         let claim = self.claim.get_or_insert_with(|| Claim::new(accelerator, site, reporter, deadline));
         match table.claim(claim, deadline).await? {
-            First::This => self.is_taken = true,
+            First::This(replaced) => (self.is_taken, self.replaced) = (true, replaced),
             First::Other(entry) => {
                 self.claim = None;
                 let (first, ends) = (entry.to_string(), entry.ends);
@@ -68,6 +74,24 @@ impl<'a> Turn<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Fails if the turn before this one took out `site`, so short a time ago that Global Accelerator may still show it, unless
+    /// it was `rejoined` since.
+    pub(super) fn has_not_just_left(
+        &self,
+        site: &Site,
+        rejoined: Option<DateTime<Utc>>,
+    ) -> Result<(), Error> {
+        let left = self.replaced.as_ref().filter(|entry| entry.site == site.as_str());
+        let ended = left.and_then(|entry| entry.ends.parse::<DateTime<Utc>>().ok());
+        let Some((entry, ended)) = left.zip(ended) else { return Ok(()) };
+        let shown_until = ended + SHOWN;
+        if Utc::now() >= shown_until || rejoined.is_some_and(|rejoined| rejoined >= ended) {
+            return Ok(());
+        }
+        let ends = shown_until.to_rfc3339_opts(SecondsFormat::Secs, true);
+        Err(Error::OtherReport { first: entry.to_string(), ends, may_pass: true })
     }
 
     /// Ends the turn if it was taken, or may have been. After success the claim's entry can stay, as a record of the report.

@@ -45,6 +45,8 @@ pub struct Accusation {
     pub accelerator: String,
     /// When the alert began to fire; `None` if the sender does not report a time.
     pub began: Option<DateTime<Utc>>,
+    /// Whether its message was delivered so late that it may be over.
+    pub is_late: bool,
 }
 
 /// An event that cannot be read: correct its sender.
@@ -239,7 +241,7 @@ impl Alert {
         }
         let accelerator = self.accelerator()?;
         let began = self.starts_at.as_deref().and_then(instant);
-        Ok(Accusation { site, reporter, accelerator, began })
+        Ok(Accusation { site, reporter, accelerator, began, is_late: false })
     }
 
     fn site(&self, name: &'static str) -> Result<Site, Malformed> {

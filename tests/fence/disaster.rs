@@ -9,7 +9,7 @@ use crate::support::infinispan;
 use crate::support::proxy::{self, Proxy};
 use crate::support::sites::{
     DNS_NAME, INFINISPAN_PASSWORD, LABEL, REGION, Sites, alert, alert_since, fence, fence_within, outcomes,
-    outcomes_within, rejoin, rejoin_within,
+    outcomes_within, rejoin, rejoin_within, take_out,
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use failover::remote::deadline::Deadline;
@@ -19,13 +19,6 @@ use tokio::sync::Notify;
 
 fn request(site: &str) -> Value {
     json!({ "accelerator": DNS_NAME, "site": site })
-}
-
-/// The result of a person's request to take a site out.
-async fn take_out(system: &SiteFence, site: &str) -> String {
-    let request = json!({ "takeOut": site, "accelerator": DNS_NAME }).to_string();
-    let report = system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
-    crate::support::sites::told(&report).remove(0)
 }
 
 fn ago(minutes: i64) -> DateTime<Utc> {
@@ -318,6 +311,7 @@ async fn an_entry_that_is_left_over_blocks_no_report() {
     assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
     // The site is brought back by hand, and the entry of the fence is left.
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    sites.age_entries(TimeDelta::minutes(2)).await;
     assert_eq!(sites.entries().await[0]["site"], "site-a");
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     // What is done already needs no claim.

@@ -270,6 +270,43 @@ async fn a_call_that_global_accelerator_turns_away_or_receives_twice_has_one_eff
     );
 }
 
+/// What a person takes out of a site that stays in service does not come back with its next rejoin.
+#[tokio::test]
+async fn the_endpoints_of_a_site_stay_noted_only_if_one_may_be_gone() {
+    let denied = || Fault::Error("AccessDeniedException", "not authorized");
+    let throttled = || Fault::Error("ThrottlingException", "Rate exceeded");
+    for (fault, stays) in [(denied(), false), (throttled(), false), (Fault::CloseBefore, true)] {
+        let sites = Sites::start().await;
+        let system = sites.system(&[]);
+        sites.accelerators.fail_always("RemoveEndpoints", fault);
+        let time = Duration::from_secs(4);
+        assert_eq!(fence_within(&system, &alert("site-a", "site-b"), time).await.0, 503);
+        assert_eq!(!sites.tags().is_empty(), stays, "{:?}", sites.tags());
+        let told = sites::take_out_within(&system, "site-b", time).await;
+        assert!(told.starts_with("failed: "), "{told}");
+        assert_eq!(!sites.tags().is_empty(), stays, "{:?}", sites.tags());
+    }
+    // Those of a removal that was begun before stay as well, and so do those of a site that someone else took out meanwhile.
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    sites.accelerators.fail("RemoveEndpoints", Fault::CloseAfter);
+    sites.accelerators.fail_always("ListEndpointGroups", Fault::CloseBefore);
+    sites.accelerators.fail("ListEndpointGroups", Fault::meddle(|_| {}));
+    fence_within(&system, &alert("site-a", "site-b"), Duration::from_secs(2)).await;
+    sites.accelerators.recover();
+    sites.accelerators.add(&sites::group(), sites.both()[1].clone());
+    sites.accelerators.fail_always("RemoveEndpoints", denied());
+    fence_within(&system, &alert("site-a", "site-b"), Duration::from_secs(4)).await;
+    assert!(!sites.tags().is_empty());
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let gone = sites.balancer_b.clone();
+    sites.accelerators.fail("RemoveEndpoints", throttled());
+    sites.accelerators.fail("RemoveEndpoints", Fault::meddle(move |ga| ga.remove(&gone)));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert!(sites.tags().iter().any(|(key, _)| key == "site-fence:site-b:0"), "{:?}", sites.tags());
+}
+
 #[tokio::test]
 async fn a_site_is_removed_even_if_it_cannot_be_noted() {
     let sites = Sites::start().await;

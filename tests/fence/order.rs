@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan::{self, Infinispan};
-use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes_within, rejoin_within};
+use crate::support::sites::{
+    self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, outcomes_within, rejoin, rejoin_within, take_out,
+};
 use crate::support::wire::{Break, Wire};
 use chrono::TimeDelta;
 use failover::remote::deadline::Deadline;
@@ -339,4 +341,37 @@ async fn in_any_order_of_events_a_site_stays_that_is_not_stale_and_its_reports_g
 #[tokio::test]
 async fn in_one_region_the_same_holds_without_a_table() {
     Box::pin(holds(100, false)).await;
+}
+
+/// Global Accelerator may answer for a while as it was before.
+#[tokio::test]
+async fn a_site_that_was_just_taken_out_takes_out_no_other_although_it_is_still_shown() {
+    for by_a_person in [false, true] {
+        let sites = Sites::start().await;
+        sites.table().await;
+        let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+        let shown =
+            || sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+        let report =
+            async || outcomes_within(&system, &alert("site-b", "site-a"), Duration::from_secs(3)).await;
+        if by_a_person {
+            assert_eq!(take_out(&system, "site-b").await, "taken_out");
+        } else {
+            assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+        }
+        let record = sites.entries().await;
+        shown();
+        sites.age_entries(TimeDelta::seconds(50)).await;
+        assert_eq!(report().await, ["failed: OtherReport"], "{by_a_person}");
+        assert_eq!(sites.in_service().len(), 2);
+        // After a rejoin by force the site reports the lost one.
+        let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+        rejoin(&system, &forced).await.unwrap();
+        assert_eq!(report().await, ["fenced"]);
+        shown();
+        let record: Vec<_> = record[0].iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        sites.put_entry(&record).await;
+        sites.age_entries(TimeDelta::seconds(61)).await;
+        assert_eq!(report().await, ["fenced"], "after a minute it is believed");
+    }
 }

@@ -19,7 +19,14 @@ async fn the_site_is_back_as_it_was_and_its_notes_are_gone() {
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "already_rejoined");
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     let dry = json!({ "accelerator": DNS_NAME, "site": "site-b", "dryRun": true });
-    assert_eq!(rejoin(&system, &dry).await.unwrap()["outcome"], "would_rejoin");
+    let would = rejoin(&system, &dry).await.unwrap();
+    assert_eq!(would["outcome"], "would_rejoin");
+    let adds = format!(
+        "{} would be added with the weight 55 to {}",
+        sites.balancer_b,
+        crate::support::sites::group()
+    );
+    assert_eq!(would["detail"], adds);
     assert_eq!(sites.in_service().len(), 1);
     let outcome = rejoin(&system, &request).await.unwrap();
     assert_eq!(outcome, json!({ "site": "site-b", "accelerator": DNS_NAME, "outcome": "rejoined" }));

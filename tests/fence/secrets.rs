@@ -95,3 +95,19 @@ async fn an_infinispan_that_needs_seconds_for_each_answer_is_waited_for() {
     assert_eq!(status, 204, "{body}");
     assert_eq!(sites.a.status("site-b"), "offline");
 }
+
+/// A watchdog is all that a reporter's function sees before the worst day.
+#[tokio::test]
+async fn a_watchdog_reads_the_password_for_a_report_that_comes_while_secrets_manager_is_down() {
+    let sites = Sites::start().await;
+    let secrets = Proxy::start(&sites.aws.url).await;
+    let system = sites.system(&[("AWS_ENDPOINT_URL_SECRETS_MANAGER", &secrets.url)]);
+    let watchdog = alert("site-a", "site-b").replace("SiteOffline", "SiteFenceWatchdog");
+    assert_eq!(fence(&system, &watchdog).await.0, 204);
+    secrets.all(UNAVAILABLE);
+    assert_eq!(fence(&system, &alert("site-a", "site-b")).await.0, 204);
+    assert_eq!(sites.a.status("site-b"), "offline");
+    let sites = Sites::start().await;
+    let system = sites.system(&[("INFINISPAN_USER_SECRET", "mistyped")]);
+    assert_eq!(fence(&system, &watchdog).await.0, 503);
+}

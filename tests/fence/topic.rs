@@ -7,7 +7,10 @@ use failover::remote::deadline::Deadline;
 use failover::site_fence::{Handler, SiteFence};
 use serde_json::{Value, json};
 
-use crate::support::sites::{Sites, alert, body, notification, outcomes};
+use crate::support::sites::{
+    ALONE, Sites, alert, alert_since, body, notification, notification_of, outcomes,
+};
+use chrono::{TimeDelta, Utc};
 
 const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:alerts";
 const CHANGES: [(&str, &str); 3] =
@@ -59,6 +62,27 @@ async fn the_message_of_amazons_guide_is_read_with_its_time() {
     // The time was read: the same alert is from before the rejoin.
     let answer = invoke(&system, &notification(TOPIC, &message.to_string())).await.unwrap();
     assert_eq!(answer["outcomes"][0]["reason"], "older_than_rejoin");
+}
+
+/// SNS and Lambda deliver for hours. If the sites are still disconnected then, Alertmanager's newer messages are about it.
+#[tokio::test]
+async fn a_message_that_was_delivered_late_is_acted_on_only_if_it_is_still_true() {
+    let sites = Sites::start().await;
+    let system = sites.system(&CHANGES);
+    let began = Utc::now() - TimeDelta::hours(1);
+    let message = body(&alert_since(began, "site-a", "site-b"));
+    let late = notification_of(Utc::now() - TimeDelta::minutes(11), TOPIC, &message);
+    let on_time = notification_of(Utc::now() - TimeDelta::minutes(9), TOPIC, &message);
+    assert_eq!(invoke(&system, &late).await.unwrap()["outcomes"][0]["reason"], "seen_again");
+    let alone = sites.system(&[&CHANGES[..], &ALONE].concat());
+    let error = invoke(&alone, &late).await.unwrap_err();
+    assert!(error.contains("delivered_late"), "{error}");
+    assert_eq!(sites.in_service().len(), 2);
+    sites.a.cut_off(true);
+    assert_eq!(invoke(&system, &late).await.unwrap()["outcomes"][0]["outcome"], "fenced");
+    let sites = Sites::start().await;
+    let alone = sites.system(&[&CHANGES[..], &ALONE].concat());
+    assert_eq!(invoke(&alone, &on_time).await.unwrap()["outcomes"][0]["outcome"], "fenced");
 }
 
 #[tokio::test]

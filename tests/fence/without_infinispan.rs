@@ -4,14 +4,9 @@ use chrono::{TimeDelta, Utc};
 use serde_json::json;
 
 use crate::support::accelerator::{Accelerator, Endpoint, Group};
-use crate::support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, outcomes, rejoin};
-
-const ALONE: [(&str, &str); 4] = [
-    ("INFINISPAN_USER", ""),
-    ("INFINISPAN_USER_SECRET", ""),
-    ("INFINISPAN_SITE_ENDPOINTS", ""),
-    ("INFINISPAN_CA_CERT", ""),
-];
+use crate::support::sites::{
+    ALONE, DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, outcomes, rejoin,
+};
 
 #[tokio::test]
 async fn a_site_is_fenced_and_rejoined_by_its_endpoints_alone() {

@@ -48,6 +48,14 @@ aws lambda create-function --function-name "$FUNCTION" --zip-file "fileb://$FOLD
   --handler lambda.handler --runtime python3.11 --role "arn:aws:iam::000000000000:role/$ROLE" --environment "$VARIABLES"
 "#;
 
+/// Variables without Infinispan.
+pub const ALONE: [(&str, &str); 4] = [
+    ("INFINISPAN_USER", ""),
+    ("INFINISPAN_USER_SECRET", ""),
+    ("INFINISPAN_SITE_ENDPOINTS", ""),
+    ("INFINISPAN_CA_CERT", ""),
+];
+
 pub struct Sites {
     pub aws: Emulator,
     pub accelerators: Accelerators,
@@ -314,15 +322,32 @@ pub async fn rejoin_within(system: &SiteFence, request: &Value, time: Duration) 
     Ok(answer["outcomes"][0].clone())
 }
 
+/// The result of a person's request to take a site out.
+pub async fn take_out(system: &SiteFence, site: &str) -> String {
+    take_out_within(system, site, Duration::from_secs(20)).await
+}
+
+/// The same, in this time.
+pub async fn take_out_within(system: &SiteFence, site: &str, time: Duration) -> String {
+    let request = json!({ "takeOut": site, "accelerator": DNS_NAME }).to_string();
+    told(&system.handle(Handler::Fence, &request, Deadline::after(time)).await).remove(0)
+}
+
 /// The recorded alert, from this site about that one; it begins to fire now.
 pub fn alert(reporter: &str, site: &str) -> String {
     alert_since(Utc::now(), reporter, site)
 }
 
-/// The same through the topic with this ARN, as SNS invokes a function.
+/// The same through the topic with this ARN, as SNS invokes a function at once.
 pub fn notification(topic: &str, message: &str) -> String {
+    notification_of(Utc::now(), topic, message)
+}
+
+/// The same, published then.
+pub fn notification_of(published: DateTime<Utc>, topic: &str, message: &str) -> String {
+    let published = published.to_rfc3339_opts(SecondsFormat::Millis, true);
     let sns = json!({ "Type": "Notification", "MessageId": "1", "TopicArn": topic, "Subject": "[FIRING:1]",
-        "Message": message, "Timestamp": "2026-11-21T19:04:13.000Z", "MessageAttributes": {} });
+        "Message": message, "Timestamp": published, "MessageAttributes": {} });
     json!({ "Records": [{ "EventSource": "aws:sns", "EventVersion": "1.0",
         "EventSubscriptionArn": format!("{topic}:1"), "Sns": sns }] })
     .to_string()
