@@ -12,7 +12,7 @@ use futures_util::future::join;
 use super::dns::{self, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
-use super::function::{self, Function};
+use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn};
 use super::guard::{Guard, Options};
 use super::name::{Named, Tags};
 use super::screen::Mood;
@@ -32,7 +32,6 @@ use crate::remote::aws::{Failure, Kind};
 
 /// How far back a function's last run is searched for; CloudWatch returns at most 1,440 minutes at once.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
-const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
 
 /// Check the whole chain from the primary to its lock, and show each fault with its repair.
 #[derive(Debug, Args)]
@@ -235,8 +234,7 @@ async fn topic_locks(
                 format!("{protocol} {endpoint} has not confirmed its subscription to {topic}"),
             );
         } else if protocol == "lambda" {
-            locks |=
-                function_locks(guard, id, endpoint, ("sns.amazonaws.com", topic), deployed, findings).await;
+            locks |= function_locks(guard, id, endpoint, (SNS, topic), deployed, findings).await;
         } else {
             findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}"));
         }
@@ -277,11 +275,7 @@ async fn function_locks(
         return false;
     }
     let is_alarm = service == LAMBDA_ALARMS;
-    let source = if is_alarm && let Some(Arn { partition, region, account, .. }) = Arn::parse(arn) {
-        format!("arn:{partition}:cloudwatch:{region}:{account}:alarm:{source}")
-    } else {
-        source.to_owned()
-    };
+    let source = if is_alarm { alarm_arn(arn, source) } else { source.to_owned() };
     let mut is_well = true;
     if !function.lets(service, &source) {
         is_well = false;
@@ -342,8 +336,8 @@ async fn function_locks(
     is_well
 }
 
-/// The variables with which the function would not lock this check as this command expects.
-fn disagreements(
+/// The variables with which the function would not lock this check as this command expects, and why.
+pub(super) fn disagreements(
     guard: &Guard,
     id: &HealthCheckId,
     function: &Function,

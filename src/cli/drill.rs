@@ -3,6 +3,7 @@
 //! Every change that the drill makes after the question is undone at its end, even if a step fails. A change that
 //! cannot be undone is reported, with the command for it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -11,8 +12,9 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use self::own::Own;
 use super::error::{Ended, Error};
-use super::function::{self, Function, unqualified};
+use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn, unqualified};
 use super::guard::{Guard, Options};
 use super::name::{self, Named, Tags};
 use super::screen::{error, say};
@@ -20,21 +22,22 @@ use super::session::{Common, Interrupts, YEAR, patience};
 use super::state::{Seen, State};
 use super::status::until_armed;
 use super::text::{quoted, time};
-use super::{dns, logs, sns};
+use super::{dns, doctor, logs, sns};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
+use crate::failover_lock::config::Config;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::probe;
-use crate::failover_lock::record::{self, DRILL, Lock, Record};
+use crate::failover_lock::record::DRILL;
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass;
+
+mod own;
 
 const LOOK: Duration = Duration::from_millis(500);
 /// The time until a function's log is readable.
 const LOGS: Duration = Duration::from_secs(20);
-/// The time until a function has recorded the lock that it set.
-const RECORDED: Duration = Duration::from_secs(15);
 /// How often an update that conflicts with another one is tried.
 const TRIES: usize = 5;
 
@@ -84,16 +87,6 @@ struct Timeline {
     alarmed_at: Option<DateTime<Utc>>,
 }
 
-/// What tells the drill's own lock from another one.
-struct Own<'a> {
-    /// The alarm that the drill sets off.
-    alarm: &'a str,
-    /// The check's version when it was armed.
-    after: i64,
-    /// Whether the drill changes the path first.
-    by_metric: bool,
-}
-
 pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Error> {
     let (guard, drill) = (&drill.options.guard(common).await?, &drill);
     let id = &drill.check.find(guard).await?;
@@ -134,11 +127,19 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         let later = at.trunc_subsecs(0) + TimeDelta::seconds(1) - Utc::now();
         sleep(later.to_std().unwrap_or_default()).await;
     }
-    let own = Own { alarm: &alarm.name, after: check.version, by_metric: drill.by_metric };
+    if timeline.alarmed_at.is_none() {
+        timeline.alarmed_at = alarmed_at(guard, id, &alarm).await.ok().flatten();
+    }
+    let own = Own {
+        alarm: &alarm.name,
+        alarmed_at: timeline.alarmed_at,
+        after: check.version,
+        by_metric: drill.by_metric,
+    };
     let restored = restore(guard, id, &path, &own, &mut timeline).await;
     match &restored {
         Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
-            "the drill restores nothing: {cause}. The lock stays; to restore it, run: failoverctl restore {id} --path {}",
+            "the drill restores nothing: {cause}. To restore it, run: failoverctl restore {id} --path {}",
             quoted(path.as_str())
         ))),
         Err(cause) => say(&error(&format!(
@@ -217,15 +218,44 @@ async fn ready(
             return refuse(format!("the primary also answers at {locked}, so that a lock locks nothing"));
         }
     }
+    let plain = guard.cloudwatch.alarms_on(id, deadline).await?;
+    let plain: BTreeSet<_> = plain.into_iter().map(|alarm| alarm.name).collect();
+    let mut why = None;
     for alarm in alarms {
-        let can_go_off = alarm.state == AlarmState::Ok && alarm.actions_enabled;
-        if can_go_off && !functions(guard, &alarm).await?.is_empty() {
-            return Ok((check, tags, path, alarm));
+        // The state of an alarm on a query is not that of its checks.
+        let can_be_set = drill.by_metric || plain.contains(&alarm.name);
+        if alarm.state != AlarmState::Ok || !alarm.actions_enabled || !can_be_set {
+            continue;
+        }
+        for (arn, function) in functions(guard, &alarm).await? {
+            let config = Config::read(&|variable| function.variables.get(variable).cloned());
+            let disagreements = doctor::disagreements(guard, id, &function, config.as_ref());
+            let (name, stopped) = (&function.name, function.stopped);
+            let stopped = stopped.map(|stopped| format!("{arn} cannot run: {stopped}"));
+            let differs =
+                disagreements.first().map(|(variable, wrong)| format!("{name}: {variable} {wrong}"));
+            match stopped.or(differs) {
+                None => return Ok((check, tags, path, alarm)),
+                Some(cannot) => why = Some(cannot),
+            }
         }
     }
     refuse(format!(
-        "no alarm on {id} is OK and leads to a function that locks; for the cause, run: failoverctl doctor {id}"
+        "no alarm on {id} is OK, leads to a function that locks it{}{}; for the cause, run: failoverctl doctor {id}",
+        if drill.by_metric { "" } else { ", and can be set off by its state alone (others: --by-metric)" },
+        why.map(|why| format!(" ({why})")).unwrap_or_default()
     ))
+}
+
+/// When this alarm went off, if it is in ALARM.
+async fn alarmed_at(
+    guard: &Guard,
+    id: &HealthCheckId,
+    alarm: &Alarm,
+) -> Result<Option<DateTime<Utc>>, Failure> {
+    let (alarms, _) = guard.alarms(id, patience()).await?;
+    let now = alarms.into_iter().find(|now| now.name == alarm.name && now.state == AlarmState::Alarm);
+    Ok(now.map(|now| now.changed_at))
 }
 
 /// Sets the alarm off, and follows it to the lock.
@@ -254,12 +284,12 @@ async fn fire_and_follow(
     timeline.step(began, what);
     let end = Instant::now() + Duration::from_secs(drill.timeout);
     loop {
-        let alarms = guard.cloudwatch.alarms_on(id, patience()).await?;
         // It was OK before.
-        let gone_off = alarms.iter().find(|now| now.name == alarm.name && now.state == AlarmState::Alarm);
-        if let Some(now) = gone_off.filter(|_| timeline.alarmed_at.is_none()) {
-            timeline.alarmed_at = Some(now.changed_at);
-            timeline.step(now.changed_at, format!("alarm {} is in ALARM", now.name));
+        if timeline.alarmed_at.is_none()
+            && let Some(at) = alarmed_at(guard, id, alarm).await?
+        {
+            timeline.alarmed_at = Some(at);
+            timeline.step(at, format!("alarm {} is in ALARM", alarm.name));
         }
         let now = guard.route53.health_check(id, patience()).await?;
         if now.path() == Some(guard.config.locked_path.as_str()) {
@@ -280,25 +310,25 @@ async fn fire_and_follow(
     }
 }
 
-/// The functions that lock and that this alarm leads to.
-async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<String>, Failure> {
+/// The functions that lock and that this alarm invokes.
+async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(String, Function)>, Failure> {
     let mut arns = Vec::new();
     for action in &alarm.actions {
         if action.contains(":sns:") {
             let subscriptions = sns::subscriptions(&guard.session.aws_of(action), action, patience()).await?;
             let functions =
                 subscriptions.into_iter().filter(|one| one.protocol == "lambda" && one.is_confirmed);
-            arns.extend(functions.map(|one| one.endpoint));
+            arns.extend(functions.map(|one| (one.endpoint, SNS, action.clone())));
         } else if action.contains(":lambda:") {
-            arns.push(action.clone());
+            arns.push((action.clone(), LAMBDA_ALARMS, alarm_arn(action, &alarm.name)));
         }
     }
     let mut locks = Vec::new();
-    for arn in arns {
+    for (arn, service, source) in arns {
         let function = Function::of(&guard.session.aws_of(&arn), &arn, patience()).await?;
-        if function.is_some_and(|function| function.handler == "lock") {
-            locks.push(unqualified(&arn).to_owned());
-        }
+        let is_lock = |function: &Function| function.handler == "lock" && function.lets(service, &source);
+        let function = function.filter(is_lock);
+        locks.extend(function.map(|function| (unqualified(&arn).to_owned(), function)));
     }
     Ok(locks)
 }
@@ -324,10 +354,20 @@ async fn restore(
             Err(failure) => return Err(failure.into()),
         }
     }
-    let version = own.version(guard, id).await?;
+    let check = own.check(guard, id).await?;
+    // A restore asks it only if the check is locked. What is recorded here counts for every alarm until now.
+    if check.path() == Some(path.as_str())
+        && let Some(endpoint) = &check.endpoint
+        && let Err(unhealthy) = probe::ask(id, endpoint, path).await
+    {
+        return Err(Error::NotOurs(format!(
+            "{id} is not locked, and its primary does not answer any more ({unhealthy}): an alarm about that has to lock, \
+             and the drill's own may still do so"
+        )));
+    }
     // Without force: if the primary has failed meanwhile, its lock is no longer the drill's.
     let request =
-        json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill", "version": version });
+        json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill", "version": check.version });
     let request = request.to_string();
     let outcome = guard.handle(Handler::Restore, &request).await?;
     if outcome.outcome == Verdict::Restored {
@@ -348,7 +388,7 @@ async fn logged(
     timeline: &mut Timeline,
 ) -> Result<(), Failure> {
     let Some(alarmed_at) = timeline.alarmed_at else { return Ok(()) };
-    for arn in functions(guard, alarm).await? {
+    for (arn, _) in functions(guard, alarm).await? {
         let (name, _) = function::name(&arn);
         let aws = guard.session.aws_of(&arn);
         let since = alarmed_at - TimeDelta::seconds(1);
@@ -372,46 +412,6 @@ async fn logged(
 
 fn text(step: &Step) -> String {
     format!("{}  {:>+7.1} s  {}\n", time(step.at), step.seconds, step.what)
-}
-
-// === impl Own ===
-
-impl Own<'_> {
-    /// Returns the version of the check, if it is in service or has the drill's own lock.
-    ///
-    /// # Errors
-    /// A person, or another alarm, has locked it: that lock stays.
-    async fn version(&self, guard: &Guard, id: &HealthCheckId) -> Result<i64, Error> {
-        let end = Instant::now() + RECORDED;
-        loop {
-            let check = guard.route53.health_check(id, patience()).await?;
-            let locked_path = guard.config.locked_path.as_str();
-            if check.path() != Some(locked_path) {
-                return Ok(check.version);
-            }
-            let tags = guard.route53.tags(id, patience()).await?;
-            let record = Record::read(&tags, locked_path, check.version, locked_path, Utc::now());
-            let lock = record.ok().and_then(|record| record.lock);
-            let made = self.after + if self.by_metric { 2 } else { 1 };
-            let is_own = |lock: &Lock| lock.version == Some(made) && record::is_by(&lock.by, self.alarm);
-            match lock.filter(|lock| lock.version == Some(check.version)) {
-                Some(lock) if check.version == made && is_own(&lock) => return Ok(check.version),
-                // The function records a lock after it has set the path.
-                None if Instant::now() < end => sleep(LOOK).await,
-                Some(lock) => {
-                    return Err(Error::NotOurs(format!(
-                        "{id} is locked by another alarm, or by a person ({})",
-                        lock.by
-                    )));
-                }
-                None => {
-                    return Err(Error::NotOurs(format!(
-                        "{id} is locked, and has no record of this version: lock may not be allowed to write tags, or the check has 10"
-                    )));
-                }
-            }
-        }
-    }
 }
 
 // === impl Timeline ===

@@ -35,6 +35,17 @@ pub(super) struct Function {
     pub policy: Vec<Value>,
 }
 
+/// The service by which CloudWatch's alarms invoke functions.
+pub(super) const LAMBDA_ALARMS: &str = "lambda.alarms.cloudwatch.amazonaws.com";
+/// The service by which topics invoke functions.
+pub(super) const SNS: &str = "sns.amazonaws.com";
+
+/// The ARN of an alarm that invokes the function of this ARN.
+pub(super) fn alarm_arn(function: &str, alarm: &str) -> String {
+    let Some(Arn { partition, region, account, .. }) = Arn::parse(function) else { return alarm.to_owned() };
+    format!("arn:{partition}:cloudwatch:{region}:{account}:alarm:{alarm}")
+}
+
 /// Why a function cannot run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stopped {

@@ -174,8 +174,7 @@ impl State {
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
-                let is_muted =
-                    |alarm: &Alarm| muted.contains(&alarm.name) && record::is_by(&lock.by, &alarm.name);
+                let is_muted = |alarm: &Alarm| muted.contains(&alarm.name) && lock.is_by(&alarm.name);
                 if seen.alarms.iter().any(is_muted) {
                     Self::Unprotected { reason: Reason::ActionsMuted }
                 } else {

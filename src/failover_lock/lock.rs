@@ -14,7 +14,6 @@ use tracing::{info, warn};
 use super::FailoverLock;
 use super::alarm::{AlarmState, AlarmTransition, Failing};
 use super::apply::{Cause, Target, act};
-use super::cloudwatch::Unresolved;
 use super::decide::{self, Concern, Decision, Health, Seen, Step};
 use super::error::{Error, FailedRecord};
 use super::event::{self, Message};
@@ -119,12 +118,12 @@ async fn look_up(
     let composite = transition.composite.as_ref().filter(|_| transition.state == AlarmState::Alarm);
     let Some(composite) = composite else { return Ok(BTreeMap::new()) };
     match system.cloudwatch.health_checks_behind(composite, deadline).await {
-        Err(Unresolved::NoneInAlarm { name, watched }) => {
+        Err(unresolved) if !unresolved.watched().is_empty() => {
             // Another team's alarm, however late its message comes.
-            if !guarded(system, &watched, deadline).await?.is_empty() {
-                return Err(Unresolved::NoneInAlarm { name, watched }.into());
+            if !guarded(system, unresolved.watched(), deadline).await?.is_empty() {
+                return Err(unresolved.into());
             }
-            transition.health_checks = watched;
+            transition.health_checks = unresolved.watched().to_vec();
             Ok(BTreeMap::new())
         }
         found => {

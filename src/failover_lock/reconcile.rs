@@ -117,10 +117,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
             Err(failure) => warn!(error = %failure, "reading the alarms check by check"),
         }
     }
-    let ids = by_name.unwrap_or_else(|| {
-        let with_path = listed.values().filter(|check| check.path().is_some() && config.guards(&check.id));
-        with_path.map(|check| check.id.clone()).collect()
-    });
+    let ids = by_name.unwrap_or_else(|| listed.keys().filter(|id| config.guards(id)).cloned().collect());
     let looks = ids.into_iter().map(|id| (listed.remove(&id), id)).collect::<Vec<_>>();
     let looks = looks.into_iter().enumerate().map(async |(place, (check, id))| {
         let check = match check {
@@ -256,8 +253,15 @@ async fn conclude(
     let target = Target { id, check: Some(check), record: Some(record), tags };
     let to_follow = |unknown: Option<&Alarm>| {
         if !config.dry_run && !tags.is_some_and(record::takes_no_lock) {
-            let by_hand = || Cause { alarm: record::FOUND.to_owned(), changed_at: None };
-            let cause = unknown.map_or_else(by_hand, Cause::from);
+            let found = |by| Cause { alarm: by, changed_at: unknown.map(|alarm| alarm.changed_at) };
+            let cause = match unknown {
+                // No function has recorded it: it may be a person's.
+                Some(alarm) if view::is_unrecorded(system, check, record) => {
+                    found(format!("{}: {}", record::FOUND, alarm.name))
+                }
+                Some(alarm) => alarm.into(),
+                None => found(record::FOUND.to_owned()),
+            };
             tick.follow(Unrecorded { check: check.clone(), record: Box::new(record.clone()), cause });
         }
     };
@@ -371,7 +375,8 @@ async fn is_recorded_muted(
         return Ok(false);
     }
     // A tag takes neither all characters of a name nor its length.
-    let causes: Vec<_> = alarms.iter().filter(|alarm| record::is_by(&by, &alarm.name)).collect();
+    let is_cause = |alarm: &&Alarm| record.lock.as_ref().is_some_and(|lock| lock.is_by(&alarm.name));
+    let causes: Vec<_> = alarms.iter().filter(is_cause).collect();
     if causes.is_empty() && view::is_muted(system, id, &by, deadline).await? {
         return Ok(true);
     }

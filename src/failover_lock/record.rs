@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub use self::room::{fits_beside, has_no_room, takes_no_lock};
 
-use self::fields::{Fields, escaped, escaped_within, fitting, milliseconds, seconds, with_reason};
+use self::fields::{Fields, escaped, escaped_within, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
 
 mod fields;
@@ -376,6 +376,12 @@ impl Lock {
         self.version.is_some_and(|locked| locked + 1 >= version)
     }
 
+    /// Whether this alarm is its cause: its name would be recorded as it is, cut to what fits and without some characters.
+    #[must_use]
+    pub fn is_by(&self, alarm: &str) -> bool {
+        !self.by.is_empty() && Self { by: alarm.to_owned(), ..self.clone() }.tag() == self.tag()
+    }
+
     /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record.
     #[must_use]
     pub fn can_be_owned_by(&self, tag: String) -> bool {
@@ -480,10 +486,4 @@ pub const BY_HAND: &str = "by hand: ";
 #[must_use]
 pub fn is_by_hand(by: &str) -> bool {
     by.starts_with(BY_HAND)
-}
-
-/// Whether a lock's `by`, as it is recorded, is the name of this alarm: cut to what fits, and without some characters.
-#[must_use]
-pub fn is_by(by: &str, alarm: &str) -> bool {
-    !by.is_empty() && fitting(alarm).collect::<String>().starts_with(by)
 }

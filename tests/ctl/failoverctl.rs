@@ -12,7 +12,7 @@ use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::primary::Primary;
 use crate::support::route53::{Check, Fault, Route53};
 use crate::support::sites::{DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
-use chrono::{SecondsFormat, Utc};
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -594,16 +594,18 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     assert!(refused.said.contains("the primary must be healthy as seen from here"), "{refused:?}");
     primary.set_up(true);
 
+    // A function that would not lock.
+    let concurrency = ["--function-name", "failover-lock", "--reserved-concurrent-executions", "0"];
+    aws.aws(&[&["lambda", "put-function-concurrency"], &concurrency[..]].concat()).await;
+    let refused = run(&aws.url, &["drill", &check, "--dry-run"]).await;
+    assert!(refused.said.contains("cannot run: its reserved concurrency is 0"), "{refused:?}");
+    aws.aws(&[&["lambda", "delete-function-concurrency"], &concurrency[..2]].concat()).await;
+
     // A notification that does not come in time, about a check that has not been changed yet.
-    let functions = async |action: &str| {
-        let concurrency = ["--function-name", "failover-lock", "--reserved-concurrent-executions", "0"];
-        let options = if action.starts_with("put") { &concurrency[..] } else { &concurrency[..2] };
-        aws.aws(&[&["lambda", action], options].concat()).await;
-    };
-    functions("put-function-concurrency").await;
+    cut_off(&aws, true).await;
     let late = run(&aws.url, &["drill", &check, "--yes", "--timeout", "0"]).await;
     assert_eq!(late.status, Some(1), "{late:?}");
-    functions("delete-function-concurrency").await;
+    cut_off(&aws, false).await;
     assert_eq!(aws.path(&check).await, "/lb-check");
     let before =
         support::lock::delivered(&[&support::lock::message(&check, "ALARM", support::lock::CHANGED_AT)]);
@@ -635,6 +637,97 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     assert_eq!(interrupted(child).await.status, Some(1));
     assert_eq!(aws.path(&check).await, "/lb-check");
     assert!(tags().await.contains("failover-lock:in"));
+}
+
+/// Whether `lock` reaches no Route 53.
+async fn cut_off(aws: &Emulator, is_cut_off: bool) {
+    let change = if is_cut_off {
+        r#"s|"Variables": {|"Variables": {"AWS_ENDPOINT_URL_ROUTE_53": "http://127.0.0.1:9",|"#
+    } else {
+        "/AWS_ENDPOINT_URL_ROUTE_53/d"
+    };
+    let (status, said) = aws
+        .bash(
+            r#"aws lambda update-function-configuration --function-name failover-lock --environment "$(
+                aws lambda get-function-configuration --function-name failover-lock --query Environment --output json |
+                sed "$CHANGE")""#,
+            &[("CHANGE", change)],
+        )
+        .await;
+    assert_eq!(status, Some(0), "{said}");
+}
+
+/// What a drill finds at its end that is not its own, it leaves, and says so.
+#[tokio::test]
+async fn a_drill_leaves_every_lock_that_is_not_its_own() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    cut_off(&aws, true).await;
+    let route53 = aws_sdk_route53::Client::new(&aws.config().await);
+    // Records this lock, or removes its record, and returns the tags from before.
+    let tag = async |lock: Option<String>| {
+        let of = aws_sdk_route53::types::TagResourceType::Healthcheck;
+        let tags =
+            route53.list_tags_for_resource().resource_type(of.clone()).resource_id(&check).send().await;
+        let change = route53.change_tags_for_resource().resource_type(of).resource_id(&check);
+        let key = "failover-lock:out";
+        let change = match lock {
+            Some(lock) => {
+                change.add_tags(aws_sdk_route53::types::Tag::builder().key(key).value(lock).build())
+            }
+            None => change.remove_tag_keys(key),
+        };
+        change.send().await.unwrap();
+        format!("{tags:?}")
+    };
+    let own = "failover-primary-unhealthy";
+    let locked = Some("/lb-check-failed-over");
+    for (path, recorded, said) in [
+        // An alarm whose name the drill's begins with, the drill's own before, and a lock that no function has recorded.
+        (locked, Some((0, "failover-primary")), "another failure, or a person, has locked"),
+        (locked, Some((60, own)), "another failure, or a person, has locked"),
+        (locked, Some((0, "found on the locked path: failover-primary-unhealthy")), "has locked"),
+        (locked, None, "stays locked, and has no record of this version"),
+        // By functions with another path, and one that waits.
+        (Some("/another"), Some((0, "by hand: INC-9")), "has locked"),
+        (None, Some((0, "failover-second")), "waits for its secondary (failover-second), and stays"),
+        (None, None, "its primary does not answer any more"),
+    ] {
+        let arguments = ["drill", &check, "--yes", "--timeout", "3", "--endpoint-url", &aws.url];
+        let mut child =
+            command(Path::new(FAILOVERCTL), "http://127.0.0.1:9", &arguments).spawn().expect("it starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        let mut line = async || lines.next_line().await.expect("UTF-8");
+        while !line().await.expect("it says so before it ends").contains("is in ALARM") {}
+        let mut version = 0;
+        if let Some(path) = path {
+            let set = route53.update_health_check().health_check_id(&check).resource_path(path).send().await;
+            version = set.unwrap().health_check.expect("it is updated").health_check_version;
+        }
+        if let Some((before, by)) = recorded {
+            let at = (Utc::now() - TimeDelta::seconds(before)).to_rfc3339_opts(SecondsFormat::Secs, true);
+            let on = if version == 0 { " on=1000" } else { "" };
+            tag(Some(format!("v={version} at={at}{on} alarm={at} before=/lb-check by={by}"))).await;
+        }
+        primary.set_up(path.is_some() || recorded.is_some());
+        let mut told = String::new();
+        while let Some(line) = line().await {
+            told += &line;
+        }
+        let ended = child.wait().await.expect("it ends");
+        assert!(told.contains("the drill restores nothing") && told.contains(said), "{said}: {told}");
+        assert!(!ended.success());
+        assert_eq!(aws.path(&check).await, path.unwrap_or("/lb-check"), "{said}");
+        primary.set_up(true);
+        let tags = tag(None).await;
+        assert!(!tags.contains("failover-lock:in"), "{said}: {tags}");
+        let set =
+            route53.update_health_check().health_check_id(&check).resource_path("/lb-check").send().await;
+        set.unwrap();
+        let calm = ["--alarm-name", own, "--state-value", "OK", "--state-reason", "calm"];
+        aws.aws(&[&["cloudwatch", "set-alarm-state"], &calm[..]].concat()).await;
+    }
 }
 
 #[tokio::test]

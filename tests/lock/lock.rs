@@ -577,6 +577,9 @@ async fn a_composite_alarm_locks_the_check_behind_the_alarms_that_triggered_it()
     for (children, known, calls) in [
         (&[("a: b", "ALARM")][..], vec![("a: b", on(PRIMARY, "ALARM"))], 1),
         (&[("math", "ALARM")], vec![("math", math)], 1),
+        // Of several, one was deleted since, and one cannot be read.
+        (&[("gone", "ALARM"), ("a", "ALARM")], vec![("a", on(PRIMARY, "ALARM"))], 1),
+        (&[("a", "ALARM"), ("x", "ALARM")], vec![("a", on(PRIMARY, "ALARM")), ("x", on("../x", "ALARM"))], 1),
         (
             &[("a", "ALARM"), ("b", "ALARM")],
             vec![("a", on(PRIMARY, "ALARM")), ("b", on(PRIMARY, "ALARM"))],
@@ -633,6 +636,7 @@ async fn a_composite_alarm_of_more_than_a_hundred_is_looked_up_in_parts() {
 #[tokio::test]
 async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams_is_ignored() {
     let other = || Alarm { kind: Kind::Metric("TimeToFirstByte", PRIMARY.to_owned()), ..on("", "ALARM") };
+    let healthy = |state| Alarm { comparison: "GreaterThanThreshold", ..on(PRIMARY, state) };
     let whole = |child: &str| ("composite", built_from(&[child], "ALARM"));
     for (known, said) in [
         (vec![whole("child")], Err(r#"built from "child", which does not exist in this account"#)),
@@ -640,6 +644,9 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
         (vec![whole("child"), ("child", on("../x", "ALARM"))], Err("names a health check that cannot exist")),
         // The message comes late, and the alarm has been OK since.
         (vec![whole("child"), ("child", on(PRIMARY, "OK"))], Err("is still in ALARM")),
+        // It goes off when the check is healthy, which it is, or is not.
+        (vec![whole("child"), ("child", healthy("OK"))], Err("go off when a health check is healthy")),
+        (vec![whole("child"), ("child", healthy("ALARM"))], Ok("not_a_health_check_alarm")),
         (vec![whole("child"), ("child", other())], Ok("not_a_health_check_alarm")),
     ] {
         let route53 = with_alarms(&known).await;

@@ -367,3 +367,16 @@ async fn checks_may_be_guarded_by_a_tag() {
     let error = support::lock::run(&route53, &guarded, Handler::Restore, &request).await.unwrap_err();
     assert!(error.contains("not in this function's GUARDED_HEALTH_CHECKS"), "{error}");
 }
+
+#[tokio::test]
+async fn a_check_with_the_tag_that_cannot_be_locked_is_reported() {
+    let route53 = Route53::start().await;
+    route53.put(SECOND, Check::new("TCP", 80).without("ResourcePath").tagged("guarded", "yes"));
+    let guarded = [("GUARDED_TAG", "guarded")];
+    let outcome = reconcile_with(&route53, &guarded).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"unprotected".into(), &"no_path".into()));
+    // One without the tag is none of its business.
+    route53.put(PRIMARY, Check::new("CALCULATED", 80).without("ResourcePath"));
+    let answer = support::lock::run(&route53, &guarded, Handler::Reconcile, "{}").await.unwrap();
+    assert_eq!(answer["outcomes"].as_array().unwrap().len(), 1, "{answer}");
+}

@@ -261,6 +261,19 @@ async fn a_lock_by_hand_over_one_that_was_undone_or_waits_is_a_new_one() {
 }
 
 #[tokio::test]
+async fn a_lock_that_a_tick_finds_is_not_said_to_be_an_alarms() {
+    let world = World::new().await;
+    world.alarm("ALARM");
+    world.route53.set_path(PRIMARY, LOCKED);
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    let record = world.route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(record.ends_with(" by=found on the locked path: primary-unhealthy"), "{record}");
+    // Its alarm is answered all the same: the path that is set back is no new failure.
+    world.route53.set_path(PRIMARY, HEALTHY);
+    is(&world.ticks().await, "unprotected", "undone_by_hand");
+}
+
+#[tokio::test]
 async fn a_dry_run_which_records_nothing_reports_all_the_same_a_lock_that_does_not_hold() {
     let mut world = World::new().await;
     world.fails_and_is_locked().await;

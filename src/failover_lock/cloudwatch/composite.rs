@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_cloudwatch::types::{CompositeAlarm, MetricAlarm, StateValue};
 use thiserror::Error;
+use tracing::warn;
 
 use super::{CloudWatch, DESCRIBE, MOST_NAMES, metrics, read, tells_recovery};
 use crate::failover_lock::alarm::{Alarm, AlarmState, Composite, Failing, Triggering};
@@ -36,10 +37,33 @@ pub enum Unresolved {
         /// The health checks behind it.
         watched: Vec<HealthCheckId>,
     },
+    /// It watches health checks by alarms that go off when a check is healthy, and are not in ALARM now.
+    #[error("the composite alarm {} is built from alarms that go off when a health check is healthy, so the health check that failed is unknown: look at it, and lock by hand (docs/runbook.md#lock-by-hand). Build the composite alarm from alarms that go off on a failure", Quoted(.name))]
+    Recovery {
+        /// The composite alarm.
+        name: String,
+        /// The health checks behind it.
+        watched: Vec<HealthCheckId>,
+    },
     /// Composite alarms of composite alarms, without end.
     #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
     TooDeep,
 }
+
+// === impl Unresolved ===
+
+impl Unresolved {
+    /// The health checks behind the composite alarm, if they are known.
+    #[must_use]
+    pub fn watched(&self) -> &[HealthCheckId] {
+        match self {
+            Self::NoneInAlarm { watched, .. } | Self::Recovery { watched, .. } => watched,
+            Self::Failed(_) | Self::NoSuchAlarm(_) | Self::Malformed(_) | Self::TooDeep => &[],
+        }
+    }
+}
+
+// === impl CloudWatch ===
 
 impl CloudWatch {
     /// The health checks behind a composite alarm that went off; none if none of the alarms that it is built from
@@ -54,23 +78,30 @@ impl CloudWatch {
     ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
         let in_alarm = |state: Option<&StateValue>| state == Some(&StateValue::Alarm);
         let triggered_by = || composite.triggered_by.clone();
-        let found = self.walk(triggered_by(), in_alarm, deadline).await?;
+        let on_failure = |alarm: &MetricAlarm| !tells_recovery(alarm);
+        let found = self.walk(triggered_by(), in_alarm, on_failure, deadline).await?;
         if !found.is_empty() {
             return Ok(found);
         }
         let itself = || vec![Triggering { name: composite.name.clone(), changed_at: None }];
-        let found = self.walk(itself(), in_alarm, deadline).await?;
+        let found = self.walk(itself(), in_alarm, on_failure, deadline).await?;
         if !found.is_empty() {
             return Ok(found);
         }
+        let is_failing = |alarm: &MetricAlarm| tells_recovery(alarm) && !in_alarm(alarm.state_value());
+        let watched = self.walk(itself(), |_| true, is_failing, deadline).await?;
+        if !watched.is_empty() {
+            let (name, watched) = (composite.name.clone(), watched.into_keys().collect());
+            return Err(Unresolved::Recovery { name, watched });
+        }
         // The message says what went off, and that is not about a health check's health.
         if !composite.triggered_by.is_empty()
-            && self.walk(triggered_by(), |_| true, deadline).await?.is_empty()
+            && self.walk(triggered_by(), |_| true, on_failure, deadline).await?.is_empty()
         {
             return Ok(BTreeMap::new());
         }
         // When a message is late, its alarms have other states: they must not be mistaken for another team's alarms.
-        let watched = self.walk(itself(), |_| true, deadline).await?;
+        let watched = self.walk(itself(), |_| true, on_failure, deadline).await?;
         if watched.is_empty() {
             Ok(watched)
         } else {
@@ -81,14 +112,16 @@ impl CloudWatch {
         }
     }
 
-    /// The health checks that these alarms watch; below composite alarms, those of the children whose state `counts`.
+    /// The health checks that those of these alarms watch which are `asked` for; below composite alarms, those of the children
+    /// whose state `counts`. One that cannot be read costs the others nothing.
     async fn walk(
         &self,
         mut triggers: Vec<Triggering>,
         counts: impl Fn(Option<&StateValue>) -> bool,
+        asked: impl Fn(&MetricAlarm) -> bool,
         deadline: Deadline,
     ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
-        let mut found = BTreeMap::<_, Failing>::new();
+        let (mut found, mut unread) = (BTreeMap::<_, Failing>::new(), None);
         for _ in 0..DEEPEST {
             let mut next = BTreeSet::new();
             for triggers in triggers.chunks(MOST_NAMES) {
@@ -98,12 +131,15 @@ impl CloudWatch {
                 let known = metric.iter().map(MetricAlarm::alarm_name);
                 let known: BTreeSet<_> =
                     known.chain(composite.iter().map(CompositeAlarm::alarm_name)).collect();
-                if let Some(missing) = names.iter().find(|name| !known.contains(&Some(name.as_str()))) {
-                    return Err(Unresolved::NoSuchAlarm(missing.clone()));
-                }
-                for alarm in metric.iter().filter(|alarm| !tells_recovery(alarm)) {
+                let missing = names.iter().find(|name| !known.contains(&Some(name.as_str())));
+                unread = unread.or(missing.cloned().map(Unresolved::NoSuchAlarm));
+                for alarm in metric.iter().filter(|alarm| asked(alarm)) {
                     let name = alarm.alarm_name().unwrap_or_default();
-                    for id in event::watched(name, metrics(alarm), None)? {
+                    let watched = event::watched(name, metrics(alarm), None).unwrap_or_else(|malformed| {
+                        unread.get_or_insert(malformed.into());
+                        Vec::new()
+                    });
+                    for id in watched {
                         let failing = failing(alarm, triggers)?;
                         let newest = found.get(&id).filter(|other| other.changed_at >= failing.changed_at);
                         if newest.is_none() {
@@ -116,7 +152,14 @@ impl CloudWatch {
                 }
             }
             if next.is_empty() {
-                return Ok(found);
+                return match unread {
+                    Some(unread) if found.is_empty() => Err(unread),
+                    Some(unread) => {
+                        warn!(error = %unread, "not all alarms behind a composite alarm are known");
+                        Ok(found)
+                    }
+                    None => Ok(found),
+                };
             }
             triggers = next.into_iter().map(|name| Triggering { name, changed_at: None }).collect();
         }

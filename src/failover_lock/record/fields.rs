@@ -91,7 +91,7 @@ pub(super) fn with_reason(mut text: String, reason: &str) -> String {
 }
 
 /// A text with the characters that a tag does not take replaced.
-pub(super) fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
+fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
     let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
     text.chars().map(move |c| if fits(c) { c } else { '_' })
 }

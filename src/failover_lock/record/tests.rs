@@ -154,3 +154,15 @@ fn a_restore_undoes_a_lock_that_waits_if_it_came_later_whatever_the_clocks_say()
     let error = Record::read(&tags(&[(OUT, "v=0 on=x at=2026-01-05T10:01:00Z")]), "/", 9, LOCKED, Utc::now());
     assert!(error.is_err());
 }
+
+#[test]
+fn the_cause_of_a_lock_is_the_alarm_that_would_be_recorded_so_and_no_other_that_begins_so() {
+    let long = "x".repeat(300);
+    for alarm in ["shop-primary", "shop {primary}, unhealthy ", &long] {
+        let tag = read(&[(OUT, "v=8 at=2026-01-05T10:00:00Z alarm=2026-01-05T10:00:00Z")], LOCKED, 8);
+        let lock = Lock { by: alarm.to_owned(), ..tag.lock.unwrap() };
+        let lock = read(&[(OUT, &lock.tag())], LOCKED, 8).lock.unwrap();
+        assert!(lock.is_by(alarm), "{alarm}");
+        assert!(!lock.is_by("shop-primary-unhealthy") && !lock.is_by("shop"), "{alarm}");
+    }
+}
