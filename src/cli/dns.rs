@@ -1,6 +1,6 @@
 //! Route 53's DNS records in failoverctl's terms.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
@@ -17,6 +17,18 @@ pub(super) struct Record {
     pub name: String,
     /// Its role in a failover pair.
     pub role: Role,
+    /// Whether it leaves when the health check fails.
+    pub follows: Follows,
+}
+
+/// Whether a record, or a calculated check, is unhealthy whenever a health check that it depends on is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    Yes,
+    /// Not alone, because of this calculated check.
+    NotAlone(String),
+    /// Never, or it does the opposite, because of this calculated check.
+    Never(String),
 }
 
 /// A DNS record's role in a failover pair.
@@ -57,36 +69,59 @@ pub(super) async fn records(
     let mut records = Vec::new();
     for zone in hosted_zones(&client, deadline).await? {
         let sets = record_sets(&client, &zone, deadline).await?;
-        let ours = sets.iter().filter(|set| set.health_check_id().is_some_and(|id| ids.contains(id)));
-        records.extend(ours.map(|set| record(set, &sets)));
+        let ours = sets.iter().filter_map(|set| Some((set, ids.get(set.health_check_id()?)?)));
+        records.extend(ours.map(|(set, follows)| record(set, follows.clone(), &sets)));
     }
     Ok(records)
 }
 
-/// The id of a check, and of the calculated checks that it is part of, at any depth.
+/// The id of a check, and of the calculated checks that it is part of, at any depth, and whether these follow it.
 async fn with_parents(
     client: &Client,
     id: &HealthCheckId,
     deadline: Deadline,
-) -> Result<BTreeSet<String>, Failure> {
+) -> Result<BTreeMap<String, Follows>, Failure> {
     let call = Call::new("route53:ListHealthChecks", "the health check");
     let all = pages(deadline, async |time, marker| {
         let page = send(call, time, client.list_health_checks().set_marker(marker).send()).await?;
         Ok((page.health_checks, page.next_marker))
     });
     let all: Vec<types::HealthCheck> = all.await?;
-    let mut ids = BTreeSet::from([id.as_str().to_owned()]);
+    let mut ids = BTreeMap::from([(id.as_str().to_owned(), Follows::Yes)]);
     loop {
         let before = ids.len();
         for check in &all {
-            let children = check.health_check_config().map(types::HealthCheckConfig::child_health_checks);
-            if children.unwrap_or_default().iter().any(|child| ids.contains(child)) {
-                ids.insert(check.id.clone());
+            let Some(config) = check.health_check_config() else { continue };
+            let child = config.child_health_checks().iter().find_map(|child| ids.get(child));
+            if let Some(child) = child.filter(|_| !ids.contains_key(&check.id)) {
+                let follows = child.clone().and(follows(&check.id, config));
+                ids.insert(check.id.clone(), follows);
             }
         }
         if ids.len() == before {
             return Ok(ids);
         }
+    }
+}
+
+/// Whether a calculated check is unhealthy whenever one of its children is.
+fn follows(id: &str, config: &types::HealthCheckConfig) -> Follows {
+    let children = config.child_health_checks().len();
+    let threshold = usize::try_from(config.health_threshold().unwrap_or_default()).unwrap_or_default();
+    if config.disabled().unwrap_or_default() {
+        Follows::Never(format!("the calculated check {id} is disabled, and always counts as healthy"))
+    } else if config.inverted().unwrap_or_default() {
+        Follows::Never(format!(
+            "the calculated check {id} is inverted, and becomes healthy when it is locked"
+        ))
+    } else if threshold == 0 {
+        Follows::Never(format!("the calculated check {id} has the threshold 0, and is always healthy"))
+    } else if threshold < children {
+        Follows::NotAlone(format!(
+            "the calculated check {id} is healthy while {threshold} of its {children} checks are"
+        ))
+    } else {
+        Follows::Yes
     }
 }
 
@@ -116,13 +151,13 @@ async fn record_sets(
     .await
 }
 
-fn record(set: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Record {
+fn record(set: &ResourceRecordSet, follows: Follows, all: &[ResourceRecordSet]) -> Record {
     let role = match set.failover() {
         Some(ResourceRecordSetFailover::Primary) => Role::Primary(secondary_of(set, all)),
         Some(_) => Role::Secondary,
         None => Role::None,
     };
-    Record { name: format!("{} {}", set.name(), set.r#type()), role }
+    Record { name: format!("{} {}", set.name(), set.r#type()), role, follows }
 }
 
 fn secondary_of(primary: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Secondary {
@@ -139,5 +174,17 @@ fn secondary_of(primary: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Secon
         Secondary::Checked
     } else {
         Secondary::Unchecked
+    }
+}
+
+// === impl Follows ===
+
+impl Follows {
+    /// Whether what follows this follows as well, if it does so as `other` says.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (never @ Self::Never(_), _) | (_, never @ Self::Never(_)) => never,
+            (not_alone @ Self::NotAlone(_), _) | (_, not_alone) => not_alone,
+        }
     }
 }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::future::join;
 
-use super::dns::{self, Record, Role, Secondary};
+use super::dns::{self, Follows, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
 use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn};
@@ -428,8 +428,20 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
             "no DNS record of this account refers to it, or to a check that it is part of".to_owned(),
         );
     }
-    for Record { name, role } in records {
+    for Record { name, role, follows } in records {
+        match &follows {
+            Follows::Yes => {}
+            Follows::NotAlone(why) => {
+                findings.warn("records", format!("{name} may stay although it is locked: {why}"));
+            }
+            Follows::Never(why) => {
+                let remedy = format!("refer the record to {id} itself, or correct the calculated check");
+                findings.wrong("records", format!("{name} does not leave when it is locked: {why}"), remedy);
+                continue;
+            }
+        }
         match role {
+            Role::Primary(Secondary::Checked) if follows != Follows::Yes => {}
             Role::Primary(Secondary::Checked) => {
                 findings.ok("records", format!("{name} fails over from it to a checked secondary"));
             }

@@ -8,12 +8,13 @@ use serde_json::json;
 use super::error::{Ended, Error};
 use super::guard::Options;
 use super::name::{self, Named};
+use super::screen::say;
 use super::seen;
 use super::session::{Common, patience, shortly};
 use super::state::text;
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
-use crate::failover_lock::decide;
+use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::record::{BY_HAND, Record};
 
@@ -73,6 +74,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     });
     let outcome = guard.handle(Handler::Lock, &message.to_string()).await?;
     screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
+    if outcome.outcome == Verdict::AlreadyLocked && guard.health(&id).await == Health::Healthy {
+        say(&format!(
+            "Route 53's checkers find it healthy. If they still do five minutes after its lock, that does not hold: \
+             failoverctl doctor {id}"
+        ));
+    }
     Ok(match outcome.outcome {
         Verdict::Locked | Verdict::WouldLock | Verdict::AlreadyLocked => Ended::Well,
         _ => Ended::NotWell,

@@ -10,6 +10,7 @@ use super::decide::{self, Refusal, Release};
 use super::error::{Error, FailedRecord};
 use super::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use super::outcome::{Outcome, Verdict};
+use super::reason::Reason;
 use super::record::{self, Lock, Record, Restore};
 use super::request::Request;
 use super::view::{self, Tags, or_warn};
@@ -70,6 +71,8 @@ async fn restore_check(
             previous_path: check.path().map(str::to_owned),
             path: Some(to.to_owned()),
             version: Some(version),
+            // Then the path is not what decides.
+            reason: decide::can_hold(&check).err().map(|cannot| Reason::from(&cannot)),
             ..Outcome::new(Some(id), outcome)
         };
         // Where there is no room for two tags, the newer one replaces the other.

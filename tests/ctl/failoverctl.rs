@@ -540,6 +540,55 @@ async fn doctor_and_drill_read_the_records_that_depend_on_a_check() {
     assert!(refused.said.contains("a drill moves its traffic. Use a check of its own"), "{refused:?}");
 }
 
+/// A lock moves a record that refers to a calculated check only if that one follows.
+#[tokio::test]
+async fn doctor_says_whether_a_record_follows_through_a_calculated_check() {
+    let aws = Emulator::moto().await;
+    let (check, other) = (aws.health_check(1).await, aws.health_check(2).await);
+    let zone = "aws route53 create-hosted-zone --name example.com --caller-reference x --query HostedZone.Id --output text";
+    let (_, zone) = aws.bash(zone, &[]).await;
+    let put = async |role: &str, health_check: &Value| {
+        let record = json!({ "Name": "www.example.com", "Type": "A", "TTL": 60, "SetIdentifier": role,
+            "Failover": role, "ResourceRecords": [{ "Value": "127.0.0.1" }], "HealthCheckId": health_check });
+        let batch = json!({ "Changes": [{ "Action": "UPSERT", "ResourceRecordSet": record }] }).to_string();
+        let put =
+            ["route53", "change-resource-record-sets", "--hosted-zone-id", zone.trim(), "--change-batch"];
+        aws.aws(&[&put[..], &[&batch]].concat()).await;
+    };
+    put("SECONDARY", &json!(other)).await;
+    for (config, said) in [
+        (json!({ "HealthThreshold": 2 }), "ok      records       www.example.com. A fails over from it"),
+        (
+            json!({ "HealthThreshold": 1 }),
+            "look    records       www.example.com. A may stay although it is locked",
+        ),
+        (
+            json!({ "HealthThreshold": 0 }),
+            "WRONG   records       www.example.com. A does not leave when it is locked",
+        ),
+        (
+            json!({ "HealthThreshold": 2, "Inverted": true }),
+            "is inverted, and becomes healthy when it is locked",
+        ),
+        (json!({ "HealthThreshold": 2, "Disabled": true }), "is disabled, and always counts as healthy"),
+    ] {
+        let mut calculated = json!({ "Type": "CALCULATED", "ChildHealthChecks": [check, other] });
+        calculated.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+        let (calculated, caller) = (calculated.to_string(), config.to_string());
+        let create =
+            ["route53", "create-health-check", "--caller-reference", &caller, "--health-check-config"];
+        let created = aws.aws(&[&create[..], &[&calculated]].concat()).await;
+        put("PRIMARY", &created["HealthCheck"]["Id"]).await;
+        let found = run(&aws.url, &["doctor", &check]).await;
+        assert!(found.out.contains(said), "{config}: {found:?}");
+        assert_eq!(
+            found.out.contains("A fails over from it"),
+            said.contains("fails over from it"),
+            "{found:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_drill_follows_the_alarm_to_the_lock_and_restores() {
     let aws = Emulator::own_ministack().await;

@@ -111,6 +111,19 @@ async fn a_check_that_is_not_locked_keeps_its_path() {
 }
 
 #[tokio::test]
+async fn who_restores_a_check_that_does_not_follow_its_primary_is_told() {
+    for (element, reason) in [("Inverted", "inverted"), ("Disabled", "disabled")] {
+        let (primary, route53) = locked().await;
+        let check =
+            Check::new("HTTP", primary.address.port()).with("ResourcePath", LOCKED).with(element, "true");
+        route53.put(PRIMARY, check);
+        let answer = restore(&route53, &request()).await.unwrap();
+        let outcome = &answer["outcomes"][0];
+        assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"restored".into(), &reason.into()));
+    }
+}
+
+#[tokio::test]
 async fn only_a_guarded_check_is_switched_back_and_a_single_one_need_not_be_named() {
     let (_primary, route53) = locked().await;
     let error =
