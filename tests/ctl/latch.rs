@@ -103,6 +103,7 @@ async fn commands_that_take_minutes() {
         a_lock_by_hand_that_cannot_see_the_holds_says_so(),
         a_hold_that_lands_late_does_not_stay(),
         what_happens_while_a_record_is_about_to_be_changed_counts(),
+        a_change_whose_answer_is_lost_is_seen_and_a_lock_at_it_holds(),
     );
 }
 
@@ -534,6 +535,68 @@ async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
         assert_eq!((referred(&site), holds(&site), site.objects()), (before, [false, false], [true, true]));
     };
     tokio::join!(changed, broken_off, locked);
+}
+
+async fn a_change_whose_answer_is_lost_is_seen_and_a_lock_at_it_holds() {
+    const CHANGE: &str = "ChangeResourceRecordSets";
+    let attached = async || {
+        let (site, api) = unattached().await;
+        let (own, latched) = (site.checks.primary.clone(), site.checks.serving.clone());
+        {
+            let mut world = site.world.lock();
+            world.put([
+                Record::a(APP, "192.0.2.1").primary(&latched),
+                Record::txt(SERVING_SENTINEL, "primary").primary(&latched),
+            ]);
+            world.pass(Duration::from_mins(2));
+        }
+        (site, api, [Some(own.clone()), Some(own)])
+    };
+    let lost = async {
+        let (site, api, own) = attached().await;
+        api.lose(CHANGE);
+        let ended = run_with_route53(&site, &api, &["detach", "app", "--yes"]).await;
+        assert!(ended.status == Some(0) && ended.out.starts_with("detached"), "{ended:?}");
+        assert_eq!((referred(&site), holds(&site)), (own, [false, false]));
+    };
+    let locked = async |is_lost: bool| {
+        let (site, api, _) = attached().await;
+        let before = referred(&site);
+        let held = api.hold(CHANGE);
+        if is_lost {
+            api.lose(CHANGE);
+        }
+        let lock = async {
+            held.reached().await;
+            site.s3.put(A, KEY, "{}");
+            held.release();
+        };
+        let (ended, ()) = tokio::join!(run_with_route53(&site, &api, &["detach", "app", "--yes"]), lock);
+        assert!(ended.status == Some(3), "{is_lost}: {ended:?}");
+        assert!(ended.said.contains("locked it meanwhile, and the records are as before again"), "{ended:?}");
+        assert_eq!((referred(&site), site.objects()), (before, [true, false]), "{is_lost}");
+    };
+    let down = async {
+        let (site, api, own) = attached().await;
+        let (held, back) = (api.hold(CHANGE), api.hold(CHANGE));
+        let lock = async {
+            held.reached().await;
+            site.s3.put(A, KEY, "{}");
+            held.release();
+            back.reached().await;
+            api.set_down(true);
+            back.release();
+        };
+        let (ended, ()) = tokio::join!(run_with_route53(&site, &api, &["detach", "app", "--yes"]), lock);
+        assert!(
+            ended.status == Some(3) && ended.said.contains("it is not certain that the lock holds"),
+            "{ended:?}"
+        );
+        let check = format!("refer to the check {}", site.checks.serving);
+        assert!(ended.said.contains(&check), "{ended:?}");
+        assert_eq!(referred(&site), own);
+    };
+    tokio::join!(lost, locked(false), locked(true), down);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use super::Shared;
 use crate::support::rest_xml::{Failed, LocalName as _, is_signed, response, said, wrapped};
+use crate::support::script::{Held, Script};
 use checks::Settings;
 
 /// The id of the one hosted zone.
@@ -44,6 +45,8 @@ struct State {
     changes: Vec<Duration>,
     calls: Vec<String>,
     down: bool,
+    /// The calls that are held back, and those whose answer is lost.
+    script: Script<&'static str, ()>,
 }
 
 /// The outcome of a call: the name and content of the response's root element.
@@ -74,6 +77,16 @@ impl Api {
         self.state().down = down;
     }
 
+    /// Loses the answer to the next call of this operation, which is done.
+    pub fn lose(&self, operation: &'static str) {
+        self.state().script.fail(operation, ());
+    }
+
+    /// Holds the next call of this operation back that is not held back yet.
+    pub fn hold(&self, operation: &'static str) -> Held {
+        self.state().script.hold(operation)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while it holds the state")
     }
@@ -93,20 +106,28 @@ impl Api {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|_| "the request broke off")?.to_bytes();
-        if self.state().down {
-            return Err("the API is down");
-        }
         let text = String::from_utf8_lossy(&body).into_owned();
         let path = parts.uri.path().trim_matches('/').to_owned();
         let segments: Vec<&str> = path.split('/').collect();
         let Some((operation, id)) = operation(&parts.method, &segments) else {
             return Ok(Failed::invalid("the stand-in does not serve this").response());
         };
+        let held = self.state().script.held(operation);
+        if let Some(held) = held {
+            held.pass().await;
+        }
+        if self.state().down {
+            return Err("the API is down");
+        }
         self.state().calls.push(format!("{operation} {id} {}", said(&text)).trim_end().to_owned());
         if !is_signed(&parts, &body) {
             return Ok(Failed::unsigned().response());
         }
-        Ok(match self.perform(operation, id, parts.uri.query().unwrap_or_default(), &text) {
+        let done = self.perform(operation, id, parts.uri.query().unwrap_or_default(), &text);
+        if self.state().script.fault(operation).is_some() {
+            return Err("closed after it was done");
+        }
+        Ok(match done {
             Ok((root, content)) => {
                 let created = operation == "CreateHealthCheck";
                 let mut response = response(if created { 201 } else { 200 }, wrapped(root, &content));
