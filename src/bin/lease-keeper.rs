@@ -15,6 +15,7 @@ use failover::lease::check::{self, Check, Rhythm};
 use failover::lease::command::{self, CannotRun};
 use failover::lease::config::Config;
 use failover::lease::descendants;
+use failover::lease::held::Obstacle;
 use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::Callers;
 use failover::lease::site::Site;
@@ -311,7 +312,14 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             start: seconds(arguments.check_start),
             rest: config.terms.term() * 3,
         };
-        tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));
+        let checks = tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));
+        let unchecked = lease.clone();
+        tokio::spawn(async move {
+            if let Err(error) = checks.await {
+                error!(%error, "the service is not checked any more: restart lease-keeper");
+                unchecked.able(Obstacle::Health, Err("the service is not checked any more".to_owned()));
+            }
+        });
     }
     let metrics = keeper.metrics();
     let left = runs.clone();

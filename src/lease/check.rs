@@ -23,6 +23,7 @@ use super::held::{Lease, Obstacle};
 use super::status::Running;
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
+use crate::remote::resolve;
 
 /// How to find out whether the service is healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Rhythm {
 
 /// A text that is no check.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("{} is neither a URL with http:// or https://, a host and a path, nor a program with arguments", Quoted(.0))]
+#[error("{} is neither a URL with http:// or https://, a host and a path, and no user, nor a program with arguments", Quoted(.0))]
 pub struct NoCheck(String);
 
 /// Checks until the keeper has ended. While the service is unhealthy, the lease is released and not taken. `running` is
@@ -165,7 +166,8 @@ async fn get(url: &Uri) -> Result<(), String> {
     let port = url.port_u16().unwrap_or(if is_https { 443 } else { 80 });
     // A literal IPv6 address is in brackets.
     let name = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((name, port)).await.map_err(|error| error.to_string())?;
+    let addresses = resolve::addresses(name, port).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(&addresses[..]).await.map_err(|error| error.to_string())?;
     let stream: Box<dyn Stream> = if is_https {
         let server = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
         let tls = TlsConnector::from(Arc::new(http::tls_of_any_certificate()));
@@ -207,7 +209,9 @@ impl FromStr for Check {
         let none = || NoCheck(text.to_owned());
         if text.starts_with("http://") || text.starts_with("https://") {
             let url: Uri = text.parse().map_err(|_| none())?;
-            return if url.host().is_some_and(|host| !host.is_empty()) {
+            // No credentials: they would be in the log.
+            let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
+            return if url.host().is_some_and(|host| !host.is_empty()) && !has_user {
                 Ok(Self::Url(url))
             } else {
                 Err(none())
@@ -240,6 +244,7 @@ mod tests {
             ("", None),
             ("http://", None),
             ("http:///path", None),
+            ("http://user:password@host/path", None),
             ("ftp://host/path", None),
         ] {
             let check = text.parse::<Check>();

@@ -176,6 +176,10 @@ pub async fn run(
                 }
                 return Ok(Some(status));
             }
+            End { lost: false, .. } if held.is_held() && !has_run => {
+                let cause = io::Error::other(format!("its guard has ended before it ({status})"));
+                return Err(CannotRun::new(command, "started", cause));
+            }
             End { lost: false, .. } if held.is_held() => {
                 warn!("the guard of the command was ended: the command was killed");
                 metrics.command_ended(false);

@@ -3,7 +3,8 @@
 //! The SDK loads temporary credentials again before they expire. But it reads the files of profiles only once: after
 //! their keys are rotated, or a line is corrected, only a new [`Source::load`] finds the change.
 
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use aws_config::identity::IdentityCache;
 use aws_config::sts::AssumeRoleProvider;
@@ -13,9 +14,11 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use tokio::time::timeout;
+use tracing::warn;
 
 use super::config::Config;
 use super::descendants::OfLibrary;
+use crate::remote::aws::chain;
 use crate::remote::sdk;
 
 /// Where a process has its credentials from.
@@ -35,6 +38,8 @@ pub struct Source {
 struct InTime {
     credentials: SharedCredentialsProvider,
     time: Duration,
+    /// Those that were loaded last.
+    last: Mutex<Option<Credentials>>,
 }
 
 // === impl Source ===
@@ -56,7 +61,10 @@ impl Source {
             let role = role.region(self.region.clone()).configure(&aws).build().await;
             aws = aws.into_builder().credentials_provider(sdk::sendable(role)).build();
         }
-        let in_time = |credentials| SharedCredentialsProvider::new(InTime { credentials, time: self.time });
+        let time = self.time;
+        let in_time = |credentials| {
+            SharedCredentialsProvider::new(InTime { credentials, time, last: Mutex::default() })
+        };
         let credentials = aws.credentials_provider().map(in_time);
         let cache = IdentityCache::lazy().load_timeout(self.time * 2).build();
         let mut aws = aws.into_builder().identity_cache(cache);
@@ -83,19 +91,35 @@ impl ProvideCredentials for InTime {
     {
         future::ProvideCredentials::new(async {
             // The limit holds although the call for which they are loaded may be given up.
-            match tokio::spawn(load(self.credentials.clone(), self.time)).await {
-                Ok(Some(loaded)) => loaded,
-                Ok(None) => {
-                    let before = self.credentials.fallback_on_interrupt();
-                    before.ok_or_else(|| CredentialsError::provider_timed_out(self.time))
+            let error = match tokio::spawn(load(self.credentials.clone(), self.time)).await {
+                Ok(Some(Ok(loaded))) => {
+                    *self.last() = Some(loaded.clone());
+                    return Ok(loaded);
                 }
-                Err(error) => Err(CredentialsError::unhandled(error)),
-            }
+                Ok(Some(Err(error))) => error,
+                Ok(None) => CredentialsError::provider_timed_out(self.time),
+                Err(error) => CredentialsError::unhandled(error),
+            };
+            // They are loaded anew some time before they expire. Those of an instance are accepted longer than they say, and
+            // the SDK uses them when its metadata service answers with an error: no answer is the same.
+            let is_late = matches!(error, CredentialsError::ProviderTimedOut(_));
+            let is_valid = |last: &Credentials| last.expiry().is_none_or(|expiry| expiry > SystemTime::now());
+            let Some(last) = self.last().clone().filter(|last| is_late || is_valid(last)) else {
+                return Err(error);
+            };
+            warn!(error = %chain(&error), "the credentials cannot be loaded: the last ones are used");
+            Ok(last)
         })
     }
 
     fn fallback_on_interrupt(&self) -> Option<Credentials> {
-        self.credentials.fallback_on_interrupt()
+        self.last().clone()
+    }
+}
+
+impl InTime {
+    fn last(&self) -> MutexGuard<'_, Option<Credentials>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,5 +142,52 @@ mod tests {
         assert_eq!(session("site-a"), "lease-keeper-site-a");
         assert_eq!(session("Zürich/pod 1:x@y"), "lease-keeper-Z-rich-pod-1-x@y");
         assert_eq!(session(&"é".repeat(100)), format!("lease-keeper-{}", "-".repeat(51)));
+    }
+
+    /// Answers in turn: with credentials that last so long, with an error, or not at all.
+    #[derive(Debug)]
+    struct Answers(Mutex<Vec<Option<Result<Duration, ()>>>>);
+
+    impl ProvideCredentials for Answers {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let next = self.0.lock().unwrap().remove(0);
+            future::ProvideCredentials::new(async move {
+                match next {
+                    Some(Ok(time)) => {
+                        let expiry = Some(SystemTime::now() + time);
+                        Ok(Credentials::new(format!("{time:?}"), "secret", None, expiry, "test"))
+                    }
+                    Some(Err(())) => Err(CredentialsError::provider_error("500")),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_credentials_are_used_where_no_others_can_be_loaded() {
+        let (valid, over) = (Duration::from_mins(5), Duration::ZERO);
+        for (answers, used) in [
+            (vec![Some(Ok(valid)), Some(Err(()))], Some("300s")),
+            (vec![Some(Ok(valid)), None], Some("300s")),
+            // Those of an instance are accepted longer than they say.
+            (vec![Some(Ok(over)), None], Some("0ns")),
+            (vec![Some(Ok(over)), Some(Err(()))], None),
+            (vec![Some(Ok(over)), Some(Ok(valid))], Some("300s")),
+        ] {
+            let credentials = SharedCredentialsProvider::new(Answers(Mutex::new(answers.clone())));
+            let time = Duration::from_secs(6);
+            let provider = InTime { credentials, time, last: Mutex::default() };
+            provider.provide_credentials().await.unwrap();
+            let second = provider.provide_credentials().await.ok();
+            assert_eq!(second.as_ref().map(Credentials::access_key_id), used, "{answers:?}");
+        }
+        let none = Answers(Mutex::new(vec![None]));
+        let (credentials, time) = (SharedCredentialsProvider::new(none), Duration::from_secs(6));
+        let provider = InTime { credentials, time, last: Mutex::default() };
+        assert!(provider.provide_credentials().await.is_err());
     }
 }

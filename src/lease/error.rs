@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::program::text::Quoted;
-use crate::remote::aws::Failure;
+use crate::remote::aws::{Failure, Kind};
 
 /// Why the lease could not be read, or written.
 #[derive(Debug, Error)]
@@ -48,6 +48,12 @@ impl Error {
             Self::Unreadable { .. } | Self::Aws(_) => false,
         }
     }
+
+    /// Whether the table does not exist, so that it may be created again as another kind.
+    pub(super) fn shows_no_table(&self) -> bool {
+        matches!(self, Self::Aws(failure) if failure.kind() == Kind::NotFound)
+    }
+
     /// Whether the call may succeed with credentials that are read anew.
     pub(super) fn may_pass_with_other_credentials(&self) -> bool {
         match self {

@@ -12,12 +12,14 @@ use hyper::HeaderMap;
 use hyper::body::{Body, Bytes, Frame};
 use hyper::header::ACCEPT;
 use tokio::select;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::claim::Moment;
 use super::clock::sleep_until;
+use super::held::Wishes;
 use super::site::Site;
-use super::status::Running;
+use super::status::{Running, Status};
 
 /// The type of a stream of events.
 pub(super) const EVENTS: &str = "text/event-stream";
@@ -29,9 +31,28 @@ const COMMENT: &[u8] = b":\n\n";
 
 /// The body of an answer that lasts as long as its connection: an event for the state now, and one for each change.
 ///
-/// A caller that reads slowly misses changes, but not the last one.
-#[derive(Debug)]
-pub(super) struct Events(mpsc::Receiver<Bytes>);
+/// An event is made when there is room for it: a caller that reads slowly misses changes, but not the last one.
+pub(super) struct Events(Pin<Box<dyn Future<Output = Next> + Send>>);
+
+/// The next event or comment, and what the ones after it are about; `None` when the keeper has ended.
+type Next = Option<(Bytes, Watched)>;
+
+/// What the events are about, and what was reported last.
+struct Watched {
+    site: Site,
+    claim: watch::Receiver<Status>,
+    wishes: watch::Receiver<Wishes>,
+    running: Option<watch::Receiver<Running>>,
+    reported: Option<Reported>,
+}
+
+/// What an event reported that changes without the claim.
+struct Reported {
+    until: Option<Moment>,
+    silence: (bool, Option<Running>),
+    /// When it was, or a comment after it.
+    at: Instant,
+}
 
 /// Whether the caller wants events.
 pub(super) fn are_wanted(headers: &HeaderMap) -> bool {
@@ -44,10 +65,8 @@ pub(super) fn are_wanted(headers: &HeaderMap) -> bool {
 
 impl Events {
     pub(super) fn of(site: Site) -> Self {
-        // Nothing is made in advance for a caller that does not read.
-        let (send, events) = mpsc::channel(1);
-        tokio::spawn(report(site, send));
-        Self(events)
+        let ((claim, wishes), running) = (site.lease.changes(), site.running.clone());
+        Self(Box::pin(Watched { site, claim, wishes, running, reported: None }.next()))
     }
 }
 
@@ -59,7 +78,49 @@ impl Body for Events {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|event| event.map(|event| Ok(Frame::data(event))))
+        self.0.as_mut().poll(context).map(|next| {
+            let (event, watched) = next?;
+            self.0 = Box::pin(watched.next());
+            Some(Ok(Frame::data(event)))
+        })
+    }
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// Waits until the next one is due.
+    async fn next(mut self) -> Next {
+        if let Some(reported) = &mut self.reported {
+            loop {
+                select! {
+                    changed = self.claim.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return None,
+                    },
+                    Ok(()) = self.wishes.changed() => break,
+                    () = changed(&mut self.running) => break,
+                    () = sleep_until(reported.until.unwrap_or_default()), if reported.until.is_some() => break,
+                    () = sleep(LOOK) => {
+                        if self.site.silence() != reported.silence {
+                            break;
+                        }
+                        if reported.at.elapsed() >= QUIET {
+                            reported.at = Instant::now();
+                            return Some((Bytes::from_static(COMMENT), self));
+                        }
+                    },
+                }
+            }
+        }
+        self.claim.mark_unchanged();
+        self.wishes.mark_unchanged();
+        let status = self.site.lease.status();
+        // Before the event: if the lease runs out in between, it is reported twice rather than never.
+        let until = status.active().map(|holding| holding.until);
+        self.reported = Some(Reported { until, silence: self.site.silence(), at: Instant::now() });
+        let event = format!("event: state\ndata: {}\n\n", self.site.state(&status));
+        Some((event.into(), self))
     }
 }
 
@@ -71,48 +132,6 @@ async fn changed(running: &mut Option<watch::Receiver<Running>>) {
     };
     if !changed {
         pending::<()>().await;
-    }
-}
-
-/// Reports until the connection or the keeper has ended.
-async fn report(site: Site, events: mpsc::Sender<Bytes>) {
-    let (mut claim, mut wishes) = site.lease.changes();
-    let mut running = site.running.clone();
-    loop {
-        claim.mark_unchanged();
-        wishes.mark_unchanged();
-        let status = site.lease.status();
-        // Before the event: if the lease runs out in between, it is reported twice rather than never.
-        let until = status.active().map(|holding| holding.until);
-        let silence = site.silence();
-        let event = format!("event: state\ndata: {}\n\n", site.state(&status));
-        if events.send(event.into()).await.is_err() {
-            return;
-        }
-        let mut quiet = Instant::now();
-        loop {
-            select! {
-                changed = claim.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
-                Ok(()) = wishes.changed() => break,
-                () = changed(&mut running) => break,
-                () = sleep_until(until.unwrap_or_default()), if until.is_some() => break,
-                () = events.closed() => return,
-                () = sleep(LOOK) => {
-                    if site.silence() != silence {
-                        break;
-                    }
-                    if quiet.elapsed() >= QUIET {
-                        quiet = Instant::now();
-                        if events.send(Bytes::from_static(COMMENT)).await.is_err() {
-                            return;
-                        }
-                    }
-                },
-            }
-        }
     }
 }
 
@@ -185,5 +204,19 @@ mod tests {
         let passive = next(&mut events).await.expect("the change comes");
         assert!(passive.contains(r#""active":false"#), "{passive}");
         assert!(until.may_have_come(now()));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_did_not_read_does_not_get_a_state_that_is_over() {
+        let until = now() + Duration::from_mins(1);
+        let holding = Holding { epoch: 7, until, ends: until, expires: until };
+        let (mut events, keeper) = events(Some(holding));
+        next(&mut events).await.expect("the state comes at once");
+        keeper.send_modify(|status| status.failing = Some("this was over long ago".to_owned()));
+        tokio::task::yield_now().await;
+        keeper.send_modify(|status| (status.holding, status.failing) = (None, None));
+        let event = next(&mut events).await.expect("the change comes");
+        assert!(event.contains(r#""active":false"#) && !event.contains("long ago"), "{event}");
+        assert!(event.contains(r#""time":1"#), "{event}");
     }
 }

@@ -17,6 +17,7 @@ use super::error::Error;
 use super::held::{Lease, Wish, Wishes};
 use super::metrics::Metrics;
 use super::status::Status;
+use crate::remote::aws::Kind;
 
 /// How often the keeper shows that nothing blocks it.
 const BEAT: Duration = Duration::from_millis(250);
@@ -241,13 +242,7 @@ impl Keeper {
     }
 
     async fn ask(&mut self) -> Result<(), Error> {
-        if !self.checked {
-            let started = Instant::now();
-            let checked = self.table.check(self.time()).await;
-            self.metrics.called("describe", started, became(checked.is_ok()));
-            checked?;
-            self.checked = true;
-        }
+        self.check().await?;
         let write = match self.claim.next(now(), wall()) {
             Step::Write(write) => Some(write),
             Step::Look => self.look().await?,
@@ -262,18 +257,34 @@ impl Keeper {
         Ok(())
     }
 
+    /// Checks that the table keeps leases: at the start, and once it may have been deleted and created again.
+    async fn check(&mut self) -> Result<(), Error> {
+        if self.checked {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let checked = self.table.check(self.time()).await;
+        self.metrics.called("describe", started, became(checked.is_ok()));
+        checked?;
+        self.checked = true;
+        Ok(())
+    }
+
     async fn look(&mut self) -> Result<Option<Write>, Error> {
         let started = Instant::now();
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
+        self.checked &= !matches!(record, Ok(None)) && !record.as_ref().is_err_and(Error::shows_no_table);
         let write = self.claim.saw(record?, now(), wall());
         self.publish();
         Ok(write)
     }
 
     async fn write(&mut self, write: &Write) -> Result<bool, Error> {
+        self.check().await?;
         let started = Instant::now();
         let done = self.table.write(write, self.time()).await;
+        self.checked &= !done.as_ref().is_err_and(|failure| failure.kind() == Kind::NotFound);
         let refused = matches!(done, Ok(None));
         self.metrics.called("write", started, if refused { "refused" } else { became(done.is_ok()) });
         let Some(done) = done? else { return Ok(false) };

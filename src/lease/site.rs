@@ -1,6 +1,6 @@
 //! A candidate as it is shown: its side of the lease, and its command.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -67,6 +67,7 @@ impl Site {
             })
         });
         json!({
+            "time": seconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()),
             "lease": self.name,
             "candidate": self.me.name,
             "writer": self.me.writer,

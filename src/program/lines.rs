@@ -2,7 +2,7 @@
 //! them.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,6 +14,9 @@ use tracing::warn;
 const MOST: usize = 256;
 /// How long the program waits at its end until its last lines are written.
 const AT_THE_END: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again whether an output that does not block has room.
+const FULL: Duration = Duration::from_millis(50);
 
 /// The lines that were dropped since the program started.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -70,7 +73,7 @@ impl Lines {
         loop {
             let line = self.next(&mut reported);
             // There is no other place to report that the output is closed.
-            let _ = output.write_all(&line).and_then(|()| output.flush());
+            let _ = write_whole(&mut output, &line);
         }
     }
 
@@ -96,6 +99,20 @@ impl Lines {
             queue = self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// Writes a line, also to an output that does not block, which others may have set up so.
+fn write_whole(output: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match output.write(line) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => line = &line[written..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    output.flush()
 }
 
 impl Write for Lines {
@@ -150,5 +167,30 @@ mod tests {
         lines.write_all(b"end\n").unwrap();
         let expected: Vec<_> = (0..written - 1).map(|number| number.to_string()).collect();
         assert_eq!(reader.join().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_arrives_whole_where_the_output_does_not_block() {
+        /// Takes a byte every other time.
+        struct Full(bool, Vec<u8>);
+
+        impl Write for Full {
+            fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+                self.0 = !self.0;
+                if self.0 {
+                    return Err(ErrorKind::WouldBlock.into());
+                }
+                self.1.push(text[0]);
+                Ok(1)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let mut output = Full(false, Vec::new());
+        write_whole(&mut output, b"a line\n").unwrap();
+        assert_eq!(output.1, b"a line\n");
     }
 }

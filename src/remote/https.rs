@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::http;
+use super::resolve::Resolver;
 use crate::program::variables::{Lookup, given};
 use crate::remote::aws::chain;
 
@@ -54,7 +55,7 @@ pub struct Https(SharedHttpConnector);
 /// Connections to AWS with HTTP/1.1, kept for the next call: hyper's client, as the SDKs' own HTTP client has it. That one
 /// brings HTTP/2 along, which is a twentieth of an artifact and of what is compiled, and no service here needs it.
 #[derive(Clone, Debug)]
-struct Pool(Client<HttpsConnector<TcpConnector>, SdkBody>);
+struct Pool(Client<HttpsConnector<TcpConnector<Resolver>>, SdkBody>);
 
 /// A pool, and the time that a call may take.
 #[derive(Debug)]
@@ -180,7 +181,7 @@ pub fn client(lookup: Lookup<'_>) -> Result<SharedHttpClient, InvalidBundle> {
 impl Pool {
     /// A pool that trusts these roots, and gives up connecting after this time.
     fn new(roots: RootCertStore, connecting: Option<Duration>) -> Self {
-        let mut tcp = TcpConnector::new();
+        let mut tcp = TcpConnector::new_with_resolver(Resolver);
         // TLS is the matter of the connector around it.
         tcp.enforce_http(false);
         tcp.set_nodelay(true);

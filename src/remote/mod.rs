@@ -5,4 +5,5 @@ pub mod aws;
 pub mod deadline;
 pub mod http;
 pub mod https;
+pub mod resolve;
 pub mod sdk;

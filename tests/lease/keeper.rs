@@ -341,6 +341,30 @@ async fn a_table_whose_regions_agree_only_later_is_refused() {
 }
 
 #[tokio::test]
+async fn a_table_that_was_deleted_is_looked_at_again_when_it_is_back() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    put(&emulator, "", "1").await;
+    let before = Proxy::start(&emulator.url).await;
+    let mut keeper = Keeper::start_behind(&before.url, &emulator, "site-a", "", &[]).await;
+    Observer::of(&[&keeper]).active(&keeper).await;
+    // A pipeline deletes it, and creates it again as a global table in eventual mode.
+    emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
+    keeper.says("ResourceNotFoundException").await;
+    let table = json!({
+        "TableName": TABLE,
+        "KeySchema": [{ "AttributeName": "leaseName", "KeyType": "HASH" }],
+        "AttributeDefinitions": [{ "AttributeName": "leaseName", "AttributeType": "S" }],
+        "Replicas": [{ "RegionName": "eu-west-1", "ReplicaStatus": "ACTIVE" }],
+    });
+    before.answer("DescribeTable", json!({ "Table": table }));
+    create_table(&emulator).await;
+    assert_eq!(keeper.ended().await.code(), Some(1));
+    keeper.says("a global table in eventual mode").await;
+    std::mem::forget(before);
+}
+
+#[tokio::test]
 async fn an_answer_that_describes_no_table_is_asked_for_again() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
@@ -586,7 +610,7 @@ async fn the_endpoints_answer_a_probe_a_person_and_prometheus() {
     for line in [
         "lease_keeper_active{lease=\"mylease\"} 1.0",
         "lease_keeper_failing{lease=\"mylease\"} 0.0",
-        "lease_keeper_calls_total{lease=\"mylease\",call=\"describe\",became=\"done\"} 1",
+        "lease_keeper_calls_total{lease=\"mylease\",call=\"describe\",became=\"done\"} 2",
         "lease_keeper_changes_total{lease=\"mylease\",to=\"active\"} 1",
         "lease_keeper_log_lines_dropped_total{lease=\"mylease\"} 0",
         "# EOF",
