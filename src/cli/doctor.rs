@@ -2,6 +2,7 @@
 
 mod deployed;
 mod primary;
+mod way;
 
 use std::collections::BTreeMap;
 
@@ -9,26 +10,23 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::future::join;
 
+pub(super) use self::way::disagreements;
 use super::dns::{self, Follows, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
-use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn};
 use super::guard::{Guard, Options};
 use super::name::{Named, Tags};
 use super::screen::Mood;
 use super::session::{Common, patience, shortly};
-use super::sns::{self, Subscription};
 use super::state::{Seen, State};
-use super::text::{plain, quoted, time};
-use crate::failover_lock::alarm::{Alarm, AlarmState};
+use super::text::{plain, time};
+use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::CloudWatch;
-use crate::failover_lock::config::{Config, GuardedTag};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::reason::Reason;
 use crate::failover_lock::record::{IN, OUT, takes_no_lock};
-use crate::program::variables::InvalidConfig;
 use crate::remote::arn::Arn;
-use crate::remote::aws::{Failure, Kind};
+use crate::remote::aws::Failure;
 
 /// How far back a function's last run is searched for; CloudWatch returns at most 1,440 minutes at once.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
@@ -86,7 +84,7 @@ async fn chain(
     }
     let (mut locks, mut deployed) = (false, BTreeMap::new());
     for alarm in &alarms {
-        locks |= alarm_leads_to_lock(guard, id, alarm, &mut deployed, findings).await;
+        locks |= way::alarm_leads_to_lock(guard, id, alarm, &mut deployed, findings).await;
     }
     let seen: Vec<_> = findings.moods().skip(before).collect();
     let is_explained = seen.contains(&Mood::Wrong);
@@ -157,220 +155,6 @@ async fn chain(
             findings.add("state", state.mood(), state.words(), remedy);
         }
     }
-}
-
-/// Whether one of this alarm's actions leads to a function that locks the check.
-async fn alarm_leads_to_lock(
-    guard: &Guard,
-    id: &HealthCheckId,
-    alarm: &Alarm,
-    deployed: &mut BTreeMap<String, Function>,
-    findings: &mut Findings,
-) -> bool {
-    let Alarm { name, state, changed_at, actions_enabled, actions, .. } = alarm;
-    let stands = format!("{} is {state} since {}", plain(name), time(*changed_at));
-    match state {
-        AlarmState::Ok => findings.ok("alarm", stands),
-        AlarmState::Alarm => findings.warn("alarm", stands),
-        AlarmState::InsufficientData => findings.warn("alarm", format!("{stands}: it has no data yet")),
-    }
-    if alarm.never_goes_off {
-        findings.wrong(
-            "alarm",
-            format!("{} never goes off: the health of a check does not cross its threshold", plain(name)),
-            "correct its threshold where it is defined (docs/runbook.md#never_goes_off)".to_owned(),
-        );
-        return false;
-    }
-    if !actions_enabled {
-        findings.wrong(
-            "alarm",
-            format!("{name} has its actions off"),
-            format!(
-                "once the primary is up: aws cloudwatch enable-alarm-actions{} --alarm-names {}",
-                in_region(guard),
-                quoted(name)
-            ),
-        );
-        return false;
-    }
-    let mut locks = false;
-    for action in actions {
-        if action.contains(":lambda:") {
-            locks |= function_locks(guard, id, action, (LAMBDA_ALARMS, name), deployed, findings).await;
-        } else if action.contains(":sns:") {
-            match sns::subscriptions(&guard.session.aws_of(action), action, patience()).await {
-                Err(failure) if failure.kind() == Kind::NotFound => findings.wrong(
-                    "topic",
-                    format!("{action} does not exist"),
-                    format!(
-                        "infra/deploy --health-check {id} --email ADDRESS makes another, and an alarm for it"
-                    ),
-                ),
-                Err(failure) => findings.unknown("topic", &failure),
-                Ok(subscriptions) => {
-                    locks |= topic_locks(guard, id, action, &subscriptions, deployed, findings).await;
-                }
-            }
-        }
-    }
-    locks
-}
-
-async fn topic_locks(
-    guard: &Guard,
-    id: &HealthCheckId,
-    topic: &str,
-    subscriptions: &[Subscription],
-    deployed: &mut BTreeMap<String, Function>,
-    findings: &mut Findings,
-) -> bool {
-    let mut locks = false;
-    for subscription in subscriptions {
-        let Subscription { protocol, endpoint, is_confirmed } = subscription;
-        if !is_confirmed {
-            findings.warn(
-                "topic",
-                format!("{protocol} {endpoint} has not confirmed its subscription to {topic}"),
-            );
-        } else if protocol == "lambda" {
-            locks |= function_locks(guard, id, endpoint, (SNS, topic), deployed, findings).await;
-        } else {
-            findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}"));
-        }
-    }
-    if subscriptions.is_empty() {
-        findings.warn("topic", format!("{topic} has no subscription"));
-    }
-    locks
-}
-
-/// Whether this function locks the check when `source` invokes it through this service.
-async fn function_locks(
-    guard: &Guard,
-    id: &HealthCheckId,
-    arn: &str,
-    (service, source): (&str, &str),
-    deployed: &mut BTreeMap<String, Function>,
-    findings: &mut Findings,
-) -> bool {
-    let function = match Function::of(&guard.session.aws_of(arn), arn, patience()).await {
-        Ok(Some(function)) => function,
-        Ok(None) => {
-            let remedy = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
-            findings.wrong("function", format!("{arn} does not exist"), remedy);
-            return false;
-        }
-        Err(failure) => {
-            findings.unknown("function", &failure);
-            return false;
-        }
-    };
-    let name = &function.name;
-    if function.handler != "lock" {
-        findings.warn(
-            "function",
-            format!("{name} is not failover-lock's: {} {}", function.runtime, function.handler),
-        );
-        return false;
-    }
-    let is_alarm = service == LAMBDA_ALARMS;
-    let source = if is_alarm { alarm_arn(arn, source) } else { source.to_owned() };
-    let mut is_well = true;
-    if !function.lets(service, &source) {
-        is_well = false;
-        let (_, qualifier) = function::name(arn);
-        let qualifier = qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default();
-        findings.wrong(
-            "function",
-            format!("{name} does not let {source} invoke it"),
-            format!(
-                "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id failoverctl \
-                 --action lambda:InvokeFunction --principal {service} --source-arn {}",
-                region(arn),
-                quoted(&source)
-            ),
-        );
-    }
-    if let Some(stopped) = &function.stopped {
-        is_well = false;
-        findings.wrong(
-            "function",
-            format!("{name} cannot run: {stopped}"),
-            stopped.remedy(name, region(arn)),
-        );
-    }
-    let config = Config::read(&|variable| function.variables.get(variable).cloned());
-    let mut disagreements = disagreements(guard, id, &function, config.as_ref());
-    // Also of a function that does not start for another reason.
-    if let Some(tag) = function.variables.get("GUARDED_TAG").and_then(|tag| tag.parse::<GuardedTag>().ok()) {
-        match guard.route53.tags(id, patience()).await {
-            Ok(tags) if tag.is_among(&tags) => {}
-            Ok(_) => disagreements
-                .push(("GUARDED_TAG", format!("is {tag}, which this health check lacks: add it"))),
-            Err(failure) => findings.unknown("function", &failure),
-        }
-    }
-    for (variable, wrong) in disagreements {
-        is_well = false;
-        findings.wrong(
-            "function",
-            format!("{name}: {variable} {wrong}"),
-            format!("correct {variable} of {name}: infra/deploy"),
-        );
-    }
-    // reconcile has the same: to lock, it does not matter.
-    let action = if is_alarm { arn } else { source.as_str() };
-    if config.ok().and_then(|config| config.alarm_actions).is_some_and(|actions| !actions.contains(action)) {
-        findings.warn(
-            "function",
-            format!("ALARM_ACTIONS of {name} does not name {action}: a lost notification of its alarms is not made up for"),
-        );
-    }
-    let run = newest(guard, arn, name, "Invocations").await;
-    is_well &= last_run(guard, arn, ("function", name), run, findings).await;
-    if is_well {
-        findings.ok("function", format!("{name} locks when {source} invokes it"));
-    }
-    deployed.insert(arn.to_owned(), function);
-    is_well
-}
-
-/// The variables with which the function would not lock this check as this command expects, and why.
-pub(super) fn disagreements(
-    guard: &Guard,
-    id: &HealthCheckId,
-    function: &Function,
-    config: Result<&Config, &InvalidConfig>,
-) -> Vec<(&'static str, String)> {
-    let variable = |name: &str, default: &str| {
-        function.variables.get(name).cloned().unwrap_or_else(|| default.to_owned())
-    };
-    let mut found = Vec::new();
-    let guarded = variable("GUARDED_HEALTH_CHECKS", id.as_str());
-    if !guarded.split(',').any(|one| one.trim() == id.as_str()) {
-        found.push(("GUARDED_HEALTH_CHECKS", "does not name this health check".to_owned()));
-    }
-    let (healthy, locked) = (&guard.config.healthy_path, &guard.config.locked_path);
-    for (name, default, ours) in
-        [("HEALTHY_PATH", "/lb-check", healthy), ("LOCKED_PATH", "/lb-check-failed-over", locked)]
-    {
-        let theirs = variable(name, default);
-        if theirs != ours.as_str() {
-            found.push((
-                name,
-                format!("is {theirs}, and {ours} was expected: pass it to failoverctl, or correct it"),
-            ));
-        }
-    }
-    match config {
-        Err(invalid) => found.push(("variables", format!("do not let it start: {invalid}"))),
-        Ok(config) if config.dry_run => {
-            found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
-        }
-        Ok(_) => {}
-    }
-    found
 }
 
 /// The time of a metric's newest value, and the value; `None` if a day has none.

@@ -316,17 +316,27 @@ async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(String, Function
     for action in &alarm.actions {
         if action.contains(":sns:") {
             let subscriptions = sns::subscriptions(&guard.session.aws_of(action), action, patience()).await?;
-            let functions =
-                subscriptions.into_iter().filter(|one| one.protocol == "lambda" && one.is_confirmed);
-            arns.extend(functions.map(|one| (one.endpoint, SNS, action.clone())));
+            for one in subscriptions.into_iter().filter(|one| one.arn.is_some()) {
+                if one.protocol == "lambda" {
+                    arns.push((one.endpoint, Some(SNS), action.clone()));
+                } else if one.protocol == "sqs" {
+                    let aws = guard.session.aws_of(&one.endpoint);
+                    let mappings = function::mappings(&aws, &one.endpoint, patience()).await?;
+                    arns.extend(
+                        mappings.into_iter().map(|mapping| (mapping.function, None, one.endpoint.clone())),
+                    );
+                }
+            }
         } else if action.contains(":lambda:") {
-            arns.push((action.clone(), LAMBDA_ALARMS, alarm_arn(action, &alarm.name)));
+            arns.push((action.clone(), Some(LAMBDA_ALARMS), alarm_arn(action, &alarm.name)));
         }
     }
     let mut locks = Vec::new();
     for (arn, service, source) in arns {
         let function = Function::of(&guard.session.aws_of(&arn), &arn, patience()).await?;
-        let is_lock = |function: &Function| function.handler == "lock" && function.lets(service, &source);
+        let is_lock = |function: &Function| {
+            function.handler == "lock" && service.is_none_or(|service| function.lets(service, &source))
+        };
         let function = function.filter(is_lock);
         locks.extend(function.map(|function| (unqualified(&arn).to_owned(), function)));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::State;
+use aws_sdk_lambda::types::{FunctionResponseType, State};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use super::error::Error;
 use super::session::if_there;
 use super::text::plain;
 use crate::remote::arn::Arn;
-use crate::remote::aws::{Call, Failure, send};
+use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 /// The properties of a function that the commands need.
@@ -143,6 +143,42 @@ impl Function {
             statement["Effect"] == "Allow" && is_service && sources.all(fits)
         })
     }
+}
+
+/// How Lambda polls a queue for a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mapping {
+    pub id: String,
+    /// The function's ARN.
+    pub function: String,
+    /// `Enabled`, `Disabled`, …
+    pub state: String,
+    /// Whether the function names the messages that failed, so that the queue delivers only those again.
+    pub reports_failures: bool,
+}
+
+/// How Lambda polls this queue.
+pub(super) async fn mappings(
+    aws: &SdkConfig,
+    queue: &str,
+    deadline: Deadline,
+) -> Result<Vec<Mapping>, Failure> {
+    let client = Client::new(aws);
+    pages(deadline, async |time, marker| {
+        let request = client.list_event_source_mappings().event_source_arn(queue).set_marker(marker);
+        let call = Call::new("lambda:ListEventSourceMappings", "the queue");
+        let page = send(call, time, request.send()).await?;
+        let mappings = page.event_source_mappings().iter().map(|one| Mapping {
+            id: one.uuid().unwrap_or_default().to_owned(),
+            function: one.function_arn().unwrap_or_default().to_owned(),
+            state: one.state().unwrap_or_default().to_owned(),
+            reports_failures: one
+                .function_response_types()
+                .contains(&FunctionResponseType::ReportBatchItemFailures),
+        });
+        Ok((mappings.collect(), page.next_marker))
+    })
+    .await
 }
 
 /// Invokes a function once, and waits for at most `time` until it has answered.

@@ -14,8 +14,17 @@ pub(super) struct Subscription {
     pub protocol: String,
     /// A function's ARN, an address, …
     pub endpoint: String,
-    /// Whether it has been confirmed.
-    pub is_confirmed: bool,
+    /// Its ARN, once it has been confirmed.
+    pub arn: Option<String>,
+}
+
+/// Which messages a subscriber gets, if not all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// The policy, as JSON.
+    pub policy: String,
+    /// Whether it is about the message's text, and not its attributes.
+    pub is_on_text: bool,
 }
 
 /// The subscriptions of a topic.
@@ -32,9 +41,28 @@ pub(super) async fn subscriptions(
             protocol: one.protocol().unwrap_or_default().to_owned(),
             endpoint: one.endpoint().unwrap_or_default().to_owned(),
             // Until it is confirmed, its ARN is `PendingConfirmation`.
-            is_confirmed: one.subscription_arn().is_some_and(|arn| Arn::parse(arn).is_some()),
+            arn: one.subscription_arn().filter(|arn| Arn::parse(arn).is_some()).map(str::to_owned),
         });
         Ok((subscriptions.collect(), page.next_token))
     })
     .await
+}
+
+/// The filter of a confirmed subscription.
+pub(super) async fn filter(
+    aws: &SdkConfig,
+    subscription: &str,
+    deadline: Deadline,
+) -> Result<Option<Filter>, Failure> {
+    let client = Client::new(aws);
+    let output = deadline
+        .persist(async |time| {
+            let request = client.get_subscription_attributes().subscription_arn(subscription);
+            send(Call::new("sns:GetSubscriptionAttributes", "the topic"), time, request.send()).await
+        })
+        .await?;
+    let attribute = |name: &str| output.attributes().and_then(|all| all.get(name)).cloned();
+    let policy = attribute("FilterPolicy").filter(|policy| !policy.is_empty() && policy != "{}");
+    let is_on_text = attribute("FilterPolicyScope").as_deref() == Some("MessageBody");
+    Ok(policy.map(|policy| Filter { policy, is_on_text }))
 }

@@ -496,6 +496,72 @@ async fn doctor_finds_what_was_deleted_beside_lock_and_the_runbook_makes_it_anew
     assert_eq!(well.status, Some(0), "{well:?}");
 }
 
+/// As the guide sets it up.
+#[tokio::test]
+async fn doctor_and_drill_follow_a_queue_before_lock_and_see_what_keeps_alarms_out() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let (topic, queue) = (
+        "arn:aws:sns:us-east-1:000000000000:failover-alarms",
+        "arn:aws:sqs:us-east-1:000000000000:failover-lock",
+    );
+    aws.aws(&[
+        "sqs",
+        "create-queue",
+        "--queue-name",
+        "failover-lock",
+        "--attributes",
+        "VisibilityTimeout=360",
+    ])
+    .await;
+    let subscribe = format!(
+        "aws sns unsubscribe --subscription-arn $(aws sns list-subscriptions-by-topic --topic-arn {topic} \
+            --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\" --output text)
+         aws sns subscribe --topic-arn {topic} --protocol sqs --notification-endpoint {queue} \
+            --query SubscriptionArn --output text"
+    );
+    let (status, subscription) = aws.bash(&subscribe, &[]).await;
+    assert_eq!(status, Some(0), "{subscription}");
+    let doctor = async || run(&aws.url, &["doctor", &check]).await;
+    let drill = async || run(&aws.url, &["drill", &check, "--dry-run"]).await;
+    let found = doctor().await;
+    assert!(
+        found.status == Some(3) && found.out.contains("failover-lock, which no function polls"),
+        "{found:?}"
+    );
+    assert_eq!(drill().await.status, Some(3));
+    let map =
+        ["lambda", "create-event-source-mapping", "--function-name", "failover-lock", "--batch-size", "10"];
+    aws.aws(&[&map[..], &["--event-source-arn", queue]].concat()).await;
+    let remedy = |found: &Ended, said: &str| {
+        let mut lines = found.out.lines().skip_while(|line| !line.contains(said));
+        let remedy = lines.find_map(|line| line.trim().strip_prefix("→ ")).expect("it names one").to_owned();
+        (remedy, found.status)
+    };
+    let mended = async |said: &str| {
+        let (remedy, status) = remedy(&doctor().await, said);
+        assert_eq!(status, Some(3), "{said}");
+        let (status, printed) = aws.bash(&remedy, &[]).await;
+        assert_eq!(status, Some(0), "{remedy}: {printed}");
+        assert_eq!(doctor().await.status, Some(0), "{said}");
+    };
+    mended("Lambda deletes a batch of arn:aws:sqs:us-east-1:000000000000:failover-lock").await;
+    assert_eq!(drill().await.status, Some(0));
+    let off = "aws lambda update-event-source-mapping --no-enabled --uuid \
+        $(aws lambda list-event-source-mappings --query 'EventSourceMappings[0].UUID' --output text)";
+    assert_eq!(aws.bash(off, &[]).await.0, Some(0));
+    mended("does not invoke").await;
+    let filter = format!(
+        r#"aws sns set-subscription-attributes --subscription-arn {} --attribute-name FilterPolicy \
+            --attribute-value '{{"team": ["a"]}}'"#,
+        subscription.trim()
+    );
+    let (status, printed) = aws.bash(&filter, &[]).await;
+    assert_eq!(status, Some(0), "{printed}");
+    mended("gets no alarm from").await;
+}
+
 #[tokio::test]
 async fn doctor_and_drill_read_the_records_that_depend_on_a_check() {
     let aws = Emulator::own_ministack().await;

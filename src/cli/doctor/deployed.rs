@@ -315,7 +315,7 @@ impl Stack<'_> {
         // The alarms' own function tells no one.
         let subscriptions: Vec<_> =
             subscriptions.into_iter().filter(|one| one.endpoint != self.arn).collect();
-        let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.is_confirmed);
+        let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.arn.is_some());
         for one in &confirmed {
             self.findings.ok(NAME, format!("{topic} notifies {} {}", one.protocol, one.endpoint));
         }
