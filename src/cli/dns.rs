@@ -49,7 +49,7 @@ pub(super) enum Secondary {
     Missing,
     /// A secondary that always counts as healthy.
     Unchecked,
-    /// A secondary with the primary's own health check: both fail together.
+    /// A secondary with the primary's own health check, or one that follows it: both fail together.
     Same,
     /// A secondary with a health check, or with an alias whose target's health is evaluated.
     Checked,
@@ -70,7 +70,7 @@ pub(super) async fn records(
     for zone in hosted_zones(&client, deadline).await? {
         let sets = record_sets(&client, &zone, deadline).await?;
         let ours = sets.iter().filter_map(|set| Some((set, ids.get(set.health_check_id()?)?)));
-        records.extend(ours.map(|(set, follows)| record(set, follows.clone(), &sets)));
+        records.extend(ours.map(|(set, follows)| record(set, follows.clone(), &sets, &ids)));
     }
     Ok(records)
 }
@@ -87,42 +87,52 @@ async fn with_parents(
         Ok((page.health_checks, page.next_marker))
     });
     let all: Vec<types::HealthCheck> = all.await?;
-    let mut ids = BTreeMap::from([(id.as_str().to_owned(), Follows::Yes)]);
-    loop {
-        let before = ids.len();
-        for check in &all {
-            let Some(config) = check.health_check_config() else { continue };
-            let child = config.child_health_checks().iter().find_map(|child| ids.get(child));
-            if let Some(child) = child.filter(|_| !ids.contains_key(&check.id)) {
-                let follows = child.clone().and(follows(&check.id, config));
-                ids.insert(check.id.clone(), follows);
-            }
+    let own = (id.as_str().to_owned(), Follows::Yes);
+    let mut ids = BTreeMap::from([own.clone()]);
+    // Each round sees one level more; circles end with the number of checks.
+    for _ in 0..=all.len() {
+        let parents = all.iter().filter_map(|check| {
+            let config = check.health_check_config()?;
+            Some((check.id.clone(), follows(&check.id, config, &ids)?))
+        });
+        let next = parents.chain([own.clone()]).collect();
+        if ids == next {
+            break;
         }
-        if ids.len() == before {
-            return Ok(ids);
-        }
+        ids = next;
     }
+    Ok(ids)
 }
 
-/// Whether a calculated check is unhealthy whenever one of its children is.
-fn follows(id: &str, config: &types::HealthCheckConfig) -> Follows {
-    let children = config.child_health_checks().len();
-    let threshold = usize::try_from(config.health_threshold().unwrap_or_default()).unwrap_or_default();
-    if config.disabled().unwrap_or_default() {
-        Follows::Never(format!("the calculated check {id} is disabled, and always counts as healthy"))
-    } else if config.inverted().unwrap_or_default() {
-        Follows::Never(format!(
+/// Whether a calculated check is unhealthy whenever those of its children are that follow the check; `None` if it has none
+/// that depends on the check.
+fn follows(id: &str, config: &types::HealthCheckConfig, ids: &BTreeMap<String, Follows>) -> Option<Follows> {
+    let children = config.child_health_checks();
+    let known: Vec<_> = children.iter().filter_map(|child| ids.get(child)).collect();
+    let first = (*known.first()?).clone();
+    let following = known.iter().filter(|child| ***child == Follows::Yes).count();
+    let threshold = config.health_threshold().and_then(|threshold| usize::try_from(threshold).ok());
+    let others = children.len() - following;
+    Some(match threshold {
+        _ if config.disabled().unwrap_or_default() => {
+            Follows::Never(format!("the calculated check {id} is disabled, and always counts as healthy"))
+        }
+        _ if config.inverted().unwrap_or_default() => Follows::Never(format!(
             "the calculated check {id} is inverted, and becomes healthy when it is locked"
-        ))
-    } else if threshold == 0 {
-        Follows::Never(format!("the calculated check {id} has the threshold 0, and is always healthy"))
-    } else if threshold < children {
-        Follows::NotAlone(format!(
-            "the calculated check {id} is healthy while {threshold} of its {children} checks are"
-        ))
-    } else {
-        Follows::Yes
-    }
+        )),
+        Some(0) => {
+            Follows::Never(format!("the calculated check {id} has the threshold 0, and is always healthy"))
+        }
+        Some(threshold) if others < threshold => Follows::Yes,
+        _ if following == 0 => first,
+        Some(threshold) => Follows::NotAlone(format!(
+            "the calculated check {id} is healthy while {threshold} of its {} checks are",
+            children.len()
+        )),
+        None => Follows::NotAlone(format!(
+            "the calculated check {id} does not say how many of its checks have to be healthy"
+        )),
+    })
 }
 
 async fn hosted_zones(client: &Client, deadline: Deadline) -> Result<Vec<String>, Failure> {
@@ -151,16 +161,25 @@ async fn record_sets(
     .await
 }
 
-fn record(set: &ResourceRecordSet, follows: Follows, all: &[ResourceRecordSet]) -> Record {
+fn record(
+    set: &ResourceRecordSet,
+    follows: Follows,
+    all: &[ResourceRecordSet],
+    ids: &BTreeMap<String, Follows>,
+) -> Record {
     let role = match set.failover() {
-        Some(ResourceRecordSetFailover::Primary) => Role::Primary(secondary_of(set, all)),
+        Some(ResourceRecordSetFailover::Primary) => Role::Primary(secondary_of(set, all, ids)),
         Some(_) => Role::Secondary,
         None => Role::None,
     };
     Record { name: format!("{} {}", set.name(), set.r#type()), role, follows }
 }
 
-fn secondary_of(primary: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Secondary {
+fn secondary_of(
+    primary: &ResourceRecordSet,
+    all: &[ResourceRecordSet],
+    ids: &BTreeMap<String, Follows>,
+) -> Secondary {
     let secondary = all.iter().find(|other| {
         other.name() == primary.name()
             && other.r#type() == primary.r#type()
@@ -168,23 +187,12 @@ fn secondary_of(primary: &ResourceRecordSet, all: &[ResourceRecordSet]) -> Secon
     });
     let Some(secondary) = secondary else { return Secondary::Missing };
     let by_alias = secondary.alias_target().is_some_and(types::AliasTarget::evaluate_target_health);
-    if secondary.health_check_id() == primary.health_check_id() {
+    let fails_too = secondary.health_check_id().is_some_and(|id| ids.get(id) == Some(&Follows::Yes));
+    if fails_too || secondary.health_check_id() == primary.health_check_id() {
         Secondary::Same
     } else if secondary.health_check_id().is_some() || by_alias {
         Secondary::Checked
     } else {
         Secondary::Unchecked
-    }
-}
-
-// === impl Follows ===
-
-impl Follows {
-    /// Whether what follows this follows as well, if it does so as `other` says.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (never @ Self::Never(_), _) | (_, never @ Self::Never(_)) => never,
-            (not_alone @ Self::NotAlone(_), _) | (_, not_alone) => not_alone,
-        }
     }
 }

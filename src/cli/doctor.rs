@@ -214,6 +214,7 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
     }
     for Record { name, role, follows } in records {
         match &follows {
+            _ if !matches!(role, Role::Primary(_)) => {}
             Follows::Yes => {}
             Follows::NotAlone(why) => {
                 findings.warn("records", format!("{name} may stay although it is locked: {why}"));
@@ -235,7 +236,7 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
             ),
             Role::Primary(Secondary::Same) => findings.wrong(
                 "records",
-                format!("{name}: its secondary has the same health check, so that a lock fails both"),
+                format!("{name}: its secondary has the same health check, or one that follows it, so that a lock fails both"),
                 "give the secondary record a health check of its own site".to_owned(),
             ),
             Role::Primary(Secondary::Missing) => findings.wrong(

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use self::own::Own;
 use super::error::{Ended, Error};
-use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn, unqualified};
+use super::function::{self, Function, LAMBDA_ALARMS, Mapping, SNS, alarm_arn, unqualified};
 use super::guard::{Guard, Options};
 use super::name::{self, Named, Tags};
 use super::screen::{error, say};
@@ -29,7 +29,7 @@ use crate::failover_lock::config::Config;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId, ResourcePath};
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::probe;
-use crate::failover_lock::record::DRILL;
+use crate::failover_lock::record::{DRILL, takes_no_lock};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::MayPass;
 
@@ -38,6 +38,8 @@ mod own;
 const LOOK: Duration = Duration::from_millis(500);
 /// The time until a function's log is readable.
 const LOGS: Duration = Duration::from_secs(20);
+/// How far behind AWS's clock this machine's may be, so that the drill waits for it.
+const BEHIND: TimeDelta = TimeDelta::minutes(1);
 /// How often an update that conflicts with another one is tried.
 const TRIES: usize = 5;
 
@@ -83,7 +85,11 @@ struct Timeline {
     steps: Vec<(DateTime<Utc>, String)>,
     /// Whether anything was, or may have been, changed.
     fired: bool,
-    /// When the alarm went off, on AWS's clock.
+    /// When it was.
+    fired_at: DateTime<Utc>,
+    /// Why the alarm is set off, told from every other reason.
+    reason: String,
+    /// When the alarm went off for the drill, on AWS's clock.
     alarmed_at: Option<DateTime<Utc>>,
 }
 
@@ -111,7 +117,8 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     // It may have been locked while the question was open.
     let (check, _, path, alarm) = ready(guard, id, drill).await?;
 
-    let mut timeline = Timeline::default();
+    let reason = format!("failoverctl drill {:016x}", fastrand::u64(..));
+    let mut timeline = Timeline { reason, fired_at: Utc::now(), ..Timeline::default() };
     let mut interrupts = Interrupts::new()?;
     let locked = tokio::select! {
         locked = fire_and_follow(guard, &check, &alarm, drill, &mut timeline) => locked,
@@ -121,17 +128,17 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         // Nothing was changed.
         return locked.map(|()| Ended::Well);
     }
-    // The notification may still be under way, and a restore does not count for an alarm of the same second.
-    let fired_at = timeline.alarmed_at.or(timeline.steps.first().map(|(at, _)| *at));
-    if let Some(at) = fired_at.filter(|_| locked.is_err()) {
-        let later = at.trunc_subsecs(0) + TimeDelta::seconds(1) - Utc::now();
-        sleep(later.to_std().unwrap_or_default()).await;
-    }
+    // The notification may still be under way, and a restore does not count for an alarm of the same second. Nor for one that
+    // is later by a clock that is behind.
+    let fired_at = timeline.alarmed_at.unwrap_or(timeline.fired_at);
+    let later = fired_at.trunc_subsecs(0) + TimeDelta::seconds(1) - Utc::now();
+    sleep(later.min(BEHIND).to_std().unwrap_or_default()).await;
     if timeline.alarmed_at.is_none() {
-        timeline.alarmed_at = alarmed_at(guard, id, &alarm).await.ok().flatten();
+        timeline.alarmed_at = alarmed_at(guard, id, &alarm, drill.by_metric, &timeline).await.ok().flatten();
     }
     let own = Own {
-        alarm: &alarm.name,
+        alarm: &alarm,
+        reason: timeline.reason.clone(),
         alarmed_at: timeline.alarmed_at,
         after: check.version,
         by_metric: drill.by_metric,
@@ -139,8 +146,7 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     let restored = restore(guard, id, &path, &own, &mut timeline).await;
     match &restored {
         Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
-            "the drill restores nothing: {cause}. To restore it, run: failoverctl restore {id} --path {}",
-            quoted(path.as_str())
+            "the drill restores nothing: {cause}. Before you restore it, see: failoverctl status {id}"
         ))),
         Err(cause) => say(&error(&format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
@@ -207,6 +213,11 @@ async fn ready(
             record.name
         ));
     }
+    if takes_no_lock(&tags) {
+        return refuse(format!(
+            "{id} has no room for the record of a lock, and could not be restored: remove a tag"
+        ));
+    }
     // A restore checks the same, and would leave the check locked.
     let path = resource_path(check.path().unwrap_or_default())?;
     let locked = &guard.config.locked_path;
@@ -234,7 +245,10 @@ async fn ready(
             let stopped = stopped.map(|stopped| format!("{arn} cannot run: {stopped}"));
             let differs =
                 disagreements.first().map(|(variable, wrong)| format!("{name}: {variable} {wrong}"));
-            match stopped.or(differs) {
+            let tag = config.as_ref().ok().and_then(|config| config.guarded_tag.as_ref());
+            let lacks =
+                tag.filter(|tag| !tag.is_among(&tags)).map(|tag| format!("{id} lacks {name}'s tag {tag}"));
+            match stopped.or(differs).or(lacks) {
                 None => return Ok((check, tags, path, alarm)),
                 Some(cannot) => why = Some(cannot),
             }
@@ -247,15 +261,22 @@ async fn ready(
     ))
 }
 
-/// When this alarm went off, if it is in ALARM.
+/// When this alarm went off for the drill, if it is in ALARM for it.
 async fn alarmed_at(
     guard: &Guard,
     id: &HealthCheckId,
     alarm: &Alarm,
+    by_metric: bool,
+    timeline: &Timeline,
 ) -> Result<Option<DateTime<Utc>>, Failure> {
+    if !by_metric {
+        return guard.cloudwatch.set_off_at(&alarm.name, &timeline.reason, patience()).await;
+    }
     let (alarms, _) = guard.alarms(id, patience()).await?;
+    // Not for a failure from before the drill.
+    let is_later = |now: &Alarm| now.breaching.is_none_or(|breaching| breaching.ended > timeline.fired_at);
     let now = alarms.into_iter().find(|now| now.name == alarm.name && now.state == AlarmState::Alarm);
-    Ok(now.map(|now| now.changed_at))
+    Ok(now.filter(is_later).map(|now| now.changed_at))
 }
 
 /// Sets the alarm off, and follows it to the lock.
@@ -269,13 +290,13 @@ async fn fire_and_follow(
     let id = &check.id;
     let began = Utc::now();
     // An interrupt may leave a call that is done.
-    timeline.fired = true;
+    (timeline.fired, timeline.fired_at) = (true, began);
     let (fired, what) = if drill.by_metric {
         let page = resource_path(DRILL)?;
         let set = guard.route53.set_path(id, &page, Some(check.version), patience()).await;
         (set.map(drop), format!("the check asks for {DRILL}"))
     } else {
-        let set = guard.cloudwatch.set_off(&alarm.name, "failoverctl drill", patience()).await;
+        let set = guard.cloudwatch.set_off(&alarm.name, &timeline.reason, patience()).await;
         (set, format!("alarm {} is set off", alarm.name))
     };
     // After a refusal nothing is changed; a call without an answer may have been done.
@@ -286,7 +307,7 @@ async fn fire_and_follow(
     loop {
         // It was OK before.
         if timeline.alarmed_at.is_none()
-            && let Some(at) = alarmed_at(guard, id, alarm).await?
+            && let Some(at) = alarmed_at(guard, id, alarm, drill.by_metric, timeline).await?
         {
             timeline.alarmed_at = Some(at);
             timeline.step(at, format!("alarm {} is in ALARM", alarm.name));
@@ -316,15 +337,19 @@ async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(String, Function
     for action in &alarm.actions {
         if action.contains(":sns:") {
             let subscriptions = sns::subscriptions(&guard.session.aws_of(action), action, patience()).await?;
-            for one in subscriptions.into_iter().filter(|one| one.arn.is_some()) {
+            for one in subscriptions {
+                let Some(arn) = &one.arn else { continue };
+                let filter = sns::filter(&guard.session.aws_of(action), arn, patience()).await?;
+                if filter.is_some_and(|filter| !filter.is_on_text) {
+                    continue;
+                }
                 if one.protocol == "lambda" {
                     arns.push((one.endpoint, Some(SNS), action.clone()));
                 } else if one.protocol == "sqs" {
                     let aws = guard.session.aws_of(&one.endpoint);
                     let mappings = function::mappings(&aws, &one.endpoint, patience()).await?;
-                    arns.extend(
-                        mappings.into_iter().map(|mapping| (mapping.function, None, one.endpoint.clone())),
-                    );
+                    let polls = mappings.into_iter().filter(Mapping::is_on);
+                    arns.extend(polls.map(|mapping| (mapping.function, None, one.endpoint.clone())));
                 }
             }
         } else if action.contains(":lambda:") {
@@ -365,6 +390,14 @@ async fn restore(
         }
     }
     let check = own.check(guard, id).await?;
+    if check.path() == Some(path.as_str())
+        && let Some(name) = own.other_in_alarm(guard, id).await?
+    {
+        return Err(Error::NotOurs(format!(
+            "{id} is not locked, and alarm {name} is in ALARM for another reason than the drill: that has to lock, and the \
+             drill's own alarm may still do so"
+        )));
+    }
     // A restore asks it only if the check is locked. What is recorded here counts for every alarm until now.
     if check.path() == Some(path.as_str())
         && let Some(endpoint) = &check.endpoint

@@ -157,6 +157,13 @@ pub(super) struct Mapping {
     pub reports_failures: bool,
 }
 
+impl Mapping {
+    /// Whether messages reach the function.
+    pub fn is_on(&self) -> bool {
+        matches!(self.state.as_str(), "Enabled" | "Enabling" | "Updating" | "Creating")
+    }
+}
+
 /// How Lambda polls this queue.
 pub(super) async fn mappings(
     aws: &SdkConfig,

@@ -59,8 +59,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    // A person asks after any restore and any alarm, whatever the clock says that recorded it.
-    let tags = tags.unwrap_or_default();
+    // A person asks after any restore and any alarm, whatever the clock says that recorded it; also after those that came
+    // while the question was open.
+    let tags = guard.route53.tags(&id, shortly());
+    let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
+    let (check, tags) = (check?, tags.unwrap_or_default());
+    let path = check.path().unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
     let (record, _) = Record::read_without_invalid(&tags, path, check.version, locked_path, Utc::now());
     let restored_at = record.restore.map(|restore| restore.seen);

@@ -174,7 +174,7 @@ impl State {
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
-                let is_muted = |alarm: &Alarm| muted.contains(&alarm.name) && lock.is_by(&alarm.name);
+                let is_muted = |alarm: &Alarm| muted.contains(&alarm.name) && lock.answers(&alarm.name);
                 if seen.alarms.iter().any(is_muted) {
                     Self::Unprotected { reason: Reason::ActionsMuted }
                 } else {
@@ -278,7 +278,7 @@ impl State {
 /// Who asked for a lock: an alarm, or a person.
 fn whose(by: Option<&str>) -> String {
     match by {
-        Some(by) if record::is_by_hand(by) || by == record::FOUND => format!(" {}", plain(by)),
+        Some(by) if record::is_by_hand(by) || record::is_found(by) => format!(" {}", plain(by)),
         Some(alarm) => format!(" by alarm {}", plain(alarm)),
         None => String::new(),
     }

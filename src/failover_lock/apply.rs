@@ -60,11 +60,12 @@ pub(super) async fn act(
     let FailoverLock { config, route53, .. } = system;
     let Target { id, check, .. } = target;
     let path = check.and_then(HealthCheck::path);
+    let alarm = &cause.alarm;
     let on_locked_path = |outcome, version| Outcome {
         previous_path: path.map(str::to_owned),
         path: Some(config.locked_path.as_str().to_owned()),
         version,
-        alarm: Some(cause.alarm.clone()),
+        alarm: Some(alarm.clone()),
         ..Outcome::new(Some(id), outcome)
     };
     match decision {
@@ -85,7 +86,9 @@ pub(super) async fn act(
             Ok(on_locked_path(Verdict::AlreadyLocked, Some(version)))
         }
         Decision::Touch { version } => {
-            let touched = route53.set_path(id, &config.locked_path, Some(version), deadline).await?.check;
+            let set = route53.set_path(id, &config.locked_path, Some(version), deadline).await?;
+            let touched = set.check;
+            let target = if set.perhaps_by_another { target.unread() } else { target };
             record_lock(system, cause, target, Some(touched.version), deadline).await;
             Ok(on_locked_path(Verdict::AlreadyLocked, Some(touched.version)))
         }
@@ -96,8 +99,9 @@ pub(super) async fn act(
             }
             let set = route53.set_path(id, &config.locked_path, version, deadline).await?;
             // What another one has recorded was not read.
-            let target =
-                if set.perhaps_by_another { Target { record: None, tags: None, ..target } } else { target };
+            let target = if set.perhaps_by_another { target.unread() } else { target };
+            let found = Cause { alarm: record::found_for(&cause.alarm), ..cause.clone() };
+            let cause = if set.perhaps_by_another { &found } else { cause };
             let locked = set.check;
             record_lock(system, cause, target, Some(locked.version), deadline).await;
             // A check that could not be read before is seen here for the first time.
@@ -295,6 +299,11 @@ impl Cause {
 // === impl Target ===
 
 impl Target<'_> {
+    /// The same, as if nothing recorded on it had been read.
+    fn unread(self) -> Self {
+        Self { record: None, tags: None, ..self }
+    }
+
     /// Whether it is on record that a lock waits for this alarm.
     fn waits_for(self, cause: &Cause) -> bool {
         let waits = |record: &&Record| record.lock.as_ref().is_some_and(|lock| lock.version.is_none());

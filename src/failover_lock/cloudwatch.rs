@@ -23,7 +23,7 @@ use crate::program::text::Quoted;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
-pub use self::composite::Unresolved;
+pub use self::composite::{Behind, Unresolved};
 
 mod composite;
 
@@ -317,6 +317,24 @@ impl CloudWatch {
             })
             .await?;
         Ok(())
+    }
+
+    /// When an alarm was set off for this reason; `None` if it is not in ALARM for it any more.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn set_off_at(
+        &self,
+        alarm: &str,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Option<DateTime<Utc>>, Failure> {
+        let output = self.describe(&[alarm.to_owned()], deadline).await?;
+        let is_for_it = |alarm: &&MetricAlarm| {
+            alarm.state_value() == Some(&StateValue::Alarm) && alarm.state_reason() == Some(reason)
+        };
+        let alarm = output.metric_alarms().iter().find(is_for_it);
+        Ok(alarm.map(read).transpose()?.map(|alarm| alarm.changed_at))
     }
 
     async fn describe(&self, names: &[String], deadline: Deadline) -> Result<DescribeAlarmsOutput, Failure> {

@@ -1,6 +1,5 @@
 //! Sets a lock for each alarm that asks for one.
 
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -12,8 +11,9 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
-use super::alarm::{AlarmState, AlarmTransition, Failing};
+use super::alarm::{AlarmState, AlarmTransition};
 use super::apply::{Cause, Target, act};
+use super::cloudwatch::{Behind, Unresolved};
 use super::decide::{self, Concern, Decision, Health, Seen, Step};
 use super::error::{Error, FailedRecord};
 use super::event::{self, Message};
@@ -60,8 +60,18 @@ pub(super) async fn lock(system: &FailoverLock, event: &str, deadline: Deadline)
         let result = match record.message {
             Ok(Message::Alarm(transition)) => {
                 let alarm = transition.alarm.clone();
-                let result = handle(system, transition, deadline).await;
-                result.map_err(|(id, error)| failed(Some(alarm), id, error))
+                match handle(system, transition, deadline).await {
+                    // What is guarded is locked; others may be behind the alarm.
+                    Ok((outcome, Some(unread))) => {
+                        let id = outcome.health_check_id.clone();
+                        return vec![
+                            (None, Ok(outcome)),
+                            (record.message_id, Err(failed(Some(alarm), id, unread.into()))),
+                        ];
+                    }
+                    Ok((outcome, None)) => Ok(outcome),
+                    Err((id, error)) => Err(failed(Some(alarm), id, error)),
+                }
             }
             Ok(Message::Foreign(what)) => {
                 info!(what, decision = "ignore", "decided");
@@ -70,17 +80,17 @@ pub(super) async fn lock(system: &FailoverLock, event: &str, deadline: Deadline)
             }
             Err(error) => Err(failed(None, None, error.into())),
         };
-        (record.message_id, result)
+        vec![(record.message_id, result)]
     });
-    join_all(records).await
+    join_all(records).await.into_iter().flatten().collect()
 }
 
-/// Handles one alarm's change.
+/// Handles one alarm's change. Returns the outcome, and why other health checks may be behind a composite alarm as well.
 async fn handle(
     system: &FailoverLock,
     mut transition: AlarmTransition,
     deadline: Deadline,
-) -> Result<Outcome, (Option<HealthCheckId>, Error)> {
+) -> Result<(Outcome, Option<Unresolved>), (Option<HealthCheckId>, Error)> {
     let behind = look_up(system, &mut transition, deadline).await.map_err(|error| (None, error))?;
     let ignore = |transition: &AlarmTransition, reason| {
         let id = match transition.health_checks.as_slice() {
@@ -88,7 +98,7 @@ async fn handle(
             _ => None,
         };
         log_decision(transition, id, &Decision::Ignore(reason));
-        Ok(Cause::from(transition).not_locked(id, Verdict::Ignored, reason))
+        Ok((Cause::from(transition).not_locked(id, Verdict::Ignored, reason), None))
     };
     let asks = transition.state == AlarmState::Alarm && transition.holds_back.is_none();
     if asks && transition.health_checks.len() > 1 && system.config.guarded_tag.is_some() {
@@ -102,9 +112,9 @@ async fn handle(
     match decide::concern(&transition, &system.config).map_err(|error| (None, error.into()))? {
         Concern::None(reason) => ignore(&transition, reason),
         Concern::Check(id) => {
-            transition.child = behind.get(&id).copied();
+            transition.child = behind.found.get(&id).copied();
             let locked = lock_check(system, &transition, &id, deadline).await;
-            locked.map_err(|error| (Some(id), error))
+            locked.map(|outcome| (outcome, behind.unread)).map_err(|error| (Some(id), error))
         }
     }
 }
@@ -114,24 +124,14 @@ async fn look_up(
     system: &FailoverLock,
     transition: &mut AlarmTransition,
     deadline: Deadline,
-) -> Result<BTreeMap<HealthCheckId, Failing>, Error> {
+) -> Result<Behind, Error> {
     let composite = transition.composite.as_ref().filter(|_| transition.state == AlarmState::Alarm);
-    let Some(composite) = composite else { return Ok(BTreeMap::new()) };
-    match system.cloudwatch.health_checks_behind(composite, deadline).await {
-        Err(unresolved) if !unresolved.watched().is_empty() => {
-            // Another team's alarm, however late its message comes.
-            if !guarded(system, unresolved.watched(), deadline).await?.is_empty() {
-                return Err(unresolved.into());
-            }
-            transition.health_checks = unresolved.watched().to_vec();
-            Ok(BTreeMap::new())
-        }
-        found => {
-            let found = found?;
-            transition.health_checks = found.keys().cloned().collect();
-            Ok(found)
-        }
-    }
+    let Some(composite) = composite else { return Ok(Behind::default()) };
+    let ours =
+        async |ids: &[HealthCheckId]| Ok::<_, Error>(!guarded(system, ids, deadline).await?.is_empty());
+    let behind = system.cloudwatch.health_checks_behind(composite, ours, deadline).await?;
+    transition.health_checks = behind.found.keys().cloned().collect();
+    Ok(behind)
 }
 
 /// Those of these checks that this function guards, by their tags where `GUARDED_TAG` says so.

@@ -255,9 +255,8 @@ async fn conclude(
         if !config.dry_run && !tags.is_some_and(record::takes_no_lock) {
             let found = |by| Cause { alarm: by, changed_at: unknown.map(|alarm| alarm.changed_at) };
             let cause = match unknown {
-                // No function has recorded it: it may be a person's.
                 Some(alarm) if view::is_unrecorded(system, check, record) => {
-                    found(format!("{}: {}", record::FOUND, alarm.name))
+                    found(record::found_for(&alarm.name))
                 }
                 Some(alarm) => alarm.into(),
                 None => found(record::FOUND.to_owned()),
@@ -375,7 +374,7 @@ async fn is_recorded_muted(
         return Ok(false);
     }
     // A tag takes neither all characters of a name nor its length.
-    let is_cause = |alarm: &&Alarm| record.lock.as_ref().is_some_and(|lock| lock.is_by(&alarm.name));
+    let is_cause = |alarm: &&Alarm| record.lock.as_ref().is_some_and(|lock| lock.answers(&alarm.name));
     let causes: Vec<_> = alarms.iter().filter(is_cause).collect();
     if causes.is_empty() && view::is_muted(system, id, &by, deadline).await? {
         return Ok(true);

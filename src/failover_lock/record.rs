@@ -361,7 +361,7 @@ impl Lock {
             of: self.of.or_else(|| standing.and_then(|lock| lock.of.clone())),
             // A person's reason to keep it out takes the place of an alarm.
             by: standing
-                .filter(|lock| kept.is_some() || (is_locked && is_by_hand(&lock.by) && self.by == FOUND))
+                .filter(|lock| kept.is_some() || (is_locked && is_by_hand(&lock.by) && is_found(&self.by)))
                 .filter(|lock| !lock.by.is_empty() && (!is_by_hand(&self.by) || is_by_hand(&lock.by)))
                 .map_or(self.by, |lock| lock.by.clone()),
             before,
@@ -380,6 +380,12 @@ impl Lock {
     #[must_use]
     pub fn is_by(&self, alarm: &str) -> bool {
         !self.by.is_empty() && Self { by: alarm.to_owned(), ..self.clone() }.tag() == self.tag()
+    }
+
+    /// Whether it stands for this alarm: that is its cause, or was in ALARM when a lock was found that no function had recorded.
+    #[must_use]
+    pub fn answers(&self, alarm: &str) -> bool {
+        self.is_by(alarm) || self.is_by(&found_for(alarm))
     }
 
     /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record.
@@ -479,6 +485,19 @@ impl Restore {
 
 /// The cause of a lock that no function has set.
 pub const FOUND: &str = "found on the locked path";
+
+/// The cause of a lock that no function has recorded, while this alarm is in ALARM: it may be a person's.
+#[must_use]
+pub fn found_for(alarm: &str) -> String {
+    format!("{FOUND}: {alarm}")
+}
+
+/// Whether no function has recorded a lock with this cause.
+#[must_use]
+pub fn is_found(by: &str) -> bool {
+    by.starts_with(FOUND)
+}
+
 /// How the cause of a lock begins that a person has set.
 pub const BY_HAND: &str = "by hand: ";
 

@@ -46,7 +46,7 @@ struct Remembered {
     started: Option<Instant>,
     /// When the last look ended to which any bucket showed something; at first, when the watcher started.
     seen: Instant,
-    /// Whether the hold of a release that was broken off was there.
+    /// Whether the hold of a command that was broken off was there.
     left_behind: bool,
     /// How many locks the looks so far have set, and how often one was opened.
     totals: Totals,
@@ -157,7 +157,7 @@ impl Remembered {
                 bucket,
                 minutes,
                 standing,
-                "a release was broken off and has left its hold in this bucket: failoverctl latch release deletes it"
+                "a command was broken off and has left its hold in this bucket, which is ignored: failoverctl latch doctor says what removes it"
             );
         }
         self.left_behind = !left.is_empty();

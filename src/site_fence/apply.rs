@@ -10,10 +10,10 @@ use super::accelerator::Accelerator;
 use super::decide::{self, Decision, Reason, Seen};
 use super::error::Error;
 use super::infinispan::{self, Session, State};
-use super::notes::{Note, Notes};
+use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Outcome, Verdict};
 use super::site::{Leaving, Site, is_in_service};
-use super::turn::Turn;
+use super::turn::{End, Turn};
 use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
@@ -80,7 +80,7 @@ async fn leave(
     let out = within.persist(async |_| leave.accelerator().await).await;
     leave.removal.end(system, accelerator, &accusation.site, deadline).await;
     // The record stays also if only replication is not off yet.
-    leave.turn.end(leave.is_out, deadline).await;
+    leave.turn.end(if leave.is_out { End::Record } else { End::AsBefore }, deadline).await;
     out
 }
 
@@ -133,9 +133,18 @@ impl Removal {
         self.note = note;
     }
 
-    /// Takes the note back if certainly no endpoint was removed: it would bring back what a person takes out later.
+    /// Takes the note back if certainly no endpoint was removed, and all are seen in service: it would bring back what a person
+    /// takes out later.
     pub async fn end(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
         if !self.is_noted_anew || self.is_perhaps_done {
+            return;
+        }
+        let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
+        let is_there = |noted: &Noted| {
+            let mut groups = groups.iter().flatten().filter(|group| group.arn == noted.group);
+            groups.any(|group| group.endpoints.iter().any(|endpoint| noted.is(endpoint)))
+        };
+        if !self.note.endpoints.iter().all(is_there) {
             return;
         }
         let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
@@ -206,9 +215,8 @@ impl Leave<'_> {
                 continue;
             }
             if let Some(leaving) = leaving {
-                let Accusation { reporter, .. } = accusation;
-                self.turn
-                    .has_not_just_left(reporter, notes.rejoined(reporter).map(|rejoined| rejoined.at))?;
+                let rejoined = |site: &Site| notes.rejoined(site).map(|rejoined| rejoined.at);
+                self.turn.refuse_if_just_out(|serving| serving == accusation.reporter.as_str(), rejoined)?;
                 self.remove(&sight, &notes, &leaving).await?;
             } else {
                 self.is_out = true;

@@ -8,9 +8,10 @@
 //! | `at` | the time of the claim |
 //! | `claim` | the execution that made it |
 //! | `ends` | the time by which that execution has ended: the claim blocks no other one after it |
+//! | `out` | the time at which the site was out, once it is |
 //!
 //! A claim ends. An execution that succeeds sets `ends` to the time of its success, and the entry stays as a record. An
-//! execution that fails deletes its entry. One that dies leaves an entry that ends by itself. An entry without `ends`,
+//! execution that fails puts the record back that was there before, or deletes its entry. One that dies leaves an entry that ends by itself. An entry without `ends`,
 //! from an earlier version of this function, ends when the longest execution of Lambda would have.
 
 use std::collections::HashMap;
@@ -54,12 +55,14 @@ pub struct Table {
 pub struct Claim {
     id: String,
     item: HashMap<String, AttributeValue>,
+    /// The record in whose place it is.
+    former: Option<HashMap<String, AttributeValue>>,
 }
 
 /// Which execution may change the accelerator.
 #[derive(Debug)]
 pub enum First {
-    /// This one. Its claim has taken the place of this entry, if there was one.
+    /// This one. Its claim has taken the place of this record, if there was one.
     This(Option<Entry>),
     /// Another one, which may still run.
     Other(Entry),
@@ -76,6 +79,8 @@ pub struct Entry {
     pub at: String,
     /// The time by which its execution has ended; empty if the entry is from an earlier version.
     pub ends: String,
+    /// The time at which the site was out; empty if it is not on record.
+    pub out: String,
 }
 
 // === impl Table ===
@@ -95,8 +100,14 @@ impl Table {
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
-    pub async fn claim(&self, claim: &Claim, deadline: Deadline) -> Result<First, Failure> {
-        let Claim { id, item } = claim;
+    pub async fn claim(&self, claim: &mut Claim, deadline: Deadline) -> Result<First, Failure> {
+        // Also where the answer to a put is lost, which returns what was there before.
+        let is_record = |item: &HashMap<String, AttributeValue>| item.contains_key("out");
+        let accelerator = claim.item[KEY].as_s().cloned().unwrap_or_default();
+        let read = self.item(&accelerator, deadline).await?;
+        claim.former = read.filter(is_record).or(claim.former.take());
+        let Claim { id, item, former } = claim;
+        let (id, item) = (&*id, &*item);
         let now = Utc::now();
         let names = [("#key", KEY), ("#claim", "claim"), ("#ends", "ends"), ("#at", "at"), ("#site", "site")];
         let names = names.map(|(name, attribute)| (name.to_owned(), attribute.to_owned()));
@@ -118,15 +129,14 @@ impl Table {
             .await;
         let conflict = match put {
             Ok(output) => {
-                let is_other = |item: &HashMap<_, _>| item.get("claim") != Some(&text(id));
-                return Ok(First::This(output.attributes.filter(is_other).as_ref().map(Entry::read)));
+                *former = output.attributes.filter(is_record).or(former.take());
+                return Ok(First::This(former.as_ref().map(Entry::read)));
             }
             Err(failure) if failure.kind() == Kind::Conflict => failure,
             Err(failure) => return Err(failure),
         };
         // The claim may have been released since: then the caller decides again.
-        let accelerator = item[KEY].as_s().map(String::as_str).unwrap_or_default();
-        let entry = self.entry(accelerator, deadline).await?;
+        let entry = self.entry(&accelerator, deadline).await?;
         entry.map(First::Other).ok_or(conflict)
     }
 
@@ -135,24 +145,29 @@ impl Table {
     /// # Errors
     /// The call failed and did not pass before the deadline: then the claim ends by itself.
     pub async fn keep(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
-        let Claim { id, mut item } = claim;
-        item.insert("ends".to_owned(), text(&written(Utc::now())));
-        let put = deadline
-            .persist(async |time| {
-                let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
-                let request = request.condition_expression("#claim = :claim");
-                let request = request.expression_attribute_names("#claim", "claim");
-                send(PUT, time, request.expression_attribute_values(":claim", text(&id)).send()).await
-            })
-            .await;
-        unless_gone(put)
+        let Claim { id, mut item, former: _ } = claim;
+        for name in ["ends", "out"] {
+            item.insert(name.to_owned(), text(&written(Utc::now())));
+        }
+        self.replace(&id, item, deadline).await
     }
 
-    /// Ends a claim and deletes its entry.
+    /// Ends a claim: puts the record back in whose place it is, or deletes its entry.
     ///
     /// # Errors
     /// As [`keep`](Self::keep).
     pub async fn release(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
+        match claim.former {
+            Some(former) => self.replace(&claim.id, former, deadline).await,
+            None => self.delete(claim, deadline).await,
+        }
+    }
+
+    /// Ends a claim and deletes its entry, and the record in whose place it is.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub async fn delete(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
         let deleted = deadline
             .persist(async |time| {
                 let request =
@@ -166,18 +181,44 @@ impl Table {
         unless_gone(deleted)
     }
 
+    /// Puts this item in the place of a claim.
+    async fn replace(
+        &self,
+        id: &str,
+        item: HashMap<String, AttributeValue>,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let put = deadline
+            .persist(async |time| {
+                let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
+                let request = request.condition_expression("#claim = :claim");
+                let request = request.expression_attribute_names("#claim", "claim");
+                send(PUT, time, request.expression_attribute_values(":claim", text(id)).send()).await
+            })
+            .await;
+        unless_gone(put)
+    }
+
     /// The entry for an accelerator.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn entry(&self, accelerator: &str, deadline: Deadline) -> Result<Option<Entry>, Failure> {
+        Ok(self.item(accelerator, deadline).await?.as_ref().map(Entry::read))
+    }
+
+    async fn item(
+        &self,
+        accelerator: &str,
+        deadline: Deadline,
+    ) -> Result<Option<HashMap<String, AttributeValue>>, Failure> {
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_item().table_name(&self.name).consistent_read(true);
                 send(GET, time, request.key(KEY, text(accelerator)).send()).await
             })
             .await?;
-        Ok(output.item.as_ref().map(Entry::read))
+        Ok(output.item)
     }
 
     /// Deletes the record about this site, if there is one. Another site's record stays, and so does a claim that has
@@ -219,7 +260,7 @@ impl Claim {
             ("ends".to_owned(), text(&written(ends))),
         ]);
         item.extend(reporter.map(|reporter| ("reporter".to_owned(), text(reporter.as_str()))));
-        Self { id, item }
+        Self { id, item, former: None }
     }
 }
 
@@ -245,13 +286,17 @@ fn written(time: DateTime<Utc>) -> String {
 impl Entry {
     fn read(item: &HashMap<String, AttributeValue>) -> Self {
         let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
-        Self { site: text("site"), reporter: text("reporter"), at: text("at"), ends: text("ends") }
+        let [site, reporter, at, ends, out] = ["site", "reporter", "at", "ends", "out"].map(text);
+        Self { site, reporter, at, ends, out }
     }
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, reporter, at, ends: _ } = self;
+        let Self { site, reporter, at, ends: _, out } = self;
+        if reporter.is_empty() && !out.is_empty() {
+            return write!(f, "a person took {} out at {}", Quoted(site), Quoted(out));
+        }
         if reporter.is_empty() {
             return write!(f, "a person rejoins {}, or takes it out, since {}", Quoted(site), Quoted(at));
         }

@@ -12,7 +12,7 @@ use super::notes::{Note, Noted, Notes, Rejoined};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::{BadRequest, Request};
 use super::site::{EndpointGroup, Owner, Site, is_in_service};
-use super::turn::Turn;
+use super::turn::{End, Turn};
 use crate::program::text::Quoted;
 use crate::remote::deadline::Deadline;
 
@@ -50,7 +50,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         matches!(outcome.outcome, Verdict::Rejoined | Verdict::AlreadyRejoined) && !system.config.dry_run
     };
     let was_taken = turn.is_taken();
-    turn.end(false, deadline).await;
+    turn.end(if done.as_ref().is_ok_and(is_back) { End::Cleared } else { End::AsBefore }, deadline).await;
     if !was_taken
         && let Some(table) = &system.table
         && done.as_ref().is_ok_and(is_back)

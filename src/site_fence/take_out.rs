@@ -12,8 +12,8 @@ use super::error::Error;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::TakeOut;
-use super::site::{Leaving, is_in_service};
-use super::turn::Turn;
+use super::site::{Leaving, Site, is_in_service};
+use super::turn::{End, Turn};
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -43,14 +43,14 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
         request,
         accelerator: &accelerator,
         removal: Removal::default(),
+        is_out: false,
         turn: Turn::new(system, &accelerator.arn, &request.take_out, None),
         deadline: within,
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
     let site = &request.take_out;
     leave.removal.end(system, &accelerator, site, deadline).await;
-    let is_out = done.as_ref().is_ok_and(|outcome| outcome.outcome == Verdict::TakenOut);
-    leave.turn.end(is_out, deadline).await;
+    leave.turn.end(if leave.is_out { End::Record } else { End::AsBefore }, deadline).await;
     done
 }
 
@@ -61,6 +61,8 @@ struct Leave<'a> {
     accelerator: &'a Accelerator,
     /// The endpoints whose removal was requested.
     removal: Removal,
+    /// Whether it is out: that was answered or seen.
+    is_out: bool,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
     deadline: Deadline,
@@ -104,6 +106,10 @@ impl Leave<'_> {
             if !self.turn.is_taken() && self.turn.take(deadline).await? {
                 continue;
             }
+            if !leaving.is_empty() {
+                let rejoined = |site: &Site| notes.rejoined(site).map(|rejoined| rejoined.at);
+                self.turn.refuse_if_just_out(|serving| serving != site.as_str(), rejoined)?;
+            }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
             if leaving.is_empty() {
                 self.removal.note = leaver;
@@ -134,7 +140,7 @@ impl Leave<'_> {
 
     /// Notes that the site is out.
     async fn note_out(&mut self) -> Result<(), Error> {
-        self.removal.is_perhaps_done = true;
+        (self.removal.is_perhaps_done, self.is_out) = (true, true);
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let note = self.removal.note.clone().out(None, Utc::now());
         Ok(system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?)

@@ -20,6 +20,17 @@ const ENDING: Duration = Duration::from_secs(2);
 /// The time for which Global Accelerator may show a site that was taken out.
 const SHOWN: Duration = Duration::from_mins(1);
 
+/// What is on record after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// That the site is out.
+    Record,
+    /// What was before.
+    AsBefore,
+    /// Nothing.
+    Cleared,
+}
+
 /// One execution's turn, which it has once it has taken it.
 pub(super) struct Turn<'a> {
     table: Option<&'a Table>,
@@ -30,7 +41,7 @@ pub(super) struct Turn<'a> {
     /// The claim, as soon as the turn was tried to be taken: it may stand although no answer said so.
     claim: Option<Claim>,
     is_taken: bool,
-    /// The entry in whose place the claim is.
+    /// The record in whose place the claim is.
     replaced: Option<Entry>,
     /// When another execution's claim was met first.
     met: Option<Instant>,
@@ -76,31 +87,32 @@ impl<'a> Turn<'a> {
         Ok(true)
     }
 
-    /// Fails if the turn before this one took out `site`, so short a time ago that Global Accelerator may still show it, unless
-    /// it was `rejoined` since.
-    pub(super) fn has_not_just_left(
+    /// Refuses a turn that takes out the last site: if one of those that `serve` after it was taken out a short time ago, by the
+    /// record, Global Accelerator may only still show it, unless it was rejoined since.
+    pub(super) fn refuse_if_just_out(
         &self,
-        site: &Site,
-        rejoined: Option<DateTime<Utc>>,
+        serves: impl Fn(&str) -> bool,
+        rejoined: impl Fn(&Site) -> Option<DateTime<Utc>>,
     ) -> Result<(), Error> {
-        let left = self.replaced.as_ref().filter(|entry| entry.site == site.as_str());
-        let ended = left.and_then(|entry| entry.ends.parse::<DateTime<Utc>>().ok());
-        let Some((entry, ended)) = left.zip(ended) else { return Ok(()) };
-        let shown_until = ended + SHOWN;
-        if Utc::now() >= shown_until || rejoined.is_some_and(|rejoined| rejoined >= ended) {
+        let record = self.replaced.as_ref().filter(|record| serves(&record.site));
+        let out = record.and_then(|record| record.out.parse::<DateTime<Utc>>().ok());
+        let Some((record, out)) = record.zip(out) else { return Ok(()) };
+        let rejoined = record.site.parse().ok().and_then(|site| rejoined(&site));
+        let shown_until = out + SHOWN;
+        if Utc::now() >= shown_until || rejoined.is_some_and(|rejoined| rejoined >= out) {
             return Ok(());
         }
         let ends = shown_until.to_rfc3339_opts(SecondsFormat::Secs, true);
-        Err(Error::OtherReport { first: entry.to_string(), ends, may_pass: true })
+        Err(Error::OtherReport { first: record.to_string(), ends, may_pass: false })
     }
 
-    /// Ends the turn if it was taken, or may have been. After success the claim's entry can stay, as a record of the report.
-    pub(super) async fn end(self, keeps_record: bool, deadline: Deadline) {
+    /// Ends the turn if it was taken, or may have been.
+    pub(super) async fn end(self, end: End, deadline: Deadline) {
         let (Some(table), Some(claim)) = (self.table, self.claim) else { return };
-        let ended = if keeps_record && self.is_taken {
-            table.keep(claim, deadline).await
-        } else {
-            table.release(claim, deadline).await
+        let ended = match end {
+            End::Record if self.is_taken => table.keep(claim, deadline).await,
+            End::Record | End::AsBefore => table.release(claim, deadline).await,
+            End::Cleared => table.delete(claim, deadline).await,
         };
         if let Err(failure) = ended {
             warn!(site = %self.site, error = %failure, "the claim could not be ended: it ends by itself");

@@ -653,6 +653,15 @@ async fn doctor_says_whether_a_record_follows_through_a_calculated_check() {
             "{found:?}"
         );
     }
+    // The secondary requires the primary's check.
+    let both = json!({ "Type": "CALCULATED", "ChildHealthChecks": [check, other], "HealthThreshold": 2 })
+        .to_string();
+    let create = ["route53", "create-health-check", "--caller-reference", "both", "--health-check-config"];
+    let both = aws.aws(&[&create[..], &[&both]].concat()).await;
+    put("PRIMARY", &json!(check)).await;
+    put("SECONDARY", &both["HealthCheck"]["Id"]).await;
+    let found = run(&aws.url, &["doctor", &check]).await;
+    assert!(found.out.contains("or one that follows it, so that a lock fails both"), "{found:?}");
 }
 
 #[tokio::test]
@@ -800,8 +809,8 @@ async fn a_drill_leaves_every_lock_that_is_not_its_own() {
     let locked = Some("/lb-check-failed-over");
     for (path, recorded, said) in [
         // An alarm whose name the drill's begins with, the drill's own before, and a lock that no function has recorded.
-        (locked, Some((0, "failover-primary")), "another failure, or a person, has locked"),
-        (locked, Some((60, own)), "another failure, or a person, has locked"),
+        (locked, Some((0, "failover-primary")), "not certain that the drill has locked"),
+        (locked, Some((60, own)), "not certain that the drill has locked"),
         (locked, Some((0, "found on the locked path: failover-primary-unhealthy")), "has locked"),
         (locked, None, "stays locked, and has no record of this version"),
         // By functions with another path, and one that waits.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, says};
@@ -10,7 +11,7 @@ use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Record, Routing};
-use crate::support::s3::{Down, Fault, PERSON, WATCHER};
+use crate::support::s3::{Down, Fault, PERSON, S3, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
@@ -97,6 +98,7 @@ async fn commands_that_take_minutes() {
         a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile(),
         a_deletion_that_cannot_be_confirmed_puts_the_others_back(),
         a_drill_locks_and_releases_and_says_how_long_each_took(),
+        a_drill_releases_what_it_has_created_and_nothing_else(),
         an_interrupt_while_everything_is_read_again_deletes_no_object(),
         a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions(),
         an_object_that_is_created_while_a_release_waits_stays(),
@@ -299,6 +301,49 @@ async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
     let ended = run(&site, &["drill", "app", "--yes"]).await;
     assert!(ended.status == Some(3) && ended.said.contains("both sites healthy"), "{ended:?}");
     assert_eq!(site.objects(), [false, false]);
+}
+
+async fn a_drill_releases_what_it_has_created_and_nothing_else() {
+    // Its lock puts holds, and deletes them.
+    let is_locked = |site: &Site| {
+        let was_held = [A, B].iter().all(|bucket| !site.s3.history(bucket, HOLD).is_empty());
+        site.objects() == [true, true] && was_held && holds(site) == [false, false]
+    };
+    let stopped = async {
+        let site = Site::start().await;
+        let folder = Folder::of(&site);
+        let drill = program(&site, &folder, &["drill", "app", "--yes"]).spawn().expect("it starts");
+        site.s3.until(|_| is_locked(&site)).await;
+        let ended = interrupted(drill).await;
+        assert!(ended.status == Some(1) && ended.said.contains("leaves app locked"), "{ended:?}");
+        assert_eq!(site.objects(), [true, true]);
+    };
+    let locked_meanwhile = async {
+        let site = Site::start().await;
+        let lock = async {
+            site.s3.until(|_| is_locked(&site)).await;
+            let lock = run(&site, &["lock", "app", "--yes", "--reason", "keep it out"]).await;
+            assert!(
+                lock.status == Some(0) && lock.said.contains("the drill does not release it"),
+                "{lock:?}"
+            );
+            assert_eq!(holds(&site), [true, true]);
+            site.checkers_look();
+        };
+        let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes"]), lock);
+        assert!(ended.status == Some(3) && ended.said.contains("for: a lock"), "{ended:?}");
+        assert_eq!(site.objects(), [true, true]);
+    };
+    let locked_before = async {
+        let site = Site::start().await;
+        // A watcher is faster in one bucket.
+        let watcher = |s3: &S3| drop(s3.put(B, KEY, "{}"));
+        site.s3.fail("PutObject", A, Fault::Meddle(Arc::new(watcher)));
+        let ended = run(&site, &["drill", "app", "--yes"]).await;
+        assert!(ended.status == Some(3) && ended.said.contains("has locked it meanwhile"), "{ended:?}");
+        assert_eq!(site.objects(), [true, true]);
+    };
+    tokio::join!(stopped, locked_meanwhile, locked_before);
 }
 
 #[tokio::test]

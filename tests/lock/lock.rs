@@ -577,9 +577,6 @@ async fn a_composite_alarm_locks_the_check_behind_the_alarms_that_triggered_it()
     for (children, known, calls) in [
         (&[("a: b", "ALARM")][..], vec![("a: b", on(PRIMARY, "ALARM"))], 1),
         (&[("math", "ALARM")], vec![("math", math)], 1),
-        // Of several, one was deleted since, and one cannot be read.
-        (&[("gone", "ALARM"), ("a", "ALARM")], vec![("a", on(PRIMARY, "ALARM"))], 1),
-        (&[("a", "ALARM"), ("x", "ALARM")], vec![("a", on(PRIMARY, "ALARM")), ("x", on("../x", "ALARM"))], 1),
         (
             &[("a", "ALARM"), ("b", "ALARM")],
             vec![("a", on(PRIMARY, "ALARM")), ("b", on(PRIMARY, "ALARM"))],
@@ -640,7 +637,17 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
     let whole = |child: &str| ("composite", built_from(&[child], "ALARM"));
     for (known, said) in [
         (vec![whole("child")], Err(r#"built from "child", which does not exist in this account"#)),
-        (vec![whole("child"), ("child", built_from(&["child"], "ALARM"))], Err("more than 5 deep")),
+        (
+            [whole("child"), ("child", built_from(&["2"], "ALARM"))]
+                .into_iter()
+                .chain(
+                    [("2", "3"), ("3", "4"), ("4", "5"), ("5", "6")]
+                        .map(|(name, child)| (name, built_from(&[child], "ALARM"))),
+                )
+                .collect(),
+            Err("more than 5 deep"),
+        ),
+        (vec![whole("child"), ("child", built_from(&["child"], "ALARM"))], Ok("not_a_health_check_alarm")),
         (vec![whole("child"), ("child", on("../x", "ALARM"))], Err("names a health check that cannot exist")),
         // The message comes late, and the alarm has been OK since.
         (vec![whole("child"), ("child", on(PRIMARY, "OK"))], Err("is still in ALARM")),
@@ -665,6 +672,37 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
         }
         assert_eq!(updates(&route53), 0, "{known:?}");
     }
+    // What can be read is locked, and the others fail the message, so that it comes again.
+    let (a, foreign) = (("a", on(PRIMARY, "ALARM")), ("foreign", on(SECOND, "ALARM")));
+    let guarded = [("GUARDED_HEALTH_CHECKS", PRIMARY)];
+    let of = async |known: &[(&str, Alarm)], triggers: &[&str]| {
+        let route53 = with_alarms(&[known, &[("composite", built_from(triggers, "ALARM"))]].concat()).await;
+        let listed: Vec<_> = triggers.iter().map(|name| (*name, "ALARM")).collect();
+        let told = support::lock::run(&route53, &guarded, Handler::Lock, &composite(&listed)).await;
+        (told.map(|answer| answer["outcomes"][0]["reason"].clone()), route53.check(PRIMARY).path() == LOCKED)
+    };
+    for (known, triggers, is_locked) in [
+        (vec![a.clone()], &["gone", "a"][..], true),
+        (vec![a.clone(), ("x", on("../x", "ALARM"))], &["a", "x"], true),
+        (vec![a.clone(), ("round", built_from(&["round"], "ALARM"))], &["round", "a"], false),
+        (vec![foreign.clone()], &["gone", "foreign"], false),
+        (vec![foreign.clone(), ("x", on("../x", "ALARM"))], &["foreign", "x"], false),
+    ] {
+        let (told, locked) = of(&known, triggers).await;
+        let is_round = triggers.contains(&"round");
+        assert_eq!((told.is_err(), locked), (!is_round, is_locked || is_round), "{triggers:?}: {told:?}");
+    }
+    assert_eq!(of(std::slice::from_ref(&foreign), &["foreign"]).await.0.unwrap(), "not_guarded");
+    // Beside another team's alarm, ours says by being OK that its check is not healthy.
+    let route53 = with_alarms(&[
+        foreign,
+        ("ours", healthy("OK")),
+        ("composite", built_from(&["foreign", "ours"], "ALARM")),
+    ])
+    .await;
+    let told =
+        support::lock::run(&route53, &guarded, Handler::Lock, &composite(&[("foreign", "ALARM")])).await;
+    assert!(told.unwrap_err().contains("go off when a health check is healthy"));
     // Late, and about a check of another team.
     let route53 = with_alarms(&[whole("child"), ("child", on(SECOND, "OK"))]).await;
     let guarded = [("GUARDED_HEALTH_CHECKS", PRIMARY)];

@@ -198,7 +198,7 @@ impl Sites {
     /// Makes every entry so much older, as if that time had passed.
     pub async fn age_entries(&self, by: TimeDelta) {
         for mut entry in self.entries().await {
-            for name in ["at", "ends"] {
+            for name in ["at", "ends", "out"] {
                 if let Some(time) = entry.get_mut(name) {
                     let older = time.parse::<DateTime<Utc>>().expect("a time") - by;
                     *time = older.to_rfc3339_opts(SecondsFormat::Secs, true);

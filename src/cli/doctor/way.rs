@@ -165,14 +165,16 @@ async fn queue_locks(
         findings.ok("topic", format!("{topic} notifies sqs {queue}, which no function polls"));
     }
     let mut locks = false;
-    for Mapping { id: mapping, function, state, reports_failures } in mappings {
+    for polls in mappings {
+        let is_on = polls.is_on();
+        let Mapping { id: mapping, function, state, reports_failures } = polls;
         let by = By { service: None, source: queue, action: topic };
         let mut is_well = function_locks(guard, id, &function, by, deployed, findings).await;
         let update = |option: &str| {
             let region = region(queue);
             format!("aws lambda update-event-source-mapping --region {region} --uuid {mapping} {option}")
         };
-        if !matches!(state.as_str(), "Enabled" | "Enabling" | "Updating" | "Creating") {
+        if !is_on {
             is_well = false;
             let remedy = update("--enabled");
             findings.wrong(

@@ -9,6 +9,8 @@ use super::LOOK;
 use crate::cli::error::Error;
 use crate::cli::guard::Guard;
 use crate::cli::session::patience;
+use crate::failover_lock::alarm::{Alarm, AlarmState};
+use crate::failover_lock::decide;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::record::{Intent, Lock, Record};
 
@@ -21,7 +23,9 @@ const SAME: TimeDelta = TimeDelta::seconds(2);
 /// What tells the drill's own lock from another one.
 pub(super) struct Own<'a> {
     /// The alarm that the drill sets off.
-    pub alarm: &'a str,
+    pub alarm: &'a Alarm,
+    /// Why the alarm was set off.
+    pub reason: String,
     /// When it went off, on AWS's clock; `None` if that was not seen.
     pub alarmed_at: Option<DateTime<Utc>>,
     /// The check's version when it was armed.
@@ -68,16 +72,36 @@ impl Own<'_> {
                     format!("a lock of {id} waits for its secondary ({by}), and stays")
                 }
                 Some(Lock { by, .. }) => {
-                    format!("another failure, or a person, has locked {id} ({by}), and that stays")
+                    format!("it is not certain that the drill has locked {id} ({by}): that stays")
                 }
             };
             return Err(Error::NotOurs(cause));
         }
     }
 
+    /// The name of an alarm that leads to a lock and is in ALARM, but not by the drill. Where that makes the check fail, none is
+    /// told from its own.
+    pub async fn other_in_alarm(&self, guard: &Guard, id: &HealthCheckId) -> Result<Option<String>, Error> {
+        if self.by_metric {
+            return Ok(None);
+        }
+        let (alarms, _) = guard.alarms(id, patience()).await?;
+        let in_alarm = alarms
+            .into_iter()
+            .filter(|alarm| alarm.state == AlarmState::Alarm && decide::leads_to_lock(alarm, &guard.config));
+        for alarm in in_alarm {
+            let is_own = alarm.name == self.alarm.name
+                && guard.cloudwatch.set_off_at(&alarm.name, &self.reason, patience()).await?.is_some();
+            if !is_own {
+                return Ok(Some(alarm.name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Whether the drill's alarm is the cause of a lock, by this change: it may have gone off again for a failure.
     fn is_cause_of(&self, lock: &Lock) -> bool {
         let is_this = |(lock, own): (DateTime<Utc>, DateTime<Utc>)| (lock - own).abs() <= SAME;
-        lock.is_by(self.alarm) && lock.alarm.zip(self.alarmed_at).is_some_and(is_this)
+        lock.is_by(&self.alarm.name) && lock.alarm.zip(self.alarmed_at).is_some_and(is_this)
     }
 }

@@ -259,10 +259,20 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
         // A person who locks meanwhile creates the objects first, and takes the hold over.
         let (keys, holds) = (latches.keys(latch).await, hands.holds(latch).await.0);
         let is_locked = keys.iter().any(|key| key.stored().is_some());
+        let name = &latch.name;
         if !is_locked && !holds.iter().any(|hold| matches!(hold, Held::Other(..))) {
+            let unseen = keys.iter().any(|key| *key != Object::Absent)
+                || holds.iter().any(|hold| matches!(hold, Held::Unreadable(_)));
+            if unseen && referred.is_ok() {
+                return Err(Error::Release(format!(
+                    "{name}: the records refer to the primary's own check, and it is not certain that no one has locked it \
+                     meanwhile: a bucket could not be read. See failoverctl latch status {name}; if it is locked, let the \
+                     PRIMARY records of {} and {} refer to the check {before} again",
+                    zone.name, zone.sentinel
+                )));
+            }
             return referred;
         }
-        let name = &latch.name;
         Err(Error::Release(match zone.refer(&after, &read).await {
             Ok(()) => format!(
                 "{name}: someone has locked it meanwhile, and the records are as before again: see failoverctl latch \

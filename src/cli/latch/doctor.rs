@@ -17,7 +17,7 @@ use crate::cli::findings::Findings;
 use crate::cli::session::{Common, patience};
 use crate::latch::config::Latch;
 use crate::latch::outcome::State;
-use crate::latch::seen::Verdict;
+use crate::latch::seen::{Object, Verdict};
 use crate::remote::aws::{Call, Failure, Kind, send};
 
 /// How far back the gap between looks is searched for.
@@ -108,11 +108,15 @@ impl Doctor<'_> {
         }
         for (bucket, hold) in config.buckets.iter().zip(&seen.holds) {
             if hold.is_stale_hold() {
-                self.findings.wrong(
-                    "now",
-                    format!("{bucket} has the hold of a release that was broken off"),
-                    format!("failoverctl latch release {name}"),
-                );
+                // A release would open a locked latch.
+                let remedy = if seen.keys.iter().all(|key| *key == Object::Absent) {
+                    format!("failoverctl latch release {name}")
+                } else {
+                    format!("failoverctl latch lock {name} --reason 'to remove a hold'")
+                };
+                let what =
+                    format!("{bucket} has the hold of a command that was broken off, which watchers ignore");
+                self.findings.wrong("now", what, remedy);
             }
         }
     }

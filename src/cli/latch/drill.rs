@@ -6,7 +6,7 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::lock::{DRILL, lock};
+use super::lock::{ALREADY_THERE, DRILL, Locked, lock};
 use super::release::{Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
@@ -51,33 +51,40 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let Arguments { latch, timeout, yes, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let seen = latches.see(latch).await;
-    let healthy = Verdict::Agreed(Record::Primary);
-    if seen.state != State::Armed || seen.said.standby != healthy || seen.said.primary != healthy {
-        return Err(Error::NoDrill(format!(
-            "{}: no drill: it must be armed, with both sites healthy; see failoverctl latch doctor {}",
-            latch.name, latch.name
-        )));
-    }
+    ready(&latches, latch).await?;
     let question =
         format!("Drill on {}? Its primary leaves service, and comes back minutes later.", latch.name);
     let screen = &latches.session.screen;
     if screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let started = Instant::now();
-    let (_, ended) = lock(&latches, latch, DRILL).await?;
+    // It may have been locked while the question was open.
+    ready(&latches, latch).await?;
+    let (started, mut interrupts) = (Instant::now(), Interrupts::new()?);
+    let Locked { buckets, ended, id, from } = lock(&latches, latch, DRILL).await?;
+    if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
+        return Err(Error::NotOurs(format!(
+            "{name}: someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl \
+             latch status {name}",
+            name = latch.name
+        )));
+    }
     let followed = match ended {
-        Ended::Well => until_standby(&latches, latch, Duration::from_secs(timeout)).await,
+        Ended::Well => until_standby(&latches, latch, Duration::from_secs(timeout), &mut interrupts).await,
         Ended::NotWell => Err(Error::Release(format!("{}: a bucket did not take the object", latch.name))),
     };
     let locked_seconds = started.elapsed().as_secs_f64();
     if followed.is_ok() {
         say(&format!("every name server answers the standby after {locked_seconds:.0} s"));
     }
+    if let Err(Error::Interrupted) = followed {
+        // Someone who has locked it meanwhile was told to do this.
+        say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
+        return Err(Error::Interrupted);
+    }
     let started = Instant::now();
-    // Whatever happened, the primary comes back.
-    match release(&latches, latch, false, async || Ok(Ended::Well)).await {
+    // Otherwise the primary comes back, whatever happened.
+    match release(&latches, latch, false, Some(&id), async || Ok(Ended::Well)).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
             say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
@@ -93,15 +100,34 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     Ok(Ended::Well)
 }
 
+/// Refuses unless the latch is armed and both sites are healthy.
+async fn ready(latches: &Latches, latch: &Latch) -> Result<(), Error> {
+    let seen = latches.see(latch).await;
+    let healthy = Verdict::Agreed(Record::Primary);
+    if seen.state == State::Armed && seen.said.standby == healthy && seen.said.primary == healthy {
+        return Ok(());
+    }
+    Err(Error::NoDrill(format!(
+        "{name}: no drill: it must be armed, with both sites healthy; see failoverctl latch doctor {name}",
+        name = latch.name
+    )))
+}
+
 /// Waits until every name server answers the standby.
-async fn until_standby(latches: &Latches, latch: &Latch, timeout: Duration) -> Result<(), Error> {
-    let mut interrupts = Interrupts::new()?;
+async fn until_standby(
+    latches: &Latches,
+    latch: &Latch,
+    timeout: Duration,
+    interrupts: &mut Interrupts,
+) -> Result<(), Error> {
     let follow = async {
         while !latches.name_servers.all_answer(Question::serving(latch), Record::Secondary).await {
             sleep(LOOK).await;
         }
     };
     tokio::select! {
+        biased;
+        () = interrupts.recv() => Err(Error::Interrupted),
         () = follow => Ok(()),
         () = sleep(timeout) => Err(Error::TooLate(format!(
             "Route 53 did not answer the standby of {} within {} s: see failoverctl latch doctor {}",
@@ -109,6 +135,5 @@ async fn until_standby(latches: &Latches, latch: &Latch, timeout: Duration) -> R
             timeout.as_secs(),
             latch.name
         ))),
-        () = interrupts.recv() => Err(Error::Interrupted),
     }
 }

@@ -19,7 +19,7 @@ use crate::latch::seen::Object;
 /// What is said of a bucket that has the object now.
 const CREATED: &str = "created";
 /// What is said of a bucket that had it before.
-const ALREADY_THERE: &str = "already_there";
+pub(super) const ALREADY_THERE: &str = "already_there";
 
 /// The reason of a drill.
 pub(super) const DRILL: &str = "drill";
@@ -55,8 +55,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let (buckets, ended) =
-        if dry_run { would_lock(&latches, latch).await } else { lock(&latches, latch, &reason).await? };
+    let (buckets, ended) = if dry_run {
+        would_lock(&latches, latch).await
+    } else {
+        let Locked { buckets, ended, .. } = lock(&latches, latch, &reason).await?;
+        (buckets, ended)
+    };
     let found = json!([{ "latch": latch.name, "buckets": buckets }]);
     let line =
         |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
@@ -91,22 +95,33 @@ async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, En
     (buckets.collect(), ended)
 }
 
-/// Creates the object of a latch in every bucket, and stops a release that is under way. Returns what was done in each
-/// bucket, and whether each has one that stays.
-pub(super) async fn lock(
-    latches: &Latches,
-    latch: &Latch,
-    reason: &str,
-) -> Result<(Map<String, Value>, Ended), Error> {
+/// What became of a lock by hand.
+pub(super) struct Locked {
+    /// What was done in each bucket.
+    pub buckets: Map<String, Value>,
+    /// Whether each has an object that stays.
+    pub ended: Ended,
+    /// The id in the objects that it created.
+    pub id: String,
+    /// Who held the latch.
+    pub from: Option<String>,
+}
+
+/// Creates the object of a latch in every bucket, and stops a release that is under way.
+pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Result<Locked, Error> {
+    let id = id();
     // Ended now, it would leave a latch that a deletion from before opens.
     let _ignored = Interrupts::new()?;
-    let (mut buckets, _) = create(latches, latch, reason).await;
+    let (mut buckets, _) = create(latches, latch, reason, &id).await;
     // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let hands = Hands::new(latches, "a lock");
     let taken = hands.take_over(latch).await;
     let was_there = |bucket: &Bucket| buckets[&bucket.name] == ALREADY_THERE;
+    let mut is_drills = false;
     if let Some(at) = latches.config.buckets.iter().position(was_there) {
-        say(&format!("{} was locked before, {}", latch.name, of_whom(latches, latch, at).await));
+        let whose;
+        (whose, is_drills) = of_whom(latches, latch, at).await;
+        say(&format!("{} was locked before, {whose}", latch.name));
     }
     if let Some(holder) = &taken.from {
         let name = &latch.name;
@@ -122,34 +137,39 @@ pub(super) async fn lock(
         ));
         sleep(LATE).await;
     }
-    let (again, mut ended) = create(latches, latch, reason).await;
+    let (again, mut ended) = create(latches, latch, reason, &id).await;
     let is_new = |bucket: &str| buckets.get(bucket).is_some_and(|done| done == CREATED);
     let again: Vec<_> = again.into_iter().filter(|(bucket, _)| !is_new(bucket)).collect();
     buckets.extend(again);
-    hands.remove_holds(latch).await;
+    if is_drills {
+        say(
+            "the hold stays, so that the drill does not release it: a release is possible again in 10 minutes",
+        );
+    } else {
+        hands.remove_holds(latch).await;
+    }
     if let Some(cause) = &taken.unknown {
         say(&format!("it is not known whether a release is under way that will delete the objects: {cause}"));
     }
     if taken.unknown.is_some() {
         ended = Ended::NotWell;
     }
-    Ok((buckets, ended))
+    Ok(Locked { buckets, ended, id, from: taken.from })
 }
 
-/// Who has locked a latch, and why, as the object in this bucket says.
-async fn of_whom(latches: &Latches, latch: &Latch, bucket: usize) -> String {
+/// Who has locked a latch, and why, as the object in this bucket says, and whether it is a drill's.
+async fn of_whom(latches: &Latches, latch: &Latch, bucket: usize) -> (String, bool) {
     let body = latches.s3.body(bucket, &latch.key()).await.unwrap_or_default();
     let body: Value = serde_json::from_str(&body).unwrap_or_default();
     let text = |key: &str| harmless(body[key].as_str().unwrap_or("unknown"));
-    let drill = if body["reason"] == DRILL { ", which releases it when it ends: stop the drill" } else { "" };
-    format!("by {} at {}: {}{drill}", text("by"), text("lockedAt"), text("reason"))
+    let whose = format!("by {} at {}: {}", text("by"), text("lockedAt"), text("reason"));
+    (whose, body["reason"] == DRILL)
 }
 
 /// Creates the object of a latch in every bucket.
-async fn create(latches: &Latches, latch: &Latch, reason: &str) -> (Map<String, Value>, Ended) {
-    let body =
-        json!({ "id": id(), "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
-            .to_string();
+async fn create(latches: &Latches, latch: &Latch, reason: &str, id: &str) -> (Map<String, Value>, Ended) {
+    let body = json!({ "id": id, "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
+        .to_string();
     let mut buckets = Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {

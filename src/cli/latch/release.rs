@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::select;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -18,8 +18,8 @@ use crate::cli::session::{Common, Interrupts};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::release::{
-    self, Begin, Deleted, Deletion, Look, Settled, Settling, Stop, WAIT, begin, may_delete, stop_of_another,
-    stop_of_new_lock,
+    self, Begin, Deleted, Deletion, Held, Look, Settled, Settling, Stop, WAIT, begin, may_delete,
+    stop_of_another, stop_of_new_lock,
 };
 use crate::latch::s3::SIGNATURE;
 use crate::latch::seen::{Object, Record, Verdict};
@@ -64,6 +64,8 @@ struct Release<'a> {
     latch: &'a Latch,
     hands: Hands<'a>,
     force: bool,
+    /// The id in the objects, if only these are released.
+    own: Option<&'a str>,
 }
 
 /// What is deleted, once everything was read after the wait.
@@ -84,7 +86,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
     let confirm = async || screen.ask(&question, yes).await;
-    let outcome = match release(&latches, latch, force, confirm).await? {
+    let outcome = match release(&latches, latch, force, None, confirm).await? {
         Released::Open => "released",
         Released::NotLocked => "not_locked",
         Released::Declined => return Ok(Ended::NotWell),
@@ -95,7 +97,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     Ok(Ended::Well)
 }
 
-/// Releases a latch, if `confirm` agrees once it may begin.
+/// Releases a latch, if `confirm` agrees once it may begin. With `own`, only objects with this id are released, and only if
+/// no one else holds the latch, or has held it.
 ///
 /// # Errors
 /// Why it was not released, and what is certain.
@@ -103,11 +106,19 @@ pub(super) async fn release(
     latches: &Latches,
     latch: &Latch,
     force: bool,
+    own: Option<&str>,
     confirm: impl AsyncFnOnce() -> Result<Ended, Error>,
 ) -> Result<Released, Error> {
     let mut interrupts = Interrupts::new()?;
-    let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force };
+    let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force, own };
     let (holds, keys, primary, read_at) = release.read().await;
+    let other = holds.iter().find_map(|hold| match hold {
+        Held::Other(_, holder) => Some(holder.clone()),
+        _ => None,
+    });
+    if let Some(holder) = other.filter(|_| own.is_some()) {
+        return Err(release.refused(&Stop::HeldBy(holder)));
+    }
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
             for (bucket, etag) in left {
@@ -120,7 +131,7 @@ pub(super) async fn release(
                     )));
                 }
             }
-            say("what a broken-off release had left behind is deleted");
+            say("what a broken-off command had left behind is deleted");
             Ok(Released::NotLocked)
         }
         Begin::Hold(replace) => {
@@ -212,6 +223,10 @@ impl Release<'_> {
             body.unwrap_or_else(|_| "{}".to_owned())
         });
         let bodies = join_all(bodies).await;
+        let id = |body: &String| serde_json::from_str::<Value>(body).unwrap_or_default()["id"].clone();
+        if self.own.is_some_and(|own| bodies.iter().any(|body| id(body) != own)) {
+            return Err(self.refused(&Stop::LockedAgain));
+        }
         Ok(Ready { objects, bodies, read_at, read })
     }
 

@@ -272,7 +272,9 @@ fn fit(
     let config = check.health_check_config()?;
     let children = config.child_health_checks();
     let requires_all = usize::try_from(config.health_threshold()?).ok()? == children.len();
-    if config.r#type != HealthCheckType::Calculated || !requires_all {
+    // A disabled one counts as healthy, and an inverted one turns the latch into its opposite.
+    let is_plain = config.inverted() != Some(true) && config.disabled() != Some(true);
+    if config.r#type != HealthCheckType::Calculated || !requires_all || !is_plain {
         return None;
     }
     let of_bucket = |candidates: &Vec<&HealthCheck>| {

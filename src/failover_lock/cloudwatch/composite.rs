@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_cloudwatch::types::{CompositeAlarm, MetricAlarm, StateValue};
 use thiserror::Error;
-use tracing::warn;
 
 use super::{CloudWatch, DESCRIBE, MOST_NAMES, metrics, read, tells_recovery};
 use crate::failover_lock::alarm::{Alarm, AlarmState, Composite, Failing, Triggering};
@@ -16,6 +15,15 @@ use crate::remote::deadline::Deadline;
 
 /// CloudWatch lets composite alarms build on each other, in circles too.
 const DEEPEST: usize = 5;
+
+/// The health checks behind a composite alarm.
+#[derive(Debug, Default)]
+pub struct Behind {
+    /// How their alarms find them failing.
+    pub found: BTreeMap<HealthCheckId, Failing>,
+    /// Why others may be behind it as well.
+    pub unread: Option<Unresolved>,
+}
 
 /// The health checks behind a composite alarm could not be found.
 #[derive(Debug, Error)]
@@ -30,86 +38,71 @@ pub enum Unresolved {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// The composite alarm watches health checks, and none of their alarms is still in ALARM.
-    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.name))]
-    NoneInAlarm {
-        /// The composite alarm.
-        name: String,
-        /// The health checks behind it.
-        watched: Vec<HealthCheckId>,
-    },
+    #[error("none of the alarms that the composite alarm {} is built from is still in ALARM, so the health check that failed is unknown: look at them, and lock by hand (docs/runbook.md#lock-by-hand)", Quoted(.0))]
+    NoneInAlarm(String),
     /// It watches health checks by alarms that go off when a check is healthy, and are not in ALARM now.
-    #[error("the composite alarm {} is built from alarms that go off when a health check is healthy, so the health check that failed is unknown: look at it, and lock by hand (docs/runbook.md#lock-by-hand). Build the composite alarm from alarms that go off on a failure", Quoted(.name))]
-    Recovery {
-        /// The composite alarm.
-        name: String,
-        /// The health checks behind it.
-        watched: Vec<HealthCheckId>,
-    },
+    #[error("the composite alarm {} is built from alarms that go off when a health check is healthy, so the health check that failed is unknown: look at it, and lock by hand (docs/runbook.md#lock-by-hand). Build the composite alarm from alarms that go off on a failure", Quoted(.0))]
+    Recovery(String),
     /// Composite alarms of composite alarms, without end.
     #[error("the composite alarm is built from composite alarms more than {} deep", DEEPEST)]
     TooDeep,
 }
 
-// === impl Unresolved ===
-
-impl Unresolved {
-    /// The health checks behind the composite alarm, if they are known.
-    #[must_use]
-    pub fn watched(&self) -> &[HealthCheckId] {
-        match self {
-            Self::NoneInAlarm { watched, .. } | Self::Recovery { watched, .. } => watched,
-            Self::Failed(_) | Self::NoSuchAlarm(_) | Self::Malformed(_) | Self::TooDeep => &[],
-        }
-    }
-}
-
 // === impl CloudWatch ===
 
 impl CloudWatch {
-    /// The health checks behind a composite alarm that went off; none if none of the alarms that it is built from
-    /// watches a health check's health.
+    /// The health checks behind a composite alarm that went off, of which `ours` says whether any of some is guarded; none if
+    /// none of the alarms that it is built from watches a health check's health.
     ///
     /// # Errors
-    /// Not all of them can be found, or none of their alarms is in ALARM.
-    pub async fn health_checks_behind(
+    /// They cannot be found, or none of their alarms is in ALARM; and those of `ours`.
+    pub async fn health_checks_behind<E: From<Unresolved> + From<Failure>>(
         &self,
         composite: &Composite,
+        ours: impl AsyncFn(&[HealthCheckId]) -> Result<bool, E>,
         deadline: Deadline,
-    ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
+    ) -> Result<Behind, E> {
         let in_alarm = |state: Option<&StateValue>| state == Some(&StateValue::Alarm);
-        let triggered_by = || composite.triggered_by.clone();
         let on_failure = |alarm: &MetricAlarm| !tells_recovery(alarm);
-        let found = self.walk(triggered_by(), in_alarm, on_failure, deadline).await?;
-        if !found.is_empty() {
-            return Ok(found);
-        }
+        let any = |_: Option<&StateValue>| true;
+        let has_ours = async |behind: &Behind| {
+            let ids: Vec<_> = behind.found.keys().cloned().collect();
+            Ok::<_, E>(!ids.is_empty() && ours(&ids).await?)
+        };
+        let triggers = || composite.triggered_by.clone();
         let itself = || vec![Triggering { name: composite.name.clone(), changed_at: None }];
-        let found = self.walk(itself(), in_alarm, on_failure, deadline).await?;
-        if !found.is_empty() {
-            return Ok(found);
+        let first = self.walk(triggers(), in_alarm, on_failure, deadline).await?;
+        if has_ours(&first).await? {
+            return Ok(first);
         }
+        let whole = self.walk(itself(), in_alarm, on_failure, deadline).await?;
+        if has_ours(&whole).await? {
+            return Ok(Behind { unread: whole.unread.or(first.unread), ..whole });
+        }
+        let unread = first.unread.or(whole.unread);
         let is_failing = |alarm: &MetricAlarm| tells_recovery(alarm) && !in_alarm(alarm.state_value());
-        let watched = self.walk(itself(), |_| true, is_failing, deadline).await?;
-        if !watched.is_empty() {
-            let (name, watched) = (composite.name.clone(), watched.into_keys().collect());
-            return Err(Unresolved::Recovery { name, watched });
+        let recovery = self.walk(itself(), any, is_failing, deadline).await?;
+        if has_ours(&recovery).await? {
+            return Err(Unresolved::Recovery(composite.name.clone()).into());
+        }
+        // Another team's, as far as it could be read.
+        let others = if first.found.is_empty() { whole.found } else { first.found };
+        if let Some(unread) = unread {
+            return Err(unread.into());
         }
         // The message says what went off, and that is not about a health check's health.
-        if !composite.triggered_by.is_empty()
-            && self.walk(triggered_by(), |_| true, on_failure, deadline).await?.is_empty()
+        let is_silent = composite.triggered_by.is_empty();
+        if !others.is_empty()
+            || !is_silent && self.walk(triggers(), any, on_failure, deadline).await?.found.is_empty()
         {
-            return Ok(BTreeMap::new());
+            return Ok(Behind { found: others, unread: None });
         }
         // When a message is late, its alarms have other states: they must not be mistaken for another team's alarms.
-        let watched = self.walk(itself(), |_| true, on_failure, deadline).await?;
-        if watched.is_empty() {
-            Ok(watched)
-        } else {
-            Err(Unresolved::NoneInAlarm {
-                name: composite.name.clone(),
-                watched: watched.into_keys().collect(),
-            })
+        let watched = self.walk(itself(), any, on_failure, deadline).await?;
+        if has_ours(&watched).await? {
+            return Err(Unresolved::NoneInAlarm(composite.name.clone()).into());
         }
+        Ok(watched)
     }
 
     /// The health checks that those of these alarms watch which are `asked` for; below composite alarms, those of the children
@@ -120,8 +113,9 @@ impl CloudWatch {
         counts: impl Fn(Option<&StateValue>) -> bool,
         asked: impl Fn(&MetricAlarm) -> bool,
         deadline: Deadline,
-    ) -> Result<BTreeMap<HealthCheckId, Failing>, Unresolved> {
+    ) -> Result<Behind, Failure> {
         let (mut found, mut unread) = (BTreeMap::<_, Failing>::new(), None);
+        let mut visited = BTreeSet::new();
         for _ in 0..DEEPEST {
             let mut next = BTreeSet::new();
             for triggers in triggers.chunks(MOST_NAMES) {
@@ -151,19 +145,14 @@ impl CloudWatch {
                     next.extend(self.children(name, &counts, deadline).await?);
                 }
             }
+            visited.extend(triggers.into_iter().map(|trigger| trigger.name));
+            next.retain(|name| !visited.contains(name));
             if next.is_empty() {
-                return match unread {
-                    Some(unread) if found.is_empty() => Err(unread),
-                    Some(unread) => {
-                        warn!(error = %unread, "not all alarms behind a composite alarm are known");
-                        Ok(found)
-                    }
-                    None => Ok(found),
-                };
+                return Ok(Behind { found, unread });
             }
             triggers = next.into_iter().map(|name| Triggering { name, changed_at: None }).collect();
         }
-        Err(Unresolved::TooDeep)
+        Ok(Behind { found, unread: unread.or(Some(Unresolved::TooDeep)) })
     }
 
     /// The names of a composite alarm's children whose state `counts`. With this parameter CloudWatch
