@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tracing::{info, warn};
 
 use super::SiteFence;
@@ -78,9 +78,9 @@ async fn leave(
         deadline: within,
     };
     let out = within.persist(async |_| leave.accelerator().await).await;
-    leave.removal.end(system, accelerator, &accusation.site, deadline).await;
+    leave.removal.end(system, accelerator, &leave.turn, &accusation.site, deadline).await;
     // The record stays also if only replication is not off yet.
-    leave.turn.end(if leave.is_out { End::Record } else { End::AsBefore }, deadline).await;
+    leave.turn.end(leave.removal.record(leave.is_out), deadline).await;
     out
 }
 
@@ -124,6 +124,8 @@ pub(super) struct Removal {
     pub is_perhaps_done: bool,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
+    /// When their removal was requested first.
+    began: Option<DateTime<Utc>>,
 }
 
 impl Removal {
@@ -131,12 +133,26 @@ impl Removal {
     pub fn begin(&mut self, note: Note, before: Option<&Note>) {
         self.is_noted_anew |= before.is_none();
         self.note = note;
+        self.began.get_or_insert_with(Utc::now);
     }
 
-    /// Takes the note back if certainly no endpoint was removed, and all are seen in service: it would bring back what a person
-    /// takes out later.
-    pub async fn end(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
-        if !self.is_noted_anew || self.is_perhaps_done {
+    /// What is on record of it. A removal whose answer was lost may have been done.
+    pub fn record(&self, is_out: bool) -> End {
+        let began = self.began.filter(|_| self.is_perhaps_done);
+        if is_out || began.is_some() { End::Record(began.unwrap_or_else(Utc::now)) } else { End::AsBefore }
+    }
+
+    /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
+    /// would bring back what a person takes out later.
+    pub async fn end(
+        &self,
+        system: &SiteFence,
+        accelerator: &Accelerator,
+        turn: &Turn<'_>,
+        site: &Site,
+        deadline: Deadline,
+    ) {
+        if !self.is_noted_anew || self.is_perhaps_done || turn.has_just_left(site) {
             return;
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
@@ -193,9 +209,12 @@ impl Leave<'_> {
                 } else {
                     (Reason::OlderThanRejoin, Reason::RejoinedSince)
                 };
+                let is_noted = leaving.is_none() && notes.is_to_stay_out(site);
                 match self.sees().await? {
                     Some(true) => return Ok(Out::Stays(over, None)),
                     Some(false) => {}
+                    // Nothing is left to do.
+                    None if is_noted => {}
                     None => return Ok(Out::Stays(unknown, None)),
                 }
             }

@@ -135,9 +135,10 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         if !known && seen.notes.of(site).is_none() {
             return Decision::Refuse(Reason::SiteUnknown);
         }
-        // The note is newer than any rejoin then, and one that is under way holds the claim.
+        // The note is newer than any rejoin then, and one that is under way holds the claim. A person may have taken it out, or
+        // bring it online, since a message that was delivered late.
         if seen.notes.is_to_stay_out(site) {
-            return Decision::AlreadyOut;
+            return if accusation.is_late { Decision::AlreadyOutIfUnseen } else { Decision::AlreadyOut };
         }
         return match age(accusation, seen.notes) {
             Age::New => Decision::AlreadyOut,

@@ -140,15 +140,16 @@ impl Table {
         entry.map(First::Other).ok_or(conflict)
     }
 
-    /// Ends a claim whose execution succeeded; its entry stays as a record.
+    /// Ends a claim whose execution has taken the site out, or may have; its entry stays as a record.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline: then the claim ends by itself.
-    pub async fn keep(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
+    pub async fn keep(&self, claim: Claim, out: DateTime<Utc>, deadline: Deadline) -> Result<(), Failure> {
         let Claim { id, mut item, former: _ } = claim;
-        for name in ["ends", "out"] {
-            item.insert(name.to_owned(), text(&written(Utc::now())));
-        }
+        item.extend([
+            ("ends".to_owned(), text(&written(Utc::now()))),
+            ("out".to_owned(), text(&written(out))),
+        ]);
         self.replace(&id, item, deadline).await
     }
 

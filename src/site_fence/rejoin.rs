@@ -136,6 +136,13 @@ impl Back<'_> {
             if !self.turn.is_taken() && self.take_turn().await? {
                 continue;
             }
+            if plan.add.is_empty() {
+                // Global Accelerator may only still show it.
+                self.turn.refuse_if_just_out(
+                    |site| site == self.request.site.as_str(),
+                    |_| plan.former.map(|former| former.at),
+                )?;
+            }
             return self.carry_out(plan).await;
         }
     }

@@ -13,7 +13,7 @@ use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::TakeOut;
 use super::site::{Leaving, Site, is_in_service};
-use super::turn::{End, Turn};
+use super::turn::Turn;
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -49,8 +49,8 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
     let site = &request.take_out;
-    leave.removal.end(system, &accelerator, site, deadline).await;
-    leave.turn.end(if leave.is_out { End::Record } else { End::AsBefore }, deadline).await;
+    leave.removal.end(system, &accelerator, &leave.turn, site, deadline).await;
+    leave.turn.end(leave.removal.record(leave.is_out), deadline).await;
     done
 }
 
@@ -106,9 +106,9 @@ impl Leave<'_> {
             if !self.turn.is_taken() && self.turn.take(deadline).await? {
                 continue;
             }
-            if !leaving.is_empty() {
+            if !leaving.is_empty() && !removed {
                 let rejoined = |site: &Site| notes.rejoined(site).map(|rejoined| rejoined.at);
-                self.turn.refuse_if_just_out(|serving| serving != site.as_str(), rejoined)?;
+                self.turn.refuse_if_just_out(|_| true, rejoined)?;
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
             if leaving.is_empty() {

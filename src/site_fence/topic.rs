@@ -14,8 +14,8 @@ pub(super) struct Notification {
     pub topic_arn: String,
     /// Its text.
     pub message: String,
-    /// When it was published; `None` if the event does not say so.
-    timestamp: Option<DateTime<Utc>>,
+    /// When it was published. What is no time does not make it late.
+    timestamp: Option<String>,
 }
 
 /// Twice Alertmanager's documented `repeat_interval`: if an alert lasts so long, newer messages are about it.
@@ -24,7 +24,8 @@ const LATE: TimeDelta = TimeDelta::minutes(10);
 impl Notification {
     /// Whether it was delivered so late that its alerts may be over.
     pub(super) fn is_late(&self) -> bool {
-        self.timestamp.is_some_and(|published| Utc::now() - published > LATE)
+        let published = self.timestamp.as_deref().and_then(|time| time.parse::<DateTime<Utc>>().ok());
+        published.is_some_and(|published| Utc::now() - published > LATE)
     }
 }
 

@@ -23,8 +23,8 @@ const SHOWN: Duration = Duration::from_mins(1);
 /// What is on record after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// That the site is out.
-    Record,
+    /// That the site is out, since then.
+    Record(DateTime<Utc>),
     /// What was before.
     AsBefore,
     /// Nothing.
@@ -106,12 +106,17 @@ impl<'a> Turn<'a> {
         Err(Error::OtherReport { first: record.to_string(), ends, may_pass: false })
     }
 
+    /// Whether this site was taken out a short time ago, by the record.
+    pub(super) fn has_just_left(&self, site: &Site) -> bool {
+        self.refuse_if_just_out(|name| name == site.as_str(), |_| None).is_err()
+    }
+
     /// Ends the turn if it was taken, or may have been.
     pub(super) async fn end(self, end: End, deadline: Deadline) {
         let (Some(table), Some(claim)) = (self.table, self.claim) else { return };
         let ended = match end {
-            End::Record if self.is_taken => table.keep(claim, deadline).await,
-            End::Record | End::AsBefore => table.release(claim, deadline).await,
+            End::Record(out) if self.is_taken => table.keep(claim, out, deadline).await,
+            End::Record(_) | End::AsBefore => table.release(claim, deadline).await,
             End::Cleared => table.delete(claim, deadline).await,
         };
         if let Err(failure) = ended {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::accelerator::{Accelerator, Accelerators, Endpoint, Fault, Group};
 use crate::support::infinispan::{self, Infinispan};
 use crate::support::sites::{
     self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, outcomes_within, rejoin, rejoin_within, take_out,
@@ -376,6 +376,21 @@ async fn a_site_that_was_just_taken_out_takes_out_no_other_although_it_is_still_
         sites.age_entries(TimeDelta::seconds(11)).await;
         assert_eq!(report().await, ["fenced"], "after a minute it is believed");
     }
+    // Also where the answer to the removal was lost, and the reporter's execution did not see the site leave.
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    let lost = |ga: &Accelerators| ga.fail_always("ListEndpointGroups", Fault::CloseBefore);
+    sites.accelerators.fail("RemoveEndpoints", Fault::meddle(lost));
+    outcomes_within(&system, &alert("site-a", "site-b"), Duration::from_secs(3)).await;
+    sites.accelerators.recover();
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    let own = outcomes_within(&system, &alert("site-b", "site-a"), Duration::from_secs(3)).await;
+    assert_eq!(own, ["failed: OtherReport"]);
+    // And its rejoin does not say that it is back.
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    sites.a.set_online("site-b", "sessions", false);
+    assert!(rejoin(&system, &request).await.unwrap_err().contains("site-b"));
     // After a rejoin by force the site reports the lost one at once.
     let sites = Sites::start().await;
     sites.table().await;

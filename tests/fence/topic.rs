@@ -8,7 +8,8 @@ use failover::site_fence::{Handler, SiteFence};
 use serde_json::{Value, json};
 
 use crate::support::sites::{
-    ALONE, Sites, alert, alert_since, body, notification, notification_of, outcomes,
+    ALONE, DNS_NAME, Sites, alert, alert_since, body, notification, notification_of, outcomes, rejoin,
+    take_out,
 };
 use chrono::{TimeDelta, Utc};
 
@@ -78,6 +79,12 @@ async fn a_message_that_was_delivered_late_is_acted_on_only_if_it_is_still_true(
     let error = invoke(&alone, &late).await.unwrap_err();
     assert!(error.contains("delivered_late"), "{error}");
     assert_eq!(sites.in_service().len(), 2);
+    // A person has taken it out meanwhile, and its replication goes on.
+    assert_eq!(take_out(&system, "site-b").await, "taken_out");
+    assert_eq!(invoke(&system, &late).await.unwrap()["outcomes"][0]["reason"], "seen_again");
+    assert_eq!(invoke(&alone, &late).await.unwrap()["outcomes"][0]["outcome"], "already_fenced");
+    assert_eq!(sites.a.status("site-b"), "online");
+    rejoin(&system, &json!({ "accelerator": DNS_NAME, "site": "site-b" })).await.unwrap();
     sites.a.cut_off(true);
     assert_eq!(invoke(&system, &late).await.unwrap()["outcomes"][0]["outcome"], "fenced");
     let sites = Sites::start().await;
