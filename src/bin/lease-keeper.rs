@@ -15,7 +15,6 @@ use failover::lease::check::{self, Check, Rhythm};
 use failover::lease::command::{self, CannotRun};
 use failover::lease::config::Config;
 use failover::lease::descendants;
-use failover::lease::held::Obstacle;
 use failover::lease::listener::{self, Address, Listener};
 use failover::lease::server::Callers;
 use failover::lease::site::Site;
@@ -29,6 +28,7 @@ use nix::sys::signal::SigSet;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -304,6 +304,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         descendants::adopt()?;
     }
     tokio::spawn(command::reap());
+    let mut checks = None;
     if let Some(check) = arguments.check {
         let rhythm = Rhythm {
             every: seconds(arguments.check_every),
@@ -312,14 +313,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             start: seconds(arguments.check_start),
             rest: config.terms.term() * 3,
         };
-        let checks = tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone()));
-        let unchecked = lease.clone();
-        tokio::spawn(async move {
-            if let Err(error) = checks.await {
-                error!(%error, "the service is not checked any more: restart lease-keeper");
-                unchecked.able(Obstacle::Health, Err("the service is not checked any more".to_owned()));
-            }
-        });
+        checks = Some(tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone())));
     }
     let metrics = keeper.metrics();
     let left = runs.clone();
@@ -339,6 +333,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         }
         command::run(worked, &arguments.command, &name, &me.name, stop, &running, &metrics).await
     });
+    let mut is_unchecked = false;
     let ended: Result<_, CannotRun> = select! {
         biased;
         _ = asked.wait_for(|asked| *asked > 0) => {
@@ -347,6 +342,12 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         }
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),
         ended = &mut working => ended?,
+        // It would keep the lease for a service that it does not check any more.
+        error = broken(&mut checks) => {
+            error!(%error, "the service is not checked any more");
+            is_unchecked = true;
+            Ok(None)
+        }
     };
     info!("ending");
     lease.leave();
@@ -365,7 +366,19 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             return Ok(ExitCode::FAILURE);
         }
     }
-    ended.map(|status| status.map_or(ExitCode::SUCCESS, ExitCode::from)).map_err(Into::into)
+    let otherwise = if is_unchecked { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    ended.map(|status| status.map_or(otherwise, ExitCode::from)).map_err(Into::into)
+}
+
+/// Waits until the checks, if there are any, break off. They end with the keeper.
+async fn broken(checks: &mut Option<tokio::task::JoinHandle<()>>) -> JoinError {
+    match checks {
+        Some(checks) => match checks.await {
+            Err(error) => error,
+            Ok(()) => pending().await,
+        },
+        None => pending().await,
+    }
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

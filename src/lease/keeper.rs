@@ -274,7 +274,8 @@ impl Keeper {
         let started = Instant::now();
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
-        self.checked &= !matches!(record, Ok(None)) && !record.as_ref().is_err_and(Error::shows_no_table);
+        let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
+        self.checked &= !has_gone && !record.as_ref().is_err_and(Error::shows_no_table);
         let write = self.claim.saw(record?, now(), wall());
         self.publish();
         Ok(write)
