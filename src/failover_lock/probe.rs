@@ -17,13 +17,14 @@ use hyper::header::{HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use rustls::pki_types::ServerName;
 use thiserror::Error;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::health_check::{Endpoint, HealthCheckId, ResourcePath};
 use crate::program::text::Quoted;
 use crate::remote::http::{self, Stream};
+use crate::remote::resolve;
 
 const CONNECT: Duration = Duration::from_secs(4);
 const ANSWER: Duration = Duration::from_secs(2);
@@ -132,8 +133,8 @@ impl<'a> Probe<'a> {
             }
             (None, Some(name)) => {
                 let unknown = |_| Unhealthy::NoIpv4(name.clone());
-                let mut found = lookup_host((name.as_str(), endpoint.port)).await.map_err(unknown)?;
-                found.find(SocketAddr::is_ipv4).ok_or_else(|| Unhealthy::NoIpv4(name.clone()))?
+                let found = resolve::addresses(name, endpoint.port).await.map_err(unknown)?;
+                found.into_iter().find(SocketAddr::is_ipv4).ok_or_else(|| Unhealthy::NoIpv4(name.clone()))?
             }
             (None, None) => return Err(Unhealthy::NoAddress),
         };

@@ -16,11 +16,13 @@ use std::fmt::Write;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
+pub use self::cause::{BY_HAND, FOUND, found_for, is_by_hand, is_found};
 pub use self::room::{fits_beside, has_no_room, takes_no_lock};
 
 use self::fields::{Fields, escaped, escaped_within, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
 
+mod cause;
 mod fields;
 mod room;
 #[cfg(test)]
@@ -481,28 +483,4 @@ impl Restore {
         let _ = write!(text, " to={}", escaped_within(&self.to, room));
         with_reason(text, &self.by)
     }
-}
-
-/// The cause of a lock that no function has set.
-pub const FOUND: &str = "found on the locked path";
-
-/// The cause of a lock that no function has recorded, while this alarm is in ALARM: it may be a person's.
-#[must_use]
-pub fn found_for(alarm: &str) -> String {
-    format!("{FOUND}: {alarm}")
-}
-
-/// Whether no function has recorded a lock with this cause.
-#[must_use]
-pub fn is_found(by: &str) -> bool {
-    by.starts_with(FOUND)
-}
-
-/// How the cause of a lock begins that a person has set.
-pub const BY_HAND: &str = "by hand: ";
-
-/// Whether a person is the cause of a lock.
-#[must_use]
-pub fn is_by_hand(by: &str) -> bool {
-    by.starts_with(BY_HAND)
 }

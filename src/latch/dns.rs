@@ -14,12 +14,13 @@ use futures_util::future::join_all;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket, lookup_host};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::config::{Latch, NameServer};
 use super::seen::{Record, Verdict, Verdicts};
+use crate::remote::resolve;
 
 /// How long a name server has for an answer over UDP.
 const UDP: Duration = Duration::from_secs(1);
@@ -172,8 +173,8 @@ impl NameServers {
 /// Looks up a name server's address.
 async fn address(server: &NameServer) -> Option<SocketAddr> {
     let name = server.name.as_deref()?;
-    let found = timeout(TCP, lookup_host((name, server.address.port()))).await;
-    let mut found = match found {
+    let found = timeout(TCP, resolve::addresses(name, server.address.port())).await;
+    let found = match found {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => {
             debug!(name, %error, "the name server's address cannot be looked up: the known one is used");
@@ -181,7 +182,7 @@ async fn address(server: &NameServer) -> Option<SocketAddr> {
         }
         Err(_) => return None,
     };
-    found.find(SocketAddr::is_ipv4)
+    found.into_iter().find(SocketAddr::is_ipv4)
 }
 
 async fn over_udp(server: SocketAddr, questions: &[Question]) -> Vec<Option<Record>> {
