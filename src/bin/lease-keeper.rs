@@ -280,6 +280,9 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let config = Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))?;
     sdk::no_endpoint_is_empty(env::vars_os())?;
     command::check(&arguments.command)?;
+    if arguments.check.as_ref().is_some_and(Check::has_user) {
+        return Err("--check: its URL holds a user, who would be in the log: use a URL without".into());
+    }
     // Dropped from the last one to the first.
     let Front { thread: _thread, service, probes, shows, mut asked, noticed } =
         Front::start(arguments.listen, arguments.probes, lines).await?;

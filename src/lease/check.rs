@@ -56,7 +56,7 @@ pub struct Rhythm {
 
 /// A text that is no check.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("{} is neither a URL with http:// or https://, a host and a path, and no user, nor a program with arguments", Quoted(.0))]
+#[error("{} is neither a URL with http:// or https://, a host and a path, nor a program with arguments", Quoted(.0))]
 pub struct NoCheck(String);
 
 /// Checks until the keeper has ended. While the service is unhealthy, the lease is released and not taken. `running` is
@@ -149,6 +149,13 @@ async fn reaches(
 // === impl Check ===
 
 impl Check {
+    /// Whether it is a URL with a user, which would be in the log.
+    #[must_use]
+    pub fn has_user(&self) -> bool {
+        let Self::Url(url) = self else { return false };
+        url.authority().is_some_and(|authority| authority.as_str().contains('@'))
+    }
+
     async fn result(&self, time: Duration) -> Result<(), String> {
         let result = async {
             match self {
@@ -209,9 +216,7 @@ impl FromStr for Check {
         let none = || NoCheck(text.to_owned());
         if text.starts_with("http://") || text.starts_with("https://") {
             let url: Uri = text.parse().map_err(|_| none())?;
-            // No credentials: they would be in the log.
-            let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-            return if url.host().is_some_and(|host| !host.is_empty()) && !has_user {
+            return if url.host().is_some_and(|host| !host.is_empty()) {
                 Ok(Self::Url(url))
             } else {
                 Err(none())
@@ -237,6 +242,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_url_with_a_user_is_told_from_others() {
+        for (text, has_user) in
+            [("http://me:secret@host/", true), ("http://host/@", false), ("sh me@host", false)]
+        {
+            assert_eq!(text.parse::<Check>().unwrap().has_user(), has_user, "{text}");
+        }
+    }
+
+    #[test]
     fn a_check_is_a_url_or_a_program() {
         for (text, is) in [
             ("http://127.0.0.1:8080/healthz", Some("http://127.0.0.1:8080/healthz")),
@@ -244,7 +258,6 @@ mod tests {
             ("", None),
             ("http://", None),
             ("http:///path", None),
-            ("http://user:password@host/path", None),
             ("ftp://host/path", None),
         ] {
             let check = text.parse::<Check>();

@@ -177,8 +177,8 @@ pub async fn run(
                 return Ok(Some(status));
             }
             End { lost: false, .. } if held.is_held() && !has_run => {
-                let cause = io::Error::other(format!("its guard has ended before it ({status})"));
-                return Err(CannotRun::new(command, "started", cause));
+                warn!(%status, "the guard has ended before it said that the command runs");
+                return Ok(Some(1));
             }
             End { lost: false, .. } if held.is_held() => {
                 warn!("the guard of the command was ended: the command was killed");

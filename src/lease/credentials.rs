@@ -3,7 +3,7 @@
 //! The SDK loads temporary credentials again before they expire. But it reads the files of profiles only once: after
 //! their keys are rotated, or a line is corrected, only a new [`Source::load`] finds the change.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::identity::IdentityCache;
@@ -29,7 +29,11 @@ pub struct Source {
     session: String,
     time: Duration,
     http: SharedHttpClient,
+    /// The credentials that were loaded last.
+    last: Last,
 }
+
+type Last = Arc<Mutex<Option<Credentials>>>;
 
 /// Credentials that are loaded in time. A call ends after half a period: a load that ends before it is named in the
 /// call's failure, and the credentials are then read anew. A `credential_process` that still runs then is killed: the
@@ -38,8 +42,8 @@ pub struct Source {
 struct InTime {
     credentials: SharedCredentialsProvider,
     time: Duration,
-    /// Those that were loaded last.
-    last: Mutex<Option<Credentials>>,
+    /// Those that were loaded last, also before they were read anew.
+    last: Last,
 }
 
 // === impl Source ===
@@ -50,7 +54,7 @@ impl Source {
     pub fn new(config: &Config, http: SharedHttpClient) -> Self {
         let (region, role) = (Region::new(config.region.clone()), config.role.clone());
         let (session, time) = (session(&config.me.name), config.period * 2 / 5);
-        Self { region, role, session, time, http }
+        Self { region, role, session, time, http, last: Last::default() }
     }
 
     /// Returns AWS with these credentials. Files and variables are read as they are now.
@@ -61,10 +65,8 @@ impl Source {
             let role = role.region(self.region.clone()).configure(&aws).build().await;
             aws = aws.into_builder().credentials_provider(sdk::sendable(role)).build();
         }
-        let time = self.time;
-        let in_time = |credentials| {
-            SharedCredentialsProvider::new(InTime { credentials, time, last: Mutex::default() })
-        };
+        let (time, last) = (self.time, self.last.clone());
+        let in_time = |credentials| SharedCredentialsProvider::new(InTime { credentials, time, last });
         let credentials = aws.credentials_provider().map(in_time);
         let cache = IdentityCache::lazy().load_timeout(self.time * 2).build();
         let mut aws = aws.into_builder().identity_cache(cache);
@@ -180,14 +182,14 @@ mod tests {
         ] {
             let credentials = SharedCredentialsProvider::new(Answers(Mutex::new(answers.clone())));
             let time = Duration::from_secs(6);
-            let provider = InTime { credentials, time, last: Mutex::default() };
+            let provider = InTime { credentials, time, last: Last::default() };
             provider.provide_credentials().await.unwrap();
             let second = provider.provide_credentials().await.ok();
             assert_eq!(second.as_ref().map(Credentials::access_key_id), used, "{answers:?}");
         }
         let none = Answers(Mutex::new(vec![None]));
         let (credentials, time) = (SharedCredentialsProvider::new(none), Duration::from_secs(6));
-        let provider = InTime { credentials, time, last: Mutex::default() };
+        let provider = InTime { credentials, time, last: Last::default() };
         assert!(provider.provide_credentials().await.is_err());
     }
 }

@@ -205,6 +205,9 @@ impl Keeper {
         if let Err(error) = &done {
             warn!(%error, "the lease could not be claimed or renewed");
         }
+        // What it could not see may have been deleted and created again.
+        let holds = self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now()));
+        self.checked &= done.is_ok() || holds;
         self.note(done.as_ref().err()).await;
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),

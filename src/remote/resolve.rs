@@ -10,8 +10,11 @@ use std::thread;
 use std::vec;
 
 use hyper_util::client::legacy::connect::dns::Name;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tower_service::Service;
+
+/// How many names are looked up at once: a name server that does not answer may take minutes for each.
+static LOOKUPS: Semaphore = Semaphore::const_new(32);
 
 /// The system's resolver.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +28,15 @@ pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![(address, port).into()]);
     }
-    let (tells, told) = oneshot::channel();
+    let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let (sender, receiver) = oneshot::channel();
     let host = host.to_owned();
     thread::Builder::new().spawn(move || {
         let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-        let _ = tells.send(found);
+        drop(place);
+        let _ = sender.send(found);
     })?;
-    told.await.map_err(io::Error::other)?
+    receiver.await.map_err(io::Error::other)?
 }
 
 impl Service<Name> for Resolver {
