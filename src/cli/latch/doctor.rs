@@ -109,10 +109,12 @@ impl Doctor<'_> {
         for (bucket, hold) in config.buckets.iter().zip(&seen.holds) {
             if hold.is_stale_hold() {
                 // A release would open a locked latch.
-                let remedy = if seen.keys.iter().all(|key| *key == Object::Absent) {
+                let remedy = if seen.keys.iter().any(|key| key.stored().is_some()) {
+                    format!("failoverctl latch lock {name} --reason 'to remove a hold'")
+                } else if seen.keys.iter().all(|key| *key == Object::Absent) {
                     format!("failoverctl latch release {name}")
                 } else {
-                    format!("failoverctl latch lock {name} --reason 'to remove a hold'")
+                    format!("once every bucket answers: failoverctl latch doctor {name}")
                 };
                 let what =
                     format!("{bucket} has the hold of a command that was broken off, which watchers ignore");

@@ -87,7 +87,14 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     match release(&latches, latch, false, Some(&id), async || Ok(Ended::Well)).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
-            say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
+            let (name, keys) = (&latch.name, latches.keys(latch).await);
+            if keys.iter().any(|key| key.stored().is_some()) {
+                say(&format!("the drill leaves {name} locked: failoverctl latch release {name}"));
+            } else {
+                say(&format!(
+                    "no object of {name} was seen after the drill: failoverctl latch status {name}"
+                ));
+            }
             return Err(error);
         }
     }

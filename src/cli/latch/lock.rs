@@ -12,9 +12,10 @@ use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
-use crate::latch::config::{Bucket, KEYS, Latch};
+use crate::latch::config::{KEYS, Latch};
 use crate::latch::decide::Put;
 use crate::latch::seen::Object;
+use crate::remote::aws::Kind;
 
 /// What is said of a bucket that has the object now.
 const CREATED: &str = "created";
@@ -116,12 +117,20 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
     // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let hands = Hands::new(latches, "a lock");
     let taken = hands.take_over(latch).await;
-    let was_there = |bucket: &Bucket| buckets[&bucket.name] == ALREADY_THERE;
     let mut is_drills = false;
-    if let Some(at) = latches.config.buckets.iter().position(was_there) {
-        let whose;
-        (whose, is_drills) = of_whom(latches, latch, at).await;
-        say(&format!("{} was locked before, {whose}", latch.name));
+    for (at, bucket) in latches.config.buckets.iter().enumerate() {
+        if buckets[&bucket.name] != ALREADY_THERE {
+            continue;
+        }
+        match before(latches, latch, at, &id).await {
+            // The answer to its creation was lost.
+            Before::Own => drop(buckets.insert(bucket.name.clone(), json!(CREATED))),
+            Before::Other(whose) => say(&format!("{} was locked before, {whose}", latch.name)),
+            Before::Drills(whose) => {
+                is_drills = true;
+                say(&format!("{} was locked before, {whose}", latch.name));
+            }
+        }
     }
     if let Some(holder) = &taken.from {
         let name = &latch.name;
@@ -157,13 +166,33 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
     Ok(Locked { buckets, ended, id, from: taken.from })
 }
 
-/// Who has locked a latch, and why, as the object in this bucket says, and whether it is a drill's.
-async fn of_whom(latches: &Latches, latch: &Latch, bucket: usize) -> (String, bool) {
-    let body = latches.s3.body(bucket, &latch.key()).await.unwrap_or_default();
+/// Whose object was there before.
+enum Before {
+    /// This command's.
+    Own,
+    /// Someone else's: by whom, when and why.
+    Other(String),
+    /// A drill's, or it could not be read.
+    Drills(String),
+}
+
+/// Whose object is in this bucket.
+async fn before(latches: &Latches, latch: &Latch, bucket: usize, own: &str) -> Before {
+    let body = match latches.s3.body(bucket, &latch.key()).await {
+        Ok(body) => body,
+        // It is gone by now, or longer than a drill's.
+        Err(other) if other.kind() == Kind::Refused => {
+            return Before::Other(format!("by whom and why is not known: {other}"));
+        }
+        Err(_) => return Before::Drills("by whom and why could not be read: perhaps by a drill".to_owned()),
+    };
     let body: Value = serde_json::from_str(&body).unwrap_or_default();
+    if body["id"] == own {
+        return Before::Own;
+    }
     let text = |key: &str| harmless(body[key].as_str().unwrap_or("unknown"));
     let whose = format!("by {} at {}: {}", text("by"), text("lockedAt"), text("reason"));
-    (whose, body["reason"] == DRILL)
+    if body["reason"] == DRILL { Before::Drills(whose) } else { Before::Other(whose) }
 }
 
 /// Creates the object of a latch in every bucket.

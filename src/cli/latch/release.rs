@@ -22,7 +22,7 @@ use crate::latch::release::{
     stop_of_another, stop_of_new_lock,
 };
 use crate::latch::s3::SIGNATURE;
-use crate::latch::seen::{Object, Record, Verdict};
+use crate::latch::seen::{HOLD, Object, Record, Verdict};
 
 /// How far S3's clocks and this machine's may differ.
 const CLOCKS: Duration = Duration::from_secs(5);
@@ -244,6 +244,20 @@ impl Release<'_> {
         let mut states = Vec::new();
         let mut is_certain = true;
         for round in 0..2 {
+            // This machine may have slept, and others have released the latch meanwhile.
+            let (holds, _) = self.hands.holds(self.latch).await;
+            let is_over = |hold: &Held| match hold {
+                Held::Own(stored) => stored.age > HOLD,
+                Held::Absent | Held::Other(..) => true,
+                Held::Unreadable(_) => false,
+            };
+            if holds.iter().any(is_over) {
+                let name = &self.latch.name;
+                return Error::Release(format!(
+                    "{name} was not released by this command, whose hold is gone or old: the objects are not put back, because \
+                     others may have released it. See failoverctl latch status {name}"
+                ));
+            }
             (states, is_certain) = (Vec::new(), true);
             for (((bucket, _), body), (_, deletion)) in objects.iter().zip(bodies).zip(deletions) {
                 let name = &self.latches.config.buckets[*bucket];

@@ -4,7 +4,6 @@ use std::env;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::types::ServerSideEncryption;
 use aws_smithy_types::byte_stream::ByteStream;
@@ -15,11 +14,11 @@ use tokio::time::{sleep, timeout};
 
 use super::Latches;
 use crate::cli::screen::say;
-use crate::latch::config::{Bucket, HOLDS, Latch};
+use crate::latch::config::{Bucket, HOLDS, KEYS, Latch};
 use crate::latch::release::{Deletion, Held};
 use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
 use crate::latch::seen::{HOLD, Object, shown};
-use crate::remote::aws::{Call, Failure, chain, send};
+use crate::remote::aws::{Call, Failure, chain};
 
 /// How many times a hold is tried to be put in the place of another one, or to be deleted.
 const TRIES: u32 = 3;
@@ -276,15 +275,19 @@ impl<'a> Hands<'a> {
             _ => json!({ "body": body }),
         };
         (body["id"], body["putBackAt"]) = (json!(id()), json!(now()));
-        let put = self.put(bucket, latch.key(), body.to_string()).if_none_match("*");
-        let put = async {
-            match put.send().await {
-                Ok(_) => Ok(()),
-                Err(error) if error.code() == Some("PreconditionFailed") => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        send(PUT, ANSWER, put).await
+        let body = body.to_string();
+        // Signed as a watcher's write is: it must not lock later, after another release.
+        let read_at = self.s3.read(bucket, KEYS, &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
+        let put = self.put(bucket, latch.key(), body.clone()).if_none_match("*");
+        let signed = put.presigned(signature(read_at)).await;
+        let signed = signed.map_err(|error| Failure::refused(PUT, chain(&error)))?;
+        let sent = timeout(ANSWER, self.s3.send(&signed, &body)).await;
+        let unclear = |cause: String| Failure::unclear(PUT, cause);
+        let answer = sent.map_err(|_| unclear("no answer".to_owned()))?.map_err(unclear)?;
+        match answer.status().as_u16() {
+            200..=299 | 412 => Ok(()),
+            status => Err(unclear(refusal(status, answer).await)),
+        }
     }
 
     fn put(&self, bucket: usize, key: String, body: String) -> PutObjectFluentBuilder {
