@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use support::accelerator::Fault;
 use support::docs::commands_below;
 use support::sites::{self, DNS_NAME, DOCUMENTED_FENCE, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -167,6 +168,8 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_a_resolved_ale
     fs::write(&alertmanager.password, PASSWORD).unwrap();
     log_says(&sites, "reporter_unhealthy").await;
     assert_eq!(sites.in_service().len(), 2);
+    // A removal that is denied takes its notes back.
+    sites.accelerators.fail("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
     sites.accelerators.set_health(&sites.balancer_a, "HEALTHY");
     log_says(&sites, r#""outcome":"fenced""#).await;
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
