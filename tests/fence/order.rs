@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::support::accelerator::{Accelerator, Accelerators, Endpoint, Fault, Group};
+use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
 use crate::support::infinispan::{self, Infinispan};
 use crate::support::sites::{
     self, DNS_NAME, LABEL, REGION, Sites, alert, outcomes, outcomes_within, rejoin, rejoin_within, take_out,
@@ -380,8 +380,12 @@ async fn a_site_that_was_just_taken_out_takes_out_no_other_although_it_is_still_
     let sites = Sites::start().await;
     sites.table().await;
     let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
-    let lost = |ga: &Accelerators| ga.fail_always("ListEndpointGroups", Fault::CloseBefore);
-    sites.accelerators.fail("RemoveEndpoints", Fault::meddle(lost));
+    sites.accelerators.fail("RemoveEndpoints", Fault::CloseAfter);
+    // It looks before its claim and after it.
+    for _ in 0..2 {
+        sites.accelerators.fail("ListEndpointGroups", Fault::meddle(|_| {}));
+    }
+    sites.accelerators.fail_always("ListEndpointGroups", Fault::CloseBefore);
     outcomes_within(&system, &alert("site-a", "site-b"), Duration::from_secs(3)).await;
     sites.accelerators.recover();
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
