@@ -46,9 +46,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut guard = options.guard(common).await?;
     guard.config.dry_run = dry_run;
     let id = check.find(&guard).await?;
-    let tags = guard.route53.tags(&id, shortly());
-    let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
-    let (check, tags) = (check?, tags.ok());
+    let read = async || {
+        let tags = guard.route53.tags(&id, shortly());
+        let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
+        Ok::<_, Error>((check?, tags.ok()))
+    };
+    let (check, tags) = read().await?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let path = check.path().unwrap_or_default();
@@ -61,9 +64,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     // A person asks after any restore and any alarm, whatever the clock says that recorded it; also after those that came
     // while the question was open.
-    let tags = guard.route53.tags(&id, shortly());
-    let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
-    let (check, tags) = (check?, tags.unwrap_or_default());
+    let (check, tags) = read().await?;
+    let tags = tags.unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
     let (record, _) = Record::read_without_invalid(&tags, path, check.version, locked_path, Utc::now());

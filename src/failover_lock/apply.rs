@@ -60,12 +60,11 @@ pub(super) async fn act(
     let FailoverLock { config, route53, .. } = system;
     let Target { id, check, .. } = target;
     let path = check.and_then(HealthCheck::path);
-    let alarm = &cause.alarm;
     let on_locked_path = |outcome, version| Outcome {
         previous_path: path.map(str::to_owned),
         path: Some(config.locked_path.as_str().to_owned()),
         version,
-        alarm: Some(alarm.clone()),
+        alarm: Some(cause.alarm.clone()),
         ..Outcome::new(Some(id), outcome)
     };
     match decision {
@@ -98,12 +97,15 @@ pub(super) async fn act(
                 warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets this path again");
             }
             let set = route53.set_path(id, &config.locked_path, version, deadline).await?;
-            // What another one has recorded was not read.
-            let target = if set.perhaps_by_another { target.unread() } else { target };
-            let found = Cause { alarm: record::found_for(&cause.alarm), ..cause.clone() };
-            let cause = if set.perhaps_by_another { &found } else { cause };
             let locked = set.check;
-            record_lock(system, cause, target, Some(locked.version), deadline).await;
+            let version = Some(locked.version);
+            if set.perhaps_by_another {
+                // What another one has recorded was not read.
+                let found = Cause { alarm: record::found_for(&cause.alarm), ..cause.clone() };
+                record_lock(system, &found, target.unread(), version, deadline).await;
+            } else {
+                record_lock(system, cause, target, version, deadline).await;
+            }
             // A check that could not be read before is seen here for the first time.
             if let Err(cannot) = decide::can_hold(&locked) {
                 warn!(healthCheckId = %id, error = %cannot, "the path was set without reading the check first, and no lock holds on it: set its path back by hand");

@@ -17,7 +17,6 @@ use super::error::Error;
 use super::held::{Lease, Wish, Wishes};
 use super::metrics::Metrics;
 use super::status::Status;
-use crate::remote::aws::Kind;
 
 /// How often the keeper shows that nothing blocks it.
 const BEAT: Duration = Duration::from_millis(250);
@@ -205,9 +204,9 @@ impl Keeper {
         if let Err(error) = &done {
             warn!(%error, "the lease could not be claimed or renewed");
         }
-        // What it could not see may have been deleted and created again.
+        // A table that is gone, or could not be seen, may be created again as another kind.
         let holds = self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now()));
-        self.checked &= done.is_ok() || holds;
+        self.checked &= done.as_ref().err().is_none_or(|error| holds && !error.shows_no_table());
         self.note(done.as_ref().err()).await;
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
@@ -278,7 +277,7 @@ impl Keeper {
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
         let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
-        self.checked &= !has_gone && !record.as_ref().is_err_and(Error::shows_no_table);
+        self.checked &= !has_gone;
         let write = self.claim.saw(record?, now(), wall());
         self.publish();
         Ok(write)
@@ -288,7 +287,6 @@ impl Keeper {
         self.check().await?;
         let started = Instant::now();
         let done = self.table.write(write, self.time()).await;
-        self.checked &= !done.as_ref().is_err_and(|failure| failure.kind() == Kind::NotFound);
         let refused = matches!(done, Ok(None));
         self.metrics.called("write", started, if refused { "refused" } else { became(done.is_ok()) });
         let Some(done) = done? else { return Ok(false) };

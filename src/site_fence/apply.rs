@@ -71,7 +71,6 @@ async fn leave(
         accelerator,
         infinispan,
         removed: false,
-        is_out: false,
         taken_offline: false,
         removal: Removal::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
@@ -80,7 +79,7 @@ async fn leave(
     let out = within.persist(async |_| leave.accelerator().await).await;
     leave.removal.end(system, accelerator, &leave.turn, &accusation.site, deadline).await;
     // The record stays also if only replication is not off yet.
-    leave.turn.end(leave.removal.record(leave.is_out), deadline).await;
+    leave.turn.end(leave.removal.record(), deadline).await;
     out
 }
 
@@ -104,8 +103,6 @@ struct Leave<'a> {
     infinispan: Option<&'a Session<'a>>,
     /// Whether the removal of any endpoint was requested.
     removed: bool,
-    /// Whether it is out: that was answered, or it was out before.
-    is_out: bool,
     /// Whether replication to it was stopped.
     taken_offline: bool,
     /// The endpoints whose removal was requested.
@@ -137,9 +134,8 @@ impl Removal {
     }
 
     /// What is on record of it. A removal whose answer was lost may have been done.
-    pub fn record(&self, is_out: bool) -> End {
-        let began = self.began.filter(|_| self.is_perhaps_done);
-        if is_out || began.is_some() { End::Record(began.unwrap_or_else(Utc::now)) } else { End::AsBefore }
+    pub fn record(&self) -> End {
+        if self.is_perhaps_done { End::Record(self.began.unwrap_or_else(Utc::now)) } else { End::AsBefore }
     }
 
     /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
@@ -238,7 +234,7 @@ impl Leave<'_> {
                 self.turn.refuse_if_just_out(|serving| serving == accusation.reporter.as_str(), rejoined)?;
                 self.remove(&sight, &notes, &leaving).await?;
             } else {
-                self.is_out = true;
+                self.removal.is_perhaps_done = true;
                 if !is_noted {
                     self.note_out().await;
                 }
@@ -309,7 +305,6 @@ impl Leave<'_> {
             let perhaps = &mut self.removal.is_perhaps_done;
             system.view.accelerators.remove(group, endpoints, perhaps, deadline).await?;
         }
-        self.is_out = true;
         self.note_out().await;
         // Check again: a report against the reporter may have been handled at the same time.
         let left = system.view.accelerators.groups(accelerator, deadline).await?;

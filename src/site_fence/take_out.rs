@@ -43,14 +43,13 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
         request,
         accelerator: &accelerator,
         removal: Removal::default(),
-        is_out: false,
         turn: Turn::new(system, &accelerator.arn, &request.take_out, None),
         deadline: within,
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
     let site = &request.take_out;
     leave.removal.end(system, &accelerator, &leave.turn, site, deadline).await;
-    leave.turn.end(leave.removal.record(leave.is_out), deadline).await;
+    leave.turn.end(leave.removal.record(), deadline).await;
     done
 }
 
@@ -61,8 +60,6 @@ struct Leave<'a> {
     accelerator: &'a Accelerator,
     /// The endpoints whose removal was requested.
     removal: Removal,
-    /// Whether it is out: that was answered or seen.
-    is_out: bool,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
     deadline: Deadline,
@@ -140,7 +137,7 @@ impl Leave<'_> {
 
     /// Notes that the site is out.
     async fn note_out(&mut self) -> Result<(), Error> {
-        (self.removal.is_perhaps_done, self.is_out) = (true, true);
+        self.removal.is_perhaps_done = true;
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let note = self.removal.note.clone().out(None, Utc::now());
         Ok(system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?)

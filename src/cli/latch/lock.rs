@@ -1,7 +1,5 @@
 //! `failoverctl latch lock`: takes the primary out of service by hand.
 
-use std::time::SystemTime;
-
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
@@ -12,7 +10,7 @@ use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
-use crate::latch::config::{KEYS, Latch};
+use crate::latch::config::Latch;
 use crate::latch::decide::Put;
 use crate::latch::seen::Object;
 use crate::remote::aws::Kind;
@@ -113,21 +111,21 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
     let id = id();
     // Ended now, it would leave a latch that a deletion from before opens.
     let _ignored = Interrupts::new()?;
-    let (mut buckets, _) = create(latches, latch, reason, &id).await;
-    // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let hands = Hands::new(latches, "a lock");
+    let (mut buckets, _) = create(latches, &hands, latch, reason, &id).await;
+    // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let taken = hands.take_over(latch).await;
     let mut is_drills = false;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
         if buckets[&bucket.name] != ALREADY_THERE {
             continue;
         }
-        match before(latches, latch, at, &id).await {
+        let before = before(latches, latch, at, &id).await;
+        is_drills |= matches!(before, Before::Drills(_));
+        match before {
             // The answer to its creation was lost.
             Before::Own => drop(buckets.insert(bucket.name.clone(), json!(CREATED))),
-            Before::Other(whose) => say(&format!("{} was locked before, {whose}", latch.name)),
-            Before::Drills(whose) => {
-                is_drills = true;
+            Before::Other(whose) | Before::Drills(whose) => {
                 say(&format!("{} was locked before, {whose}", latch.name));
             }
         }
@@ -146,7 +144,7 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
         ));
         sleep(LATE).await;
     }
-    let (again, mut ended) = create(latches, latch, reason, &id).await;
+    let (again, mut ended) = create(latches, &hands, latch, reason, &id).await;
     let is_new = |bucket: &str| buckets.get(bucket).is_some_and(|done| done == CREATED);
     let again: Vec<_> = again.into_iter().filter(|(bucket, _)| !is_new(bucket)).collect();
     buckets.extend(again);
@@ -159,8 +157,6 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
     }
     if let Some(cause) = &taken.unknown {
         say(&format!("it is not known whether a release is under way that will delete the objects: {cause}"));
-    }
-    if taken.unknown.is_some() {
         ended = Ended::NotWell;
     }
     Ok(Locked { buckets, ended, id, from: taken.from })
@@ -196,15 +192,19 @@ async fn before(latches: &Latches, latch: &Latch, bucket: usize, own: &str) -> B
 }
 
 /// Creates the object of a latch in every bucket.
-async fn create(latches: &Latches, latch: &Latch, reason: &str, id: &str) -> (Map<String, Value>, Ended) {
+async fn create(
+    latches: &Latches,
+    hands: &Hands<'_>,
+    latch: &Latch,
+    reason: &str,
+    id: &str,
+) -> (Map<String, Value>, Ended) {
     let body = json!({ "id": id, "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
         .to_string();
     let mut buckets = Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
-        // By S3's own clock: this machine's may be off.
-        let now = latches.s3.read(at, KEYS, &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
-        let put = latches.s3.create(at, &latch.key(), &body, now).await.unwrap_or_else(Put::Failed);
+        let put = hands.create(at, latch, &body).await;
         let done = match &put {
             Put::Created => CREATED.to_owned(),
             Put::AlreadyThere => ALREADY_THERE.to_owned(),

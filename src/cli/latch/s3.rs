@@ -15,10 +15,11 @@ use tokio::time::{sleep, timeout};
 use super::Latches;
 use crate::cli::screen::say;
 use crate::latch::config::{Bucket, HOLDS, KEYS, Latch};
+use crate::latch::decide::Put;
 use crate::latch::release::{Deletion, Held};
 use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
 use crate::latch::seen::{HOLD, Object, shown};
-use crate::remote::aws::{Call, Failure, chain};
+use crate::remote::aws::chain;
 
 /// How many times a hold is tried to be put in the place of another one, or to be deleted.
 const TRIES: u32 = 3;
@@ -30,8 +31,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// After so long a request that was signed before a hold was put, or replaced, cannot land: its signature, and 5 s between
 /// clocks.
 pub(super) const LATE: Duration = Duration::from_secs(SIGNATURE.as_secs() + 5);
-
-const PUT: Call = Call::new("s3:PutObject", "the bucket");
 
 /// The buckets, in the hands of a person.
 pub(super) struct Hands<'a> {
@@ -269,25 +268,26 @@ impl<'a> Hands<'a> {
     ///
     /// # Errors
     /// The bucket refuses, or does not answer.
-    pub async fn put_back(&self, bucket: usize, latch: &Latch, body: &str) -> Result<(), Failure> {
+    pub async fn put_back(&self, bucket: usize, latch: &Latch, body: &str) -> Result<(), String> {
         let mut body = match serde_json::from_str(body) {
             Ok(Value::Object(body)) => Value::Object(body),
             _ => json!({ "body": body }),
         };
         (body["id"], body["putBackAt"]) = (json!(id()), json!(now()));
         let body = body.to_string();
-        // Signed as a watcher's write is: it must not lock later, after another release.
-        let read_at = self.s3.read(bucket, KEYS, &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
-        let put = self.put(bucket, latch.key(), body.clone()).if_none_match("*");
-        let signed = put.presigned(signature(read_at)).await;
-        let signed = signed.map_err(|error| Failure::refused(PUT, chain(&error)))?;
-        let sent = timeout(ANSWER, self.s3.send(&signed, &body)).await;
-        let unclear = |cause: String| Failure::unclear(PUT, cause);
-        let answer = sent.map_err(|_| unclear("no answer".to_owned()))?.map_err(unclear)?;
-        match answer.status().as_u16() {
-            200..=299 | 412 => Ok(()),
-            status => Err(unclear(refusal(status, answer).await)),
+        // As a watcher's write: it must not lock later, after another release.
+        match self.create(bucket, latch, &body).await {
+            Put::Created | Put::AlreadyThere => Ok(()),
+            Put::Conflict => Err("another request met the write".to_owned()),
+            Put::Failed(cause) => Err(cause),
         }
+    }
+
+    /// Creates the object of a latch, unless there is one. S3 refuses the write when it arrives 15 s late, by its own clock: this
+    /// machine's may be off.
+    pub async fn create(&self, bucket: usize, latch: &Latch, body: &str) -> Put {
+        let now = self.s3.read(bucket, KEYS, &[&latch.name]).await.date().unwrap_or_else(SystemTime::now);
+        self.s3.create(bucket, &latch.key(), body, now).await.unwrap_or_else(Put::Failed)
     }
 
     fn put(&self, bucket: usize, key: String, body: String) -> PutObjectFluentBuilder {
