@@ -204,9 +204,8 @@ impl Keeper {
         if let Err(error) = &done {
             warn!(%error, "the lease could not be claimed or renewed");
         }
-        // A table that is gone, or could not be seen, may be created again as another kind.
-        let holds = self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now()));
-        self.checked &= done.as_ref().err().is_none_or(|error| holds && !error.shows_no_table());
+        // It may be created again as another kind.
+        self.checked &= !done.as_ref().is_err_and(Error::shows_no_table);
         self.note(done.as_ref().err()).await;
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
@@ -244,6 +243,9 @@ impl Keeper {
     }
 
     async fn ask(&mut self) -> Result<(), Error> {
+        // So may a table that could not be seen, as soon as no lease is held.
+        let holds = self.claim.holding().is_some_and(|held| !held.until.may_have_come(now()));
+        self.checked &= self.failing.is_none() || holds;
         self.check().await?;
         let write = match self.claim.next(now(), wall()) {
             Step::Write(write) => Some(write),

@@ -343,7 +343,22 @@ async fn a_drill_releases_what_it_has_created_and_nothing_else() {
         assert!(ended.status == Some(3) && ended.said.contains("has locked it meanwhile"), "{ended:?}");
         assert_eq!(site.objects(), [true, true]);
     };
-    tokio::join!(stopped, locked_meanwhile, locked_before);
+    let replaced = async {
+        let site = Site::start().await;
+        let others = async {
+            site.s3.until(|_| is_locked(&site)).await;
+            // Someone releases it, and a watcher locks again.
+            for bucket in [A, B] {
+                site.s3.remove(bucket, KEY);
+                site.s3.put(bucket, KEY, r#"{"id":"another"}"#);
+            }
+            site.checkers_look();
+        };
+        let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes"]), others);
+        assert!(ended.status == Some(3) && ended.said.contains("leaves app locked"), "{ended:?}");
+        assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
+    };
+    tokio::join!(stopped, locked_meanwhile, locked_before, replaced);
 }
 
 #[tokio::test]

@@ -351,14 +351,37 @@ async fn a_table_that_was_deleted_is_looked_at_again_when_it_is_back() {
     // A pipeline deletes it, and creates it again as a global table in eventual mode.
     emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
     keeper.says("ResourceNotFoundException").await;
-    let table = json!({
+    before.answer("DescribeTable", eventual());
+    create_table(&emulator).await;
+    assert_eq!(keeper.ended().await.code(), Some(1));
+    keeper.says("a global table in eventual mode").await;
+    std::mem::forget(before);
+}
+
+/// The description of a global table in eventual mode.
+fn eventual() -> Value {
+    json!({ "Table": {
         "TableName": TABLE,
         "KeySchema": [{ "AttributeName": "leaseName", "KeyType": "HASH" }],
         "AttributeDefinitions": [{ "AttributeName": "leaseName", "AttributeType": "S" }],
         "Replicas": [{ "RegionName": "eu-west-1", "ReplicaStatus": "ACTIVE" }],
-    });
-    before.answer("DescribeTable", json!({ "Table": table }));
+    }})
+}
+
+#[tokio::test]
+async fn a_table_that_could_not_be_seen_is_looked_at_again_before_the_lease_is_held_again() {
+    let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
+    put(&emulator, "", "1").await;
+    let before = Proxy::start(&emulator.url).await;
+    let mut keeper = Keeper::start_behind(&before.url, &emulator, "site-a", "", &[]).await;
+    let observer = Observer::of(&[&keeper]);
+    observer.active(&keeper).await;
+    // Meanwhile it is replaced, and the record copied.
+    keeper.proxy.all(Fault::Error { status: 500, code: "InternalServerError", message: "try again" });
+    observer.passive(&keeper).await;
+    before.answer("DescribeTable", eventual());
+    keeper.proxy.all(Fault::None);
     assert_eq!(keeper.ended().await.code(), Some(1));
     keeper.says("a global table in eventual mode").await;
     std::mem::forget(before);
