@@ -693,6 +693,15 @@ async fn a_composite_alarm_that_cannot_be_resolved_is_an_error_and_another_teams
         assert_eq!((told.is_err(), locked), (!is_round, is_locked || is_round), "{triggers:?}: {told:?}");
     }
     assert_eq!(of(std::slice::from_ref(&foreign), &["foreign"]).await.0.unwrap(), "not_guarded");
+    // Late, and without what triggered it: ours may have been in ALARM beside another team's, which still is.
+    let late = with_alarms(&[
+        foreign.clone(),
+        ("a", on(PRIMARY, "OK")),
+        ("composite", built_from(&["a", "foreign"], "ALARM")),
+    ])
+    .await;
+    let told = support::lock::run(&late, &guarded, Handler::Lock, &composite(&[])).await;
+    assert!(told.unwrap_err().contains("is still in ALARM"));
     // Beside another team's alarm, ours says by being OK that its check is not healthy.
     let route53 = with_alarms(&[
         foreign,

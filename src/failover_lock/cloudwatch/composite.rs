@@ -91,9 +91,10 @@ impl CloudWatch {
             return Err(unread.into());
         }
         // The message says what went off, and that is not about a health check's health.
-        let is_silent = composite.triggered_by.is_empty();
-        if !others.is_empty()
-            || !is_silent && self.walk(triggers(), any, on_failure, deadline).await?.found.is_empty()
+        let says_what = !composite.triggered_by.is_empty();
+        if says_what
+            && (!others.is_empty()
+                || self.walk(triggers(), any, on_failure, deadline).await?.found.is_empty())
         {
             return Ok(Behind { found: others, unread: None });
         }
