@@ -10,7 +10,7 @@ use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
-use crate::support::miniature::records::{Record, Routing};
+use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing};
 use crate::support::s3::{Down, Fault, PERSON, S3, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
 use aws_sdk_route53::Client;
@@ -542,6 +542,16 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     let own = site.checks.primary.clone();
     site.world.lock().put([Record::a(APP, "192.0.2.1").primary(&own)]);
     assert_eq!(referred(&site), before);
+    // Another zone of the name, in which nobody's registrar is interested.
+    let (twice, others) = unattached().await;
+    others.add_namesake();
+    let ended = run_with_route53(&twice, &others, &["attach", "app", "--yes"]).await;
+    assert!(ended.said.contains("several public hosted zones") && ended.said.contains("NAME_SERVERS"), "{ended:?}");
+    // Those with IPv6 would reach the primary in spite of the lock.
+    let simple = Record::new(APP, Kind::Aaaa, "2001:db8::1");
+    site.world.lock().put([simple.clone()]);
+    refused(&["attach", "app", "--yes"], "type AAAA that does not fail over").await;
+    site.world.lock().change(vec![Change::Delete(simple)]).expect("it is there");
     let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     site.s3.put(A, KEY, "{}");
@@ -665,6 +675,20 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     for bucket in [A, B] {
         site.s3.put(bucket, "control", "{}");
     }
+    site.world.lock().put([
+        Record::a(APP, "192.0.2.1").primary(&site.checks.serving),
+        Record::new(APP, Kind::Aaaa, "2001:db8::1"),
+    ]);
+    let client = Client::new(&aws_at(&api.url()).await);
+    let disable = client.update_health_check().health_check_id(&site.checks.primary).disabled(true);
+    disable.send().await.expect("it is allowed");
+    let control = HealthCheckConfig::builder()
+        .r#type(HealthCheckType::Https)
+        .fully_qualified_domain_name(format!("{B}.s3.eu-west-1.amazonaws.com"))
+        .resource_path("/control")
+        .request_interval(10)
+        .disabled(true);
+    made(&client, "control", control).await;
     site.s3.set_versioned(A, false);
     site.s3.set_blocks_public_access(B, false);
     site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
@@ -679,6 +703,9 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         "acme-latch-a does not deny a deletion by another principal than the people",
         "acme-latch-a does not deny a hold by another principal than the people",
         "no check reads the control object of acme-latch-a",
+        "the check that reads the control object of acme-latch-b is disabled or inverted",
+        "the primary's own, is disabled",
+        "record of type AAAA that does not fail over",
         "failoverctl latch attach app",
         "unseen  watchers",
         "unseen  race          the longest gap between two looks is not known",
@@ -686,4 +713,14 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     ] {
         assert!(ended.out.contains(said), "{said}: {}", ended.out);
     }
+    // Of two zones of the name, the one that the watcher asks.
+    api.add_namesake();
+    let folder = Folder::of(&site);
+    let servers = NAMES.iter().enumerate().map(|(place, name)| format!("{name}=127.0.0.{}", 201 + place));
+    let (file, servers) = (folder.0.join("failover-latch.env"), servers.collect::<Vec<_>>().join(","));
+    let text = std::fs::read_to_string(&file).expect("it was written");
+    let text = text.replace(&site.servers.variable(), &servers);
+    std::fs::write(&file, text).expect("it can be written");
+    let ended = with_route53(&site, &api, program(&site, &folder, &["doctor", "app"])).await;
+    assert!(ended.out.contains("4 of the zone's own"), "{ended:?}");
 }

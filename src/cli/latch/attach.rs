@@ -74,6 +74,16 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     let latch = latches.named(&latch)?;
     may_attach(&latches, latch).await?;
     let (zone, checks) = found(&latches, latch).await?;
+    let of_name = zone.records(&zone.name).await?;
+    if let Some(record) = zone::unconditional(&of_name).next() {
+        let kind = record.r#type();
+        let why = format!(
+            "{} has a record of type {kind} that does not fail over: it is answered whatever the latch says. Make it a PRIMARY \
+             record beside a SECONDARY one, or delete it",
+            zone.name
+        );
+        return Err(refused(latch, &why));
+    }
     let records = Records::of(&zone, latch).await?;
     for record in records.primaries.iter().filter(|record| zone::evaluates_target(record)) {
         say(&format!(
@@ -325,7 +335,7 @@ async fn found(latches: &Latches, latch: &Latch) -> Result<(Zone, Checks), Error
         other => refused(latch, &other.to_string()),
     };
     let aws = latches.control_plane();
-    let zone = Zone::of(&aws, latch).await.map_err(incomplete)?;
+    let zone = Zone::of(&aws, latch, &latches.config.name_servers).await.map_err(incomplete)?;
     let checks = Checks::of(&aws, &latches.config.buckets, latch).await.map_err(incomplete)?;
     Ok((zone, checks))
 }

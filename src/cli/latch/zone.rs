@@ -11,7 +11,7 @@ use aws_types::SdkConfig;
 use tokio::time::{Duration, sleep};
 
 use crate::cli::session::patience;
-use crate::latch::config::{Bucket, Latch};
+use crate::latch::config::{Bucket, Latch, NameServer};
 use crate::remote::aws::{Call, Failure, pages, send};
 
 /// How often a change is asked for.
@@ -47,6 +47,11 @@ pub(super) struct Checks {
 pub(super) enum Incomplete {
     #[error("no public hosted zone of this account contains {0}")]
     NoZone(String),
+    #[error(
+        "this account has several public hosted zones that contain {0} ({1}), and the name servers of the watcher's \
+         configuration are not those of exactly one: name them in NAME_SERVERS, or delete the zone that is not delegated"
+    )]
+    Zones(String, String),
     #[error("there is no check of https://{0}: deploy the latch first, with infra/deploy latch")]
     NoLatchCheck(String),
     #[error("{0} is not inverted: an object would make it healthy. Deploy the latch again")]
@@ -62,8 +67,9 @@ pub(super) enum Incomplete {
 // === impl Zone ===
 
 impl Zone {
-    /// Finds the zone of a latch's records: the public one with the longest name.
-    pub async fn of(aws: &SdkConfig, latch: &Latch) -> Result<Self, Incomplete> {
+    /// Finds the zone of a latch's records: the public one with the longest name, and of several with that name the one that
+    /// the watcher's name servers serve.
+    pub async fn of(aws: &SdkConfig, latch: &Latch, servers: &[NameServer]) -> Result<Self, Incomplete> {
         let client = Client::new(aws);
         let sentinel = latch.serving.to_ascii();
         let name = sentinel.split_once('.').map_or(sentinel.clone(), |(_, name)| name.to_owned());
@@ -76,9 +82,30 @@ impl Zone {
         let mut zones = zones.await?;
         zones
             .retain(|zone| contains(&zone.name) && zone.config().is_none_or(|config| !config.private_zone()));
-        let zone = zones.into_iter().max_by_key(|zone| zone.name.len());
-        let zone = zone.ok_or_else(|| Incomplete::NoZone(name.clone()))?;
-        Ok(Self { client, id: zone.id, apex: zone.name, name, sentinel })
+        let longest = zones.iter().map(|zone| zone.name.len()).max();
+        zones.retain(|zone| Some(zone.name.len()) == longest);
+        let given: Vec<_> = servers.iter().filter_map(|server| server.name.as_ref()).collect();
+        let ids = zones.iter().map(|zone| zone.id.clone()).collect::<Vec<_>>().join(", ");
+        let mut found = Vec::new();
+        let is_one = zones.len() == 1;
+        for zone in zones {
+            let zone = Self {
+                client: client.clone(),
+                id: zone.id,
+                apex: zone.name,
+                name: name.clone(),
+                sentinel: sentinel.clone(),
+            };
+            if is_one {
+                return Ok(zone);
+            }
+            let own = zone.name_servers().await?;
+            if !given.is_empty() && given.iter().all(|server| own.contains(server)) {
+                found.push(zone);
+            }
+        }
+        let zone = if found.len() == 1 { found.pop() } else { None };
+        zone.ok_or_else(|| if ids.is_empty() { Incomplete::NoZone(name) } else { Incomplete::Zones(name, ids) })
     }
 
     /// The names of the zone's own name servers, without a dot at the end.
@@ -179,6 +206,11 @@ pub(super) fn primaries(records: &[ResourceRecordSet]) -> Vec<ResourceRecordSet>
     let is_primary =
         |record: &&ResourceRecordSet| record.failover() == Some(&ResourceRecordSetFailover::Primary);
     records.iter().filter(is_primary).cloned().collect()
+}
+
+/// The addresses of these records that fail over nowhere: no check decides whether they are answered.
+pub(super) fn unconditional(records: &[ResourceRecordSet]) -> impl Iterator<Item = &ResourceRecordSet> {
+    records.iter().filter(|record| is_address(record) && record.failover().is_none())
 }
 
 /// The first record's health check, if all of these have the same one.

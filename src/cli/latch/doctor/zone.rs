@@ -41,22 +41,32 @@ impl Doctor<'_> {
                 self.findings.wrong("checks", format!("{} {}", check.id, faults.join(", ")), again.clone());
             }
         }
-        for bucket in &config.buckets {
-            let reads = |check: &&HealthCheck| {
-                check.health_check_config().is_some_and(|config| {
-                    config.fully_qualified_domain_name() == Some(&host(bucket))
-                        && config.resource_path() == Some("/control")
-                })
-            };
-            if !checks.all.iter().any(|check| reads(&check)) {
+        for id in &checks.primary {
+            let check = checks.all.iter().find(|check| check.id == *id);
+            if check.and_then(HealthCheck::health_check_config).is_some_and(is_disabled) {
                 self.findings.wrong(
                     "checks",
-                    format!("no check reads the control object of {bucket}"),
-                    again.clone(),
+                    format!("{id}, the primary's own, is disabled: it counts as healthy, and Route 53 fails over from no outage"),
+                    format!("aws route53 update-health-check --health-check-id {id} --no-disabled"),
                 );
             }
         }
-        let zone = match Zone::of(&aws, self.latch).await {
+        for bucket in &config.buckets {
+            let reads = |config: &&HealthCheckConfig| {
+                config.fully_qualified_domain_name() == Some(&host(bucket))
+                    && config.resource_path() == Some("/control")
+            };
+            let read = || checks.all.iter().filter_map(HealthCheck::health_check_config).filter(reads);
+            let found = if read().next().is_none() {
+                format!("no check reads the control object of {bucket}")
+            } else if read().all(|config| is_disabled(config) || config.inverted() == Some(true)) {
+                format!("the check that reads the control object of {bucket} is disabled or inverted: it proves nothing")
+            } else {
+                continue;
+            };
+            self.findings.wrong("checks", found, again.clone());
+        }
+        let zone = match Zone::of(&aws, self.latch, &config.name_servers).await {
             Ok(zone) => zone,
             Err(zone::Incomplete::Aws(failure)) => return self.findings.unknown("records", &failure),
             Err(incomplete) => return self.findings.wrong("records", incomplete.to_string(), again),
@@ -108,15 +118,15 @@ impl Doctor<'_> {
         for (name, records) in names.iter().zip(&sets).take(2) {
             self.attached(checks, name, records);
         }
-        let secondary = |records: &[ResourceRecordSet]| {
-            let of = records
-                .iter()
-                .find(|record| record.failover() == Some(&ResourceRecordSetFailover::Secondary));
-            of.map(|record| record.health_check_id().map(str::to_owned))
+        let secondaries = |records: &[ResourceRecordSet]| -> BTreeSet<Option<String>> {
+            let is_secondary =
+                |record: &&ResourceRecordSet| record.failover() == Some(&ResourceRecordSetFailover::Secondary);
+            let checks = records.iter().filter(is_secondary);
+            checks.map(|record| record.health_check_id().map(str::to_owned)).collect()
         };
-        let (application, sentinel) = (secondary(&sets[0]), secondary(&sets[1]));
-        match (&application, &sentinel) {
-            (Some(of_application), Some(of_sentinel)) if of_application == of_sentinel => {}
+        let (application, sentinel) = (secondaries(&sets[0]), secondaries(&sets[1]));
+        match (application.len(), application == sentinel) {
+            (1, true) => {}
             _ => self.findings.wrong(
                 NAME,
                 format!("the SECONDARY records of {} and {} do not have the same check", names[0], names[1]),
@@ -137,7 +147,7 @@ impl Doctor<'_> {
             );
         }
         let standby = zone::check_of(&zone::primaries(&sets[3])).map(str::to_owned);
-        let yielding = application.flatten();
+        let yielding = application.into_iter().flatten().next();
         match standby {
             None => self.findings.wrong(NAME, format!("{} refers to no check", names[3]), again),
             Some(check) if checks.is_primary(&check) => {
@@ -187,6 +197,16 @@ impl Doctor<'_> {
                 ),
                 format!("failoverctl latch attach {}", self.latch.name),
             ),
+        }
+        for record in zone::unconditional(records) {
+            self.findings.wrong(
+                NAME,
+                format!(
+                    "{name} has a record of type {} that does not fail over: it is answered whatever the latch says",
+                    record.r#type()
+                ),
+                "make it a PRIMARY record beside a SECONDARY one with infrastructure as code, or delete it".to_owned(),
+            );
         }
         for record in primaries.iter().filter(|record| zone::evaluates_target(record)) {
             let kind = record.r#type();
@@ -265,13 +285,17 @@ impl Doctor<'_> {
     }
 }
 
+fn is_disabled(check: &HealthCheckConfig) -> bool {
+    check.disabled() == Some(true)
+}
+
 /// What a latch check has to be, and is not.
 fn faults(check: &HealthCheckConfig) -> Vec<String> {
     let mut faults = Vec::new();
     if check.r#type != HealthCheckType::Https {
         faults.push(format!("is of type {}, not HTTPS", check.r#type));
     }
-    if check.disabled() == Some(true) {
+    if is_disabled(check) {
         faults.push("is disabled".to_owned());
     }
     if check.enable_sni() == Some(false) {

@@ -25,8 +25,10 @@ use crate::support::rest_xml::{Failed, LocalName as _, is_signed, response, said
 use crate::support::script::{Held, Script};
 use checks::Settings;
 
-/// The id of the one hosted zone.
+/// The id of the hosted zone.
 pub const ZONE_ID: &str = "Z0MINIATURE";
+/// The id of another one of the same name.
+const NAMESAKE_ID: &str = "Z0NAMESAKE";
 
 /// A running API; it ends with the runtime that it was started on.
 #[derive(Clone)]
@@ -45,6 +47,8 @@ struct State {
     changes: Vec<Duration>,
     calls: Vec<String>,
     down: bool,
+    /// Whether the account has another public zone of the same name, which no registrar delegates to.
+    has_namesake: bool,
     /// The calls that are held back, and those whose answer is lost.
     script: Script<&'static str, ()>,
 }
@@ -75,6 +79,11 @@ impl Api {
     /// Closes each connection without an answer, as in an outage of us-east-1, until it is up again.
     pub fn set_down(&self, down: bool) {
         self.state().down = down;
+    }
+
+    /// Makes another public zone of the same name, with other name servers.
+    pub fn add_namesake(&self) {
+        self.state().has_namesake = true;
     }
 
     /// Loses the answer to the next call of this operation, which is done.
@@ -158,7 +167,7 @@ impl Api {
             "ListTagsForResources" => state.list_all_tags(root),
             "ChangeTagsForResource" => state.change_tags(id, root),
             "GetHostedZone" => zone::get(world, id),
-            "ListHostedZones" => Ok(zone::list(world)),
+            "ListHostedZones" => Ok(zone::list(world, state.has_namesake)),
             "ListHostedZonesByName" => Ok(zone::list_by_name(world, &query)),
             "ListResourceRecordSets" => zone::list_records(world, id, &query),
             "ChangeResourceRecordSets" => state.change_records(world, id, root),

@@ -5,21 +5,27 @@ use std::collections::BTreeMap;
 use roxmltree::Node;
 
 use super::checks::missing;
-use super::{Done, State, ZONE_ID, child, element, text};
+use super::{Done, NAMESAKE_ID, State, ZONE_ID, child, element, text};
 use crate::support::miniature::records::{Alias, Change, Kind, NAMES, Record, Routing, ZONE, normal, order};
 use crate::support::miniature::world::World;
 use crate::support::rest_xml::{Failed, LocalName as _, escape};
 
 pub(super) fn get(world: &World, id: &str) -> Done {
-    expect_zone(id)?;
-    let servers: String = NAMES.iter().map(|name| element("NameServer", name)).collect();
+    let servers: &[&str] = if id == NAMESAKE_ID {
+        &["ns-2.awsdns-02.com"]
+    } else {
+        expect_zone(id)?;
+        &NAMES
+    };
+    let servers: String = servers.iter().map(|name| element("NameServer", name)).collect();
     let servers = element("DelegationSet", &element("NameServers", &servers));
-    Ok(("GetHostedZoneResponse", hosted_zone(world) + &servers))
+    Ok(("GetHostedZoneResponse", hosted_zone(world, id) + &servers))
 }
 
 /// Every zone.
-pub(super) fn list(world: &World) -> (&'static str, String) {
-    let zones = element("HostedZones", &hosted_zone(world));
+pub(super) fn list(world: &World, has_namesake: bool) -> (&'static str, String) {
+    let namesake = if has_namesake { hosted_zone(world, NAMESAKE_ID) } else { String::new() };
+    let zones = element("HostedZones", &(namesake + &hosted_zone(world, ZONE_ID)));
     let rest = [element("Marker", ""), element("IsTruncated", "false"), element("MaxItems", "100")];
     ("ListHostedZonesResponse", zones + &rest.concat())
 }
@@ -28,7 +34,7 @@ pub(super) fn list(world: &World) -> (&'static str, String) {
 pub(super) fn list_by_name(world: &World, query: &BTreeMap<&str, String>) -> (&'static str, String) {
     let from = query.get("dnsname").map(|name| normal(name)).unwrap_or_default();
     let listed = from.rsplit('.').le(ZONE.rsplit('.')) || from.is_empty();
-    let zones = if listed { hosted_zone(world) } else { String::new() };
+    let zones = if listed { hosted_zone(world, ZONE_ID) } else { String::new() };
     let content =
         [element("HostedZones", &zones), element("IsTruncated", "false"), element("MaxItems", "100")];
     ("ListHostedZonesByNameResponse", content.concat())
@@ -114,9 +120,9 @@ fn expect_zone(id: &str) -> Result<(), Failed> {
     Err(Failed { status: 404, code: "NoSuchHostedZone", message })
 }
 
-fn hosted_zone(world: &World) -> String {
+fn hosted_zone(world: &World, id: &str) -> String {
     let content = [
-        element("Id", &format!("/hostedzone/{ZONE_ID}")),
+        element("Id", &format!("/hostedzone/{id}")),
         element("Name", &format!("{ZONE}.")),
         element("CallerReference", "miniature"),
         element("Config", &element("PrivateZone", "false")),
