@@ -142,27 +142,28 @@ impl NameServers {
         answers.into_iter().map(Verdict::of).collect()
     }
 
-    /// Looks the addresses up in the background, if that is due. Where it fails, the known address is kept.
+    /// Looks the addresses up in the background, if that is due.
     pub fn look_up(&self) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = known.looked_up.is_none_or(|last| last.elapsed() >= LOOKED_UP);
-        if !is_due || self.servers.iter().all(|server| server.name.is_none()) {
+        if known.looked_up.is_some_and(|last| last.elapsed() < LOOKED_UP) {
             return;
         }
         known.looked_up = Some(Instant::now());
         drop(known);
         let this = self.clone();
-        tokio::spawn(async move {
-            let found = join_all(this.servers.iter().map(address)).await;
-            let mut known = this.known.lock().unwrap_or_else(PoisonError::into_inner);
-            let new: Vec<_> =
-                known.addresses.iter().zip(found).map(|(old, new)| new.unwrap_or(*old)).collect();
-            let differ = |at: usize| !new[..at].contains(&new[at]);
-            // Two servers at one address would count as two answers.
-            if (0..new.len()).all(differ) {
-                known.addresses = new;
-            }
-        });
+        tokio::spawn(async move { this.look_up_now().await });
+    }
+
+    /// Looks the addresses up, within 2 s. Where it fails, the known address is kept.
+    pub async fn look_up_now(&self) {
+        let found = join_all(self.servers.iter().map(address)).await;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<_> = known.addresses.iter().zip(found).map(|(old, new)| new.unwrap_or(*old)).collect();
+        let differ = |at: usize| !new[..at].contains(&new[at]);
+        // Two servers at one address would count as two answers.
+        if (0..new.len()).all(differ) {
+            known.addresses = new;
+        }
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {

@@ -17,6 +17,7 @@ use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 /// A folder with the file of the names that the deployment writes.
@@ -269,6 +270,25 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
     site.s3.put(A, HOLD, r#"{"id":"1","by":"ada@laptop","at":"2026-11-26T03:00:00Z"}"#);
     refused(&site, &["--force"], "it is held by ada@laptop since 2026-11-26T03:00:00Z").await;
     assert_eq!(site.objects(), [true, true]);
+}
+
+#[tokio::test]
+async fn an_interrupt_while_a_release_asks_ends_it() {
+    let site = locked().await;
+    let folder = Folder::of(&site);
+    // On a terminal, Ctrl-C is this character.
+    let typed = format!("{FAILOVERCTL} latch release app");
+    let ended = at(&site, &folder, "script", &["-qec", &typed, "/dev/null"]).stdin(Stdio::piped()).spawn();
+    let mut terminal = ended.expect("it starts");
+    let (mut out, mut stdin) = (terminal.stdout.take().expect("piped"), terminal.stdin.take().expect("piped"));
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains("[y/N]") {
+        let read = out.read_buf(&mut said).await.expect("it can be read");
+        assert_ne!(read, 0, "it ended: {}", String::from_utf8_lossy(&said));
+    }
+    stdin.write_all(b"\x03").await.expect("it reads");
+    let status = terminal.wait().await.expect("it ends");
+    assert_eq!((status.code(), holds(&site), site.objects()), (Some(130), [false, false], [true, true]));
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     let started = Instant::now();
     // Otherwise the primary comes back, whatever happened.
-    match release(&latches, latch, false, Some(&id), async || Ok(Ended::Well)).await {
+    match release(&latches, latch, false, Some(&id), async || Ok(Some(interrupts))).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
             let (name, keys) = (&latch.name, latches.keys(latch).await);

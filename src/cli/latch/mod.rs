@@ -86,6 +86,8 @@ impl File {
         let https = Https::new(&variables::environment)?;
         let s3 = S3::new(&session.aws, https, &config.buckets, config.bucket_owner.clone());
         let name_servers = NameServers::new(&config.name_servers);
+        // The file may be years old.
+        name_servers.look_up_now().await;
         Ok(Latches { session, config, s3, name_servers })
     }
 }

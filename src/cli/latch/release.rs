@@ -85,7 +85,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
-    let confirm = async || screen.ask(&question, yes).await;
+    // Until then an interrupt ends the process: nothing was changed.
+    let confirm = async || match screen.ask(&question, yes).await? {
+        Ended::Well => Ok(Some(Interrupts::new()?)),
+        Ended::NotWell => Ok(None),
+    };
     let outcome = match release(&latches, latch, force, None, confirm).await? {
         Released::Open => "released",
         Released::NotLocked => "not_locked",
@@ -97,7 +101,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     Ok(Ended::Well)
 }
 
-/// Releases a latch, if `confirm` agrees once it may begin. With `own`, only objects with this id are released, and only if
+/// Releases a latch, if `confirm` agrees once it may begin, and returns what interrupts it. With `own`, only objects with this id are released, and only if
 /// no one else holds the latch, or has held it.
 ///
 /// # Errors
@@ -107,9 +111,8 @@ pub(super) async fn release(
     latch: &Latch,
     force: bool,
     own: Option<&str>,
-    confirm: impl AsyncFnOnce() -> Result<Ended, Error>,
+    confirm: impl AsyncFnOnce() -> Result<Option<Interrupts>, Error>,
 ) -> Result<Released, Error> {
-    let mut interrupts = Interrupts::new()?;
     let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force, own };
     let (holds, keys, primary, read_at) = release.read().await;
     let other = holds.iter().find_map(|hold| match hold {
@@ -135,9 +138,9 @@ pub(super) async fn release(
             Ok(Released::NotLocked)
         }
         Begin::Hold(replace) => {
-            if confirm().await? == Ended::NotWell {
+            let Some(mut interrupts) = confirm().await? else {
                 return Ok(Released::Declined);
-            }
+            };
             release.hold(&replace).await?;
             release.open(&keys, &mut interrupts).await?;
             release.settle(&mut interrupts).await?;
