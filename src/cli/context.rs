@@ -60,12 +60,17 @@ impl Context {
         account + &region.unwrap_or_default() + &profile.unwrap_or_default()
     }
 
+    /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.
+    pub fn caller(&self) -> Option<&str> {
+        self.caller.as_deref().map(|arn| Arn::parse(arn).map_or(arn, |arn| arn.resource))
+    }
+
     /// The context in a line.
     pub fn line(&self) -> String {
         let account = self.account.as_deref().unwrap_or("unknown");
         let profile = self.profile.as_ref().map(|name| format!(", profile {name}"));
         // The account is in the line already.
-        let caller = self.caller.as_deref().map(|arn| Arn::parse(arn).map_or(arn, |arn| arn.resource));
+        let caller = self.caller();
         let parts = [
             Some(format!("account {account}")),
             self.region.as_ref().map(|region| format!(", {region}")),

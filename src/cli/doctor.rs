@@ -120,8 +120,7 @@ async fn chain(
             format!("aws route53 change-tags-for-resource --resource-type healthcheck --resource-id {id} --remove-tag-keys …, a tag of your own"),
         );
     }
-    let (health, rules) = join(guard.health(id), guard.cloudwatch.has_mute_rules(None, shortly())).await;
-    let (muted, unread_rules) = guard.muted(alarms.iter(), rules, shortly()).await;
+    let (health, (rules, unread_rules)) = join(guard.health(id), guard.mute_rules()).await;
     if let Some(failure) = unread_rules {
         findings.unknown("mute rules", &failure);
     }
@@ -129,7 +128,7 @@ async fn chain(
         check,
         alarms: &alarms,
         all_alarms: unread.is_none(),
-        muted: &muted,
+        rules: &rules,
         tags: tags.as_ref(),
         health,
     };
@@ -147,6 +146,9 @@ async fn chain(
                      site has failed: failoverctl lock {id} --reason …",
                     in_region(guard)
                 )),
+                State::Paused { .. } => {
+                    Some(format!("when the work is done: failoverctl resume {id}{}", in_region(guard)))
+                }
                 State::Unprotected { .. } | State::Overdue { .. } | State::Deferred { .. } => {
                     Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
                 }

@@ -187,14 +187,13 @@ async fn ready(
     let check = guard.route53.health_check(id, deadline).await?;
     let (alarms, unread) = guard.alarms(id, deadline).await?;
     let tags = guard.route53.tags(id, deadline).await?;
-    let rules = guard.cloudwatch.has_mute_rules(None, deadline).await;
     // What is muted is not locked, and the drill says so.
-    let (muted, _) = guard.muted(alarms.iter(), rules, deadline).await;
+    let (rules, _) = guard.mute_rules().await;
     let seen = Seen {
         check: &check,
         alarms: &alarms,
         all_alarms: unread.is_none(),
-        muted: &muted,
+        rules: &rules,
         tags: Some(&tags),
         health: guard.health(id).await,
     };

@@ -199,6 +199,9 @@ pub enum Error {
     /// A drill that must not be done.
     #[error("{0}")]
     NoDrill(String),
+    /// A pause that must not begin.
+    #[error("nothing was paused: {0}")]
+    NoPause(String),
     /// A lock that the drill did not set.
     #[error("{0}")]
     NotOurs(String),
@@ -237,6 +240,7 @@ impl Error {
             Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
             Self::CannotHold(..)
             | Self::NoDrill(_)
+            | Self::NoPause(_)
             | Self::NotOurs(_)
             | Self::NoTerminal
             | Self::Release(_) => Ended::NotWell.into(),

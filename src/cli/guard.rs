@@ -1,14 +1,11 @@
 //! failover-lock's side of a session: its variables, Route 53 and CloudWatch.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
-use futures_util::stream::{self, StreamExt as _};
 
 use super::error::Error;
-use super::session::{AT_ONCE, Common, Session, is_reachable, patience, shortly};
+use super::session::{Common, Session, is_reachable, patience, shortly};
 use crate::failover_lock::alarm::Alarm;
-use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::failover_lock::cloudwatch::{CloudWatch, MuteRule};
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::health_check::HealthCheckId;
@@ -106,38 +103,14 @@ impl Guard {
         })
     }
 
-    /// The names of those alarms that lead to `lock` and whose actions a mute rule holds back now, if there are `rules`, as
-    /// far as that could be read, and why not all.
-    pub async fn muted<'a>(
-        &self,
-        alarms: impl Iterator<Item = &'a Alarm>,
-        rules: Result<bool, Failure>,
-        deadline: Deadline,
-    ) -> (BTreeSet<String>, Option<Failure>) {
-        let acting = alarms.filter(|alarm| decide::leads_to_lock(alarm, &self.config));
-        let names: BTreeSet<_> = acting.map(|alarm| alarm.name.clone()).collect();
-        let rules = match rules {
-            _ if names.is_empty() => false,
+    /// The mute rules that are active, or why they could not be read.
+    pub async fn mute_rules(&self) -> (Vec<MuteRule>, Option<Failure>) {
+        match self.cloudwatch.mute_rules(shortly()).await {
+            Ok(rules) => (rules, None),
             // An emulator that does not know the call has none.
-            Err(unknown) if unknown.kind() == Kind::Refused => false,
-            Err(failure) => return (BTreeSet::new(), Some(failure)),
-            Ok(rules) => rules,
-        };
-        if !rules {
-            return (BTreeSet::new(), None);
+            Err(unknown) if unknown.kind() == Kind::Refused => (Vec::new(), None),
+            Err(failure) => (Vec::new(), Some(failure)),
         }
-        let asked = names.into_iter().map(async |name| {
-            let muted = self.cloudwatch.has_mute_rules(Some(&name), deadline).await?;
-            Ok::<_, Failure>(muted.then_some(name))
-        });
-        let (mut muted, mut unread) = (BTreeSet::new(), None);
-        for asked in stream::iter(asked).buffered(AT_ONCE).collect::<Vec<_>>().await {
-            match asked {
-                Ok(name) => muted.extend(name),
-                Err(failure) => unread = Some(failure),
-            }
-        }
-        (muted, unread)
     }
 
     /// What Route 53's checkers find of a check now.

@@ -2,7 +2,7 @@
 //! one service does not answer hides nothing that the others do.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -17,7 +17,7 @@ use super::seen::{AlarmNow, Part, Status, Unread, watches};
 use super::session::{AT_ONCE, shortly};
 use super::state::{Seen, State, foremost};
 use crate::failover_lock::alarm::Alarm;
-use crate::failover_lock::cloudwatch::Alarms;
+use crate::failover_lock::cloudwatch::{Alarms, MuteRule};
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
@@ -68,7 +68,7 @@ pub(super) async fn all(guard: &Guard) -> Result<Vec<Status>, Error> {
         Ok::<_, Failure>(settled(guard, silent, read).await)
     };
     let all = guard.cloudwatch.all_alarms(shortly());
-    let rules = guard.cloudwatch.has_mute_rules(None, shortly());
+    let rules = guard.mute_rules();
     let (checks, alarms, rules) = Box::pin(join3(checks, all, rules)).await;
     let checks = checks?;
     let watching = match alarms {
@@ -80,7 +80,7 @@ pub(super) async fn all(guard: &Guard) -> Result<Vec<Status>, Error> {
         }
         Err(failure) => checks.iter().map(|_| (Vec::new(), Some(Part::Alarms.unread(&failure)))).collect(),
     };
-    Ok(statuses(guard, checks, watching, rules).await)
+    Ok(statuses(guard, checks, watching, rules))
 }
 
 /// Reads these health checks.
@@ -102,7 +102,7 @@ pub(super) async fn named(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<St
     };
     let plain = plain(guard, silent, ids.iter());
     let all = guard.cloudwatch.all_alarms(shortly());
-    let rules = guard.cloudwatch.has_mute_rules(None, shortly());
+    let rules = guard.mute_rules();
     let (checks, all, plain, rules) = Box::pin(join4(checks, all, plain, rules)).await;
     if let Some(failure) = silent.refused.take() {
         return Err(failure.into());
@@ -111,7 +111,7 @@ pub(super) async fn named(guard: &Guard, ids: &[HealthCheckId]) -> Result<Vec<St
         Ok(all) => ids.iter().map(|id| on(&all, id)).collect(),
         Err(failure) => plain.into_iter().map(|plain| without_queries(plain, &failure)).collect(),
     };
-    Ok(statuses(guard, checks, watching, rules).await)
+    Ok(statuses(guard, checks, watching, rules))
 }
 
 /// Reads one health check.
@@ -162,18 +162,16 @@ fn without_queries(plain: Result<Vec<Alarm>, Unread>, failure: &Failure) -> Watc
     }
 }
 
-/// The status of each check; if there are mute rules, after asking for those of the alarms.
-async fn statuses(
+/// The status of each check.
+fn statuses(
     guard: &Guard,
     checks: Vec<Read>,
     watching: Vec<Watching>,
-    rules: Result<bool, Failure>,
+    (rules, unread): (Vec<MuteRule>, Option<Failure>),
 ) -> Vec<Status> {
-    let alarms = watching.iter().flat_map(|(alarms, _)| alarms);
-    let (muted, unread) = guard.muted(alarms, rules, shortly()).await;
     let unread = unread.map(|failure| Part::MuteRules.unread(&failure));
     let read = checks.into_iter().zip(watching);
-    read.map(|(read, watching)| read.status(watching, &muted, unread.as_ref(), &guard.config)).collect()
+    read.map(|(read, watching)| read.status(watching, &rules, unread.as_ref(), &guard.config)).collect()
 }
 
 /// The tags of each check.
@@ -243,8 +241,8 @@ impl Read {
     fn status(
         self,
         (alarms, alarms_unread): Watching,
-        muted: &BTreeSet<String>,
-        muted_unread: Option<&Unread>,
+        rules: &[MuteRule],
+        rules_unread: Option<&Unread>,
         config: &Config,
     ) -> Status {
         let Self { id, check, tags, checkers } = self;
@@ -256,10 +254,10 @@ impl Read {
         let all_alarms = alarms_unread.is_none();
         unknown.extend(alarms_unread);
         // Without an alarm there is nothing that a rule could mute.
-        unknown.extend(muted_unread.filter(|_| !alarms.is_empty()).cloned());
+        unknown.extend(rules_unread.filter(|_| !alarms.is_empty()).cloned());
         let health = checkers.map_or(Health::Unknown, Checkers::verdict);
         let state = if let Some(check) = &check {
-            let seen = Seen { check, alarms: &alarms, all_alarms, muted, tags: tags.as_ref(), health };
+            let seen = Seen { check, alarms: &alarms, all_alarms, rules, tags: tags.as_ref(), health };
             State::of(&seen, config)
         } else {
             let why = unknown.first().map(|unread| unread.why.clone()).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! `failoverctl`: what an operator needs at three in the morning.
 //!
 //! One file a command: its arguments, its help and its code. `lock`, `restore` and `explain` run the functions'
-//! own code with the operator's credentials; `status`, `doctor` and `drill` look at what is around it. `fence`
+//! own code with the operator's credentials; `status`, `doctor`, `drill` and `pause` look at what is around it. `fence`
 //! is about site-fence, `latch` about failover-latch, `lease` about lease-keeper.
 //!
-//! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `sns`,
-//! `sts`.
+//! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `mute`
+//! (CloudWatch's mute rules), `sns`, `sts`.
 
 mod completions;
 mod context;
@@ -25,7 +25,9 @@ mod lock;
 mod logs;
 mod look;
 mod man;
+mod mute;
 mod name;
+mod pause;
 mod restore;
 pub mod screen;
 mod seen;
@@ -63,6 +65,8 @@ enum Command {
     Doctor(doctor::Arguments),
     Lock(lock::Arguments),
     Restore(restore::Arguments),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
     Explain(explain::Arguments),
     Drill(drill::Arguments),
     Fence(fence::Arguments),
@@ -84,6 +88,8 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Doctor(arguments) => doctor::run(&common, arguments).await,
         Command::Lock(arguments) => lock::run(&common, arguments).await,
         Command::Restore(arguments) => restore::run(&common, arguments).await,
+        Command::Pause(arguments) => pause::pause(&common, arguments).await,
+        Command::Resume(arguments) => pause::resume(&common, arguments).await,
         Command::Explain(arguments) => explain::run(&common, arguments).await,
         Command::Drill(arguments) => drill::run(&common, arguments).await,
         Command::Fence(arguments) => fence::run(&common, arguments).await,

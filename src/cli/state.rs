@@ -1,13 +1,15 @@
 //! How a health check stands: locked, armed, or why neither.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::mute::PAUSE;
 use super::screen::{Mood, paint};
 use super::text::{ago, plain, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
+use crate::failover_lock::cloudwatch::MuteRule;
 use crate::failover_lock::config::Config;
 use crate::failover_lock::decide::{self, Finding, Health, Standing, Step};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
@@ -48,6 +50,14 @@ pub enum State {
         /// Why.
         reason: Reason,
     },
+    /// A person has paused its alarms, with `failoverctl pause`.
+    Paused {
+        /// Until when.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
+        /// Why, and who.
+        why: String,
+    },
     /// Its path is neither the healthy nor the locked one.
     ForeignPath,
     /// What was seen does not show its state.
@@ -77,8 +87,8 @@ pub struct Seen<'a> {
     pub alarms: &'a [Alarm],
     /// Whether all of them could be read.
     pub all_alarms: bool,
-    /// The names of those whose actions a mute rule holds back.
-    pub muted: &'a BTreeSet<String>,
+    /// The mute rules, which hold actions back.
+    pub rules: &'a [MuteRule],
     /// Its tags, if they could be read.
     pub tags: Option<&'a BTreeMap<String, String>>,
     /// What Route 53's checkers find.
@@ -92,7 +102,7 @@ impl State {
     /// or tags could not be read, only what the others show is a state; else it is unknown.
     #[must_use]
     pub fn of(seen: &Seen<'_>, config: &Config) -> Self {
-        let Seen { check, all_alarms, muted, tags, health, .. } = *seen;
+        let Seen { check, all_alarms, tags, health, .. } = *seen;
         let path = match decide::can_hold(check) {
             Ok(path) => path,
             Err(why) => return Self::CannotBeLocked { why: why.to_string() },
@@ -111,7 +121,19 @@ impl State {
         };
         // Whether a lock holds, a muted alarm shows as well.
         let is_locked = record.is_locked(path, check.version, locked_path);
-        let is_heard = |alarm: &&Alarm| is_locked || !muted.contains(&alarm.name);
+        let mutes = |rule: &&MuteRule, alarm: &Alarm| {
+            rule.alarms.contains(&alarm.name) && decide::leads_to_lock(alarm, config)
+        };
+        let muted = |alarm: &Alarm| seen.rules.iter().any(|rule| mutes(&rule, alarm));
+        let held_back = || {
+            let pauses = seen.rules.iter().filter(|rule| rule.name.starts_with(PAUSE));
+            let last = pauses.filter(|rule| seen.alarms.iter().any(|alarm| mutes(rule, alarm)));
+            match last.max_by_key(|rule| rule.until) {
+                Some(pause) => Self::Paused { until: pause.until, why: pause.description.clone() },
+                None => Self::Unprotected { reason: Reason::ActionsMuted },
+            }
+        };
+        let is_heard = |alarm: &&Alarm| is_locked || !muted(alarm);
         let alarms: Vec<_> = seen.alarms.iter().filter(is_heard).cloned().collect();
         let is_muted = alarms.len() < seen.alarms.len();
         let standing = |health| Standing {
@@ -161,9 +183,7 @@ impl State {
             Finding::Unprotected(Reason::LockDoesNotHold) if !all_alarms && health != Health::Healthy => {
                 locked()
             }
-            Finding::Unprotected(reason) if is_muted && is_unwatched(reason) => {
-                Self::Unprotected { reason: Reason::ActionsMuted }
-            }
+            Finding::Unprotected(reason) if is_muted && is_unwatched(reason) => held_back(),
             Finding::Unprotected(reason) if !all_alarms && is_unwatched(reason) => {
                 Self::unknown(format!("it asks for {path}; whether an alarm would lock it could not be read"))
             }
@@ -174,9 +194,8 @@ impl State {
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
-                let is_muted = |alarm: &Alarm| muted.contains(&alarm.name) && lock.answers(&alarm.name);
-                if seen.alarms.iter().any(is_muted) {
-                    Self::Unprotected { reason: Reason::ActionsMuted }
+                if seen.alarms.iter().any(|alarm| muted(alarm) && lock.answers(&alarm.name)) {
+                    held_back()
                 } else {
                     Self::Deferred { since: lock.at, by: lock.by.clone() }
                 }
@@ -205,7 +224,7 @@ impl State {
     pub fn mood(&self) -> Mood {
         match self {
             Self::Armed => Mood::Ok,
-            Self::Locked { .. } => Mood::Warn,
+            Self::Locked { .. } | Self::Paused { .. } => Mood::Warn,
             Self::Unknown { .. } => Mood::Unknown,
             Self::Overdue { .. }
             | Self::Deferred { .. }
@@ -224,6 +243,7 @@ impl State {
             Self::Overdue { .. } => "not locked",
             Self::Deferred { .. } => "deferred",
             Self::Unprotected { .. } => "unprotected",
+            Self::Paused { .. } => "paused",
             Self::ForeignPath => "foreign path",
             Self::Unknown { .. } => "unknown",
             Self::CannotBeLocked { .. } => "cannot be locked",
@@ -247,6 +267,10 @@ impl State {
                 time(*since)
             ),
             Self::Unprotected { reason } => why(*reason).to_owned(),
+            Self::Paused { until, why } => {
+                let until = until.map(|until| format!("until {}: ", time(until))).unwrap_or_default();
+                format!("{until}{}", plain(why))
+            }
             Self::ForeignPath => "neither the healthy nor the locked one".to_owned(),
             Self::Unknown { why, since, by } => {
                 let since = since.map(|at| format!(". Its tags say: locked {}", ago(at)));
@@ -261,7 +285,7 @@ impl State {
     #[must_use]
     pub fn words(&self) -> String {
         let after = match self {
-            Self::Locked { .. } => " ",
+            Self::Locked { .. } | Self::Paused { .. } => " ",
             Self::Overdue { .. } => ", ",
             Self::Armed
             | Self::Deferred { .. }

@@ -7,9 +7,7 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use aws_sdk_cloudwatch::primitives::DateTime as DateTimeOf;
-use aws_sdk_cloudwatch::types::{
-    self, AlarmMuteRuleStatus, AlarmType, Dimension, MetricAlarm, StateValue, Statistic,
-};
+use aws_sdk_cloudwatch::types::{self, AlarmType, Dimension, MetricAlarm, StateValue, Statistic};
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
@@ -24,11 +22,12 @@ use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 pub use self::composite::{Behind, Unresolved};
+pub use self::mute::MuteRule;
 
 mod composite;
+mod mute;
 
 const DESCRIBE: Call = Call::new("cloudwatch:DescribeAlarms", "the alarm");
-const LIST_MUTE_RULES: Call = Call::new("cloudwatch:ListAlarmMuteRules", "the alarm");
 const CONTRIBUTORS: Call = Call::new("cloudwatch:DescribeAlarmContributors", "the alarm");
 const DESCRIBE_FOR_METRIC: Call = Call::new("cloudwatch:DescribeAlarmsForMetric", "the alarm");
 
@@ -231,23 +230,6 @@ impl CloudWatch {
         let output = self.describe(&[alarm.to_owned()], deadline).await?;
         let found = output.metric_alarms().iter().find(|found| found.alarm_name() == Some(alarm));
         Ok(found.is_some_and(tells_recovery))
-    }
-
-    /// Whether a mute rule is active for this alarm, or with `None` for any.
-    ///
-    /// # Errors
-    /// The call failed and did not pass before the deadline.
-    pub async fn has_mute_rules(&self, alarm: Option<&str>, deadline: Deadline) -> Result<bool, Failure> {
-        let rules = pages(deadline, async |time, token| {
-            let request = self.client().list_alarm_mute_rules().set_alarm_name(alarm.map(str::to_owned));
-            let request = request.statuses(AlarmMuteRuleStatus::Active).set_next_token(token);
-            let page = send(LIST_MUTE_RULES, time, request.send()).await?;
-            Ok((page.alarm_mute_rule_summaries.unwrap_or_default(), page.next_token))
-        });
-        let active = |rule: &types::AlarmMuteRuleSummary| {
-            rule.status().is_none_or(|status| *status == AlarmMuteRuleStatus::Active)
-        };
-        Ok(rules.await?.iter().any(active))
     }
 
     /// Route 53's own verdict on a check in the last minutes: its metric `HealthCheckStatus`, which includes

@@ -230,6 +230,9 @@ async fn decide_and_act(
             | Finding::LockStands { .. }
             | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break finding,
             _ if muted => break Finding::Unprotected(Reason::ActionsMuted),
+            Finding::Armed if tick.are_muted(system, alarms, deadline).await => {
+                break Finding::Unprotected(Reason::ActionsMuted);
+            }
             finding => break finding,
         }
     };

@@ -4,8 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::OnceCell;
+use tracing::warn;
+
+use super::FailoverLock;
+use super::alarm::Alarm;
+use super::decide;
 use super::follow::Unrecorded;
 use super::health_check::HealthCheckId;
+use crate::remote::aws::Kind;
+use crate::remote::deadline::Deadline;
 
 /// What the checks of a tick have in common.
 #[derive(Default)]
@@ -16,6 +24,8 @@ pub(super) struct Tick {
     locks: Mutex<BTreeSet<HealthCheckId>>,
     /// The locks that it records.
     unrecorded: Mutex<Vec<Unrecorded>>,
+    /// The alarms whose actions mute rules hold back.
+    muted: OnceCell<BTreeSet<String>>,
 }
 
 // === impl Tick ===
@@ -41,6 +51,26 @@ impl Tick {
             return Vec::new();
         }
         self.unrecorded.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether mute rules hold back all of these alarms that lead to a lock, so that nothing would: not, if that cannot be read.
+    pub async fn are_muted(&self, system: &FailoverLock, alarms: &[Alarm], deadline: Deadline) -> bool {
+        let mut leading =
+            alarms.iter().filter(|alarm| decide::leads_to_lock(alarm, &system.config)).peekable();
+        if leading.peek().is_none() {
+            return false;
+        }
+        let read = async || match system.cloudwatch.mute_rules(deadline).await {
+            Ok(rules) => rules.into_iter().flat_map(|rule| rule.alarms).collect(),
+            // An emulator that does not know the call has none.
+            Err(unknown) if unknown.kind() == Kind::Refused => BTreeSet::new(),
+            Err(failure) => {
+                warn!(error = %failure, "taking the alarms for ones that are not muted");
+                BTreeSet::new()
+            }
+        };
+        let muted = self.muted.get_or_init(|| Box::pin(read())).await;
+        leading.all(|alarm| muted.contains(&alarm.name))
     }
 
     /// Whether a check may be locked beside its secondary: of two that are each other's one stays in service.

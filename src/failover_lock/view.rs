@@ -163,7 +163,7 @@ pub(super) async fn is_muted(
     alarm: &str,
     deadline: Deadline,
 ) -> Result<bool, Failure> {
-    match Box::pin(system.cloudwatch.has_mute_rules(Some(alarm), deadline)).await {
+    match Box::pin(system.cloudwatch.is_muted(alarm, deadline)).await {
         Err(failure) if !failure.may_pass() => {
             warn!(healthCheckId = %id, error = %failure, "taking the alarm for one that is not muted");
             Ok(false)

@@ -280,7 +280,8 @@ async fn an_interrupt_while_a_release_asks_ends_it() {
     let typed = format!("{FAILOVERCTL} latch release app");
     let ended = at(&site, &folder, "script", &["-qec", &typed, "/dev/null"]).stdin(Stdio::piped()).spawn();
     let mut terminal = ended.expect("it starts");
-    let (mut out, mut stdin) = (terminal.stdout.take().expect("piped"), terminal.stdin.take().expect("piped"));
+    let (mut out, mut stdin) =
+        (terminal.stdout.take().expect("piped"), terminal.stdin.take().expect("piped"));
     let mut said = Vec::new();
     while !String::from_utf8_lossy(&said).contains("[y/N]") {
         let read = out.read_buf(&mut said).await.expect("it can be read");
@@ -566,7 +567,10 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     let (twice, others) = unattached().await;
     others.add_namesake();
     let ended = run_with_route53(&twice, &others, &["attach", "app", "--yes"]).await;
-    assert!(ended.said.contains("several public hosted zones") && ended.said.contains("NAME_SERVERS"), "{ended:?}");
+    assert!(
+        ended.said.contains("several public hosted zones") && ended.said.contains("NAME_SERVERS"),
+        "{ended:?}"
+    );
     // Those with IPv6 would reach the primary in spite of the lock.
     let simple = Record::new(APP, Kind::Aaaa, "2001:db8::1");
     site.world.lock().put([simple.clone()]);

@@ -7,4 +7,5 @@ mod failoverctl;
 mod habits;
 mod latch;
 mod lease;
+mod pause;
 mod status;

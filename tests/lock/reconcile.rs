@@ -64,7 +64,7 @@ async fn what_is_armed_or_locked_is_left_as_it_is() {
         assert_eq!(reconcile(&route53).await["outcome"], "armed");
         assert_eq!(
             route53.calls().len(),
-            3,
+            4,
             "an ordinary day costs one call to Route 53: {:?}",
             route53.calls()
         );
@@ -121,6 +121,7 @@ async fn what_nothing_would_lock_is_reported() {
         (check(), vec![Alarm { threshold: 0.0, ..Alarm::on(PRIMARY, "OK", CHANGED) }], "never_goes_off"),
         (check().with("ResourcePath", "/elsewhere"), vec![Alarm::on(PRIMARY, "OK", CHANGED)], "foreign_path"),
         (check(), vec![Alarm { muted: true, ..firing() }], "actions_muted"),
+        (check(), vec![Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) }], "actions_muted"),
     ] {
         let route53 = with(check, &alarms).await;
         let outcome = reconcile(&route53).await;
@@ -128,6 +129,17 @@ async fn what_nothing_would_lock_is_reported() {
         assert_eq!(outcome["healthCheckId"], PRIMARY);
         assert_eq!(writes(&route53), [""; 0], "{reason}");
     }
+}
+
+#[tokio::test]
+async fn one_alarm_that_no_rule_mutes_keeps_a_check_armed() {
+    let muted = Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) };
+    let route53 = with(check(), &[muted.clone(), Alarm::on(PRIMARY, "OK", CHANGED)]).await;
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    // Nor does a rule that cannot be read.
+    let route53 = with(check(), &[muted]).await;
+    route53.fail_always("GetAlarmMuteRule", Fault::Error(403, "AccessDenied", "not authorized"));
+    assert_eq!(reconcile(&route53).await["outcome"], "armed");
 }
 
 #[tokio::test]
@@ -333,11 +345,11 @@ async fn many_checks_are_read_by_the_page_and_one_that_does_not_answer_costs_the
     assert!(answer.unwrap()["outcomes"].as_array().unwrap().iter().all(|one| one["outcome"] == "armed"));
     let of = |calls: &[String], what: &str| calls.iter().filter(|call| call.starts_with(what)).count();
     assert_eq!((of(&calls, "ListHealthChecks"), of(&calls, "ListTagsForResources")), (3, 25));
-    assert_eq!((of(&calls, "DescribeAlarms all"), calls.len()), (3, 31));
+    assert_eq!((of(&calls, "DescribeAlarms all"), calls.len()), (3, 32));
     let (_, calls) = tick().await;
     assert_eq!(
         (of(&calls, "ListHealthChecks"), calls.len()),
-        (3, 6),
+        (3, 7),
         "what has not changed is not read again"
     );
 

@@ -1,9 +1,11 @@
-//! CloudWatch's alarms, for the stand-in: `DescribeAlarms` and `DescribeAlarmsForMetric` in the
+//! CloudWatch's alarms, for the stand-in: what the functions and failoverctl ask of them, in the
 //! protocol that the SDK speaks (Smithy RPC v2 with CBOR).
 
 use std::collections::BTreeMap;
 
 use ciborium::Value;
+
+use super::mute_rules::{MuteRule, MuteRules};
 
 /// What an alarm does by default.
 pub const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alarms";
@@ -140,6 +142,7 @@ impl Alarm {
 /// What CloudWatch answers: the status and the body; and what was asked, for the list of calls.
 pub fn answer(
     alarms: &BTreeMap<String, Alarm>,
+    rules: &mut MuteRules,
     verdicts: &BTreeMap<String, f64>,
     operation: &str,
     body: &[u8],
@@ -183,14 +186,46 @@ pub fn answer(
             (200, contributors(alarms.get(&name)), name)
         }
         ("ListAlarmMuteRules", _) => {
-            let name = text_of("AlarmName");
-            let is_muted = match &name {
-                Some(name) => alarms.get(name).is_some_and(|alarm| alarm.muted),
-                None => alarms.values().any(|alarm| alarm.muted),
-            };
+            let (name, wanted) = (text_of("AlarmName"), texts("Statuses"));
             // A page may be empty, and not be the last one.
             let is_first = field("NextToken").is_none();
-            (200, mute_rules(is_muted, is_first), name.unwrap_or_default())
+            let chosen = rules.all(alarms).into_iter().filter(|(_, rule)| {
+                let targets = name.as_ref().is_none_or(|name| rule.alarms.contains(name));
+                targets && (wanted.is_empty() || wanted.iter().any(|wanted| wanted == rule.status()))
+            });
+            (200, mute_rules(&chosen.collect(), is_first), name.unwrap_or_default())
+        }
+        ("GetAlarmMuteRule" | "DeleteAlarmMuteRule", _) => {
+            let name = text_of("AlarmMuteRuleName").unwrap_or_default();
+            let Some(rule) = rules.all(alarms).remove(&name) else {
+                return (404, error("ResourceNotFoundException", &format!("no mute rule {name}")), name);
+            };
+            if operation == "DeleteAlarmMuteRule" {
+                rules.0.remove(&name);
+                return (200, encoded(&map([])), name);
+            }
+            (200, encoded(&rule.describe(&name)), name)
+        }
+        ("PutAlarmMuteRule", _) => {
+            let name = text_of("Name").unwrap_or_default();
+            match MuteRule::read(&request) {
+                Ok(rule) => {
+                    rules.0.insert(name.clone(), rule);
+                    (200, encoded(&map([])), name)
+                }
+                Err(wrong) => (400, error("ValidationError", wrong), name),
+            }
+        }
+        ("DescribeAlarms", _) if field("ParentsOfAlarmName").is_some() => {
+            let child = text_of("ParentsOfAlarmName").unwrap_or_default();
+            let is_over = |(_, alarm): &(&String, &Alarm)| match &alarm.kind {
+                Kind::Composite(children) => children.contains(&child),
+                _ => false,
+            };
+            // Of parents CloudWatch tells no more than this.
+            let parents = alarms.iter().filter(is_over).map(|(name, _)| map([("AlarmName", text(name))]));
+            let answer = map([("CompositeAlarms", Value::Array(parents.collect()))]);
+            (200, encoded(&answer), format!("parents of {child}"))
         }
         ("DescribeAlarms", None) if field("AlarmNames").is_none() => {
             let start = text_of("NextToken").and_then(|token| token.parse().ok()).unwrap_or(0);
@@ -274,16 +309,17 @@ fn contributors(alarm: Option<&Alarm>) -> Vec<u8> {
     encoded(&map([("AlarmContributors", Value::Array(contributors))]))
 }
 
-/// The active mute rules: on the second page.
-fn mute_rules(is_muted: bool, is_first: bool) -> Vec<u8> {
-    if is_first && is_muted {
+/// These mute rules: on the second page.
+fn mute_rules(rules: &BTreeMap<String, MuteRule>, is_first: bool) -> Vec<u8> {
+    if is_first && !rules.is_empty() {
         let none = Value::Array(Vec::new());
         return encoded(&map([("AlarmMuteRuleSummaries", none), ("NextToken", text("2"))]));
     }
-    let arn = "arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:maintenance";
-    let rule = map([("AlarmMuteRuleArn", text(arn)), ("Status", text("ACTIVE"))]);
-    let rules = if is_muted { vec![rule] } else { Vec::new() };
-    encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules))]))
+    let summary = |(name, rule): (&String, &MuteRule)| {
+        let arn = format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:{name}");
+        map([("AlarmMuteRuleArn", text(&arn)), ("Status", text(rule.status()))])
+    };
+    encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules.iter().map(summary).collect()))]))
 }
 
 /// A page of 100 of all metric alarms.
@@ -316,15 +352,15 @@ fn moment(seconds: f64) -> chrono::DateTime<chrono::Utc> {
     chrono::DateTime::from_timestamp_millis((seconds * 1000.0) as i64).expect("a time of our days")
 }
 
-fn map(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+pub fn map(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
     Value::Map(fields.into_iter().map(|(key, value)| (text(key), value)).collect())
 }
 
-fn text(value: &str) -> Value {
+pub fn text(value: &str) -> Value {
     Value::Text(value.to_owned())
 }
 
-fn time(seconds: f64) -> Value {
+pub fn time(seconds: f64) -> Value {
     Value::Tag(1, Box::new(Value::Float(seconds)))
 }
 

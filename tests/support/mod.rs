@@ -20,6 +20,8 @@ pub mod lambda;
 pub mod lock;
 #[cfg(feature = "latch")]
 pub mod miniature;
+#[cfg(feature = "lock")]
+pub mod mute_rules;
 pub mod primary;
 pub mod program;
 #[cfg(any(feature = "fence", feature = "lease"))]

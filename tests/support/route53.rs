@@ -25,6 +25,7 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use super::cloudwatch::{self, Alarm};
+use super::mute_rules::MuteRules;
 use super::rest_xml::{Failed, LocalName as _, escape, is_signed, response, said, wrapped};
 use super::script::{Held, Script};
 use super::tls::Tls;
@@ -75,6 +76,7 @@ pub enum Fault {
 struct State {
     checks: BTreeMap<String, Check>,
     alarms: BTreeMap<String, Alarm>,
+    mute_rules: MuteRules,
     verdicts: BTreeMap<String, f64>,
     calls: Vec<String>,
     script: Script<&'static str, Fault>,
@@ -381,8 +383,9 @@ impl Route53 {
 
     async fn cloudwatch(&self, operation: &str, body: &[u8]) -> Response<Full<Bytes>> {
         let ((status, answer, _), fault) = {
-            let mut state = self.state();
-            let answer = cloudwatch::answer(&state.alarms, &state.verdicts, operation, body);
+            let state = &mut *self.state();
+            let answer =
+                cloudwatch::answer(&state.alarms, &mut state.mute_rules, &state.verdicts, operation, body);
             state.calls.push(format!("{operation} {}", answer.2));
             let fault = state.script.fault(operation);
             (answer, fault)

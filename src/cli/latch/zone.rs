@@ -105,7 +105,9 @@ impl Zone {
             }
         }
         let zone = if found.len() == 1 { found.pop() } else { None };
-        zone.ok_or_else(|| if ids.is_empty() { Incomplete::NoZone(name) } else { Incomplete::Zones(name, ids) })
+        zone.ok_or_else(
+            || if ids.is_empty() { Incomplete::NoZone(name) } else { Incomplete::Zones(name, ids) },
+        )
     }
 
     /// The names of the zone's own name servers, without a dot at the end.

@@ -60,7 +60,9 @@ impl Doctor<'_> {
             let found = if read().next().is_none() {
                 format!("no check reads the control object of {bucket}")
             } else if read().all(|config| is_disabled(config) || config.inverted() == Some(true)) {
-                format!("the check that reads the control object of {bucket} is disabled or inverted: it proves nothing")
+                format!(
+                    "the check that reads the control object of {bucket} is disabled or inverted: it proves nothing"
+                )
             } else {
                 continue;
             };
@@ -119,8 +121,9 @@ impl Doctor<'_> {
             self.attached(checks, name, records);
         }
         let secondaries = |records: &[ResourceRecordSet]| -> BTreeSet<Option<String>> {
-            let is_secondary =
-                |record: &&ResourceRecordSet| record.failover() == Some(&ResourceRecordSetFailover::Secondary);
+            let is_secondary = |record: &&ResourceRecordSet| {
+                record.failover() == Some(&ResourceRecordSetFailover::Secondary)
+            };
             let checks = records.iter().filter(is_secondary);
             checks.map(|record| record.health_check_id().map(str::to_owned)).collect()
         };

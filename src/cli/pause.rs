@@ -1,0 +1,289 @@
+//! `failoverctl pause` and `failoverctl resume`: planned work, during which no alarm locks a health check.
+//!
+//! A pause is a mute rule of CloudWatch on the check's alarms. It ends by itself, and the actions of an alarm that is in ALARM
+//! then are made up for.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use clap::Args;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::error::{Ended, Error};
+use super::guard::{Guard, Options};
+use super::look;
+use super::mute::{MuteRules, NewRule, PAUSE};
+use super::name::Named;
+use super::screen::say;
+use super::session::{Common, patience};
+use super::state::State;
+use super::text::{plain, time};
+use crate::failover_lock::alarm::{Alarm, AlarmState};
+use crate::failover_lock::decide;
+use crate::failover_lock::health_check::HealthCheckId;
+
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a rule may take to become active, or to be gone.
+const ACTIVE: Duration = Duration::from_secs(60);
+/// How long before its first minute a rule is made.
+const AHEAD: TimeDelta = TimeDelta::seconds(5);
+
+/// Pause the alarms of a health check for planned work: nothing locks it until then.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl pause primary --for 2h --reason 'upgrade, CHG-42'")]
+pub(super) struct Pause {
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
+    /// For how long: minutes, hours or days, for example 90m, 2h or 1d; at most 15 days.
+    #[arg(long = "for", value_name = "TIME")]
+    length: Length,
+    /// The reason, for those who find the pause.
+    #[arg(long)]
+    reason: String,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// End the pauses of a health check.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  failoverctl resume primary")]
+pub(super) struct Resume {
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The length of a pause, in minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Length(i64);
+
+pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Error> {
+    let Pause { check, length: Length(minutes), reason, dry_run, yes, options } = arguments;
+    let guard = &options.guard(common).await?;
+    let id = &check.find(guard).await?;
+    let alarms = pausable(guard, id).await?;
+    let rules = MuteRules::new(&guard.session.aws);
+    for alarm in &alarms {
+        for above in rules.above(&alarm.name, patience()).await? {
+            say(&format!(
+                "warning: the composite alarm {} is over {}, and is not paused: if it leads to lock, mute it as well",
+                plain(&above),
+                plain(&alarm.name)
+            ));
+        }
+    }
+    let names: Vec<_> = alarms.iter().map(|alarm| alarm.name.clone()).collect();
+    let question = format!(
+        "Pause {id} for {minutes} min? Nothing locks it then, and its alarms notify no one: {}.",
+        plain(&names.join(", "))
+    );
+    let screen = &guard.session.screen;
+    if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
+        return Ok(Ended::NotWell);
+    }
+    let from = next_minute(Utc::now());
+    let until = from + TimeDelta::minutes(minutes);
+    let outcome = |outcome| json!([{ "healthCheckId": id, "outcome": outcome, "from": time(from), "until": time(until) }]);
+    if dry_run {
+        let text = || format!("{id}: would be paused until {}\n", time(until));
+        screen.show("outcomes", &outcome("would_pause"), text).await?;
+        return Ok(Ended::Well);
+    }
+    let name = format!("{PAUSE}{id}-{}", from.format("%Y%m%dT%H%MZ"));
+    let context = screen.context().await;
+    let by = context.as_ref().and_then(|context| context.caller()).unwrap_or("by whom is unknown");
+    let description = format!("{reason} ({by})");
+    let rule = NewRule { name: &name, alarms: names, from, minutes, description };
+    rules.put(&rule, patience()).await?;
+    say(&format!("the pause begins at {}: until then its alarms lock", time(from)));
+    sleep((from - Utc::now()).to_std().unwrap_or_default()).await;
+    let end = Instant::now() + ACTIVE;
+    loop {
+        let active = guard.cloudwatch.mute_rules(patience()).await?;
+        if active.iter().any(|rule| rule.name == name) {
+            break;
+        }
+        if Instant::now() >= end {
+            return Err(Error::TooLate(format!(
+                "CloudWatch does not show the mute rule {name} as active: {id} is not known to be paused. See: failoverctl \
+                 status {id}; to delete the rule: failoverctl resume {id}"
+            )));
+        }
+        sleep(LOOK).await;
+    }
+    screen.show("outcomes", &outcome("paused"), || format!("{id}: paused until {}\n", time(until))).await?;
+    // It may have been locked before the pause began.
+    let state = look::one(guard, id).await?.state;
+    if matches!(state, State::Paused { .. }) {
+        return Ok(Ended::Well);
+    }
+    say(&format!("{id} is {}", state.words()));
+    Ok(Ended::NotWell)
+}
+
+pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, Error> {
+    let Resume { check, dry_run, yes, options } = arguments;
+    let guard = &options.guard(common).await?;
+    let id = &check.find(guard).await?;
+    let alarms = guard.cloudwatch.alarms_on(id, patience()).await?;
+    let rules = MuteRules::new(&guard.session.aws);
+    let (own, others) = of(&rules, id, &alarms).await?;
+    let screen = &guard.session.screen;
+    let outcome = async |outcome: &str, words: &str| {
+        let found = json!([{ "healthCheckId": id, "outcome": outcome, "rules": own }]);
+        screen.show("outcomes", &found, || format!("{id}: {words}\n")).await
+    };
+    let in_alarm = alarms.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
+    for alarm in in_alarm.filter(|alarm| decide::leads_to_lock(alarm, &guard.config)) {
+        say(&format!(
+            "its alarm {} is in ALARM: it is locked as soon as no rule mutes that",
+            plain(&alarm.name)
+        ));
+    }
+    for rule in &others {
+        say(&format!("another mute rule holds its alarms back: {}", plain(rule)));
+    }
+    if own.is_empty() {
+        outcome("not_paused", "is not paused").await?;
+        return Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell });
+    }
+    if screen.ask(&format!("End the pause of {id}? Its alarms lock again."), yes || dry_run).await?
+        == Ended::NotWell
+    {
+        return Ok(Ended::NotWell);
+    }
+    if dry_run {
+        outcome("would_resume", "its pause would end").await?;
+        return Ok(Ended::Well);
+    }
+    for rule in &own {
+        rules.delete(rule, patience()).await?;
+    }
+    let end = Instant::now() + ACTIVE;
+    while !of(&rules, id, &alarms).await?.0.is_empty() {
+        if Instant::now() >= end {
+            return Err(Error::TooLate(format!(
+                "CloudWatch still shows the pause of {id}: repeat the command"
+            )));
+        }
+        sleep(LOOK).await;
+    }
+    outcome("resumed", "its alarms lock again").await?;
+    Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell })
+}
+
+/// The rules of these alarms: the pauses of this check, and the others.
+async fn of(
+    rules: &MuteRules,
+    id: &HealthCheckId,
+    alarms: &[Alarm],
+) -> Result<(Vec<String>, Vec<String>), Error> {
+    let mut names = Vec::new();
+    for alarm in alarms {
+        names.extend(rules.of(&alarm.name, patience()).await?);
+    }
+    names.sort_unstable();
+    names.dedup();
+    let own = format!("{PAUSE}{id}-");
+    Ok(names.into_iter().partition(|name| name.starts_with(&own)))
+}
+
+/// The alarms to pause, each of this check alone, and together all that lead to a lock.
+///
+/// # Errors
+/// The check is locked, or is to be; a pause would hide that. Or it shares an alarm with others, or has none.
+async fn pausable(guard: &Guard, id: &HealthCheckId) -> Result<Vec<Alarm>, Error> {
+    let refuse = |why: String| Err(Error::NoPause(why));
+    let state = look::one(guard, id).await?.state;
+    if !matches!(state, State::Armed | State::Paused { .. } | State::Unprotected { .. }) {
+        return refuse(format!("{id} is {}", state.words()));
+    }
+    let leads = |alarms: Vec<Alarm>| -> Vec<Alarm> {
+        alarms.into_iter().filter(|alarm| decide::leads_to_lock(alarm, &guard.config)).collect()
+    };
+    let own = leads(guard.cloudwatch.alarms_on(id, patience()).await?);
+    let all = leads(guard.cloudwatch.all_alarms(patience()).await?.on(id)?);
+    if let Some(shared) = all.iter().find(|alarm| own.iter().all(|own| own.name != alarm.name)) {
+        return refuse(format!(
+            "alarm {} is on a query or on metric math: a mute rule on it may hold other health checks back as well. Make one \
+             yourself, if that is meant: aws cloudwatch put-alarm-mute-rule",
+            plain(&shared.name)
+        ));
+    }
+    if own.is_empty() {
+        return refuse(format!("no alarm leads to a lock of {id}"));
+    }
+    Ok(own)
+}
+
+/// The start of the next minute that is not too near.
+fn next_minute(now: DateTime<Utc>) -> DateTime<Utc> {
+    let minute = TimeDelta::minutes(1);
+    (now + AHEAD + minute).duration_trunc(minute).unwrap_or(now)
+}
+
+// === impl Length ===
+
+impl FromStr for Length {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unit = text.chars().last().and_then(|unit| match unit {
+            'm' => Some(1),
+            'h' => Some(60),
+            'd' => Some(24 * 60),
+            _ => None,
+        });
+        let count = unit.and_then(|unit| text[..text.len() - 1].parse::<i64>().ok()?.checked_mul(unit));
+        // https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_Schedule.html: `PT1M` to `P15D`.
+        match count {
+            Some(minutes) if (1..=15 * 24 * 60).contains(&minutes) => Ok(Self(minutes)),
+            _ => Err("a number of minutes, hours or days, from 1m to 15d, for example 90m or 2h".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_minutes_hours_or_days_up_to_cloudwatchs_limit() {
+        for (text, minutes) in [("1m", 1), ("90m", 90), ("2h", 120), ("15d", 21_600)] {
+            assert_eq!(text.parse(), Ok(Length(minutes)));
+        }
+        for text in ["", "m", "2", "0h", "-1h", "16d", "2 h", "1h30m", "9999999999999999999d", "2é"] {
+            assert!(text.parse::<Length>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pause_begins_with_a_minute_that_is_yet_to_come() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
+        for (now, from) in [
+            ("2026-11-27T10:00:00Z", "2026-11-27T10:01:00Z"),
+            ("2026-11-27T10:00:54Z", "2026-11-27T10:01:00Z"),
+            ("2026-11-27T10:00:55Z", "2026-11-27T10:02:00Z"),
+            ("2026-11-27T23:59:59Z", "2026-11-28T00:01:00Z"),
+        ] {
+            assert_eq!(next_minute(at(now)), at(from), "{now}");
+        }
+    }
+}

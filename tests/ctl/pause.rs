@@ -1,0 +1,126 @@
+//! `failoverctl pause` and `resume`: planned work, on mute rules that a stand-in keeps.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+use crate::failoverctl::{CHANGED, run};
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{LOCKED, PRIMARY};
+use crate::support::route53::{Check, Fault, Route53};
+
+const PAUSE: [&str; 7] = ["pause", PRIMARY, "--for", "2h", "--reason", "upgrade, CHG-42", "--yes"];
+
+async fn account() -> Route53 {
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, Check::new("HTTP", 80).reported(16));
+    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "OK", CHANGED));
+    route53
+}
+
+fn changes(route53: &Route53) -> Vec<String> {
+    let calls = route53.calls().into_iter();
+    calls.filter(|call| call.starts_with("Put") || call.starts_with("Delete")).collect()
+}
+
+/// It waits for the next minute, as a rule does.
+#[tokio::test]
+async fn a_pause_is_shown_until_it_is_ended() {
+    let route53 = account().await;
+    let url = route53.url();
+    let ended = run(&url, &[&PAUSE[..], &["--dry-run"]].concat()).await;
+    assert!(ended.status == Some(0) && ended.out.contains("would be paused until"), "{ended:?}");
+    let ended = run(&url, &["resume", PRIMARY, "--yes"]).await;
+    assert!(ended.status == Some(0) && ended.out.contains("is not paused"), "{ended:?}");
+    assert_eq!(changes(&route53), [""; 0]);
+
+    let ended = run(&url, &[&PAUSE[..], &["--output", "json"]].concat()).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let answer: Value = serde_json::from_str(&ended.out).expect("JSON");
+    let outcome = &answer["outcomes"][0];
+    assert_eq!(outcome["outcome"], "paused", "{outcome}");
+    let time = |key: &str| outcome[key].as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok());
+    let (from, until) = (time("from").expect("a time"), time("until").expect("a time"));
+    assert!(from <= Utc::now() && until - from == TimeDelta::hours(2), "{outcome}");
+
+    let ended = run(&url, &["status", PRIMARY]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let shown = ended.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in [
+        "paused",
+        &format!("until {}", outcome["until"].as_str().expect("a time")),
+        "upgrade, CHG-42 (assumed-role/Operator/jane)",
+    ] {
+        assert!(shown.contains(said), "{said}: {ended:?}");
+    }
+    let ended = run(&url, &["doctor", PRIMARY]).await;
+    assert!(
+        ended.out.contains(&format!("→ when the work is done: failoverctl resume {PRIMARY}")),
+        "{ended:?}"
+    );
+
+    // Another alarm is not paused: that one locks.
+    route53.put_alarm("second", Alarm::on(PRIMARY, "OK", CHANGED));
+    assert!(run(&url, &["status", PRIMARY]).await.out.contains("armed  "));
+    route53.put_alarm("second", Alarm { actions_enabled: false, ..Alarm::on(PRIMARY, "OK", CHANGED) });
+
+    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", CHANGED));
+    let ended = run(&url, &["resume", PRIMARY, "--yes"]).await;
+    assert!(ended.status == Some(0) && ended.out.contains("its alarms lock again"), "{ended:?}");
+    assert!(ended.said.contains("primary-unhealthy is in ALARM: it is locked as soon as"), "{ended:?}");
+    assert!(run(&url, &["status", PRIMARY]).await.out.contains("not locked  "));
+    let changes = changes(&route53);
+    assert!(changes.len() == 2 && changes[0].starts_with("PutAlarmMuteRule failover-pause-"), "{changes:?}");
+}
+
+#[tokio::test]
+async fn what_a_pause_would_hide_or_take_with_it_is_refused() {
+    let refused = async |route53: &Route53, said: &str| {
+        let ended = run(&route53.url(), &PAUSE).await;
+        assert!(ended.status == Some(3) && ended.said.contains("nothing was paused: "), "{ended:?}");
+        assert!(ended.said.contains(said), "{said}: {ended:?}");
+        assert_eq!(changes(route53), [""; 0]);
+    };
+    let route53 = account().await;
+    route53.put(PRIMARY, Check::new("HTTP", 80).with("ResourcePath", LOCKED));
+    refused(&route53, "is locked by its path alone").await;
+    let route53 = account().await;
+    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", CHANGED));
+    route53.put(PRIMARY, Check::new("HTTP", 80).reported(0));
+    refused(&route53, "though alarm primary-unhealthy is in ALARM").await;
+    let route53 = account().await;
+    route53.put_alarm("all", Alarm::of(Kind::Query(Vec::new()), "OK"));
+    refused(&route53, "alarm all is on a query or on metric math").await;
+    let route53 = Route53::start().await;
+    route53.put(PRIMARY, Check::new("HTTP", 80).reported(16));
+    refused(&route53, "no alarm leads to a lock").await;
+
+    let route53 = account().await;
+    for (length, said) in [("16d", "from 1m to 15d"), ("soon", "from 1m to 15d")] {
+        let typed = ["pause", PRIMARY, "--for", length, "--reason", "r", "--yes"];
+        let ended = run(&route53.url(), &typed).await;
+        assert!(ended.status == Some(2) && ended.said.contains(said), "{ended:?}");
+    }
+    route53.fail("PutAlarmMuteRule", Fault::Error(403, "AccessDenied", "not authorized"));
+    let ended = run(&route53.url(), &PAUSE).await;
+    assert!(ended.status == Some(1) && ended.said.contains("cloudwatch:PutAlarmMuteRule"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_paused_is_named() {
+    let route53 = account().await;
+    route53.put_alarm("both-sites", Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "OK"));
+    let ended = run(&route53.url(), &[&PAUSE[..], &["--dry-run"]].concat()).await;
+    assert!(
+        ended.said.contains("the composite alarm both-sites is over primary-unhealthy, and is not paused"),
+        "{ended:?}"
+    );
+    // A rule of someone else stays.
+    route53.put_alarm("primary-unhealthy", Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) });
+    let ended = run(&route53.url(), &["resume", PRIMARY, "--yes"]).await;
+    assert!(
+        ended.status == Some(3)
+            && ended.said.contains("another mute rule holds its alarms back: maintenance"),
+        "{ended:?}"
+    );
+    assert_eq!(changes(&route53), [""; 0]);
+}
