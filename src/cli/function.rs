@@ -15,7 +15,7 @@ use super::error::Error;
 use super::session::if_there;
 use super::text::plain;
 use crate::remote::arn::Arn;
-use crate::remote::aws::{Call, Failure, pages, send};
+use crate::remote::aws::{Call, Failure, Kind, pages, send};
 use crate::remote::deadline::Deadline;
 
 /// The properties of a function that the commands need.
@@ -196,9 +196,16 @@ pub(super) async fn invoke(
     time: Duration,
 ) -> Result<Value, Error> {
     let request = Client::new(aws).invoke().function_name(function).payload(Blob::new(request.to_string()));
-    let Some(output) =
-        if_there(send(Call::new("lambda:InvokeFunction", "the function"), time, request.send()).await)?
-    else {
+    let sent = send(Call::new("lambda:InvokeFunction", "the function"), time, request.send()).await;
+    if let Err(failure) = &sent
+        && failure.kind() == Kind::Unclear
+    {
+        let said = format!(
+            "{failure}. It may run all the same, and may have done it: look before you repeat the command"
+        );
+        return Err(Error::Function { function: function.to_owned(), said });
+    }
+    let Some(output) = if_there(sent)? else {
         let region = aws.region().map_or("no Region", AsRef::as_ref);
         let said = format!("there is no such function in {region}: give --region or --function");
         return Err(Error::Function { function: function.to_owned(), said });

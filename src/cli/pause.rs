@@ -26,7 +26,7 @@ use crate::failover_lock::health_check::HealthCheckId;
 
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a rule may take to become active, or to be gone.
-const ACTIVE: Duration = Duration::from_secs(60);
+const ACTIVE: Duration = Duration::from_mins(1);
 /// How long before its first minute a rule is made.
 const AHEAD: TimeDelta = TimeDelta::seconds(5);
 

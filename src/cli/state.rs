@@ -121,13 +121,13 @@ impl State {
         };
         // Whether a lock holds, a muted alarm shows as well.
         let is_locked = record.is_locked(path, check.version, locked_path);
-        let mutes = |rule: &&MuteRule, alarm: &Alarm| {
+        let holds = |rule: &&MuteRule, alarm: &Alarm| {
             rule.alarms.contains(&alarm.name) && decide::leads_to_lock(alarm, config)
         };
-        let muted = |alarm: &Alarm| seen.rules.iter().any(|rule| mutes(&rule, alarm));
+        let muted = |alarm: &Alarm| seen.rules.iter().any(|rule| holds(&rule, alarm));
         let held_back = || {
             let pauses = seen.rules.iter().filter(|rule| rule.name.starts_with(PAUSE));
-            let last = pauses.filter(|rule| seen.alarms.iter().any(|alarm| mutes(rule, alarm)));
+            let last = pauses.filter(|rule| seen.alarms.iter().any(|alarm| holds(rule, alarm)));
             match last.max_by_key(|rule| rule.until) {
                 Some(pause) => Self::Paused { until: pause.until, why: pause.description.clone() },
                 None => Self::Unprotected { reason: Reason::ActionsMuted },

@@ -200,10 +200,11 @@ impl Accelerators {
         Ok(())
     }
 
-    /// Removes endpoints from a group. `perhaps` is set as soon as any of them may be gone.
+    /// Removes endpoints from a group, with one try: what it was decided from may be over before the next one. `perhaps` is
+    /// set as soon as any of them may be gone.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them does not exist.
+    /// The call failed; with [`Kind::Conflict`] one of them does not exist.
     ///
     /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
     pub async fn remove(
@@ -223,6 +224,7 @@ impl Accelerators {
                 identifiers.push(identifier.map_err(|error| Failure::refused(REMOVE, error.to_string()))?);
             }
             deadline
+                .with_tries(1)
                 .persist(async |time| {
                     let request = self.0.remove_endpoints().endpoint_group_arn(&group.arn);
                     let request = request.set_endpoint_identifiers(Some(identifiers.clone()));

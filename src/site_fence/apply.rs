@@ -1,5 +1,6 @@
 //! The effect: takes a site out of an accelerator, then out of replication.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,7 +13,7 @@ use super::error::Error;
 use super::infinispan::{self, Session, State};
 use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Outcome, Verdict};
-use super::site::{Leaving, Site, is_in_service};
+use super::site::{Leaving, Owner, Site, is_in_service};
 use super::turn::{End, Turn};
 use super::view::Sight;
 use super::webhook::Accusation;
@@ -73,7 +74,7 @@ async fn leave(
         removed: false,
         taken_offline: false,
         removal: Removal::default(),
-        turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter)),
+        turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter), deadline),
         deadline: within,
     };
     let out = within.persist(async |_| leave.accelerator().await).await;
@@ -101,7 +102,7 @@ struct Leave<'a> {
     accusation: &'a Accusation,
     accelerator: &'a Accelerator,
     infinispan: Option<&'a Session<'a>>,
-    /// Whether the removal of any endpoint was requested.
+    /// Whether any endpoint may have been removed.
     removed: bool,
     /// Whether replication to it was stopped.
     taken_offline: bool,
@@ -117,25 +118,51 @@ struct Leave<'a> {
 pub(super) struct Removal {
     /// The endpoints whose removal was requested.
     pub note: Note,
-    /// Whether any of them may be gone: that was answered or seen, or an answer was lost.
-    pub is_perhaps_done: bool,
+    /// When any of them may have gone last: that was answered or seen, or an answer was lost.
+    gone: Option<DateTime<Utc>>,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
-    /// When their removal was requested first.
-    began: Option<DateTime<Utc>>,
 }
 
 impl Removal {
-    /// Begins with the endpoints that are noted now; `before` is the note of the site before that.
+    /// Notes the endpoints that are about to be removed; `before` is the note of the site before that.
     pub fn begin(&mut self, note: Note, before: Option<&Note>) {
-        self.is_noted_anew |= before.is_none();
+        // A try before may have noted them.
+        self.is_noted_anew |= before.is_none() && self.note.endpoints.is_empty();
         self.note = note;
-        self.began.get_or_insert_with(Utc::now);
+    }
+
+    /// Removes them, from one group after the other.
+    pub async fn remove(
+        &mut self,
+        system: &SiteFence,
+        leaving: &Leaving<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        for (group, endpoints) in leaving {
+            let mut perhaps = false;
+            let removed = system.view.accelerators.remove(group, endpoints, &mut perhaps, deadline).await;
+            if perhaps {
+                self.gone = Some(Utc::now());
+            }
+            removed.map_err(Error::Removal)?;
+        }
+        Ok(())
+    }
+
+    /// The site is seen to be out.
+    pub fn is_out(&mut self) {
+        self.gone.get_or_insert_with(Utc::now);
+    }
+
+    /// Whether any of its endpoints may be gone.
+    pub fn is_perhaps_done(&self) -> bool {
+        self.gone.is_some()
     }
 
     /// What is on record of it. A removal whose answer was lost may have been done.
     pub fn record(&self) -> End {
-        if self.is_perhaps_done { End::Record(self.began.unwrap_or_else(Utc::now)) } else { End::AsBefore }
+        self.gone.map_or(End::AsBefore, End::Out)
     }
 
     /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
@@ -148,7 +175,7 @@ impl Removal {
         site: &Site,
         deadline: Deadline,
     ) {
-        if !self.is_noted_anew || self.is_perhaps_done || turn.has_just_left(site) {
+        if !self.is_noted_anew || self.is_perhaps_done() || turn.has_just_left(site) {
             return;
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
@@ -194,6 +221,9 @@ impl Leave<'_> {
                             return Err(Error::NobodyLeft);
                         }
                     }
+                    if reason == Reason::ReporterIsFenced {
+                        self.turn.refuse_if_just_rejoined(&accusation.reporter, deadline).await?;
+                    }
                     return self.refuse(reason, &sight, &notes).await;
                 }
                 Decision::AlreadyOut | Decision::AlreadyOutIfUnseen => None,
@@ -214,6 +244,9 @@ impl Leave<'_> {
                     None => return Ok(Out::Stays(unknown, None)),
                 }
             }
+            if leaving.is_none() && !self.removed {
+                self.turn.refuse_if_just_rejoined(site, deadline).await?;
+            }
             // A note from before the last rejoin is not about this fence.
             let is_noted = notes.is_to_stay_out(site);
             if leaving.is_none() && (is_noted || system.config.dry_run) && self.is_offline().await? {
@@ -231,10 +264,15 @@ impl Leave<'_> {
             }
             if let Some(leaving) = leaving {
                 let rejoined = |site: &Site| notes.rejoined(site).map(|rejoined| rejoined.at);
-                self.turn.refuse_if_just_out(|serving| serving == accusation.reporter.as_str(), rejoined)?;
+                self.turn.refuse_if_just_out(|other| other != site.as_str(), rejoined)?;
+                // Its note may have found no room.
+                let fenced = self.turn.taken_out_by(&accusation.reporter);
+                if fenced.is_some_and(|other| other != *site && !is_in_service(&other, &sight.groups)) {
+                    return self.refuse(Reason::SecondFence, &sight, &notes).await;
+                }
                 self.remove(&sight, &notes, &leaving).await?;
             } else {
-                self.removal.is_perhaps_done = true;
+                self.removal.is_out();
                 if !is_noted {
                     self.note_out().await;
                 }
@@ -266,7 +304,7 @@ impl Leave<'_> {
 
     /// Notes that the site is out, and by whom.
     async fn note_out(&mut self) {
-        self.removal.is_perhaps_done = true;
+        self.removal.is_out();
         let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
         note(system, accelerator, site, &self.removal.note.clone().out(Some(reporter), Utc::now()), deadline)
             .await;
@@ -295,22 +333,25 @@ impl Leave<'_> {
 
     /// Notes the endpoints, removes them, and notes that the site is out.
     async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<(), Error> {
-        let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
+        let Self { system, accusation: Accusation { site, .. }, accelerator, deadline, .. } = *self;
         let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
-        note(system, accelerator, site, &leaver, deadline).await;
-        self.removal.begin(leaver, notes.of(site));
-        for (group, endpoints) in leaving {
-            // Set before the call: it may be done although its answer is lost.
-            self.removed = true;
-            let perhaps = &mut self.removal.is_perhaps_done;
-            system.view.accelerators.remove(group, endpoints, perhaps, deadline).await?;
+        // A try before may have noted it.
+        if notes.of(site) != Some(&leaver) {
+            note(system, accelerator, site, &leaver, deadline).await;
         }
+        self.removal.begin(leaver, notes.of(site));
+        let removed = self.removal.remove(system, leaving, deadline).await;
+        self.removed |= self.removal.is_perhaps_done();
+        removed?;
         self.note_out().await;
         // Check again: a report against the reporter may have been handled at the same time.
-        let left = system.view.accelerators.groups(accelerator, deadline).await?;
-        let is_left = |id: &str| left.iter().flat_map(|group| &group.endpoints).any(|other| other.id == id);
-        let mut reporters = sight.groups.iter().flat_map(|group| group.of(reporter));
-        if !reporters.any(|endpoint| is_left(&endpoint.id)) {
+        let mut left = system.view.accelerators.groups(accelerator, deadline).await?;
+        let before: BTreeMap<_, _> =
+            sight.endpoints().map(|endpoint| (&endpoint.id, &endpoint.owner)).collect();
+        for endpoint in left.iter_mut().flat_map(|group| &mut group.endpoints) {
+            endpoint.owner = before.get(&endpoint.id).map_or(Owner::Unknown, |owner| (*owner).clone());
+        }
+        if !decide::is_anyone_left(site, &self.removal.note.endpoints, &left) {
             return Err(Error::NobodyLeft);
         }
         Ok(())
@@ -339,7 +380,7 @@ impl Leave<'_> {
             && entry.site == reporter.as_str()
             && !entry.reporter.is_empty()
         {
-            let reason = decide::survivor(&Seen { groups: &sight.groups, notes });
+            let reason = decide::survivor(reporter, &Seen { groups: &sight.groups, notes });
             let reason = reason.unwrap_or(Reason::OtherReportWasFirst);
             return Ok(Out::Stays(reason, Some(entry.to_string())));
         }

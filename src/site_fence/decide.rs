@@ -120,13 +120,14 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     let Accusation { site, reporter, .. } = accusation;
     let is_there = |site| is_in_service(site, seen.groups);
     if !is_there(reporter) {
-        // If no site is left, the matter is not settled.
-        let settled = seen.notes.of(reporter).is_some() && is_there(site);
-        return Decision::Refuse(if settled {
-            survivor(seen).unwrap_or(Reason::ReporterIsFenced)
-        } else {
-            Reason::ReporterMissing
+        return Decision::Refuse(match seen.notes.of(reporter) {
+            Some(_) => survivor(reporter, seen).unwrap_or(Reason::ReporterIsFenced),
+            None => Reason::ReporterMissing,
         });
+    }
+    // It was put back by hand.
+    if seen.notes.is_to_stay_out(reporter) {
+        return Decision::Refuse(Reason::ReporterWasFenced);
     }
     if !is_there(site) {
         // Endpoints whose site is unknown, or that are tagged with another name, may be the site's.
@@ -146,9 +147,6 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
             Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
         };
     }
-    if seen.notes.is_to_stay_out(reporter) {
-        return Decision::Refuse(Reason::ReporterWasFenced);
-    }
     if has_fenced_another(accusation, seen) {
         return Decision::Refuse(Reason::SecondFence);
     }
@@ -163,15 +161,21 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     }
 }
 
-/// Returns the reason for which the absence of the reporter does not settle its report: no site that is left is healthy.
+/// Returns the reason for which the absence of a site does not settle its report: in one of the listeners that it was taken out
+/// of, no site that is left is healthy.
 #[must_use]
-pub fn survivor(seen: &Seen<'_>) -> Option<Reason> {
+pub fn survivor(out: &Site, seen: &Seen<'_>) -> Option<Reason> {
     let serves = |group: &EndpointGroup, endpoint: &Endpoint| {
         matches!(endpoint.owner, Owner::Site(_)) && endpoint.healthy && group.sends_to(endpoint)
     };
-    let mut groups = seen.groups.iter();
-    let any = groups.any(|group| group.endpoints.iter().any(|endpoint| serves(group, endpoint)));
-    (!any).then_some(Reason::SurvivorUnhealthy)
+    let is_served = |listener: Option<&str>| {
+        let mut groups =
+            seen.groups.iter().filter(|group| listener.is_none_or(|listener| group.listener() == listener));
+        groups.any(|group| group.endpoints.iter().any(|endpoint| serves(group, endpoint)))
+    };
+    let noted = seen.notes.of(out).map(|note| note.endpoints.as_slice()).unwrap_or_default();
+    let all = listeners(noted).all(|listener| is_served(Some(listener)));
+    (!all || !is_served(None)).then_some(Reason::SurvivorUnhealthy)
 }
 
 /// Whether the reporter has taken out a third site, which is still out. If it is not noted who did that, it may have been
@@ -278,8 +282,12 @@ pub fn is_anyone_left(site: &Site, removed: &[Noted], groups: &[EndpointGroup]) 
             of_listener.flat_map(|group| group.endpoints.iter().filter(|endpoint| group.sends_to(endpoint)));
         endpoints.any(|endpoint| matches!(&endpoint.owner, Owner::Site(name) if name != site.as_str()))
     };
-    let mut listeners = removed.iter().filter_map(|noted| noted.group.split_once("/endpoint-group/"));
-    listeners.all(|(listener, _)| serves(listener))
+    listeners(removed).all(serves)
+}
+
+/// The listeners in which these endpoints were.
+fn listeners(noted: &[Noted]) -> impl Iterator<Item = &str> {
+    noted.iter().filter_map(|noted| Some(noted.group.split_once("/endpoint-group/")?.0))
 }
 
 /// What has to be done so that a site is in the accelerator as it was.

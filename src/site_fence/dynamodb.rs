@@ -9,10 +9,12 @@
 //! | `claim` | the execution that made it |
 //! | `ends` | the time by which that execution has ended: the claim blocks no other one after it |
 //! | `out` | the time at which the site was out, once it is |
+//! | `rejoined` | the time at which a person rejoined it, once that is done |
 //!
 //! A claim ends. An execution that succeeds sets `ends` to the time of its success, and the entry stays as a record. An
 //! execution that fails puts the record back that was there before, or deletes its entry. One that dies leaves an entry that ends by itself. An entry without `ends`,
-//! from an earlier version of this function, ends when the longest execution of Lambda would have.
+//! from an earlier version of this function, ends when the longest execution of Lambda would have, and one that claims to
+//! end later, or is from the future, is none.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::config;
 use super::site::Site;
@@ -33,15 +35,20 @@ const PUT: Call = Call::new("dynamodb:PutItem", "the table");
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const DELETE: Call = Call::new("dynamodb:DeleteItem", "the table");
 const KEY: &str = "accelerator";
+/// Of a record that a site was taken out: when.
+pub const OUT: &str = "out";
+/// Of a record that a site was rejoined: when.
+pub const REJOINED: &str = "rejoined";
 /// There is no claim, or it has ended, or it is this one: the answer to an earlier try was lost.
-const FREE_OR_OWN: &str = "attribute_not_exists(#key) OR #claim = :claim OR #ends <= :now \
-    OR (attribute_not_exists(#ends) AND (#at < :longest_ago OR #site = :site))";
+const FREE_OR_OWN: &str = "attribute_not_exists(#key) OR #claim = :claim OR #ends <= :now OR #ends > :latest \
+    OR (attribute_not_exists(#ends) \
+        AND (attribute_not_exists(#at) OR #at < :longest_ago OR #at > :latest OR #site = :site))";
 /// How much longer a claim lasts than its execution: for clocks that differ, and for calls that are on their way.
 const MARGIN: Duration = Duration::from_secs(30);
 /// The longest that an execution of Lambda [can take][1].
 ///
 /// [1]: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-const LONGEST_EXECUTION: TimeDelta = TimeDelta::minutes(15);
+const LONGEST_EXECUTION: Duration = Duration::from_mins(15);
 
 /// The table.
 #[derive(Debug)]
@@ -69,7 +76,7 @@ pub enum First {
 }
 
 /// A claim as it is in the table, also one that has ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The site that is taken out, or rejoined.
     pub site: String,
@@ -81,6 +88,8 @@ pub struct Entry {
     pub ends: String,
     /// The time at which the site was out; empty if it is not on record.
     pub out: String,
+    /// The time at which a person rejoined it; empty if it is not on record.
+    pub rejoined: String,
 }
 
 // === impl Table ===
@@ -102,7 +111,9 @@ impl Table {
     /// A call failed and did not pass before the deadline.
     pub async fn claim(&self, claim: &mut Claim, deadline: Deadline) -> Result<First, Failure> {
         // Also where the answer to a put is lost, which returns what was there before.
-        let is_record = |item: &HashMap<String, AttributeValue>| item.contains_key("out");
+        let is_record = |item: &HashMap<String, AttributeValue>| {
+            [OUT, REJOINED].iter().any(|done| item.contains_key(*done))
+        };
         let accelerator = claim.item[KEY].as_s().cloned().unwrap_or_default();
         let read = self.item(&accelerator, deadline).await?;
         claim.former = read.filter(is_record).or(claim.former.take());
@@ -115,6 +126,7 @@ impl Table {
             (":claim", text(id)),
             (":now", text(&written(now))),
             (":longest_ago", text(&written(now - LONGEST_EXECUTION))),
+            (":latest", text(&written(now + LONGEST_EXECUTION + MARGIN))),
             (":site", item["site"].clone()),
         ];
         let values = values.map(|(name, value)| (name.to_owned(), value));
@@ -140,16 +152,20 @@ impl Table {
         entry.map(First::Other).ok_or(conflict)
     }
 
-    /// Ends a claim whose execution has taken the site out, or may have; its entry stays as a record.
+    /// Ends a claim whose execution has taken the site [`OUT`], or may have, or has [`REJOINED`] it; its entry stays as a record
+    /// of that.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline: then the claim ends by itself.
-    pub async fn keep(&self, claim: Claim, out: DateTime<Utc>, deadline: Deadline) -> Result<(), Failure> {
+    pub async fn keep(
+        &self,
+        claim: Claim,
+        done: &str,
+        at: DateTime<Utc>,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
         let Claim { id, mut item, former: _ } = claim;
-        item.extend([
-            ("ends".to_owned(), text(&written(Utc::now()))),
-            ("out".to_owned(), text(&written(out))),
-        ]);
+        item.extend([("ends".to_owned(), text(&written(Utc::now()))), (done.to_owned(), text(&written(at)))]);
         self.replace(&id, item, deadline).await
     }
 
@@ -164,11 +180,8 @@ impl Table {
         }
     }
 
-    /// Ends a claim and deletes its entry, and the record in whose place it is.
-    ///
-    /// # Errors
-    /// As [`keep`](Self::keep).
-    pub async fn delete(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
+    /// Ends a claim and deletes its entry.
+    async fn delete(&self, claim: Claim, deadline: Deadline) -> Result<(), Failure> {
         let deleted = deadline
             .persist(async |time| {
                 let request =
@@ -287,14 +300,17 @@ fn written(time: DateTime<Utc>) -> String {
 impl Entry {
     fn read(item: &HashMap<String, AttributeValue>) -> Self {
         let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
-        let [site, reporter, at, ends, out] = ["site", "reporter", "at", "ends", "out"].map(text);
-        Self { site, reporter, at, ends, out }
+        let [site, reporter, at, ends] = ["site", "reporter", "at", "ends"].map(text);
+        Self { site, reporter, at, ends, out: text(OUT), rejoined: text(REJOINED) }
     }
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, reporter, at, ends: _, out } = self;
+        let Self { site, reporter, at, ends: _, out, rejoined } = self;
+        if !rejoined.is_empty() {
+            return write!(f, "a person rejoined {} at {}", Quoted(site), Quoted(rejoined));
+        }
         if reporter.is_empty() && !out.is_empty() {
             return write!(f, "a person took {} out at {}", Quoted(site), Quoted(out));
         }

@@ -48,6 +48,9 @@ pub enum Error {
     /// A call to Infinispan failed.
     #[error(transparent)]
     Infinispan(#[from] infinispan::Failure),
+    /// The removal of endpoints failed: what it was decided from may have changed.
+    #[error(transparent)]
+    Removal(Failure),
     /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] Failure),
@@ -70,7 +73,7 @@ impl Error {
             Self::NobodyLeft => "NobodyLeft",
             Self::Unfinished(_) => "Unfinished",
             Self::Infinispan(failure) => failure.error_type(),
-            Self::Aws(failure) => match failure.kind() {
+            Self::Aws(failure) | Self::Removal(failure) => match failure.kind() {
                 Kind::Throttled | Kind::Unclear => "AwsUnavailable",
                 Kind::Conflict => "KeepsChanging",
                 Kind::NotFound => "NoSuchResource",
@@ -89,17 +92,19 @@ impl Error {
             | Self::NobodyLeft
             | Self::Unfinished(_)
             | Self::Infinispan(_)
+            | Self::Removal(_)
             | Self::Aws(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
 
 impl MayPass for Error {
-    /// Every call has been repeated as long as that could help. If another caller has changed the accelerator, it
-    /// helps to read it and decide again.
+    /// Every call but a removal has been repeated as long as that could help. After a removal, and if another caller has
+    /// changed the accelerator, it helps to read it and decide again.
     fn may_pass(&self) -> bool {
         match self {
             Self::Aws(failure) => failure.kind() == Kind::Conflict,
+            Self::Removal(failure) => failure.kind() == Kind::Conflict || failure.may_pass(),
             Self::OtherReport { may_pass, .. } => *may_pass,
             _ => false,
         }

@@ -37,6 +37,8 @@ mod turn;
 pub mod view;
 pub mod webhook;
 
+use std::time::Duration;
+
 use aws_config::SdkConfig;
 use thiserror::Error;
 
@@ -85,6 +87,9 @@ pub struct UnknownHandler(String);
 )]
 pub struct NobodyIsLetIn;
 
+/// The longest that one execution takes, whatever its timeout: its claim ends soon if it dies.
+const LONGEST: Duration = Duration::from_mins(1);
+
 // === impl SiteFence ===
 
 impl SiteFence {
@@ -107,6 +112,7 @@ impl SiteFence {
 
     /// Handles one invocation.
     pub async fn handle(&self, handler: Handler, event: &str, deadline: Deadline) -> Report {
+        let deadline = deadline.within(LONGEST);
         let report = match handler {
             Handler::Fence => fence::fence(self, event, deadline).await,
             Handler::Rejoin => Report::to_invoker(rejoin::rejoin(self, event, deadline).await),

@@ -39,7 +39,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         system,
         request,
         accelerator: &accelerator,
-        turn: Turn::new(system, &accelerator.arn, &request.site, None),
+        turn: Turn::new(system, &accelerator.arn, &request.site, None, deadline),
         changed: false,
         details: Vec::new(),
         deadline: Turn::within(deadline),
@@ -50,7 +50,12 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         matches!(outcome.outcome, Verdict::Rejoined | Verdict::AlreadyRejoined) && !system.config.dry_run
     };
     let was_taken = turn.is_taken();
-    turn.end(if done.as_ref().is_ok_and(is_back) { End::Cleared } else { End::AsBefore }, deadline).await;
+    // Counted from now: what was done last is shown last.
+    turn.end(
+        if done.as_ref().is_ok_and(is_back) { End::Rejoined(Utc::now()) } else { End::AsBefore },
+        deadline,
+    )
+    .await;
     if !was_taken
         && let Some(table) = &system.table
         && done.as_ref().is_ok_and(is_back)
@@ -97,6 +102,13 @@ struct Replication {
     is_mutual: bool,
 }
 
+impl Plan {
+    /// Whether all is as it has to be: only that a person has said so is noted.
+    fn is_idle(&self) -> bool {
+        self.add.is_empty() && self.keys.is_empty() && self.replication.is_none()
+    }
+}
+
 impl Replication {
     /// Which site replicates to which one.
     fn ways<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (&'a Site, &'a Site)> {
@@ -126,6 +138,9 @@ impl Back<'_> {
                 Ok(plan) => plan,
                 Err(outcome) => return Ok(outcome),
             };
+            if self.is_dry_run() && plan.is_idle() {
+                return Ok(self.is_back());
+            }
             if self.is_dry_run() {
                 let adds = plan.add.iter().map(|Noted { id, weight, group, .. }| {
                     format!("{id} would be added with the weight {weight} to {group}")
@@ -168,20 +183,15 @@ impl Back<'_> {
         }
         let (keys, former) = (Note::keys(site, &sight.tags), notes.rejoined(site));
         let is_idle = add.is_empty() && keys.is_empty();
-        let is_back = || outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined });
         if system.infinispan.is_none() {
-            return Ok(if is_idle {
-                Err(is_back())
-            } else {
-                Ok(Plan { add, keys, former, replication: None })
-            });
+            return Ok(Ok(Plan { add, keys, former, replication: None }));
         }
         let link = match self.replication(&notes, &sight.groups) {
             Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
             Err(error) => Err(error.into()),
         };
         let replication = match link {
-            Ok((_, Link::Replicating)) => return Ok(Err(is_back())),
+            Ok((_, Link::Replicating)) => return Ok(Ok(Plan { add, keys, former, replication: None })),
             Ok((replication, Link::Connected)) => Ok(replication),
             Ok((_, Link::Broken(at, other))) if *force => Err(format!("{at} does not see {other}")),
             Ok((_, Link::Broken(..))) => {
@@ -334,7 +344,11 @@ impl Back<'_> {
             accelerators.untag(self.accelerator, keys, deadline).await?;
             self.changed = true;
         }
-        Ok(outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined }))
+        Ok(self.is_back())
+    }
+
+    fn is_back(&self) -> Outcome {
+        outcome(if self.changed { Verdict::Rejoined } else { Verdict::AlreadyRejoined })
     }
 
     /// Notes the last rejoin as before: this one has failed, and until it is repeated the note that the site is out stays

@@ -43,7 +43,7 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
         request,
         accelerator: &accelerator,
         removal: Removal::default(),
-        turn: Turn::new(system, &accelerator.arn, &request.take_out, None),
+        turn: Turn::new(system, &accelerator.arn, &request.take_out, None, deadline),
         deadline: within,
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
@@ -73,7 +73,7 @@ impl Leave<'_> {
         loop {
             let sight = system.view.look(self.accelerator, deadline).await?;
             let notes = Notes::read(&self.accelerator.arn, &sight.tags);
-            let removed = !self.removal.note.endpoints.is_empty();
+            let removed = self.removal.is_perhaps_done();
             if removed && !is_in_service(site, &sight.groups) {
                 if !notes.is_to_stay_out(site) {
                     self.note_out().await?;
@@ -92,6 +92,7 @@ impl Leave<'_> {
             let leaving = match decision {
                 // Without its note, which an earlier request could not write, it might come back in another way.
                 Ok(leaving) if leaving.is_empty() && notes.is_to_stay_out(site) => {
+                    self.turn.refuse_if_just_rejoined(site, deadline).await?;
                     return Ok(outcome(Verdict::AlreadyOut));
                 }
                 Ok(leaving) => leaving,
@@ -109,6 +110,7 @@ impl Leave<'_> {
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
             if leaving.is_empty() {
+                self.turn.refuse_if_just_rejoined(site, deadline).await?;
                 self.removal.note = leaver;
                 self.note_out().await?;
                 return Ok(outcome(Verdict::TakenOut));
@@ -127,17 +129,17 @@ impl Leave<'_> {
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
-        accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
-        self.removal.begin(note, before);
-        for (group, endpoints) in leaving {
-            accelerators.remove(group, endpoints, &mut self.removal.is_perhaps_done, deadline).await?;
+        if before != Some(&note) {
+            accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         }
+        self.removal.begin(note, before);
+        self.removal.remove(system, leaving, deadline).await?;
         self.note_out().await
     }
 
     /// Notes that the site is out.
     async fn note_out(&mut self) -> Result<(), Error> {
-        self.removal.is_perhaps_done = true;
+        self.removal.is_out();
         let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
         let note = self.removal.note.clone().out(None, Utc::now());
         Ok(system.view.accelerators.tag(self.accelerator, note.tags(site), deadline).await?)

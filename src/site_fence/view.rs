@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 
 use super::accelerator::{Accelerator, Accelerators};
 use super::load_balancer::LoadBalancers;
-use super::site::{EndpointGroup, Owner, Site};
+use super::site::{Endpoint, EndpointGroup, Owner, Site};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
@@ -27,6 +27,15 @@ pub struct Sight {
     pub groups: Vec<EndpointGroup>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+}
+
+// === impl Sight ===
+
+impl Sight {
+    /// The endpoints of all groups.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.groups.iter().flat_map(|group| &group.endpoints)
+    }
 }
 
 // === impl View ===
@@ -55,7 +64,8 @@ impl View {
         Ok(Sight { groups, tags })
     }
 
-    /// Returns the owner of each of these endpoints of an accelerator, if it is known.
+    /// Returns the owner of each of these endpoints of an accelerator, if it is known. Of those that the configuration names,
+    /// Elastic Load Balancing is not asked: it may not answer in the Region that has failed.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
@@ -65,15 +75,11 @@ impl View {
         endpoints: BTreeSet<&str>,
         deadline: Deadline,
     ) -> Result<BTreeMap<String, Owner>, Failure> {
-        let mut owners =
-            self.load_balancers.owners(endpoints.clone(), accelerator.account(), deadline).await?;
-        for endpoint in endpoints {
-            if let Some(site) = self.sites.get(endpoint)
-                && owners.get(endpoint) != Some(&Owner::Gone)
-            {
-                owners.insert(endpoint.to_owned(), Owner::Site(site.as_str().to_owned()));
-            }
-        }
+        let (named, others): (BTreeSet<_>, BTreeSet<_>) =
+            endpoints.into_iter().partition(|endpoint| self.sites.contains_key(*endpoint));
+        let mut owners = self.load_balancers.owners(others, accelerator.account(), deadline).await?;
+        let site = |endpoint: &str| Owner::Site(self.sites[endpoint].as_str().to_owned());
+        owners.extend(named.into_iter().map(|endpoint| (endpoint.to_owned(), site(endpoint))));
         Ok(owners)
     }
 }

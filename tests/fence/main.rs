@@ -12,5 +12,6 @@ mod order;
 mod regions;
 mod rejoin;
 mod secrets;
+mod shown;
 mod topic;
 mod without_infinispan;

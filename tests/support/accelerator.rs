@@ -364,6 +364,13 @@ impl Accelerators {
         }
     }
 
+    /// An operator removes the endpoint by hand from this group.
+    pub fn remove_from(&self, group_arn: &str, endpoint_id: &str) {
+        let mut state = self.state();
+        let group = state.group(group_arn).expect("the group exists");
+        group.endpoints.retain(|endpoint| endpoint.id != endpoint_id);
+    }
+
     /// The calls so far: operation, ARN, and what was named besides, separated by commas.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()

@@ -166,6 +166,13 @@ impl Sites {
         request.key_schema(schema.build().unwrap()).send().await.expect("MiniStack makes tables");
     }
 
+    /// The site that was rejoined, by the record in the table.
+    pub async fn rejoined(&self) -> Option<String> {
+        let mut entry = self.entries().await.pop()?;
+        entry.remove("rejoined")?;
+        entry.remove("site")
+    }
+
     /// What the table holds.
     pub async fn entries(&self) -> Vec<HashMap<String, String>> {
         let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
@@ -198,7 +205,7 @@ impl Sites {
     /// Makes every entry so much older, as if that time had passed.
     pub async fn age_entries(&self, by: TimeDelta) {
         for mut entry in self.entries().await {
-            for name in ["at", "ends", "out"] {
+            for name in ["at", "ends", "out", "rejoined"] {
                 if let Some(time) = entry.get_mut(name) {
                     let older = time.parse::<DateTime<Utc>>().expect("a time") - by;
                     *time = older.to_rfc3339_opts(SecondsFormat::Secs, true);

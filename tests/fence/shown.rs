@@ -1,0 +1,259 @@
+//! What Global Accelerator shows may be from before, and what was decided may be over before it is done.
+
+use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::sites::{
+    ALONE, DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, outcomes, outcomes_within, rejoin,
+    take_out,
+};
+use chrono::{SecondsFormat, TimeDelta, Utc};
+use failover::site_fence::SiteFence;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(3);
+const BUSY: Fault = Fault::Error("TransactionInProgressException", "try again");
+
+async fn with_table() -> (Sites, SiteFence) {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    (sites, system)
+}
+
+fn request(site: &str) -> Value {
+    json!({ "accelerator": DNS_NAME, "site": site })
+}
+
+#[tokio::test]
+async fn a_removal_that_is_turned_away_is_decided_about_again() {
+    for by_a_person in [false, true] {
+        let sites = Sites::start().await;
+        let (system, ga) = (sites.system(&[]), &sites.accelerators);
+        ga.fail("RemoveEndpoints", BUSY);
+        // Before the second try to remove it is looked at again.
+        ga.fail("ListEndpointGroups", Fault::meddle(|_| {}));
+        let survivor = sites.balancer_a.clone();
+        ga.fail("ListEndpointGroups", Fault::meddle(move |ga| ga.set_health(&survivor, "UNHEALTHY")));
+        let said = if by_a_person {
+            take_out(&system, "site-b").await
+        } else {
+            outcomes(&system, &alert("site-a", "site-b")).await.remove(0)
+        };
+        let refused = if by_a_person { "refused: survivor_unhealthy" } else { "refused: reporter_unhealthy" };
+        assert_eq!(said, refused);
+        assert_eq!(sites.in_service().len(), 2);
+        assert!(sites.tags().is_empty(), "what was not removed is not noted");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_left_where_the_other_site_receives_no_traffic() {
+    let sites = Sites::start().await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    let [a, b] = sites.both();
+    let drained = a.clone().weight(0);
+    ga.fail(
+        "RemoveEndpoints",
+        Fault::meddle(move |ga| {
+            ga.put(Accelerator::new(LABEL).listener([Group::new(REGION, [drained.clone(), b.clone()])]));
+        }),
+    );
+    let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+    assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("NobodyLeft")));
+}
+
+#[tokio::test]
+async fn the_records_minute_begins_with_the_last_try_to_remove() {
+    let (sites, system) = with_table().await;
+    let began = Utc::now();
+    for _ in 0..3 {
+        sites.accelerators.fail("RemoveEndpoints", BUSY);
+    }
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let entry = sites.entries().await.remove(0);
+    let time = |key: &str| entry[key].parse::<chrono::DateTime<Utc>>().expect("a time");
+    assert!(time("out") >= time("at") && time("out") + TimeDelta::seconds(1) > began, "{entry:?}");
+    assert!(time("ends") - time("out") <= TimeDelta::seconds(2), "{entry:?}");
+}
+
+#[tokio::test]
+async fn of_three_sites_a_second_one_does_not_leave_within_the_minute_of_the_first_one() {
+    let (sites, system) = with_table().await;
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+    let shown = || sites.accelerators.put(Accelerator::new(LABEL).listener([all.clone()]));
+    shown();
+    let system_alone = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
+    assert_eq!(outcomes(&system_alone, &alert("site-a", "site-b")).await, ["fenced"]);
+    shown();
+    assert_eq!(
+        outcomes_within(&system_alone, &alert("site-c", "site-a"), SOON).await,
+        ["failed: OtherReport"]
+    );
+    assert_eq!(sites.in_service().len(), 3);
+    drop(system);
+}
+
+#[tokio::test]
+async fn of_three_sites_one_reporter_takes_out_one_also_where_no_note_has_room() {
+    let (sites, _) = with_table().await;
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([all]));
+    sites.accelerators.fail_always("TagResource", Fault::Error("LimitExceededException", "50 tags"));
+    let system = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.age_entries(TimeDelta::minutes(5)).await;
+    assert_eq!(outcomes(&system, &alert("site-a", "site-c")).await, ["refused: second_fence"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str(), third.as_str()]);
+}
+
+#[tokio::test]
+async fn what_rests_on_a_site_being_out_waits_for_a_minute_after_its_rejoin() {
+    for alone in [false, true] {
+        let (sites, with_infinispan) = with_table().await;
+        let system = if alone {
+            sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat())
+        } else {
+            with_infinispan
+        };
+        assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+        let (tags, group) = (sites.tags(), Group::new(REGION, [sites.both()[0].clone()]));
+        assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+        // The accelerator as it was before.
+        let before = tags.iter().fold(Accelerator::new(LABEL), |ga, (key, value)| ga.tagged(key, value));
+        sites.accelerators.put(before.listener([group]));
+        for (reporter, site) in [("site-a", "site-b"), ("site-b", "site-a")] {
+            let said = outcomes_within(&system, &alert(reporter, site), SOON).await;
+            assert_eq!(said, ["failed: OtherReport"], "{reporter}, {alone}");
+        }
+        assert_eq!(take_out(&system, "site-b").await, "failed: OtherReport");
+        assert_eq!(sites.rejoined().await.as_deref(), Some("site-b"));
+        sites.age_entries(TimeDelta::minutes(1)).await;
+        assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_is_fenced"]);
+    }
+}
+
+#[tokio::test]
+async fn a_rejoin_of_the_site_that_stayed_does_not_end_the_minute_of_the_other_one() {
+    let (sites, system) = with_table().await;
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+    let _ = rejoin(&system, &request("site-a")).await;
+    assert_eq!(outcomes_within(&system, &alert("site-b", "site-a"), SOON).await, ["failed: OtherReport"]);
+    assert_eq!(sites.in_service().len(), 2);
+}
+
+#[tokio::test]
+async fn a_claim_lasts_as_long_as_its_execution_and_none_lasts_for_ever() {
+    let (sites, system) = with_table().await;
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.accelerators.fail_always("UntagResource", Fault::Hang);
+    let again = request("site-b");
+    let rejoining = rejoin(&system, &again);
+    let seen = async {
+        loop {
+            let entry = sites.entries().await.remove(0);
+            if !entry.contains_key("reporter") {
+                return entry;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let entry = tokio::select! {
+        entry = seen => entry,
+        done = rejoining => panic!("{done:?}"),
+    };
+    let time = |key: &str| entry[key].parse::<chrono::DateTime<Utc>>().expect("a time");
+    // The tests' invocations have 20 s, and a claim half a minute more.
+    assert!(time("ends") - time("at") >= TimeDelta::seconds(45), "{entry:?}");
+
+    let written = |at: chrono::DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let (now, later) = (written(Utc::now()), written(Utc::now() + TimeDelta::hours(1)));
+    for entry in [
+        &[
+            ("site", "site-a"),
+            ("reporter", "site-b"),
+            ("at", &now),
+            ("claim", "0"),
+            ("ends", "2099-01-01T00:00:00Z"),
+        ][..],
+        &[("site", "site-a"), ("reporter", "site-b"), ("at", &now), ("claim", "0"), ("ends", &later)],
+        &[("site", "site-a"), ("reporter", "site-b"), ("at", &now), ("claim", "0"), ("ends", "soon")],
+        &[("site", "site-a"), ("reporter", "site-b"), ("at", "2099-01-01T00:00:00Z"), ("claim", "0")],
+        &[("site", "site-a"), ("out", "2099-01-01T00:00:00Z"), ("ends", &now)],
+        &[],
+    ] {
+        let (sites, system) = with_table().await;
+        sites.put_entry(entry).await;
+        assert_eq!(outcomes_within(&system, &alert("site-a", "site-b"), SOON).await, ["fenced"], "{entry:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_listeners_a_survivor_has_to_be_healthy_in_both() {
+    let sites = Sites::start().await;
+    let system = sites.system(&ALONE);
+    let groups = || [Group::new(REGION, sites.both())];
+    sites.accelerators.put(Accelerator::new(LABEL).listener(groups()).listener(groups()));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let group = Accelerator::new(LABEL).listener(groups()).listener(groups()).group_arns().remove(1);
+    let own = async || outcomes(&system, &alert("site-b", "site-a")).await.remove(0);
+    assert_eq!(own().await, "refused: reporter_is_fenced");
+    let unhealthy = sites.both()[0].clone().health("UNHEALTHY");
+    sites.accelerators.remove_from(&group, &sites.balancer_a);
+    sites.accelerators.add(&group, unhealthy);
+    assert_eq!(own().await, "refused: survivor_unhealthy");
+    // It is gone from one, then from all.
+    sites.accelerators.remove_from(&group, &sites.balancer_a);
+    assert_eq!(own().await, "refused: survivor_unhealthy");
+    sites.accelerators.remove(&sites.balancer_a);
+    assert_eq!(own().await, "refused: survivor_unhealthy");
+}
+
+#[tokio::test]
+async fn a_fenced_site_that_was_put_in_the_others_place_takes_out_none() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.accelerators.add(&crate::support::sites::group(), sites.both()[1].clone());
+    sites.accelerators.remove(&sites.balancer_a);
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_was_fenced"]);
+    assert_eq!(sites.b.status("site-a"), "online");
+    // With the good site back, its report counts.
+    sites.accelerators.add(&crate::support::sites::group(), sites.both()[0].clone());
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn a_rejoin_that_finds_everything_in_its_place_is_noted_all_the_same() {
+    for alone in [false, true] {
+        let sites = Sites::start().await;
+        let system = sites.system(if alone { &ALONE } else { &[] });
+        let began = Utc::now() - TimeDelta::minutes(5);
+        let dry = json!({ "accelerator": DNS_NAME, "site": "site-b", "dryRun": true });
+        assert_eq!(rejoin(&system, &dry).await.unwrap()["outcome"], "already_rejoined");
+        assert!(sites.tags().is_empty());
+        assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "already_rejoined");
+        let old = outcomes(&system, &alert_since(began, "site-a", "site-b")).await;
+        assert_eq!(old, [if alone { "refused: rejoined_since" } else { "ignored: older_than_rejoin" }]);
+        assert_eq!(sites.in_service().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_the_configuration_names_need_no_load_balancer_that_answers() {
+    let sites = Sites::start().await;
+    let map = json!({ "site-a": [sites.balancer_a], "site-b": [sites.balancer_b] }).to_string();
+    let changes = [
+        &ALONE[..],
+        &[
+            ("ACCELERATOR_SITE_ENDPOINTS", map.as_str()),
+            ("AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2", "http://127.0.0.1:9"),
+        ],
+    ];
+    let system = sites.system(&changes.concat());
+    assert_eq!(outcomes_within(&system, &alert("site-a", "site-b"), SOON).await, ["fenced"]);
+}
