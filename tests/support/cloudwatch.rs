@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ciborium::Value;
 
-use super::mute_rules::{MuteRule, MuteRules};
+use super::mute_rules::MuteRules;
 
 /// What an alarm does by default.
 pub const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alarms";
@@ -148,6 +148,9 @@ pub fn answer(
     body: &[u8],
 ) -> (u16, Vec<u8>, String) {
     let request: Value = ciborium::from_reader(body).unwrap_or(Value::Null);
+    if let Some(answer) = rules.answer(alarms, operation, &request) {
+        return answer;
+    }
     let field = |name: &str| {
         let fields = request.as_map().into_iter().flatten();
         fields.filter(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone()).next()
@@ -184,37 +187,6 @@ pub fn answer(
         ("DescribeAlarmContributors", _) => {
             let name = text_of("AlarmName").unwrap_or_default();
             (200, contributors(alarms.get(&name)), name)
-        }
-        ("ListAlarmMuteRules", _) => {
-            let (name, wanted) = (text_of("AlarmName"), texts("Statuses"));
-            // A page may be empty, and not be the last one.
-            let is_first = field("NextToken").is_none();
-            let chosen = rules.all(alarms).into_iter().filter(|(_, rule)| {
-                let targets = name.as_ref().is_none_or(|name| rule.alarms.contains(name));
-                targets && (wanted.is_empty() || wanted.iter().any(|wanted| wanted == rule.status()))
-            });
-            (200, mute_rules(&chosen.collect(), is_first), name.unwrap_or_default())
-        }
-        ("GetAlarmMuteRule" | "DeleteAlarmMuteRule", _) => {
-            let name = text_of("AlarmMuteRuleName").unwrap_or_default();
-            let Some(rule) = rules.all(alarms).remove(&name) else {
-                return (404, error("ResourceNotFoundException", &format!("no mute rule {name}")), name);
-            };
-            if operation == "DeleteAlarmMuteRule" {
-                rules.0.remove(&name);
-                return (200, encoded(&map([])), name);
-            }
-            (200, encoded(&rule.describe(&name)), name)
-        }
-        ("PutAlarmMuteRule", _) => {
-            let name = text_of("Name").unwrap_or_default();
-            match MuteRule::read(&request) {
-                Ok(rule) => {
-                    rules.0.insert(name.clone(), rule);
-                    (200, encoded(&map([])), name)
-                }
-                Err(wrong) => (400, error("ValidationError", wrong), name),
-            }
         }
         ("DescribeAlarms", _) if field("ParentsOfAlarmName").is_some() => {
             let child = text_of("ParentsOfAlarmName").unwrap_or_default();
@@ -309,19 +281,6 @@ fn contributors(alarm: Option<&Alarm>) -> Vec<u8> {
     encoded(&map([("AlarmContributors", Value::Array(contributors))]))
 }
 
-/// These mute rules: on the second page.
-fn mute_rules(rules: &BTreeMap<String, MuteRule>, is_first: bool) -> Vec<u8> {
-    if is_first && !rules.is_empty() {
-        let none = Value::Array(Vec::new());
-        return encoded(&map([("AlarmMuteRuleSummaries", none), ("NextToken", text("2"))]));
-    }
-    let summary = |(name, rule): (&String, &MuteRule)| {
-        let arn = format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:{name}");
-        map([("AlarmMuteRuleArn", text(&arn)), ("Status", text(rule.status()))])
-    };
-    encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules.iter().map(summary).collect()))]))
-}
-
 /// A page of 100 of all metric alarms.
 fn metric_alarms(alarms: &BTreeMap<String, Alarm>, start: usize) -> Vec<u8> {
     let metric: Vec<_> = alarms.iter().filter(|(_, alarm)| !alarm.is_composite()).collect();
@@ -364,7 +323,7 @@ pub fn time(seconds: f64) -> Value {
     Value::Tag(1, Box::new(Value::Float(seconds)))
 }
 
-fn encoded(value: &Value) -> Vec<u8> {
+pub fn encoded(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     ciborium::into_writer(value, &mut bytes).expect("a value can be written to memory");
     bytes

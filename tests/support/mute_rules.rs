@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use ciborium::Value;
 
-use super::cloudwatch::{Alarm, map, text, time};
+use super::cloudwatch::{Alarm, encoded, error, map, text, time};
 
 /// The rules that were put, by their names.
 #[derive(Default)]
@@ -23,6 +23,48 @@ pub struct MuteRule {
 // === impl MuteRules ===
 
 impl MuteRules {
+    /// What CloudWatch answers to a call about mute rules, and what was asked.
+    pub fn answer(
+        &mut self,
+        alarms: &BTreeMap<String, Alarm>,
+        operation: &str,
+        request: &Value,
+    ) -> Option<(u16, Vec<u8>, String)> {
+        let text_of = |name: &str| field(request, name).and_then(Value::as_text).map(str::to_owned);
+        let name = text_of("AlarmMuteRuleName").or(text_of("Name")).unwrap_or_default();
+        let done = encoded(&map([]));
+        Some(match operation {
+            "ListAlarmMuteRules" => {
+                let alarm = text_of("AlarmName");
+                let wanted =
+                    field(request, "Statuses").and_then(Value::as_array).cloned().unwrap_or_default();
+                // A page may be empty, and not be the last one.
+                let is_first = field(request, "NextToken").is_none();
+                let chosen = self.all(alarms).into_iter().filter(|(_, rule)| {
+                    let targets = alarm.as_ref().is_none_or(|alarm| rule.alarms.contains(alarm));
+                    targets && (wanted.is_empty() || wanted.contains(&text(rule.status())))
+                });
+                (200, listed(&chosen.collect(), is_first), alarm.unwrap_or_default())
+            }
+            "PutAlarmMuteRule" => match MuteRule::read(request) {
+                Ok(rule) => {
+                    self.0.insert(name.clone(), rule);
+                    (200, done, name)
+                }
+                Err(wrong) => (400, error("ValidationError", wrong), name),
+            },
+            "GetAlarmMuteRule" | "DeleteAlarmMuteRule" => match self.all(alarms).remove(&name) {
+                None => (404, error("ResourceNotFoundException", &format!("no mute rule {name}")), name),
+                Some(rule) if operation == "GetAlarmMuteRule" => (200, encoded(&rule.describe(&name)), name),
+                Some(_) => {
+                    self.0.remove(&name);
+                    (200, done, name)
+                }
+            },
+            _ => return None,
+        })
+    }
+
     /// Those, and one on every alarm that is muted otherwise.
     pub fn all(&self, alarms: &BTreeMap<String, Alarm>) -> BTreeMap<String, MuteRule> {
         let mut all = self.0.clone();
@@ -87,6 +129,19 @@ impl MuteRule {
         }
         map(fields)
     }
+}
+
+/// These mute rules: on the second page.
+fn listed(rules: &BTreeMap<String, MuteRule>, is_first: bool) -> Vec<u8> {
+    if is_first && !rules.is_empty() {
+        let none = Value::Array(Vec::new());
+        return encoded(&map([("AlarmMuteRuleSummaries", none), ("NextToken", text("2"))]));
+    }
+    let summary = |(name, rule): (&String, &MuteRule)| {
+        let arn = format!("arn:aws:cloudwatch:us-east-1:123456789012:alarm-mute-rule:{name}");
+        map([("AlarmMuteRuleArn", text(&arn)), ("Status", text(rule.status()))])
+    };
+    encoded(&map([("AlarmMuteRuleSummaries", Value::Array(rules.iter().map(summary).collect()))]))
 }
 
 fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
