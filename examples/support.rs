@@ -7,6 +7,8 @@ pub mod aws;
 pub mod cloudwatch;
 #[path = "../tests/support/miniature/mod.rs"]
 pub mod miniature;
+#[path = "../tests/support/mute_rules.rs"]
+pub mod mute_rules;
 #[path = "../tests/support/primary.rs"]
 pub mod primary;
 #[path = "../tests/support/query.rs"]

@@ -140,6 +140,7 @@ impl State {
             path,
             version: check.version,
             record: &record,
+            is_full: tags.is_some_and(record::takes_no_lock),
             alarms: &alarms,
             health,
             turns_within: check.turns_within,

@@ -103,6 +103,8 @@ pub struct Standing<'a> {
     pub version: i64,
     /// What is recorded on it.
     pub record: &'a Record,
+    /// Whether no lock can be recorded on it.
+    pub is_full: bool,
     /// The alarms on its health.
     pub alarms: &'a [Alarm],
     /// What Route 53's checkers find.
@@ -259,7 +261,7 @@ fn shows_lock(restore: &Restore, child: Failing, seen: &Seen<'_>, turns_within: 
     }
     match seen.health {
         // The checkers may still show the lock themselves.
-        _ if seen.now < restore.done.unwrap_or(restore.seen) + turns_within => Some(true),
+        _ if seen.now < restore.newest() + turns_within => Some(true),
         Health::Unasked => None,
         Health::Healthy => Some(true),
         Health::Unhealthy | Health::Unknown => Some(false),
@@ -277,25 +279,33 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
     let all_are = |state| !acting.is_empty() && acting.iter().all(|alarm| alarm.state == state);
     let locked = record.is_locked(path, version, config.locked_path.as_str());
     let done = Step::Done;
+    let is_ok = |alarm: &Alarm| alarm.state == AlarmState::Ok;
+    let all_ok = alarms.iter().all(is_ok);
+    // Whether the checkers are to say if a lock holds: if no alarm tells of a failure, also those with their actions off, or one
+    // that leads to a lock is OK.
+    let may_be_healthy = |one_ok: bool| {
+        alarms.iter().all(|alarm| alarm.state != AlarmState::Alarm)
+            || (one_ok && acting.iter().any(|alarm| is_ok(alarm)))
+    };
+    let must_fail = MUST_FAIL.max(turns_within);
+    let holds = || match health {
+        Health::Unasked => Some(Step::AskCheckers),
+        Health::Unhealthy => None,
+        Health::Unknown if !all_ok => None,
+        Health::Unknown | Health::Healthy => Some(done(Finding::Unprotected(Reason::LockDoesNotHold))),
+    };
     match (record.intent(path, version), &record.lock) {
         (Intent::Out, Some(lock)) if locked => {
             let unknown = newest.filter(|alarm| !is_known(alarm.changed_at, record));
-            // If all are OK, also those with their actions off, or one that leads to a lock, once the newest in ALARM is on
-            // record. A dry run records nothing.
-            let is_ok = |alarm: &Alarm| alarm.state == AlarmState::Ok;
-            let all_ok = alarms.iter().all(is_ok);
+            // Once the newest in ALARM is on record. A dry run records nothing.
             let is_recorded = unknown.is_none() || config.dry_run;
-            let may_be_healthy = all_ok || (is_recorded && acting.iter().any(|alarm| is_ok(alarm)));
             let follows = config.dry_run || lock.is_of(version);
-            if may_be_healthy && follows && seen.now - lock.at >= MUST_FAIL.max(turns_within) {
-                match health {
-                    Health::Unasked => return Step::AskCheckers,
-                    Health::Unhealthy => {}
-                    Health::Unknown if !all_ok => {}
-                    Health::Unknown | Health::Healthy => {
-                        return done(Finding::Unprotected(Reason::LockDoesNotHold));
-                    }
-                }
+            if may_be_healthy(is_recorded)
+                && follows
+                && seen.now - lock.at >= must_fail
+                && let Some(step) = holds()
+            {
+                return step;
             }
             // Someone has changed the check since, or set it back and locked it again: the record follows, so that the next
             // change is told from this one. A person's lock becomes that of the stack which finds it.
@@ -303,7 +313,18 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             let is_nobodys = owner.is_some_and(|tag| lock.can_be_owned_by(tag.to_string()));
             done(Finding::LockStands { unknown, unrecorded: lock.version != Some(version) || is_nobodys })
         }
-        _ if locked => done(Finding::LockStands { unknown: newest, unrecorded: true }),
+        _ if locked => {
+            // One that cannot be recorded: since when it stands is not known.
+            let since = alarms.iter().filter(|alarm| is_ok(alarm)).map(|alarm| alarm.changed_at).max();
+            if seen.is_full
+                && may_be_healthy(true)
+                && since.is_some_and(|since| seen.now - since >= must_fail)
+                && let Some(step) = holds()
+            {
+                return step;
+            }
+            done(Finding::LockStands { unknown: newest, unrecorded: true })
+        }
         (Intent::Out, Some(lock)) => match newest {
             // A failure that is newer than the lock was not undone by anyone.
             Some(alarm) if !is_known(alarm.changed_at, record) => done(Finding::NeverLocked(alarm)),
@@ -353,7 +374,7 @@ fn in_service<'a>(alarm: &'a Alarm, restored: Option<&Restore>, seen: &Standing<
         let older = older_than(restore, alarm.changed_at, alarm.breaching, Health::Healthy, turns_within);
         if older == Some(true) {
             // It cannot fire again until it has been OK. Whether the primary has failed anew, Route 53 knows.
-            let waits = now - restore.done.unwrap_or(restore.seen) < SETTLED.max(turns_within);
+            let waits = now - restore.newest() < SETTLED.max(turns_within);
             return match health {
                 _ if waits => Step::Done(Finding::Unprotected(Reason::OlderThanRestore)),
                 Health::Unhealthy => Step::Done(Finding::NeverLocked(alarm)),

@@ -209,6 +209,7 @@ async fn decide_and_act(
             path,
             version: check.version,
             record: &record,
+            is_full: tags.as_ref().is_some_and(record::takes_no_lock),
             alarms: &acting,
             health: Health::Unasked,
             turns_within: check.turns_within,
@@ -351,7 +352,13 @@ async fn recorded(
         None if !may_call => return Ok(None),
         None => system.route53.tags(&check.id, deadline).await?,
     };
-    let record = view::record(system, &tags, check)?;
+    let record = match view::record(system, &tags, check) {
+        Err(future) if future.is_future => {
+            view::void(system, check, &tags, &future, deadline).await;
+            return Err(future.into());
+        }
+        record => record?,
+    };
     if !view::guards(system, &tags, check, &record) {
         system.known.put(check, Tagged::NotGuarded);
         return Ok(Some((Tagged::NotGuarded, None)));

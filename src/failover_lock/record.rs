@@ -17,7 +17,7 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
 pub use self::cause::{BY_HAND, FOUND, found_for, is_by_hand, is_found};
-pub use self::room::{fits_beside, has_no_room, takes_no_lock};
+pub use self::room::{fits_beside, has_no_room, removed, takes_no_lock};
 
 use self::fields::{Fields, escaped, escaped_within, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
@@ -109,6 +109,9 @@ pub enum Before {
     Path(String),
 }
 
+/// When a path had been set that was not seen to be set.
+pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
 /// A restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restore {
@@ -116,7 +119,8 @@ pub struct Restore {
     pub version: i64,
     /// When the check was read: alarms that changed earlier are harmless.
     pub seen: DateTime<Utc>,
-    /// When the path had been set; `None` until then.
+    /// When the path had been set; `None` until then. Of a restore that has found it set: as the restore before has it, or
+    /// [`EARLIER`].
     pub done: Option<DateTime<Utc>>,
     /// The path that is set; one that does not fit into the tag ends in [`CUT`].
     pub to: String,
@@ -143,20 +147,12 @@ pub enum Intent {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the tag {key} holds {}, which is not what failover-lock writes, or a future time", Quoted(.text))]
 pub struct InvalidRecord {
-    key: &'static str,
-    text: String,
+    /// The tag's key.
+    pub key: &'static str,
+    /// Its value.
+    pub text: String,
     /// Whether it holds a time in the future, as it does for a clock that is behind.
     pub is_future: bool,
-}
-
-/// The tags to remove when a tag of this record is written: those of the former record, and `other`. A restore by hand
-/// that is newer than `since` stays.
-#[must_use]
-pub fn removed(record: Option<&Record>, since: Option<DateTime<Utc>>, other: Option<&str>) -> Vec<String> {
-    let former = record.is_none_or(|record| record.former);
-    let by_hand = record.and_then(|record| record.by_hand).is_some_and(|at| Some(at) > since);
-    let former = FORMER.into_iter().filter(|key| former && !(by_hand && *key == RESTORED_AT));
-    former.chain(other).map(str::to_owned).collect()
 }
 
 // === impl Record ===
@@ -262,6 +258,14 @@ impl Record {
         let is_this = |restore: &Restore| restore.version == version && restore.has_set(path);
         let took_place = |restore: &&Restore| restore.done.is_some() || (!restore.lapsed && is_this(restore));
         self.restore.as_ref().filter(took_place)
+    }
+
+    /// When the path of a check in service had been set, as far as that is on record. Who has undone a lock has not said
+    /// when, and what is seen since is no lock.
+    #[must_use]
+    pub fn set_before(&self, path: &str, version: i64) -> DateTime<Utc> {
+        let known = self.restored(path, version).filter(|_| self.intent(path, version) == Intent::In);
+        known.and_then(|restore| restore.done).unwrap_or(EARLIER)
     }
 
     /// Whether the check, on `path` at `version`, is meant to be in service.
@@ -446,6 +450,12 @@ impl Restore {
             Some(start) => path.len() > start.len() && path.starts_with(start),
             None => self.to == path,
         }
+    }
+
+    /// When it was done, or found nothing to do.
+    #[must_use]
+    pub fn newest(&self) -> DateTime<Utc> {
+        self.done.map_or(self.seen, |done| done.max(self.seen))
     }
 
     /// The path that it has set, if all of it is on record.

@@ -120,10 +120,12 @@ async fn restore_check(
         let alone = !fits || !tags.contains_key(record::OUT);
         let beginning = Restore { over: lock.filter(|_| alone), ..restore.clone() };
         let begins = undoes && (fits || lock.is_some());
+        // Only a restore that changes the path makes the datapoints before it those of the lock.
+        let set_before = || record.set_before(check.path().unwrap_or_default(), check.version);
         if begins {
             route53.record_restore(id, &beginning, replaced.clone(), deadline).await?;
         } else if !undoes {
-            let restore = Restore { version: check.version, done: Some(seen), ..restore.clone() };
+            let restore = Restore { version: check.version, done: Some(set_before()), ..restore.clone() };
             route53.record_restore(id, &restore, removed.clone(), deadline).await?;
         }
         let restored = match route53.set_path(id, &to, Some(check.version), deadline).await {
@@ -139,7 +141,8 @@ async fn restore_check(
                 return Err(failure.into());
             }
         };
-        let done = Restore { done: Some(system.clock.now()), ..restore };
+        let at = if verdict == Verdict::AlreadyRestored { set_before() } else { system.clock.now() };
+        let done = Restore { done: Some(at), ..restore };
         let recorded = route53.record_restore(id, &done, removed, deadline).await;
         if verdict == Verdict::AlreadyRestored {
             // The record is all that it was for.

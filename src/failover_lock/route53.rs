@@ -311,7 +311,11 @@ impl Route53 {
         self.change_tags(id, None, vec![key.to_owned()], deadline).await
     }
 
-    async fn tag(
+    /// Writes a tag, and removes others.
+    ///
+    /// # Errors
+    /// The call failed and did not pass before the deadline.
+    pub async fn tag(
         &self,
         id: &HealthCheckId,
         key: &str,

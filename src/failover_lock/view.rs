@@ -14,7 +14,7 @@ use super::FailoverLock;
 use super::alarm::HoldsBack;
 use super::decide::{self, Health};
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::record::{Intent, InvalidRecord, Record};
+use super::record::{Intent, InvalidRecord, RESTORED_AT, Record};
 use super::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::{Deadline, MayPass as _};
@@ -151,6 +151,23 @@ async fn is_just_locked(system: &FailoverLock, secondary: &HealthCheckId, deadli
         Ok(at.is_some_and(|at| system.clock.now() - at < decide::MUST_FAIL.max(check.turns_within)))
     };
     or_warn(secondary, read.await, "taking the secondary for one that was not just locked").unwrap_or(false)
+}
+
+/// Makes a restore by hand whose time is in the future unreadable for good, so that it does not come into force then: no one
+/// knows what it is about.
+pub(super) async fn void(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    tags: &Tags,
+    future: &InvalidRecord,
+    deadline: Deadline,
+) {
+    if future.key == RESTORED_AT && !system.config.dry_run && guards(system, tags, check, &Record::default())
+    {
+        let text = format!("in the future when it was read: {}", future.text);
+        let voided = system.route53.tag(&check.id, RESTORED_AT, text, Vec::new(), deadline).await;
+        or_warn(&check.id, voided, "the restore by hand counts from its time on");
+    }
 }
 
 /// Whether a mute rule holds an alarm's actions back now: not, if AWS refuses to say.

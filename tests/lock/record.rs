@@ -1797,3 +1797,112 @@ async fn a_queue_gets_back_what_could_not_be_handled_and_nothing_else() {
     let event = json!({ "Records": [record("b", &gone)] });
     support::lock::invoke(&system, Handler::Lock, &event.to_string()).await.unwrap_err();
 }
+
+/// The message of an alarm that changes now for a datapoint that began so many seconds ago.
+fn message_of(world: &World, began: i64) -> String {
+    let datapoint = DateTime::from_timestamp(world.now() - began, 0).expect("a time of our days");
+    let reason = format!(
+        "Threshold Crossed: 1 datapoint [0.0 ({})] was less than the threshold (1.0).",
+        datapoint.format("%d/%m/%y %H:%M:%S")
+    );
+    world.message(0).replace("\"AlarmName\"", &format!("\"NewStateReason\":{},\"AlarmName\"", json!(reason)))
+}
+
+#[tokio::test]
+async fn what_fails_after_a_restore_that_found_the_check_in_service_is_no_echo() {
+    for undone in [false, true] {
+        for began in [60, 20] {
+            let world = World::new().await;
+            if undone {
+                world.fails_and_is_locked().await;
+                world.route53.set_path(PRIMARY, HEALTHY);
+                world.passes(3600);
+                world.alarm("OK");
+            }
+            assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+            world.passes(30);
+            world.alarm("ALARM");
+            // The checkers find it healthy again by then.
+            let alarm = delivered(&[&message_of(&world, began)]);
+            let locked = world.call(Handler::Lock, &alarm).await.unwrap();
+            assert_eq!(locked["outcome"], "locked", "{undone}, {began}: {locked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_is_repeated_still_knows_when_the_path_was_set() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    assert_eq!(world.restore().await.unwrap()["outcome"], "restored");
+    world.passes(10);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.passes(30);
+    // The lock's own datapoint.
+    let echo = delivered(&[&message_of(&world, 60)]);
+    is(&world.call(Handler::Lock, &echo).await.unwrap(), "ignored", "older_than_restore");
+}
+
+#[tokio::test]
+async fn a_check_that_was_set_back_by_hand_has_time_until_its_checkers_turn() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(0));
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.passes(100);
+    is(&world.ticks().await, "unprotected", "older_than_restore");
+    world.passes(100);
+    assert_eq!(world.ticks().await["outcome"], "locked", "it has failed anew");
+}
+
+#[tokio::test]
+async fn a_restore_by_hand_that_was_in_the_future_never_counts() {
+    for tagged in [false, true] {
+        let mut world = World::new().await;
+        if tagged {
+            world.variables = vec![("GUARDED_TAG", "failover")];
+            world.route53.tag(PRIMARY, "failover", Some("x"));
+        }
+        world.variables.push(("RELOCK_UNDONE", "true"));
+        world.fails_and_is_locked().await;
+        world.alarm("OK");
+        let ahead = DateTime::from_timestamp(world.now() + 3600, 0).expect("a time of our days").to_rfc3339();
+        world.route53.tag(PRIMARY, "failover-lock:restored-at", Some(&ahead));
+        let error = world.call(Handler::Reconcile, "{}").await.unwrap_err();
+        assert!(error.contains("failover-lock:restored-at") && error.contains("future"), "{error}");
+        world.passes(3700);
+        let error = world.call(Handler::Reconcile, "{}").await.unwrap_err();
+        assert!(error.contains("in the future when it was read: "), "{error}");
+        // It is undone, and a person has not restored it.
+        world.route53.set_path(PRIMARY, HEALTHY);
+        world.alarm("ALARM");
+        assert_eq!(world.notified(0).await["outcome"], "locked");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_has_no_room_for_its_record_and_does_not_hold_is_reported() {
+    let world = World::new().await;
+    world.has_tags_of_others(10);
+    world.fails_and_is_locked().await;
+    world.alarm("OK");
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+    world.passes(300);
+    is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(0));
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+}
+
+#[tokio::test]
+async fn an_alarm_without_data_is_no_evidence_that_a_lock_holds() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("INSUFFICIENT_DATA");
+    world.passes(300);
+    is(&world.ticks().await, "unprotected", "lock_does_not_hold");
+    world.route53.fail_always("GetHealthCheckStatus", Fault::Error(403, "AccessDenied", "not authorized"));
+    assert_eq!(world.ticks().await["outcome"], "already_locked");
+}

@@ -1,8 +1,10 @@
-//! Whether a check has room for the record: it may have ten tags.
+//! The room for the record on a check, which may have ten tags, and what a write of it removes.
 
 use std::collections::BTreeMap;
 
-use super::{FORMER, IN, OUT};
+use chrono::{DateTime, Utc};
+
+use super::{FORMER, IN, OUT, RESTORED_AT, Record};
 
 /// [How many tags a health check may have][1].
 ///
@@ -26,4 +28,14 @@ pub fn has_no_room(tags: &BTreeMap<String, String>, key: &str) -> bool {
 #[must_use]
 pub fn takes_no_lock(tags: &BTreeMap<String, String>) -> bool {
     has_no_room(tags, OUT) && !tags.contains_key(IN)
+}
+
+/// The tags to remove when a tag of this record is written: those of the former record, and `other`. A restore by hand
+/// that is newer than `since` stays.
+#[must_use]
+pub fn removed(record: Option<&Record>, since: Option<DateTime<Utc>>, other: Option<&str>) -> Vec<String> {
+    let former = record.is_none_or(|record| record.former);
+    let by_hand = record.and_then(|record| record.by_hand).is_some_and(|at| Some(at) > since);
+    let former = FORMER.into_iter().filter(|key| former && !(by_hand && *key == RESTORED_AT));
+    former.chain(other).map(str::to_owned).collect()
 }
