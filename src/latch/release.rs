@@ -19,6 +19,9 @@ pub const YOUNG: Duration = Duration::from_mins(5);
 /// How long everything has to be as after a release, on end, until the holds are deleted: name servers are many
 /// machines behind one address.
 pub const SETTLED: Duration = Duration::from_mins(1);
+/// The longest time between two looks for what was seen at both to have been so in between: Route 53 needs longer to fail over
+/// and to fall back.
+pub const GAP: Duration = Duration::from_secs(20);
 /// How long a release waits for that.
 pub const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -89,8 +92,8 @@ pub enum Deleted {
 /// Waits until everything is as after a release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settling {
-    /// Since when it has been so, on end, by the time since the deletions.
-    since: Option<Duration>,
+    /// From when until when it was seen to be so, on end, by the time since the deletions.
+    seen: Option<(Duration, Duration)>,
 }
 
 /// What a look after the deletions saw.
@@ -218,12 +221,14 @@ impl Settling {
     pub fn look(&mut self, at: Duration, look: Look, force: bool) -> Settled {
         let primary = look.primary == Verdict::Agreed(Record::Primary);
         if look.absent && look.all_serve_primary && primary {
-            let since = *self.since.get_or_insert(at);
+            let unbroken = self.seen.filter(|(_, last)| at.saturating_sub(*last) <= GAP);
+            let since = unbroken.map_or(at, |(since, _)| since);
+            self.seen = Some((since, at));
             if at.saturating_sub(since) >= SETTLED {
                 return Settled::Done;
             }
         } else {
-            self.since = None;
+            self.seen = None;
         }
         let failed = look.primary == Verdict::Agreed(Record::Secondary) && !force;
         if failed || at >= PATIENCE + SETTLED { Settled::FailedAgain } else { Settled::Wait }
@@ -347,11 +352,18 @@ mod tests {
         ] {
             let mut settling = Settling::default();
             assert_eq!(settling.look(at(0), good, false), Settled::Wait);
-            assert_eq!(settling.look(at(59), bad, false), Settled::Wait, "{bad:?}");
-            assert_eq!(settling.look(at(60), good, false), Settled::Wait, "{bad:?}");
-            assert_eq!(settling.look(at(119), good, false), Settled::Wait, "{bad:?}");
-            assert_eq!(settling.look(at(120), good, false), Settled::Done, "{bad:?}");
+            assert_eq!(settling.look(at(10), bad, false), Settled::Wait, "{bad:?}");
+            for seconds in [20, 40, 60, 79] {
+                assert_eq!(settling.look(at(seconds), good, false), Settled::Wait, "{bad:?}");
+            }
+            assert_eq!(settling.look(at(80), good, false), Settled::Done, "{bad:?}");
         }
+        // What was not looked at for longer may have been otherwise.
+        let mut stopped = Settling::default();
+        for seconds in [0, 20, 41, 61, 81, 100] {
+            assert_eq!(stopped.look(at(seconds), good, false), Settled::Wait, "{seconds}");
+        }
+        assert_eq!(stopped.look(at(101), good, false), Settled::Done);
         let failed = Look { primary: UNHEALTHY, all_serve_primary: false, absent: true };
         assert_eq!(Settling::default().look(at(5), failed, false), Settled::FailedAgain);
         let mut forced = Settling::default();

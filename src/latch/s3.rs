@@ -150,7 +150,9 @@ impl S3 {
         };
         let answer = self.send(&signed, body).await?;
         match answer.status().as_u16() {
-            200..=299 => Ok(Put::Created),
+            // https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html: with each object comes its tag.
+            200..=299 if answer.headers().contains_key("etag") => Ok(Put::Created),
+            status @ 200..=299 => Err(format!("HTTP {status} without an ETag, which is not S3's answer")),
             412 => Ok(Put::AlreadyThere),
             409 => Ok(Put::Conflict),
             status => Ok(failed(refusal(status, answer).await)),

@@ -298,8 +298,8 @@ impl Claim {
             _ => now,
         };
         let was_mine = self.standing() == Standing::Mine;
-        self.watched = Some((record.clone(), since));
         self.in_force = self.in_force_by(record.as_ref());
+        self.watched = Some((record.clone(), since));
         self.highest = self.highest.max(record.as_ref().map_or(0, |record| record.epoch));
         // A write without an answer was done if this is its record.
         let done = self.pending.take().filter(|write| is_same(record.as_ref(), Some(&write.record)));
@@ -388,7 +388,14 @@ impl Claim {
     fn in_force_by(&self, record: Option<&Record>) -> Duration {
         match record {
             // An owner that took over has waited for the one before. A record that was written back is as old as its epoch.
-            Some(record) if shows_its_term(record) && record.epoch >= self.highest => record.term,
+            Some(record) if shows_its_term(record) && record.epoch >= self.highest => {
+                // A writer has one term: a shorter one is someone's edit, of which the holder does not know.
+                let is_of_same = |seen: &Record| {
+                    (&seen.writer, seen.epoch) == (&record.writer, record.epoch) && shows_its_term(seen)
+                };
+                let known = self.record().filter(|seen| is_of_same(seen)).map(|_| self.in_force);
+                known.unwrap_or_default().max(record.term)
+            }
             Some(record) if !record.term.is_zero() => self.in_force.max(record.term),
             _ => self.in_force.max(self.longest),
         }

@@ -165,8 +165,9 @@ impl Descendants {
                 }
             }
         }
-        let mut is_left = false;
-        for pid in self.children(&Processes::now()).filter_map(Pid::from_raw) {
+        let processes = Processes::now();
+        let mut is_left = processes.has_unseen;
+        for pid in self.children(&processes).filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => ended(pid, status),
                 _ => is_left = true,
@@ -243,6 +244,8 @@ struct Process {
 /// Every process, by its number. The number of a group whose leader is outside of the container is 0.
 #[derive(Default)]
 struct Processes {
+    /// Whether some could not be read, for want of a handle or of memory: then nothing shows that none is left.
+    has_unseen: bool,
     all: BTreeMap<i32, Stat>,
     children: BTreeMap<i32, Vec<i32>>,
     members: BTreeMap<i32, Vec<i32>>,
@@ -253,7 +256,7 @@ struct Processes {
 impl Process {
     /// Whether its number is still its own.
     fn is_there(self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.begun == self.begun)
+        stat(self.pid).is_ok_and(|stat| stat.is_some_and(|stat| stat.begun == self.begun))
     }
 
     /// Sends it a signal. Returns whether that has reached it.
@@ -284,12 +287,22 @@ impl Process {
 impl Processes {
     fn now() -> Self {
         let mut processes = Self::default();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(entries) = fs::read_dir("/proc") else { return Self { has_unseen: true, ..processes } };
+        for entry in entries {
+            let Ok(entry) = entry else {
+                processes.has_unseen = true;
+                continue;
+            };
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let Some(stat) = stat(pid) else { continue };
-            processes.children.entry(stat.parent).or_default().push(pid);
-            processes.members.entry(stat.group).or_default().push(pid);
-            processes.all.insert(pid, stat);
+            match stat(pid) {
+                Ok(Some(stat)) => {
+                    processes.children.entry(stat.parent).or_default().push(pid);
+                    processes.members.entry(stat.group).or_default().push(pid);
+                    processes.all.insert(pid, stat);
+                }
+                Ok(None) => {}
+                Err(_) => processes.has_unseen = true,
+            }
         }
         processes
     }
@@ -338,7 +351,7 @@ impl Processes {
 
 /// Whether a process is stopped, by a signal or a tracer.
 pub(super) fn is_stopped(pid: i32) -> bool {
-    after_name(pid).is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
+    after_name(pid).is_ok_and(|rest| rest.is_some_and(|rest| rest.trim_start().starts_with(['T', 't'])))
 }
 
 /// Whether no part of a process runs any more. Its end may still be unknown to its parent: a tracer learns of it first,
@@ -346,7 +359,7 @@ pub(super) fn is_stopped(pid: i32) -> bool {
 pub(super) fn has_ended(pid: i32) -> bool {
     match fs::read_dir(format!("/proc/{pid}/task")) {
         Ok(mut tasks) => tasks.all(|task| {
-            let rest = task.map(|task| after_name_in(&task.path().join("stat")));
+            let rest = task.and_then(|task| after_name_in(&task.path().join("stat")));
             rest.is_ok_and(|rest| rest.is_none_or(|rest| rest.trim_start().starts_with(['Z', 'X'])))
         }),
         Err(error) => error.kind() == ErrorKind::NotFound,
@@ -358,7 +371,8 @@ pub(super) fn has_ended(pid: i32) -> bool {
 pub(super) fn kill_descendants(pid: i32) -> bool {
     let root = BTreeSet::from([pid]);
     kill(&root);
-    Processes::now().below(root).iter().all(|one| one.pid == pid || has_ended(one.pid))
+    let processes = Processes::now();
+    !processes.has_unseen && processes.below(root).iter().all(|one| one.pid == pid || has_ended(one.pid))
 }
 
 /// What the kernel says of a process.
@@ -368,25 +382,39 @@ struct Stat {
     begun: u64,
 }
 
-fn stat(pid: i32) -> Option<Stat> {
-    let rest = after_name(pid)?;
-    let mut fields = rest.split_whitespace().skip(1);
-    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    // The 22nd field of proc_pid_stat(5).
-    Some(Stat { parent, group, begun: fields.nth(16)?.parse().ok()? })
+/// Reads that, as `after_name` does.
+fn stat(pid: i32) -> io::Result<Option<Stat>> {
+    let Some(rest) = after_name(pid)? else { return Ok(None) };
+    let read = || {
+        let mut fields = rest.split_whitespace().skip(1);
+        let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        // The 22nd field of proc_pid_stat(5).
+        Some(Stat { parent, group, begun: fields.nth(16)?.parse().ok()? })
+    };
+    Ok(read())
 }
 
-/// What the kernel says of a process after its name: state, parent, group and more.
-fn after_name(pid: i32) -> Option<String> {
+/// What the kernel says of a process after its name: state, parent, group and more; `None` if the process is gone, or is none
+/// that this one may read.
+///
+/// # Errors
+/// There is no handle or no memory to read it.
+fn after_name(pid: i32) -> io::Result<Option<String>> {
     after_name_in(Path::new(&format!("/proc/{pid}/stat")))
 }
 
-fn after_name_in(stat: &Path) -> Option<String> {
-    let stat = fs::read(stat).ok()?;
+fn after_name_in(stat: &Path) -> io::Result<Option<String>> {
+    let stat = match fs::read(stat) {
+        Ok(stat) => stat,
+        Err(error) => {
+            let wants = [Errno::MFILE, Errno::NFILE, Errno::NOMEM].map(|errno| Some(errno.raw_os_error()));
+            return if wants.contains(&error.raw_os_error()) { Err(error) } else { Ok(None) };
+        }
+    };
     // pid (name) state parent group …; a name may hold spaces and parentheses, and the kernel cuts it within a
     // character.
     let stat = String::from_utf8_lossy(&stat);
-    Some(stat.rsplit_once(')')?.1.to_owned())
+    Ok(stat.rsplit_once(')').map(|(_, rest)| rest.to_owned()))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -416,7 +444,7 @@ mod tests {
     fn a_signal_reaches_a_process_and_none_that_has_its_number_after_it() {
         let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(process.id()).unwrap();
-        let seen = Process { pid, begun: stat(pid).unwrap().begun };
+        let seen = Process { pid, begun: stat(pid).unwrap().unwrap().begun };
         Process { begun: seen.begun - 1, ..seen }.send(Signal::TERM);
         seen.send(Signal::KILL);
         assert_eq!(process.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));

@@ -116,7 +116,7 @@ impl Status {
                     if owner.is_empty() { "it has no owner".to_owned() } else { format!("it is {owner}'s") };
                 let term = self.unexpected_term.map(|term| {
                     format!(
-                        "; its term of {term:?} is longer than longestTermInSeconds here: correct one of them"
+                        "; its term of {term:?} is longer than longestTermInSeconds here: correct that candidate's configuration or this one's"
                     )
                 });
                 format!("{of}; written by {writer}{}", term.unwrap_or_default())

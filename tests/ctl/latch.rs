@@ -98,6 +98,8 @@ async fn commands_that_take_minutes() {
     tokio::join!(
         a_release_brings_the_primary_back_and_no_watcher_locks_meanwhile(),
         a_deletion_that_cannot_be_confirmed_puts_the_others_back(),
+        a_deletion_that_is_late_is_waited_for_while_one_hold_stands(),
+        a_deletion_that_is_answered_by_something_else_is_not_confirmed(),
         a_drill_locks_and_releases_and_says_how_long_each_took(),
         a_drill_releases_what_it_has_created_and_nothing_else(),
         an_interrupt_while_everything_is_read_again_deletes_no_object(),
@@ -169,6 +171,36 @@ async fn a_deletion_that_cannot_be_confirmed_puts_the_others_back() {
     assert_eq!(site.objects(), [true, true]);
     assert_eq!(site.s3.history(B, KEY).len(), 3, "it was deleted late, and put back");
     assert_eq!(holds(&site), [false, false]);
+}
+
+/// Someone removes the hold of one bucket meanwhile.
+async fn a_deletion_that_is_late_is_waited_for_while_one_hold_stands() {
+    let site = locked().await;
+    let late = site.s3.hold("DeleteObject", B);
+    let (ended, ()) = tokio::join!(run(&site, &["release", "app", "--yes"]), async {
+        late.reached().await;
+        site.s3.remove(B, HOLD);
+        site.s3.until(|s3| s3.history(A, KEY).len() == 3).await;
+        late.release();
+    });
+    assert!(
+        ended.status == Some(3) && ended.said.contains("acme-latch-a: the object was put back"),
+        "{ended:?}"
+    );
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
+}
+
+/// As an appliance or another service behind the name answers.
+async fn a_deletion_that_is_answered_by_something_else_is_not_confirmed() {
+    let site = locked().await;
+    site.s3.fail("DeleteObject", B, Fault::Error(404, "NotFound", "no such page"));
+    let ended = run(&site, &["release", "app", "--yes"]).await;
+    assert!(ended.status == Some(3) && !ended.said.contains("every object is deleted"), "{ended:?}");
+    assert!(
+        ended.said.contains("acme-latch-b: the object is there; its deletion was not confirmed"),
+        "{ended:?}"
+    );
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
 }
 
 async fn an_interrupt_while_everything_is_read_again_deletes_no_object() {
@@ -628,7 +660,23 @@ async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
         assert!(ended.status == Some(3) && ended.said.contains("it is locked"), "{ended:?}");
         assert_eq!((referred(&site), holds(&site), site.objects()), (before, [false, false], [true, true]));
     };
-    tokio::join!(changed, broken_off, locked);
+    let failed_over = async {
+        let (site, api) = unattached().await;
+        let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let before = referred(&site);
+        let meanwhile = async {
+            site.s3.until(|_| holds(&site) == [true, true]).await;
+            site.fails_over();
+        };
+        let (ended, ()) = tokio::join!(run_with_route53(&site, &api, &["detach", "app", "--yes"]), meanwhile);
+        assert!(
+            ended.status == Some(3) && ended.said.contains("do not say any more that the primary serves"),
+            "{ended:?}"
+        );
+        assert_eq!((referred(&site), holds(&site)), (before, [false, false]));
+    };
+    tokio::join!(changed, broken_off, locked, failed_over);
 }
 
 async fn a_change_whose_answer_is_lost_is_seen_and_a_lock_at_it_holds() {

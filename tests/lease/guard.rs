@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::unix::pipe::Receiver;
@@ -581,4 +581,33 @@ async fn a_check_that_kills_or_stops_its_guard_leaves_no_process_behind() {
         has_ended(&alive).await;
         Observer::of(&[&keeper]).active(&keeper).await;
     }
+}
+
+/// The most files that a process may open from here on.
+fn allow_files(pid: &str, count: u64) {
+    let pid = pid.parse().ok().and_then(Pid::from_raw);
+    let limit = Rlimit { current: Some(count), maximum: Some(1024) };
+    prlimit(pid, Resource::Nofile, limit).expect("it is this user's process");
+}
+
+/// A process is found by the file in which the kernel shows it.
+#[tokio::test]
+async fn a_command_is_not_said_to_be_ended_while_no_file_can_be_opened_to_see_that() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let command = format!("(setsid sh -c '{STUBBORN}' &); echo child of $PPID; exec sleep 600");
+    let holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
+    let observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    let left = runs_as(&holder).await;
+    let guard = holder.says("child of").await;
+    let guard = guard.rsplit(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    let keeper = holder.id().expect("it runs").to_string();
+    allow_files(&keeper, 3);
+    kill_process(guard.expect("it has a number"), Signal::KILL).expect("it runs");
+    holder.says("processes of the command cannot be killed").await;
+    assert!(!is_gone(&left));
+    assert_eq!((holder.said("\"the command was ended\""), holder.said("\"released\"")), (0, 0));
+    allow_files(&keeper, 1024);
+    eventually("it is ended", async || is_gone(&left)).await;
 }

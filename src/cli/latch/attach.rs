@@ -262,8 +262,16 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     if latches.session.screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    let served = seen.said.serving == Verdict::Agreed(Record::Primary);
     let change = async |hands: &Hands<'_>| {
-        open(latch, &latches.keys(latch).await, WITHOUT)?;
+        let seen = latches.see(latch).await;
+        open(latch, &seen.keys, WITHOUT)?;
+        // Watchers do not lock under this command's own hold.
+        if served && seen.said.serving != Verdict::Agreed(Record::Primary) {
+            let why = "the name servers do not say any more that the primary serves: wait until the watchers have locked it, or until \
+                       it does";
+            return Err(refused(latch, why));
+        }
         let (read, after) = (records.all(), zone::referring(&records.all(), &own));
         let referred = refer(zone.refer(&read, &after).await, latch);
         // A person who locks meanwhile creates the objects first, and takes the hold over.

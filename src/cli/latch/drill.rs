@@ -15,7 +15,7 @@ use crate::cli::session::{Common, Interrupts, YEAR};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::outcome::State;
-use crate::latch::seen::{Record, Verdict};
+use crate::latch::seen::{Object, Record, Verdict};
 
 /// How often the name servers are asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,6 +90,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
             let (name, keys) = (&latch.name, latches.keys(latch).await);
             if keys.iter().any(|key| key.stored().is_some()) {
                 say(&format!("the drill leaves {name} locked: failoverctl latch release {name}"));
+            } else if keys.iter().any(|key| *key != Object::Absent) {
+                say(&format!(
+                    "it is not known whether the drill leaves {name} locked, because a bucket cannot be read: failoverctl latch \
+                     status {name}"
+                ));
             } else {
                 say(&format!(
                     "no object of {name} was seen after the drill: failoverctl latch status {name}"

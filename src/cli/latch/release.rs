@@ -249,16 +249,24 @@ impl Release<'_> {
         for round in 0..2 {
             // This machine may have slept, and others have released the latch meanwhile.
             let (holds, _) = self.hands.holds(self.latch).await;
+            let is_own = |hold: &Held| matches!(hold, Held::Own(stored) if stored.age <= HOLD);
             let is_over = |hold: &Held| match hold {
                 Held::Own(stored) => stored.age > HOLD,
-                Held::Absent | Held::Other(..) => true,
+                Held::Other(..) => true,
+                // A person may have removed one of several. No other release has begun while one stands.
+                Held::Absent => !holds.iter().any(is_own),
                 Held::Unreadable(_) => false,
             };
             if holds.iter().any(is_over) {
-                let name = &self.latch.name;
+                self.hands.remove_holds(self.latch).await;
+                let unconfirmed = deletions.iter().filter_map(|(_, deletion)| match deletion {
+                    Deletion::Unconfirmed(cause) => Some(format!(". A deletion may still be done: {cause}")),
+                    Deletion::Gone | Deletion::Changed => None,
+                });
+                let (name, unconfirmed) = (&self.latch.name, unconfirmed.collect::<String>());
                 return Error::Release(format!(
-                    "{name} was not released by this command, whose hold is gone or old: the objects are not put back, because \
-                     others may have released it. See failoverctl latch status {name}"
+                    "it is not certain whether {name} is released: this command's hold is gone or old, and the objects are not \
+                     put back, because others may have released it{unconfirmed}. See failoverctl latch status {name}"
                 ));
             }
             (states, is_certain) = (Vec::new(), true);
@@ -304,6 +312,9 @@ impl Release<'_> {
     async fn settle(&self, interrupts: &mut Interrupts) -> Result<(), Error> {
         say("4/4 waiting until every name server has said for a minute that the primary serves");
         let (started, mut settling) = (Instant::now(), Settling::default());
+        // The monotonic clock stands still while a computer sleeps.
+        let began = SystemTime::now();
+        let passed = || started.elapsed().max(began.elapsed().unwrap_or_default());
         loop {
             let serving = Question::serving(self.latch);
             let all_serve_primary = self.latches.name_servers.all_answer(serving, Record::Primary).await;
@@ -317,7 +328,7 @@ impl Release<'_> {
             }
             let absent = keys.iter().all(|key| *key == Object::Absent);
             let primary = self.primary().await;
-            match settling.look(started.elapsed(), Look { all_serve_primary, primary, absent }, self.force) {
+            match settling.look(passed(), Look { all_serve_primary, primary, absent }, self.force) {
                 Settled::Done => break,
                 Settled::Wait => {}
                 Settled::FailedAgain => {

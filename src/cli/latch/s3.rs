@@ -343,10 +343,13 @@ impl<'a> Hands<'a> {
             .map_err(|error| chain(&error))?;
         let answer = self.s3.send(&signed, "").await?;
         match answer.status().as_u16() {
-            // 404: an answer to an earlier try was lost, or another person was faster.
-            200..=299 | 404 => Ok(Deletion::Gone),
+            200..=299 => Ok(Deletion::Gone),
             409 | 412 => Ok(Deletion::Changed),
-            status => Err(refusal(status, answer).await),
+            status => {
+                let cause = refusal(status, answer).await;
+                // An answer to an earlier try was lost, or another person was faster.
+                if cause.starts_with("NoSuchKey ") { Ok(Deletion::Gone) } else { Err(cause) }
+            }
         }
     }
 }

@@ -96,6 +96,10 @@ fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
         // A process that has just started knows only what is configured.
         (90, vec![Some(written_whole("other"))], 90),
         (3, vec![Some(written_whole("other"))], 3),
+        // Someone has shortened the term in its record, of which it does not know; and let it grow.
+        (60, vec![Some(of_site_a()), Some(Record { term: seconds(3), ..of_site_a() })], 60),
+        (60, vec![Some(of_site_a()), Some(Record { beat: 9, term: seconds(3), ..of_site_a() })], 60),
+        (60, vec![Some(of_site_a()), Some(Record { term: seconds(70), ..of_site_a() })], 70),
         // A candidate that takes over has waited for the holder before.
         (
             3,

@@ -83,10 +83,20 @@ impl World {
             absent: self.keys(site).iter().all(|key| *key == Object::Absent),
         };
         let forced = site.person == Person::Forces;
-        let mut settled = settling.look(at, look, forced);
+        // Of the looks until then, which see the same, as many as it needs.
+        let gaps = |from: Duration, until: Duration| {
+            let last = (until - from).as_secs() / release::GAP.as_secs();
+            (0..u32::try_from(last).unwrap_or(0)).map(move |look| from + release::GAP * (look + 1))
+        };
+        let mut settled = Settled::Wait;
+        for at in gaps(Duration::ZERO, at).filter(|_| is_good).chain([at]) {
+            settled = settling.look(at, look, forced);
+        }
         let starts = !is_good && settling != Settling::default();
         if starts && !site.has(Rule::Minute) {
-            settled = settling.look(release::SETTLED, look, forced);
+            for at in gaps(Duration::ZERO, release::SETTLED) {
+                settled = settling.look(at, look, forced);
+            }
         }
         match settled {
             Settled::Wait => self.person = Step::Settle(settling),
