@@ -83,18 +83,18 @@ impl World {
             absent: self.keys(site).iter().all(|key| *key == Object::Absent),
         };
         let forced = site.person == Person::Forces;
-        // Of the looks until then, which see the same, as many as it needs.
-        let gaps = |from: Duration, until: Duration| {
-            let last = (until - from).as_secs() / release::GAP.as_secs();
-            (0..u32::try_from(last).unwrap_or(0)).map(move |look| from + release::GAP * (look + 1))
+        // The looks until then see the same.
+        let looks = |until: Duration| {
+            let count = u32::try_from(until.as_secs() / release::GAP.as_secs()).unwrap_or(0);
+            (1..=count).map(|look| release::GAP * look)
         };
         let mut settled = Settled::Wait;
-        for at in gaps(Duration::ZERO, at).filter(|_| is_good).chain([at]) {
+        for at in looks(at).filter(|_| is_good).chain([at]) {
             settled = settling.look(at, look, forced);
         }
         let starts = !is_good && settling != Settling::default();
         if starts && !site.has(Rule::Minute) {
-            for at in gaps(Duration::ZERO, release::SETTLED) {
+            for at in looks(release::SETTLED) {
                 settled = settling.look(at, look, forced);
             }
         }
