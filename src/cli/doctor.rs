@@ -1,10 +1,11 @@
 //! `failoverctl doctor`: the whole chain, link by link, with the repair of each fault.
 
 mod deployed;
+mod fix;
 mod primary;
 mod way;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -41,14 +42,43 @@ pub(super) struct Arguments {
     /// The primary's health check, by its id or its tag Name.
     #[arg(value_name = "CHECK")]
     check: Named,
+    /// Run the commands that repair what is wrong, where there are some that move no traffic; the plan is shown first.
+    #[arg(long)]
+    fix: bool,
+    /// With --fix: show the plan, change nothing.
+    #[arg(long, requires = "fix")]
+    dry_run: bool,
+    /// With --fix: do not ask for confirmation.
+    #[arg(long, short, requires = "fix")]
+    yes: bool,
     #[command(flatten)]
     options: Options,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { check, options } = arguments;
+    let Arguments { check, fix, dry_run, yes, options } = arguments;
     let guard = &options.guard(common).await?;
     let id = &check.find(guard).await?;
+    let mut findings = walk(guard, id).await?;
+    let mut tried = BTreeSet::new();
+    while fix {
+        let plan = findings.plan();
+        // Behind a fault that is repaired there may be others. What a command has not repaired stays.
+        let is_new = plan.commands.iter().any(|(_, command)| !tried.contains(command));
+        if !tried.is_empty() && !is_new {
+            break;
+        }
+        if !fix::carry_out(common, &guard.session.screen, &plan, dry_run, yes).await? {
+            break;
+        }
+        tried.extend(plan.commands.into_iter().map(|(_, command)| command));
+        findings = walk(guard, id).await?;
+    }
+    findings.show(&guard.session.screen).await
+}
+
+/// Checks everything.
+async fn walk(guard: &Guard, id: &HealthCheckId) -> Result<Findings, Error> {
     let check = guard.route53.health_check(id, patience()).await?;
     let mut findings = Findings::default();
     let (alarms, tags) = join(guard.alarms(id, shortly()), guard.route53.tags(id, shortly())).await;
@@ -60,7 +90,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let alarms = alarms.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
     chain(guard, &check, alarms, tags, &mut findings).await;
     records(guard, id, &mut findings).await;
-    findings.show(&guard.session.screen).await
+    Ok(findings)
 }
 
 /// Checks the chain from the alarm to the function, and the state of both.

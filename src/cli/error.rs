@@ -199,6 +199,9 @@ pub enum Error {
     /// A drill that must not be done.
     #[error("{0}")]
     NoDrill(String),
+    /// A command of a plan has failed.
+    #[error("{0}")]
+    Fix(String),
     /// A pause that must not begin.
     #[error("nothing was paused: {0}")]
     NoPause(String),

@@ -1,5 +1,7 @@
 //! What a `doctor` has found, each fault with its repair.
 
+use std::ops::Not;
+
 use serde::Serialize;
 
 use super::error::{Ended, Error};
@@ -16,11 +18,22 @@ struct Link {
     /// The repair: a command, or another step.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
+    /// Whether that is a command as it stands, which moves no traffic.
+    #[serde(skip_serializing_if = "Not::not")]
+    fixable: bool,
 }
 
 /// The findings, in the chain's order.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Link>);
+
+/// What repairs the faults: each with its finding.
+pub(super) struct Plan {
+    /// By a command.
+    pub commands: Vec<(String, String)>,
+    /// In another way.
+    pub by_hand: Vec<(String, String)>,
+}
 
 // === impl Findings ===
 
@@ -37,12 +50,33 @@ impl Findings {
         self.add(name, Mood::Wrong, found, Some(remedy));
     }
 
+    /// A fault that this command repairs, without moving traffic.
+    pub fn fixable(&mut self, name: &'static str, found: String, command: String) {
+        let remedy = Some(command);
+        self.0.push(Link { name, mood: Mood::Wrong, found, remedy, fixable: true });
+    }
+
+    /// What was found wrong, with the command that repairs each; and what has no such command, with its remedy.
+    pub fn plan(&self) -> Plan {
+        let wrong = self.0.iter().filter(|link| link.mood == Mood::Wrong);
+        let (commands, by_hand): (Vec<_>, Vec<_>) = wrong.partition(|link| link.fixable);
+        let step = |link: &Link| (plain(&link.found), link.remedy.clone().unwrap_or_default());
+        let mut plan = Plan { commands: Vec::new(), by_hand: by_hand.into_iter().map(step).collect() };
+        // Several links of a chain may have the same fault.
+        for step in commands.into_iter().map(step) {
+            if plan.commands.iter().all(|(_, command)| *command != step.1) {
+                plan.commands.push(step);
+            }
+        }
+        plan
+    }
+
     pub fn unknown(&mut self, name: &'static str, cause: &impl ToString) {
         self.add(name, Mood::Unknown, cause.to_string(), None);
     }
 
     pub fn add(&mut self, name: &'static str, mood: Mood, found: String, remedy: Option<String>) {
-        self.0.push(Link { name, mood, found, remedy });
+        self.0.push(Link { name, mood, found, remedy, fixable: false });
     }
 
     /// The rating of each.

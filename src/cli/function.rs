@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::error::Error;
+use super::findings::Findings;
 use super::session::if_there;
 use super::text::plain;
 use crate::remote::arn::Arn;
@@ -56,16 +57,18 @@ pub(super) enum Stopped {
 }
 
 impl Stopped {
-    /// What makes the function run again.
-    pub fn remedy(self, function: &str, region: &str) -> String {
+    /// Adds this fault of a function, with what makes it run again.
+    pub fn is_found(self, link: &'static str, function: &str, region: &str, findings: &mut Findings) {
+        let found = format!("{function} cannot run: {self}");
+        let of = format!("--region {region} --function-name {function}");
         match self {
             Self::NoConcurrency => {
-                format!("aws lambda delete-function-concurrency --region {region} --function-name {function}")
+                findings.fixable(link, found, format!("aws lambda delete-function-concurrency {of}"));
             }
-            Self::Failed => format!(
-                "correct what this names: aws lambda get-function-configuration --region {region} --function-name {function} \
-                 --query StateReason"
-            ),
+            Self::Failed => {
+                let look = format!("aws lambda get-function-configuration {of} --query StateReason");
+                findings.wrong(link, found, format!("correct what this names: {look}"));
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use aws_credential_types::provider::ProvideCredentials;
 use clap::{Args, ValueEnum};
 use hyper::Uri;
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
@@ -106,6 +107,23 @@ impl Common {
             names.filter_map(variables::environment).find(|region| !region.is_empty())
         };
         self.region.clone().or_else(of_environment).map(Region::new)
+    }
+
+    /// Lets a program that this one starts reach the same account.
+    pub fn hand_on(&self, program: &mut Command) {
+        if let Some(profile) = &self.profile {
+            // As here, it precedes keys in the environment.
+            for key in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+                program.env_remove(key);
+            }
+            program.env("AWS_PROFILE", profile);
+        }
+        if let Some(url) = &self.endpoint_url {
+            program.env("AWS_ENDPOINT_URL", url);
+        }
+        if let Some(region) = &self.region {
+            program.env("AWS_REGION", region);
+        }
     }
 
     /// The screen of a command that calls no AWS.

@@ -146,7 +146,7 @@ impl Stack<'_> {
             Ok(Some(state)) if state != RuleState::Enabled => {
                 let said = "its schedule is off: a lost alarm is not found, and an undone lock not reported"
                     .to_owned();
-                return self.findings.wrong(NAME, said, enable);
+                return self.findings.fixable(NAME, said, enable);
             }
             Ok(Some(_)) => {}
         }
@@ -197,8 +197,7 @@ impl Stack<'_> {
             }
         };
         if let Some(stopped) = &function.stopped {
-            let remedy = stopped.remedy(&name, region);
-            self.findings.wrong(what, format!("{name} cannot run: {stopped}"), remedy);
+            stopped.is_found(what, &name, region, self.findings);
             return None;
         }
         if function.code != lock.code {
@@ -255,7 +254,7 @@ impl Stack<'_> {
             .collect();
         if !off.is_empty() {
             let off = off.join(" ");
-            self.findings.wrong(
+            self.findings.fixable(
                 NAME,
                 format!("their actions are off: {off}"),
                 format!("aws cloudwatch enable-alarm-actions --region {} --alarm-names {off}", self.region),

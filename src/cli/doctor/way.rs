@@ -39,15 +39,15 @@ pub(super) async fn alarm_leads_to_lock(
         return false;
     }
     if !actions_enabled {
-        findings.wrong(
-            "alarm",
-            format!("{name} has its actions off"),
-            format!(
-                "once the primary is up: aws cloudwatch enable-alarm-actions{} --alarm-names {}",
-                in_region(guard),
-                quoted(name)
-            ),
-        );
+        let found = format!("{name} has its actions off");
+        let region = in_region(guard);
+        let enable = format!("aws cloudwatch enable-alarm-actions{region} --alarm-names {}", quoted(name));
+        // In ALARM it may be about a primary that someone is at work on.
+        if *state == AlarmState::Ok {
+            findings.fixable("alarm", found, enable);
+        } else {
+            findings.wrong("alarm", found, format!("once the primary is up: {enable}"));
+        }
         return false;
     }
     let mut locks = false;
@@ -127,7 +127,7 @@ async fn passes(
             true
         }
         Ok(Some(Filter { policy, is_on_text: false })) => {
-            findings.wrong(
+            findings.fixable(
                 "topic",
                 format!("{endpoint} gets no alarm from {topic}: alarms have no attributes, which its filter {policy} is about"),
                 format!(
@@ -177,7 +177,7 @@ async fn queue_locks(
         if !is_on {
             is_well = false;
             let remedy = update("--enabled");
-            findings.wrong(
+            findings.fixable(
                 "queue",
                 format!("{queue} does not invoke {function}: its mapping is {state}"),
                 remedy,
@@ -185,7 +185,7 @@ async fn queue_locks(
         }
         if !reports_failures {
             is_well = false;
-            findings.wrong(
+            findings.fixable(
                 "queue",
                 format!("Lambda deletes a batch of {queue} in which one message failed and others did not"),
                 update("--function-response-types ReportBatchItemFailures"),
@@ -240,7 +240,7 @@ async fn function_locks(
         is_well = false;
         let (_, qualifier) = function::name(arn);
         let qualifier = qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default();
-        findings.wrong(
+        findings.fixable(
             "function",
             format!("{name} does not let {source} invoke it"),
             format!(
@@ -253,11 +253,7 @@ async fn function_locks(
     }
     if let Some(stopped) = &function.stopped {
         is_well = false;
-        findings.wrong(
-            "function",
-            format!("{name} cannot run: {stopped}"),
-            stopped.remedy(name, region(arn)),
-        );
+        stopped.is_found("function", name, region(arn), findings);
     }
     let config = Config::read(&|variable| function.variables.get(variable).cloned());
     let mut disagreements = disagreements(guard, id, &function, config.as_ref());

@@ -1,0 +1,52 @@
+//! `failoverctl doctor --fix`: runs the commands that repair what was found, with the AWS CLI.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::cli::error::{Ended, Error};
+use crate::cli::findings::Plan;
+use crate::cli::screen::{Screen, say};
+use crate::cli::session::Common;
+use crate::cli::text::plain;
+
+/// Shows the plan, asks, and runs its commands, until one fails. Returns whether any was run.
+pub(super) async fn carry_out(
+    common: &Common,
+    screen: &Screen,
+    plan: &Plan,
+    dry_run: bool,
+    yes: bool,
+) -> Result<bool, Error> {
+    for (place, (found, command)) in plan.commands.iter().enumerate() {
+        say(&format!("{}. {found}\n   {}", place + 1, plain(command)));
+    }
+    for (found, remedy) in &plan.by_hand {
+        say(&format!("by hand: {found}\n   {}", plain(remedy)));
+    }
+    let count = plan.commands.len();
+    if count == 0 {
+        say("there is nothing that a command repairs");
+        return Ok(false);
+    }
+    if dry_run
+        || screen.ask(&format!("Run {count} of these commands, in this order?"), yes).await? == Ended::NotWell
+    {
+        return Ok(false);
+    }
+    for (place, (_, command)) in plan.commands.iter().enumerate() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).env("AWS_PAGER", "").stdin(Stdio::null());
+        common.hand_on(&mut shell);
+        let output = shell.output().await?;
+        let number = place + 1;
+        if !output.status.success() {
+            let said = plain(String::from_utf8_lossy(&output.stderr).trim());
+            return Err(Error::Fix(format!(
+                "command {number} of {count} has failed: {said}. Those after it were not run"
+            )));
+        }
+        say(&format!("{number}. done"));
+    }
+    Ok(true)
+}
