@@ -60,19 +60,21 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let guard = &options.guard(common).await?;
     let id = &check.find(guard).await?;
     let mut findings = walk(guard, id).await?;
-    let mut tried = BTreeSet::new();
-    while fix {
-        let plan = findings.plan();
+    if fix {
+        let mut tried = BTreeSet::new();
         // Behind a fault that is repaired there may be others. What a command has not repaired stays.
-        let is_new = plan.commands.iter().any(|(_, command)| !tried.contains(command));
-        if !tried.is_empty() && !is_new {
-            break;
+        loop {
+            let plan = findings.plan();
+            let is_new = plan.commands.iter().any(|(_, command)| !tried.contains(command));
+            if !tried.is_empty() && !is_new {
+                break;
+            }
+            if !fix::carry_out(common, &guard.session.screen, &plan, dry_run, yes).await? {
+                break;
+            }
+            tried.extend(plan.commands.into_iter().map(|(_, command)| command));
+            findings = walk(guard, id).await?;
         }
-        if !fix::carry_out(common, &guard.session.screen, &plan, dry_run, yes).await? {
-            break;
-        }
-        tried.extend(plan.commands.into_iter().map(|(_, command)| command));
-        findings = walk(guard, id).await?;
     }
     findings.show(&guard.session.screen).await
 }

@@ -14,15 +14,16 @@ use tokio::time::{Instant, sleep};
 
 use self::own::Own;
 use super::error::{Ended, Error};
-use super::function::{self, Function, LAMBDA_ALARMS, Mapping, SNS, alarm_arn, unqualified};
+use super::function;
 use super::guard::{Guard, Options};
+use super::locks::functions;
 use super::name::{self, Named, Tags};
 use super::screen::{error, say};
 use super::session::{Common, Interrupts, YEAR, patience};
 use super::state::{Seen, State};
 use super::status::until_armed;
 use super::text::{quoted, time};
-use super::{dns, doctor, logs, sns};
+use super::{dns, doctor, logs};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
@@ -328,43 +329,6 @@ async fn fire_and_follow(
         }
         sleep(LOOK).await;
     }
-}
-
-/// The functions that lock and that this alarm invokes.
-async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(String, Function)>, Failure> {
-    let mut arns = Vec::new();
-    for action in &alarm.actions {
-        if action.contains(":sns:") {
-            let subscriptions = sns::subscriptions(&guard.session.aws_of(action), action, patience()).await?;
-            for one in subscriptions {
-                let Some(arn) = &one.arn else { continue };
-                let filter = sns::filter(&guard.session.aws_of(action), arn, patience()).await?;
-                if filter.is_some_and(|filter| !filter.is_on_text) {
-                    continue;
-                }
-                if one.protocol == "lambda" {
-                    arns.push((one.endpoint, Some(SNS), action.clone()));
-                } else if one.protocol == "sqs" {
-                    let aws = guard.session.aws_of(&one.endpoint);
-                    let mappings = function::mappings(&aws, &one.endpoint, patience()).await?;
-                    let polls = mappings.into_iter().filter(Mapping::is_on);
-                    arns.extend(polls.map(|mapping| (mapping.function, None, one.endpoint.clone())));
-                }
-            }
-        } else if action.contains(":lambda:") {
-            arns.push((action.clone(), Some(LAMBDA_ALARMS), alarm_arn(action, &alarm.name)));
-        }
-    }
-    let mut locks = Vec::new();
-    for (arn, service, source) in arns {
-        let function = Function::of(&guard.session.aws_of(&arn), &arn, patience()).await?;
-        let is_lock = |function: &Function| {
-            function.handler == "lock" && service.is_none_or(|service| function.lets(service, &source))
-        };
-        let function = function.filter(is_lock);
-        locks.extend(function.map(|function| (unqualified(&arn).to_owned(), function)));
-    }
-    Ok(locks)
 }
 
 /// Restores the check that the drill locked, or sets the path that it changed back. Both are recorded, so that a

@@ -143,7 +143,14 @@ pub enum Error {
         function: String,
         /// What it says.
         said: String,
+        /// Whether it has refused a request, and is in order.
+        is_refusal: bool,
     },
+    /// There is no one function that restores a health check.
+    #[error(
+        "{0}. Name the function with --function; if it is out of order, use your own credentials with --direct"
+    )]
+    NoFunction(String),
     /// The configuration file of lease-keeper is invalid.
     #[error("--config {}: {problems}", Quoted(.file))]
     LeaseConfig {
@@ -210,6 +217,9 @@ pub enum Error {
     NotOurs(String),
 }
 
+/// The error type of a function that refuses to restore.
+pub const REFUSED: &str = "RestoreRefused";
+
 /// The command that logs in.
 fn login(profile: Option<&str>) -> String {
     let profile = profile.map(|name| format!(" --profile {}", quoted(&plain(name))));
@@ -240,7 +250,8 @@ impl Error {
     #[must_use]
     pub fn ended(&self) -> ExitCode {
         match self {
-            Self::Invocation(error) if error.error_type() == "RestoreRefused" => Ended::NotWell.into(),
+            Self::Invocation(error) if error.error_type() == REFUSED => Ended::NotWell.into(),
+            Self::Function { is_refusal: true, .. } => Ended::NotWell.into(),
             Self::CannotHold(..)
             | Self::NoDrill(_)
             | Self::NoPause(_)

@@ -11,7 +11,7 @@ use aws_sdk_lambda::types::{FunctionResponseType, State};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::error::Error;
+use super::error::{Error, REFUSED};
 use super::findings::Findings;
 use super::session::if_there;
 use super::text::plain;
@@ -206,20 +206,21 @@ pub(super) async fn invoke(
         let said = format!(
             "{failure}. It may run all the same, and may have done it: look before you repeat the command"
         );
-        return Err(Error::Function { function: function.to_owned(), said });
+        return Err(Error::Function { function: function.to_owned(), said, is_refusal: false });
     }
     let Some(output) = if_there(sent)? else {
         let region = aws.region().map_or("no Region", AsRef::as_ref);
         let said = format!("there is no such function in {region}: give --region or --function");
-        return Err(Error::Function { function: function.to_owned(), said });
+        return Err(Error::Function { function: function.to_owned(), said, is_refusal: false });
     };
     let answer = output.payload().map(|payload| serde_json::from_slice(payload.as_ref()).unwrap_or_default());
     let answer: Value = answer.unwrap_or_default();
     match output.function_error() {
         None => Ok(answer),
         Some(kind) => {
-            let said = answer["errorMessage"].as_str().unwrap_or(kind);
-            Err(Error::Function { function: function.to_owned(), said: plain(said) })
+            let said = plain(answer["errorMessage"].as_str().unwrap_or(kind));
+            let is_refusal = answer["errorType"] == REFUSED;
+            Err(Error::Function { function: function.to_owned(), said, is_refusal })
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `failoverctl`: what an operator needs at three in the morning.
 //!
-//! One file a command: its arguments, its help and its code. `lock`, `restore` and `explain` run the functions'
-//! own code with the operator's credentials; `status`, `doctor`, `drill` and `pause` look at what is around it. `fence`
+//! One file a command: its arguments, its help and its code. `restore` invokes the function; `lock` and `explain` run the
+//! functions' own code with the operator's credentials, as does `restore --direct`; `status`, `doctor`, `drill` and `pause` look at what is around it. `fence`
 //! is about site-fence, `latch` about failover-latch, `lease` about lease-keeper.
 //!
 //! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `mute`
@@ -22,6 +22,7 @@ mod guard;
 mod latch;
 mod lease;
 mod lock;
+mod locks;
 mod logs;
 mod look;
 mod man;

@@ -7,6 +7,7 @@ use aws_sdk_cloudwatch::types::{AlarmMuteRuleStatus, MuteTargets, Rule, Schedule
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::session::if_there;
+use crate::failover_lock::cloudwatch::rule_name;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
@@ -42,10 +43,9 @@ impl MuteRules {
             let page = send(call, time, list.send()).await?;
             Ok((page.alarm_mute_rule_summaries.unwrap_or_default(), page.next_token))
         });
-        let name = |arn: &str| arn.rsplit_once(':').map(|(_, name)| name.to_owned());
         let rules = rules.await?;
-        let mut names: Vec<_> =
-            rules.iter().filter_map(|rule| rule.alarm_mute_rule_arn().and_then(name)).collect();
+        let arns = rules.iter().filter_map(|rule| rule.alarm_mute_rule_arn().and_then(rule_name));
+        let mut names: Vec<_> = arns.map(str::to_owned).collect();
         names.sort_unstable();
         Ok(names)
     }
@@ -68,6 +68,15 @@ impl MuteRules {
             send(call, time, put.expire_date(TimeOf::from_secs(until.timestamp())).send()).await
         });
         put.await.map(drop)
+    }
+
+    /// Whether this rule is active.
+    pub async fn is_active(&self, name: &str, deadline: Deadline) -> Result<bool, Failure> {
+        let call = Call::new("cloudwatch:GetAlarmMuteRule", "the mute rule");
+        let rule = deadline.persist(async |time| {
+            send(call, time, self.0.get_alarm_mute_rule().alarm_mute_rule_name(name).send()).await
+        });
+        Ok(if_there(rule.await)?.is_some_and(|rule| rule.status() == Some(&AlarmMuteRuleStatus::Active)))
     }
 
     /// Deletes a rule, if it is there.

@@ -3,6 +3,7 @@
 //! A pause is a mute rule of CloudWatch on the check's alarms. It ends by itself, and the actions of an alarm that is in ALARM
 //! then are made up for.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,12 +24,14 @@ use super::text::{plain, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::decide;
 use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::reason::Reason;
+use crate::remote::aws::Kind;
 
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a rule may take to become active, or to be gone.
 const ACTIVE: Duration = Duration::from_mins(1);
-/// How long before its first minute a rule is made.
-const AHEAD: TimeDelta = TimeDelta::seconds(5);
+/// How long before its first minute a rule is made, at least: as long as the call may be tried.
+const AHEAD: TimeDelta = TimeDelta::seconds(20);
 
 /// Pause the alarms of a health check for planned work: nothing locks it until then.
 #[derive(Debug, Args)]
@@ -98,6 +101,9 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    let context = screen.context().await;
+    let by = context.as_ref().and_then(|context| context.caller()).unwrap_or("by whom is unknown");
+    let description = format!("{reason} ({by})");
     let from = next_minute(Utc::now());
     let until = from + TimeDelta::minutes(minutes);
     let outcome = |outcome| json!([{ "healthCheckId": id, "outcome": outcome, "from": time(from), "until": time(until) }]);
@@ -107,24 +113,19 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
         return Ok(Ended::Well);
     }
     let name = format!("{PAUSE}{id}-{}", from.format("%Y%m%dT%H%MZ"));
-    let context = screen.context().await;
-    let by = context.as_ref().and_then(|context| context.caller()).unwrap_or("by whom is unknown");
-    let description = format!("{reason} ({by})");
     let rule = NewRule { name: &name, alarms: names, from, minutes, description };
-    rules.put(&rule, patience()).await?;
+    if let Err(failure) = rules.put(&rule, patience()).await {
+        if failure.kind() == Kind::Unclear {
+            return Err(perhaps(id, &name, &failure));
+        }
+        return Err(failure.into());
+    }
     say(&format!("the pause begins at {}: until then its alarms lock", time(from)));
     sleep((from - Utc::now()).to_std().unwrap_or_default()).await;
     let end = Instant::now() + ACTIVE;
-    loop {
-        let active = guard.cloudwatch.mute_rules(patience()).await?;
-        if active.iter().any(|rule| rule.name == name) {
-            break;
-        }
+    while !rules.is_active(&name, patience()).await.map_err(|failure| perhaps(id, &name, &failure))? {
         if Instant::now() >= end {
-            return Err(Error::TooLate(format!(
-                "CloudWatch does not show the mute rule {name} as active: {id} is not known to be paused. See: failoverctl \
-                 status {id}; to delete the rule: failoverctl resume {id}"
-            )));
+            return Err(perhaps(id, &name, &"CloudWatch does not show it as active"));
         }
         sleep(LOOK).await;
     }
@@ -150,7 +151,8 @@ pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, 
         let found = json!([{ "healthCheckId": id, "outcome": outcome, "rules": own }]);
         screen.show("outcomes", &found, || format!("{id}: {words}\n")).await
     };
-    let in_alarm = alarms.iter().filter(|alarm| alarm.state == AlarmState::Alarm);
+    let is_muted = !own.is_empty() || !others.is_empty();
+    let in_alarm = alarms.iter().filter(|alarm| is_muted && alarm.state == AlarmState::Alarm);
     for alarm in in_alarm.filter(|alarm| decide::leads_to_lock(alarm, &guard.config)) {
         say(&format!(
             "its alarm {} is in ALARM: it is locked as soon as no rule mutes that",
@@ -189,6 +191,14 @@ pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, 
     Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell })
 }
 
+/// The error of a pause that may have begun, or may yet.
+fn perhaps(id: &HealthCheckId, rule: &str, cause: &impl Display) -> Error {
+    Error::TooLate(format!(
+        "{cause}. It is not certain whether the mute rule {rule} pauses {id}: see failoverctl status {id}; to delete the rule: \
+         failoverctl resume {id}"
+    ))
+}
+
 /// The rules of these alarms: the pauses of this check, and the others.
 async fn of(
     rules: &MuteRules,
@@ -212,7 +222,16 @@ async fn of(
 async fn pausable(guard: &Guard, id: &HealthCheckId) -> Result<Vec<Alarm>, Error> {
     let refuse = |why: String| Err(Error::NoPause(why));
     let state = look::one(guard, id).await?.state;
-    if !matches!(state, State::Armed | State::Paused { .. } | State::Unprotected { .. }) {
+    let hides_nothing = |reason| {
+        use Reason::{ActionsDisabled, ActionsMuted, DryRun, NeverGoesOff, NoAlarm, NoData};
+        matches!(reason, ActionsDisabled | ActionsMuted | DryRun | NeverGoesOff | NoAlarm | NoData)
+    };
+    let may_pause = match &state {
+        State::Armed | State::Paused { .. } => true,
+        State::Unprotected { reason } => hides_nothing(*reason),
+        _ => false,
+    };
+    if !may_pause {
         return refuse(format!("{id} is {}", state.words()));
     }
     let leads = |alarms: Vec<Alarm>| -> Vec<Alarm> {
@@ -279,8 +298,8 @@ mod tests {
         let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a time");
         for (now, from) in [
             ("2026-11-27T10:00:00Z", "2026-11-27T10:01:00Z"),
-            ("2026-11-27T10:00:54Z", "2026-11-27T10:01:00Z"),
-            ("2026-11-27T10:00:55Z", "2026-11-27T10:02:00Z"),
+            ("2026-11-27T10:00:39Z", "2026-11-27T10:01:00Z"),
+            ("2026-11-27T10:00:40Z", "2026-11-27T10:02:00Z"),
             ("2026-11-27T23:59:59Z", "2026-11-28T00:01:00Z"),
         ] {
             assert_eq!(next_minute(at(now)), at(from), "{now}");

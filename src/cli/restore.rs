@@ -1,19 +1,23 @@
-//! `failoverctl restore`: the function's own code, run by an operator.
+//! `failoverctl restore`: invokes the function `restore`, or runs its own code with the operator's credentials.
 
 use std::time::Duration;
 
 use clap::{Args, value_parser};
 use futures_util::future::join;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
-use super::guard::Options;
+use super::function;
+use super::guard::{Guard, Options};
+use super::locks;
 use super::name::{self, Named};
 use super::seen;
 use super::session::{Common, YEAR, patience, shortly};
 use super::state::text;
 use super::status;
+use super::text::plain;
 use crate::failover_lock::Handler;
+use crate::failover_lock::health_check::HealthCheckId;
 
 /// Restore a locked health check, once the sites are synchronised.
 #[derive(Debug, Args)]
@@ -44,6 +48,12 @@ pub(super) struct Arguments {
     /// How many seconds to wait.
     #[arg(long, value_name = "SECONDS", default_value_t = 900, requires = "wait", value_parser = value_parser!(u64).range(..=YEAR))]
     timeout: u64,
+    /// Restore with your own credentials and clock, for when the function is out of order.
+    #[arg(long, conflicts_with = "function")]
+    direct: bool,
+    /// The function `restore`; by default that of the stack whose `lock` its alarms reach.
+    #[arg(long, value_name = "NAME")]
+    function: Option<String>,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -51,13 +61,18 @@ pub(super) struct Arguments {
     options: Options,
 }
 
+/// The function's own timeout, and the time of its start.
+const INVOCATION: Duration = Duration::from_secs(70);
+
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { check, force, path, reason, dry_run, wait, timeout, yes, options } = arguments;
+    let Arguments { check, force, path, reason, dry_run, wait, timeout, direct, function, yes, options } =
+        arguments;
     let guard = options.guard(common).await?;
     let id = check.find(&guard).await?;
     let tags = guard.route53.tags(&id, shortly());
     let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
     let (check, title) = (check?, name::title(&id, tags.ok().as_ref()));
+    let function = if direct { None } else { Some(which(&guard, &id, function).await?) };
     // What changes while the question is open was not decided about.
     let version = check.version;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
@@ -67,10 +82,55 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         return Ok(Ended::NotWell);
     }
     let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
-    let outcome = guard.handle(Handler::Restore, &request.to_string()).await?;
-    screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
+    if let Some(function) = function {
+        let answer =
+            function::invoke(&guard.session.aws_of(&function), &function, &request, INVOCATION).await?;
+        let outcomes = &answer["outcomes"];
+        screen.show("outcomes", outcomes, || words(&id, &outcomes[0])).await?;
+    } else {
+        let outcome = guard.handle(Handler::Restore, &request.to_string()).await?;
+        screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
+    }
     if wait {
         status::until_armed(&guard, &id, Duration::from_secs(timeout)).await?;
     }
     Ok(Ended::Well)
+}
+
+/// The function to invoke: the one that was named, or that of the one stack that guards the check.
+async fn which(guard: &Guard, id: &HealthCheckId, named: Option<String>) -> Result<String, Error> {
+    if let Some(named) = named {
+        return Ok(named);
+    }
+    let found = locks::restorers(guard, id).await;
+    let found = found.map_err(|failure| {
+        if failure.blames_credentials() {
+            return failure.into();
+        }
+        Error::NoFunction(format!("the function that restores {id} was not found: {failure}"))
+    })?;
+    let names = found.iter().map(|arn| function::name(arn).0).collect::<Vec<_>>().join(", ");
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(function), None) => Ok(function),
+        (None, _) => Err(Error::NoFunction(format!("no alarm of {id} reaches a stack that guards it"))),
+        (Some(_), Some(_)) => Err(Error::NoFunction(format!("several stacks guard {id}: {names}"))),
+    }
+}
+
+/// A function's outcome in a line of words, as that of its code.
+fn words(id: &HealthCheckId, outcome: &Value) -> String {
+    let word = |key: &str| outcome[key].as_str().map(plain);
+    let done = match outcome["outcome"].as_str().unwrap_or_default() {
+        "already_restored" => "is restored already".to_owned(),
+        "would_restore" => "would be restored".to_owned(),
+        other => plain(other),
+    };
+    let path = match (word("previousPath"), word("path")) {
+        (Some(before), Some(now)) if before != now => format!(" ({before} → {now})"),
+        (_, Some(now)) => format!(" ({now})"),
+        _ => String::new(),
+    };
+    let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{id}: {done}{path}{reason}\n")
 }

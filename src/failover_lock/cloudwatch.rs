@@ -22,7 +22,7 @@ use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
 pub use self::composite::{Behind, Unresolved};
-pub use self::mute::MuteRule;
+pub use self::mute::{MuteRule, rule_name};
 
 mod composite;
 mod mute;

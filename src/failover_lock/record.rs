@@ -265,7 +265,7 @@ impl Record {
     #[must_use]
     pub fn set_before(&self, path: &str, version: i64) -> DateTime<Utc> {
         let known = self.restored(path, version).filter(|_| self.intent(path, version) == Intent::In);
-        known.and_then(|restore| restore.done).unwrap_or(EARLIER)
+        known.map_or(EARLIER, |restore| restore.done.unwrap_or(restore.seen))
     }
 
     /// Whether the check, on `path` at `version`, is meant to be in service.

@@ -224,12 +224,9 @@ impl Settling {
             let unbroken = self.seen.filter(|(_, last)| at.saturating_sub(*last) <= GAP);
             let since = unbroken.map_or(at, |(since, _)| since);
             self.seen = Some((since, at));
-            if at.saturating_sub(since) >= SETTLED {
-                return Settled::Done;
-            }
-        } else {
-            self.seen = None;
+            return if at.saturating_sub(since) >= SETTLED { Settled::Done } else { Settled::Wait };
         }
+        self.seen = None;
         let failed = look.primary == Verdict::Agreed(Record::Secondary) && !force;
         if failed || at >= PATIENCE + SETTLED { Settled::FailedAgain } else { Settled::Wait }
     }

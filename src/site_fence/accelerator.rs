@@ -29,6 +29,8 @@ const TAG: Call = Call::new("globalaccelerator:TagResource", "the accelerator");
 const UNTAG: Call = Call::new("globalaccelerator:UntagResource", "the accelerator");
 const REMOVE: Call = Call::new("globalaccelerator:RemoveEndpoints", "the accelerator");
 const ADD: Call = Call::new("globalaccelerator:AddEndpoints", "the accelerator");
+/// How often a removal is tried before everything is looked at again, which costs calls of the same limit.
+const TRIES: u32 = 3;
 /// The most endpoints in one call of `RemoveEndpoints` or `AddEndpoints`.
 const MOST: usize = 10;
 
@@ -200,8 +202,8 @@ impl Accelerators {
         Ok(())
     }
 
-    /// Removes endpoints from a group, with one try: what it was decided from may be over before the next one. `perhaps` is
-    /// set as soon as any of them may be gone.
+    /// Removes endpoints from a group, with few tries: what it was decided from may soon be over. `perhaps` is set as soon as
+    /// any of them may be gone.
     ///
     /// # Errors
     /// The call failed; with [`Kind::Conflict`] one of them does not exist.
@@ -224,7 +226,7 @@ impl Accelerators {
                 identifiers.push(identifier.map_err(|error| Failure::refused(REMOVE, error.to_string()))?);
             }
             deadline
-                .with_tries(1)
+                .with_tries(TRIES)
                 .persist(async |time| {
                     let request = self.0.remove_endpoints().endpoint_group_arn(&group.arn);
                     let request = request.set_endpoint_identifiers(Some(identifiers.clone()));

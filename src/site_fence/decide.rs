@@ -1,5 +1,7 @@
 //! Decisions: pure functions from what was seen to a decision with its reason.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::notes::{Noted, Notes};
@@ -165,8 +167,13 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
 /// of, no site that is left is healthy.
 #[must_use]
 pub fn survivor(out: &Site, seen: &Seen<'_>) -> Option<Reason> {
+    // One that was fenced and put back by hand may be stale.
+    let is_good = |owner: &Owner| match owner {
+        Owner::Site(name) => !name.parse().is_ok_and(|site| seen.notes.is_to_stay_out(&site)),
+        Owner::Unknown | Owner::Gone => false,
+    };
     let serves = |group: &EndpointGroup, endpoint: &Endpoint| {
-        matches!(endpoint.owner, Owner::Site(_)) && endpoint.healthy && group.sends_to(endpoint)
+        is_good(&endpoint.owner) && endpoint.healthy && group.sends_to(endpoint)
     };
     let is_served = |listener: Option<&str>| {
         let mut groups =
@@ -174,7 +181,13 @@ pub fn survivor(out: &Site, seen: &Seen<'_>) -> Option<Reason> {
         groups.any(|group| group.endpoints.iter().any(|endpoint| serves(group, endpoint)))
     };
     let noted = seen.notes.of(out).map(|note| note.endpoints.as_slice()).unwrap_or_default();
-    let all = listeners(noted).all(|listener| is_served(Some(listener)));
+    let left: BTreeSet<_> = if noted.is_empty() {
+        // Where it was is not known.
+        seen.groups.iter().map(EndpointGroup::listener).collect()
+    } else {
+        listeners(noted, seen.groups).collect()
+    };
+    let all = left.into_iter().all(|listener| is_served(Some(listener)));
     (!all || !is_served(None)).then_some(Reason::SurvivorUnhealthy)
 }
 
@@ -282,12 +295,13 @@ pub fn is_anyone_left(site: &Site, removed: &[Noted], groups: &[EndpointGroup]) 
             of_listener.flat_map(|group| group.endpoints.iter().filter(|endpoint| group.sends_to(endpoint)));
         endpoints.any(|endpoint| matches!(&endpoint.owner, Owner::Site(name) if name != site.as_str()))
     };
-    listeners(removed).all(serves)
+    listeners(removed, groups).all(serves)
 }
 
-/// The listeners in which these endpoints were.
-fn listeners(noted: &[Noted]) -> impl Iterator<Item = &str> {
-    noted.iter().filter_map(|noted| Some(noted.group.split_once("/endpoint-group/")?.0))
+/// The listeners in which these endpoints were, of those that still exist.
+fn listeners<'a>(noted: &'a [Noted], groups: &[EndpointGroup]) -> impl Iterator<Item = &'a str> {
+    let all = noted.iter().filter_map(|noted| Some(noted.group.split_once("/endpoint-group/")?.0));
+    all.filter(|listener| groups.iter().any(|group| group.listener() == *listener))
 }
 
 /// What has to be done so that a site is in the accelerator as it was.

@@ -9,14 +9,14 @@
 //! | `claim` | the execution that made it |
 //! | `ends` | the time by which that execution has ended: the claim blocks no other one after it |
 //! | `out` | the time at which the site was out, once it is |
-//! | `rejoined` | the time at which a person rejoined it, once that is done |
+//! | `rejoins` | the sites that were rejoined in the last minutes, each with its time: `site-b=2026-01-05T10:02:11Z` |
 //!
 //! A claim ends. An execution that succeeds sets `ends` to the time of its success, and the entry stays as a record. An
 //! execution that fails puts the record back that was there before, or deletes its entry. One that dies leaves an entry that ends by itself. An entry without `ends`,
 //! from an earlier version of this function, ends when the longest execution of Lambda would have, and one that claims to
 //! end later, or is from the future, is none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -36,9 +36,11 @@ const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const DELETE: Call = Call::new("dynamodb:DeleteItem", "the table");
 const KEY: &str = "accelerator";
 /// Of a record that a site was taken out: when.
-pub const OUT: &str = "out";
-/// Of a record that a site was rejoined: when.
-pub const REJOINED: &str = "rejoined";
+const OUT: &str = "out";
+/// The last rejoins. A claim keeps those of the entry in whose place it is, and so does the record after it.
+const REJOINS: &str = "rejoins";
+/// How long they are kept.
+const KEPT: Duration = Duration::from_mins(5);
 /// There is no claim, or it has ended, or it is this one: the answer to an earlier try was lost.
 const FREE_OR_OWN: &str = "attribute_not_exists(#key) OR #claim = :claim OR #ends <= :now OR #ends > :latest \
     OR (attribute_not_exists(#ends) \
@@ -49,6 +51,8 @@ const MARGIN: Duration = Duration::from_secs(30);
 ///
 /// [1]: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 const LONGEST_EXECUTION: Duration = Duration::from_mins(15);
+
+type Item = HashMap<String, AttributeValue>;
 
 /// The table.
 #[derive(Debug)]
@@ -61,9 +65,9 @@ pub struct Table {
 #[derive(Debug)]
 pub struct Claim {
     id: String,
-    item: HashMap<String, AttributeValue>,
+    item: Item,
     /// The record in whose place it is.
-    former: Option<HashMap<String, AttributeValue>>,
+    former: Option<Item>,
 }
 
 /// Which execution may change the accelerator.
@@ -88,8 +92,8 @@ pub struct Entry {
     pub ends: String,
     /// The time at which the site was out; empty if it is not on record.
     pub out: String,
-    /// The time at which a person rejoined it; empty if it is not on record.
-    pub rejoined: String,
+    /// When a person has rejoined a site in the last minutes.
+    pub rejoins: BTreeMap<String, DateTime<Utc>>,
 }
 
 // === impl Table ===
@@ -111,11 +115,10 @@ impl Table {
     /// A call failed and did not pass before the deadline.
     pub async fn claim(&self, claim: &mut Claim, deadline: Deadline) -> Result<First, Failure> {
         // Also where the answer to a put is lost, which returns what was there before.
-        let is_record = |item: &HashMap<String, AttributeValue>| {
-            [OUT, REJOINED].iter().any(|done| item.contains_key(*done))
-        };
+        let is_record = |item: &Item| item.contains_key(OUT) || !item.contains_key("claim");
         let accelerator = claim.item[KEY].as_s().cloned().unwrap_or_default();
         let read = self.item(&accelerator, deadline).await?;
+        claim.item.extend(read.as_ref().and_then(|read| read.get_key_value(REJOINS)).map(owned));
         claim.former = read.filter(is_record).or(claim.former.take());
         let Claim { id, item, former } = claim;
         let (id, item) = (&*id, &*item);
@@ -152,20 +155,40 @@ impl Table {
         entry.map(First::Other).ok_or(conflict)
     }
 
-    /// Ends a claim whose execution has taken the site [`OUT`], or may have, or has [`REJOINED`] it; its entry stays as a record
-    /// of that.
+    /// Ends a claim whose execution has taken the site out, or may have; its entry stays as a record of that.
     ///
     /// # Errors
     /// The call failed and did not pass before the deadline: then the claim ends by itself.
-    pub async fn keep(
+    pub async fn keep(&self, claim: Claim, out: DateTime<Utc>, deadline: Deadline) -> Result<(), Failure> {
+        let Claim { id, mut item, former: _ } = claim;
+        item.remove("claim");
+        item.extend([("ends".to_owned(), text(&written(Utc::now()))), (OUT.to_owned(), text(&written(out)))]);
+        self.replace(&id, item, deadline).await
+    }
+
+    /// Ends a claim whose execution has rejoined the site, or may have, if it is not `done`. The record that it was taken out
+    /// ends with that; another site's stays.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub async fn rejoined(
         &self,
         claim: Claim,
-        done: &str,
         at: DateTime<Utc>,
+        done: bool,
         deadline: Deadline,
     ) -> Result<(), Failure> {
-        let Claim { id, mut item, former: _ } = claim;
-        item.extend([("ends".to_owned(), text(&written(Utc::now()))), (done.to_owned(), text(&written(at)))]);
+        let Claim { id, mut item, former } = claim;
+        let mut rejoins = Entry::read(&item).rejoins;
+        rejoins.insert(Entry::read(&item).site, at);
+        rejoins.retain(|_, rejoined| *rejoined + KEPT > at);
+        item.remove("claim");
+        item.insert("ends".to_owned(), text(&written(Utc::now())));
+        let stands =
+            |former: &Item| former.contains_key(OUT) && !(done && former.get("site") == item.get("site"));
+        let mut item = former.filter(stands).unwrap_or(item);
+        let rejoins: Vec<_> = rejoins.iter().map(|(site, at)| format!("{site}={}", written(*at))).collect();
+        item.insert(REJOINS.to_owned(), text(&rejoins.join(" ")));
         self.replace(&id, item, deadline).await
     }
 
@@ -196,12 +219,7 @@ impl Table {
     }
 
     /// Puts this item in the place of a claim.
-    async fn replace(
-        &self,
-        id: &str,
-        item: HashMap<String, AttributeValue>,
-        deadline: Deadline,
-    ) -> Result<(), Failure> {
+    async fn replace(&self, id: &str, item: Item, deadline: Deadline) -> Result<(), Failure> {
         let put = deadline
             .persist(async |time| {
                 let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
@@ -221,11 +239,7 @@ impl Table {
         Ok(self.item(accelerator, deadline).await?.as_ref().map(Entry::read))
     }
 
-    async fn item(
-        &self,
-        accelerator: &str,
-        deadline: Deadline,
-    ) -> Result<Option<HashMap<String, AttributeValue>>, Failure> {
+    async fn item(&self, accelerator: &str, deadline: Deadline) -> Result<Option<Item>, Failure> {
         let output = deadline
             .persist(async |time| {
                 let request = self.client.get_item().table_name(&self.name).consistent_read(true);
@@ -233,27 +247,6 @@ impl Table {
             })
             .await?;
         Ok(output.item)
-    }
-
-    /// Deletes the record about this site, if there is one. Another site's record stays, and so does a claim that has
-    /// not ended.
-    ///
-    /// # Errors
-    /// The call failed and did not pass before the deadline.
-    pub async fn clear(&self, accelerator: &str, site: &Site, deadline: Deadline) -> Result<(), Failure> {
-        let deleted = deadline
-            .persist(async |time| {
-                let request = self.client.delete_item().table_name(&self.name).key(KEY, text(accelerator));
-                let request = request
-                    .condition_expression("#site = :site AND (attribute_not_exists(#ends) OR #ends <= :now)");
-                let request = request.expression_attribute_names("#site", "site");
-                let request = request.expression_attribute_names("#ends", "ends");
-                let request = request.expression_attribute_values(":site", text(site.as_str()));
-                let now = text(&written(Utc::now()));
-                send(DELETE, time, request.expression_attribute_values(":now", now).send()).await
-            })
-            .await;
-        unless_gone(deleted)
     }
 }
 
@@ -290,6 +283,10 @@ fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
+fn owned((name, value): (&String, &AttributeValue)) -> (String, AttributeValue) {
+    (name.clone(), value.clone())
+}
+
 /// A time that sorts as text.
 fn written(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -298,19 +295,19 @@ fn written(time: DateTime<Utc>) -> String {
 // === impl Entry ===
 
 impl Entry {
-    fn read(item: &HashMap<String, AttributeValue>) -> Self {
+    fn read(item: &Item) -> Self {
         let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
         let [site, reporter, at, ends] = ["site", "reporter", "at", "ends"].map(text);
-        Self { site, reporter, at, ends, out: text(OUT), rejoined: text(REJOINED) }
+        let rejoins = text(REJOINS);
+        let rejoins = rejoins.split(' ').filter_map(|rejoin| rejoin.split_once('='));
+        let rejoins = rejoins.filter_map(|(site, at)| Some((site.to_owned(), at.parse().ok()?)));
+        Self { site, reporter, at, ends, out: text(OUT), rejoins: rejoins.collect() }
     }
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { site, reporter, at, ends: _, out, rejoined } = self;
-        if !rejoined.is_empty() {
-            return write!(f, "a person rejoined {} at {}", Quoted(site), Quoted(rejoined));
-        }
+        let Self { site, reporter, at, ends: _, out, rejoins: _ } = self;
         if reporter.is_empty() && !out.is_empty() {
             return write!(f, "a person took {} out at {}", Quoted(site), Quoted(out));
         }

@@ -37,6 +37,16 @@ pub enum Error {
         /// Whether the execution is likely to end in a moment.
         may_pass: bool,
     },
+    /// By the record, a site was taken out or rejoined less than a minute ago.
+    #[error(
+        "FENCE_TABLE: {record}, and Global Accelerator may still show what was before, until {until}. Wait for the next try"
+    )]
+    JustChanged {
+        /// What was done.
+        record: String,
+        /// The time until which that is waited for.
+        until: String,
+    },
     /// The other sites left the accelerator while the site was being removed: on another report, or by a person's hand.
     #[error(
         "no site is left in the accelerator, or in one of its listeners: rejoin one with failoverctl fence rejoin"
@@ -69,7 +79,7 @@ impl Error {
             Self::Malformed(_) => "MalformedAlert",
             Self::BadRequest(_) => "BadRequest",
             Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
-            Self::OtherReport { .. } => "OtherReport",
+            Self::OtherReport { .. } | Self::JustChanged { .. } => "OtherReport",
             Self::NobodyLeft => "NobodyLeft",
             Self::Unfinished(_) => "Unfinished",
             Self::Infinispan(failure) => failure.error_type(),
@@ -89,6 +99,7 @@ impl Error {
         match self {
             Self::Malformed(_) | Self::BadRequest(_) | Self::NoSuchAccelerator(_) => StatusCode::BAD_REQUEST,
             Self::OtherReport { .. }
+            | Self::JustChanged { .. }
             | Self::NobodyLeft
             | Self::Unfinished(_)
             | Self::Infinispan(_)

@@ -14,6 +14,7 @@ use super::request::{BadRequest, Request};
 use super::site::{EndpointGroup, Owner, Site, is_in_service};
 use super::turn::{End, Turn};
 use crate::program::text::Quoted;
+use crate::remote::aws::Kind;
 use crate::remote::deadline::Deadline;
 
 /// Handles one request.
@@ -45,25 +46,14 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         deadline: Turn::within(deadline),
     };
     let done = back.deadline.persist(async |_| back.enter_service().await).await;
-    let Back { turn, details, .. } = back;
+    let Back { turn, details, changed, .. } = back;
     let is_back = |outcome: &Outcome| {
         matches!(outcome.outcome, Verdict::Rejoined | Verdict::AlreadyRejoined) && !system.config.dry_run
     };
-    let was_taken = turn.is_taken();
     // Counted from now: what was done last is shown last.
-    turn.end(
-        if done.as_ref().is_ok_and(is_back) { End::Rejoined(Utc::now()) } else { End::AsBefore },
-        deadline,
-    )
-    .await;
-    if !was_taken
-        && let Some(table) = &system.table
-        && done.as_ref().is_ok_and(is_back)
-        && !request.dry_run
-        && !request.force
-    {
-        table.clear(&accelerator.arn, &request.site, deadline).await?;
-    }
+    let (at, is_done) = (Utc::now(), done.as_ref().is_ok_and(is_back));
+    turn.end(if is_done || changed { End::Rejoined { at, done: is_done } } else { End::AsBefore }, deadline)
+        .await;
     let detail = (!details.is_empty()).then(|| details.join("; "));
     done.map(|outcome| Outcome { detail, ..outcome })
 }
@@ -305,6 +295,7 @@ impl Back<'_> {
     /// Brings replication online in both directions, notes the rejoin, adds the endpoints, and removes the notes.
     async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
+        let is_idle = plan.is_idle();
         let Plan { add, keys, former, replication } = plan;
         let online = match replication {
             None => Ok(()),
@@ -328,7 +319,15 @@ impl Back<'_> {
             .tag(self.accelerator, [rejoined.tag(site)], deadline.within(deadline.left() / 2))
             .await
         {
-            Err(failure) if forced => warn!(%site, error = %failure, "the rejoin could not be noted"),
+            Err(failure) if forced || *force => {
+                warn!(%site, error = %failure, "the rejoin could not be noted")
+            }
+            // It has no room. Nothing else is left to be done.
+            Err(failure) if is_idle && failure.kind() == Kind::Refused => {
+                self.details.push(format!(
+                    "alerts from before count as new: the rejoin could not be noted: {failure}"
+                ));
+            }
             noted => noted?,
         }
         if !add.is_empty() {

@@ -106,7 +106,7 @@ impl Leave<'_> {
             }
             if !leaving.is_empty() && !removed {
                 let rejoined = |site: &Site| notes.rejoined(site).map(|rejoined| rejoined.at);
-                self.turn.refuse_if_just_out(|_| true, rejoined)?;
+                self.turn.refuse_if_just_out(|other| other != site.as_str(), rejoined)?;
             }
             let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
             if leaving.is_empty() {

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::SiteFence;
-use super::dynamodb::{Claim, Entry, First, OUT, REJOINED, Table};
+use super::dynamodb::{Claim, Entry, First, Table};
 use super::error::Error;
 use super::site::Site;
+use crate::program::text::Quoted;
 use crate::remote::deadline::Deadline;
 
 /// The time in which another execution's claim is expected to end.
@@ -20,6 +21,8 @@ const ENDING: Duration = Duration::from_secs(2);
 /// The time for which Global Accelerator may show a site that was taken out, or not show one that was rejoined.
 const SHOWN: Duration = Duration::from_mins(1);
 
+/// How long a reporter takes out no second site, where only the record shows the first one.
+const LASTS: Duration = Duration::from_hours(24);
 /// How much the clocks of two executions may differ.
 const CLOCKS: Duration = Duration::from_secs(30);
 
@@ -28,8 +31,13 @@ const CLOCKS: Duration = Duration::from_secs(30);
 pub(super) enum End {
     /// That the site is out, since then.
     Out(DateTime<Utc>),
-    /// That a person has rejoined it, at that time.
-    Rejoined(DateTime<Utc>),
+    /// That a person has rejoined it, at that time; or may have, if it is not done.
+    Rejoined {
+        /// When.
+        at: DateTime<Utc>,
+        /// Whether all of it was done.
+        done: bool,
+    },
     /// What was before.
     AsBefore,
 }
@@ -103,31 +111,51 @@ impl<'a> Turn<'a> {
         rejoined: impl Fn(&Site) -> Option<DateTime<Utc>>,
     ) -> Result<(), Error> {
         let record = self.replaced.as_ref().filter(|record| serves(&record.site));
-        let Some((record, out)) = record.and_then(|record| Some((record, lately(&record.out)?))) else {
-            return Ok(());
-        };
-        let rejoined = record.site.parse().ok().and_then(|site| rejoined(&site));
+        let out = record.and_then(|record| time(&record.out)).filter(|out| is_late(*out));
+        let Some((record, out)) = record.zip(out) else { return Ok(()) };
+        let noted = record.site.parse().ok().and_then(|site| rejoined(&site));
+        let rejoined = noted.max(record.rejoins.get(&record.site).copied());
         if rejoined.is_some_and(|rejoined| rejoined >= out) {
             return Ok(());
         }
-        Err(shown(record, out))
+        Err(shown(record.to_string(), out))
     }
 
-    /// Refuses what rests on this site being out: if a person has rejoined it a short time ago, by the record, Global
-    /// Accelerator may only not show it yet.
+    /// Refuses what rests on this site being out: if a person has rejoined it a short time ago, by the record, or does so now,
+    /// Global Accelerator may only not show it yet.
     pub(super) async fn refuse_if_just_rejoined(&self, site: &Site, deadline: Deadline) -> Result<(), Error> {
         let record = match self.table {
             Some(table) if !self.is_taken => table.entry(self.accelerator, deadline).await?,
             _ => self.replaced.clone(),
         };
-        let Some(record) = record.filter(|record| record.site == site.as_str()) else { return Ok(()) };
-        lately(&record.rejoined).map_or(Ok(()), |rejoined| Err(shown(&record, rejoined)))
+        let Some(record) = record else { return Ok(()) };
+        let (now, out) = (Utc::now(), time(&record.out).filter(|_| record.site == site.as_str()));
+        if record.site == site.as_str() && record.reporter.is_empty() && out.is_none() {
+            // A person's request about it, which has not ended.
+            if time(&record.ends).is_some_and(|ends| ends > now) {
+                let (first, ends) = (record.to_string(), record.ends);
+                return Err(Error::OtherReport { first, ends, may_pass: false });
+            }
+        }
+        let rejoined =
+            record.rejoins.get(site.as_str()).filter(|rejoined| out.is_none_or(|out| out <= **rejoined));
+        match rejoined.copied().filter(|rejoined| is_late(*rejoined)) {
+            Some(at) => Err(shown(
+                format!(
+                    "a person rejoined {} at {}",
+                    Quoted(site.as_str()),
+                    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+                ),
+                at,
+            )),
+            None => Ok(()),
+        }
     }
 
-    /// The site that this one has taken out, by the record.
+    /// The site that this one has taken out within a day, by the record.
     pub(super) fn taken_out_by(&self, reporter: &Site) -> Option<Site> {
-        let record = self.replaced.as_ref()?;
-        (record.reporter == reporter.as_str() && !record.out.is_empty()).then(|| record.site.parse().ok())?
+        let record = self.replaced.as_ref().filter(|record| record.reporter == reporter.as_str())?;
+        if Utc::now() < time(&record.out)? + LASTS { record.site.parse().ok() } else { None }
     }
 
     /// Whether this site was taken out a short time ago, by the record.
@@ -138,15 +166,10 @@ impl<'a> Turn<'a> {
     /// Ends the turn if it was taken, or may have been.
     pub(super) async fn end(self, end: End, deadline: Deadline) {
         let (Some(table), Some(claim)) = (self.table, self.claim) else { return };
-        let other = self.replaced.filter(|record| record.site != self.site.as_str());
-        let other_has_left = other.is_some_and(|record| lately(&record.out).is_some());
         let ended = match end {
-            End::Out(out) if self.is_taken => table.keep(claim, OUT, out, deadline).await,
-            // The record that another site has just left says more.
-            End::Rejoined(at) if self.is_taken && !other_has_left => {
-                table.keep(claim, REJOINED, at, deadline).await
-            }
-            End::Out(_) | End::Rejoined(_) | End::AsBefore => table.release(claim, deadline).await,
+            End::Out(out) if self.is_taken => table.keep(claim, out, deadline).await,
+            End::Rejoined { at, done } if self.is_taken => table.rejoined(claim, at, done, deadline).await,
+            End::Out(_) | End::Rejoined { .. } | End::AsBefore => table.release(claim, deadline).await,
         };
         if let Err(failure) = ended {
             warn!(site = %self.site, error = %failure, "the claim could not be ended: it ends by itself");
@@ -154,14 +177,17 @@ impl<'a> Turn<'a> {
     }
 }
 
-/// The time of a record, if Global Accelerator may still show what was before it. One from the future is none.
-fn lately(at: &str) -> Option<DateTime<Utc>> {
-    let (at, now) = (at.parse::<DateTime<Utc>>().ok()?, Utc::now());
-    (at <= now + CLOCKS && now < at + SHOWN).then_some(at)
+fn time(text: &str) -> Option<DateTime<Utc>> {
+    text.parse().ok()
+}
+
+/// Whether Global Accelerator may still show what was before this time. One from the future is none.
+fn is_late(at: DateTime<Utc>) -> bool {
+    let now = Utc::now();
+    at <= now + CLOCKS && now < at + SHOWN
 }
 
 /// The refusal of what Global Accelerator may only still show.
-fn shown(record: &Entry, at: DateTime<Utc>) -> Error {
-    let ends = (at + SHOWN).to_rfc3339_opts(SecondsFormat::Secs, true);
-    Error::OtherReport { first: record.to_string(), ends, may_pass: false }
+fn shown(record: String, at: DateTime<Utc>) -> Error {
+    Error::JustChanged { record, until: (at + SHOWN).to_rfc3339_opts(SecondsFormat::Secs, true) }
 }

@@ -1,14 +1,19 @@
 //! The observation: an accelerator's endpoints, their owners, and its tags.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
+use futures_util::future::join;
 
 use super::accelerator::{Accelerator, Accelerators};
 use super::load_balancer::LoadBalancers;
 use super::site::{Endpoint, EndpointGroup, Owner, Site};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
+
+/// How long Elastic Load Balancing has to say that an endpoint that the configuration names is gone.
+const NAMED: Duration = Duration::from_secs(2);
 
 /// Accelerators, and the owners of their endpoints.
 #[derive(Debug)]
@@ -64,8 +69,8 @@ impl View {
         Ok(Sight { groups, tags })
     }
 
-    /// Returns the owner of each of these endpoints of an accelerator, if it is known. Of those that the configuration names,
-    /// Elastic Load Balancing is not asked: it may not answer in the Region that has failed.
+    /// Returns the owner of each of these endpoints of an accelerator, if it is known. For those that the configuration names,
+    /// Elastic Load Balancing need not answer: it may not in the Region that has failed.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
@@ -77,9 +82,20 @@ impl View {
     ) -> Result<BTreeMap<String, Owner>, Failure> {
         let (named, others): (BTreeSet<_>, BTreeSet<_>) =
             endpoints.into_iter().partition(|endpoint| self.sites.contains_key(*endpoint));
-        let mut owners = self.load_balancers.owners(others, accelerator.account(), deadline).await?;
-        let site = |endpoint: &str| Owner::Site(self.sites[endpoint].as_str().to_owned());
-        owners.extend(named.into_iter().map(|endpoint| (endpoint.to_owned(), site(endpoint))));
+        let account = accelerator.account();
+        let (of_named, owners) = join(
+            self.load_balancers.owners(named.clone(), account, deadline.within(NAMED)),
+            self.load_balancers.owners(others, account, deadline),
+        )
+        .await;
+        let (of_named, mut owners) = (of_named.unwrap_or_default(), owners?);
+        for endpoint in named {
+            let owner = match of_named.get(endpoint) {
+                Some(Owner::Gone) => Owner::Gone,
+                _ => Owner::Site(self.sites[endpoint].as_str().to_owned()),
+            };
+            owners.insert(endpoint.to_owned(), owner);
+        }
         Ok(owners)
     }
 }

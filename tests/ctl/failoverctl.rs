@@ -166,19 +166,58 @@ async fn a_person_locks_and_restores_with_the_functions_own_code() {
     assert!(record.ends_with(" by=by hand: fire_ in _1"), "{record}");
 
     primary.set_up(false);
-    let refused = run(&url, &["restore", PRIMARY, "--yes"]).await;
+    let refused = run(&url, &["restore", PRIMARY, "--yes", "--direct"]).await;
     assert_eq!(refused.status, Some(3), "{refused:?}");
     assert!(refused.said.contains("/lb-check answers 503"), "{refused:?}");
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
 
     primary.set_up(true);
-    let restored = run(&url, &["restore", PRIMARY, "--yes", "--wait", "--reason", "synchronised"]).await;
+    let restored =
+        run(&url, &["restore", PRIMARY, "--direct", "--yes", "--wait", "--reason", "synchronised"]).await;
     assert_eq!(restored.status, Some(0), "{restored:?}");
     assert_eq!(restored.out, format!("{PRIMARY}: restored ({LOCKED} → /lb-check)\n"));
     assert!(restored.said.contains("alarm primary-unhealthy is OK; armed"), "{restored:?}");
-    let restored = run(&url, &["restore", PRIMARY, "--yes", "--output", "json"]).await;
+    let restored = run(&url, &["restore", PRIMARY, "--direct", "--yes", "--output", "json"]).await;
     let json: Value = serde_json::from_str(&restored.out).unwrap();
     assert_eq!((&json["version"], &json["outcomes"][0]["outcome"]), (&1.into(), &"already_restored".into()));
+}
+
+#[tokio::test]
+async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let restore = async |options: &[&str]| {
+        run(&aws.url, &[&["restore", &check, "--yes", "--reason", "INC-1"], options].concat()).await
+    };
+    assert_eq!(run(&aws.url, &["lock", &check, "--reason", "test", "--yes"]).await.status, Some(0));
+    let dry = restore(&["--dry-run"]).await;
+    assert_eq!(dry.out, format!("{check}: would be restored ({LOCKED} → /lb-check)\n"), "{dry:?}");
+    primary.set_up(false);
+    let refused = restore(&[]).await;
+    assert!(refused.status == Some(3) && refused.said.contains("failover-restore: "), "{refused:?}");
+    assert!(refused.said.contains("/lb-check answers 503"), "{refused:?}");
+    primary.set_up(true);
+    let restored = restore(&[]).await;
+    assert_eq!(restored.out, format!("{check}: restored ({LOCKED} → /lb-check)\n"), "{restored:?}");
+    let again = restore(&["--output", "json"]).await;
+    let json: Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(json["outcomes"][0]["outcome"], "already_restored");
+    let log = ["logs", "filter-log-events", "--log-group-name", "/aws/lambda/failover-restore"];
+    assert!(aws.aws(&log).await.to_string().contains("INC-1"), "the function has done it");
+
+    // A stack that does not guard it is none; and which of several is a person's to say.
+    let other = aws.health_check(2).await;
+    let unguarded = run(&aws.url, &["restore", &other, "--yes"]).await;
+    assert!(unguarded.status == Some(1) && unguarded.said.contains("no alarm of"), "{unguarded:?}");
+    assert!(unguarded.said.contains("--function") && unguarded.said.contains("--direct"), "{unguarded:?}");
+    let named = run(&aws.url, &["restore", &other, "--yes", "--function", "failover-restore"]).await;
+    assert!(named.status == Some(3) && named.said.contains("GUARDED_HEALTH_CHECKS"), "{named:?}");
+    aws.bash("aws lambda delete-function --function-name failover-restore", &[]).await;
+    let gone = restore(&[]).await;
+    assert!(gone.status == Some(1) && gone.said.contains("there is no such function"), "{gone:?}");
+    let direct = restore(&["--direct"]).await;
+    assert_eq!(direct.out, format!("{check}: is restored already (/lb-check)\n"), "{direct:?}");
 }
 
 #[tokio::test]
@@ -186,7 +225,8 @@ async fn waiting_for_a_primary_that_does_not_become_armed_ends() {
     let primary = Primary::start("/lb-check").await;
     let locked = Check::new("HTTP", primary.address.port()).with("ResourcePath", LOCKED);
     let route53 = account(locked, Some(Alarm::on(PRIMARY, "ALARM", CHANGED))).await;
-    let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--wait", "--timeout", "0"]).await;
+    let ended =
+        run(&route53.url(), &["restore", PRIMARY, "--direct", "--yes", "--wait", "--timeout", "0"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(
         ended.said.contains(
@@ -204,7 +244,7 @@ async fn what_may_never_be_seen_is_not_waited_for() {
     for operation in ["DescribeAlarms", "DescribeAlarmsForMetric"] {
         route53.fail_always(operation, Fault::Error(403, "AccessDenied", "not authorized"));
     }
-    let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--wait"]).await;
+    let ended = run(&route53.url(), &["restore", PRIMARY, "--direct", "--yes", "--wait"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(
         ended.said.contains("will not be seen armed and in service: checkers unknown; alarm unknown ("),

@@ -123,11 +123,11 @@ async fn a_dry_run_shows_what_would_be_done_and_changes_nothing() {
     let said = format!("{PRIMARY}: would be locked (/lb-check → {LOCKED})\n");
     assert_eq!((dry.status, dry.out), (Some(0), said), "{}", dry.said);
     route53.set_path(PRIMARY, LOCKED);
-    let dry = run(&url, &["restore", "primary", "--dry-run", "--output", "json"]).await;
+    let dry = run(&url, &["restore", "primary", "--direct", "--dry-run", "--output", "json"]).await;
     let json: Value = serde_json::from_str(&dry.out).unwrap();
     assert_eq!((dry.status, &json["outcomes"][0]["outcome"]), (Some(0), &"would_restore".into()), "{json}");
     primary.set_up(false);
-    let dry = run(&url, &["restore", "primary", "--dry-run"]).await;
+    let dry = run(&url, &["restore", "primary", "--direct", "--dry-run"]).await;
     assert!(dry.status == Some(3) && dry.said.contains("/lb-check answers 503"), "{dry:?}");
     let changes = ["UpdateHealthCheck", "ChangeTags"];
     let calls = route53.calls();

@@ -1,11 +1,12 @@
 //! `failoverctl pause` and `resume`: planned work, on mute rules that a stand-in keeps.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::failoverctl::{CHANGED, run};
 use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY};
+use crate::support::mute_rules::MuteRule;
 use crate::support::route53::{Check, Fault, Route53};
 
 const PAUSE: [&str; 7] = ["pause", PRIMARY, "--for", "2h", "--reason", "upgrade, CHG-42", "--yes"];
@@ -52,6 +53,15 @@ async fn a_pause_is_shown_until_it_is_ended() {
     ] {
         assert!(shown.contains(said), "{said}: {ended:?}");
     }
+    // Of several the one that ends last counts.
+    let sooner = MuteRule {
+        alarms: vec!["primary-unhealthy".to_owned()],
+        description: "a short one".to_owned(),
+        from,
+        until: from + TimeDelta::hours(1),
+    };
+    route53.put_mute_rule(&format!("failover-pause-{PRIMARY}-short"), sooner);
+    assert!(run(&url, &["status", PRIMARY]).await.out.contains("CHG-42"));
     let ended = run(&url, &["doctor", PRIMARY]).await;
     assert!(
         ended.out.contains(&format!("→ when the work is done: failoverctl resume {PRIMARY}")),
@@ -69,7 +79,7 @@ async fn a_pause_is_shown_until_it_is_ended() {
     assert!(ended.said.contains("primary-unhealthy is in ALARM: it is locked as soon as"), "{ended:?}");
     assert!(run(&url, &["status", PRIMARY]).await.out.contains("not locked  "));
     let changes = changes(&route53);
-    assert!(changes.len() == 2 && changes[0].starts_with("PutAlarmMuteRule failover-pause-"), "{changes:?}");
+    assert!(changes.len() == 3 && changes[0].starts_with("PutAlarmMuteRule failover-pause-"), "{changes:?}");
 }
 
 #[tokio::test]
@@ -87,6 +97,13 @@ async fn what_a_pause_would_hide_or_take_with_it_is_refused() {
     route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", CHANGED));
     route53.put(PRIMARY, Check::new("HTTP", 80).reported(0));
     refused(&route53, "though alarm primary-unhealthy is in ALARM").await;
+    // On the locked path, and it does not hold.
+    let route53 = account().await;
+    let now = Utc::now() - TimeDelta::minutes(10);
+    let lock = format!("v=2 at={} by=x", now.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let check = Check::new("HTTP", 80).reported(16).changed().with("ResourcePath", LOCKED);
+    route53.put(PRIMARY, check.tagged("failover-lock:out", &lock));
+    refused(&route53, "unprotected: it is on the locked path").await;
     let route53 = account().await;
     route53.put_alarm("all", Alarm::of(Kind::Query(Vec::new()), "OK"));
     refused(&route53, "alarm all is on a query or on metric math").await;
@@ -103,6 +120,17 @@ async fn what_a_pause_would_hide_or_take_with_it_is_refused() {
     route53.fail("PutAlarmMuteRule", Fault::Error(403, "AccessDenied", "not authorized"));
     let ended = run(&route53.url(), &PAUSE).await;
     assert!(ended.status == Some(1) && ended.said.contains("cloudwatch:PutAlarmMuteRule"), "{ended:?}");
+}
+
+/// It waits for the next minute.
+#[tokio::test]
+async fn a_pause_that_cannot_be_seen_is_said_to_be_uncertain() {
+    let route53 = account().await;
+    route53.fail_always("GetAlarmMuteRule", Fault::Error(403, "AccessDenied", "not authorized"));
+    let ended = run(&route53.url(), &PAUSE).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    let said = format!("to delete the rule: failoverctl resume {PRIMARY}");
+    assert!(ended.said.contains("It is not certain whether") && ended.said.contains(&said), "{ended:?}");
 }
 
 #[tokio::test]

@@ -418,7 +418,7 @@ async fn a_name_is_accepted_wherever_an_id_is_and_an_ambiguous_one_lists_the_ids
     assert!(shown.status == Some(0) && shown.out.contains("shop primary  "), "{shown:?}");
     let again = run(&url, &["lock", "shop primary", "--reason", "test", "--yes"]).await;
     assert_eq!(again.out, format!("{PRIMARY}: is locked already ({LOCKED})\n"), "{again:?}");
-    let ended = run(&url, &["restore", "shop primary", "--force", "--yes"]).await;
+    let ended = run(&url, &["restore", "shop primary", "--direct", "--force", "--yes"]).await;
     assert_eq!(ended.out, format!("{PRIMARY}: restored ({LOCKED} → /lb-check)\n"), "{ended:?}");
     assert_eq!(route53.check(PRIMARY).path(), "/lb-check");
 

@@ -415,7 +415,8 @@ async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
         let fenced = if winner == "site-a" { "site-b" } else { "site-a" };
         let request = json!({ "accelerator": support::sites::DNS_NAME, "site": fenced });
         assert_eq!(rejoin(&one, &request).await.unwrap()["outcome"], "rejoined", "round {round}");
-        assert_eq!(sites.rejoined().await.as_deref(), Some(fenced), "round {round}");
+        assert!(sites.rejoined().await[0].starts_with(fenced), "round {round}");
+        sites.age_entries(TimeDelta::minutes(1)).await;
     }
 }
 
@@ -457,5 +458,5 @@ async fn a_report_that_is_handled_at_this_moment_is_named_to_the_other_one() {
     // The execution has died: its claim ends by itself.
     sites.age_entries(TimeDelta::seconds(100)).await;
     assert_eq!(rejoin(&system, &request).await.unwrap()["outcome"], "rejoined");
-    assert_eq!(sites.rejoined().await.as_deref(), Some("site-b"));
+    assert!(sites.rejoined().await[0].starts_with("site-b="));
 }

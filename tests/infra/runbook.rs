@@ -175,8 +175,6 @@ const LOCK: &[Walk] = &[
             Then("fire; healthy; back", &["restored"]),
         ],
     ),
-    (RUNBOOK, "## Planned maintenance", &[Run(&[]), Then("failoverctl status \"$PRIMARY\" || true", &["unprotected"])],
-    ),
     (RUNBOOK, "### actions_disabled", &[Run(&["OK\n"]), Run(&[]), Then("failoverctl status \"$PRIMARY\"", &["\narmed "])],
     ),
     (RUNBOOK, "### enabled_in_alarm", &[Run(&["OK\n"])]),

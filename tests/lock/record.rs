@@ -1844,6 +1844,53 @@ async fn a_restore_that_is_repeated_still_knows_when_the_path_was_set() {
 }
 
 #[tokio::test]
+async fn a_restore_that_was_recorded_by_half_still_knows_the_locks_own_echo() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    // The record of its begin, then the one of its end.
+    world.route53.hold("ChangeTagsForResource").release();
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    let end = world.route53.hold("ChangeTagsForResource");
+    let restored = async {
+        end.reached().await;
+        world.route53.fail_always("ChangeTagsForResource", denied);
+        end.release();
+    };
+    let (outcome, ()) = tokio::join!(world.restore(), restored);
+    assert_eq!(outcome.unwrap()["outcome"], "restored");
+    assert!(!world.route53.check(PRIMARY).tags["failover-lock:in"].contains("done="));
+    world.route53.fail_never("ChangeTagsForResource");
+    world.passes(10);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.passes(20);
+    let echo = delivered(&[&message_of(&world, 60)]);
+    is(&world.call(Handler::Lock, &echo).await.unwrap(), "ignored", "older_than_restore");
+}
+
+#[tokio::test]
+async fn a_tag_from_the_future_is_left_where_it_is_not_this_ones_to_change() {
+    let ahead = |world: &World| {
+        DateTime::from_timestamp(world.now() + 3600, 0).expect("a time of our days").to_rfc3339()
+    };
+    for (key, variables) in [
+        ("failover-lock:restored-at", &[("DRY_RUN", "true")][..]),
+        ("failover-lock:restored-at", &[("GUARDED_TAG", "another")]),
+        ("failover-lock:alarm-changed-at", &[]),
+    ] {
+        let mut world = World::new().await;
+        world.fails_and_is_locked().await;
+        let text = ahead(&world);
+        world.route53.tag(PRIMARY, key, Some(&text));
+        if variables.iter().any(|(name, _)| *name == "GUARDED_TAG") {
+            world.variables.clear();
+        }
+        world.variables.extend(variables);
+        let _ = world.call(Handler::Reconcile, "{}").await;
+        assert_eq!(world.route53.check(PRIMARY).tags[key], text, "{key} {variables:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_check_that_was_set_back_by_hand_has_time_until_its_checkers_turn() {
     let world = World::new().await;
     world.fails_and_is_locked().await;

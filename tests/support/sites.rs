@@ -166,11 +166,10 @@ impl Sites {
         request.key_schema(schema.build().unwrap()).send().await.expect("MiniStack makes tables");
     }
 
-    /// The site that was rejoined, by the record in the table.
-    pub async fn rejoined(&self) -> Option<String> {
-        let mut entry = self.entries().await.pop()?;
-        entry.remove("rejoined")?;
-        entry.remove("site")
+    /// The sites that were rejoined, by the record in the table, each with its time.
+    pub async fn rejoined(&self) -> Vec<String> {
+        let rejoins = self.entries().await.pop().and_then(|mut entry| entry.remove("rejoins"));
+        rejoins.map(|rejoins| rejoins.split(' ').map(str::to_owned).collect()).unwrap_or_default()
     }
 
     /// What the table holds.
@@ -205,12 +204,22 @@ impl Sites {
     /// Makes every entry so much older, as if that time had passed.
     pub async fn age_entries(&self, by: TimeDelta) {
         for mut entry in self.entries().await {
-            for name in ["at", "ends", "out", "rejoined"] {
+            for name in ["at", "ends", "out"] {
                 if let Some(time) = entry.get_mut(name) {
                     let older = time.parse::<DateTime<Utc>>().expect("a time") - by;
                     *time = older.to_rfc3339_opts(SecondsFormat::Secs, true);
                 }
             }
+            let rejoins = entry.get("rejoins").cloned().unwrap_or_default();
+            let rejoins = rejoins.split(' ').filter_map(|rejoin| rejoin.split_once('='));
+            let older = rejoins.map(|(site, at)| {
+                let older = at.parse::<DateTime<Utc>>().expect("a time") - by;
+                format!("{site}={}", older.to_rfc3339_opts(SecondsFormat::Secs, true))
+            });
+            let older = older.collect::<Vec<_>>().join(" ");
+            entry.extend(
+                Some(older).filter(|older| !older.is_empty()).map(|older| ("rejoins".to_owned(), older)),
+            );
             let attributes: Vec<_> =
                 entry.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             self.put_entry(&attributes).await;

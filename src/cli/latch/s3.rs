@@ -256,7 +256,10 @@ impl<'a> Hands<'a> {
         let unclear = |cause: String| NotHeld::Unclear(format!("{name}: {cause}"));
         let answer = sent.map_err(|_| unclear("no answer".to_owned()))?.map_err(unclear)?;
         match answer.status().as_u16() {
-            200..=299 => Ok(()),
+            200..=299 if answer.headers().contains_key("etag") => Ok(()),
+            status @ 200..=299 => {
+                Err(unclear(format!("HTTP {status} without an ETag, which is not S3's answer")))
+            }
             409 | 412 => Err(NotHeld::Refused(format!("{name}: another hold is there by now"))),
             status @ 500.. => Err(unclear(refusal(status, answer).await)),
             status => Err(NotHeld::Refused(format!("{name}: {}", refusal(status, answer).await))),
@@ -343,7 +346,7 @@ impl<'a> Hands<'a> {
             .map_err(|error| chain(&error))?;
         let answer = self.s3.send(&signed, "").await?;
         match answer.status().as_u16() {
-            200..=299 => Ok(Deletion::Gone),
+            204 => Ok(Deletion::Gone),
             409 | 412 => Ok(Deletion::Changed),
             status => {
                 let cause = refusal(status, answer).await;

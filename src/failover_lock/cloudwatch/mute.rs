@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aws_sdk_cloudwatch::types::{AlarmMuteRuleStatus, AlarmMuteRuleSummary};
 use chrono::{DateTime, Utc};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::{CloudWatch, time};
 use crate::remote::aws::{Call, Failure, Kind, pages, send};
@@ -11,6 +12,15 @@ use crate::remote::deadline::Deadline;
 
 const LIST: Call = Call::new("cloudwatch:ListAlarmMuteRules", "the alarm");
 const GET: Call = Call::new("cloudwatch:GetAlarmMuteRule", "the mute rule");
+
+/// How many rules are read at once.
+const AT_ONCE: usize = 8;
+
+/// The name in a mute rule's ARN.
+#[must_use]
+pub fn rule_name(arn: &str) -> Option<&str> {
+    arn.rsplit_once(':').map(|(_, name)| name)
+}
 
 /// A mute rule that is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,24 +46,24 @@ impl CloudWatch {
         Ok(!self.list(Some(alarm), deadline).await?.is_empty())
     }
 
-    /// The mute rules that are active.
+    /// The mute rules that are active; none from an emulator that does not know them.
     ///
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn mute_rules(&self, deadline: Deadline) -> Result<Vec<MuteRule>, Failure> {
-        let mut rules = Vec::new();
-        for rule in self.list(None, deadline).await? {
-            // https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_AlarmMuteRuleSummary.html
-            let name = rule.alarm_mute_rule_arn().and_then(|arn| arn.rsplit_once(':'));
-            let name = name.map(|(_, name)| name.to_owned()).unwrap_or_default();
-            match self.mute_rule(name, deadline).await {
-                Ok(rule) => rules.push(rule),
-                // It was deleted in between.
-                Err(failure) if failure.kind() == Kind::NotFound => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(rules)
+        let listed = match self.list(None, deadline).await {
+            Err(unknown) if unknown.kind() == Kind::Refused => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let names = listed.iter().filter_map(|rule| rule.alarm_mute_rule_arn().and_then(rule_name));
+        let rules = names.map(async |name| match self.mute_rule(name.to_owned(), deadline).await {
+            Ok(rule) => Ok(Some(rule)),
+            // It was deleted in between.
+            Err(failure) if failure.kind() == Kind::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        });
+        let rules: Vec<_> = stream::iter(rules).buffered(AT_ONCE).try_collect().await?;
+        Ok(rules.into_iter().flatten().collect())
     }
 
     async fn mute_rule(&self, name: String, deadline: Deadline) -> Result<MuteRule, Failure> {
