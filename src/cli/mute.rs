@@ -34,11 +34,12 @@ impl MuteRules {
         Self(Client::new(aws))
     }
 
-    /// The names of this alarm's rules that are active, or are to be, in the order of their names.
-    pub async fn of(&self, alarm: &str, deadline: Deadline) -> Result<Vec<String>, Failure> {
+    /// The names of the rules of this alarm, or with `None` of all, that are active, or are to be, in the order of their names.
+    pub async fn of(&self, alarm: Option<&str>, deadline: Deadline) -> Result<Vec<String>, Failure> {
         let call = Call::new("cloudwatch:ListAlarmMuteRules", "the alarm");
         let rules = pages(deadline, async |time, token| {
-            let list = self.0.list_alarm_mute_rules().alarm_name(alarm).set_next_token(token);
+            let list =
+                self.0.list_alarm_mute_rules().set_alarm_name(alarm.map(str::to_owned)).set_next_token(token);
             let list = list.statuses(AlarmMuteRuleStatus::Active).statuses(AlarmMuteRuleStatus::Scheduled);
             let page = send(call, time, list.send()).await?;
             Ok((page.alarm_mute_rule_summaries.unwrap_or_default(), page.next_token))

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, NaiveDateTime, TimeDelta, Utc};
 use clap::Args;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -18,15 +18,18 @@ use super::look;
 use super::mute::{MuteRules, NewRule, PAUSE};
 use super::name::Named;
 use super::screen::say;
+use super::seen::Status;
 use super::session::{Common, patience};
 use super::state::State;
 use super::text::{plain, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
-use crate::failover_lock::decide;
+use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::reason::Reason;
 use crate::remote::aws::Kind;
 
+/// When a pause begins, as its rule's name has it. Four hexadecimal digits follow.
+const STARTS: &str = "%Y%m%dT%H%MZ";
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a rule may take to become active, or to be gone.
 const ACTIVE: Duration = Duration::from_mins(1);
@@ -79,6 +82,9 @@ struct Length(i64);
 
 pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Error> {
     let Pause { check, length: Length(minutes), reason, dry_run, yes, options } = arguments;
+    if reason.trim().is_empty() {
+        return Err(Error::NoPause("the reason is empty".to_owned()));
+    }
     let guard = &options.guard(common).await?;
     let id = &check.find(guard).await?;
     let alarms = pausable(guard, id).await?;
@@ -112,7 +118,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
         screen.show("outcomes", &outcome("would_pause"), text).await?;
         return Ok(Ended::Well);
     }
-    let name = format!("{PAUSE}{id}-{}", from.format("%Y%m%dT%H%MZ"));
+    let name = format!("{PAUSE}{id}-{}-{:04x}", from.format(STARTS), fastrand::u16(..));
     let rule = NewRule { name: &name, alarms: names, from, minutes, description };
     if let Err(failure) = rules.put(&rule, patience()).await {
         if failure.kind() == Kind::Unclear {
@@ -130,13 +136,28 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
         sleep(LOOK).await;
     }
     screen.show("outcomes", &outcome("paused"), || format!("{id}: paused until {}\n", time(until))).await?;
-    // It may have been locked before the pause began.
-    let state = look::one(guard, id).await?.state;
-    if matches!(state, State::Paused { .. }) {
+    // It may have failed, or have been locked, before the pause began.
+    let now = look::one(guard, id).await?;
+    for rule in of(&rules, id, &alarms).await?.1 {
+        say(&format!("another mute rule holds its alarms back as well: {}", plain(&rule)));
+    }
+    let fails =
+        now.alarm.as_ref().is_some_and(|alarm| alarm.state == AlarmState::Alarm) || is_unhealthy(&now);
+    if matches!(now.state, State::Paused { .. }) && !fails {
         return Ok(Ended::Well);
     }
-    say(&format!("{id} is {}", state.words()));
+    if fails {
+        say(&format!(
+            "it fails now, and nothing locks it: see failoverctl status {id}; to lock it: failoverctl lock {id}"
+        ));
+    }
+    say(&format!("{id} is {}", now.state.words()));
     Ok(Ended::NotWell)
+}
+
+/// Whether Route 53's checkers find it unhealthy.
+fn is_unhealthy(now: &Status) -> bool {
+    now.checkers.is_some_and(|checkers| checkers.verdict() == Health::Unhealthy)
 }
 
 pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, Error> {
@@ -205,14 +226,23 @@ async fn of(
     id: &HealthCheckId,
     alarms: &[Alarm],
 ) -> Result<(Vec<String>, Vec<String>), Error> {
-    let mut names = Vec::new();
+    let is_own = |name: &String| {
+        let rest =
+            name.strip_prefix(PAUSE).and_then(|name| name.strip_prefix(id.as_str())?.strip_prefix('-'));
+        rest.and_then(|rest| rest.split_once('-')).is_some_and(|(starts, number)| {
+            NaiveDateTime::parse_from_str(starts, STARTS).is_ok() && number.len() == 4
+        })
+    };
+    // Also where the alarm that it is about is gone.
+    let own: Vec<_> = rules.of(None, patience()).await?.into_iter().filter(is_own).collect();
+    let mut others = Vec::new();
     for alarm in alarms {
-        names.extend(rules.of(&alarm.name, patience()).await?);
+        others.extend(rules.of(Some(&alarm.name), patience()).await?);
     }
-    names.sort_unstable();
-    names.dedup();
-    let own = format!("{PAUSE}{id}-");
-    Ok(names.into_iter().partition(|name| name.starts_with(&own)))
+    others.retain(|name| !is_own(name));
+    others.sort_unstable();
+    others.dedup();
+    Ok((own, others))
 }
 
 /// The alarms to pause, each of this check alone, and together all that lead to a lock.
@@ -221,18 +251,22 @@ async fn of(
 /// The check is locked, or is to be; a pause would hide that. Or it shares an alarm with others, or has none.
 async fn pausable(guard: &Guard, id: &HealthCheckId) -> Result<Vec<Alarm>, Error> {
     let refuse = |why: String| Err(Error::NoPause(why));
-    let state = look::one(guard, id).await?.state;
+    let now = look::one(guard, id).await?;
+    let state = &now.state;
     let hides_nothing = |reason| {
         use Reason::{ActionsDisabled, ActionsMuted, DryRun, NeverGoesOff, NoAlarm, NoData};
         matches!(reason, ActionsDisabled | ActionsMuted | DryRun | NeverGoesOff | NoAlarm | NoData)
     };
-    let may_pause = match &state {
+    let may_pause = match state {
         State::Armed | State::Paused { .. } => true,
         State::Unprotected { reason } => hides_nothing(*reason),
         _ => false,
     };
     if !may_pause {
         return refuse(format!("{id} is {}", state.words()));
+    }
+    if is_unhealthy(&now) {
+        return refuse(format!("Route 53's checkers find {id} unhealthy: its alarm is about to lock it"));
     }
     let leads = |alarms: Vec<Alarm>| -> Vec<Alarm> {
         alarms.into_iter().filter(|alarm| decide::leads_to_lock(alarm, &guard.config)).collect()

@@ -126,13 +126,22 @@ impl State {
         };
         let muted = |alarm: &Alarm| seen.rules.iter().any(|rule| holds(&rule, alarm));
         let held_back = || {
-            let pauses = seen.rules.iter().filter(|rule| rule.name.starts_with(PAUSE));
+            let own = format!("{PAUSE}{}-", check.id);
+            let pauses = seen.rules.iter().filter(|rule| rule.name.starts_with(&own));
             let last = pauses.filter(|rule| seen.alarms.iter().any(|alarm| holds(rule, alarm)));
+            // It ends as soon as one of its alarms leads to a lock again.
+            let end = |alarm: &Alarm| {
+                let ends = seen.rules.iter().filter(|rule| holds(rule, alarm)).map(|rule| rule.until);
+                ends.max_by_key(|end| end.unwrap_or(DateTime::<Utc>::MAX_UTC)).flatten()
+            };
+            let until = seen.alarms.iter().filter(|alarm| muted(alarm)).filter_map(end).min();
             match last.max_by_key(|rule| rule.until) {
-                Some(pause) => Self::Paused { until: pause.until, why: pause.description.clone() },
+                Some(pause) => Self::Paused { until, why: pause.description.clone() },
                 None => Self::Unprotected { reason: Reason::ActionsMuted },
             }
         };
+        // Its notification was held back, and `reconcile` does not make up for that.
+        let one_held_back = seen.alarms.iter().any(|alarm| muted(alarm) && alarm.state == AlarmState::Alarm);
         let is_heard = |alarm: &&Alarm| is_locked || !muted(alarm);
         let alarms: Vec<_> = seen.alarms.iter().filter(is_heard).cloned().collect();
         let is_muted = alarms.len() < seen.alarms.len();
@@ -192,6 +201,7 @@ impl State {
                 let why = format!("it asks for {path}; whether it was locked or restored could not be read");
                 Self::unknown(why)
             }
+            Finding::Armed if one_held_back => held_back(),
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {

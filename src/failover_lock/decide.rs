@@ -2,6 +2,8 @@
 //!
 //! What is meant ([`Record`]) is compared with what is (the check's path and version); alarms are evidence.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
@@ -363,6 +365,23 @@ pub fn leads_to_lock(alarm: &Alarm, config: &Config) -> bool {
     !alarm.never_goes_off
         && alarm.actions_enabled
         && ours.is_none_or(|ours| alarm.actions.iter().any(|action| ours.contains(action)))
+}
+
+/// Whether mute rules, which hold these alarms back, leave none that leads to a lock and has data.
+#[must_use]
+pub fn are_held_back(
+    alarms: &[Alarm],
+    muted: &BTreeSet<String>,
+    config: &Config,
+    now: DateTime<Utc>,
+) -> bool {
+    let (held, heard): (Vec<_>, Vec<_>) = alarms
+        .iter()
+        .filter(|alarm| leads_to_lock(alarm, config))
+        .partition(|alarm| muted.contains(&alarm.name));
+    let is_silent =
+        |alarm: &&Alarm| alarm.state == AlarmState::InsufficientData && now - alarm.changed_at >= DATA_COMES;
+    !held.is_empty() && heard.iter().all(is_silent)
 }
 
 /// A check in service whose alarm is in ALARM: the notification was lost, or the alarm is not about what is now.

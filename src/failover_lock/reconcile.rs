@@ -24,7 +24,7 @@ use super::known::Tagged;
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
-use super::tick::Tick;
+use super::tick::{Tick, hear};
 use super::view::{self, Tags};
 use crate::remote::aws::{Failure, Kind};
 use crate::remote::deadline::{Deadline, MayPass};
@@ -86,6 +86,7 @@ pub(super) async fn reconcile(
         (place, result.map_err(failed).transpose())
     });
     let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
+    hear(&mut results, tick.muted(system, deadline).await);
     follow(system, tick.into_unrecorded(), deadline).await;
     results.sort_by_key(|(place, _)| *place);
     let results: Vec<_> = results.into_iter().filter_map(|(_, result)| result).collect();
@@ -231,14 +232,14 @@ async fn decide_and_act(
             | Finding::LockStands { .. }
             | Finding::Unprotected(Reason::UndoneByHand | Reason::ForeignPath) => break finding,
             _ if muted => break Finding::Unprotected(Reason::ActionsMuted),
-            Finding::Armed if tick.are_muted(system, alarms, deadline).await => {
-                break Finding::Unprotected(Reason::ActionsMuted);
-            }
             finding => break finding,
         }
     };
     log_finding(id, &finding);
     let on_record = OnRecord { record: &record, tags: tags.as_ref(), is_restored_now };
+    if finding == Finding::Armed {
+        tick.armed(id, alarms);
+    }
     conclude(system, check, on_record, finding, tick, deadline).await.map(Some)
 }
 

@@ -17,13 +17,15 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use thiserror::Error;
 
 pub use self::cause::{BY_HAND, FOUND, found_for, is_by_hand, is_found};
+pub use self::restore::EARLIER;
 pub use self::room::{fits_beside, has_no_room, removed, takes_no_lock};
 
-use self::fields::{Fields, escaped, escaped_within, milliseconds, seconds, with_reason};
+use self::fields::{Fields, escaped, milliseconds, seconds, with_reason};
 use crate::program::text::Quoted;
 
 mod cause;
 mod fields;
+mod restore;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -108,9 +110,6 @@ pub enum Before {
     /// This one.
     Path(String),
 }
-
-/// When a path had been set that was not seen to be set.
-pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// A restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -258,14 +257,6 @@ impl Record {
         let is_this = |restore: &Restore| restore.version == version && restore.has_set(path);
         let took_place = |restore: &&Restore| restore.done.is_some() || (!restore.lapsed && is_this(restore));
         self.restore.as_ref().filter(took_place)
-    }
-
-    /// When the path of a check in service had been set, as far as that is on record. Who has undone a lock has not said
-    /// when, and what is seen since is no lock.
-    #[must_use]
-    pub fn set_before(&self, path: &str, version: i64) -> DateTime<Utc> {
-        let known = self.restored(path, version).filter(|_| self.intent(path, version) == Intent::In);
-        known.map_or(EARLIER, |restore| restore.done.unwrap_or(restore.seen))
     }
 
     /// Whether the check, on `path` at `version`, is meant to be in service.
@@ -436,61 +427,6 @@ impl Lock {
         let mut text = self.start();
         text.extend(self.owner_field());
         text.extend(self.path_field());
-        with_reason(text, &self.by)
-    }
-}
-
-// === impl Restore ===
-
-impl Restore {
-    /// Whether this is the path that it has set, as far as it is on record.
-    #[must_use]
-    pub fn has_set(&self, path: &str) -> bool {
-        match self.to.strip_suffix(CUT) {
-            Some(start) => path.len() > start.len() && path.starts_with(start),
-            None => self.to == path,
-        }
-    }
-
-    /// When it was done, or found nothing to do.
-    #[must_use]
-    pub fn newest(&self) -> DateTime<Utc> {
-        self.done.map_or(self.seen, |done| done.max(self.seen))
-    }
-
-    /// The path that it has set, if all of it is on record.
-    fn path(&self) -> Option<&str> {
-        Some(self.to.as_str()).filter(|to| !to.is_empty() && !to.ends_with(CUT))
-    }
-
-    /// The path from before a lock on what it has set.
-    #[must_use]
-    pub fn before(&self) -> Before {
-        self.path().map_or(Before::TooLong, |path| Before::Path(path.to_owned()))
-    }
-
-    /// The lock whose tag this one took the place of, as far as it is known.
-    fn replaced(&self) -> Option<Lock> {
-        let (version, alarm) = self.over?;
-        let (before, by) = (self.before(), String::new());
-        Some(Lock { version: Some(version), on: None, at: self.seen, alarm, of: None, before, by })
-    }
-
-    /// The tag's value.
-    #[must_use]
-    pub fn tag(&self) -> String {
-        let mut text = format!("v={} seen={}", self.version, milliseconds(self.seen));
-        if let Some(done) = self.done {
-            let _ = write!(text, " done={}", milliseconds(done));
-        }
-        if let Some((version, alarm)) = self.over {
-            let _ = write!(text, " over={version}");
-            if let Some(alarm) = alarm {
-                let _ = write!(text, " alarm={}", milliseconds(alarm));
-            }
-        }
-        let room = FIELDS.saturating_sub(text.len() + " to=".len());
-        let _ = write!(text, " to={}", escaped_within(&self.to, room));
         with_reason(text, &self.by)
     }
 }

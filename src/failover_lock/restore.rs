@@ -121,7 +121,7 @@ async fn restore_check(
         let beginning = Restore { over: lock.filter(|_| alone), ..restore.clone() };
         let begins = undoes && (fits || lock.is_some());
         // Only a restore that changes the path makes the datapoints before it those of the lock.
-        let set_before = || record.set_before(check.path().unwrap_or_default(), check.version);
+        let set_before = || record.set_before(check.path().unwrap_or_default(), check.version, seen);
         if begins {
             route53.record_restore(id, &beginning, replaced.clone(), deadline).await?;
         } else if !undoes {

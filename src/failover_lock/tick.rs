@@ -1,19 +1,24 @@
 //! What the checks of one tick of `reconcile` have in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::OnceCell;
 use tracing::warn;
 
 use super::FailoverLock;
 use super::alarm::Alarm;
 use super::decide;
+use super::error::FailedRecord;
 use super::follow::Unrecorded;
 use super::health_check::HealthCheckId;
-use super::view;
-use crate::remote::deadline::Deadline;
+use super::outcome::{Outcome, Verdict};
+use super::reason::Reason;
+use crate::remote::aws::Failure;
+use crate::remote::deadline::{Deadline, MayPass as _};
+
+/// What became of a check, and its place among the others; `None` if it is not guarded.
+pub(super) type Placed = (usize, Option<Result<Outcome, FailedRecord>>);
 
 /// What the checks of a tick have in common.
 #[derive(Default)]
@@ -24,8 +29,8 @@ pub(super) struct Tick {
     locks: Mutex<BTreeSet<HealthCheckId>>,
     /// The locks that it records.
     unrecorded: Mutex<Vec<Unrecorded>>,
-    /// The alarms whose actions mute rules hold back.
-    muted: OnceCell<BTreeSet<String>>,
+    /// The checks that are armed, with their alarms.
+    armed: Mutex<BTreeMap<HealthCheckId, Vec<Alarm>>>,
 }
 
 // === impl Tick ===
@@ -53,22 +58,35 @@ impl Tick {
         self.unrecorded.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether mute rules hold back all of these alarms that lead to a lock, so that nothing would: not, if that cannot be read.
-    pub async fn are_muted(&self, system: &FailoverLock, alarms: &[Alarm], deadline: Deadline) -> bool {
-        let mut leading =
-            alarms.iter().filter(|alarm| decide::leads_to_lock(alarm, &system.config)).peekable();
-        if leading.peek().is_none() {
-            return false;
-        }
-        let read = async || match system.cloudwatch.mute_rules(view::shortly(deadline)).await {
-            Ok(rules) => rules.into_iter().flat_map(|rule| rule.alarms).collect(),
-            Err(failure) => {
+    /// This check is armed, as far as no mute rule holds these alarms back.
+    pub fn armed(&self, id: &HealthCheckId, alarms: &[Alarm]) {
+        let alarms = alarms.to_vec();
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), alarms);
+    }
+
+    /// Those checks of `armed` of which mute rules hold every alarm back that would lock. Asked for last, because it may take a
+    /// while.
+    ///
+    /// # Errors
+    /// The rules could not be read. Where AWS refuses to say, there are none.
+    pub async fn muted(
+        &self,
+        system: &FailoverLock,
+        deadline: Deadline,
+    ) -> Result<BTreeSet<HealthCheckId>, Failure> {
+        let armed = std::mem::take(&mut *self.armed.lock().unwrap_or_else(PoisonError::into_inner));
+        let rules = match Box::pin(system.cloudwatch.mute_rules(deadline)).await {
+            _ if armed.is_empty() => Vec::new(),
+            Err(failure) if !failure.may_pass() => {
                 warn!(error = %failure, "taking the alarms for ones that are not muted");
-                BTreeSet::new()
+                Vec::new()
             }
+            rules => rules?,
         };
-        let muted = self.muted.get_or_init(|| Box::pin(read())).await;
-        leading.all(|alarm| muted.contains(&alarm.name))
+        let muted: BTreeSet<_> = rules.into_iter().flat_map(|rule| rule.alarms).collect();
+        let now = system.clock.now();
+        let is_muted = |alarms: &[Alarm]| decide::are_held_back(alarms, &muted, &system.config, now);
+        Ok(armed.into_iter().filter(|(_, alarms)| is_muted(alarms)).map(|(id, _)| id).collect())
     }
 
     /// Whether a check may be locked beside its secondary: of two that are each other's one stays in service.
@@ -79,5 +97,32 @@ impl Tick {
             locks.insert(id.clone());
         }
         may_lock
+    }
+}
+
+/// Takes in which checks that are armed have their alarms held back. If that could not be read, none of them is known to be
+/// armed.
+pub(super) fn hear(results: &mut Vec<Placed>, muted: Result<BTreeSet<HealthCheckId>, Failure>) {
+    let armed = |result: &Option<Result<Outcome, FailedRecord>>| {
+        let outcome = result.as_ref().and_then(|result| result.as_ref().ok());
+        let armed = outcome.filter(|outcome| outcome.outcome == Verdict::Armed);
+        armed.and_then(|outcome| outcome.health_check_id.clone())
+    };
+    match muted {
+        Ok(muted) => {
+            for (_, result) in results {
+                if armed(result).is_some_and(|id| muted.contains(&id))
+                    && let Some(Ok(outcome)) = result
+                {
+                    (outcome.outcome, outcome.reason) = (Verdict::Unprotected, Some(Reason::ActionsMuted));
+                }
+            }
+        }
+        Err(failure) => {
+            results.retain(|(_, result)| armed(result).is_none());
+            let error = failure.into();
+            let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
+            results.push((usize::MAX, Some(Err(failed))));
+        }
     }
 }

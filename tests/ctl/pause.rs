@@ -60,7 +60,13 @@ async fn a_pause_is_shown_until_it_is_ended() {
         from,
         until: from + TimeDelta::hours(1),
     };
-    route53.put_mute_rule(&format!("failover-pause-{PRIMARY}-short"), sooner);
+    route53.put_mute_rule(&format!("failover-pause-{PRIMARY}-20261127T0900Z-0123"), sooner);
+    // Nor is one of another check, or of someone else, this one's.
+    let other = |name: &str| (format!("failover-pause-{name}"), from + TimeDelta::hours(9));
+    for (name, until) in [other("another-20261127T0900Z-0123"), other(&format!("{PRIMARY}-nightly"))] {
+        let alarms = vec!["another".to_owned()];
+        route53.put_mute_rule(&name, MuteRule { alarms, description: String::new(), from, until });
+    }
     assert!(run(&url, &["status", PRIMARY]).await.out.contains("CHG-42"));
     let ended = run(&url, &["doctor", PRIMARY]).await;
     assert!(
@@ -110,6 +116,11 @@ async fn what_a_pause_would_hide_or_take_with_it_is_refused() {
     let route53 = Route53::start().await;
     route53.put(PRIMARY, Check::new("HTTP", 80).reported(16));
     refused(&route53, "no alarm leads to a lock").await;
+
+    let route53 = account().await;
+    let check = Check::new("HTTP", 80).reported(0);
+    route53.put(PRIMARY, check);
+    refused(&route53, "checkers find").await;
 
     let route53 = account().await;
     for (length, said) in [("16d", "from 1m to 15d"), ("soon", "from 1m to 15d")] {

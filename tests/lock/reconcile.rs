@@ -136,10 +136,26 @@ async fn one_alarm_that_no_rule_mutes_keeps_a_check_armed() {
     let muted = Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) };
     let route53 = with(check(), &[muted.clone(), Alarm::on(PRIMARY, "OK", CHANGED)]).await;
     assert_eq!(reconcile(&route53).await["outcome"], "armed");
-    // Nor does a rule that cannot be read.
-    let route53 = with(check(), &[muted]).await;
+    // Nor does one that AWS refuses to show. Without an answer it is not known.
+    let route53 = with(check(), &[muted.clone()]).await;
     route53.fail_always("GetAlarmMuteRule", Fault::Error(403, "AccessDenied", "not authorized"));
     assert_eq!(reconcile(&route53).await["outcome"], "armed");
+    for operation in ["GetAlarmMuteRule", "ListAlarmMuteRules"] {
+        let route53 = with(check(), &[muted.clone()]).await;
+        route53.fail_always(operation, Fault::Answer(503, "<html>503 Service Unavailable</html>"));
+        let error = reconcile_with(&route53, &[GUARDED]).await.unwrap_err();
+        assert!(error.contains(operation), "{error}");
+    }
+    // One that has no data any more leads to no lock either.
+    let silent = |seconds: i64| {
+        let now = chrono::Utc::now().timestamp() - seconds;
+        #[expect(clippy::cast_precision_loss, reason = "seconds of our days")]
+        Alarm::on(PRIMARY, "INSUFFICIENT_DATA", now as f64)
+    };
+    for (seconds, outcome) in [(3600, "unprotected"), (60, "armed")] {
+        let route53 = with(check(), &[muted.clone(), silent(seconds)]).await;
+        assert_eq!(reconcile(&route53).await["outcome"], outcome, "{seconds}");
+    }
 }
 
 #[tokio::test]

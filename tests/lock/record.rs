@@ -1831,6 +1831,19 @@ async fn what_fails_after_a_restore_that_found_the_check_in_service_is_no_echo()
 }
 
 #[tokio::test]
+async fn a_lock_that_was_set_back_by_hand_minutes_ago_may_still_echo() {
+    let world = World::new().await;
+    let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-1");
+    assert_eq!(world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"], "locked");
+    world.passes(20);
+    world.route53.set_path(PRIMARY, HEALTHY);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    world.passes(40);
+    let echo = delivered(&[&message_of(&world, 60)]);
+    is(&world.call(Handler::Lock, &echo).await.unwrap(), "ignored", "older_than_restore");
+}
+
+#[tokio::test]
 async fn a_restore_that_is_repeated_still_knows_when_the_path_was_set() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
