@@ -32,6 +32,8 @@ const TCP: Duration = Duration::from_secs(2);
 const WINDOW: usize = 128;
 /// The largest answer over UDP without EDNS, and more.
 const DATAGRAM: usize = 1500;
+/// How often a question is asked that every name server has to answer.
+const TRIES: u32 = 4;
 /// How often addresses are looked up anew.
 const LOOKED_UP: Duration = Duration::from_mins(10);
 
@@ -133,8 +135,17 @@ impl NameServers {
 
     /// Whether every name server answers, and with this record.
     pub async fn all_answer(&self, question: Question, record: Record) -> bool {
-        let answers = self.ask(&[question], Transport::Udp).await.remove(0);
-        answers.len() == self.servers.len() && answers.iter().all(|answer| *answer == record)
+        // A datagram may be lost.
+        for _ in 0..TRIES {
+            let answers = self.ask(std::slice::from_ref(&question), Transport::Udp).await.remove(0);
+            if answers.iter().any(|answer| *answer != record) {
+                return false;
+            }
+            if answers.len() == self.servers.len() {
+                return true;
+            }
+        }
+        false
     }
 
     async fn verdicts(&self, questions: &[Question], transport: Transport) -> Vec<Verdict> {

@@ -9,8 +9,9 @@ use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, say
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
+use crate::support::miniature::dns::Fault::Silent;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
-use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing};
+use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing, SERVERS};
 use crate::support::s3::{Down, Fault, PERSON, S3, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
 use aws_sdk_route53::Client;
@@ -596,22 +597,34 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     site.world.lock().put([Record::a(APP, "192.0.2.1").primary(&own)]);
     assert_eq!(referred(&site), before);
     // Another zone of the name, in which nobody's registrar is interested.
-    let (twice, others) = unattached().await;
-    others.add_namesake();
-    let ended = run_with_route53(&twice, &others, &["attach", "app", "--yes"]).await;
-    assert!(
-        ended.said.contains("several public hosted zones") && ended.said.contains("NAME_SERVERS"),
-        "{ended:?}"
-    );
+    for name in ["example.com", "app.example.com"] {
+        let (twice, others) = unattached().await;
+        others.add_zone(name);
+        let ended = run_with_route53(&twice, &others, &["attach", "app", "--yes"]).await;
+        assert!(
+            ended.said.contains("several public hosted zones") && ended.said.contains("NAME_SERVERS"),
+            "{name}: {ended:?}"
+        );
+    }
     // Those with IPv6 would reach the primary in spite of the lock.
     let simple = Record::new(APP, Kind::Aaaa, "2001:db8::1");
     site.world.lock().put([simple.clone()]);
     refused(&["attach", "app", "--yes"], "type AAAA that does not fail over").await;
-    site.world.lock().change(vec![Change::Delete(simple)]).expect("it is there");
+    site.world.lock().change(vec![Change::Delete(simple.clone())]).expect("it is there");
+    let alone = simple.primary(&own);
+    site.world.lock().put([alone.clone()]);
+    refused(&["attach", "app", "--yes"], "of type AAAA has no SECONDARY one").await;
+    site.world.lock().change(vec![Change::Delete(alone)]).expect("it is there");
     let ended = run_with_route53(&site, &api, &["attach", "app", "--yes"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     site.s3.put(A, KEY, "{}");
     refused(&["detach", "app", "--yes"], "without it the primary would serve").await;
+    // Nothing says who serves.
+    site.s3.remove(A, KEY);
+    for server in 0..SERVERS {
+        site.servers.set_fault(server, Silent);
+    }
+    refused(&["detach", "app", "--yes"], "do not say clearly which site serves").await;
 }
 
 async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
@@ -754,6 +767,8 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     let client = Client::new(&aws_at(&api.url()).await);
     let disable = client.update_health_check().health_check_id(&site.checks.primary).disabled(true);
     disable.send().await.expect("it is allowed");
+    let disable = client.update_health_check().health_check_id(&site.checks.standby).disabled(true);
+    disable.send().await.expect("it is allowed");
     let control = HealthCheckConfig::builder()
         .r#type(HealthCheckType::Https)
         .fully_qualified_domain_name(format!("{B}.s3.eu-west-1.amazonaws.com"))
@@ -777,6 +792,7 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         "no check reads the control object of acme-latch-a",
         "the check that reads the control object of acme-latch-b is disabled or inverted",
         "the primary's own, is disabled",
+        "the standby's own check, is disabled",
         "record of type AAAA that does not fail over",
         "failoverctl latch attach app",
         "unseen  watchers",
@@ -785,8 +801,8 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     ] {
         assert!(ended.out.contains(said), "{said}: {}", ended.out);
     }
-    // Of two zones of the name, the one that the watcher asks.
-    api.add_namesake();
+    // Of two zones, the one that the watcher asks, whatever their names.
+    api.add_zone("app.example.com");
     let folder = Folder::of(&site);
     let servers = NAMES.iter().enumerate().map(|(place, name)| format!("{name}=127.0.0.{}", 201 + place));
     let (file, servers) = (folder.0.join("failover-latch.env"), servers.collect::<Vec<_>>().join(","));

@@ -75,6 +75,14 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     may_attach(&latches, latch).await?;
     let (zone, checks) = found(&latches, latch).await?;
     let of_name = zone.records(&zone.name).await?;
+    if let Some(record) = zone::without_secondary(&of_name).next() {
+        let kind = record.r#type();
+        let why = format!(
+            "the PRIMARY record of {} of type {kind} has no SECONDARY one: Route 53 answers it although it is unhealthy",
+            zone.name
+        );
+        return Err(refused(latch, &why));
+    }
     if let Some(record) = zone::unconditional(&of_name).next() {
         let kind = record.r#type();
         let why = format!(
@@ -247,6 +255,12 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     }
     let seen = latches.see(latch).await;
     open(latch, &seen.keys, WITHOUT)?;
+    if !matches!(seen.said.serving, Verdict::Agreed(_)) {
+        return Err(refused(
+            latch,
+            "the name servers do not say clearly which site serves: wait until they do",
+        ));
+    }
     if seen.said.serving != Verdict::Agreed(Record::Primary) {
         say(
             "warning: the name servers do not say that the primary serves: it will, as soon as its own check is healthy",

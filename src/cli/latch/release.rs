@@ -341,7 +341,7 @@ impl Release<'_> {
                     let (name, buckets) = (&self.latch.name, if absent { "absent" } else { "not all seen" });
                     return Err(Error::Release(format!(
                         "{name} was opened, and the release is not confirmed: {servers}, the primary is {primary}, the \
-                         objects are {buckets}. Watchers lock again in 10 minutes at most, if Route 53 answers the \
+                         objects are {buckets}, and it was not so for a minute on end. Watchers lock again in 10 minutes at most, if Route 53 answers the \
                          standby; lock it now with failoverctl latch lock {name} --reason …"
                     )));
                 }

@@ -91,6 +91,12 @@ pub(super) fn now() -> String {
     shown(SystemTime::now())
 }
 
+/// A hold of this command that may be left in a bucket, and why.
+enum Left {
+    Stands(String),
+    Unseen(String),
+}
+
 // === impl Hands ===
 
 impl<'a> Hands<'a> {
@@ -206,26 +212,34 @@ impl<'a> Hands<'a> {
     pub async fn remove_holds(&self, latch: &Latch) {
         let buckets = (0..self.buckets.len()).map(|bucket| self.remove_hold(bucket, latch));
         for left in join_all(buckets).await.into_iter().flatten() {
-            say(&format!(
-                "a hold could not be deleted, and keeps the watchers off {} for 10 minutes: {left}",
-                latch.name
-            ));
+            let name = &latch.name;
+            say(&match left {
+                Left::Stands(cause) => {
+                    format!(
+                        "a hold could not be deleted, and keeps the watchers off {name} for 10 minutes: {cause}"
+                    )
+                }
+                Left::Unseen(cause) => format!(
+                    "it is not known whether a hold of this command is left, which would keep the watchers off {name} for 10 \
+                     minutes: {cause}"
+                ),
+            });
         }
     }
 
     /// Returns why an own hold may be left in this bucket.
-    async fn remove_hold(&self, bucket: usize, latch: &Latch) -> Option<String> {
+    async fn remove_hold(&self, bucket: usize, latch: &Latch) -> Option<Left> {
         let mut left = None;
         for _ in 0..TRIES {
             let (held, date) = self.held(bucket, latch).await;
             left = match held {
                 Held::Absent | Held::Other(..) => return None,
-                Held::Unreadable(cause) => Some(cause),
+                Held::Unreadable(cause) => Some(Left::Unseen(cause)),
                 Held::Own(stored) => {
                     let read_at = date.unwrap_or_else(SystemTime::now);
                     match self.delete(bucket, &latch.hold(), &stored.etag, read_at).await {
                         Deletion::Gone | Deletion::Changed => return None,
-                        Deletion::Unconfirmed(cause) => Some(cause),
+                        Deletion::Unconfirmed(cause) => Some(Left::Stands(cause)),
                     }
                 }
             };
@@ -309,6 +323,11 @@ impl<'a> Hands<'a> {
     pub async fn delete(&self, at: usize, key: &str, etag: &str, read_at: SystemTime) -> Deletion {
         let bucket = &self.s3.bucket(at).0.name;
         let unconfirmed = |cause: String| Deletion::Unconfirmed(format!("{bucket}: {cause}"));
+        if etag.is_empty() {
+            return unconfirmed(format!(
+                "it gives no ETag of {key}, so that another object could be deleted"
+            ));
+        }
         let deletion = match timeout(ANSWER, self.try_delete(at, key, etag, read_at)).await {
             Ok(deletion) => deletion.unwrap_or_else(unconfirmed),
             Err(_) => unconfirmed(format!("no answer to the deletion of {key}")),

@@ -67,8 +67,8 @@ pub(super) enum Incomplete {
 // === impl Zone ===
 
 impl Zone {
-    /// Finds the zone of a latch's records: the public one with the longest name, and of several with that name the one that
-    /// the watcher's name servers serve.
+    /// Finds the zone of a latch's records: the public one that contains the name, and of several the one that the watcher's name
+    /// servers serve.
     pub async fn of(aws: &SdkConfig, latch: &Latch, servers: &[NameServer]) -> Result<Self, Incomplete> {
         let client = Client::new(aws);
         let sentinel = latch.serving.to_ascii();
@@ -82,8 +82,6 @@ impl Zone {
         let mut zones = zones.await?;
         zones
             .retain(|zone| contains(&zone.name) && zone.config().is_none_or(|config| !config.private_zone()));
-        let longest = zones.iter().map(|zone| zone.name.len()).max();
-        zones.retain(|zone| Some(zone.name.len()) == longest);
         let given: Vec<_> = servers.iter().filter_map(|server| server.name.as_ref()).collect();
         let ids = zones.iter().map(|zone| zone.id.clone()).collect::<Vec<_>>().join(", ");
         let mut found = Vec::new();
@@ -213,6 +211,18 @@ pub(super) fn primaries(records: &[ResourceRecordSet]) -> Vec<ResourceRecordSet>
 /// The addresses of these records that fail over nowhere: no check decides whether they are answered.
 pub(super) fn unconditional(records: &[ResourceRecordSet]) -> impl Iterator<Item = &ResourceRecordSet> {
     records.iter().filter(|record| is_address(record) && record.failover().is_none())
+}
+
+/// The PRIMARY addresses of these records that have no SECONDARY one of their type.
+pub(super) fn without_secondary(records: &[ResourceRecordSet]) -> impl Iterator<Item = &ResourceRecordSet> {
+    let role = |record: &ResourceRecordSet, role| record.failover() == Some(&role);
+    let has_other = move |primary: &ResourceRecordSet| {
+        let mut others = records.iter().filter(|other| role(other, ResourceRecordSetFailover::Secondary));
+        others.any(|other| other.r#type() == primary.r#type())
+    };
+    records.iter().filter(move |record| {
+        is_address(record) && role(record, ResourceRecordSetFailover::Primary) && !has_other(record)
+    })
 }
 
 /// The first record's health check, if all of these have the same one.

@@ -88,9 +88,14 @@ impl World {
             let count = u32::try_from(until.as_secs() / release::GAP.as_secs()).unwrap_or(0);
             (1..=count).map(|look| release::GAP * look)
         };
+        // After the time that a release has, it goes on only for what it has seen until then.
+        let is_last = at > release::SETTLED;
+        let after = looks(release::SETTLED).filter(|_| is_last).map(|look| at + look);
         let mut settled = Settled::Wait;
-        for at in looks(at).filter(|_| is_good).chain([at]) {
-            settled = settling.look(at, look, forced);
+        for at in looks(at).filter(|_| is_good).chain([at]).chain(after) {
+            if settled == Settled::Wait {
+                settled = settling.look(at, look, forced);
+            }
         }
         let starts = !is_good && settling != Settling::default();
         if starts && !site.has(Rule::Minute) {

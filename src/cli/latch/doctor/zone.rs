@@ -150,6 +150,20 @@ impl Doctor<'_> {
             );
         }
         let standby = zone::check_of(&zone::primaries(&sets[3])).map(str::to_owned);
+        for id in standby.iter() {
+            let check =
+                checks.all.iter().find(|check| check.id == *id).and_then(HealthCheck::health_check_config);
+            let option = match check {
+                Some(config) if is_disabled(config) => "disabled",
+                Some(config) if config.inverted() == Some(true) => "inverted",
+                _ => continue,
+            };
+            self.findings.wrong(
+                NAME,
+                format!("{id}, the standby's own check, is {option}: watchers would lock although the standby is down"),
+                format!("aws route53 update-health-check --health-check-id {id} --no-{option}"),
+            );
+        }
         let yielding = application.into_iter().flatten().next();
         match standby {
             None => self.findings.wrong(NAME, format!("{} refers to no check", names[3]), again),
@@ -200,6 +214,16 @@ impl Doctor<'_> {
                 ),
                 format!("failoverctl latch attach {}", self.latch.name),
             ),
+        }
+        for record in zone::without_secondary(records) {
+            self.findings.wrong(
+                NAME,
+                format!(
+                    "the PRIMARY record of {name} of type {} has no SECONDARY one: Route 53 answers it although it is unhealthy",
+                    record.r#type()
+                ),
+                "add the SECONDARY record with infrastructure as code".to_owned(),
+            );
         }
         for record in zone::unconditional(records) {
             self.findings.wrong(

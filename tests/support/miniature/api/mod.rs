@@ -27,8 +27,8 @@ use checks::Settings;
 
 /// The id of the hosted zone.
 pub const ZONE_ID: &str = "Z0MINIATURE";
-/// The id of another one of the same name.
-const NAMESAKE_ID: &str = "Z0NAMESAKE";
+/// The id of another one.
+const OTHER_ID: &str = "Z0OTHER";
 
 /// A running API; it ends with the runtime that it was started on.
 #[derive(Clone)]
@@ -47,8 +47,8 @@ struct State {
     changes: Vec<Duration>,
     calls: Vec<String>,
     down: bool,
-    /// Whether the account has another public zone of the same name, which no registrar delegates to.
-    has_namesake: bool,
+    /// The name of another public zone of the account, which no registrar delegates to.
+    other_zone: Option<String>,
     /// The calls that are held back, and those whose answer is lost.
     script: Script<&'static str, ()>,
 }
@@ -81,9 +81,9 @@ impl Api {
         self.state().down = down;
     }
 
-    /// Makes another public zone of the same name, with other name servers.
-    pub fn add_namesake(&self) {
-        self.state().has_namesake = true;
+    /// Makes another public zone of this name, with other name servers and no records.
+    pub fn add_zone(&self, name: &str) {
+        self.state().other_zone = Some(name.to_owned());
     }
 
     /// Loses the answer to the next call of this operation, which is done.
@@ -167,7 +167,7 @@ impl Api {
             "ListTagsForResources" => state.list_all_tags(root),
             "ChangeTagsForResource" => state.change_tags(id, root),
             "GetHostedZone" => zone::get(world, id),
-            "ListHostedZones" => Ok(zone::list(world, state.has_namesake)),
+            "ListHostedZones" => Ok(zone::list(world, state.other_zone.as_deref())),
             "ListHostedZonesByName" => Ok(zone::list_by_name(world, &query)),
             "ListResourceRecordSets" => zone::list_records(world, id, &query),
             "ChangeResourceRecordSets" => state.change_records(world, id, root),

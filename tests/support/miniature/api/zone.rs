@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use roxmltree::Node;
 
 use super::checks::missing;
-use super::{Done, NAMESAKE_ID, State, ZONE_ID, child, element, text};
+use super::{Done, OTHER_ID, State, ZONE_ID, child, element, text};
 use crate::support::miniature::records::{Alias, Change, Kind, NAMES, Record, Routing, ZONE, normal, order};
 use crate::support::miniature::world::World;
 use crate::support::rest_xml::{Failed, LocalName as _, escape};
 
 pub(super) fn get(world: &World, id: &str) -> Done {
-    let servers: &[&str] = if id == NAMESAKE_ID {
+    let servers: &[&str] = if id == OTHER_ID {
         &["ns-2.awsdns-02.com"]
     } else {
         expect_zone(id)?;
@@ -19,13 +19,13 @@ pub(super) fn get(world: &World, id: &str) -> Done {
     };
     let servers: String = servers.iter().map(|name| element("NameServer", name)).collect();
     let servers = element("DelegationSet", &element("NameServers", &servers));
-    Ok(("GetHostedZoneResponse", hosted_zone(world, id) + &servers))
+    Ok(("GetHostedZoneResponse", hosted_zone(world, id, ZONE) + &servers))
 }
 
 /// Every zone.
-pub(super) fn list(world: &World, has_namesake: bool) -> (&'static str, String) {
-    let namesake = if has_namesake { hosted_zone(world, NAMESAKE_ID) } else { String::new() };
-    let zones = element("HostedZones", &(namesake + &hosted_zone(world, ZONE_ID)));
+pub(super) fn list(world: &World, other: Option<&str>) -> (&'static str, String) {
+    let other = other.map(|name| hosted_zone(world, OTHER_ID, name)).unwrap_or_default();
+    let zones = element("HostedZones", &(other + &hosted_zone(world, ZONE_ID, ZONE)));
     let rest = [element("Marker", ""), element("IsTruncated", "false"), element("MaxItems", "100")];
     ("ListHostedZonesResponse", zones + &rest.concat())
 }
@@ -34,7 +34,7 @@ pub(super) fn list(world: &World, has_namesake: bool) -> (&'static str, String) 
 pub(super) fn list_by_name(world: &World, query: &BTreeMap<&str, String>) -> (&'static str, String) {
     let from = query.get("dnsname").map(|name| normal(name)).unwrap_or_default();
     let listed = from.rsplit('.').le(ZONE.rsplit('.')) || from.is_empty();
-    let zones = if listed { hosted_zone(world, ZONE_ID) } else { String::new() };
+    let zones = if listed { hosted_zone(world, ZONE_ID, ZONE) } else { String::new() };
     let content =
         [element("HostedZones", &zones), element("IsTruncated", "false"), element("MaxItems", "100")];
     ("ListHostedZonesByNameResponse", content.concat())
@@ -120,10 +120,10 @@ fn expect_zone(id: &str) -> Result<(), Failed> {
     Err(Failed { status: 404, code: "NoSuchHostedZone", message })
 }
 
-fn hosted_zone(world: &World, id: &str) -> String {
+fn hosted_zone(world: &World, id: &str, name: &str) -> String {
     let content = [
         element("Id", &format!("/hostedzone/{id}")),
-        element("Name", &format!("{ZONE}.")),
+        element("Name", &format!("{name}.")),
         element("CallerReference", "miniature"),
         element("Config", &element("PrivateZone", "false")),
         element("ResourceRecordSetCount", &world.records().len().to_string()),
