@@ -136,6 +136,10 @@ impl Descendants {
                     processes.send_to_groups(signal, &found, &stopped);
                 }
                 send(Signal::KILL, &stopped);
+                // Their numbers stay theirs until this process has taken note of their ends.
+                for pid in self.of_main_thread().into_iter().filter_map(Pid::from_raw) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
                 // One that ends without having been seen may have started another one.
                 let mut has_ended = false;
                 let is_left = self.reap(|_, _| has_ended = true);
@@ -155,7 +159,8 @@ impl Descendants {
 
     /// Takes note of the ends of those that are children of this process. Returns whether another one is left.
     pub fn reap(self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
-        if self == Self::All {
+        // Without others, of which only `/proc` tells them: a rule of a security module may hide them there.
+        if self == Self::All || !has_own_children() {
             // The kernel knows also one that has started the next one and ended before it was seen.
             loop {
                 match wait(WaitOptions::NOHANG) {
@@ -167,13 +172,25 @@ impl Descendants {
         }
         let processes = Processes::now();
         let mut is_left = processes.has_unseen;
-        for pid in self.children(&processes).filter_map(Pid::from_raw) {
+        let known: BTreeSet<_> = self.children(&processes).chain(self.of_main_thread()).collect();
+        for pid in known.into_iter().filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => ended(pid, status),
                 _ => is_left = true,
             }
         }
         is_left
+    }
+
+    /// Those children of the main thread of which `/proc` may hide the state, for example behind a rule of a security module: the
+    /// adopted ones. Linux lists them where it was [built to][children].
+    ///
+    /// [children]: https://man7.org/linux/man-pages/man5/proc_tid_children.5.html
+    fn of_main_thread(self) -> Vec<i32> {
+        let own = getpid().as_raw_pid();
+        let listed = fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
+        let listed = listed.split_whitespace().filter_map(|pid| pid.parse().ok());
+        listed.filter(|pid| self == Self::All || !is_of_this_thread(*pid)).collect()
     }
 
     /// Those that are children of this process.
@@ -220,6 +237,12 @@ fn kill(roots: &BTreeSet<i32>) {
     }
     Processes::now().send_to_groups(Signal::KILL, &found, &stopped);
     send(Signal::KILL, &stopped);
+}
+
+/// Whether the calling thread has started any child that no one has taken note of yet.
+fn has_own_children() -> bool {
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | OF_THIS_THREAD;
+    !matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
 /// Whether the calling thread has started this child.
@@ -418,74 +441,4 @@ fn after_name_in(stat: &Path) -> io::Result<Option<String>> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use std::os::unix::fs::symlink;
-    use std::os::unix::process::ExitStatusExt as _;
-    use std::process::{Command, Stdio};
-
-    use super::*;
-
-    #[test]
-    fn a_process_has_ended_before_anyone_has_taken_note_of_it() {
-        let mut process = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (pid, mut output) = (i32::try_from(process.id()).unwrap(), process.stdout.take().unwrap());
-        kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
-        assert!(!has_ended(pid), "it is stopped at most");
-        process.kill().unwrap();
-        std::io::copy(&mut output, &mut std::io::sink()).unwrap();
-        let noted =
-            waitid(WaitId::Pid(Pid::from_raw(pid).unwrap()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-        assert!(noted.unwrap().is_some() && has_ended(pid));
-        process.wait().unwrap();
-        assert!(has_ended(pid), "its number is no one's");
-    }
-
-    #[test]
-    fn a_signal_reaches_a_process_and_none_that_has_its_number_after_it() {
-        let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let pid = i32::try_from(process.id()).unwrap();
-        let seen = Process { pid, begun: stat(pid).unwrap().unwrap().begun };
-        Process { begun: seen.begun - 1, ..seen }.send(Signal::TERM);
-        seen.send(Signal::KILL);
-        assert_eq!(process.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
-        assert!(!seen.is_there());
-    }
-
-    #[test]
-    fn a_descendant_can_hide_where_proc_shows_only_a_users_own_processes() {
-        let mounts = |options: &str| {
-            format!(
-                "21 1 0:5 / /proc rw,relatime shared:14 - proc proc rw\n\
-                 22 1 0:5 / /proc rw,nosuid,relatime shared:14 - proc proc rw,{options}\n"
-            )
-        };
-        let status = |capabilities: u64| {
-            format!("Name:\tlease-keeper\nGid:\t7\t7\t7\t7\nGroups:\t5 \nCapEff:\t{capabilities:016x}\n")
-        };
-        for (options, capabilities, hides_them) in [
-            ("gid=5", 0, false),
-            ("hidepid=off", 0, false),
-            ("hidepid=invisible", 0, true),
-            ("hidepid=1", 1 << 7, true),
-            ("hidepid=2,gid=6", 0, true),
-            ("hidepid=2,gid=5", 0, false),
-            ("hidepid=2,gid=7", 0, false),
-            ("hidepid=ptraceable,gid=5", 0, true),
-            ("hidepid=2", 1 << 19, false),
-        ] {
-            let status = status(capabilities);
-            assert_eq!(hides(&mounts(options), &status), hides_them, "{options} {status}");
-        }
-    }
-
-    #[test]
-    fn the_processes_of_another_namespace_are_not_taken_for_its_own() {
-        assert!(shows_this(Path::new("/proc")));
-        let other = std::env::temp_dir().join(format!("proc-{}", getpid().as_raw_pid()));
-        fs::create_dir(&other).unwrap();
-        assert!(!shows_this(&other), "it is not mounted");
-        symlink("1000000", other.join("self")).unwrap();
-        assert!(!shows_this(&other));
-        fs::remove_dir_all(&other).unwrap();
-    }
-}
+mod tests;
