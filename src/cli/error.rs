@@ -251,8 +251,8 @@ impl Error {
     pub fn ended(&self) -> ExitCode {
         match self {
             Self::Invocation(error) if error.error_type() == REFUSED => Ended::NotWell.into(),
-            Self::Function { is_refusal: true, .. } => Ended::NotWell.into(),
-            Self::CannotHold(..)
+            Self::Function { is_refusal: true, .. }
+            | Self::CannotHold(..)
             | Self::NoDrill(_)
             | Self::NoPause(_)
             | Self::NotOurs(_)

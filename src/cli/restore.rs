@@ -109,12 +109,12 @@ async fn which(guard: &Guard, id: &HealthCheckId, named: Option<String>) -> Resu
         }
         Error::NoFunction(format!("the function that restores {id} was not found: {failure}"))
     })?;
-    let names = found.iter().map(|arn| function::name(arn).0).collect::<Vec<_>>().join(", ");
+    let several = found.iter().map(|arn| function::name(arn).0).collect::<Vec<_>>().join(", ");
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(function), None) => Ok(function),
         (None, _) => Err(Error::NoFunction(format!("no alarm of {id} reaches a stack that guards it"))),
-        (Some(_), Some(_)) => Err(Error::NoFunction(format!("several stacks guard {id}: {names}"))),
+        (Some(_), Some(_)) => Err(Error::NoFunction(format!("several stacks guard {id}: {several}"))),
     }
 }
 

@@ -95,6 +95,35 @@ pub struct Seen<'a> {
     pub health: Health,
 }
 
+// === impl Seen ===
+
+impl Seen<'_> {
+    /// The rules that hold back this alarm, which leads to a lock.
+    fn rules_on(&self, alarm: &Alarm, config: &Config) -> impl Iterator<Item = &MuteRule> {
+        let leads = decide::leads_to_lock(alarm, config);
+        self.rules.iter().filter(move |rule| leads && rule.alarms.contains(&alarm.name))
+    }
+
+    fn is_muted(&self, alarm: &Alarm, config: &Config) -> bool {
+        self.rules_on(alarm, config).next().is_some()
+    }
+
+    /// The state of a check whose alarms are held back: paused, if a rule that does so is a pause of this check.
+    fn held_back(&self, config: &Config) -> State {
+        let own = format!("{PAUSE}{}-", self.check.id);
+        let rules = self.alarms.iter().flat_map(|alarm| self.rules_on(alarm, config));
+        let last = rules.filter(|rule| rule.name.starts_with(&own)).max_by_key(|rule| rule.until);
+        let Some(pause) = last else { return State::Unprotected { reason: Reason::ActionsMuted } };
+        // It ends as soon as one of its alarms leads to a lock again.
+        let end = |alarm: &Alarm| {
+            let ends = self.rules_on(alarm, config).map(|rule| rule.until);
+            ends.max_by_key(|end| end.unwrap_or(DateTime::<Utc>::MAX_UTC)).flatten()
+        };
+        let muted = self.alarms.iter().filter(|alarm| self.is_muted(alarm, config));
+        State::Paused { until: muted.filter_map(end).min(), why: pause.description.clone() }
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -121,25 +150,7 @@ impl State {
         };
         // Whether a lock holds, a muted alarm shows as well.
         let is_locked = record.is_locked(path, check.version, locked_path);
-        let holds = |rule: &&MuteRule, alarm: &Alarm| {
-            rule.alarms.contains(&alarm.name) && decide::leads_to_lock(alarm, config)
-        };
-        let muted = |alarm: &Alarm| seen.rules.iter().any(|rule| holds(&rule, alarm));
-        let held_back = || {
-            let own = format!("{PAUSE}{}-", check.id);
-            let pauses = seen.rules.iter().filter(|rule| rule.name.starts_with(&own));
-            let last = pauses.filter(|rule| seen.alarms.iter().any(|alarm| holds(rule, alarm)));
-            // It ends as soon as one of its alarms leads to a lock again.
-            let end = |alarm: &Alarm| {
-                let ends = seen.rules.iter().filter(|rule| holds(rule, alarm)).map(|rule| rule.until);
-                ends.max_by_key(|end| end.unwrap_or(DateTime::<Utc>::MAX_UTC)).flatten()
-            };
-            let until = seen.alarms.iter().filter(|alarm| muted(alarm)).filter_map(end).min();
-            match last.max_by_key(|rule| rule.until) {
-                Some(pause) => Self::Paused { until, why: pause.description.clone() },
-                None => Self::Unprotected { reason: Reason::ActionsMuted },
-            }
-        };
+        let muted = |alarm: &Alarm| seen.is_muted(alarm, config);
         // Its notification was held back, and `reconcile` does not make up for that.
         let one_held_back = seen.alarms.iter().any(|alarm| muted(alarm) && alarm.state == AlarmState::Alarm);
         let is_heard = |alarm: &&Alarm| is_locked || !muted(alarm);
@@ -193,7 +204,7 @@ impl State {
             Finding::Unprotected(Reason::LockDoesNotHold) if !all_alarms && health != Health::Healthy => {
                 locked()
             }
-            Finding::Unprotected(reason) if is_muted && is_unwatched(reason) => held_back(),
+            Finding::Unprotected(reason) if is_muted && is_unwatched(reason) => seen.held_back(config),
             Finding::Unprotected(reason) if !all_alarms && is_unwatched(reason) => {
                 Self::unknown(format!("it asks for {path}; whether an alarm would lock it could not be read"))
             }
@@ -201,12 +212,12 @@ impl State {
                 let why = format!("it asks for {path}; whether it was locked or restored could not be read");
                 Self::unknown(why)
             }
-            Finding::Armed if one_held_back => held_back(),
+            Finding::Armed if one_held_back => seen.held_back(config),
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
                 if seen.alarms.iter().any(|alarm| muted(alarm) && lock.answers(&alarm.name)) {
-                    held_back()
+                    seen.held_back(config)
                 } else {
                     Self::Deferred { since: lock.at, by: lock.by.clone() }
                 }

@@ -114,7 +114,7 @@ impl SiteFence {
     pub async fn handle(&self, handler: Handler, event: &str, deadline: Deadline) -> Report {
         let deadline = deadline.within(LONGEST);
         let report = match handler {
-            Handler::Fence => fence::fence(self, event, deadline).await,
+            Handler::Fence => Box::pin(fence::fence(self, event, deadline)).await,
             Handler::Rejoin => Report::to_invoker(rejoin::rejoin(self, event, deadline).await),
         };
         report.with_stale_password(self.has_stale_password().await)

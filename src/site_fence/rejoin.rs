@@ -320,7 +320,7 @@ impl Back<'_> {
             .await
         {
             Err(failure) if forced || *force => {
-                warn!(%site, error = %failure, "the rejoin could not be noted")
+                warn!(%site, error = %failure, "the rejoin could not be noted");
             }
             // It has no room. Nothing else is left to be done.
             Err(failure) if is_idle && failure.kind() == Kind::Refused => {

@@ -367,6 +367,27 @@ async fn deployed(aws: &Emulator, primary: &Primary) -> String {
     check
 }
 
+/// What these commands have broken, all at once, and not what no command repairs.
+async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
+    for command in broken.iter().chain(&["aws cloudwatch delete-alarms --alarm-names failover-deferred"]) {
+        assert_eq!(aws.bash(command, &[]).await.0, Some(0));
+    }
+    let fix = async |options: &[&str]| run(&aws.url, &[&["doctor", check, "--fix"], options].concat()).await;
+    let planned = fix(&["--dry-run"]).await;
+    assert!(
+        planned.status == Some(3) && planned.said.contains("1. failover-primary-unhealthy has its"),
+        "{planned:?}"
+    );
+    let nobody = fix(&[]).await;
+    assert!(nobody.status == Some(3) && nobody.said.contains("there is no terminal to ask on"), "{nobody:?}");
+    let found = run(&aws.url, &["doctor", check]).await;
+    assert!(found.out.contains("has its actions off"), "{found:?}");
+    let fixed = fix(&["--yes"]).await;
+    assert!(fixed.said.contains("by hand: deleted: failover-deferred"), "{fixed:?}");
+    let wrong: Vec<_> = fixed.out.lines().filter(|line| line.starts_with("WRONG")).collect();
+    assert!(fixed.status == Some(3) && wrong.len() == 1 && wrong[0].contains("deleted: "), "{fixed:?}");
+}
+
 #[tokio::test]
 async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs_it() {
     let aws = Emulator::own_ministack().await;
@@ -417,27 +438,10 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         assert_eq!(well.status, Some(0), "{well:?}");
     }
 
-    // All of them at once, and one that no command repairs.
     let closed = "aws lambda remove-permission --function-name failover-lock --statement-id failoverctl";
-    for broken in
-        [off, closed, &*idle("lock"), &*idle("restore"), &*idle("reconcile"), schedule_off, told_off]
-    {
-        assert_eq!(aws.bash(broken, &[]).await.0, Some(0));
-    }
-    aws.bash("aws cloudwatch delete-alarms --alarm-names failover-deferred", &[]).await;
-    let fix = async |options: &[&str]| run(&aws.url, &[&["doctor", &check, "--fix"], options].concat()).await;
-    let planned = fix(&["--dry-run"]).await;
-    assert!(
-        planned.status == Some(3) && planned.said.contains("1. failover-primary-unhealthy has its"),
-        "{planned:?}"
-    );
-    let nobody = fix(&[]).await;
-    assert!(nobody.status == Some(3) && nobody.said.contains("there is no terminal to ask on"), "{nobody:?}");
-    assert!(doctor().await.out.contains("has its actions off"));
-    let fixed = fix(&["--yes"]).await;
-    assert!(fixed.said.contains("by hand: deleted: failover-deferred"), "{fixed:?}");
-    let wrong: Vec<_> = fixed.out.lines().filter(|line| line.starts_with("WRONG")).collect();
-    assert!(fixed.status == Some(3) && wrong.len() == 1 && wrong[0].contains("deleted: "), "{fixed:?}");
+    let idle = ["lock", "restore", "reconcile"].map(idle);
+    let [lock, restore, reconcile] = idle.each_ref().map(String::as_str);
+    doctor_fixes(&aws, &check, &[off, closed, lock, restore, reconcile, schedule_off, told_off]).await;
 
     // Each as the function reads it.
     let configured = async |variables: &str| {

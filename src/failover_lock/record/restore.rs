@@ -20,8 +20,8 @@ impl Record {
     /// has undone a lock has not said when: of one that was set minutes ago, just now.
     #[must_use]
     pub fn set_before(&self, path: &str, version: i64, seen: DateTime<Utc>) -> DateTime<Utc> {
-        let is_recent = |lock: &&Lock| lock.version.is_some() && seen - lock.at < RECENT;
-        if self.intent(path, version) == Intent::Out && self.lock.as_ref().filter(is_recent).is_some() {
+        let is_recent = |lock: &Lock| lock.version.is_some() && seen - lock.at < RECENT;
+        if self.intent(path, version) == Intent::Out && self.lock.as_ref().is_some_and(is_recent) {
             return seen;
         }
         let known = self.restored(path, version).filter(|_| self.intent(path, version) == Intent::In);

@@ -150,14 +150,13 @@ impl Doctor<'_> {
             );
         }
         let standby = zone::check_of(&zone::primaries(&sets[3])).map(str::to_owned);
-        for id in standby.iter() {
-            let check =
-                checks.all.iter().find(|check| check.id == *id).and_then(HealthCheck::health_check_config);
-            let option = match check {
-                Some(config) if is_disabled(config) => "disabled",
-                Some(config) if config.inverted() == Some(true) => "inverted",
-                _ => continue,
-            };
+        let config = |id: &String| checks.all.iter().find(|check| check.id == *id)?.health_check_config();
+        let option = standby.as_ref().and_then(config).and_then(|config| match config {
+            config if is_disabled(config) => Some("disabled"),
+            config if config.inverted() == Some(true) => Some("inverted"),
+            _ => None,
+        });
+        if let Some((id, option)) = standby.as_ref().zip(option) {
             self.findings.wrong(
                 NAME,
                 format!("{id}, the standby's own check, is {option}: watchers would lock although the standby is down"),
