@@ -137,11 +137,11 @@ async fn one_alarm_that_no_rule_mutes_keeps_a_check_armed() {
     let route53 = with(check(), &[muted.clone(), Alarm::on(PRIMARY, "OK", CHANGED)]).await;
     assert_eq!(reconcile(&route53).await["outcome"], "armed");
     // Nor does one that AWS refuses to show. Without an answer it is not known.
-    let route53 = with(check(), &[muted.clone()]).await;
+    let route53 = with(check(), std::slice::from_ref(&muted)).await;
     route53.fail_always("GetAlarmMuteRule", Fault::Error(403, "AccessDenied", "not authorized"));
     assert_eq!(reconcile(&route53).await["outcome"], "armed");
     for operation in ["GetAlarmMuteRule", "ListAlarmMuteRules"] {
-        let route53 = with(check(), &[muted.clone()]).await;
+        let route53 = with(check(), std::slice::from_ref(&muted)).await;
         route53.fail_always(operation, Fault::Answer(503, "<html>503 Service Unavailable</html>"));
         let error = reconcile_with(&route53, &[GUARDED]).await.unwrap_err();
         assert!(error.contains(operation), "{error}");
