@@ -11,6 +11,7 @@ use super::function;
 use super::guard::{Guard, Options};
 use super::locks;
 use super::name::{self, Named};
+use super::screen::say;
 use super::seen;
 use super::session::{Common, YEAR, patience, shortly};
 use super::state::text;
@@ -18,6 +19,7 @@ use super::status;
 use super::text::plain;
 use crate::failover_lock::Handler;
 use crate::failover_lock::health_check::HealthCheckId;
+use crate::remote::aws::Kind;
 
 /// Restore a locked health check, once the sites are synchronised.
 #[derive(Debug, Args)]
@@ -72,7 +74,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let tags = guard.route53.tags(&id, shortly());
     let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
     let (check, title) = (check?, name::title(&id, tags.ok().as_ref()));
-    let function = if direct { None } else { Some(which(&guard, &id, function).await?) };
+    let function = if direct { None } else { which(&guard, &id, function).await? };
+    if function.is_none() && !direct {
+        say(&format!(
+            "no alarm of {id} reaches a stack that guards it: it is restored with your own credentials"
+        ));
+    }
     // What changes while the question is open was not decided about.
     let version = check.version;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
@@ -97,24 +104,26 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     Ok(Ended::Well)
 }
 
-/// The function to invoke: the one that was named, or that of the one stack that guards the check.
-async fn which(guard: &Guard, id: &HealthCheckId, named: Option<String>) -> Result<String, Error> {
-    if let Some(named) = named {
+/// The function to invoke: the one that was named, or that of the one stack that guards the check; `None` if none does.
+async fn which(guard: &Guard, id: &HealthCheckId, named: Option<String>) -> Result<Option<String>, Error> {
+    if named.is_some() {
         return Ok(named);
     }
     let found = locks::restorers(guard, id).await;
-    let found = found.map_err(|failure| {
-        if failure.blames_credentials() {
-            return failure.into();
+    let found = match found {
+        // An emulator that does not know the call has none.
+        Err(unknown) if unknown.kind() == Kind::Refused && !unknown.blames_credentials() => return Ok(None),
+        Err(failure) if !failure.blames_credentials() => {
+            let why = format!("the function that restores {id} was not found: {failure}");
+            return Err(Error::NoFunction(why));
         }
-        Error::NoFunction(format!("the function that restores {id} was not found: {failure}"))
-    })?;
+        found => found?,
+    };
     let several = found.iter().map(|arn| function::name(arn).0).collect::<Vec<_>>().join(", ");
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
-        (Some(function), None) => Ok(function),
-        (None, _) => Err(Error::NoFunction(format!("no alarm of {id} reaches a stack that guards it"))),
-        (Some(_), Some(_)) => Err(Error::NoFunction(format!("several stacks guard {id}: {several}"))),
+        (function, None) => Ok(function),
+        (_, Some(_)) => Err(Error::NoFunction(format!("several stacks guard {id}: {several}"))),
     }
 }
 

@@ -75,8 +75,12 @@ impl Tick {
         deadline: Deadline,
     ) -> Result<BTreeSet<HealthCheckId>, Failure> {
         let armed = std::mem::take(&mut *self.armed.lock().unwrap_or_else(PoisonError::into_inner));
+        if armed.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        // The locks that were found have to be recorded yet.
+        let deadline = deadline.within(deadline.left() / 2);
         let rules = match Box::pin(system.cloudwatch.mute_rules(deadline)).await {
-            _ if armed.is_empty() => Vec::new(),
             Err(failure) if !failure.may_pass() => {
                 warn!(error = %failure, "taking the alarms for ones that are not muted");
                 Vec::new()

@@ -85,8 +85,8 @@ impl<'a> Turn<'a> {
         self.is_taken
     }
 
-    /// Takes the turn, until the execution's end. Returns whether that was needed: without a table it is not. What was read before may have changed
-    /// since: read it again.
+    /// Takes the turn, until the execution's end. Returns whether that was needed: without a table it is not. What was read
+    /// before may have changed since: read it again.
     pub(super) async fn take(&mut self, deadline: Deadline) -> Result<bool, Error> {
         let Some(table) = self.table else { return Ok(false) };
         let Self { accelerator, site, reporter, deadline: end, .. } = *self;
