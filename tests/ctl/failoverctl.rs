@@ -372,7 +372,12 @@ async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
     for command in broken.iter().chain(&["aws cloudwatch delete-alarms --alarm-names failover-deferred"]) {
         assert_eq!(aws.bash(command, &[]).await.0, Some(0));
     }
-    let fix = async |options: &[&str]| run(&aws.url, &[&["doctor", check, "--fix"], options].concat()).await;
+    // With the AWS CLI, which it runs.
+    let fix = async |options: &[&str]| {
+        let mut program = aws.command(FAILOVERCTL);
+        program.args(["doctor", check, "--fix"]).args(options).stdin(Stdio::null());
+        Ended::of(program.output().await.expect("it starts"))
+    };
     let planned = fix(&["--dry-run"]).await;
     assert!(
         planned.status == Some(3) && planned.said.contains("1. failover-primary-unhealthy has its"),

@@ -217,7 +217,7 @@ impl Emulator {
     }
 
     /// A program that sees this account, and nothing of the one who runs the tests.
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()
