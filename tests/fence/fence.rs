@@ -415,7 +415,8 @@ async fn two_sites_that_accuse_each_other_at_once_leave_exactly_one() {
         let fenced = if winner == "site-a" { "site-b" } else { "site-a" };
         let request = json!({ "accelerator": support::sites::DNS_NAME, "site": fenced });
         assert_eq!(rejoin(&one, &request).await.unwrap()["outcome"], "rejoined", "round {round}");
-        assert!(sites.rejoined().await[0].starts_with(fenced), "round {round}");
+        let rejoined = sites.rejoined().await;
+        assert!(rejoined.iter().any(|one| one.starts_with(fenced)), "round {round}: {rejoined:?}");
         sites.age_entries(TimeDelta::minutes(1)).await;
     }
 }
