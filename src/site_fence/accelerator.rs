@@ -4,12 +4,14 @@
 //! change that was made meanwhile.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_globalaccelerator::Client;
 use aws_sdk_globalaccelerator::types::{
     EndpointConfiguration, EndpointDescription, EndpointIdentifier, HealthState, Tag,
 };
+use tokio::time::sleep;
 
 use super::notes::Noted;
 use super::site::{Endpoint, EndpointGroup, Owner};
@@ -29,8 +31,10 @@ const TAG: Call = Call::new("globalaccelerator:TagResource", "the accelerator");
 const UNTAG: Call = Call::new("globalaccelerator:UntagResource", "the accelerator");
 const REMOVE: Call = Call::new("globalaccelerator:RemoveEndpoints", "the accelerator");
 const ADD: Call = Call::new("globalaccelerator:AddEndpoints", "the accelerator");
-/// How often a removal is tried before everything is looked at again, which costs calls of the same limit.
+/// How often a removal that is turned away is tried before everything is looked at again.
 const TRIES: u32 = 3;
+/// The longest pause before that.
+const PAUSE: Duration = Duration::from_secs(2);
 /// The most endpoints in one call of `RemoveEndpoints` or `AddEndpoints`.
 const MOST: usize = 10;
 
@@ -225,17 +229,30 @@ impl Accelerators {
                     .build();
                 identifiers.push(identifier.map_err(|error| Failure::refused(REMOVE, error.to_string()))?);
             }
-            deadline
-                .with_tries(TRIES)
-                .persist(async |time| {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let removed = deadline.with_tries(1).persist(async |time| {
                     let request = self.0.remove_endpoints().endpoint_group_arn(&group.arn);
                     let request = request.set_endpoint_identifiers(Some(identifiers.clone()));
-                    let result = send(REMOVE, time, request.send()).await;
-                    let is_done = |kind| matches!(kind, Kind::Unclear | Kind::Conflict);
-                    *perhaps |= result.as_ref().err().is_none_or(|failure| is_done(failure.kind()));
-                    result
-                })
-                .await?;
+                    send(REMOVE, time, request.send()).await
+                });
+                let removed = removed.await;
+                let is_done = |kind| matches!(kind, Kind::Unclear | Kind::Conflict);
+                *perhaps |= removed.as_ref().err().is_none_or(|failure| is_done(failure.kind()));
+                match removed {
+                    // To look again would cost calls of the same limit.
+                    Err(failure)
+                        if failure.kind() == Kind::Throttled && tries < TRIES && deadline.left() > PAUSE =>
+                    {
+                        sleep(PAUSE.mul_f64(fastrand::f64())).await;
+                    }
+                    removed => {
+                        removed?;
+                        break;
+                    }
+                }
+            }
         }
         Ok(())
     }
