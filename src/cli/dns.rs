@@ -15,10 +15,23 @@ use crate::remote::deadline::Deadline;
 pub(super) struct Record {
     /// Its name and type, for example `www.example.com. A`.
     pub name: String,
+    /// The id of its zone.
+    pub zone: String,
     /// Its role in a failover pair.
     pub role: Role,
     /// Whether it leaves when the health check fails.
     pub follows: Follows,
+    /// The record that is answered then, if it is in a failover pair.
+    pub standby: Option<Standby>,
+}
+
+/// The secondary record of a failover pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Standby {
+    /// Its health check.
+    pub check: Option<String>,
+    /// Its values; empty for an alias.
+    pub values: Vec<String>,
 }
 
 /// Whether a record, or a calculated check, is unhealthy whenever a health check that it depends on is.
@@ -70,7 +83,7 @@ pub(super) async fn records(
     for zone in hosted_zones(&client, deadline).await? {
         let sets = record_sets(&client, &zone, deadline).await?;
         let ours = sets.iter().filter_map(|set| Some((set, ids.get(set.health_check_id()?)?)));
-        records.extend(ours.map(|(set, follows)| record(set, follows.clone(), &sets, &ids)));
+        records.extend(ours.map(|(set, follows)| record(set, follows.clone(), &zone, &sets, &ids)));
     }
     Ok(records)
 }
@@ -164,27 +177,37 @@ async fn record_sets(
 fn record(
     set: &ResourceRecordSet,
     follows: Follows,
+    zone: &str,
     all: &[ResourceRecordSet],
     ids: &BTreeMap<String, Follows>,
 ) -> Record {
+    let secondary = secondary(set, all);
     let role = match set.failover() {
-        Some(ResourceRecordSetFailover::Primary) => Role::Primary(secondary_of(set, all, ids)),
+        Some(ResourceRecordSetFailover::Primary) => Role::Primary(health_of(secondary, set, ids)),
         Some(_) => Role::Secondary,
         None => Role::None,
     };
-    Record { name: format!("{} {}", set.name(), set.r#type()), role, follows }
+    let standby = secondary.filter(|_| matches!(role, Role::Primary(_))).map(|set| Standby {
+        check: set.health_check_id.clone(),
+        values: set.resource_records().iter().map(|record| record.value.clone()).collect(),
+    });
+    Record { name: format!("{} {}", set.name(), set.r#type()), zone: zone.to_owned(), role, follows, standby }
 }
 
-fn secondary_of(
-    primary: &ResourceRecordSet,
-    all: &[ResourceRecordSet],
-    ids: &BTreeMap<String, Follows>,
-) -> Secondary {
-    let secondary = all.iter().find(|other| {
+/// The secondary of a record's failover pair.
+fn secondary<'a>(primary: &ResourceRecordSet, all: &'a [ResourceRecordSet]) -> Option<&'a ResourceRecordSet> {
+    all.iter().find(|other| {
         other.name() == primary.name()
             && other.r#type() == primary.r#type()
             && other.failover() == Some(&ResourceRecordSetFailover::Secondary)
-    });
+    })
+}
+
+fn health_of(
+    secondary: Option<&ResourceRecordSet>,
+    primary: &ResourceRecordSet,
+    ids: &BTreeMap<String, Follows>,
+) -> Secondary {
     let Some(secondary) = secondary else { return Secondary::Missing };
     let by_alias = secondary.alias_target().is_some_and(types::AliasTarget::evaluate_target_health);
     let fails_too = secondary.health_check_id().is_some_and(|id| ids.get(id) == Some(&Follows::Yes));

@@ -246,7 +246,7 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
             "no DNS record of this account refers to it, or to a check that it is part of".to_owned(),
         );
     }
-    for Record { name, role, follows } in records {
+    for Record { name, role, follows, .. } in records {
         match &follows {
             _ if !matches!(role, Role::Primary(_)) => {}
             Follows::Yes => {}

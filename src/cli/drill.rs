@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use clap::{Args, value_parser};
-use serde::Serialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -22,8 +21,9 @@ use super::screen::{error, say};
 use super::session::{Common, Interrupts, YEAR, patience};
 use super::state::{Seen, State};
 use super::status::until_armed;
-use super::text::{quoted, time};
-use super::{dns, doctor, logs};
+use super::text::quoted;
+use super::timeline::{Source, Step, Timeline};
+use super::{dns, doctor, logs, report};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
@@ -68,22 +68,15 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
+    report: report::Options,
+    #[command(flatten)]
     options: Options,
 }
 
-/// One step of the drill, and its time.
-#[derive(Debug, Serialize)]
-struct Step {
-    at: DateTime<Utc>,
-    /// The seconds since the step before.
-    seconds: f64,
-    what: String,
-}
-
-/// The steps so far.
+/// What the drill has done so far.
 #[derive(Default)]
-struct Timeline {
-    steps: Vec<(DateTime<Utc>, String)>,
+struct Progress {
+    timeline: Timeline,
     /// Whether anything was, or may have been, changed.
     fired: bool,
     /// When it was.
@@ -97,6 +90,7 @@ struct Timeline {
 pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Error> {
     let (guard, drill) = (&drill.options.guard(common).await?, &drill);
     let id = &drill.check.find(guard).await?;
+    drill.report.prepare()?;
     let (_, tags, _, alarm) = ready(guard, id, drill).await?;
     let how = if drill.by_metric {
         "its path is changed, so that it fails".to_owned()
@@ -119,32 +113,32 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     let (check, _, path, alarm) = ready(guard, id, drill).await?;
 
     let reason = format!("failoverctl drill {:016x}", fastrand::u64(..));
-    let mut timeline = Timeline { reason, fired_at: Utc::now(), ..Timeline::default() };
+    let mut progress = Progress { reason, fired_at: Utc::now(), ..Progress::default() };
     let mut interrupts = Interrupts::new()?;
     let locked = tokio::select! {
-        locked = fire_and_follow(guard, &check, &alarm, drill, &mut timeline) => locked,
+        locked = fire_and_follow(guard, &check, &alarm, drill, &mut progress) => locked,
         () = interrupts.recv() => Err(Error::Interrupted),
     };
-    if !timeline.fired {
+    if !progress.fired {
         // Nothing was changed.
         return locked.map(|()| Ended::Well);
     }
     // The notification may still be under way, and a restore does not count for an alarm of the same second. Nor for one that
     // is later by a clock that is behind.
-    let fired_at = timeline.alarmed_at.unwrap_or(timeline.fired_at);
+    let fired_at = progress.alarmed_at.unwrap_or(progress.fired_at);
     let later = fired_at.trunc_subsecs(0) + TimeDelta::seconds(1) - Utc::now();
     sleep(later.min(BEHIND).to_std().unwrap_or_default()).await;
-    if timeline.alarmed_at.is_none() {
-        timeline.alarmed_at = alarmed_at(guard, id, &alarm, drill.by_metric, &timeline).await.ok().flatten();
+    if progress.alarmed_at.is_none() {
+        progress.alarmed_at = alarmed_at(guard, id, &alarm, drill.by_metric, &progress).await.ok().flatten();
     }
     let own = Own {
         alarm: &alarm,
-        reason: timeline.reason.clone(),
-        alarmed_at: timeline.alarmed_at,
+        reason: progress.reason.clone(),
+        alarmed_at: progress.alarmed_at,
         after: check.version,
         by_metric: drill.by_metric,
     };
-    let restored = restore(guard, id, &path, &own, &mut timeline).await;
+    let restored = restore(guard, id, &path, &own, &mut progress).await;
     match &restored {
         Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
             "the drill restores nothing: {cause}. Before you restore it, see: failoverctl status {id}"
@@ -160,10 +154,10 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     if ended.is_ok() {
         let follows = async {
             // The drill is done: an unreadable log does not make it fail.
-            if let Err(cause) = logged(guard, id, &alarm, &mut timeline).await {
+            if let Err(cause) = logged(guard, id, &alarm, &mut progress).await {
                 say(&format!("the function's log cannot be read: {cause}"));
             }
-            until_armed(guard, id, Duration::from_secs(drill.timeout)).await
+            until_armed(guard, id, Duration::from_secs(drill.timeout), &mut progress.timeline).await
         };
         ended = tokio::select! {
             armed = Box::pin(follows) => armed,
@@ -171,11 +165,12 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         };
     }
     if ended.is_ok() {
-        timeline.step(Utc::now(), "armed again".to_owned());
+        progress.timeline.now(Source::Checkers, "armed again".to_owned());
     }
-    let steps = timeline.steps();
-    screen.show("steps", &steps, || steps.iter().map(text).collect()).await?;
-    ended.map(|()| Ended::Well)
+    let (steps, ended) = (progress.timeline.steps(), ended.map(|()| Ended::Well));
+    let written = drill.report.write(screen, ("drill", &title), &steps, &ended).await;
+    screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
+    ended.and_then(|ended| written.map(|()| ended))
 }
 
 /// The check, its path, and the alarm to set off, if a drill may be done and can succeed.
@@ -267,14 +262,14 @@ async fn alarmed_at(
     id: &HealthCheckId,
     alarm: &Alarm,
     by_metric: bool,
-    timeline: &Timeline,
+    progress: &Progress,
 ) -> Result<Option<DateTime<Utc>>, Failure> {
     if !by_metric {
-        return guard.cloudwatch.set_off_at(&alarm.name, &timeline.reason, patience()).await;
+        return guard.cloudwatch.set_off_at(&alarm.name, &progress.reason, patience()).await;
     }
     let (alarms, _) = guard.alarms(id, patience()).await?;
     // Not for a failure from before the drill.
-    let is_later = |now: &Alarm| now.breaching.is_none_or(|breaching| breaching.ended > timeline.fired_at);
+    let is_later = |now: &Alarm| now.breaching.is_none_or(|breaching| breaching.ended > progress.fired_at);
     let now = alarms.into_iter().find(|now| now.name == alarm.name && now.state == AlarmState::Alarm);
     Ok(now.filter(is_later).map(|now| now.changed_at))
 }
@@ -285,43 +280,45 @@ async fn fire_and_follow(
     check: &HealthCheck,
     alarm: &Alarm,
     drill: &Arguments,
-    timeline: &mut Timeline,
+    progress: &mut Progress,
 ) -> Result<(), Error> {
     let id = &check.id;
     let began = Utc::now();
     // An interrupt may leave a call that is done.
-    (timeline.fired, timeline.fired_at) = (true, began);
-    let (fired, what) = if drill.by_metric {
+    (progress.fired, progress.fired_at) = (true, began);
+    let (fired, source, what) = if drill.by_metric {
         let page = resource_path(DRILL)?;
         let set = guard.route53.set_path(id, &page, Some(check.version), patience()).await;
-        (set.map(drop), format!("the check asks for {DRILL}"))
+        (set.map(drop), Source::Lock, format!("the check asks for {DRILL}"))
     } else {
-        let set = guard.cloudwatch.set_off(&alarm.name, &timeline.reason, patience()).await;
-        (set, format!("alarm {} is set off", alarm.name))
+        let set = guard.cloudwatch.set_off(&alarm.name, &progress.reason, patience()).await;
+        (set, Source::Alarm, format!("alarm {} is set off", alarm.name))
     };
     // After a refusal nothing is changed; a call without an answer may have been done.
-    timeline.fired = fired.as_ref().err().is_none_or(MayPass::may_pass);
+    progress.fired = fired.as_ref().err().is_none_or(MayPass::may_pass);
     fired?;
-    timeline.step(began, what);
+    progress.timeline.step(began, source, what);
     let end = Instant::now() + Duration::from_secs(drill.timeout);
     loop {
         // It was OK before.
-        if timeline.alarmed_at.is_none()
-            && let Some(at) = alarmed_at(guard, id, alarm, drill.by_metric, timeline).await?
+        if progress.alarmed_at.is_none()
+            && let Some(at) = alarmed_at(guard, id, alarm, drill.by_metric, progress).await?
         {
-            timeline.alarmed_at = Some(at);
-            timeline.step(at, format!("alarm {} is in ALARM", alarm.name));
+            progress.alarmed_at = Some(at);
+            progress.timeline.step(at, Source::Alarm, format!("alarm {} is in ALARM", alarm.name));
         }
         let now = guard.route53.health_check(id, patience()).await?;
         if now.path() == Some(guard.config.locked_path.as_str()) {
-            timeline.step(Utc::now(), format!("the path is seen to be {}", guard.config.locked_path));
+            progress
+                .timeline
+                .now(Source::Lock, format!("the path is seen to be {}", guard.config.locked_path));
             return Ok(());
         }
         if Instant::now() >= end {
             return Err(Error::TooLate(format!(
                 "{id} was not locked within {} s{}; for the cause, run: failoverctl doctor {id}",
                 drill.timeout,
-                match timeline.alarmed_at {
+                match progress.alarmed_at {
                     Some(_) => ", though its alarm went off",
                     None => ": its alarm did not go off",
                 }
@@ -338,7 +335,7 @@ async fn restore(
     id: &HealthCheckId,
     path: &ResourcePath,
     own: &Own<'_>,
-    timeline: &mut Timeline,
+    progress: &mut Progress,
 ) -> Result<(), Error> {
     for _ in 0..TRIES {
         let check = guard.route53.health_check(id, patience()).await?;
@@ -346,7 +343,7 @@ async fn restore(
             break;
         }
         match guard.route53.set_path(id, path, Some(check.version), patience()).await {
-            Ok(_) => timeline.step(Utc::now(), format!("the check asks for {path} again")),
+            Ok(_) => progress.timeline.now(Source::Lock, format!("the check asks for {path} again")),
             // The lock was set in between.
             Err(failure) if failure.kind() == Kind::Conflict => {}
             Err(failure) => return Err(failure.into()),
@@ -377,7 +374,7 @@ async fn restore(
     let request = request.to_string();
     let outcome = guard.handle(Handler::Restore, &request).await?;
     if outcome.outcome == Verdict::Restored {
-        timeline.step(Utc::now(), "restored".to_owned());
+        progress.timeline.now(Source::Lock, "restored".to_owned());
     }
     Ok(())
 }
@@ -391,9 +388,9 @@ async fn logged(
     guard: &Guard,
     id: &HealthCheckId,
     alarm: &Alarm,
-    timeline: &mut Timeline,
+    progress: &mut Progress,
 ) -> Result<(), Failure> {
-    let Some(alarmed_at) = timeline.alarmed_at else { return Ok(()) };
+    let Some(alarmed_at) = progress.alarmed_at else { return Ok(()) };
     for (arn, _) in functions(guard, alarm).await? {
         let (name, _) = function::name(&arn);
         let aws = guard.session.aws_of(&arn);
@@ -406,36 +403,12 @@ async fn logged(
             done = first("done").await?;
         }
         if let Some(at) = first("decided").await? {
-            timeline.step(at, format!("{name} has the notification and decides"));
+            progress.timeline.step(at, Source::Function, format!("{name} has the notification and decides"));
         }
         match done {
-            Some(at) => timeline.step(at, format!("{name} is done")),
+            Some(at) => progress.timeline.step(at, Source::Function, format!("{name} is done")),
             None => say(&format!("{name} has not logged what it did within {} s", LOGS.as_secs())),
         }
     }
     Ok(())
-}
-
-fn text(step: &Step) -> String {
-    format!("{}  {:>+7.1} s  {}\n", time(step.at), step.seconds, step.what)
-}
-
-// === impl Timeline ===
-
-impl Timeline {
-    fn step(&mut self, at: DateTime<Utc>, what: String) {
-        say(&format!("{what} …"));
-        self.steps.push((at, what));
-    }
-
-    /// The steps in the order of their times. The times of steps that AWS reports are on its clock.
-    fn steps(mut self) -> Vec<Step> {
-        self.steps.sort_by_key(|(at, _)| *at);
-        let mut before = None;
-        let steps = self.steps.into_iter().map(|(at, what)| {
-            let seconds = (at - before.replace(at).unwrap_or(at)).as_seconds_f64();
-            Step { at, seconds, what }
-        });
-        steps.collect()
-    }
 }

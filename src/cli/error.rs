@@ -212,6 +212,12 @@ pub enum Error {
     /// A pause that must not begin.
     #[error("nothing was paused: {0}")]
     NoPause(String),
+    /// A switch-over that must not begin.
+    #[error("nothing was changed: {0}")]
+    NoSwitchOver(String),
+    /// A command of the user's own does not let traffic move.
+    #[error("nothing was changed: {0}")]
+    Gate(String),
     /// A lock that the drill did not set.
     #[error("{0}")]
     NotOurs(String),
@@ -255,6 +261,8 @@ impl Error {
             | Self::CannotHold(..)
             | Self::NoDrill(_)
             | Self::NoPause(_)
+            | Self::NoSwitchOver(_)
+            | Self::Gate(_)
             | Self::NotOurs(_)
             | Self::NoTerminal
             | Self::Release(_) => Ended::NotWell.into(),

@@ -6,8 +6,8 @@ use futures_util::future::join;
 use serde_json::json;
 
 use super::error::{Ended, Error};
-use super::guard::Options;
-use super::name::{self, Named};
+use super::guard::{Guard, Options};
+use super::name::{self, Named, Tags};
 use super::screen::say;
 use super::seen;
 use super::session::{Common, patience, shortly};
@@ -15,7 +15,8 @@ use super::state::text;
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
 use crate::failover_lock::decide::{self, Health};
-use crate::failover_lock::outcome::Verdict;
+use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
+use crate::failover_lock::outcome::{Outcome, Verdict};
 use crate::failover_lock::record::{BY_HAND, Record};
 
 /// Lock a health check: its site goes out of service and stays out.
@@ -46,12 +47,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut guard = options.guard(common).await?;
     guard.config.dry_run = dry_run;
     let id = check.find(&guard).await?;
-    let read = async || {
-        let tags = guard.route53.tags(&id, shortly());
-        let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
-        Ok::<_, Error>((check?, tags.ok()))
-    };
-    let (check, tags) = read().await?;
+    let (check, tags) = read(&guard, &id).await?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let path = check.path().unwrap_or_default();
@@ -62,9 +58,24 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    // A person asks after any restore and any alarm, whatever the clock says that recorded it; also after those that came
-    // while the question was open.
-    let (check, tags) = read().await?;
+    let outcome = by_hand(&guard, &id, &reason).await?;
+    screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
+    if outcome.outcome == Verdict::AlreadyLocked && guard.health(&id).await == Health::Healthy {
+        say(&format!(
+            "Route 53's checkers find it healthy. If they still do five minutes after its lock, that does not hold: \
+             failoverctl doctor {id}"
+        ));
+    }
+    Ok(match outcome.outcome {
+        Verdict::Locked | Verdict::WouldLock | Verdict::AlreadyLocked => Ended::Well,
+        _ => Ended::NotWell,
+    })
+}
+
+/// Locks a check for a person: after any restore and any alarm, whatever the clock says that recorded it.
+pub(super) async fn by_hand(guard: &Guard, id: &HealthCheckId, reason: &str) -> Result<Outcome, Error> {
+    // Also after those that came while a question was open.
+    let (check, tags) = read(guard, id).await?;
     let tags = tags.unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
@@ -78,16 +89,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         "StateChangeTime": now.to_rfc3339_opts(SecondsFormat::Millis, true),
         "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
     });
-    let outcome = guard.handle(Handler::Lock, &message.to_string()).await?;
-    screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
-    if outcome.outcome == Verdict::AlreadyLocked && guard.health(&id).await == Health::Healthy {
-        say(&format!(
-            "Route 53's checkers find it healthy. If they still do five minutes after its lock, that does not hold: \
-             failoverctl doctor {id}"
-        ));
-    }
-    Ok(match outcome.outcome {
-        Verdict::Locked | Verdict::WouldLock | Verdict::AlreadyLocked => Ended::Well,
-        _ => Ended::NotWell,
-    })
+    guard.handle(Handler::Lock, &message.to_string()).await
+}
+
+/// Reads a check, and its tags if they can be read.
+pub(super) async fn read(guard: &Guard, id: &HealthCheckId) -> Result<(HealthCheck, Option<Tags>), Error> {
+    let tags = guard.route53.tags(id, shortly());
+    let (check, tags) = join(guard.route53.health_check(id, patience()), tags).await;
+    Ok((check?, tags.ok()))
 }

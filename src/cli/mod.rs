@@ -7,6 +7,7 @@
 //! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `mute`
 //! (CloudWatch's mute rules), `sns`, `sts`.
 
+mod answers;
 mod completions;
 mod context;
 mod dns;
@@ -18,6 +19,7 @@ mod explain;
 mod fence;
 mod findings;
 mod function;
+mod gates;
 mod guard;
 mod latch;
 mod lease;
@@ -29,6 +31,7 @@ mod man;
 mod mute;
 mod name;
 mod pause;
+mod report;
 mod restore;
 pub mod screen;
 mod seen;
@@ -37,7 +40,9 @@ mod sns;
 pub mod state;
 mod status;
 mod sts;
+mod switch_over;
 mod text;
+mod timeline;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -66,6 +71,7 @@ enum Command {
     Doctor(doctor::Arguments),
     Lock(lock::Arguments),
     Restore(restore::Arguments),
+    SwitchOver(switch_over::Arguments),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Explain(explain::Arguments),
@@ -89,6 +95,7 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Doctor(arguments) => doctor::run(&common, arguments).await,
         Command::Lock(arguments) => lock::run(&common, arguments).await,
         Command::Restore(arguments) => restore::run(&common, arguments).await,
+        Command::SwitchOver(arguments) => switch_over::run(&common, arguments).await,
         Command::Pause(arguments) => pause::pause(&common, arguments).await,
         Command::Resume(arguments) => pause::resume(&common, arguments).await,
         Command::Explain(arguments) => explain::run(&common, arguments).await,

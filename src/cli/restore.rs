@@ -3,22 +3,24 @@
 use std::time::Duration;
 
 use clap::{Args, value_parser};
-use futures_util::future::join;
 use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
 use super::function;
+use super::gates::Gates;
 use super::guard::{Guard, Options};
+use super::lock;
 use super::locks;
 use super::name::{self, Named};
+use super::report;
 use super::screen::say;
 use super::seen;
-use super::session::{Common, YEAR, patience, shortly};
-use super::state::text;
+use super::session::{Common, YEAR};
 use super::status;
 use super::text::plain;
+use super::timeline::{Source, Timeline};
 use crate::failover_lock::Handler;
-use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::remote::aws::Kind;
 
 /// Restore a locked health check, once the sites are synchronised.
@@ -56,9 +58,13 @@ pub(super) struct Arguments {
     /// The function `restore`; by default that of the stack whose `lock` its alarms reach.
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
+    #[command(flatten)]
+    gates: Gates,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    report: report::Options,
     #[command(flatten)]
     options: Options,
 }
@@ -67,39 +73,65 @@ pub(super) struct Arguments {
 const INVOCATION: Duration = Duration::from_secs(70);
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { check, force, path, reason, dry_run, wait, timeout, direct, function, yes, options } =
+    let guard = arguments.options.guard(common).await?;
+    let id = arguments.check.find(&guard).await?;
+    arguments.report.prepare()?;
+    let (check, tags) = lock::read(&guard, &id).await?;
+    let title = name::title(&id, tags.as_ref());
+    let mut timeline = Timeline::default();
+    let ended = steps(common, &guard, &check, &title, &arguments, &mut timeline).await;
+    let (screen, steps) = (&guard.session.screen, timeline.steps());
+    let written = arguments.report.write(screen, ("restore", &title), &steps, &ended).await;
+    ended.and_then(|ended| written.map(|()| ended))
+}
+
+async fn steps(
+    common: &Common,
+    guard: &Guard,
+    check: &HealthCheck,
+    title: &str,
+    arguments: &Arguments,
+    timeline: &mut Timeline,
+) -> Result<Ended, Error> {
+    let Arguments { force, path, reason, dry_run, wait, timeout, direct, function, gates, yes, .. } =
         arguments;
-    let guard = options.guard(common).await?;
-    let id = check.find(&guard).await?;
-    let tags = guard.route53.tags(&id, shortly());
-    let (check, tags) = join(guard.route53.health_check(&id, patience()), tags).await;
-    let (check, title) = (check?, name::title(&id, tags.ok().as_ref()));
-    let function = if direct { None } else { which(&guard, &id, function).await? };
+    let id = &check.id;
+    let function = if *direct { None } else { which(guard, id, function.clone()).await? };
     if function.is_none() && !direct {
         say(&format!(
             "no alarm of {id} reaches a stack that guards it: it is restored with your own credentials"
         ));
     }
+    gates.pass(common, timeline).await?;
     // What changes while the question is open was not decided about.
     let version = check.version;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let question = format!("Are the sites synchronised? Restoring {title} brings traffic to {asks} again.");
     let screen = &guard.session.screen;
-    if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
+    if screen.ask(&question, *yes || *dry_run).await? == Ended::NotWell {
+        timeline.add(Source::Person, "declined".to_owned());
         return Ok(Ended::NotWell);
+    }
+    if !yes && !dry_run {
+        timeline.add(Source::Person, "agreed that the sites are synchronised".to_owned());
+        gates.pass(common, timeline).await?;
     }
     let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
     if let Some(function) = function {
         let answer =
             function::invoke(&guard.session.aws_of(&function), &function, &request, INVOCATION).await?;
         let outcomes = &answer["outcomes"];
-        screen.show("outcomes", outcomes, || words(&id, &outcomes[0])).await?;
+        let words = words(id, &outcomes[0]);
+        timeline.add(Source::Function, format!("{}: {}", function::name(&function).0, words.trim_end()));
+        screen.show("outcomes", outcomes, || words).await?;
     } else {
-        let outcome = guard.handle(Handler::Restore, &request.to_string()).await?;
-        screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
+        let outcome = json!([guard.handle(Handler::Restore, &request.to_string()).await?]);
+        let words = words(id, &outcome[0]);
+        timeline.add(Source::Lock, words.trim_end().to_owned());
+        screen.show("outcomes", &outcome, || words).await?;
     }
-    if wait {
-        status::until_armed(&guard, &id, Duration::from_secs(timeout)).await?;
+    if *wait {
+        status::until_armed(guard, id, Duration::from_secs(*timeout), timeline).await?;
     }
     Ok(Ended::Well)
 }

@@ -157,16 +157,20 @@ impl Screen {
         text: impl FnOnce() -> String,
     ) -> Result<(), Error> {
         if self.json {
-            let document = Document { context: self.context().await, key, found };
-            let json = serde_json::to_string_pretty(&document).map_err(io::Error::from)?;
-            writeln!(anstream::stdout(), "{json}")?;
+            writeln!(anstream::stdout(), "{}", self.document(key, found).await?)?;
         } else {
             write!(anstream::stdout(), "{}", text())?;
         }
         Ok(())
     }
 
-    /// The same, with the context in a line above the text.
+    /// The result of a command in JSON.
+    pub async fn document(&self, key: &'static str, found: &impl Serialize) -> Result<String, Error> {
+        let document = Document { context: self.context().await, key, found };
+        Ok(serde_json::to_string_pretty(&document).map_err(io::Error::from)?)
+    }
+
+    /// Prints the result with the context in a line above the text.
     pub async fn show_in_context(
         &self,
         key: &'static str,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anstream::adapter::strip_str;
 use clap::Args;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -16,6 +17,7 @@ use super::seen::{Part, Status, Unread};
 use super::session::Common;
 use super::state::State;
 use super::text::{ago, cut, plain, wrapped};
+use super::timeline::{Source, Timeline};
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::route53::Checkers;
@@ -78,7 +80,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 }
 
 /// Shows the checkers' results and the alarm's state, until the check is armed.
-pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Duration) -> Result<(), Error> {
+pub(super) async fn until_armed(
+    guard: &Guard,
+    id: &HealthCheckId,
+    timeout: Duration,
+    timeline: &mut Timeline,
+) -> Result<(), Error> {
     let end = Instant::now() + timeout;
     let mut shown = String::new();
     loop {
@@ -86,6 +93,7 @@ pub(super) async fn until_armed(guard: &Guard, id: &HealthCheckId, timeout: Dura
         let now = status.progress();
         if now != shown {
             say(&now);
+            timeline.add(Source::Checkers, strip_str(&now).to_string());
             shown = now;
         }
         match &status.state {

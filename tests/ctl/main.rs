@@ -9,3 +9,4 @@ mod latch;
 mod lease;
 mod pause;
 mod status;
+mod switch_over;

@@ -38,7 +38,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let session = common.session_in(region.clone()).await?;
     match arguments.command {
         Command::Status(arguments) => status::run(&session, region, arguments).await,
-        Command::Rejoin(arguments) => rejoin::run(&session, region, arguments).await,
+        Command::Rejoin(arguments) => rejoin::run(common, &session, region, arguments).await,
         Command::Out(arguments) => out::run(&session, region, arguments).await,
     }
 }

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::{invoke, show};
 use crate::cli::error::{Ended, Error};
-use crate::cli::session::Session;
+use crate::cli::gates::Gates;
+use crate::cli::session::{Common, Session};
+use crate::cli::timeline::Timeline;
 use crate::site_fence::site::Site;
 
 /// Rejoin a site, once the sites are synchronised: into Infinispan's replication, then into the accelerator.
@@ -31,6 +33,8 @@ pub(super) struct Arguments {
     /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    gates: Gates,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -38,15 +42,20 @@ pub(super) struct Arguments {
 
 /// Invokes the function: it has the password of Infinispan, and reaches it.
 pub(super) async fn run(
+    common: &Common,
     session: &Session,
     region: Option<Region>,
     arguments: Arguments,
 ) -> Result<Ended, Error> {
-    let Arguments { site, accelerator, function, force, reason, dry_run, yes } = arguments;
+    let Arguments { site, accelerator, function, force, reason, dry_run, gates, yes } = arguments;
+    gates.pass(common, &mut Timeline::default()).await?;
     let question =
         format!("Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again.");
     if session.screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
+    }
+    if !yes && !dry_run {
+        gates.pass(common, &mut Timeline::default()).await?;
     }
     let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
     let outcome = invoke(session, region, &function, &request).await?;

@@ -13,8 +13,10 @@ use super::s3::Hands;
 use super::status::word;
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
+use crate::cli::gates::Gates;
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
+use crate::cli::timeline::Timeline;
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::release::{
@@ -41,6 +43,8 @@ pub(super) struct Arguments {
     /// The reason; it is printed with the result.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
+    #[command(flatten)]
+    gates: Gates,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -79,16 +83,22 @@ struct Ready {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { latch, force, reason, yes, file } = arguments;
+    let Arguments { latch, force, reason, gates, yes, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
     // Until then an interrupt ends the process: nothing was changed.
-    let confirm = async || match screen.ask(&question, yes).await? {
-        Ended::Well => Ok(Some(Interrupts::new()?)),
-        Ended::NotWell => Ok(None),
+    let confirm = async || {
+        gates.pass(common, &mut Timeline::default()).await?;
+        if screen.ask(&question, yes).await? == Ended::NotWell {
+            return Ok(None);
+        }
+        if !yes {
+            gates.pass(common, &mut Timeline::default()).await?;
+        }
+        Ok(Some(Interrupts::new()?))
     };
     let outcome = match release(&latches, latch, force, None, confirm).await? {
         Released::Open => "released",

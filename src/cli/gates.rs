@@ -1,0 +1,51 @@
+//! What has to be before traffic moves: commands of the user's own.
+
+use std::process::Stdio;
+
+use clap::Args;
+use tokio::process::Command;
+
+use super::error::Error;
+use super::session::Common;
+use super::text::plain;
+use super::timeline::{Source, Timeline};
+
+/// The commands.
+#[derive(Debug, Args)]
+pub(super) struct Gates {
+    /// Go on only if this command ends with status 0: for example a check of the replication. It is run by sh, before and
+    /// after the question. May be repeated.
+    #[arg(long = "require-command", value_name = "COMMAND")]
+    commands: Vec<String>,
+}
+
+// === impl Gates ===
+
+impl Gates {
+    /// Runs the commands one after the other, with the last line that each prints as what was seen.
+    ///
+    /// # Errors
+    /// One did not end with status 0.
+    pub async fn pass(&self, common: &Common, timeline: &mut Timeline) -> Result<(), Error> {
+        for command in &self.commands {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+            common.hand_on(&mut shell);
+            let output = shell.output().await?;
+            let said = if output.status.success() { &output.stdout } else { &output.stderr };
+            let said = String::from_utf8_lossy(said);
+            let said = said.lines().rfind(|line| !line.trim().is_empty()).map(plain);
+            let what = format!(
+                "{} ended with {}{}",
+                plain(command),
+                output.status,
+                said.map(|line| format!(": {line}")).unwrap_or_default()
+            );
+            if !output.status.success() {
+                return Err(Error::Gate(what));
+            }
+            timeline.now(Source::Command, what);
+        }
+        Ok(())
+    }
+}

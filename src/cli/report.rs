@@ -1,0 +1,249 @@
+//! The report of an operation: what was seen, asked and done, and when. As JSON, as Markdown, and as a page of its own with
+//! the timeline drawn.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use super::error::{Ended, Error};
+use super::screen::{Screen, say};
+use super::text::{plain, time};
+use super::timeline::{Source, Step};
+
+/// The key in JSON.
+const KEY: &str = "report";
+/// Of the drawing: where the time begins and ends, the height of a row, and how far apart two circles have to be.
+const LEFT: f64 = 110.0;
+const RIGHT: f64 = 780.0;
+const ROW: f64 = 36.0;
+const APART: f64 = 22.0;
+
+/// Where to write it.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Write a report into this folder: as JSON, as Markdown, and as a page with the timeline drawn.
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+}
+
+/// What an operation was about, and how it ended.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    command: &'static str,
+    /// The health check, with its name.
+    subject: &'a str,
+    /// Whether it was done.
+    is_done: bool,
+    /// Why it was not.
+    cause: Option<String>,
+    steps: &'a [Step],
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Makes the folder, before anything is changed.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let Some(folder) = &self.report else { return Ok(()) };
+        fs::create_dir_all(folder).map_err(|source| cannot_write(folder, source))
+    }
+
+    /// Writes the report, if one was asked for.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub async fn write(
+        &self,
+        screen: &Screen,
+        (command, subject): (&'static str, &str),
+        steps: &[Step],
+        ended: &Result<Ended, Error>,
+    ) -> Result<(), Error> {
+        let Some(folder) = &self.report else { return Ok(()) };
+        let report = Report {
+            command,
+            subject,
+            is_done: matches!(ended, Ok(Ended::Well)),
+            cause: ended.as_ref().err().map(ToString::to_string),
+            steps,
+        };
+        report.write(screen, folder).await
+    }
+}
+
+// === impl Report ===
+
+impl Report<'_> {
+    async fn write(&self, screen: &Screen, folder: &Path) -> Result<(), Error> {
+        let context = screen.context().await.map(|context| context.line()).unwrap_or_default();
+        let json = screen.document(KEY, self).await?;
+        let name = format!("{}-{}", self.command, Utc::now().format("%Y%m%dT%H%M%S%3fZ"));
+        for (extension, text) in
+            [("json", json + "\n"), ("md", self.markdown(&context)), ("html", self.page(&context))]
+        {
+            let file = folder.join(format!("{name}.{extension}"));
+            fs::write(&file, text).map_err(|source| cannot_write(&file, source))?;
+        }
+        say(&format!("the report: {}", folder.join(name + ".html").display()));
+        Ok(())
+    }
+
+    fn title(&self) -> String {
+        format!("{} of {}", self.command, self.subject)
+    }
+
+    fn result(&self) -> String {
+        match (&self.cause, self.is_done) {
+            (Some(cause), _) => format!("not done: {}", plain(cause)),
+            (None, true) => "done".to_owned(),
+            (None, false) => "not done".to_owned(),
+        }
+    }
+
+    /// The rows of a table: number, time in this format, seconds since the step before, source, and what.
+    fn rows(&self, format: &str) -> impl Iterator<Item = [String; 5]> {
+        self.steps.iter().zip(1..).map(move |(step, number)| {
+            [
+                number.to_string(),
+                step.at.format(format).to_string(),
+                format!("{:+.1}", step.seconds),
+                step.source.name().to_owned(),
+                plain(&step.what),
+            ]
+        })
+    }
+
+    fn markdown(&self, context: &str) -> String {
+        let cell = |text: String| text.replace('\\', r"\\").replace('|', r"\|");
+        let mut text = format!(
+            "# {}\n\n{}\n\nResult: {}\n\n| | time | seconds | source | step |\n|---|---|---|---|---|\n",
+            self.title(),
+            plain(context),
+            self.result()
+        );
+        for row in self.rows("%FT%TZ") {
+            let _ = writeln!(text, "| {} |", row.map(cell).join(" | "));
+        }
+        text
+    }
+
+    fn page(&self, context: &str) -> String {
+        let mut rows = String::new();
+        for row in self.rows("%TZ") {
+            let _ = writeln!(rows, "<tr><td>{}</td></tr>", row.map(|cell| escaped(&cell)).join("</td><td>"));
+        }
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n{STYLE}\
+             <h1>{title}</h1>\n<p>{}</p>\n<p>Result: <strong>{}</strong></p>\n{}\
+             <table>\n<tr><th></th><th>time</th><th>seconds</th><th>source</th><th>step</th></tr>\n{rows}</table>\n</html>\n",
+            escaped(context),
+            escaped(&self.result()),
+            self.drawing(),
+            title = escaped(&self.title()),
+        )
+    }
+
+    /// The timeline: a row for each source, a numbered circle for each step.
+    fn drawing(&self) -> String {
+        let (Some(first), Some(last)) = (self.steps.first(), self.steps.last()) else { return String::new() };
+        let seconds = |step: &Step| (step.at - first.at).as_seconds_f64();
+        let length = seconds(last);
+        let is_used = |source: &Source| self.steps.iter().any(|step| step.source == *source);
+        let mut rows = BTreeMap::new();
+        let mut y = ROW;
+        let mut drawn = String::new();
+        for source in Source::ALL.into_iter().filter(is_used) {
+            rows.insert(source, (y, LEFT - APART));
+            let _ = writeln!(drawn, "<text x=\"0\" y=\"{}\">{}</text>", y + 4.0, source.name());
+            let _ = writeln!(drawn, "<line x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\"/>");
+            y += ROW;
+        }
+        let mut right: f64 = RIGHT;
+        for (step, number) in self.steps.iter().zip(1..) {
+            let Some((y, before)) = rows.get_mut(&step.source) else { continue };
+            let share = if length > 0.0 { seconds(step) / length } else { 0.0 };
+            let x = (LEFT + share * (RIGHT - LEFT)).max(*before + APART);
+            (*before, right) = (x, right.max(x));
+            let _ = writeln!(
+                drawn,
+                "<g><title>{}</title><circle cx=\"{x:.0}\" cy=\"{y}\" r=\"10\"/><text class=\"number\" x=\"{x:.0}\" y=\"{}\">{number}</text></g>",
+                escaped(&plain(&step.what)),
+                *y + 4.0,
+            );
+        }
+        format!(
+            "<svg viewBox=\"0 0 {:.0} {y:.0}\" role=\"img\" aria-label=\"the steps in {length:.0} s\">\n\
+             <text x=\"{LEFT}\" y=\"12\">{}</text>\n<text class=\"end\" x=\"{RIGHT}\" y=\"12\">+{length:.0} s</text>\n{drawn}</svg>\n",
+            right + APART,
+            time(first.at),
+        )
+    }
+}
+
+const STYLE: &str = "<style>\n\
+    :root { color-scheme: light dark; }\n\
+    body { font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }\n\
+    h1 { font-size: 1.4rem; overflow-wrap: anywhere; }\n\
+    td:not(:last-child) { white-space: nowrap; }\n\
+    td:last-child { overflow-wrap: anywhere; }\n\
+    table { border-collapse: collapse; }\n\
+    td, th { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0; }\n\
+    svg { width: 100%; font-size: 13px; fill: currentColor; }\n\
+    line { stroke: currentColor; opacity: .4; }\n\
+    circle { fill: #1a66b3; }\n\
+    .number { fill: #fff; text-anchor: middle; }\n\
+    .end { text-anchor: end; }\n\
+    </style>\n";
+
+/// Escapes a text for HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn cannot_write(path: &Path, source: std::io::Error) -> Error {
+    Error::Folder { folder: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta};
+
+    use super::*;
+    use crate::cli::timeline::Timeline;
+
+    #[test]
+    fn a_report_shows_each_step_and_interprets_nothing_of_it() {
+        let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let mut timeline = Timeline::default();
+        timeline.step(at(30), Source::Dns, "a | b".to_owned());
+        timeline.step(at(0), Source::Lock, "<script>\"&\u{1b}".to_owned());
+        timeline.step(at(30), Source::Dns, "c".to_owned());
+        let steps = timeline.steps();
+        let report = Report {
+            command: "drill",
+            subject: "shop <primary>",
+            is_done: false,
+            cause: Some("too late".to_owned()),
+            steps: &steps,
+        };
+        let markdown = report.markdown("account 1");
+        assert!(markdown.contains("| 2 | 1970-01-01T00:00:30Z | +30.0 | DNS | a \\| b |"), "{markdown}");
+        assert!(markdown.contains("Result: not done: too late"), "{markdown}");
+        let page = report.page("account 1");
+        assert!(!page.contains("<script>") && !page.contains('\u{1b}'), "{page}");
+        assert!(page.contains("<td>&lt;script&gt;&quot;&amp;\u{fffd}</td>"), "{page}");
+        assert_eq!(page.matches("<circle").count(), 3, "{page}");
+        // Two at one time do not cover each other.
+        assert!(page.contains("cx=\"780\"") && page.contains("cx=\"802\""), "{page}");
+    }
+}

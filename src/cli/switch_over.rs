@@ -1,0 +1,356 @@
+//! `failoverctl switch-over`: locks a primary on purpose, and follows its traffic to the other site.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, value_parser};
+use tokio::time::{Instant, sleep};
+
+use super::answers::{self, Asked, Values};
+use super::dns::{self, Follows, Record, Role, Secondary};
+use super::error::{Ended, Error};
+use super::gates::Gates;
+use super::guard::{Guard, Options};
+use super::lock;
+use super::name::{self, Named};
+use super::report;
+use super::screen::say;
+use super::session::{Common, Interrupts, YEAR, patience, shortly};
+use super::state::why;
+use super::text::plain;
+use super::timeline::{Source, Step, Timeline};
+use crate::failover_lock::decide::{self, Health};
+use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::outcome::Verdict;
+use crate::failover_lock::route53::Checkers;
+
+/// How often the checkers and the name servers are asked.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Take a primary out of service on purpose: see that the other site is healthy, lock, and follow the traffic there.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  failoverctl switch-over primary --reason 'upgrade, CHG-42' --report .\n  failoverctl switch-over primary \
+    --reason 'upgrade, CHG-42' --dry-run\n  failoverctl switch-over primary --reason 'upgrade, CHG-42' --require-command \
+    './replication-lag-below 5s'\n\nBack again: failoverctl restore"
+)]
+pub(super) struct Arguments {
+    /// The primary's health check, by its id or its tag Name.
+    #[arg(value_name = "CHECK")]
+    check: Named,
+    /// The reason, for those who find the lock.
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    reason: String,
+    #[command(flatten)]
+    gates: Gates,
+    /// Ask this DNS server for the records, in place of their zones' own name servers.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    dns_server: Option<SocketAddr>,
+    /// How many seconds the traffic may take to move.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = value_parser!(u64).range(..=YEAR))]
+    timeout: u64,
+    /// Look at everything and show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    report: report::Options,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// A record whose answers are followed.
+struct Followed {
+    asked: Asked,
+    name: String,
+    /// The other site's values, if they are known.
+    standby: Values,
+    /// Every value that was answered before.
+    before: Values,
+    /// What was seen last.
+    last: Vec<Option<Values>>,
+}
+
+/// What a switch-over is about.
+struct Subject {
+    id: HealthCheckId,
+    title: String,
+    is_locked: bool,
+    records: Vec<Followed>,
+    /// What Route 53's checkers find.
+    health: Health,
+}
+
+pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
+    let guard = &arguments.options.guard(common).await?;
+    let id = arguments.check.find(guard).await?;
+    arguments.report.prepare()?;
+    let mut timeline = Timeline::default();
+    let (_, tags) = lock::read(guard, &id).await?;
+    let title = name::title(&id, tags.as_ref());
+    let ended = steps(common, guard, &id, &arguments, &mut timeline).await;
+    let (screen, steps) = (&guard.session.screen, timeline.steps());
+    let written = arguments.report.write(screen, ("switch-over", &title), &steps, &ended).await;
+    screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
+    ended.and_then(|ended| written.map(|()| ended))
+}
+
+async fn steps(
+    common: &Common,
+    guard: &Guard,
+    id: &HealthCheckId,
+    arguments: &Arguments,
+    timeline: &mut Timeline,
+) -> Result<Ended, Error> {
+    let mut subject = ready(guard, id, arguments.dns_server, timeline).await?;
+    if subject.is_locked {
+        // A switch-over that was interrupted goes on.
+        timeline.now(Source::Lock, format!("{} is locked already", subject.title));
+    } else {
+        arguments.gates.pass(common, timeline).await?;
+        if arguments.dry_run {
+            timeline.now(Source::Lock, format!("{} would be locked", subject.title));
+            return Ok(Ended::Well);
+        }
+        let question = format!(
+            "Switch {} over? Its site goes out of service until a person restores it.",
+            subject.title
+        );
+        if guard.session.screen.ask(&question, arguments.yes).await? == Ended::NotWell {
+            timeline.now(Source::Person, "declined".to_owned());
+            return Ok(Ended::NotWell);
+        }
+        if !arguments.yes {
+            timeline.now(Source::Person, "agreed".to_owned());
+            // The question may have been open for hours.
+            subject = ready(guard, id, arguments.dns_server, timeline).await?;
+            arguments.gates.pass(common, timeline).await?;
+        }
+        let outcome = lock::by_hand(guard, id, &arguments.reason).await?;
+        let cause = outcome.reason.map_or("for no known reason", why);
+        match outcome.outcome {
+            Verdict::Locked | Verdict::AlreadyLocked => {}
+            Verdict::LockedInVain => {
+                let cause =
+                    format!("the path of {} was set, and no lock holds on it: {cause}", subject.title);
+                return Err(Error::TooLate(cause));
+            }
+            _ => return Err(Error::NoSwitchOver(format!("{} was not locked: {cause}", subject.title))),
+        }
+        timeline.now(Source::Lock, format!("{} is locked: {}", subject.title, plain(&arguments.reason)));
+    }
+    if arguments.dry_run {
+        return Ok(Ended::Well);
+    }
+    let mut interrupts = Interrupts::new()?;
+    let followed = tokio::select! {
+        followed = follow(guard, &mut subject, arguments.timeout, timeline) => followed,
+        () = interrupts.recv() => Err(Error::Interrupted),
+    };
+    if followed.is_err() {
+        say(&format!("{} stays locked. To follow it again, repeat the command", subject.title));
+    }
+    followed.map(|()| Ended::Well)
+}
+
+/// Sees that traffic has another site to go to.
+///
+/// # Errors
+/// It has none, or that could not be seen.
+async fn ready(
+    guard: &Guard,
+    id: &HealthCheckId,
+    server: Option<SocketAddr>,
+    timeline: &mut Timeline,
+) -> Result<Subject, Error> {
+    let refuse = |why: String| {
+        Err(Error::NoSwitchOver(format!("{why}. To lock it all the same: failoverctl lock {id}")))
+    };
+    let (check, tags) = lock::read(guard, id).await?;
+    decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
+    let title = name::title(id, tags.as_ref());
+    let records = dns::records(&guard.session.aws, id, patience()).await?;
+    let primaries: Vec<_> = records.iter().filter(|record| matches!(record.role, Role::Primary(_))).collect();
+    if primaries.is_empty() {
+        return refuse(format!("no failover record of this account depends on {id}"));
+    }
+    let mut followed = Vec::new();
+    for record in primaries {
+        if let Err(cause) = other_site(guard, record, timeline).await {
+            return refuse(cause);
+        }
+        match Followed::begin(guard, record, server).await {
+            Ok(record) => {
+                timeline.now(Source::Dns, record.said());
+                followed.push(record);
+            }
+            Err(cause) => timeline.now(Source::Dns, format!("{} is not followed: {cause}", record.name)),
+        }
+    }
+    let health = match guard.route53.checkers(id, shortly()).await {
+        Ok(checkers) => {
+            timeline.now(Source::Checkers, counted(checkers));
+            checkers.verdict()
+        }
+        Err(failure) => {
+            timeline.now(Source::Checkers, format!("the checkers' reports cannot be read: {failure}"));
+            Health::Unknown
+        }
+    };
+    let is_locked = check.path() == Some(guard.config.locked_path.as_str());
+    // What is answered now is the primary's only while that is in service.
+    let (followed, unknown): (Vec<_>, Vec<_>) = followed
+        .into_iter()
+        .partition(|record| !record.standby.is_empty() || (health == Health::Healthy && !is_locked));
+    for record in unknown {
+        let what = format!("{} is not followed: it may answer the other site already", record.name);
+        timeline.now(Source::Dns, what);
+    }
+    if followed.is_empty() && health == Health::Unknown {
+        return refuse("neither the checkers nor the records can be followed".to_owned());
+    }
+    Ok(Subject { id: id.clone(), title, is_locked, records: followed, health })
+}
+
+/// Sees that the other site of a failover pair is healthy.
+///
+/// # Errors
+/// Why traffic would not go there.
+async fn other_site(guard: &Guard, record: &Record, timeline: &mut Timeline) -> Result<(), String> {
+    let name = &record.name;
+    if let Follows::NotAlone(why) | Follows::Never(why) = &record.follows {
+        return Err(format!("{name} may stay although it is locked: {why}"));
+    }
+    let check = record.standby.as_ref().and_then(|standby| standby.check.as_deref());
+    match (record.role, check) {
+        (Role::Primary(Secondary::Missing), _) => Err(format!("{name} has no secondary")),
+        (Role::Primary(Secondary::Same), _) => {
+            Err(format!("{name}: its secondary has the same health check, or one that follows it"))
+        }
+        (_, Some(check)) => {
+            let id = HealthCheckId::try_from(check.to_owned()).map_err(|error| error.to_string())?;
+            let (is_healthy, seen) = match guard.route53.checkers(&id, shortly()).await {
+                Ok(checkers) => (checkers.verdict() == Health::Healthy, counted(checkers)),
+                // A calculated one has no checkers.
+                Err(failure) => match guard.cloudwatch.verdict(&id, shortly()).await {
+                    Ok(Some(is_healthy)) => (is_healthy, "by Route 53's metric".to_owned()),
+                    _ => {
+                        return Err(format!(
+                            "{name}: whether its secondary {id} is healthy cannot be read: {failure}"
+                        ));
+                    }
+                },
+            };
+            if !is_healthy {
+                return Err(format!("{name}: its secondary {id} is not healthy ({seen})"));
+            }
+            timeline.now(Source::Checkers, format!("{name}: its secondary {id} is healthy ({seen})"));
+            Ok(())
+        }
+        (Role::Primary(Secondary::Checked), None) => {
+            let what =
+                format!("{name}: Route 53 judges its secondary by the alias' target, which is not seen here");
+            timeline.now(Source::Checkers, what);
+            Ok(())
+        }
+        (_, None) => {
+            timeline.now(Source::Checkers, format!("{name}: its secondary has no health check"));
+            Ok(())
+        }
+    }
+}
+
+/// Follows the checkers and the records until both have left the primary.
+async fn follow(
+    guard: &Guard,
+    subject: &mut Subject,
+    timeout: u64,
+    timeline: &mut Timeline,
+) -> Result<(), Error> {
+    let end = Instant::now() + Duration::from_secs(timeout);
+    loop {
+        if let Ok(checkers) = guard.route53.checkers(&subject.id, shortly()).await
+            && checkers.verdict() != subject.health
+        {
+            subject.health = checkers.verdict();
+            timeline.now(Source::Checkers, counted(checkers));
+        }
+        for record in &mut subject.records {
+            let answers = record.asked.ask().await;
+            if answers != record.last {
+                record.last = answers;
+                timeline.now(Source::Dns, record.said());
+            }
+        }
+        let has_left = subject.health != Health::Healthy && subject.records.iter().all(Followed::has_moved);
+        if has_left {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(Error::TooLate(format!(
+                "{title} is locked, and its traffic was not seen to move within {timeout} s. For the cause, run: failoverctl \
+                 doctor {id}",
+                title = subject.title,
+                id = subject.id
+            )));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+fn counted(checkers: Checkers) -> String {
+    format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total)
+}
+
+// === impl Followed ===
+
+impl Followed {
+    async fn begin(guard: &Guard, record: &Record, server: Option<SocketAddr>) -> Result<Self, String> {
+        let asked = Asked::of(&guard.session.aws, record, server).await?;
+        let last = asked.ask().await;
+        if last.iter().all(Option::is_none) {
+            return Err("no name server answers".to_owned());
+        }
+        let standby = record.standby.iter().flat_map(|standby| &standby.values);
+        let standby = standby.map(|value| answers::value(asked.kind(), value)).collect::<Option<_>>();
+        let standby = standby.unwrap_or_default();
+        let before = last.iter().flatten().flatten().cloned().collect();
+        Ok(Self { asked, name: record.name.clone(), standby, before, last })
+    }
+
+    /// Whether every name server answers the other site.
+    fn has_moved(&self) -> bool {
+        self.last.iter().all(|answer| {
+            answer.as_ref().is_some_and(|values| {
+                !values.is_empty()
+                    && if self.standby.is_empty() {
+                        values.is_disjoint(&self.before)
+                    } else {
+                        *values == self.standby
+                    }
+            })
+        })
+    }
+
+    /// The answers in words: each with the number of the name servers that give it.
+    fn said(&self) -> String {
+        let mut said: Vec<(String, usize)> = Vec::new();
+        for answer in &self.last {
+            let words = match answer {
+                None => "no answer".to_owned(),
+                Some(values) if values.is_empty() => "no record".to_owned(),
+                Some(values) => values.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+            };
+            match said.iter_mut().find(|(known, _)| *known == words) {
+                Some((_, count)) => *count += 1,
+                None => said.push((words, 1)),
+            }
+        }
+        let all = self.last.len();
+        let said: Vec<_> = said.iter().map(|(words, count)| format!("{words} ({count}/{all})")).collect();
+        format!("{}: {}", self.name, said.join("; "))
+    }
+}
