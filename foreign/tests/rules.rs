@@ -119,10 +119,12 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
         ("failed", "1x40", "LatchFailed", "warning"),
         ("suspect", "1x40", "LatchSuspect", "critical"),
         ("look_gap_seconds", "5x36 46 5x3", "LatchSlow", "warning"),
+        ("missed_total", "0x36 1x3", "LatchMissed", "critical"),
         ("armed", "_x40", "LatchSilent", "critical"),
     ];
     let rules = rules(LATCH);
-    let summary = |alert: &str| summary(&rules, alert).replace("{{ $labels.latch }}", "app");
+    let said = |alert: &str, latch: &str| summary(&rules, alert).replace("{{ $labels.latch }}", latch);
+    let summary = |alert: &str| said(alert, "app");
     let mut tests = Vec::new();
     for (odd, values, fires, severity) in metrics {
         let mut series: Vec<_> = metrics.map(|(metric, ..)| quiet(metric, "app")).to_vec();
@@ -139,13 +141,33 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
                 if odd != "armed" {
                     labels["latch"] = json!("app");
                 }
-                let fired =
-                    json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary(alert) } }]);
+                // Without any watcher no latch is known.
+                let summary = said(alert, if odd == "armed" { "" } else { "app" });
+                let fired = json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary } }]);
                 (*alert, if *alert == fires { fired } else { json!([]) })
             })
             .collect();
         tests.push(test(&series, "9m45s", &alerts));
     }
+    // A dry run that lasts a day.
+    let dry_run = vec![(r#"failover_latch_dry_run{latch="app"}"#.to_owned(), "1x5800")];
+    let fired = json!([{
+        "exp_labels": { "severity": "warning", "latch": "app" },
+        "exp_annotations": { "summary": summary("LatchDryRun") },
+    }]);
+    for (time, alerts) in [("23h59m", json!([])), ("24h1m", fired)] {
+        tests.push(test(&dry_run, time, &[("LatchDryRun", alerts)]));
+    }
+    // A latch that no watcher reports any more, beside another one.
+    let lost = vec![
+        (r#"failover_latch_armed{latch="app"}"#.to_owned(), "1x10"),
+        (r#"failover_latch_armed{latch="web"}"#.to_owned(), "1x80"),
+    ];
+    let fired = json!([{
+        "exp_labels": { "severity": "critical", "latch": "app" },
+        "exp_annotations": { "summary": summary("LatchSilent") },
+    }]);
+    tests.push(test(&lost, "15m", &[("LatchSilent", fired)]));
     holds(LATCH, &tests);
 }
 
@@ -157,6 +179,7 @@ fn each_alert_on_a_lease_fires_for_its_metric_alone() {
             ("active", "a", "1x40"),
             ("active", "b", "0x40"),
             ("failing", "a", "0x40"),
+            ("unwilling", "a", "0x40"),
             ("pinned", "a", "0x40"),
         ];
         let all = quiet.iter().map(|(metric, site, quiet)| {
@@ -171,12 +194,60 @@ fn each_alert_on_a_lease_fires_for_its_metric_alone() {
         ("", "", "", json!({})),
         ("active-b", "1x40", names[0], json!({ "lease": "app", "severity": "critical" })),
         ("active-b", "_x40", names[1], json!({ "lease": "app", "severity": "warning" })),
-        ("failing-a", "1x40", names[2], json!({ "lease": "app", "site": "a", "severity": "warning" })),
+        // If it lasts, LeaseStandbyMissing fires as well.
+        ("failing-a", "0x28 1x11", names[2], json!({ "lease": "app", "site": "a", "severity": "warning" })),
         ("pinned-a", "1x40", names[3], json!({ "lease": "app", "site": "a", "severity": "warning" })),
     ] {
         let fired = |alert| json!([{ "exp_labels": labels, "exp_annotations": { "summary": summary(&rules, alert) } }]);
         let alerts: Vec<_> =
             names.iter().map(|name| (*name, if *name == fires { fired(name) } else { json!([]) })).collect();
+        tests.push(test(&series(odd, values), "9m45s", &alerts));
+    }
+    holds(LEASE, &tests);
+}
+
+#[test]
+fn a_lease_without_candidates_or_without_a_willing_standby_is_reported_beside_another_one() {
+    let series = |odd: &str, values: &'static str| {
+        let mut all = Vec::new();
+        for lease in ["app", "web"] {
+            for (metric, site, quiet) in [
+                ("active", "a", "1x40"),
+                ("active", "b", "0x40"),
+                ("unwilling", "a", "0x40"),
+                ("unwilling", "b", "0x40"),
+                ("failing", "a", "0x40"),
+                ("failing", "b", "0x40"),
+            ] {
+                let is_odd = lease == "app" && odd.contains(&format!("{metric}-{site}"));
+                let name = format!(r#"lease_keeper_{metric}{{lease="{lease}", site="{site}"}}"#);
+                all.push((name, if is_odd { values } else { quiet }));
+            }
+        }
+        all
+    };
+    let everything = "active-a active-b unwilling-a unwilling-b failing-a failing-b";
+    let rules = rules(LEASE);
+    let mut tests = Vec::new();
+    for (odd, values, fires) in [
+        ("", "", ""),
+        (everything, "0x8 stale", "LeaseNotHeldOnce LeaseStandbyMissing"),
+        ("active-a unwilling-a failing-a", "0x8 stale", "LeaseNotHeldOnce LeaseStandbyMissing"),
+        ("unwilling-b", "1x40", "LeaseStandbyMissing"),
+        ("unwilling-a unwilling-b", "1x40", "LeaseStandbyMissing"),
+        ("failing-b", "1x40", "LeaseStandbyMissing"),
+        // An older lease-keeper has no such metric.
+        ("unwilling-a unwilling-b", "_x40", ""),
+    ] {
+        let alerts: Vec<_> = [("LeaseNotHeldOnce", "critical"), ("LeaseStandbyMissing", "warning")]
+            .into_iter()
+            .map(|(name, severity)| {
+                let labels = json!({ "lease": "app", "severity": severity });
+                let annotations = json!({ "summary": summary(&rules, name) });
+                let fired = json!([{ "exp_labels": labels, "exp_annotations": annotations }]);
+                (name, if fires.contains(name) { fired } else { json!([]) })
+            })
+            .collect();
         tests.push(test(&series(odd, values), "9m45s", &alerts));
     }
     holds(LEASE, &tests);

@@ -153,14 +153,14 @@ async fn chain(
         );
     }
     let (health, (rules, unread_rules)) = join(guard.health(id), guard.mute_rules()).await;
-    if let Some(failure) = unread_rules {
-        findings.unknown("mute rules", &failure);
+    if let Some(failure) = &unread_rules {
+        findings.unknown("mute rules", failure);
     }
     let seen = Seen {
         check,
         alarms: &alarms,
         all_alarms: unread.is_none(),
-        rules: &rules,
+        rules: unread_rules.is_none().then_some(rules.as_slice()),
         tags: tags.as_ref(),
         health,
     };

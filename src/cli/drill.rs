@@ -184,12 +184,12 @@ async fn ready(
     let (alarms, unread) = guard.alarms(id, deadline).await?;
     let tags = guard.route53.tags(id, deadline).await?;
     // What is muted is not locked, and the drill says so.
-    let (rules, _) = guard.mute_rules().await;
+    let (rules, unread_rules) = guard.mute_rules().await;
     let seen = Seen {
         check: &check,
         alarms: &alarms,
         all_alarms: unread.is_none(),
-        rules: &rules,
+        rules: unread_rules.is_none().then_some(rules.as_slice()),
         tags: Some(&tags),
         health: guard.health(id).await,
     };

@@ -257,6 +257,7 @@ impl Read {
         unknown.extend(rules_unread.filter(|_| !alarms.is_empty()).cloned());
         let health = checkers.map_or(Health::Unknown, Checkers::verdict);
         let state = if let Some(check) = &check {
+            let rules = rules_unread.is_none().then_some(rules);
             let seen = Seen { check, alarms: &alarms, all_alarms, rules, tags: tags.as_ref(), health };
             State::of(&seen, config)
         } else {

@@ -87,8 +87,8 @@ pub struct Seen<'a> {
     pub alarms: &'a [Alarm],
     /// Whether all of them could be read.
     pub all_alarms: bool,
-    /// The mute rules, which hold actions back.
-    pub rules: &'a [MuteRule],
+    /// The mute rules, which hold actions back; `None` if they could not be read.
+    pub rules: Option<&'a [MuteRule]>,
     /// Its tags, if they could be read.
     pub tags: Option<&'a BTreeMap<String, String>>,
     /// What Route 53's checkers find.
@@ -101,7 +101,7 @@ impl Seen<'_> {
     /// The rules that hold back this alarm, which leads to a lock.
     fn rules_on(&self, alarm: &Alarm, config: &Config) -> impl Iterator<Item = &MuteRule> {
         let leads = decide::leads_to_lock(alarm, config);
-        self.rules.iter().filter(move |rule| leads && rule.alarms.contains(&alarm.name))
+        self.rules.unwrap_or_default().iter().filter(move |rule| leads && rule.alarms.contains(&alarm.name))
     }
 
     fn is_muted(&self, alarm: &Alarm, config: &Config) -> bool {
@@ -213,6 +213,12 @@ impl State {
                 Self::unknown(why)
             }
             Finding::Armed if one_held_back => seen.held_back(config),
+            Finding::Armed if seen.rules.is_none() => {
+                let why = format!(
+                    "it asks for {path}; whether a mute rule holds its alarms back could not be read"
+                );
+                Self::unknown(why)
+            }
             Finding::Armed => Self::Armed,
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {

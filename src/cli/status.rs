@@ -137,7 +137,7 @@ impl Status {
 
     /// Whether a part that is needed to know that it is armed cannot be read, and another look would not change that.
     fn stays_unknown(&self) -> bool {
-        let is_needed = |part| matches!(part, Part::Check | Part::Tags | Part::Alarms);
+        let is_needed = |part| matches!(part, Part::Check | Part::Tags | Part::Alarms | Part::MuteRules);
         self.unknown.iter().any(|unread| is_needed(unread.what) && !unread.may_pass)
     }
 
@@ -152,7 +152,10 @@ impl Status {
             (None, None) => "there is no alarm".to_owned(),
             (None, Some(why)) => format!("alarm unknown ({why})"),
         };
-        format!("{checkers}; {alarm}; {}", paint(&self.state.words(), self.state.mood()))
+        let rules =
+            self.why_unknown(Part::MuteRules).map(|why| format!("; mute rules unknown ({})", plain(why)));
+        let rules = rules.unwrap_or_default();
+        format!("{checkers}; {alarm}; {}{rules}", paint(&self.state.words(), self.state.mood()))
     }
 
     /// The cells of its row: of what could not be read, unknown, and where the note says why.

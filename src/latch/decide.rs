@@ -115,9 +115,16 @@ pub fn heals(keys: &[Object]) -> bool {
     keys.iter().any(|key| key.stored().is_some())
 }
 
-/// Whether Route 53 has failed over to a standby that is healthy.
-fn is_due(said: Verdicts) -> bool {
+/// Whether Route 53 has failed over to a standby that is healthy: a lock is due, unless it stands.
+#[must_use]
+pub fn is_due(said: Verdicts) -> bool {
     said.serving == Verdict::Agreed(Record::Secondary) && said.standby == Verdict::Agreed(Record::Primary)
+}
+
+/// Whether the answers over TCP take back that a lock is due. That too few of them came does not.
+#[must_use]
+pub fn takes_back(over_tcp: Verdicts) -> bool {
+    !is_due(over_tcp) && !over_tcp.is(Verdict::Blind)
 }
 
 /// Whether the object can be written: the bucket shows that it is absent, and that no hold stops it.

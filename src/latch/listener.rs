@@ -87,8 +87,8 @@ fn answer<B>(request: &Request<B>, memory: &Memory, look_every: Duration) -> Res
     }
 }
 
-/// The metrics of the last look, by the names of namespace `FailoverLatch` as Prometheus writes them; `Locked` and
-/// `Opened` count all looks.
+/// The metrics of the last look, by the names of namespace `FailoverLatch` as Prometheus writes them; `Locked`,
+/// `Opened` and `Missed` count all looks.
 fn metrics(memory: &Memory) -> String {
     let mut registry = Registry::with_prefix("failover_latch");
     let outcomes = memory.outcomes();
@@ -98,6 +98,7 @@ fn metrics(memory: &Memory) -> String {
         let total = match name {
             "Locked" => Some((|totals: &Totals| totals.locked) as fn(&Totals) -> u64),
             "Opened" => Some((|totals: &Totals| totals.opened) as fn(&Totals) -> u64),
+            "Missed" => Some((|totals: &Totals| totals.missed) as fn(&Totals) -> u64),
             _ => None,
         };
         if let Some(total) = total {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::{join, join_all};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::FailoverLatch;
@@ -19,6 +19,8 @@ use super::seen::{Clock, Object, Verdict, Verdicts, shown};
 
 /// How long after contradictory answers the name servers are asked once more.
 const AGAIN: Duration = Duration::from_secs(1);
+/// For how long an answer over TCP shows that a lock could be confirmed.
+const OVER_TCP: Duration = Duration::from_mins(1);
 /// For how many latches objects are written at a time.
 const WRITES: usize = 32;
 
@@ -27,11 +29,15 @@ const WRITES: usize = 32;
 pub(super) struct Sight {
     /// How long the name servers had contradicted each other before.
     split_for: Duration,
+    /// Since when they have not been asked over TCP, or have not answered; `None` if never.
+    pub(super) over_tcp: Option<Instant>,
     /// The holds, by bucket.
     holds: Vec<Object>,
     /// The objects, by bucket.
     keys: Vec<Object>,
     said: Option<Verdicts>,
+    /// Whether a lock is due, as the name servers said over UDP and did not take back over TCP.
+    pub(super) is_due: bool,
     /// The state, once it is decided.
     pub(super) state: Option<State>,
     /// Whether this look set the lock.
@@ -54,13 +60,15 @@ struct Look<'a> {
 
 impl Sight {
     /// Nothing was seen yet.
-    pub(super) fn new(split_for: Duration) -> Self {
+    pub(super) fn new(split_for: Duration, over_tcp: Option<Instant>) -> Self {
         let (holds, keys) = (Vec::new(), Vec::new());
         Self {
             split_for,
+            over_tcp,
             holds,
             keys,
             said: None,
+            is_due: false,
             state: None,
             sets: Sets::No,
             written: false,
@@ -74,6 +82,11 @@ impl Sight {
             return Some(true);
         }
         self.was_open().then_some(false)
+    }
+
+    /// Whether a failover would be locked, as far as UDP and the buckets show it, and TCP has not been tried of late.
+    fn is_untried(&self) -> bool {
+        self.state == Some(State::Armed) && self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP)
     }
 
     /// Whether every bucket showed that there was no object, at the start of the look.
@@ -134,7 +147,7 @@ impl<'a> Look<'a> {
         let said = self.ask(&open).await;
         for (at, said) in open.iter().copied().zip(said) {
             let sight = &mut sights[at];
-            sight.said = Some(said);
+            (sight.said, sight.is_due) = (Some(said), decide::is_due(said));
             sight.state = sight.first();
         }
         // Only there the primary's own check decides something.
@@ -146,6 +159,7 @@ impl<'a> Look<'a> {
             sight.said = sight.said.map(|said| Verdicts { primary, ..said });
             sight.state = sight.first();
         }
+        self.try_tcp(sights).await;
         let due = undecided(sights);
         if due.is_empty() {
             return;
@@ -159,8 +173,10 @@ impl<'a> Look<'a> {
             return;
         }
         for (at, over_tcp) in due.iter().zip(over_tcp) {
-            let said = sights[*at].said.as_mut().expect("it was asked over UDP");
+            let sight = &mut sights[*at];
+            let said = sight.said.as_mut().expect("it was asked over UDP");
             (said.serving, said.standby) = (over_tcp.serving, over_tcp.standby);
+            sight.is_due = !decide::takes_back(*said);
         }
         stage(sights, "the objects were written");
         let mut plans = Vec::new();
@@ -178,6 +194,28 @@ impl<'a> Look<'a> {
             }
         }
         self.write(plans, sights).await;
+    }
+
+    /// Asks over TCP where a failover would be locked, once a minute: a lock needs these answers, and without them no latch
+    /// is armed.
+    async fn try_tcp(&self, sights: &mut [Sight]) {
+        let untried: Vec<_> = (0..sights.len()).filter(|at| sights[*at].is_untried()).collect();
+        if !untried.is_empty() {
+            stage(sights, "the name servers were tried over TCP");
+            let said = self.system.name_servers.deciding(&self.named(&untried), Transport::Tcp).await;
+            for (at, said) in untried.into_iter().zip(said) {
+                if said.is(Verdict::Blind) {
+                    sights[at].state = Some(State::Blind);
+                } else {
+                    sights[at].over_tcp = Some(Instant::now());
+                }
+            }
+        }
+        if self.system.config.dry_run {
+            for sight in sights.iter_mut().filter(|sight| sight.state == Some(State::Armed)) {
+                sight.state = Some(State::DryRun);
+            }
+        }
     }
 
     /// Reads one key of each of these latches from every bucket. Returns whether the look goes on: a clock that is off

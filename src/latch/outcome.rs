@@ -35,6 +35,8 @@ pub enum State {
     StandbyUnhealthy,
     /// The primary is healthy and out of service, and there is no object: a latch check is wrong.
     LatchSuspect,
+    /// The primary serves, and a failover would be reported, and not locked.
+    DryRun,
     /// A failover locks.
     Armed,
 }
@@ -52,6 +54,8 @@ pub struct Outcome {
     pub locked: u32,
     /// Whether an object that stood at the tick before is gone, and no hold was seen.
     pub opened: bool,
+    /// In how many looks a lock was due, and no object was seen afterwards.
+    pub missed: u32,
     /// The longest time between the starts of two looks.
     pub look_gap: Duration,
 }
@@ -98,6 +102,7 @@ impl State {
             Self::WouldLock => "would_lock",
             Self::StandbyUnhealthy => "standby_unhealthy",
             Self::LatchSuspect => "latch_suspect",
+            Self::DryRun => "dry_run",
             Self::Armed => "armed",
         }
     }
@@ -116,6 +121,7 @@ impl State {
             | Self::WouldLock
             | Self::StandbyUnhealthy
             | Self::LatchSuspect
+            | Self::DryRun
             | Self::Armed => None,
         }
     }
@@ -134,7 +140,7 @@ impl Outcome {
     #[must_use]
     pub(super) fn new(latch: &str, state: State) -> Self {
         let (standing, opened, look_gap) = (false, false, Duration::ZERO);
-        Self { latch: latch.to_owned(), state, standing, locked: 0, opened, look_gap }
+        Self { latch: latch.to_owned(), state, standing, locked: 0, opened, missed: 0, look_gap }
     }
 
     /// The outcome of this look and a later one.
@@ -142,6 +148,7 @@ impl Outcome {
         Self {
             locked: self.locked + last.locked,
             opened: self.opened || last.opened,
+            missed: self.missed + last.missed,
             look_gap: self.look_gap.max(last.look_gap),
             ..last
         }
@@ -151,17 +158,17 @@ impl Outcome {
     pub(super) fn log(&self) {
         let (latch, state) = (&self.latch, self.state.name());
         let look_gap = self.look_gap.as_secs_f64();
-        let standing = self.standing;
+        let (standing, missed) = (self.standing, self.missed);
         if let Some(cause) = self.state.cause() {
-            warn!(latch, state, standing, lookGap = look_gap, cause, "done");
+            warn!(latch, state, standing, missed, lookGap = look_gap, cause, "done");
         } else {
-            info!(latch, state, standing, lookGap = look_gap, "done");
+            info!(latch, state, standing, missed, lookGap = look_gap, "done");
         }
     }
 
     /// The metrics of namespace `FailoverLatch`, each 0 when not so.
     #[must_use]
-    pub fn metrics(&self) -> [Metric; 11] {
+    pub fn metrics(&self) -> [Metric; 13] {
         let one = |name, holds: bool| Metric::count(name, u32::from(holds));
         let is = |name, state: &State| one(name, self.state == *state);
         [
@@ -173,6 +180,8 @@ impl Outcome {
             is("Blind", &State::Blind),
             is("Holding", &State::Holding),
             one("Opened", self.opened),
+            Metric::count("Missed", self.missed),
+            one("DryRun", matches!(self.state, State::DryRun | State::WouldLock)),
             is("Suspect", &State::LatchSuspect),
             one("Failed", self.state.cause().is_some()),
             Metric { name: "LookGap", value: json!(self.look_gap.as_secs_f64()), unit: "Seconds" },

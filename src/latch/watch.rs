@@ -41,6 +41,8 @@ struct Remembered {
     /// Whether a look may have set a lock, and none since has seen.
     perhaps: bool,
     split_since: Option<Instant>,
+    /// When the name servers last answered over TCP.
+    over_tcp: Option<Instant>,
     blind_since: Option<Instant>,
     /// When the last look started.
     started: Option<Instant>,
@@ -59,6 +61,8 @@ pub struct Totals {
     pub locked: u64,
     /// How often an object was gone, and no hold was seen.
     pub opened: u64,
+    /// In how many a lock was due, and no object was seen afterwards.
+    pub missed: u64,
 }
 
 /// Looks until 5 s before the deadline, and at least once. Returns each latch as of the last look, with what all
@@ -86,7 +90,7 @@ pub(super) async fn tick(system: &FailoverLatch, deadline: Deadline) -> Vec<Outc
 /// Looks once, for at most so long.
 pub(super) async fn one(system: &FailoverLatch, longest: Duration) -> Vec<Outcome> {
     let started = Instant::now();
-    let mut sights: Vec<_> = system.memory.lock().iter().map(|latch| Sight::new(latch.split_for())).collect();
+    let mut sights: Vec<_> = system.memory.lock().iter().map(Remembered::sight).collect();
     let longest = longest.min(LOOK);
     let _ = timeout(longest, look(system, &mut sights)).await;
     let mut memory = system.memory.lock();
@@ -104,6 +108,7 @@ impl Memory {
             stood: None,
             perhaps: false,
             split_since: None,
+            over_tcp: None,
             blind_since: None,
             started: None,
             seen: Instant::now(),
@@ -136,8 +141,10 @@ impl Memory {
 // === impl Remembered ===
 
 impl Remembered {
-    fn split_for(&self) -> Duration {
-        self.split_since.map(|since| since.elapsed()).unwrap_or_default()
+    /// What the next look begins with.
+    fn sight(&self) -> Sight {
+        let split_for = self.split_since.map(|since| since.elapsed()).unwrap_or_default();
+        Sight::new(split_for, self.over_tcp)
     }
 
     fn is_unhealthy(&self, look_every: Duration) -> bool {
@@ -149,6 +156,8 @@ impl Remembered {
     /// Takes in what a look saw, and returns its outcome.
     fn after(&mut self, sight: Sight, started: Instant, longest: Duration) -> Outcome {
         let (standing, was_open, has_seen) = (sight.is_standing(), sight.was_open(), sight.has_seen());
+        let is_due = sight.is_due;
+        self.over_tcp = sight.over_tcp;
         let left: Vec<_> = sight.left_behind().collect();
         for (bucket, age) in left.iter().filter(|_| !self.left_behind) {
             let (latch, minutes) = (&self.last.latch, age.as_secs() / 60);
@@ -174,6 +183,9 @@ impl Remembered {
             // A whole release may have gone by.
             self.stood = None;
         }
+        // Under a hold none is due. Where no bucket shows its object, the one that stood before counts.
+        let stands = standing.or(self.stood) == Some(true);
+        outcome.missed = u32::from(is_due && !stands && outcome.state != State::Holding);
         // Under a hold the objects are not read.
         outcome.standing = standing.unwrap_or(self.last.standing);
         // Also where the same look has locked it again.
@@ -193,6 +205,7 @@ impl Remembered {
         }
         self.totals.locked += u64::from(outcome.locked);
         self.totals.opened += u64::from(outcome.opened);
+        self.totals.missed += u64::from(outcome.missed);
         if is_first || self.last.state.name() != outcome.state.name() {
             outcome.log();
         }

@@ -229,6 +229,7 @@ const DOCUMENTED: &[Walk] = &[
             ),
         ],
     ),
+    (RUNBOOK, "## latch-NAME-missed", &[Run(&[])]),
     (RUNBOOK, "## latch-NAME-silent", &[Run(&["ENABLED"])]),
     (
         PAGE,

@@ -72,6 +72,67 @@ async fn a_dry_run_does_everything_but_the_write() {
     assert_eq!(site.objects(), NONE);
 }
 
+#[tokio::test]
+async fn a_dry_run_is_never_armed() {
+    let site = Site::start().await;
+    let watcher = site.watcher_with(&[("DRY_RUN", "true")]).await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("dry_run"));
+}
+
+/// The metrics of `app` after one look.
+async fn counted(watcher: &FailoverLatch) -> impl Fn(&str) -> f64 + use<> {
+    let report = watcher.handle("{}", Deadline::after(Duration::from_secs(9))).await;
+    let lines: Vec<_> = report.metrics("watch", std::time::SystemTime::now()).collect();
+    let line: Value = serde_json::from_str(&lines[0]).unwrap();
+    move |name| line[name].as_f64().unwrap()
+}
+
+#[tokio::test]
+async fn a_lock_that_is_due_and_not_set_is_counted_as_missed() {
+    // Nothing was due, or it was set.
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    assert_eq!(counted(&watcher).await("Missed"), 0.0);
+    site.fails_over();
+    let locks = counted(&watcher).await;
+    assert_eq!((locks("Missed"), locks("Locked")), (0.0, 1.0), "it was set");
+    // It stands, as of the last look that saw it.
+    site.s3.stop().await;
+    assert_eq!(counted(&watcher).await("Missed"), 0.0);
+    let dry_run = Site::failed_over().await;
+    let seen = counted(&dry_run.watcher_with(&[("DRY_RUN", "true")]).await).await;
+    assert_eq!((seen("Missed"), seen("DryRun"), seen("Armed")), (1.0, 1.0, 0.0));
+    // The buckets do not answer a watcher that has seen no lock.
+    let unread = Site::failed_over().await;
+    unread.s3.stop().await;
+    assert_eq!(counted(&unread.watcher().await).await("Missed"), 1.0);
+    // No name server answers over TCP.
+    let closed = Site::failed_over().await;
+    for server in 0..4 {
+        closed.servers.close_tcp(server).await;
+    }
+    assert_eq!(counted(&closed.watcher().await).await("Missed"), 1.0);
+    // A person holds it.
+    let held = Site::failed_over().await;
+    held.s3.put(A, HOLD, "{}");
+    assert_eq!(counted(&held.watcher().await).await("Missed"), 0.0);
+}
+
+#[tokio::test]
+async fn a_watcher_that_no_server_answers_over_tcp_is_not_armed() {
+    let site = Site::start().await;
+    for server in 0..3 {
+        site.servers.close_tcp(server).await;
+    }
+    let watcher = site.watcher().await;
+    // It stays blind until two answer.
+    for _ in 0..2 {
+        assert_eq!(look(&watcher).await.as_deref(), Ok("blind"));
+    }
+    site.servers.open_tcp(2).await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+}
+
 /// What every invalid answer has in common: it does not count.
 #[tokio::test]
 async fn two_valid_answers_lock_and_fewer_are_blind() {

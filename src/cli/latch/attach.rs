@@ -92,6 +92,19 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
         );
         return Err(refused(latch, &why));
     }
+    for record in zone::leaving_standby(&of_name) {
+        let why = format!(
+            "the SECONDARY record of {} of type {} evaluates its target's health: while that is unhealthy, Route 53 answers the \
+             primary, locked or not",
+            zone.name,
+            record.r#type()
+        );
+        // In the mode yielding this is so in any case.
+        if record.health_check_id().is_none() {
+            return Err(refused(latch, &format!("{why}. Set its EvaluateTargetHealth to false")));
+        }
+        say(&format!("warning: {why}"));
+    }
     let records = Records::of(&zone, latch).await?;
     for record in records.primaries.iter().filter(|record| zone::evaluates_target(record)) {
         say(&format!(

@@ -1,27 +1,22 @@
 //! `failoverctl latch doctor`: everything that a latch consists of, compared with what it has to be.
 
 mod buckets;
+mod policy;
+mod watchers;
 mod zone;
 
-use std::time::{Duration, SystemTime};
-
-use aws_sdk_cloudwatch::types::{Datapoint, Dimension, Statistic};
-use aws_types::SdkConfig;
-use aws_types::region::Region;
 use clap::Args;
 
 use super::status::word;
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::findings::Findings;
-use crate::cli::session::{Common, patience};
+use crate::cli::session::Common;
 use crate::latch::config::Latch;
+use crate::latch::dns::Transport;
 use crate::latch::outcome::State;
 use crate::latch::seen::{Object, Verdict};
-use crate::remote::aws::{Call, Failure, Kind, send};
 
-/// How far back the gap between looks is searched for.
-const DAY: Duration = Duration::from_hours(24);
 const DEPLOY: &str = "deploy the latch again: infra/deploy latch --name";
 
 /// Check everything that a latch consists of, and show each fault with its repair.
@@ -93,11 +88,18 @@ impl Doctor<'_> {
             State::LatchSuspect => {
                 self.findings.wrong("now", said, "find the latch check that is unhealthy, in the lines below".to_owned());
             }
-            State::WouldLock => self.findings.wrong(
+            State::DryRun | State::WouldLock => self.findings.wrong(
                 "now",
                 said,
                 format!("no watcher has locked: failoverctl latch lock {name} --reason 'the watchers do not'"),
             ),
+        }
+        let over_tcp = self.latches.name_servers.deciding(&[self.latch], Transport::Tcp).await;
+        if over_tcp[0].is(Verdict::Blind) && !seen.said.is(Verdict::Blind) {
+            let found =
+                "the name servers answer this machine over UDP, and too few over TCP, which every lock needs";
+            let remedy = "see that this machine and each watcher reach them on port 53 by TCP";
+            self.findings.wrong("now", found.to_owned(), remedy.to_owned());
         }
         if seen.said.primary == Verdict::Blind {
             self.findings.wrong(
@@ -122,64 +124,4 @@ impl Doctor<'_> {
             }
         }
     }
-
-    /// Whether watchers look; returns the shortest of the Regions' longest gaps.
-    async fn watchers(&mut self) -> Option<Duration> {
-        const NAME: &str = "watchers";
-        let mut gaps = Vec::new();
-        for bucket in &self.latches.config.buckets {
-            let aws =
-                self.latches.session.aws.to_builder().region(Region::new(bucket.region.clone())).build();
-            match gap(&aws, &self.latch.name).await {
-                Ok(Some(gap)) => {
-                    self.findings.ok(
-                        NAME,
-                        format!(
-                            "in {}: at most {:.0} s between two looks, in 24 hours",
-                            bucket.region,
-                            gap.as_secs_f64()
-                        ),
-                    );
-                    gaps.push(gap);
-                }
-                Ok(None) => self
-                    .findings
-                    .warn(NAME, format!("no watcher in {} has counted a look in 24 hours", bucket.region)),
-                Err(failure) => self.findings.unknown(NAME, &failure),
-            }
-        }
-        if gaps.is_empty() {
-            self.findings.wrong(
-                NAME,
-                "no watcher looks, as far as CloudWatch shows".to_owned(),
-                "see the log of the watcher, and that its schedule is enabled; a watcher that is a process counts on /metrics alone".to_owned(),
-            );
-        }
-        gaps.into_iter().min()
-    }
-}
-
-/// The longest time between two looks in a Region within a day; `None` if none was counted.
-async fn gap(aws: &SdkConfig, latch: &str) -> Result<Option<Duration>, Failure> {
-    let call = Call::new("cloudwatch:GetMetricStatistics", "the metric");
-    let client = aws_sdk_cloudwatch::Client::new(aws);
-    let now = SystemTime::now();
-    let request = client
-        .get_metric_statistics()
-        .namespace("FailoverLatch")
-        .metric_name("LookGap")
-        .dimensions(Dimension::builder().name("Latch").value(latch).build())
-        .start_time((now - DAY).into())
-        .end_time(now.into())
-        .period(300)
-        .statistics(Statistic::Maximum);
-    let found = patience()
-        .within(Duration::from_secs(3))
-        .persist(async |time| send(call, time, request.clone().send()).await);
-    let found = match found.await {
-        Err(failure) if failure.kind() == Kind::NotFound => return Ok(None),
-        found => found?,
-    };
-    let longest = found.datapoints().iter().filter_map(Datapoint::maximum).reduce(f64::max);
-    Ok(longest.map(Duration::from_secs_f64))
 }

@@ -125,7 +125,7 @@ pub(super) fn word(verdict: Verdict, words: [&'static str; 2]) -> &'static str {
 fn mood(state: &State) -> Mood {
     match state {
         State::Armed | State::Locked | State::Holding => Mood::Ok,
-        State::Unsettled | State::WouldLock => Mood::Warn,
+        State::Unsettled | State::DryRun | State::WouldLock => Mood::Warn,
         State::Failed(_) | State::Blind => Mood::Unknown,
         State::NotHolding | State::Half | State::StandbyUnhealthy | State::LatchSuspect => Mood::Wrong,
     }

@@ -236,6 +236,16 @@ pub(super) fn evaluates_target(record: &ResourceRecordSet) -> bool {
     record.alias_target().is_some_and(|target| target.evaluate_target_health)
 }
 
+/// The SECONDARY addresses of these records that depend on their alias' target: while that is unhealthy and the primary is
+/// out, Route 53 counts both as unhealthy and answers the primary.
+pub(super) fn leaving_standby(records: &[ResourceRecordSet]) -> impl Iterator<Item = &ResourceRecordSet> {
+    let is_secondary =
+        |record: &ResourceRecordSet| record.failover() == Some(&ResourceRecordSetFailover::Secondary);
+    records
+        .iter()
+        .filter(move |record| is_address(record) && is_secondary(record) && evaluates_target(record))
+}
+
 /// Whether a record is one of the application's: failover records of other types are not addresses.
 pub(super) fn is_address(record: &ResourceRecordSet) -> bool {
     matches!(record.r#type(), RrType::A | RrType::Aaaa | RrType::Cname)

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
-use serde_json::Value;
 
+use super::policy::{Key, Policy};
 use super::{DEPLOY, Doctor};
 use crate::cli::session::patience;
-use crate::latch::config::Bucket;
+use crate::latch::config::{Bucket, HOLDS};
 use crate::latch::seen::Object;
 use crate::remote::aws::{Call, send};
 
@@ -123,42 +123,41 @@ impl Doctor<'_> {
             Err(failure) if failure.to_string().contains("NoSuchBucketPolicy") => String::new(),
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
-        let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
-        let statements = policy["Statement"].as_array().cloned().unwrap_or_default();
-        let is = |statement: &&Value, effect: &str, condition: &str| {
-            statement["Effect"] == effect
-                && statement["Condition"].to_string().to_lowercase().contains(condition)
-        };
-        for (condition, part, what) in [
-            ("s3:signatureage", "", "a write that outlives its look"),
-            ("s3:authtype", "", "a write that is not presigned"),
-            ("s3:if-none-match", "", "a write that replaces an object"),
+        let policy = Policy::of(&policy);
+        let latch = self.latch.key();
+        let hold = format!("{HOLDS}{}", self.latch.name);
+        let key = |key| Key { bucket: &bucket.name, key };
+        for (action, of, condition, what) in [
+            ("s3:PutObject", &latch, "s3:signatureAge", "a write that outlives its look"),
+            ("s3:PutObject", &latch, "s3:authType", "a write that is not presigned"),
+            ("s3:PutObject", &latch, "s3:if-none-match", "a write that replaces an object"),
             (
-                "aws:principalarn",
                 "s3:DeleteObject",
+                &latch,
+                "aws:PrincipalArn",
                 "a deletion by another principal than the people, which opens a lock",
             ),
             (
-                "aws:principalarn",
-                "/holds/",
+                "s3:PutObject",
+                &hold,
+                "aws:PrincipalArn",
                 "a hold by another principal than the people, under which nothing locks",
             ),
         ] {
-            let denies = |statement: &&Value| {
-                is(statement, "Deny", condition)
-                    && [&statement["Action"], &statement["Resource"]]
-                        .iter()
-                        .any(|of| of.to_string().contains(part))
-            };
-            if !statements.iter().any(|statement| denies(&statement)) {
+            if !policy.denies(action, key(of), condition) {
                 self.findings.wrong(NAME, format!("{bucket} does not deny {what}"), again.clone());
             }
         }
-        let allowed = statements.iter().filter(|statement| is(statement, "Allow", "aws:sourceip"));
-        let mut ranges = BTreeSet::new();
-        for statement in allowed {
-            collect(&statement["Condition"], &mut ranges);
+        for denies in policy.hiding(key(&latch)) {
+            let found = format!("{}, in the policy of {bucket}, denies s3:GetObject on {latch}", denies.sid);
+            if denies.always {
+                let found = format!("{found}: the checkers see no lock there");
+                self.findings.wrong(NAME, found, again.clone());
+            } else {
+                self.findings.warn(NAME, format!("{found} under a condition: see that no checker meets it"));
+            }
         }
+        let (of_latch, of_control) = (policy.shown_to(key(&latch)), policy.shown_to(key("control")));
         let call = Call::new("route53:GetCheckerIpRanges", "Route 53");
         let route53 = aws_sdk_route53::Client::new(&self.latches.control_plane());
         match send(call, patience().left(), route53.get_checker_ip_ranges().send()).await {
@@ -166,7 +165,9 @@ impl Doctor<'_> {
                 let missing: Vec<_> = current
                     .checker_ip_ranges()
                     .iter()
-                    .filter(|range| range.contains('.') && !ranges.iter().any(|shown| covers(shown, range)))
+                    .filter(|range| {
+                        range.contains('.') && !(is_shown(&of_latch, range) && is_shown(&of_control, range))
+                    })
                     .cloned()
                     .collect();
                 if missing.is_empty() {
@@ -185,14 +186,9 @@ impl Doctor<'_> {
     }
 }
 
-/// The texts in a condition of a policy.
-fn collect(value: &Value, into: &mut BTreeSet<String>) {
-    match value {
-        Value::String(text) => drop(into.insert(text.clone())),
-        Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
-        Value::Object(values) => values.values().for_each(|value| collect(value, into)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
+/// Whether one of these ranges of addresses contains all of another one.
+fn is_shown(ranges: &BTreeSet<String>, range: &str) -> bool {
+    ranges.iter().any(|shown| covers(shown, range))
 }
 
 /// Whether a range of addresses contains all of another one.
@@ -212,18 +208,6 @@ fn covers(range: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_ranges_of_a_condition_are_found_in_any_form() {
-        for condition in [
-            r#"{"IpAddress": {"aws:SourceIp": "15.177.0.0/18"}}"#,
-            r#"{"IpAddress": {"aws:SourceIp": ["15.177.0.0/18"]}}"#,
-        ] {
-            let mut found = BTreeSet::new();
-            collect(&serde_json::from_str(condition).unwrap(), &mut found);
-            assert!(found.contains("15.177.0.0/18"), "{condition}");
-        }
-    }
 
     #[test]
     fn a_range_covers_the_ranges_inside_it() {

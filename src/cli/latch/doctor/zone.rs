@@ -214,6 +214,23 @@ impl Doctor<'_> {
                 format!("failoverctl latch attach {}", self.latch.name),
             ),
         }
+        for record in zone::leaving_standby(records) {
+            let found = format!(
+                "the SECONDARY record of {name} of type {} evaluates its target's health: while that is unhealthy, Route 53 answers \
+                 the primary, locked or not",
+                record.r#type()
+            );
+            match record.health_check_id() {
+                // In the mode yielding this is so in any case.
+                Some(_) => self.findings.warn(NAME, found),
+                None => self.findings.wrong(
+                    NAME,
+                    found,
+                    "set EvaluateTargetHealth of the SECONDARY record to false with infrastructure as code"
+                        .to_owned(),
+                ),
+            }
+        }
         for record in zone::without_secondary(records) {
             self.findings.wrong(
                 NAME,
@@ -292,9 +309,9 @@ impl Doctor<'_> {
             let out = Duration::from_secs(u64::try_from((threshold - 1) * interval).unwrap_or_default());
             let needed = gap + RACE;
             let how = format!(
-                "{interval} s × {threshold}: the primary stays out for {} s at least; a lock needs up to {:.0} s",
+                "{interval} s × {threshold}: the primary stays out for {} s at least; a lock needs up to {} s",
                 out.as_secs(),
-                needed.as_secs_f64()
+                seconds(needed)
             );
             if out >= needed {
                 self.findings.ok(NAME, how);
@@ -303,12 +320,17 @@ impl Doctor<'_> {
                     NAME,
                     format!(
                         "{how}. Route 53 may fall back first: give {id} a failure threshold of {}",
-                        needed.as_secs().div_ceil(u64::try_from(interval).unwrap_or(30)) + 1
+                        seconds(needed).div_ceil(u64::try_from(interval).unwrap_or(30)) + 1
                     ),
                 );
             }
         }
     }
+}
+
+/// The whole seconds that are not shorter.
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 fn is_disabled(check: &HealthCheckConfig) -> bool {

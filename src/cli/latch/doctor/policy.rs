@@ -1,0 +1,241 @@
+//! What a bucket's policy says of one key, as far as a checker without credentials is concerned.
+//!
+//! The rules are IAM's: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html>.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// A bucket's policy.
+pub(super) struct Policy(Vec<Value>);
+
+/// A key of a bucket, in a policy's terms.
+#[derive(Clone, Copy)]
+pub(super) struct Key<'a> {
+    pub bucket: &'a str,
+    pub key: &'a str,
+}
+
+/// A statement that hides an object.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Denies {
+    /// Its `Sid`, or `a statement without a Sid`.
+    pub sid: String,
+    /// Whether it does so under no condition.
+    pub always: bool,
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// The policy of this document; one that is no policy has no statement.
+    pub fn of(document: &str) -> Self {
+        let policy: Value = serde_json::from_str(document).unwrap_or_default();
+        Self(match &policy["Statement"] {
+            Value::Array(statements) => statements.clone(),
+            Value::Object(_) => vec![policy["Statement"].clone()],
+            _ => Vec::new(),
+        })
+    }
+
+    /// The ranges of addresses from which everyone may read this object.
+    pub fn shown_to(&self, key: Key<'_>) -> BTreeSet<String> {
+        let allows = |statement: &&Value| {
+            statement["Effect"] == "Allow"
+                && is_everyone(&statement["Principal"])
+                && covers(statement, "s3:GetObject", key)
+        };
+        // Under a further condition, no one knows whether a checker meets it.
+        let ranges = |statement: &Value| {
+            let conditions = statement["Condition"].as_object().filter(|conditions| conditions.len() == 1)?;
+            let addresses = conditions.get("IpAddress")?.as_object().filter(|keys| keys.len() == 1)?;
+            let (name, ranges) = addresses.iter().next()?;
+            name.eq_ignore_ascii_case("aws:SourceIp")
+                .then(|| texts(ranges).map(str::to_owned).collect::<Vec<_>>())
+        };
+        self.0.iter().filter(allows).filter_map(ranges).flatten().collect()
+    }
+
+    /// The statements that hide this object from those who request it over TLS.
+    pub fn hiding(&self, key: Key<'_>) -> Vec<Denies> {
+        let hides = |statement: &&Value| {
+            let of_all = |name: &str, not: &str, fits: bool| {
+                fits || !statement[not].is_null() && statement[name].is_null()
+            };
+            statement["Effect"] == "Deny"
+                && of_all("Principal", "NotPrincipal", is_everyone(&statement["Principal"]))
+                && of_all("Action", "NotAction", fits_any(&statement["Action"], "s3:GetObject"))
+                && of_all("Resource", "NotResource", is_in(&statement["Resource"], key))
+                && !requires_tls(&statement["Condition"])
+        };
+        let denies = |statement: &Value| {
+            let is_whole =
+                ["NotPrincipal", "NotAction", "NotResource"].iter().all(|not| statement[not].is_null());
+            let sid = statement["Sid"].as_str().map_or("a statement without a Sid".to_owned(), str::to_owned);
+            Denies {
+                sid,
+                always: is_whole && statement["Condition"].as_object().is_none_or(serde_json::Map::is_empty),
+            }
+        };
+        self.0.iter().filter(hides).map(denies).collect()
+    }
+
+    /// Whether everyone is denied this action on this object, by a condition on this key.
+    pub fn denies(&self, action: &str, key: Key<'_>, condition: &str) -> bool {
+        self.0.iter().any(|statement| {
+            let mut keys = statement["Condition"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, keys)| keys.as_object());
+            statement["Effect"] == "Deny"
+                && is_everyone(&statement["Principal"])
+                && covers(statement, action, key)
+                && keys.any(|keys| keys.keys().any(|key| key.eq_ignore_ascii_case(condition)))
+        })
+    }
+}
+
+/// Whether a statement is about this action on this object.
+fn covers(statement: &Value, action: &str, key: Key<'_>) -> bool {
+    fits_any(&statement["Action"], action) && is_in(&statement["Resource"], key)
+}
+
+fn is_everyone(principal: &Value) -> bool {
+    principal == "*" || texts(&principal["AWS"]).any(|one| one == "*")
+}
+
+/// Whether a condition is only that the request does not use TLS, as no checker's request is.
+fn requires_tls(condition: &Value) -> bool {
+    let Some((operator, keys)) =
+        condition.as_object().filter(|all| all.len() == 1).and_then(|all| all.iter().next())
+    else {
+        return false;
+    };
+    let is_tls = |(name, value): (&String, &Value)| {
+        name.eq_ignore_ascii_case("aws:SecureTransport") && texts(value).all(|text| text == "false")
+    };
+    operator == "Bool" && keys.as_object().is_some_and(|keys| keys.len() == 1 && keys.iter().all(is_tls))
+}
+
+fn is_in(resources: &Value, Key { bucket, key }: Key<'_>) -> bool {
+    texts(resources).any(|resource| {
+        // Whatever the partition.
+        let object = resource.split_once(":s3:::").map_or(resource, |(_, object)| object);
+        fits(object, &format!("{bucket}/{key}"))
+    })
+}
+
+fn fits_any(patterns: &Value, text: &str) -> bool {
+    texts(patterns).any(|pattern| fits(&pattern.to_ascii_lowercase(), &text.to_ascii_lowercase()))
+}
+
+/// The texts of an element that is one or a list of them.
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().chain(std::iter::once(value)).filter_map(Value::as_str)
+}
+
+/// Whether a text fits a pattern with `*` for any characters and `?` for one.
+fn fits(pattern: &str, text: &str) -> bool {
+    match (pattern.chars().next(), text.chars().next()) {
+        (None, None) => true,
+        (Some('*'), first) => {
+            fits(&pattern[1..], text) || first.is_some_and(|first| fits(pattern, &text[first.len_utf8()..]))
+        }
+        (Some(wanted), Some(first)) if wanted == '?' || wanted == first => {
+            fits(&pattern[wanted.len_utf8()..], &text[first.len_utf8()..])
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATCH: Key<'_> = Key { bucket: "acme", key: "latches/app" };
+    const READ: &str = r#""Effect": "Allow", "Action": "s3:GetObject", "Condition": {"IpAddress": {"aws:SourceIp": ["15.177.0.0/18"]}}"#;
+
+    fn policy(statement: &str) -> Policy {
+        Policy::of(&format!(r#"{{"Statement": [{{{statement}}}]}}"#))
+    }
+
+    #[test]
+    fn an_object_is_shown_to_those_ranges_that_everyone_may_read_it_from() {
+        let all = r#""Principal": "*", "Resource": "arn:aws:s3:::acme/latches/*""#;
+        for (statement, shown) in [
+            (format!("{READ}, {all}"), true),
+            (format!("{READ}, {}", all.replace(r#""*""#, r#"{"AWS": ["*"]}"#)), true),
+            (format!("{READ}, {}", all.replace("arn:aws:", "arn:aws-cn:")), true),
+            (format!("{READ}, {all}").replace("s3:GetObject", "s3:Get*"), true),
+            (format!("{READ}, {}", all.replace("latches/*", "latches/app")), true),
+            (format!("{READ}, {}", all.replace("latches/*", "control")), false),
+            (format!("{READ}, {}", all.replace(r#""*""#, r#"{"AWS": "123456789012"}"#)), false),
+            (format!("{READ}, {all}").replace("s3:GetObject", "s3:GetObjectVersion"), false),
+            (format!("{READ}, {all}").replace("IpAddress", "NotIpAddress"), false),
+            (format!("{READ}, {all}").replace("]}}", r#"]}, "Bool": {"aws:ViaAWSService": "true"}}"#), false),
+            (format!("{READ}, {all}").replace("Allow", "Deny"), false),
+        ] {
+            assert_eq!(policy(&statement).shown_to(LATCH).contains("15.177.0.0/18"), shown, "{statement}");
+        }
+        assert!(Policy::of("").shown_to(LATCH).is_empty());
+    }
+
+    #[test]
+    fn a_denial_hides_an_object_unless_it_is_about_plain_http() {
+        let statement = |condition: &str, rest: &str| {
+            policy(&format!(
+                r#""Sid": "S", "Effect": "Deny", "Principal": "*", {rest}, "Condition": {condition}"#
+            ))
+        };
+        let whole = r#""Action": "s3:*", "Resource": "arn:aws:s3:::acme/*""#;
+        let hides = |policy: Policy| policy.hiding(LATCH).first().map(|denies| denies.always);
+        assert_eq!(hides(statement("{}", whole)), Some(true));
+        assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": "false"}}"#, whole)), None);
+        assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": "true"}}"#, whole)), Some(false));
+        assert_eq!(
+            hides(statement(r#"{"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}"#, whole)),
+            Some(false)
+        );
+        assert_eq!(
+            hides(statement("{}", r#""Action": "s3:PutObject", "Resource": "arn:aws:s3:::acme/*""#)),
+            None
+        );
+        assert_eq!(
+            hides(statement("{}", r#""Action": "s3:*", "Resource": "arn:aws:s3:::acme/holds/*""#)),
+            None
+        );
+        assert_eq!(hides(statement("{}", r#""NotAction": "s3:PutObject", "Resource": "*""#)), Some(false));
+    }
+
+    #[test]
+    fn a_denial_is_of_everyone_and_of_that_key() {
+        let denial = r#""Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::acme/latches/*"],
+            "Condition": {"Null": {"s3:if-none-match": "true"}}"#;
+        let denies = |statement: &str| policy(statement).denies("s3:PutObject", LATCH, "s3:If-None-Match");
+        assert!(denies(denial));
+        assert!(!denies(&denial.replace("latches", "holds")));
+        assert!(!denies(
+            &denial.replace(r#""Principal": "*""#, r#""Principal": {"AWS": "arn:aws:iam::1:user/x"}"#)
+        ));
+        assert!(!denies(&denial.replace("s3:PutObject", "s3:DeleteObject")));
+        assert!(!denies(&denial.replace("if-none-match", "if-match")));
+        assert!(!denies(&denial.replace("Deny", "Allow")));
+    }
+
+    #[test]
+    fn a_pattern_has_stars_and_question_marks() {
+        for (pattern, text, is_so) in [
+            ("*", "", true),
+            ("acme/*", "acme/latches/app", true),
+            ("acme/l*p", "acme/latches/app", true),
+            ("acme/latches/ap?", "acme/latches/app", true),
+            ("acme/latches/app?", "acme/latches/app", false),
+            ("acme", "acme/latches/app", false),
+            ("ä*", "äb", true),
+        ] {
+            assert_eq!(fits(pattern, text), is_so, "{pattern} {text}");
+        }
+    }
+}

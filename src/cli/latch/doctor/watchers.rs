@@ -1,0 +1,151 @@
+//! The watchers of a latch, by what they have counted in CloudWatch.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_cloudwatch::types::{Dimension, Statistic};
+use aws_types::SdkConfig;
+use aws_types::region::Region;
+use tokio::try_join;
+
+use super::Doctor;
+use crate::cli::session::patience;
+use crate::cli::text::age;
+use crate::remote::aws::{Call, Failure, Kind, send};
+
+/// How far back the looks are searched for.
+const DAY: Duration = Duration::from_hours(24);
+/// The time that one datapoint stands for.
+const PERIOD: Duration = Duration::from_mins(5);
+/// A watcher whose newest count is older has stopped: CloudWatch shows a count within two minutes.
+const RECENT: Duration = Duration::from_mins(10);
+
+/// What the watchers of a Region have counted within a day.
+struct Counted {
+    /// The longest time between two looks, the periods without any included.
+    gap: Duration,
+    /// The age of the newest count.
+    newest: Duration,
+    /// Whether they lock nothing.
+    is_dry_run: bool,
+}
+
+impl Doctor<'_> {
+    /// Whether watchers look; returns the shortest of the Regions' longest gaps.
+    pub(super) async fn watchers(&mut self) -> Option<Duration> {
+        const NAME: &str = "watchers";
+        let mut gaps = Vec::new();
+        let (mut looks, mut unseen) = (false, false);
+        for bucket in &self.latches.config.buckets {
+            let region = &bucket.region;
+            let aws = self.latches.session.aws.to_builder().region(Region::new(region.clone())).build();
+            match counted(&aws, &self.latch.name, SystemTime::now()).await {
+                Ok(Some(counted)) if counted.newest > RECENT => {
+                    let ago = age(counted.newest.as_secs());
+                    self.findings.warn(NAME, format!("in {region}: the last look was counted {ago} ago"));
+                }
+                Ok(Some(counted)) => {
+                    looks = true;
+                    gaps.push(counted.gap);
+                    let gap = counted.gap.as_secs_f64();
+                    let found = format!("in {region}: at most {gap:.1} s between two looks, in 24 hours");
+                    if counted.is_dry_run {
+                        let found = format!("in {region}: the watcher is in a dry run, and locks nothing");
+                        self.findings.wrong(NAME, found, "arm it: infra/deploy latch --arm".to_owned());
+                    } else {
+                        self.findings.ok(NAME, found);
+                    }
+                }
+                Ok(None) => {
+                    self.findings
+                        .warn(NAME, format!("no watcher in {region} has counted a look in 24 hours"));
+                }
+                Err(failure) => {
+                    unseen = true;
+                    self.findings.unknown(NAME, &failure);
+                }
+            }
+        }
+        if !looks && !unseen {
+            self.findings.wrong(
+                NAME,
+                "no watcher looks, as far as CloudWatch shows".to_owned(),
+                "see the log of the watcher, and that its schedule is enabled; a watcher that is a process counts on /metrics alone".to_owned(),
+            );
+        }
+        gaps.into_iter().min()
+    }
+}
+
+/// What the watchers of a Region have counted until now; `None` if nothing within a day.
+async fn counted(aws: &SdkConfig, latch: &str, now: SystemTime) -> Result<Option<Counted>, Failure> {
+    let (gaps, dry_runs) =
+        try_join!(maxima(aws, latch, "LookGap", now, DAY), maxima(aws, latch, "DryRun", now, RECENT))?;
+    let is_dry_run = dry_runs.last().is_some_and(|(_, dry_run)| *dry_run > 0.0);
+    Ok(gap(&gaps, now).map(|(gap, newest)| Counted { gap, newest, is_dry_run }))
+}
+
+/// The longest time between two looks, and the age of the newest count, of these maxima by their periods' starts, in
+/// order.
+fn gap(maxima: &[(SystemTime, f64)], now: SystemTime) -> Option<(Duration, Duration)> {
+    let newest = maxima.last()?.0 + PERIOD;
+    let counted = maxima.iter().map(|(_, longest)| Duration::try_from_secs_f64(*longest).unwrap_or(DAY));
+    let holes = maxima.windows(2).map(|pair| {
+        let between = pair[1].0.duration_since(pair[0].0).unwrap_or_default();
+        between.saturating_sub(PERIOD)
+    });
+    Some((counted.chain(holes).max()?, now.duration_since(newest).unwrap_or_default()))
+}
+
+/// The maxima of a watcher's metric, by their periods' starts.
+async fn maxima(
+    aws: &SdkConfig,
+    latch: &str,
+    metric: &str,
+    now: SystemTime,
+    back: Duration,
+) -> Result<Vec<(SystemTime, f64)>, Failure> {
+    let call = Call::new("cloudwatch:GetMetricStatistics", "the metric");
+    let request = aws_sdk_cloudwatch::Client::new(aws)
+        .get_metric_statistics()
+        .namespace("FailoverLatch")
+        .metric_name(metric)
+        .dimensions(Dimension::builder().name("Latch").value(latch).build())
+        .start_time((now - back).into())
+        .end_time(now.into())
+        .period(PERIOD.as_secs().try_into().unwrap_or(i32::MAX))
+        .statistics(Statistic::Maximum);
+    let found = patience()
+        .within(Duration::from_secs(3))
+        .persist(async |time| send(call, time, request.clone().send()).await);
+    let found = match found.await {
+        Err(failure) if failure.kind() == Kind::NotFound => return Ok(Vec::new()),
+        found => found?,
+    };
+    let of = |at: &aws_sdk_cloudwatch::types::Datapoint| {
+        Some((SystemTime::try_from(*at.timestamp()?).ok()?, at.maximum()?))
+    };
+    let mut maxima: Vec<_> = found.datapoints().iter().filter_map(of).collect();
+    maxima.sort_by_key(|(at, _)| *at);
+    Ok(maxima)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_without_a_count_are_gaps() {
+        let now = SystemTime::UNIX_EPOCH + DAY;
+        let at = |minutes: u64, longest: f64| (now - Duration::from_mins(minutes), longest);
+        let seconds = Duration::from_secs;
+        for (maxima, found) in [
+            (vec![], None),
+            (vec![at(5, 5.2)], Some((Duration::from_millis(5200), Duration::ZERO))),
+            (vec![at(10, 20.5), at(5, 5.0)], Some((Duration::from_millis(20500), Duration::ZERO))),
+            (vec![at(60, 5.0), at(5, 5.0)], Some((seconds(3000), Duration::ZERO))),
+            (vec![at(65, 5.0), at(60, 5.0)], Some((seconds(5), seconds(3300)))),
+        ] {
+            assert_eq!(gap(&maxima, now), found, "{maxima:?}");
+        }
+    }
+}
