@@ -17,7 +17,7 @@ use super::error::{Ended, Error};
 use super::findings::Findings;
 use super::guard::{Guard, Options};
 use super::name::{Named, Tags};
-use super::screen::Mood;
+use super::screen::{Mood, say};
 use super::session::{Common, patience, shortly};
 use super::state::{Seen, State};
 use super::text::{plain, time};
@@ -69,9 +69,18 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
             if !tried.is_empty() && !is_new {
                 break;
             }
-            if !fix::carry_out(common, &guard.session.screen, &plan, dry_run, yes).await? {
+            if !fix::is_agreed(&guard.session.screen, &plan, dry_run, yes).await? {
                 break;
             }
+            if !yes {
+                // While the question was open, a primary may have failed.
+                findings = walk(guard, id).await?;
+                if findings.plan().commands != plan.commands {
+                    say("what was found has changed meanwhile: nothing was run");
+                    continue;
+                }
+            }
+            fix::carry_out(common, &plan).await?;
             tried.extend(plan.commands.into_iter().map(|(_, command)| command));
             findings = walk(guard, id).await?;
         }
@@ -217,7 +226,7 @@ async fn last_run(
         (Ok(Some((run, _))), Ok(Some((at, errors)))) if errors > 0.0 && at >= run => {
             let remedy = format!(
                 "aws logs filter-log-events --region {} --log-group-name /aws/lambda/{name} \
-                 --start-time $(($(date +%s)-86400))000 --query 'events[].message' --output text",
+                 --start-time $(($(date +%s)-86400))000 --query 'events[].[message]' --output text",
                 region(arn)
             );
             findings.wrong(link, format!("{name} failed when it last ran, {}", time(at)), remedy);

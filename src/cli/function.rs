@@ -58,10 +58,21 @@ pub(super) enum Stopped {
 
 impl Stopped {
     /// Adds this fault of a function, with what makes it run again.
-    pub fn is_found(self, link: &'static str, function: &str, region: &str, findings: &mut Findings) {
+    /// Only one that is ours is to be changed by a command.
+    pub fn is_found(
+        self,
+        link: &'static str,
+        function: &str,
+        region: &str,
+        is_ours: bool,
+        findings: &mut Findings,
+    ) {
         let found = format!("{function} cannot run: {self}");
         let of = format!("--region {region} --function-name {function}");
         match self {
+            Self::NoConcurrency if !is_ours => {
+                findings.wrong(link, found, format!("aws lambda delete-function-concurrency {of}"));
+            }
             Self::NoConcurrency => {
                 findings.fixable(link, found, format!("aws lambda delete-function-concurrency {of}"));
             }

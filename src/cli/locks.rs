@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use super::doctor;
 use super::function::{self, Function, LAMBDA_ALARMS, Mapping, SNS, alarm_arn, unqualified};
 use super::guard::Guard;
+use super::mute::MuteRules;
+use super::pause;
 use super::session::patience;
 use super::sns;
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::config::Config;
 use crate::failover_lock::health_check::HealthCheckId;
-use crate::remote::aws::Failure;
+use crate::remote::aws::{Call, Failure};
 
 /// The functions that lock and that this alarm invokes.
 pub(super) async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(String, Function)>, Failure> {
@@ -50,16 +52,44 @@ pub(super) async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(Strin
 }
 
 /// The ARNs of the functions `restore` of the stacks whose `lock` the alarms of this check reach, as `infra/deploy` names them.
+///
+/// # Errors
+/// None was found, and not everything could be looked at that may lead to one.
 pub(super) async fn restorers(guard: &Guard, id: &HealthCheckId) -> Result<BTreeSet<String>, Failure> {
-    let (alarms, _) = guard.alarms(id, patience()).await?;
-    let mut found = BTreeSet::new();
+    let (alarms, unread) = match guard.cloudwatch.all_alarms(patience()).await {
+        Ok(all) => all.read_on(id),
+        Err(failure) => (guard.cloudwatch.alarms_on(id, patience()).await?, Some(failure)),
+    };
+    let tags = guard.route53.tags(id, patience()).await?;
+    let (mut found, mut untagged) = (BTreeSet::new(), BTreeSet::new());
     for alarm in &alarms {
         for (arn, lock) in functions(guard, alarm).await? {
             let config = Config::read(&|variable| lock.variables.get(variable).cloned());
             let guards = doctor::disagreements(guard, id, &lock, config.as_ref());
-            if guards.iter().all(|(variable, _)| *variable != "GUARDED_HEALTH_CHECKS") {
-                found.extend(arn.strip_suffix("-lock").map(|stack| format!("{stack}-restore")));
+            if guards.iter().any(|(variable, _)| *variable == "GUARDED_HEALTH_CHECKS") {
+                continue;
             }
+            let restore = arn.strip_suffix("-lock").map(|stack| format!("{stack}-restore"));
+            let tagged = config.ok().and_then(|config| config.guarded_tag);
+            // It may have locked the check while that had its tag.
+            if tagged.is_none_or(|tag| tag.is_among(&tags)) { &mut found } else { &mut untagged }
+                .extend(restore);
+        }
+    }
+    if found.is_empty() {
+        found = untagged;
+    }
+    if found.is_empty() {
+        if let Some(failure) = unread {
+            return Err(failure);
+        }
+        // Their messages name no check, and what they invoke is not looked at.
+        let names = alarms.iter().map(|alarm| alarm.name.clone());
+        if let Some((composite, _)) =
+            pause::composites(&MuteRules::new(&guard.session.aws), names).await?.pop_first()
+        {
+            let call = Call::new("cloudwatch:DescribeAlarms", "the alarm");
+            return Err(Failure::unclear(call, format!("the composite alarm {composite} may lead to it")));
         }
     }
     Ok(found)

@@ -3,6 +3,7 @@
 //! A pause is a mute rule of CloudWatch on the check's alarms. It ends by itself, and the actions of an alarm that is in ALARM
 //! then are made up for.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::reason::Reason;
-use crate::remote::aws::Kind;
+use crate::remote::aws::{Failure, Kind};
 
 /// When a pause begins, as its rule's name has it. Four hexadecimal digits follow.
 const STARTS: &str = "%Y%m%dT%H%MZ";
@@ -89,14 +90,13 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
     let id = &check.find(guard).await?;
     let alarms = pausable(guard, id).await?;
     let rules = MuteRules::new(&guard.session.aws);
-    for alarm in &alarms {
-        for above in rules.above(&alarm.name, patience()).await? {
-            say(&format!(
-                "warning: the composite alarm {} is over {}, and is not paused: if it leads to lock, mute it as well",
-                plain(&above),
-                plain(&alarm.name)
-            ));
-        }
+    let watching = guard.cloudwatch.all_alarms(patience()).await?.on(id)?;
+    for (composite, over) in composites(&rules, watching.into_iter().map(|alarm| alarm.name)).await? {
+        say(&format!(
+            "warning: the composite alarm {} is over {}, and is not paused: if it leads to lock, mute it as well",
+            plain(&composite),
+            plain(&over)
+        ));
     }
     let names: Vec<_> = alarms.iter().map(|alarm| alarm.name.clone()).collect();
     let question = format!(
@@ -210,6 +210,23 @@ pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, 
     }
     outcome("resumed", "its alarms lock again").await?;
     Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell })
+}
+
+/// The composite alarms over these, and over those, each with one that it is over.
+pub(super) async fn composites(
+    rules: &MuteRules,
+    alarms: impl Iterator<Item = String>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let (mut open, mut found): (Vec<_>, _) = (alarms.collect(), BTreeMap::new());
+    while let Some(alarm) = open.pop() {
+        for above in rules.above(&alarm, patience()).await? {
+            if !found.contains_key(&above) {
+                found.insert(above.clone(), alarm.clone());
+                open.push(above);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The error of a pause that may have begun, or may yet.

@@ -116,6 +116,7 @@ async fn steps(
         timeline.add(Source::Person, "agreed that the sites are synchronised".to_owned());
         gates.pass(common, timeline).await?;
     }
+    let is_dry = |outcome: &Value| !dry_run && outcome["outcome"] == "would_restore";
     let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
     if let Some(function) = function {
         let answer =
@@ -124,6 +125,12 @@ async fn steps(
         let words = words(id, &outcomes[0]);
         timeline.add(Source::Function, format!("{}: {}", function::name(&function).0, words.trim_end()));
         screen.show("outcomes", outcomes, || words).await?;
+        if is_dry(&outcomes[0]) {
+            let name = function::name(&function).0;
+            return Err(Error::NoFunction(format!(
+                "nothing was changed: {name} is in a dry run, DRY_RUN. Deploy it without, or restore with --direct"
+            )));
+        }
     } else {
         let outcome = json!([guard.handle(Handler::Restore, &request.to_string()).await?]);
         let words = words(id, &outcome[0]);

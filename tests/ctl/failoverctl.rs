@@ -443,7 +443,7 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         assert_eq!(well.status, Some(0), "{well:?}");
     }
 
-    let closed = "aws lambda remove-permission --function-name failover-lock --statement-id failoverctl";
+    let closed = "aws lambda remove-permission --function-name failover-lock --statement-id failoverctl-topic-failover-alarms";
     let idle = ["lock", "restore", "reconcile"].map(idle);
     let [lock, restore, reconcile] = idle.each_ref().map(String::as_str);
     doctor_fixes(&aws, &check, &[off, closed, lock, restore, reconcile, schedule_off, told_off]).await;

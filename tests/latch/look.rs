@@ -80,11 +80,11 @@ async fn a_dry_run_is_never_armed() {
 }
 
 /// The metrics of `app` after one look.
-async fn counted(watcher: &FailoverLatch) -> impl Fn(&str) -> f64 + use<> {
+async fn counted(watcher: &FailoverLatch) -> impl Fn(&str) -> u64 + use<> {
     let report = watcher.handle("{}", Deadline::after(Duration::from_secs(9))).await;
     let lines: Vec<_> = report.metrics("watch", std::time::SystemTime::now()).collect();
     let line: Value = serde_json::from_str(&lines[0]).unwrap();
-    move |name| line[name].as_f64().unwrap()
+    move |name| line[name].as_u64().unwrap()
 }
 
 #[tokio::test]
@@ -92,30 +92,30 @@ async fn a_lock_that_is_due_and_not_set_is_counted_as_missed() {
     // Nothing was due, or it was set.
     let site = Site::start().await;
     let watcher = site.watcher().await;
-    assert_eq!(counted(&watcher).await("Missed"), 0.0);
+    assert_eq!(counted(&watcher).await("Missed"), 0);
     site.fails_over();
     let locks = counted(&watcher).await;
-    assert_eq!((locks("Missed"), locks("Locked")), (0.0, 1.0), "it was set");
+    assert_eq!((locks("Missed"), locks("Locked")), (0, 1), "it was set");
     // It stands, as of the last look that saw it.
     site.s3.stop().await;
-    assert_eq!(counted(&watcher).await("Missed"), 0.0);
+    assert_eq!(counted(&watcher).await("Missed"), 0);
     let dry_run = Site::failed_over().await;
     let seen = counted(&dry_run.watcher_with(&[("DRY_RUN", "true")]).await).await;
-    assert_eq!((seen("Missed"), seen("DryRun"), seen("Armed")), (1.0, 1.0, 0.0));
+    assert_eq!((seen("Missed"), seen("DryRun"), seen("Armed")), (1, 1, 0));
     // The buckets do not answer a watcher that has seen no lock.
     let unread = Site::failed_over().await;
     unread.s3.stop().await;
-    assert_eq!(counted(&unread.watcher().await).await("Missed"), 1.0);
+    assert_eq!(counted(&unread.watcher().await).await("Missed"), 1);
     // No name server answers over TCP.
     let closed = Site::failed_over().await;
     for server in 0..4 {
         closed.servers.close_tcp(server).await;
     }
-    assert_eq!(counted(&closed.watcher().await).await("Missed"), 1.0);
+    assert_eq!(counted(&closed.watcher().await).await("Missed"), 1);
     // A person holds it.
     let held = Site::failed_over().await;
     held.s3.put(A, HOLD, "{}");
-    assert_eq!(counted(&held.watcher().await).await("Missed"), 0.0);
+    assert_eq!(counted(&held.watcher().await).await("Missed"), 0);
 }
 
 #[tokio::test]

@@ -13,10 +13,14 @@ use super::{LAST_RUNS_MINUTES, last_run, newest, region};
 use crate::cli::findings::Findings;
 use crate::cli::function::Function;
 use crate::cli::guard::Guard;
+use crate::cli::look;
+use crate::cli::seen::Status;
 use crate::cli::session::{if_there, patience};
 use crate::cli::sns;
+use crate::cli::state::State;
 use crate::cli::text::{quoted, time};
 use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::failover_lock::reason::Reason;
 use crate::remote::aws::{Call, Failure, Kind, send};
 
 /// The template's alarms for people, without the stack's name before them.
@@ -146,7 +150,13 @@ impl Stack<'_> {
             Ok(Some(state)) if state != RuleState::Enabled => {
                 let said = "its schedule is off: a lost alarm is not found, and an undone lock not reported"
                     .to_owned();
-                return self.findings.fixable(NAME, said, enable);
+                if self.owes_nothing().await {
+                    return self.findings.fixable(NAME, said, enable);
+                }
+                let remedy = format!(
+                    "see failoverctl status: what is not locked there is locked within a minute; then: {enable}"
+                );
+                return self.findings.wrong(NAME, said, remedy);
             }
             Ok(Some(_)) => {}
         }
@@ -165,6 +175,21 @@ impl Stack<'_> {
                 self.findings.wrong(NAME, said, remedy);
             }
         }
+    }
+
+    /// Whether `reconcile`, when it runs again, moves no traffic, as far as `status` shows it.
+    async fn owes_nothing(&self) -> bool {
+        let owes = |status: &Status| {
+            let is_out = matches!(
+                status.state,
+                State::Overdue { .. }
+                    | State::Deferred { .. }
+                    | State::Unknown { .. }
+                    | State::Unprotected { reason: Reason::UndoneByHand }
+            );
+            is_out && status.guarded != Some(false)
+        };
+        look::all(self.guard).await.is_ok_and(|checks| !checks.iter().any(owes))
     }
 
     /// The state of the rule of this name; `None` if there is none.
@@ -197,7 +222,7 @@ impl Stack<'_> {
             }
         };
         if let Some(stopped) = &function.stopped {
-            stopped.is_found(what, &name, region, self.findings);
+            stopped.is_found(what, &name, region, true, self.findings);
             return None;
         }
         if function.code != lock.code {
@@ -265,6 +290,22 @@ impl Stack<'_> {
         if !silent.is_empty() {
             self.findings.wrong(NAME, format!("they have no action: {}", silent.join(" ")), self.anew());
         }
+        let (rules, unread) = self.guard.mute_rules().await;
+        let is_muted = |name: &&str| rules.iter().any(|rule| rule.alarms.iter().any(|alarm| alarm == name));
+        let muted: Vec<_> = names.iter().copied().filter(is_muted).collect();
+        if let Some(failure) = &unread {
+            self.findings.unknown(NAME, failure);
+        }
+        if !muted.is_empty() {
+            self.findings.wrong(
+                NAME,
+                format!("a mute rule holds their actions back: {}", muted.join(" ")),
+                format!(
+                    "when the work is done, end the rule: aws cloudwatch list-alarm-mute-rules --region {} shows it",
+                    self.region
+                ),
+            );
+        }
         let is_expected = |alarm: &&MetricAlarm| {
             let name = alarm.alarm_name().unwrap_or_default();
             !EXPECTED.iter().any(|expected| name == format!("{}-{expected}", self.name))
@@ -279,7 +320,9 @@ impl Stack<'_> {
             let section = in_runbook(alarm.strip_prefix(self.name).unwrap_or(alarm).trim_start_matches('-'));
             self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
         }
-        if [missing.is_empty(), off.is_empty(), silent.is_empty(), standing.is_empty()] == [true; 4] {
+        let is_well =
+            [missing.is_empty(), off.is_empty(), silent.is_empty(), standing.is_empty(), muted.is_empty()];
+        if is_well == [true; 5] && unread.is_none() {
             self.findings.ok(NAME, format!("all {} are there, none is in ALARM", ALARMS.len()));
         }
         let topics: BTreeSet<_> = alarms

@@ -54,7 +54,7 @@ pub(super) async fn alarm_leads_to_lock(
     for action in actions {
         if action.contains(":lambda:") {
             let by = By { service: Some(LAMBDA_ALARMS), source: &alarm_arn(action, name), action };
-            locks |= function_locks(guard, id, action, by, deployed, findings).await;
+            locks |= function_locks(guard, id, action, by, deployed, findings).await == Locks::Yes;
         } else if action.contains(":sns:") {
             match sns::subscriptions(&guard.session.aws_of(action), action, patience()).await {
                 Err(failure) if failure.kind() == Kind::NotFound => findings.wrong(
@@ -95,12 +95,14 @@ async fn topic_locks(
         match protocol.as_str() {
             "lambda" => {
                 let by = By { service: Some(SNS), source: topic, action: topic };
-                let is_well = passes(guard, topic, arn, endpoint, findings).await;
-                locks |= function_locks(guard, id, endpoint, by, deployed, findings).await && is_well;
+                let found = function_locks(guard, id, endpoint, by, deployed, findings).await;
+                let is_well = passes(guard, topic, arn, endpoint, found.is_ours(), findings).await;
+                locks |= found == Locks::Yes && is_well;
             }
             "sqs" => {
-                let is_well = passes(guard, topic, arn, endpoint, findings).await;
-                locks |= queue_locks(guard, id, topic, endpoint, deployed, findings).await && is_well;
+                let found = queue_locks(guard, id, topic, endpoint, deployed, findings).await;
+                let is_well = passes(guard, topic, arn, endpoint, found.is_ours(), findings).await;
+                locks |= found == Locks::Yes && is_well;
             }
             _ => findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}")),
         }
@@ -111,12 +113,13 @@ async fn topic_locks(
     locks
 }
 
-/// Whether an alarm's message passes a subscription's filter.
+/// Whether an alarm's message passes a subscription's filter. Only one of a function that guards the check is ours to mend.
 async fn passes(
     guard: &Guard,
     topic: &str,
     subscription: &str,
     endpoint: &str,
+    is_ours: bool,
     findings: &mut Findings,
 ) -> bool {
     match sns::filter(&guard.session.aws_of(topic), subscription, patience()).await {
@@ -125,6 +128,10 @@ async fn passes(
             findings
                 .warn("topic", format!("{endpoint} gets only those messages of {topic} that match {policy}"));
             true
+        }
+        Ok(Some(Filter { policy, is_on_text: false })) if !is_ours => {
+            findings.warn("topic", format!("{endpoint} gets no alarm from {topic}, by its filter {policy}"));
+            false
         }
         Ok(Some(Filter { policy, is_on_text: false })) => {
             findings.fixable(
@@ -153,47 +160,71 @@ async fn queue_locks(
     queue: &str,
     deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
-) -> bool {
+) -> Locks {
     let mappings = match function::mappings(&guard.session.aws_of(queue), queue, patience()).await {
         Ok(mappings) => mappings,
         Err(failure) => {
             findings.unknown("queue", &failure);
-            return false;
+            return Locks::NotOurs;
         }
     };
     if mappings.is_empty() {
         findings.ok("topic", format!("{topic} notifies sqs {queue}, which no function polls"));
     }
-    let mut locks = false;
+    let mut locks = Locks::NotOurs;
     for polls in mappings {
         let is_on = polls.is_on();
         let Mapping { id: mapping, function, state, reports_failures } = polls;
         let by = By { service: None, source: queue, action: topic };
-        let mut is_well = function_locks(guard, id, &function, by, deployed, findings).await;
+        let mut found = function_locks(guard, id, &function, by, deployed, findings).await;
+        // Another's queue is another's.
+        if !found.is_ours() {
+            continue;
+        }
         let update = |option: &str| {
             let region = region(queue);
             format!("aws lambda update-event-source-mapping --region {region} --uuid {mapping} {option}")
         };
         if !is_on {
-            is_well = false;
-            let remedy = update("--enabled");
-            findings.fixable(
+            found = Locks::No;
+            // An alarm that waits in it would lock at once.
+            findings.wrong(
                 "queue",
                 format!("{queue} does not invoke {function}: its mapping is {state}"),
-                remedy,
+                format!(
+                    "see which alarms wait in the queue, each locks as soon as it is read; then: {}",
+                    update("--enabled")
+                ),
             );
         }
         if !reports_failures {
-            is_well = false;
+            found = Locks::No;
             findings.fixable(
                 "queue",
                 format!("Lambda deletes a batch of {queue} in which one message failed and others did not"),
                 update("--function-response-types ReportBatchItemFailures"),
             );
         }
-        locks |= is_well;
+        locks = locks.max(found);
     }
     locks
+}
+
+/// Whether a function locks the check when it is invoked, from the least to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Locks {
+    /// It is not failover-lock's, or does not guard the check: nothing of it is to be changed.
+    NotOurs,
+    /// It guards the check, and something keeps it from locking.
+    No,
+    /// It does.
+    Yes,
+}
+
+impl Locks {
+    fn is_ours(self) -> bool {
+        self != Self::NotOurs
+    }
 }
 
 /// By what a function is invoked for an alarm.
@@ -214,17 +245,17 @@ async fn function_locks(
     By { service, source, action }: By<'_>,
     deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
-) -> bool {
+) -> Locks {
     let function = match Function::of(&guard.session.aws_of(arn), arn, patience()).await {
         Ok(Some(function)) => function,
         Ok(None) => {
             let remedy = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
             findings.wrong("function", format!("{arn} does not exist"), remedy);
-            return false;
+            return Locks::NotOurs;
         }
         Err(failure) => {
             findings.unknown("function", &failure);
-            return false;
+            return Locks::NotOurs;
         }
     };
     let name = &function.name;
@@ -233,27 +264,7 @@ async fn function_locks(
             "function",
             format!("{name} is not failover-lock's: {} {}", function.runtime, function.handler),
         );
-        return false;
-    }
-    let mut is_well = true;
-    if let Some(service) = service.filter(|service| !function.lets(service, source)) {
-        is_well = false;
-        let (_, qualifier) = function::name(arn);
-        let qualifier = qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default();
-        findings.fixable(
-            "function",
-            format!("{name} does not let {source} invoke it"),
-            format!(
-                "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id failoverctl \
-                 --action lambda:InvokeFunction --principal {service} --source-arn {}",
-                region(arn),
-                quoted(source)
-            ),
-        );
-    }
-    if let Some(stopped) = &function.stopped {
-        is_well = false;
-        stopped.is_found("function", name, region(arn), findings);
+        return Locks::NotOurs;
     }
     let config = Config::read(&|variable| function.variables.get(variable).cloned());
     let mut disagreements = disagreements(guard, id, &function, config.as_ref());
@@ -265,6 +276,31 @@ async fn function_locks(
                 .push(("GUARDED_TAG", format!("is {tag}, which this health check lacks: add it"))),
             Err(failure) => findings.unknown("function", &failure),
         }
+    }
+    // What does not guard the check is not ours to change.
+    let is_ours = !disagreements.iter().any(|(variable, _)| variable.starts_with("GUARDED_"));
+    let mut is_well = true;
+    if let Some(service) = service.filter(|service| !function.lets(service, source)) {
+        is_well = false;
+        let (_, qualifier) = function::name(arn);
+        let qualifier = qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default();
+        let found = format!("{name} does not let {source} invoke it");
+        let command = format!(
+            "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id {} \
+             --action lambda:InvokeFunction --principal {service} --source-arn {}",
+            region(arn),
+            statement(source),
+            quoted(source)
+        );
+        if is_ours {
+            findings.fixable("function", found, command);
+        } else {
+            findings.wrong("function", found, command);
+        }
+    }
+    if let Some(stopped) = &function.stopped {
+        is_well = false;
+        stopped.is_found("function", name, region(arn), is_ours, findings);
     }
     for (variable, wrong) in disagreements {
         is_well = false;
@@ -286,8 +322,22 @@ async fn function_locks(
     if is_well {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
-    deployed.insert(arn.to_owned(), function);
-    is_well
+    if is_ours {
+        deployed.insert(arn.to_owned(), function);
+    }
+    match (is_ours, is_well) {
+        (false, _) => Locks::NotOurs,
+        (true, false) => Locks::No,
+        (true, true) => Locks::Yes,
+    }
+}
+
+/// The id of the statement that lets this source invoke a function: one for each source.
+fn statement(source: &str) -> String {
+    let service = if source.contains(":alarm:") { "alarm" } else { "topic" };
+    let name = source.rsplit(':').next().unwrap_or_default();
+    let name = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' });
+    format!("failoverctl-{service}-{}", name.take(80).collect::<String>())
 }
 
 /// The variables with which the function would not lock this check as this command expects, and why.
