@@ -120,7 +120,7 @@ async fn chain(
         findings.wrong(
             "alarm",
             "no metric alarm watches its health in this Region".to_owned(),
-            format!("infra/deploy --health-check {id} --email ADDRESS"),
+            format!("infra/deploy --health-check {id} --email ADDRESS; beside a stack that guards another check, add --stack NAME"),
         );
     }
     let (mut locks, mut deployed) = (false, BTreeMap::new());
@@ -136,7 +136,8 @@ async fn chain(
             "lock",
             "none of its alarms leads by a topic, or directly, to a function that locks it".to_owned(),
             format!(
-                "infra/deploy --health-check {id} --email ADDRESS, with --topic and --alarm to keep yours"
+                "if infra/deploy has made the alarm: docs/runbook.md#make-the-stack-anew. If you have: infra/deploy --health-check \
+                 {id} --email ADDRESS, with --topic and --alarm to keep yours"
             ),
         );
     }
@@ -190,6 +191,13 @@ async fn chain(
                 State::Paused { .. } => {
                     Some(format!("when the work is done: failoverctl resume {id}{}", in_region(guard)))
                 }
+                State::Unprotected { reason: Reason::UndoneByHand } => Some(format!(
+                    "if it is repaired and the sites are synchronised: failoverctl restore {id} --reason …; if its site has \
+                     failed: failoverctl lock {id} --reason …"
+                )),
+                State::ForeignPath => Some(format!(
+                    "if it is to be in service: failoverctl restore {id} --path /PATH --reason …; docs/runbook.md#foreign_path"
+                )),
                 State::Unprotected { .. } | State::Overdue { .. } | State::Deferred { .. } => {
                     Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
                 }

@@ -230,7 +230,8 @@ async fn ready(
     for alarm in alarms {
         // The state of an alarm on a query is not that of its checks.
         let can_be_set = drill.by_metric || plain.contains(&alarm.name);
-        if alarm.state != AlarmState::Ok || !alarm.actions_enabled || !can_be_set {
+        let is_muted = rules.iter().any(|rule| rule.alarms.contains(&alarm.name));
+        if alarm.state != AlarmState::Ok || !alarm.actions_enabled || !can_be_set || is_muted {
             continue;
         }
         for (arn, function) in functions(guard, &alarm).await? {

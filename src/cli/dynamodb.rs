@@ -2,8 +2,9 @@
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, MultiRegionConsistency};
 
+use super::context::SHORTLY;
 use super::error::Error;
 use super::session::{if_there, patience};
 use crate::lease::claim::{NOBODY_MAY, Record};
@@ -68,6 +69,20 @@ impl Lease {
         let in_region = region.to_string();
         let client = Client::new(&aws.to_builder().region(region).build());
         Self { client, table, region: in_region, name }
+    }
+
+    /// The Regions of the table's other replicas, if they take each other's writes only later, as far as the table may be
+    /// described.
+    pub async fn eventual_replicas(&self) -> Vec<String> {
+        let call = Call::new("dynamodb:DescribeTable", "the table");
+        let request = self.client.describe_table().table_name(&self.table);
+        let described = send(call, SHORTLY, request.send()).await;
+        let Some(table) = described.ok().and_then(|described| described.table) else { return Vec::new() };
+        if table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong) {
+            return Vec::new();
+        }
+        let regions = table.replicas().iter().filter_map(|replica| replica.region_name());
+        regions.filter(|region| *region != self.region).map(str::to_owned).collect()
     }
 
     /// Reads the record, consistently.

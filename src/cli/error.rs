@@ -89,6 +89,9 @@ pub enum Error {
         /// The profile that was named.
         profile: Option<String>,
     },
+    /// A Region without alarms on health checks.
+    #[error("--region {0}: Route 53's metrics and their alarms are in us-east-1 alone; leave --region out")]
+    Region(String),
     /// There is no AWS at a URL.
     #[error(
         "there is no AWS at {}: {why}. Correct --endpoint-url, or where it is not given AWS_ENDPOINT_URL, or \
@@ -151,6 +154,12 @@ pub enum Error {
         "{0}. Name the function with --function; if it is out of order, use your own credentials with --direct"
     )]
     NoFunction(String),
+    /// The function that restores did not run.
+    #[error(
+        "{0}. Nothing was changed. If the function is out of order, use your own credentials: --direct \
+         (docs/runbook.md#restore-without-the-function)"
+    )]
+    OutOfOrder(#[source] Failure),
     /// The configuration file of lease-keeper is invalid.
     #[error("--config {}: {problems}", Quoted(.file))]
     LeaseConfig {
@@ -266,7 +275,7 @@ impl Error {
             | Self::NotOurs(_)
             | Self::NoTerminal
             | Self::Release(_) => Ended::NotWell.into(),
-            Self::OtherLease(_) => ExitCode::from(2),
+            Self::OtherLease(_) | Self::Region(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

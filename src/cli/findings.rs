@@ -58,7 +58,8 @@ impl Findings {
 
     /// What was found wrong, with the command that repairs each; and what has no such command, with its remedy.
     pub fn plan(&self) -> Plan {
-        let wrong = self.0.iter().filter(|link| link.mood == Mood::Wrong);
+        // What is to be done about the state depends on the sites.
+        let wrong = self.0.iter().filter(|link| link.mood == Mood::Wrong && link.name != "state");
         let (commands, by_hand): (Vec<_>, Vec<_>) = wrong.partition(|link| link.fixable);
         let step = |link: &Link| (plain(&link.found), link.remedy.clone().unwrap_or_default());
         let mut plan = Plan { commands: Vec::new(), by_hand: by_hand.into_iter().map(step).collect() };

@@ -248,7 +248,7 @@ pub(super) fn unqualified(arn: &str) -> &str {
 }
 
 /// Whether a text matches an IAM pattern: `*` matches any text, `?` one character.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
     let mut reached = vec![false; text.len() + 1];
     reached[0] = true;

@@ -16,6 +16,7 @@ use crate::lambda::Report as _;
 use crate::program::variables::InvalidConfig;
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
+use crate::remote::sdk;
 
 /// The options of the commands about locks: the functions' variables, as far as a command needs them.
 #[derive(Debug, Args)]
@@ -59,9 +60,14 @@ impl Options {
     /// Opens a session about every health check of the account.
     ///
     /// # Errors
-    /// An option is invalid, or the session cannot be opened.
+    /// An option is invalid, the Region has no alarms on health checks, or the session cannot be opened.
     pub async fn guard(&self, common: &Common) -> Result<Guard, Error> {
         let config = self.config(|_| None)?;
+        if let Some(given) = &common.region
+            && sdk::region(Some(given.clone())).as_ref() != given
+        {
+            return Err(Error::Region(given.clone()));
+        }
         let session = common.session().await?;
         if let Some(url) = session.aws.endpoint_url() {
             is_reachable(url).await?;

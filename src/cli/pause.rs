@@ -4,7 +4,7 @@
 //! then are made up for.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -82,7 +82,8 @@ pub(super) struct Resume {
 struct Length(i64);
 
 pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Error> {
-    let Pause { check, length: Length(minutes), reason, dry_run, yes, options } = arguments;
+    let Pause { check, length, reason, dry_run, yes, options } = arguments;
+    let Length(minutes) = length;
     if reason.trim().is_empty() {
         return Err(Error::NoPause("the reason is empty".to_owned()));
     }
@@ -100,7 +101,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
     }
     let names: Vec<_> = alarms.iter().map(|alarm| alarm.name.clone()).collect();
     let question = format!(
-        "Pause {id} for {minutes} min? Nothing locks it then, and its alarms notify no one: {}.",
+        "Pause {id} for {length}? Nothing locks it then, and its alarms notify no one: {}.",
         plain(&names.join(", "))
     );
     let screen = &guard.session.screen;
@@ -151,7 +152,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
             "it fails now, and nothing locks it: see failoverctl status {id}; to lock it: failoverctl lock {id}"
         ));
     }
-    say(&format!("{id} is {}", now.state.words()));
+    say(&format!("{id} {}", now.state.clause()));
     Ok(Ended::NotWell)
 }
 
@@ -184,6 +185,8 @@ pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, 
         say(&format!("another mute rule holds its alarms back: {}", plain(rule)));
     }
     if own.is_empty() {
+        // One that does not exist is not "not paused".
+        guard.route53.health_check(id, patience()).await?;
         outcome("not_paused", "is not paused").await?;
         return Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell });
     }
@@ -280,7 +283,7 @@ async fn pausable(guard: &Guard, id: &HealthCheckId) -> Result<Vec<Alarm>, Error
         _ => false,
     };
     if !may_pause {
-        return refuse(format!("{id} is {}", state.words()));
+        return refuse(format!("{id} {}", state.clause()));
     }
     if is_unhealthy(&now) {
         return refuse(format!("Route 53's checkers find {id} unhealthy: its alarm is about to lock it"));
@@ -310,6 +313,17 @@ fn next_minute(now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 // === impl Length ===
+
+impl Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(minutes) = self;
+        match (minutes % 1440, minutes % 60) {
+            (0, _) => write!(f, "{} d", minutes / 1440),
+            (_, 0) => write!(f, "{} h", minutes / 60),
+            _ => write!(f, "{minutes} min"),
+        }
+    }
+}
 
 impl FromStr for Length {
     type Err = String;

@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     force: bool,
     /// The path to set; the one from before, if it is left out.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path)]
     path: Option<String>,
     /// The reason; it is recorded on the health check.
     #[arg(long)]
@@ -67,6 +67,15 @@ pub(super) struct Arguments {
     report: report::Options,
     #[command(flatten)]
     options: Options,
+}
+
+/// Reads a path, as Route 53 takes it.
+fn path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("a path begins with /, for example /lb-check".to_owned())
+    }
 }
 
 /// The function's own timeout, and the time of its start.
@@ -120,15 +129,19 @@ async fn steps(
     let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
     if let Some(function) = function {
         let answer =
-            function::invoke(&guard.session.aws_of(&function), &function, &request, INVOCATION).await?;
+            function::invoke(&guard.session.aws_of(&function), &function, &request, INVOCATION).await;
+        let answer = answer.map_err(|error| match error {
+            Error::Aws(failure) => Error::OutOfOrder(failure),
+            other => other,
+        })?;
         let outcomes = &answer["outcomes"];
         let words = words(id, &outcomes[0]);
         timeline.add(Source::Function, format!("{}: {}", function::name(&function).0, words.trim_end()));
         screen.show("outcomes", outcomes, || words).await?;
         if is_dry(&outcomes[0]) {
             let name = function::name(&function).0;
-            return Err(Error::NoFunction(format!(
-                "nothing was changed: {name} is in a dry run, DRY_RUN. Deploy it without, or restore with --direct"
+            return Err(Error::Gate(format!(
+                "{name} is in a dry run. Deploy it with DRY_RUN=false, or restore with your own credentials: --direct"
             )));
         }
     } else {

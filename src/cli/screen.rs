@@ -182,7 +182,7 @@ impl Screen {
     }
 
     /// The context in a line of its own.
-    async fn line(&self) -> String {
+    pub async fn line(&self) -> String {
         self.context().await.map(|context| wrapped(&context.line(), 0)).unwrap_or_default()
     }
 
@@ -240,6 +240,7 @@ impl Screen {
     /// Asks for confirmation below the context. Fails without a terminal.
     pub async fn ask(&self, question: &str, yes: bool) -> Result<Ended, Error> {
         if yes {
+            say(self.line().await.trim_end());
             return Ok(Ended::Well);
         }
         if !io::stdin().is_terminal() {

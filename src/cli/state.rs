@@ -21,7 +21,8 @@ use crate::failover_lock::record::{self, Intent, Lock, Record};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
-    /// The next alarm locks it.
+    /// The next alarm locks it, as far as its path, its tags and its alarms show it. Whether the alarm reaches `lock` is
+    /// what `failoverctl doctor` looks at.
     Armed,
     /// It is locked.
     Locked {
@@ -307,6 +308,15 @@ impl State {
             }
             Self::CannotBeLocked { why } => plain(why),
         })
+    }
+
+    /// The state as what follows "it is" or "it".
+    #[must_use]
+    pub fn clause(&self) -> String {
+        match self {
+            Self::CannotBeLocked { .. } => self.words(),
+            _ => format!("is {}", self.words()),
+        }
     }
 
     /// The state in a line of words.

@@ -20,6 +20,7 @@ use super::text::{ago, cut, plain, wrapped};
 use super::timeline::{Source, Timeline};
 use crate::failover_lock::alarm::AlarmState;
 use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::reason::Reason;
 use crate::failover_lock::route53::Checkers;
 
 /// How often a command that waits reads the state.
@@ -98,13 +99,15 @@ pub(super) async fn until_armed(
         }
         match &status.state {
             State::Armed if status.is_in_service() => {
-                say("armed again: the next alarm locks it");
+                say(&format!(
+                    "armed again, by its path, its tags and its alarms; the way to lock: failoverctl doctor {id}"
+                ));
                 return Ok(());
             }
             State::Locked { .. } => {
                 return Err(Error::TooLate(format!("{id} was locked again: {}", status.state.words())));
             }
-            state if matches!(state, State::CannotBeLocked { .. }) || status.stays_unknown() => {
+            state if is_final(state) || status.stays_unknown() => {
                 return Err(Error::TooLate(format!(
                     "{id} will not be seen armed and in service: {}. For the cause, run: failoverctl doctor {id}",
                     status.progress()
@@ -119,6 +122,18 @@ pub(super) async fn until_armed(
             }
             _ => sleep(LOOK).await,
         }
+    }
+}
+
+/// Whether only a person changes that.
+fn is_final(state: &State) -> bool {
+    use Reason::{ActionsDisabled, ActionsMuted, NeverGoesOff, NoAlarm};
+    match state {
+        State::CannotBeLocked { .. } | State::Paused { .. } => true,
+        State::Unprotected { reason } => {
+            matches!(reason, ActionsDisabled | ActionsMuted | NeverGoesOff | NoAlarm)
+        }
+        _ => false,
     }
 }
 

@@ -184,7 +184,24 @@ impl Table {
             Err(failure) => Err(failure),
         }
     }
+
+    /// Tries a write whose condition is never true, and so whether writes are allowed.
+    ///
+    /// # Errors
+    /// They are not, or the table does not answer.
+    pub(super) async fn try_write(&self, time: Duration) -> Result<(), Failure> {
+        let request = self.client.update_item().table_name(&self.name);
+        let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
+        let request = request.update_expression(format!("REMOVE {HANDOVER}")).condition_expression(NEVER);
+        match send(UPDATE, time, request.send()).await {
+            Err(failure) if failure.kind() != Kind::Conflict => Err(failure),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
 }
+
+/// Never so: every record has its key.
+const NEVER: &str = "attribute_exists(leaseName) AND attribute_not_exists(leaseName)";
 
 fn client(aws: &SdkConfig) -> Client {
     // A keeper makes its own retries, and counts its calls.

@@ -18,6 +18,8 @@ use super::held::{Lease, Wish, Wishes};
 use super::metrics::Metrics;
 use super::status::Status;
 
+/// For how long a write that was allowed shows that others are.
+const TRIED: Duration = Duration::from_hours(1);
 /// How often the keeper shows that nothing blocks it.
 const BEAT: Duration = Duration::from_millis(250);
 
@@ -41,6 +43,10 @@ pub struct Keeper {
     stop: Duration,
     metrics: Metrics,
     checked: bool,
+    /// Whether the table could not be seen since, so that it may have become another one.
+    perhaps_other: bool,
+    /// When a write was allowed last, as far as this candidate has tried while it was passive.
+    allowed: Option<Moment>,
     /// Why the last turn failed.
     failing: Option<String>,
     /// When the credentials were last read anew.
@@ -103,6 +109,8 @@ impl Keeper {
                 stop,
                 metrics,
                 checked,
+                perhaps_other: false,
+                allowed: None,
                 failing,
                 reread,
                 status,
@@ -245,13 +253,13 @@ impl Keeper {
     async fn ask(&mut self) -> Result<(), Error> {
         // So may a table that could not be seen, as soon as no lease is held.
         let holds = self.claim.holding().is_some_and(|held| !held.until.may_have_come(now()));
-        self.checked &= self.failing.is_none() || holds;
+        self.perhaps_other |= self.failing.is_some() && !holds;
         self.check().await?;
         let write = match self.claim.next(now(), wall()) {
             Step::Write(write) => Some(write),
             Step::Look => self.look().await?,
         };
-        let Some(write) = write else { return Ok(()) };
+        let Some(write) = write else { return self.try_write().await };
         if !self.write(&write).await? {
             // Another writer has changed the record: read it at once.
             if let Some(write) = self.look().await? {
@@ -261,16 +269,35 @@ impl Keeper {
         Ok(())
     }
 
-    /// Checks that the table keeps leases: at the start, and once it may have been deleted and created again.
+    /// Checks that the table keeps leases: at the start, and once it may have been deleted and created again. A table that
+    /// was seen to keep them, and only cannot be described now, still does: items are read and written without that API.
     async fn check(&mut self) -> Result<(), Error> {
-        if self.checked {
+        if self.checked && !self.perhaps_other {
             return Ok(());
         }
         let started = Instant::now();
         let checked = self.table.check(self.time()).await;
         self.metrics.called("describe", started, became(checked.is_ok()));
-        checked?;
-        self.checked = true;
+        match checked {
+            Ok(()) => (self.checked, self.perhaps_other) = (true, false),
+            Err(error) if self.checked && !error.is_for_good() && !error.shows_no_table() => {
+                warn!(%error, "the table cannot be described, as far as is known it is the same");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Tries, while there is nothing to write, whether this candidate could take the lease: a standby that may only read is none.
+    async fn try_write(&mut self) -> Result<(), Error> {
+        if self.allowed.is_some_and(|at| !(at + TRIED).has_come(now())) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let tried = self.table.try_write(self.time()).await;
+        self.metrics.called("try", started, became(tried.is_ok()));
+        tried?;
+        self.allowed = Some(now());
         Ok(())
     }
 
@@ -286,7 +313,9 @@ impl Keeper {
     }
 
     async fn write(&mut self, write: &Write) -> Result<bool, Error> {
-        self.check().await?;
+        if !self.checked {
+            self.check().await?;
+        }
         let started = Instant::now();
         let done = self.table.write(write, self.time()).await;
         let refused = matches!(done, Ok(None));

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-use super::claim::{Moment, Standing};
+use super::claim::{Moment, Standing, Will};
 use super::clock::now;
 use super::status::{Running, Status};
 use crate::program::lines;
@@ -145,6 +145,12 @@ impl Metrics {
         gauge("active_for_seconds", "How long it stays active if it cannot renew the lease", left);
         let failing = status.failing.is_some() || self.blocked().is_some();
         gauge("failing", "Whether the last call failed, or the claim is blocked", flag(failing));
+        let unwilling = flag(status.will != Will::Take);
+        gauge(
+            "unwilling",
+            "Whether this candidate would not take the lease over, or is giving it up",
+            unwilling,
+        );
         gauge(
             "pinned",
             "Whether the lease is pinned, which keeps all candidates passive",

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use crate::support;
 use crate::support::accelerator::{Accelerator, Group};
-use crate::support::cloudwatch::Alarm;
+use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::docs::commands_below;
 use crate::support::emulator::{Emulator, path};
 use crate::support::lock::{LOCKED, PRIMARY};
@@ -198,6 +198,21 @@ async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check(
     assert!(refused.status == Some(3) && refused.said.contains("failover-restore: "), "{refused:?}");
     assert!(refused.said.contains("/lb-check answers 503"), "{refused:?}");
     primary.set_up(true);
+    // In a dry run it restores nothing, and that is no success.
+    let dry_run = async |dry_run: &str| {
+        let configure = format!(
+            "aws lambda update-function-configuration --function-name failover-restore --environment \
+            'Variables={{GUARDED_HEALTH_CHECKS={check},DRY_RUN={dry_run}}}'"
+        );
+        assert_eq!(aws.bash(&configure, &[]).await.0, Some(0));
+    };
+    dry_run("true").await;
+    let nothing = restore(&[]).await;
+    assert!(
+        nothing.status == Some(3) && nothing.said.contains("failover-restore is in a dry run"),
+        "{nothing:?}"
+    );
+    dry_run("false").await;
     let restored = restore(&[]).await;
     assert_eq!(restored.out, format!("{check}: restored ({LOCKED} → /lb-check)\n"), "{restored:?}");
     let again = restore(&["--output", "json"]).await;
@@ -218,6 +233,32 @@ async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check(
     assert!(gone.status == Some(1) && gone.said.contains("there is no such function"), "{gone:?}");
     let direct = restore(&["--direct"]).await;
     assert_eq!(direct.out, format!("{check}: is restored already (/lb-check)\n"), "{direct:?}");
+}
+
+#[tokio::test]
+async fn what_may_lead_to_a_function_and_was_not_looked_at_is_no_reason_to_do_without() {
+    // The stand-in has no topics.
+    let without_actions = || Alarm { actions: &[], ..quiet() };
+    let locked = || Check::new("HTTP", 80).with("ResourcePath", LOCKED);
+    let route53 = account(locked(), Some(without_actions())).await;
+    route53.put_alarm("above", Alarm::of(Kind::Composite(vec!["primary-unhealthy".to_owned()]), "OK"));
+    let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--force"]).await;
+    assert!(
+        ended.status == Some(1) && ended.said.contains("the composite alarm above may lead to it"),
+        "{ended:?}"
+    );
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+    let route53 = account(locked(), Some(without_actions())).await;
+    route53.fail_always("DescribeAlarms", Fault::Error(403, "AccessDenied", "not authorized"));
+    let ended = run(&route53.url(), &["restore", PRIMARY, "--yes", "--force"]).await;
+    assert!(ended.status == Some(1) && ended.said.contains("the function that restores"), "{ended:?}");
+    assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_region_without_alarms_on_health_checks_is_refused() {
+    let ended = run("http://127.0.0.1:9", &["status", "--region", "eu-west-1"]).await;
+    assert!(ended.status == Some(2) && ended.said.contains("in us-east-1 alone"), "{ended:?}");
 }
 
 #[tokio::test]
@@ -613,7 +654,7 @@ async fn doctor_and_drill_follow_a_queue_before_lock_and_see_what_keeps_alarms_o
     let mended = async |said: &str| {
         let (remedy, status) = remedy(&doctor().await, said);
         assert_eq!(status, Some(3), "{said}");
-        let (status, printed) = aws.bash(&remedy, &[]).await;
+        let (status, printed) = aws.bash(&remedy[remedy.find("aws").unwrap()..], &[]).await;
         assert_eq!(status, Some(0), "{remedy}: {printed}");
         assert_eq!(doctor().await.status, Some(0), "{said}");
     };

@@ -388,6 +388,41 @@ async fn a_table_that_could_not_be_seen_is_looked_at_again_before_the_lease_is_h
 }
 
 #[tokio::test]
+async fn a_standby_takes_over_while_only_descriptions_of_the_table_fail() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let holder = Keeper::start(&emulator, "site-a").await;
+    Observer::of(&[&holder]).active(&holder).await;
+    let standby = Keeper::start(&emulator, "site-b").await;
+    standby.states("it is site-a's").await;
+    // One read fails, and from then on DynamoDB's control plane.
+    let failed = Fault::Error { status: 500, code: "InternalServerError", message: "try again" };
+    standby.proxy.all(failed);
+    standby.says("could not be claimed or renewed").await;
+    standby.proxy.only("DescribeTable", failed);
+    standby.proxy.all(Fault::None);
+    standby.says("the table cannot be described").await;
+    drop(holder);
+    Observer::of(&[&standby]).active(&standby).await;
+}
+
+#[tokio::test]
+async fn a_standby_that_may_not_write_says_so() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let holder = Keeper::start(&emulator, "site-a").await;
+    Observer::of(&[&holder]).active(&holder).await;
+    let before = Proxy::start(&emulator.url).await;
+    let denied = Fault::Error { status: 400, code: "AccessDeniedException", message: "not authorized" };
+    before.only("UpdateItem", denied);
+    let standby = Keeper::start_behind(&before.url, &emulator, "site-b", "", &[]).await;
+    standby.says("UpdateItem").await;
+    let (_, metrics) = standby.get("/metrics").await;
+    assert!(metrics.contains("lease_keeper_failing{lease=\"mylease\"} 1"), "{metrics}");
+    std::mem::forget(before);
+}
+
+#[tokio::test]
 async fn an_answer_that_describes_no_table_is_asked_for_again() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;

@@ -12,6 +12,10 @@ use crate::cli::text::plain;
 
 /// Shows the plan, and asks whether to run its commands.
 pub(super) async fn is_agreed(screen: &Screen, plan: &Plan, dry_run: bool, yes: bool) -> Result<bool, Error> {
+    let context = screen.line().await;
+    if !context.is_empty() {
+        say(context.trim_end());
+    }
     for (place, (found, command)) in plan.commands.iter().enumerate() {
         say(&format!("{}. {found}\n   {}", place + 1, plain(command)));
     }

@@ -77,8 +77,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         return Outcome::well(lease, "would_hand_over", &said).show(screen).await;
     }
     let replaces = if record.handover.is_some() { " This replaces the request in the record." } else { "" };
-    let question =
-        format!("Hand over {} to {next}? It is {state}: {holder} becomes passive.{replaces}", shown(lease));
+    let question = format!(
+        "Hand over {} to {next}? It is {state}: {holder} becomes passive. If {next} does not take it, no candidate is active \
+             until the holder takes it again, for up to a term.{replaces}",
+        shown(lease)
+    );
     if screen.ask(&question, yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
@@ -163,9 +166,11 @@ fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
         State::Held if is_same => {
             Some(Handed::Otherwise("is still held: the request was removed, or another one replaced it"))
         }
-        State::Held if now.owner == to || (to == ANY && now.owner != asked.owner) => {
-            Some(Handed::Over(now.owner.clone()))
-        }
+        // Two candidates may have the same name.
+        State::Held if now.writer == asked.writer => Some(Handed::Otherwise(
+            "was taken again by its holder: no other candidate has taken it in time. See the log of the one that was to have it",
+        )),
+        State::Held if now.owner == to || to == ANY => Some(Handed::Over(now.owner.clone())),
         State::Held => Some(Handed::Otherwise(
             "was taken by another candidate than the one that was to have it. See: failoverctl lease status",
         )),
@@ -224,7 +229,8 @@ mod tests {
             (owned("", 8), "waits", "waits"),
             (owned("site-b", 8), "over", "over"),
             (owned("site-c", 8), "otherwise", "over"),
-            (owned("site-a", 8), "otherwise", "otherwise"),
+            (Record { epoch: 8, ..asked.clone() }, "otherwise", "otherwise"),
+            (owned("site-a", 8), "otherwise", "over"),
             (owned("SKIP-LEASE-POD", 7), "otherwise", "otherwise"),
             (Record { handover: None, ..asked.clone() }, "otherwise", "otherwise"),
         ] {

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::dynamodb::{Lease, Seen};
 use super::error::{Ended, Error};
-use super::screen::Screen;
+use super::screen::{Screen, say};
 use super::session::Common;
 use super::text::plain;
 use crate::lease::claim::{ANY, NOBODY_MAY, Record};
@@ -152,6 +152,7 @@ impl Which {
                 }
             }
         }
+        let is_configured = config.is_some();
         let (table, name, region, term) = match config {
             Some(config) => (config.table, config.lease, Some(config.region), Some(config.terms.term())),
             None => (table.expect("clap requires it"), lease.expect("clap requires it"), None, None),
@@ -161,6 +162,17 @@ impl Which {
         let session = common.session_in(region.or_else(|| common.own_region())).await?;
         let region = session.aws.region().cloned().expect("a session has a Region");
         let lease = Lease::new(&session.aws, region, table, name);
+        if !is_configured {
+            let others = lease.eventual_replicas().await;
+            if !others.is_empty() {
+                say(&format!(
+                    "warning: the table has replicas in {} as well, which take a write of {} seconds later, and may undo it: use \
+                     the Region that the candidates use, with --region or their --config",
+                    others.join(", "),
+                    lease.region
+                ));
+            }
+        }
         Ok(Opened { lease, term, screen: session.screen })
     }
 }

@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::fields::{escaped_within, milliseconds, with_reason};
 use super::{Before, CUT, FIELDS, Intent, Lock, Record, Restore};
+
+/// How long after a lock its own datapoints may make an alarm go off.
+const RECENT: TimeDelta = TimeDelta::minutes(10);
 
 /// When a path had been set that was not seen to be set.
 pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -14,10 +17,11 @@ pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 impl Record {
     /// When the path of a check in service had been set, as far as that is on record, for a restore that has `seen` it so. Who
-    /// has undone a lock has not said when: just now, as far as is known, so that the lock's own datapoints make no other one.
+    /// has undone a lock has not said when: of one that was set minutes ago, just now.
     #[must_use]
     pub fn set_before(&self, path: &str, version: i64, seen: DateTime<Utc>) -> DateTime<Utc> {
-        if self.stands(path, version) {
+        let is_recent = |lock: &Lock| lock.version.is_some() && seen - lock.at < RECENT;
+        if self.intent(path, version) == Intent::Out && self.lock.as_ref().is_some_and(is_recent) {
             return seen;
         }
         let known = self.restored(path, version).filter(|_| self.intent(path, version) == Intent::In);
