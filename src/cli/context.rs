@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use serde::Serialize;
 
 use super::sts::{self, Caller};
-use super::text::plain;
+use super::text::{plain, quoted};
 use crate::remote::arn::Arn;
 
 /// How long a call may take, its retries included, where the rest is shown without it.
@@ -63,6 +63,11 @@ impl Context {
     /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.
     pub fn caller(&self) -> Option<&str> {
         self.caller.as_deref().map(|arn| Arn::parse(arn).map_or(arn, |arn| arn.resource))
+    }
+
+    /// What lets the AWS CLI's commands that a screen names reach the same account; `None` if no profile was named.
+    pub fn for_commands(&self) -> Option<String> {
+        self.profile.as_ref().map(|profile| format!("export AWS_PROFILE={}", quoted(&plain(profile))))
     }
 
     /// The context in a line.

@@ -87,7 +87,13 @@ impl Findings {
 
     /// Prints them all. All is well if nothing is wrong, and nothing unseen.
     pub async fn show(&self, screen: &Screen) -> Result<Ended, Error> {
-        screen.show_in_context("findings", &self.0, || self.0.iter().map(text).collect()).await?;
+        // The commands name no profile.
+        let named = self.0.iter().any(|link| link.remedy.is_some());
+        let profile = screen.context().await.filter(|_| named).and_then(|context| context.for_commands());
+        let profile = profile.map(|export| format!("before these commands: {export}\n")).unwrap_or_default();
+        screen
+            .show_in_context("findings", &self.0, || self.0.iter().map(text).collect::<String>() + &profile)
+            .await?;
         let is_well = self.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
         Ok(if is_well { Ended::Well } else { Ended::NotWell })
     }

@@ -65,7 +65,7 @@ pub enum Refusal {
     },
     /// The primary does not answer as a healthy one does.
     #[error(
-        "the primary is not healthy, as seen from this function: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Repair the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"
+        "the primary is not healthy, as seen from where this runs: {0}. If its alarm is in ALARM already, it does not fire again, and the site would be in service unprotected. Repair the primary first. Only Route 53's own checkers decide: if they alone can reach the primary, or you mean it, repeat with \"force\": true (failoverctl: --force)"
     )]
     Unhealthy(String),
 }
