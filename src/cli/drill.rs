@@ -168,7 +168,7 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         progress.timeline.now(Source::Checkers, "armed again".to_owned());
     }
     let (steps, ended) = (progress.timeline.steps(), ended.map(|()| Ended::Well));
-    let written = drill.report.write(screen, ("drill", &title), &steps, &ended).await;
+    let written = drill.report.write(screen, ("drill", &title), &steps, drill.dry_run, &ended).await;
     screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
     ended.and_then(|ended| written.map(|()| ended))
 }

@@ -71,8 +71,8 @@ pub enum Error {
     Terminal(#[from] io::Error),
     /// There are no credentials, or none that can be used.
     #[error(
-        "there are no credentials to use: {why}. Log in: {}. Or name another profile with --profile; to see them: aws \
-         configure list-profiles",
+        "there are no credentials to use: {why}. To see the profiles: aws configure list-profiles; to name one: --profile. If the \
+         profile is there, log in: {}",
         login(.profile.as_deref())
     )]
     NoCredentials {
@@ -92,6 +92,11 @@ pub enum Error {
     /// A Region without alarms on health checks.
     #[error("--region {0}: Route 53's metrics and their alarms are in us-east-1 alone; leave --region out")]
     Region(String),
+    /// There is no such health check in this account.
+    #[error(
+        "{0}. It may be of another account: failoverctl status shows this one's; to name another one: --profile"
+    )]
+    OtherAccount(#[source] Failure),
     /// There is no AWS at a URL.
     #[error(
         "there is no AWS at {}: {why}. Correct --endpoint-url, or where it is not given AWS_ENDPOINT_URL, or \

@@ -22,6 +22,11 @@ pub(super) struct Gates {
 // === impl Gates ===
 
 impl Gates {
+    /// Whether there are none, so that no time goes by.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+
     /// Runs the commands one after the other, with the last line that each prints as what was seen.
     ///
     /// # Errors

@@ -149,7 +149,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
     }
     if fails {
         say(&format!(
-            "it fails now, and nothing locks it: see failoverctl status {id}; to lock it: failoverctl lock {id}"
+            "it fails now, and nothing locks it: see failoverctl status {id}; to lock it: failoverctl lock {id} --reason …"
         ));
     }
     say(&format!("{id} {}", now.state.clause()));

@@ -38,6 +38,8 @@ struct Report<'a> {
     command: &'static str,
     /// The health check, with its name.
     subject: &'a str,
+    /// Whether nothing was to be changed.
+    is_dry_run: bool,
     /// Whether it was done.
     is_done: bool,
     /// Why it was not.
@@ -51,10 +53,14 @@ impl Options {
     /// Makes the folder, before anything is changed.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be made, or not be written to.
     pub fn prepare(&self) -> Result<(), Error> {
         let Some(folder) = &self.report else { return Ok(()) };
-        fs::create_dir_all(folder).map_err(|source| cannot_write(folder, source))
+        let probe = folder.join(format!(".failoverctl-{:016x}", fastrand::u64(..)));
+        let tried = fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&probe, ""))
+            .and_then(|()| fs::remove_file(&probe));
+        tried.map_err(|source| cannot_write(folder, source))
     }
 
     /// Writes the report, if one was asked for.
@@ -66,13 +72,15 @@ impl Options {
         screen: &Screen,
         (command, subject): (&'static str, &str),
         steps: &[Step],
+        is_dry_run: bool,
         ended: &Result<Ended, Error>,
     ) -> Result<(), Error> {
         let Some(folder) = &self.report else { return Ok(()) };
         let report = Report {
             command,
             subject,
-            is_done: matches!(ended, Ok(Ended::Well)),
+            is_dry_run,
+            is_done: !is_dry_run && matches!(ended, Ok(Ended::Well)),
             cause: ended.as_ref().err().map(ToString::to_string),
             steps,
         };
@@ -104,6 +112,7 @@ impl Report<'_> {
     fn result(&self) -> String {
         match (&self.cause, self.is_done) {
             (Some(cause), _) => format!("not done: {}", plain(cause)),
+            (None, _) if self.is_dry_run => "a dry run, nothing was changed".to_owned(),
             (None, true) => "done".to_owned(),
             (None, false) => "not done".to_owned(),
         }
@@ -232,6 +241,7 @@ mod tests {
         let report = Report {
             command: "drill",
             subject: "shop <primary>",
+            is_dry_run: false,
             is_done: false,
             cause: Some("too late".to_owned()),
             steps: &steps,

@@ -90,7 +90,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut timeline = Timeline::default();
     let ended = steps(common, &guard, &check, &title, &arguments, &mut timeline).await;
     let (screen, steps) = (&guard.session.screen, timeline.steps());
-    let written = arguments.report.write(screen, ("restore", &title), &steps, &ended).await;
+    let written =
+        arguments.report.write(screen, ("restore", &title), &steps, arguments.dry_run, &ended).await;
     ended.and_then(|ended| written.map(|()| ended))
 }
 

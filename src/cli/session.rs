@@ -219,6 +219,13 @@ impl Common {
 
     /// An error, with the next step if AWS does not accept the credentials.
     pub fn with_next_step(&self, error: Error) -> Error {
+        let is_check = |failure: &Failure| {
+            failure.kind() == Kind::NotFound && failure.to_string().contains("HealthCheck")
+        };
+        let error = match error {
+            Error::Aws(failure) if is_check(&failure) => Error::OtherAccount(failure),
+            error => error,
+        };
         if error.blames_credentials() {
             Error::LogIn { error: Box::new(error), profile: self.named_profile() }
         } else {

@@ -80,6 +80,8 @@ struct Subject {
     title: String,
     is_locked: bool,
     records: Vec<Followed>,
+    /// The failover records whose answers are not followed.
+    unseen: Vec<String>,
     /// What Route 53's checkers find.
     health: Health,
 }
@@ -93,7 +95,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let title = name::title(&id, tags.as_ref());
     let ended = steps(common, guard, &id, &arguments, &mut timeline).await;
     let (screen, steps) = (&guard.session.screen, timeline.steps());
-    let written = arguments.report.write(screen, ("switch-over", &title), &steps, &ended).await;
+    let written =
+        arguments.report.write(screen, ("switch-over", &title), &steps, arguments.dry_run, &ended).await;
     screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
     ended.and_then(|ended| written.map(|()| ended))
 }
@@ -106,6 +109,8 @@ async fn steps(
     timeline: &mut Timeline,
 ) -> Result<Ended, Error> {
     let mut subject = ready(guard, id, arguments.dns_server, timeline).await?;
+    // An interrupt while it is locked counts once that is known.
+    let mut interrupts = None;
     if subject.is_locked {
         // A switch-over that was interrupted goes on.
         timeline.now(Source::Lock, format!("{} is locked already", subject.title));
@@ -125,10 +130,13 @@ async fn steps(
         }
         if !arguments.yes {
             timeline.now(Source::Person, "agreed".to_owned());
-            // The question may have been open for hours.
-            subject = ready(guard, id, arguments.dns_server, timeline).await?;
             arguments.gates.pass(common, timeline).await?;
         }
+        // The question may have been open for hours, and the commands may have taken some.
+        if !arguments.yes || !arguments.gates.is_empty() {
+            subject = ready(guard, id, arguments.dns_server, timeline).await?;
+        }
+        interrupts = Some(Interrupts::new()?);
         let outcome = lock::by_hand(guard, id, &arguments.reason).await?;
         let cause = outcome.reason.map_or("for no known reason", why);
         match outcome.outcome {
@@ -145,15 +153,44 @@ async fn steps(
     if arguments.dry_run {
         return Ok(Ended::Well);
     }
-    let mut interrupts = Interrupts::new()?;
-    let followed = tokio::select! {
-        followed = follow(guard, &mut subject, arguments.timeout, timeline) => followed,
-        () = interrupts.recv() => Err(Error::Interrupted),
+    let mut interrupts = match interrupts {
+        Some(interrupts) => interrupts,
+        None => Interrupts::new()?,
     };
-    if followed.is_err() {
-        say(&format!("{} stays locked. To follow it again, repeat the command", subject.title));
+    let followed = tokio::select! {
+        biased;
+        () = interrupts.recv() => Err(Error::Interrupted),
+        followed = follow(guard, &mut subject, arguments.timeout, timeline) => followed,
+    };
+    // Someone may have set it back meanwhile.
+    match guard.route53.health_check(id, shortly()).await {
+        Ok(check) if check.path() == Some(guard.config.locked_path.as_str()) => {
+            timeline.now(Source::Lock, format!("{} is locked", subject.title));
+        }
+        Ok(check) => {
+            let path = plain(check.path().unwrap_or_default());
+            return Err(Error::TooLate(format!(
+                "{title} is not locked any more: someone has set its path to {path}. See failoverctl status {id}",
+                title = subject.title
+            )));
+        }
+        Err(failure) => {
+            let title = &subject.title;
+            return Err(Error::TooLate(format!(
+                "whether {title} is still locked cannot be read: {failure}. See failoverctl status {id}"
+            )));
+        }
     }
-    followed.map(|()| Ended::Well)
+    if followed.is_err() {
+        say("to follow its traffic again, repeat the command");
+    }
+    followed?;
+    if subject.unseen.is_empty() {
+        return Ok(Ended::Well);
+    }
+    let unseen = subject.unseen.join(", ");
+    timeline.now(Source::Dns, format!("where the traffic of {unseen} goes was not seen: ask its resolvers"));
+    Ok(Ended::NotWell)
 }
 
 /// Sees that traffic has another site to go to.
@@ -167,7 +204,7 @@ async fn ready(
     timeline: &mut Timeline,
 ) -> Result<Subject, Error> {
     let refuse = |why: String| {
-        Err(Error::NoSwitchOver(format!("{why}. To lock it all the same: failoverctl lock {id}")))
+        Err(Error::NoSwitchOver(format!("{why}. To lock it all the same: failoverctl lock {id} --reason …")))
     };
     let (check, tags) = lock::read(guard, id).await?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
@@ -177,7 +214,7 @@ async fn ready(
     if primaries.is_empty() {
         return refuse(format!("no failover record of this account depends on {id}"));
     }
-    let mut followed = Vec::new();
+    let (mut followed, mut unseen) = (Vec::new(), Vec::new());
     for record in primaries {
         if let Err(cause) = other_site(guard, record, timeline).await {
             return refuse(cause);
@@ -187,7 +224,10 @@ async fn ready(
                 timeline.now(Source::Dns, record.said());
                 followed.push(record);
             }
-            Err(cause) => timeline.now(Source::Dns, format!("{} is not followed: {cause}", record.name)),
+            Err(cause) => {
+                timeline.now(Source::Dns, format!("{} is not followed: {cause}", record.name));
+                unseen.push(plain(&record.name));
+            }
         }
     }
     let health = match guard.route53.checkers(id, shortly()).await {
@@ -208,11 +248,12 @@ async fn ready(
     for record in unknown {
         let what = format!("{} is not followed: it may answer the other site already", record.name);
         timeline.now(Source::Dns, what);
+        unseen.push(plain(&record.name));
     }
     if followed.is_empty() && health == Health::Unknown {
         return refuse("neither the checkers nor the records can be followed".to_owned());
     }
-    Ok(Subject { id: id.clone(), title, is_locked, records: followed, health })
+    Ok(Subject { id: id.clone(), title, is_locked, records: followed, unseen, health })
 }
 
 /// Sees that the other site of a failover pair is healthy.
@@ -291,8 +332,7 @@ async fn follow(
         }
         if Instant::now() >= end {
             return Err(Error::TooLate(format!(
-                "{title} is locked, and its traffic was not seen to move within {timeout} s. For the cause, run: failoverctl \
-                 doctor {id}",
+                "the traffic of {title} was not seen to move within {timeout} s. For the cause, run: failoverctl doctor {id}",
                 title = subject.title,
                 id = subject.id
             )));

@@ -434,6 +434,18 @@ async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
     assert!(fixed.status == Some(3) && wrong.len() == 1 && wrong[0].contains("deleted: "), "{fixed:?}");
 }
 
+/// A function that guards another check is another's, whatever is wrong with it.
+async fn leaves_others_alone(aws: &Emulator, check: &str, idle: &str) {
+    let other = "aws lambda update-function-configuration --function-name failover-lock --environment \
+        'Variables={GUARDED_HEALTH_CHECKS=6dc5e927-6632-468a-b2ff-32e2947321c9}'";
+    for command in [other, idle] {
+        assert_eq!(aws.bash(command, &[]).await.0, Some(0));
+    }
+    let planned = run(&aws.url, &["doctor", check, "--fix", "--dry-run"]).await.said;
+    assert!(planned.contains("nothing that a command repairs"), "{planned}");
+    assert!(planned.contains("by hand: failover-lock cannot run"), "{planned}");
+}
+
 #[tokio::test]
 async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs_it() {
     let aws = Emulator::own_ministack().await;
@@ -513,6 +525,7 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         let found = configured(variables).await;
         assert!(found.status == Some(3) && found.out.contains(said), "{said}: {found:?}");
     }
+    leaves_others_alone(&aws, &check, idle[0].as_str()).await;
     primary.set_up(false);
     aws.deploy("--set DryRun=true").await;
     let found = doctor().await.out;

@@ -76,9 +76,9 @@ impl Pair {
 
     fn program(&self, typed: &[&str]) -> Command {
         let server = self.servers.address(0).to_string();
-        let arguments =
-            ["switch-over", &self.primary, "--reason", "CHG-42", "--dns-server", &server, "--yes"];
-        command(Path::new(FAILOVERCTL), &self.api.url(), &[&arguments, typed].concat())
+        let named = if typed.contains(&"--dns-server") { vec![] } else { vec!["--dns-server", &server] };
+        let arguments = [&["switch-over", &self.primary, "--reason", "CHG-42", "--yes"][..], &named].concat();
+        command(Path::new(FAILOVERCTL), &self.api.url(), &[&arguments[..], typed].concat())
     }
 
     async fn run(&self, typed: &[&str]) -> Ended {
@@ -165,6 +165,47 @@ async fn a_switch_over_whose_lock_does_not_hold_says_so() {
     pair.passing(PRIMARY, LOCKED, true);
     let ended = pair.run(&["--timeout", "1"]).await;
     assert_eq!(ended.status, Some(1), "{ended:?}");
-    assert!(ended.said.contains("its traffic was not seen to move within 1 s"), "{ended:?}");
+    assert!(ended.said.contains("was not seen to move within 1 s"), "{ended:?}");
     assert!(pair.is_changed());
+}
+
+/// The path that the primary's check asks for.
+async fn set_path(pair: &Pair, path: &str) {
+    let client = Client::new(&aws_at(&pair.api.url()).await);
+    let update = client.update_health_check().health_check_id(&pair.primary).resource_path(path);
+    update.send().await.expect("it is allowed");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_undone_while_traffic_moves_is_no_switch_over() {
+    let pair = Pair::start().await;
+    let mut child = pair.program(&[]).spawn().expect("it starts");
+    says(child.stderr.take().expect("it is piped"), "is locked: CHG-42").await;
+    // It is set back before the checkers have seen it, and then fails for another reason.
+    set_path(&pair, "/lb-check").await;
+    pair.passing(PRIMARY, "/lb-check", false);
+    let ended = Ended::of(child.wait_with_output().await.expect("it ends"));
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.out.contains(STANDBY), "the traffic has moved: {ended:?}");
+}
+
+#[tokio::test]
+async fn where_no_name_server_answers_the_traffic_was_not_seen_to_move() {
+    let pair = Pair::start().await;
+    let folder = std::env::temp_dir().join(format!("switch-over-unseen-{}", pair.api.address.port()));
+    let report = folder.to_str().expect("UTF-8").to_owned();
+    // The later option counts.
+    let nowhere = ["--dns-server", "127.0.0.1:9", "--report", &report];
+    let dry = pair.run(&[&nowhere[..], &["--dry-run"]].concat()).await;
+    assert_eq!(dry.status, Some(0), "{dry:?}");
+    let json = fs::read_dir(&folder).expect("it was made").map(|file| file.expect("it is there").path());
+    let json: Vec<_> = json.filter(|file| file.extension().is_some_and(|is| is == "json")).collect();
+    let json: Value = serde_json::from_str(&fs::read_to_string(&json[0]).expect("UTF-8")).expect("JSON");
+    assert_eq!((&json["report"]["isDone"], &json["report"]["isDryRun"]), (&false.into(), &true.into()));
+    let ended = tokio::select! {
+        ended = pair.run(&nowhere) => ended,
+        () = pair.time_passes() => unreachable!("it passes for ever"),
+    };
+    assert!(ended.status == Some(3) && ended.out.contains("was not seen: ask its resolvers"), "{ended:?}");
+    fs::remove_dir_all(folder).expect("it is there");
 }
