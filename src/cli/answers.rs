@@ -36,6 +36,8 @@ pub(super) struct Asked {
     name: Name,
     kind: RecordType,
     servers: Vec<SocketAddr>,
+    /// Whether they are the zone's own, which answer with authority.
+    are_own: bool,
 }
 
 // === impl Asked ===
@@ -55,7 +57,7 @@ impl Asked {
             Some(server) => vec![server],
             None => name_servers(aws, &record.zone).await?,
         };
-        Ok(Self { name, kind, servers })
+        Ok(Self { name, kind, servers, are_own: server.is_none() })
     }
 
     pub fn kind(&self) -> RecordType {
@@ -97,7 +99,11 @@ impl Asked {
             if !is_answer {
                 continue;
             }
-            if answer.metadata.response_code != ResponseCode::NoError || answer.metadata.truncation {
+            let is_foreign = self.are_own && !answer.metadata.authoritative;
+            if answer.metadata.response_code != ResponseCode::NoError
+                || answer.metadata.truncation
+                || is_foreign
+            {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             let shown = |data: &RData| {

@@ -37,9 +37,12 @@ impl Gates {
             shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
             common.hand_on(&mut shell);
             let output = shell.output().await?;
-            let said = if output.status.success() { &output.stdout } else { &output.stderr };
-            let said = String::from_utf8_lossy(said);
-            let said = said.lines().rfind(|line| !line.trim().is_empty()).map(plain);
+            let last = |printed: &[u8]| {
+                let printed = String::from_utf8_lossy(printed);
+                printed.lines().rfind(|line| !line.trim().is_empty()).map(plain)
+            };
+            let said = if output.status.success() { None } else { last(&output.stderr) };
+            let said = said.or_else(|| last(&output.stdout));
             let what = format!(
                 "{} ended with {}{}",
                 plain(command),

@@ -132,15 +132,14 @@ impl Report<'_> {
     }
 
     fn markdown(&self, context: &str) -> String {
-        let cell = |text: String| text.replace('\\', r"\\").replace('|', r"\|");
         let mut text = format!(
             "# {}\n\n{}\n\nResult: {}\n\n| | time | seconds | source | step |\n|---|---|---|---|---|\n",
-            self.title(),
-            plain(context),
-            self.result()
+            in_markdown(&self.title()),
+            in_markdown(&plain(context)),
+            in_markdown(&self.result())
         );
         for row in self.rows("%FT%TZ") {
-            let _ = writeln!(text, "| {} |", row.map(cell).join(" | "));
+            let _ = writeln!(text, "| {} |", row.map(|cell| in_markdown(&cell)).join(" | "));
         }
         text
     }
@@ -214,6 +213,18 @@ const STYLE: &str = "<style>\n\
     .end { text-anchor: end; }\n\
     </style>\n";
 
+/// Escapes a text for Markdown: what has a meaning there, and HTML with it.
+fn in_markdown(text: &str) -> String {
+    let mut escaped = String::new();
+    for char in text.chars() {
+        if r"\`*_[]<>&|#!~".contains(char) {
+            escaped.push('\\');
+        }
+        escaped.push(char);
+    }
+    escaped
+}
+
 /// Escapes a text for HTML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -249,6 +260,10 @@ mod tests {
         let markdown = report.markdown("account 1");
         assert!(markdown.contains("| 2 | 1970-01-01T00:00:30Z | +30.0 | DNS | a \\| b |"), "{markdown}");
         assert!(markdown.contains("Result: not done: too late"), "{markdown}");
+        assert!(
+            markdown.contains("\\<script\\>") && markdown.contains("# drill of shop \\<primary\\>"),
+            "{markdown}"
+        );
         let page = report.page("account 1");
         assert!(!page.contains("<script>") && !page.contains('\u{1b}'), "{page}");
         assert!(page.contains("<td>&lt;script&gt;&quot;&amp;\u{fffd}</td>"), "{page}");

@@ -15,13 +15,13 @@ use super::guard::{Guard, Options};
 use super::lock;
 use super::name::{self, Named};
 use super::report;
-use super::screen::say;
+use super::screen::{error, say};
 use super::session::{Common, Interrupts, YEAR, patience, shortly};
 use super::state::why;
 use super::text::plain;
 use super::timeline::{Source, Step, Timeline};
-use crate::failover_lock::decide::{self, Health};
-use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::decide::{self, CannotHold, Health};
+use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::route53::Checkers;
 
@@ -98,6 +98,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let written =
         arguments.report.write(screen, ("switch-over", &title), &steps, arguments.dry_run, &ended).await;
     screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
+    if let (Err(_), Err(unwritten)) = (&ended, &written) {
+        say(&error(&unwritten.to_string()));
+    }
     ended.and_then(|ended| written.map(|()| ended))
 }
 
@@ -138,6 +141,8 @@ async fn steps(
         }
         interrupts = Some(Interrupts::new()?);
         let outcome = lock::by_hand(guard, id, &arguments.reason).await?;
+        let said =
+            if outcome.outcome == Verdict::AlreadyLocked { "was locked meanwhile" } else { "is locked" };
         let cause = outcome.reason.map_or("for no known reason", why);
         match outcome.outcome {
             Verdict::Locked | Verdict::AlreadyLocked => {}
@@ -148,7 +153,7 @@ async fn steps(
             }
             _ => return Err(Error::NoSwitchOver(format!("{} was not locked: {cause}", subject.title))),
         }
-        timeline.now(Source::Lock, format!("{} is locked: {}", subject.title, plain(&arguments.reason)));
+        timeline.now(Source::Lock, format!("{} {said}: {}", subject.title, plain(&arguments.reason)));
     }
     if arguments.dry_run {
         return Ok(Ended::Well);
@@ -214,10 +219,21 @@ async fn ready(
     if primaries.is_empty() {
         return refuse(format!("no failover record of this account depends on {id}"));
     }
+    for record in records.iter().filter(|record| record.role == Role::Secondary) {
+        let name = &record.name;
+        timeline.now(
+            Source::Dns,
+            format!("{name} has it as its secondary, and has no other site while it is locked"),
+        );
+    }
+    let is_locked = check.path() == Some(guard.config.locked_path.as_str());
     let (mut followed, mut unseen) = (Vec::new(), Vec::new());
     for record in primaries {
-        if let Err(cause) = other_site(guard, record, timeline).await {
-            return refuse(cause);
+        match other_site(guard, record, timeline).await {
+            Ok(()) => {}
+            // What is done already is followed all the same.
+            Err(cause) if is_locked => timeline.now(Source::Checkers, cause),
+            Err(cause) => return refuse(cause),
         }
         match Followed::begin(guard, record, server).await {
             Ok(record) => {
@@ -240,7 +256,6 @@ async fn ready(
             Health::Unknown
         }
     };
-    let is_locked = check.path() == Some(guard.config.locked_path.as_str());
     // What is answered now is the primary's only while that is in service.
     let (followed, unknown): (Vec<_>, Vec<_>) = followed
         .into_iter()
@@ -273,14 +288,31 @@ async fn other_site(guard: &Guard, record: &Record, timeline: &mut Timeline) -> 
         }
         (_, Some(check)) => {
             let id = HealthCheckId::try_from(check.to_owned()).map_err(|error| error.to_string())?;
-            let (is_healthy, seen) = match guard.route53.checkers(&id, shortly()).await {
+            // Of an inverted one, and of a disabled one, the checkers' results are not the verdict.
+            let turns = |check: &HealthCheck| {
+                matches!(decide::can_hold(check), Err(CannotHold::Inverted | CannotHold::Disabled))
+            };
+            let turned = guard.route53.health_check(&id, shortly()).await.map(|check| turns(&check));
+            let checkers = match turned {
+                Ok(true) => Err("its checkers' results are not Route 53's verdict".to_owned()),
+                Ok(false) => {
+                    guard.route53.checkers(&id, shortly()).await.map_err(|failure| failure.to_string())
+                }
+                Err(failure) => Err(failure.to_string()),
+            };
+            let (is_healthy, seen) = match checkers {
                 Ok(checkers) => (checkers.verdict() == Health::Healthy, counted(checkers)),
                 // A calculated one has no checkers.
-                Err(failure) => match guard.cloudwatch.verdict(&id, shortly()).await {
+                Err(why) => match guard.cloudwatch.verdict(&id, shortly()).await {
                     Ok(Some(is_healthy)) => (is_healthy, "by Route 53's metric".to_owned()),
-                    _ => {
+                    Ok(None) => {
                         return Err(format!(
-                            "{name}: whether its secondary {id} is healthy cannot be read: {failure}"
+                            "{name}: whether its secondary {id} is healthy cannot be read: {why}; its metric is empty"
+                        ));
+                    }
+                    Err(failure) => {
+                        return Err(format!(
+                            "{name}: whether its secondary {id} is healthy cannot be read: {why}; {failure}"
                         ));
                     }
                 },
