@@ -137,6 +137,23 @@ async fn the_managed_prometheus_has_the_same_receiver() {
     assert!(missing.is_empty() && here.len() > 12, "{missing:?}");
 }
 
+#[tokio::test]
+async fn people_are_notified_of_an_offline_site_and_not_of_the_watchdog() {
+    let file = std::env::temp_dir().join(format!("routes-{}.yml", support::emulator::free_port()));
+    fs::write(&file, documented().replace("REPLACE_FUNCTION_URL", "http://127.0.0.1:1/")).unwrap();
+    for (alert, receivers) in [
+        ("SiteOffline", "site-fence,people"),
+        ("SiteFenceWatchdog", "site-fence"),
+        ("SiteViewMissing", "people"),
+    ] {
+        let routes = ["config", "routes", "test", "--config.file"];
+        let label = format!("alertname={alert}");
+        let found = Command::new("amtool").args(routes).arg(&file).arg(label).output().await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), receivers, "{found:?}");
+    }
+    fs::remove_file(&file).unwrap();
+}
+
 /// Waits until the function's log contains this.
 async fn log_says(sites: &Sites, what: &str) {
     let mut lines = String::new();
