@@ -112,14 +112,14 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
     };
     let metrics = [
         ("standing", "1x40", "LatchLocked", "critical"),
-        ("opened_total", "0x36 1x3", "LatchOpened", "critical"),
+        ("last_opened_timestamp_seconds", "0x36 540x3", "LatchOpened", "critical"),
         ("not_holding", "1x40", "LatchNotHolding", "critical"),
         ("half", "1x40", "LatchHalf", "warning"),
         ("blind", "1x40", "LatchBlind", "critical"),
         ("failed", "1x40", "LatchFailed", "warning"),
         ("suspect", "1x40", "LatchSuspect", "critical"),
         ("look_gap_seconds", "5x36 46 5x3", "LatchSlow", "warning"),
-        ("missed_total", "0x36 1x3", "LatchMissed", "critical"),
+        ("last_missed_timestamp_seconds", "0x36 540x3", "LatchMissed", "critical"),
         ("armed", "_x40", "LatchSilent", "critical"),
     ];
     let rules = rules(LATCH);
@@ -155,7 +155,7 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
         "exp_labels": { "severity": "warning", "latch": "app" },
         "exp_annotations": { "summary": summary("LatchDryRun") },
     }]);
-    for (time, alerts) in [("23h59m", json!([])), ("24h1m", fired)] {
+    for (time, alerts) in [("21h50m", json!([])), ("24h2m", fired)] {
         tests.push(test(&dry_run, time, &[("LatchDryRun", alerts)]));
     }
     // A latch that no watcher reports any more, beside another one.

@@ -139,16 +139,20 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         by_metric: drill.by_metric,
     };
     let restored = restore(guard, id, &path, &own, &mut progress).await;
-    match &restored {
-        Err(cause @ Error::NotOurs(_)) => say(&error(&format!(
+    let left = match &restored {
+        Err(cause @ Error::NotOurs(_)) => Some(format!(
             "the drill restores nothing: {cause}. Before you restore it, see: failoverctl status {id}"
-        ))),
-        Err(cause) => say(&error(&format!(
+        )),
+        Err(cause) => Some(format!(
             "{id} could not be restored: {cause}. Run: failoverctl restore {id}; if its path is \
              {DRILL}, run: aws route53 update-health-check --health-check-id {id} --resource-path {}",
             quoted(path.as_str())
-        ))),
-        Ok(()) => {}
+        )),
+        Ok(()) => None,
+    };
+    if let Some(left) = left {
+        say(&error(&left));
+        progress.timeline.add(Source::Lock, left);
     }
     let mut ended = locked.and(restored);
     if ended.is_ok() {
@@ -168,9 +172,8 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         progress.timeline.now(Source::Checkers, "armed again".to_owned());
     }
     let (steps, ended) = (progress.timeline.steps(), ended.map(|()| Ended::Well));
-    let written = drill.report.write(screen, ("drill", &title), &steps, drill.dry_run, &ended).await;
     screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
-    ended.and_then(|ended| written.map(|()| ended))
+    drill.report.end(screen, ("drill", &title), &steps, false, ended).await
 }
 
 /// The check, its path, and the alarm to set off, if a drill may be done and can succeed.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::error::{Ended, Error};
-use super::screen::{Screen, say};
+use super::screen::{Screen, error, say};
 use super::text::{plain, time};
 use super::timeline::{Source, Step};
 
@@ -63,11 +63,26 @@ impl Options {
         tried.map_err(|source| cannot_write(folder, source))
     }
 
-    /// Writes the report, if one was asked for.
+    /// Writes the report, if one was asked for, and returns how the operation ended.
     ///
     /// # Errors
-    /// A file cannot be written.
-    pub async fn write(
+    /// The operation's; or a file cannot be written.
+    pub async fn end(
+        &self,
+        screen: &Screen,
+        heading: (&'static str, &str),
+        steps: &[Step],
+        is_dry_run: bool,
+        ended: Result<Ended, Error>,
+    ) -> Result<Ended, Error> {
+        let written = self.write(screen, heading, steps, is_dry_run, &ended).await;
+        if let (Err(_), Err(unwritten)) = (&ended, &written) {
+            say(&error(&unwritten.to_string()));
+        }
+        ended.and_then(|ended| written.map(|()| ended))
+    }
+
+    async fn write(
         &self,
         screen: &Screen,
         (command, subject): (&'static str, &str),

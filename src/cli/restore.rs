@@ -15,7 +15,7 @@ use super::name::{self, Named};
 use super::report;
 use super::screen::say;
 use super::seen;
-use super::session::{Common, YEAR};
+use super::session::{Common, Interrupts, YEAR};
 use super::status;
 use super::text::plain;
 use super::timeline::{Source, Timeline};
@@ -90,9 +90,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut timeline = Timeline::default();
     let ended = steps(common, &guard, &check, &title, &arguments, &mut timeline).await;
     let (screen, steps) = (&guard.session.screen, timeline.steps());
-    let written =
-        arguments.report.write(screen, ("restore", &title), &steps, arguments.dry_run, &ended).await;
-    ended.and_then(|ended| written.map(|()| ended))
+    arguments.report.end(screen, ("restore", &title), &steps, arguments.dry_run, ended).await
 }
 
 async fn steps(
@@ -152,7 +150,13 @@ async fn steps(
         screen.show("outcomes", &outcome, || words).await?;
     }
     if *wait {
-        status::until_armed(guard, id, Duration::from_secs(*timeout), timeline).await?;
+        // An interrupt ends the wait alone: the report says what was done.
+        let mut interrupts = Interrupts::new()?;
+        tokio::select! {
+            biased;
+            () = interrupts.recv() => return Err(Error::Interrupted),
+            armed = status::until_armed(guard, id, Duration::from_secs(*timeout), timeline) => armed?,
+        }
     }
     Ok(Ended::Well)
 }

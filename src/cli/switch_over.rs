@@ -15,18 +15,22 @@ use super::guard::{Guard, Options};
 use super::lock;
 use super::name::{self, Named};
 use super::report;
-use super::screen::{error, say};
-use super::session::{Common, Interrupts, YEAR, patience, shortly};
+use super::screen::say;
+use super::session::{Common, Interrupts, YEAR, shortly};
 use super::state::why;
 use super::text::plain;
 use super::timeline::{Source, Step, Timeline};
-use crate::failover_lock::decide::{self, CannotHold, Health};
-use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
+use crate::failover_lock::decide::{self, Health};
+use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Verdict;
 use crate::failover_lock::route53::Checkers;
+use crate::remote::deadline::Deadline;
 
 /// How often the checkers and the name servers are asked.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How long the records of all zones may take to be read: Route 53 allows an account five calls a second.
+const ALL_ZONES: Duration = Duration::from_mins(2);
 
 /// Take a primary out of service on purpose: see that the other site is healthy, lock, and follow the traffic there.
 #[derive(Debug, Args)]
@@ -80,6 +84,8 @@ struct Subject {
     title: String,
     is_locked: bool,
     records: Vec<Followed>,
+    /// The records beside those failover pairs that depend on it.
+    others: Vec<String>,
     /// The failover records whose answers are not followed.
     unseen: Vec<String>,
     /// What Route 53's checkers find.
@@ -95,13 +101,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let title = name::title(&id, tags.as_ref());
     let ended = steps(common, guard, &id, &arguments, &mut timeline).await;
     let (screen, steps) = (&guard.session.screen, timeline.steps());
-    let written =
-        arguments.report.write(screen, ("switch-over", &title), &steps, arguments.dry_run, &ended).await;
     screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
-    if let (Err(_), Err(unwritten)) = (&ended, &written) {
-        say(&error(&unwritten.to_string()));
-    }
-    ended.and_then(|ended| written.map(|()| ended))
+    arguments.report.end(screen, ("switch-over", &title), &steps, arguments.dry_run, ended).await
 }
 
 async fn steps(
@@ -124,8 +125,9 @@ async fn steps(
             return Ok(Ended::Well);
         }
         let question = format!(
-            "Switch {} over? Its site goes out of service until a person restores it.",
-            subject.title
+            "Switch {} over? Its site goes out of service until a person restores it.{}",
+            subject.title,
+            subject.also()
         );
         if guard.session.screen.ask(&question, arguments.yes).await? == Ended::NotWell {
             timeline.now(Source::Person, "declined".to_owned());
@@ -139,21 +141,14 @@ async fn steps(
         if !arguments.yes || !arguments.gates.is_empty() {
             subject = ready(guard, id, arguments.dns_server, timeline).await?;
         }
-        interrupts = Some(Interrupts::new()?);
-        let outcome = lock::by_hand(guard, id, &arguments.reason).await?;
-        let said =
-            if outcome.outcome == Verdict::AlreadyLocked { "was locked meanwhile" } else { "is locked" };
-        let cause = outcome.reason.map_or("for no known reason", why);
-        match outcome.outcome {
-            Verdict::Locked | Verdict::AlreadyLocked => {}
-            Verdict::LockedInVain => {
-                let cause =
-                    format!("the path of {} was set, and no lock holds on it: {cause}", subject.title);
-                return Err(Error::TooLate(cause));
-            }
-            _ => return Err(Error::NoSwitchOver(format!("{} was not locked: {cause}", subject.title))),
+        if subject.is_locked {
+            // What an alarm has locked meanwhile keeps its record.
+            let what = format!("{} was locked meanwhile, and not by this command", subject.title);
+            timeline.now(Source::Lock, what);
+        } else {
+            interrupts = Some(Interrupts::new()?);
+            locks(guard, &subject, &arguments.reason, timeline).await?;
         }
-        timeline.now(Source::Lock, format!("{} {said}: {}", subject.title, plain(&arguments.reason)));
     }
     if arguments.dry_run {
         return Ok(Ended::Well);
@@ -198,6 +193,25 @@ async fn steps(
     Ok(Ended::NotWell)
 }
 
+/// Locks it.
+///
+/// # Errors
+/// It was not locked, or no lock holds on it.
+async fn locks(guard: &Guard, subject: &Subject, reason: &str, timeline: &mut Timeline) -> Result<(), Error> {
+    let outcome = lock::by_hand(guard, &subject.id, reason).await?;
+    let (title, cause) = (&subject.title, outcome.reason.map_or("for no known reason", why));
+    match outcome.outcome {
+        Verdict::Locked | Verdict::AlreadyLocked => {
+            timeline.now(Source::Lock, format!("{title} is locked: {}", plain(reason)));
+            Ok(())
+        }
+        Verdict::LockedInVain => {
+            Err(Error::TooLate(format!("the path of {title} was set, and no lock holds on it: {cause}")))
+        }
+        _ => Err(Error::NoSwitchOver(format!("{title} was not locked: {cause}"))),
+    }
+}
+
 /// Sees that traffic has another site to go to.
 ///
 /// # Errors
@@ -214,17 +228,18 @@ async fn ready(
     let (check, tags) = lock::read(guard, id).await?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let title = name::title(id, tags.as_ref());
-    let records = dns::records(&guard.session.aws, id, patience()).await?;
+    let records = dns::records(&guard.session.aws, id, Deadline::after(ALL_ZONES)).await?;
     let primaries: Vec<_> = records.iter().filter(|record| matches!(record.role, Role::Primary(_))).collect();
     if primaries.is_empty() {
         return refuse(format!("no failover record of this account depends on {id}"));
     }
-    for record in records.iter().filter(|record| record.role == Role::Secondary) {
-        let name = &record.name;
-        timeline.now(
-            Source::Dns,
-            format!("{name} has it as its secondary, and has no other site while it is locked"),
-        );
+    let mut others = Vec::new();
+    for record in records.iter().filter(|record| !matches!(record.role, Role::Primary(_))) {
+        let role =
+            if record.role == Role::Secondary { "its secondary record" } else { "a record without failover" };
+        let what = format!("{} depends on {id} as well, by {role}", plain(&record.name));
+        timeline.now(Source::Dns, what.clone());
+        others.push(what);
     }
     let is_locked = check.path() == Some(guard.config.locked_path.as_str());
     let (mut followed, mut unseen) = (Vec::new(), Vec::new());
@@ -268,7 +283,7 @@ async fn ready(
     if followed.is_empty() && health == Health::Unknown {
         return refuse("neither the checkers nor the records can be followed".to_owned());
     }
-    Ok(Subject { id: id.clone(), title, is_locked, records: followed, unseen, health })
+    Ok(Subject { id: id.clone(), title, is_locked, records: followed, others, unseen, health })
 }
 
 /// Sees that the other site of a failover pair is healthy.
@@ -289,10 +304,11 @@ async fn other_site(guard: &Guard, record: &Record, timeline: &mut Timeline) -> 
         (_, Some(check)) => {
             let id = HealthCheckId::try_from(check.to_owned()).map_err(|error| error.to_string())?;
             // Of an inverted one, and of a disabled one, the checkers' results are not the verdict.
-            let turns = |check: &HealthCheck| {
-                matches!(decide::can_hold(check), Err(CannotHold::Inverted | CannotHold::Disabled))
-            };
-            let turned = guard.route53.health_check(&id, shortly()).await.map(|check| turns(&check));
+            let turned = guard
+                .route53
+                .health_check(&id, shortly())
+                .await
+                .map(|check| check.inverted || check.disabled);
             let checkers = match turned {
                 Ok(true) => Err("its checkers' results are not Route 53's verdict".to_owned()),
                 Ok(false) => {
@@ -345,6 +361,12 @@ async fn follow(
 ) -> Result<(), Error> {
     let end = Instant::now() + Duration::from_secs(timeout);
     loop {
+        if let Ok(check) = guard.route53.health_check(&subject.id, shortly()).await
+            && check.path() != Some(guard.config.locked_path.as_str())
+        {
+            // The caller says so.
+            return Ok(());
+        }
         if let Ok(checkers) = guard.route53.checkers(&subject.id, shortly()).await
             && checkers.verdict() != subject.health
         {
@@ -375,6 +397,15 @@ async fn follow(
 
 fn counted(checkers: Checkers) -> String {
     format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total)
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// What else goes out of service, as further sentences of the question.
+    fn also(&self) -> String {
+        if self.others.is_empty() { String::new() } else { format!(" {}.", self.others.join(". ")) }
+    }
 }
 
 // === impl Followed ===

@@ -1,8 +1,9 @@
 //! The answers of a watcher that is a process: `/healthz`, and `/metrics` for Prometheus.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -93,8 +94,10 @@ fn metrics(memory: &Memory) -> String {
     let mut registry = Registry::with_prefix("failover_latch");
     let outcomes = memory.outcomes();
     let label = |outcome: &Outcome| [("latch", outcome.latch.clone())];
-    let names = outcomes.first().map(|(outcome, _)| outcome.metrics().map(|metric| metric.name));
-    for (at, name) in names.into_iter().flatten().enumerate() {
+    let all: Vec<_> = outcomes.iter().map(|(outcome, _)| outcome.metrics()).collect();
+    // Of one latch a metric may be known, and of another one not.
+    let names: BTreeSet<_> = all.iter().flatten().map(|metric| metric.name).collect();
+    for name in names {
         let total = match name {
             "Locked" => Some((|totals: &Totals| totals.locked) as fn(&Totals) -> u64),
             "Opened" => Some((|totals: &Totals| totals.opened) as fn(&Totals) -> u64),
@@ -110,11 +113,23 @@ fn metrics(memory: &Memory) -> String {
             continue;
         }
         let family = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
-        for (outcome, _) in &outcomes {
-            let value = outcome.metrics()[at].value.as_f64().unwrap_or_default();
-            family.get_or_create(&label(outcome)).set(value);
+        for ((outcome, _), metrics) in outcomes.iter().zip(&all) {
+            if let Some(metric) = metrics.iter().find(|metric| metric.name == name) {
+                family.get_or_create(&label(outcome)).set(metric.value.as_f64().unwrap_or_default());
+            }
         }
         registry.register(snake(name), format!("{name} of the last look"), family);
+    }
+    // A counter that a restart sets back to the same number shows nothing new.
+    let last = |totals: &Totals, missed| if missed { totals.last_missed } else { totals.last_opened };
+    for (name, missed) in [("last_missed", true), ("last_opened", false)] {
+        let family = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
+        for (outcome, totals) in &outcomes {
+            let at = last(totals, missed).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+            family.get_or_create(&label(outcome)).set(at.unwrap_or_default().as_secs_f64());
+        }
+        let help = format!("When that was so last, in seconds since 1970, or 0: {name}");
+        registry.register(format!("{name}_timestamp_seconds"), help, family);
     }
     let dropped = Counter::<u64>::default();
     dropped.inc_by(lines::dropped());

@@ -199,23 +199,30 @@ impl<'a> Look<'a> {
     /// Asks over TCP where a failover would be locked, once a minute: a lock needs these answers, and without them no latch
     /// is armed.
     async fn try_tcp(&self, sights: &mut [Sight]) {
+        let armed = if self.system.config.dry_run { State::DryRun } else { State::Armed };
         let untried: Vec<_> = (0..sights.len()).filter(|at| sights[*at].is_untried()).collect();
-        if !untried.is_empty() {
-            stage(sights, "the name servers were tried over TCP");
-            let said = self.system.name_servers.deciding(&self.named(&untried), Transport::Tcp).await;
-            for (at, said) in untried.into_iter().zip(said) {
-                if said.is(Verdict::Blind) {
-                    sights[at].state = Some(State::Blind);
-                } else {
-                    sights[at].over_tcp = Some(Instant::now());
-                }
+        for sight in sights.iter_mut().filter(|sight| sight.state == Some(State::Armed)) {
+            sight.state = Some(armed.clone());
+        }
+        if untried.is_empty() {
+            return;
+        }
+        let due = undecided(sights);
+        // Until they have answered it is not known.
+        for at in &untried {
+            sights[*at].state = None;
+            sights[*at].stage = "the name servers were tried over TCP";
+        }
+        let said = self.system.name_servers.deciding(&self.named(&untried), Transport::Tcp).await;
+        for (at, said) in untried.into_iter().zip(said) {
+            let sight = &mut sights[at];
+            if said.is(Verdict::Blind) {
+                sight.state = Some(State::Blind);
+            } else {
+                (sight.state, sight.over_tcp) = (Some(armed.clone()), Some(Instant::now()));
             }
         }
-        if self.system.config.dry_run {
-            for sight in sights.iter_mut().filter(|sight| sight.state == Some(State::Armed)) {
-                sight.state = Some(State::DryRun);
-            }
-        }
+        debug_assert_eq!(due, undecided(sights), "only those are decided here");
     }
 
     /// Reads one key of each of these latches from every bucket. Returns whether the look goes on: a clock that is off

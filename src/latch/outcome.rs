@@ -49,13 +49,15 @@ pub struct Outcome {
     /// Its state after the last look.
     pub state: State,
     /// Whether there is an object in any bucket.
-    pub standing: bool,
+    pub standing: Option<bool>,
     /// How often this tick's looks set the lock.
     pub locked: u32,
     /// Whether an object that stood at the tick before is gone, and no hold was seen.
     pub opened: bool,
     /// In how many looks a lock was due, and no object was seen afterwards.
     pub missed: u32,
+    /// Whether the watcher is in a dry run.
+    pub is_dry_run: bool,
     /// The longest time between the starts of two looks.
     pub look_gap: Duration,
 }
@@ -139,8 +141,16 @@ impl Outcome {
     /// A latch of this name in this state.
     #[must_use]
     pub(super) fn new(latch: &str, state: State) -> Self {
-        let (standing, opened, look_gap) = (false, false, Duration::ZERO);
-        Self { latch: latch.to_owned(), state, standing, locked: 0, opened, missed: 0, look_gap }
+        Self {
+            latch: latch.to_owned(),
+            state,
+            standing: None,
+            locked: 0,
+            opened: false,
+            missed: 0,
+            is_dry_run: false,
+            look_gap: Duration::ZERO,
+        }
     }
 
     /// The outcome of this look and a later one.
@@ -166,26 +176,27 @@ impl Outcome {
         }
     }
 
-    /// The metrics of namespace `FailoverLatch`, each 0 when not so.
+    /// The metrics of namespace `FailoverLatch`, each 0 when not so; without `Standing` as long as that is not known.
     #[must_use]
-    pub fn metrics(&self) -> [Metric; 13] {
+    pub fn metrics(&self) -> Vec<Metric> {
         let one = |name, holds: bool| Metric::count(name, u32::from(holds));
         let is = |name, state: &State| one(name, self.state == *state);
-        [
+        let mut metrics = vec![
             is("Armed", &State::Armed),
             Metric::count("Locked", self.locked),
-            one("Standing", self.standing),
             is("Half", &State::Half),
             is("NotHolding", &State::NotHolding),
             is("Blind", &State::Blind),
             is("Holding", &State::Holding),
             one("Opened", self.opened),
             Metric::count("Missed", self.missed),
-            one("DryRun", matches!(self.state, State::DryRun | State::WouldLock)),
+            one("DryRun", self.is_dry_run),
             is("Suspect", &State::LatchSuspect),
             one("Failed", self.state.cause().is_some()),
             Metric { name: "LookGap", value: json!(self.look_gap.as_secs_f64()), unit: "Seconds" },
-        ]
+        ];
+        metrics.extend(self.standing.map(|standing| one("Standing", standing)));
+        metrics
     }
 }
 

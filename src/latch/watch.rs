@@ -1,7 +1,7 @@
 //! A watcher: one look after the other, and what it remembers between them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
@@ -38,6 +38,9 @@ struct Remembered {
     last: Outcome,
     /// Whether there was an object, as of the last look that saw the keys; `None` after a hold.
     stood: Option<bool>,
+    /// When a look has last seen an object, since it was not seen absent.
+    seen_stand: Option<Instant>,
+    is_dry_run: bool,
     /// Whether a look may have set a lock, and none since has seen.
     perhaps: bool,
     split_since: Option<Instant>,
@@ -63,6 +66,9 @@ pub struct Totals {
     pub opened: u64,
     /// In how many a lock was due, and no object was seen afterwards.
     pub missed: u64,
+    /// When the last one of each was.
+    pub last_opened: Option<SystemTime>,
+    pub last_missed: Option<SystemTime>,
 }
 
 /// Looks until 5 s before the deadline, and at least once. Returns each latch as of the last look, with what all
@@ -106,6 +112,8 @@ impl Memory {
         let latches = config.latches.iter().map(|latch| Remembered {
             last: Outcome::new(&latch.name, State::Failed("no look has ended yet".to_owned())),
             stood: None,
+            seen_stand: None,
+            is_dry_run: config.dry_run,
             perhaps: false,
             split_since: None,
             over_tcp: None,
@@ -183,13 +191,15 @@ impl Remembered {
             // A whole release may have gone by.
             self.stood = None;
         }
-        // Under a hold none is due. Where no bucket shows its object, the one that stood before counts.
-        let stands = standing.or(self.stood) == Some(true);
+        // Under a hold none is due. Where no bucket shows its object, the one that was seen a moment ago counts.
+        let is_recent = self.seen_stand.is_some_and(|at| at.elapsed() < RELEASE);
+        let stands = standing.unwrap_or(is_recent);
         outcome.missed = u32::from(is_due && !stands && outcome.state != State::Holding);
         // Under a hold the objects are not read.
-        outcome.standing = standing.unwrap_or(self.last.standing);
+        outcome.standing = standing.or(self.last.standing);
+        outcome.is_dry_run = self.is_dry_run;
         // Also where the same look has locked it again.
-        outcome.opened = self.stood == Some(true) && was_open;
+        outcome.opened = self.stood == Some(true) && is_recent && was_open;
         if outcome.state == State::Holding {
             self.stood = None;
         } else if standing.is_some() {
@@ -198,6 +208,11 @@ impl Remembered {
         let now = Instant::now();
         let since = |since: Option<Instant>, is_so: bool| is_so.then(|| since.unwrap_or(now));
         self.split_since = since(self.split_since, is_split);
+        match standing {
+            Some(true) => self.seen_stand = Some(now),
+            Some(false) => self.seen_stand = None,
+            None => {}
+        }
         self.blind_since = since(self.blind_since, outcome.state == State::Blind);
         let is_first = self.started.replace(started).is_none();
         if has_seen {
@@ -206,6 +221,12 @@ impl Remembered {
         self.totals.locked += u64::from(outcome.locked);
         self.totals.opened += u64::from(outcome.opened);
         self.totals.missed += u64::from(outcome.missed);
+        if outcome.opened {
+            self.totals.last_opened = Some(SystemTime::now());
+        }
+        if outcome.missed > 0 {
+            self.totals.last_missed = Some(SystemTime::now());
+        }
         if is_first || self.last.state.name() != outcome.state.name() {
             outcome.log();
         }

@@ -108,7 +108,7 @@ const ARMED: &[Step] = &[
             "LATCHES=app:serving=_serving.app.example.com,primary=_primary.app.example.com,standby=_standby.app.example.com\n",
             "LATCH_BUCKETS=eu-central-1=latch-000000000000-eu-central-1,eu-west-1=latch-000000000000-eu-west-1\n",
             "NAME_SERVERS=ns-1.awsdns-1.com=192.0.2.",
-            "BUCKET_OWNER=000000000000\n",
+            "BUCKET_OWNER=000000000000\nWATCH_BY=function\n",
             "serving refers to the primary's check: yes",
         ],
     ),

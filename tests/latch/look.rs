@@ -497,7 +497,7 @@ async fn a_lock_that_cannot_be_seen_counts_as_standing() {
     }
     assert!(look(&watcher).await.is_err());
     let (seen, totals) = watcher.memory().outcomes().remove(0);
-    assert!(seen.standing && !seen.opened, "{seen:?}");
+    assert!(seen.standing == Some(true) && !seen.opened, "{seen:?}");
     assert_eq!((totals.locked, totals.opened), (1, 0));
     for bucket in [A, B] {
         site.s3.up(bucket);
@@ -516,7 +516,7 @@ async fn an_object_that_is_gone_under_a_hold_is_released_and_not_opened() {
     assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
     site.s3.put(A, HOLD, "{}");
     assert_eq!(look(&watcher).await.as_deref(), Ok("holding"));
-    assert!(watcher.memory().outcomes()[0].0.standing, "it keeps its last value");
+    assert_eq!(watcher.memory().outcomes()[0].0.standing, Some(true), "it keeps its last value");
     for bucket in [A, B] {
         site.s3.remove(bucket, KEY);
     }

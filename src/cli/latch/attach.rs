@@ -92,6 +92,15 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
         );
         return Err(refused(latch, &why));
     }
+    let of_sentinel = zone.records(&zone.sentinel).await?;
+    let (own, sentinel) = (zone::standbys(&of_name), zone::standbys(&of_sentinel));
+    if own != sentinel {
+        let why = format!(
+            "the SECONDARY records of {} and {} do not have the same check: deploy the latch with the mode that the records have",
+            zone.name, zone.sentinel
+        );
+        return Err(refused(latch, &why));
+    }
     for record in zone::leaving_standby(&of_name) {
         let why = format!(
             "the SECONDARY record of {} of type {} evaluates its target's health: while that is unhealthy, Route 53 answers the \

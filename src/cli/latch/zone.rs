@@ -236,6 +236,15 @@ pub(super) fn evaluates_target(record: &ResourceRecordSet) -> bool {
     record.alias_target().is_some_and(|target| target.evaluate_target_health)
 }
 
+/// The checks of the SECONDARY records among these, of addresses and of the sentinels.
+pub(super) fn standbys(records: &[ResourceRecordSet]) -> BTreeSet<Option<String>> {
+    let is_secondary = |record: &&ResourceRecordSet| {
+        record.failover() == Some(&ResourceRecordSetFailover::Secondary)
+            && (is_address(record) || *record.r#type() == RrType::Txt)
+    };
+    records.iter().filter(is_secondary).map(|record| record.health_check_id().map(str::to_owned)).collect()
+}
+
 /// The SECONDARY addresses of these records that depend on their alias' target: while that is unhealthy and the primary is
 /// out, Route 53 counts both as unhealthy and answers the primary.
 pub(super) fn leaving_standby(records: &[ResourceRecordSet]) -> impl Iterator<Item = &ResourceRecordSet> {

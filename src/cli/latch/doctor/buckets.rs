@@ -7,6 +7,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
 
 use super::policy::{Key, Policy};
 use super::{DEPLOY, Doctor};
+use crate::cli::function::matches;
 use crate::cli::session::patience;
 use crate::latch::config::{Bucket, HOLDS};
 use crate::latch::seen::Object;
@@ -127,34 +128,44 @@ impl Doctor<'_> {
         let latch = self.latch.key();
         let hold = format!("{HOLDS}{}", self.latch.name);
         let key = |key| Key { bucket: &bucket.name, key };
-        for (action, of, condition, what) in [
-            ("s3:PutObject", &latch, "s3:signatureAge", "a write that outlives its look"),
-            ("s3:PutObject", &latch, "s3:authType", "a write that is not presigned"),
-            ("s3:PutObject", &latch, "s3:if-none-match", "a write that replaces an object"),
+        for (action, of, fits, what) in [
+            ("s3:PutObject", &latch, is_age as Fits, "a write that outlives its look"),
+            ("s3:PutObject", &latch, is_presigned, "a write that is not presigned"),
+            ("s3:PutObject", &latch, is_new, "a write that replaces an object"),
             (
                 "s3:DeleteObject",
                 &latch,
-                "aws:PrincipalArn",
+                is_by_others,
                 "a deletion by another principal than the people, which opens a lock",
             ),
             (
                 "s3:PutObject",
                 &hold,
-                "aws:PrincipalArn",
+                is_by_others,
                 "a hold by another principal than the people, under which nothing locks",
             ),
         ] {
-            if !policy.denies(action, key(of), condition) {
+            if !policy.denies(action, key(of), fits) {
                 self.findings.wrong(NAME, format!("{bucket} does not deny {what}"), again.clone());
             }
         }
-        for denies in policy.hiding(key(&latch)) {
+        for denies in policy.denying("s3:PutObject", key(&latch)).iter().filter(|denies| denies.always) {
+            let found = format!(
+                "{}, in the policy of {bucket}, denies every write of {latch}: no lock is set there",
+                denies.sid
+            );
+            self.findings.wrong(NAME, found, again.clone());
+        }
+        let hiding = policy.denying("s3:GetObject", key(&latch));
+        for denies in &hiding {
             let found = format!("{}, in the policy of {bucket}, denies s3:GetObject on {latch}", denies.sid);
             if denies.always {
                 let found = format!("{found}: the checkers see no lock there");
                 self.findings.wrong(NAME, found, again.clone());
             } else {
-                self.findings.warn(NAME, format!("{found} under a condition: see that no checker meets it"));
+                let why =
+                    format!("{found} under a condition, and whether a checker meets that is not judged here");
+                self.findings.unknown(NAME, &why);
             }
         }
         let (of_latch, of_control) = (policy.shown_to(key(&latch)), policy.shown_to(key("control")));
@@ -170,10 +181,18 @@ impl Doctor<'_> {
                     })
                     .cloned()
                     .collect();
-                if missing.is_empty() {
+                // Block Public Access takes a range of more than a /8 for public, and refuses it.
+                // https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
+                let public = of_latch.iter().find(|range| bits(range).is_some_and(|bits| bits < 8));
+                if let Some(range) = public {
+                    let found = format!(
+                        "{bucket} names {range}, which Block Public Access takes for public, and refuses"
+                    );
+                    self.findings.wrong(NAME, found, again);
+                } else if missing.is_empty() && hiding.is_empty() {
                     self.findings
                         .ok(NAME, format!("{bucket} shows its objects to all of Route 53's checkers"));
-                } else {
+                } else if !missing.is_empty() {
                     self.findings.wrong(
                         NAME,
                         format!("{bucket} hides its objects from the checkers in {}", missing.join(", ")),
@@ -184,6 +203,39 @@ impl Doctor<'_> {
             Err(failure) => self.findings.unknown(NAME, &failure),
         }
     }
+}
+
+/// Whether a condition, by operator, key and values, is a certain one.
+type Fits = fn(&str, &str, &[&str]) -> bool;
+
+/// A signature older than a look, in milliseconds.
+fn is_age(operator: &str, name: &str, values: &[&str]) -> bool {
+    let is_short = |age: &&str| age.parse::<u64>().is_ok_and(|age| age <= 15_000);
+    operator.starts_with("NumericGreaterThan")
+        && name.eq_ignore_ascii_case("s3:signatureAge")
+        && values.iter().all(is_short)
+}
+
+fn is_presigned(operator: &str, name: &str, values: &[&str]) -> bool {
+    operator == "StringNotEquals"
+        && name.eq_ignore_ascii_case("s3:authType")
+        && values == ["REST-QUERY-STRING"]
+}
+
+fn is_new(operator: &str, name: &str, values: &[&str]) -> bool {
+    operator == "Null" && name.eq_ignore_ascii_case("s3:if-none-match") && values == ["true"]
+}
+
+/// Every principal but some, and not all of them.
+fn is_by_others(operator: &str, name: &str, values: &[&str]) -> bool {
+    let is_anyone = |pattern: &&str| matches(pattern, "arn:aws:iam::000000000000:role/of-no-one");
+    let excepts = ["ArnNotLike", "ArnNotEquals", "StringNotLike", "StringNotEquals"].contains(&operator);
+    excepts && name.eq_ignore_ascii_case("aws:PrincipalArn") && !values.iter().any(is_anyone)
+}
+
+/// The length of a range's prefix.
+fn bits(range: &str) -> Option<u32> {
+    range.split_once('/')?.1.parse().ok()
 }
 
 /// Whether one of these ranges of addresses contains all of another one.

@@ -18,7 +18,7 @@ pub(super) struct Key<'a> {
     pub key: &'a str,
 }
 
-/// A statement that hides an object.
+/// A statement that denies an action on an object.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Denies {
     /// Its `Sid`, or `a statement without a Sid`.
@@ -58,15 +58,15 @@ impl Policy {
         self.0.iter().filter(allows).filter_map(ranges).flatten().collect()
     }
 
-    /// The statements that hide this object from those who request it over TLS.
-    pub fn hiding(&self, key: Key<'_>) -> Vec<Denies> {
+    /// The statements that deny this action on this object to those who request it over TLS.
+    pub fn denying(&self, action: &str, key: Key<'_>) -> Vec<Denies> {
         let hides = |statement: &&Value| {
             let of_all = |name: &str, not: &str, fits: bool| {
                 fits || !statement[not].is_null() && statement[name].is_null()
             };
             statement["Effect"] == "Deny"
                 && of_all("Principal", "NotPrincipal", is_everyone(&statement["Principal"]))
-                && of_all("Action", "NotAction", fits_any(&statement["Action"], "s3:GetObject"))
+                && of_all("Action", "NotAction", fits_any(&statement["Action"], action))
                 && of_all("Resource", "NotResource", is_in(&statement["Resource"], key))
                 && !requires_tls(&statement["Condition"])
         };
@@ -82,18 +82,18 @@ impl Policy {
         self.0.iter().filter(hides).map(denies).collect()
     }
 
-    /// Whether everyone is denied this action on this object, by a condition on this key.
-    pub fn denies(&self, action: &str, key: Key<'_>, condition: &str) -> bool {
+    /// Whether everyone is denied this action on this object, by a condition that fits: its operator, its key and its values.
+    pub fn denies(&self, action: &str, key: Key<'_>, fits: impl Fn(&str, &str, &[&str]) -> bool) -> bool {
         self.0.iter().any(|statement| {
-            let mut keys = statement["Condition"]
-                .as_object()
-                .into_iter()
-                .flatten()
-                .filter_map(|(_, keys)| keys.as_object());
+            let conditions = statement["Condition"].as_object().into_iter().flatten();
+            let mut parts = conditions.flat_map(|(operator, keys)| {
+                keys.as_object().into_iter().flatten().map(move |(name, values)| (operator, name, values))
+            });
             statement["Effect"] == "Deny"
                 && is_everyone(&statement["Principal"])
                 && covers(statement, action, key)
-                && keys.any(|keys| keys.keys().any(|key| key.eq_ignore_ascii_case(condition)))
+                && parts
+                    .any(|(operator, name, values)| fits(operator, name, &texts(values).collect::<Vec<_>>()))
         })
     }
 }
@@ -178,7 +178,8 @@ mod tests {
             ))
         };
         let whole = r#""Action": "s3:*", "Resource": "arn:aws:s3:::acme/*""#;
-        let hides = |policy: Policy| policy.hiding(LATCH).first().map(|denies| denies.always);
+        let hides =
+            |policy: Policy| policy.denying("s3:GetObject", LATCH).first().map(|denies| denies.always);
         assert_eq!(hides(statement("{}", whole)), Some(true));
         assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": "false"}}"#, whole)), None);
         assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": "true"}}"#, whole)), Some(false));
@@ -201,7 +202,10 @@ mod tests {
     fn a_denial_is_of_everyone_and_of_that_key() {
         let denial = r#""Effect": "Deny", "Principal": "*", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::acme/latches/*"],
             "Condition": {"Null": {"s3:if-none-match": "true"}}"#;
-        let denies = |statement: &str| policy(statement).denies("s3:PutObject", LATCH, "s3:If-None-Match");
+        let is_null = |operator: &str, name: &str, values: &[&str]| {
+            operator == "Null" && name.eq_ignore_ascii_case("s3:If-None-Match") && values == ["true"]
+        };
+        let denies = |statement: &str| policy(statement).denies("s3:PutObject", LATCH, is_null);
         assert!(denies(denial));
         assert!(!denies(&denial.replace("latches", "holds")));
         assert!(!denies(
@@ -210,5 +214,6 @@ mod tests {
         assert!(!denies(&denial.replace("s3:PutObject", "s3:DeleteObject")));
         assert!(!denies(&denial.replace("if-none-match", "if-match")));
         assert!(!denies(&denial.replace("Deny", "Allow")));
+        assert!(!denies(&denial.replace(r#""true""#, r#""false""#)));
     }
 }

@@ -16,8 +16,8 @@ use crate::remote::aws::{Call, Failure, Kind, send};
 const DAY: Duration = Duration::from_hours(24);
 /// The time that one datapoint stands for.
 const PERIOD: Duration = Duration::from_mins(5);
-/// A watcher whose newest count is older has stopped: CloudWatch shows a count within two minutes.
-const RECENT: Duration = Duration::from_mins(10);
+/// A watcher whose newest count is older has stopped: it counts each minute, and CloudWatch shows that within two.
+const RECENT: Duration = Duration::from_mins(4);
 
 /// What the watchers of a Region have counted within a day.
 struct Counted {
@@ -45,13 +45,13 @@ impl Doctor<'_> {
                 }
                 Ok(Some(counted)) => {
                     looks = true;
-                    gaps.push(counted.gap);
                     let gap = counted.gap.as_secs_f64();
                     let found = format!("in {region}: at most {gap:.1} s between two looks, in 24 hours");
                     if counted.is_dry_run {
                         let found = format!("in {region}: the watcher is in a dry run, and locks nothing");
                         self.findings.wrong(NAME, found, "arm it: infra/deploy latch --arm".to_owned());
                     } else {
+                        gaps.push(counted.gap);
                         self.findings.ok(NAME, found);
                     }
                 }
@@ -65,7 +65,10 @@ impl Doctor<'_> {
                 }
             }
         }
-        if !looks && !unseen {
+        if !looks && self.latches.by_process {
+            let found = "processes watch: see on /metrics of each that failover_latch_armed is 1".to_owned();
+            self.findings.warn(NAME, found);
+        } else if !looks && !unseen {
             self.findings.wrong(
                 NAME,
                 "no watcher looks, as far as CloudWatch shows".to_owned(),
@@ -79,7 +82,7 @@ impl Doctor<'_> {
 /// What the watchers of a Region have counted until now; `None` if nothing within a day.
 async fn counted(aws: &SdkConfig, latch: &str, now: SystemTime) -> Result<Option<Counted>, Failure> {
     let (gaps, dry_runs) =
-        try_join!(maxima(aws, latch, "LookGap", now, DAY), maxima(aws, latch, "DryRun", now, RECENT))?;
+        try_join!(maxima(aws, latch, "LookGap", now, DAY), maxima(aws, latch, "DryRun", now, PERIOD * 2))?;
     let is_dry_run = dry_runs.last().is_some_and(|(_, dry_run)| *dry_run > 0.0);
     Ok(gap(&gaps, now).map(|(gap, newest)| Counted { gap, newest, is_dry_run }))
 }
