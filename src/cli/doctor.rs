@@ -20,7 +20,7 @@ use super::name::{Named, Tags};
 use super::screen::{Mood, say};
 use super::session::{Common, patience, shortly};
 use super::state::{Seen, State};
-use super::text::{plain, time};
+use super::text::{plain, quoted, time};
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
@@ -120,7 +120,10 @@ async fn chain(
         findings.wrong(
             "alarm",
             "no metric alarm watches its health in this Region".to_owned(),
-            format!("infra/deploy --health-check {id} --email ADDRESS; beside a stack that guards another check, add --stack NAME"),
+            format!(
+                "if a stack guards it, docs/runbook.md#no_alarm makes the alarm again; else infra/deploy --health-check {id} --email \
+                 ADDRESS, beside another stack with --stack NAME"
+            ),
         );
     }
     let (mut locks, mut deployed) = (false, BTreeMap::new());
@@ -179,32 +182,44 @@ async fn chain(
             findings.warn("state", "its alarm acts, but a fault above keeps it from being locked".to_owned());
         }
         state => {
-            let remedy = match &state {
-                State::Locked { .. } => Some(format!(
-                    "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
-                )),
-                State::Unprotected { reason: Reason::ActionsMuted } => Some(format!(
-                    "when the work is done, end the rule: aws cloudwatch list-alarm-mute-rules{} shows it; if its \
-                     site has failed: failoverctl lock {id} --reason …",
-                    in_region(guard)
-                )),
-                State::Paused { .. } => {
-                    Some(format!("when the work is done: failoverctl resume {id}{}", in_region(guard)))
-                }
-                State::Unprotected { reason: Reason::UndoneByHand } => Some(format!(
-                    "if it is repaired and the sites are synchronised: failoverctl restore {id} --reason …; if its site has \
-                     failed: failoverctl lock {id} --reason …"
-                )),
-                State::ForeignPath => Some(format!(
-                    "if it is to be in service: failoverctl restore {id} --path /PATH --reason …; docs/runbook.md#foreign_path"
-                )),
-                State::Unprotected { .. } | State::Overdue { .. } | State::Deferred { .. } => {
-                    Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
-                }
-                _ => None,
-            };
+            let remedy = remedy(guard, check, &state);
             findings.add("state", state.mood(), state.words(), remedy);
         }
+    }
+}
+
+/// What is to be done about a check in this state; `None` if nothing is.
+fn remedy(guard: &Guard, check: &HealthCheck, state: &State) -> Option<String> {
+    let id = &check.id;
+    match state {
+        State::Locked { .. } => Some(format!(
+            "repair the primary, synchronise the sites, then: failoverctl restore {id} --reason … --wait"
+        )),
+        State::Unprotected { reason: Reason::ActionsMuted } => Some(format!(
+            "when the work is done, end the rule: aws cloudwatch list-alarm-mute-rules{} shows it; if its \
+                     site has failed: failoverctl lock {id} --reason …",
+            in_region(guard)
+        )),
+        State::Paused { .. } => {
+            Some(format!("when the work is done: failoverctl resume {id}{}", in_region(guard)))
+        }
+        State::Unprotected { reason: Reason::OlderThanRestore } => Some(format!(
+            "wait until its alarm is OK (docs/runbook.md#older_than_restore); if its site has failed since: failoverctl \
+                     lock {id} --reason …"
+        )),
+        State::Unprotected { reason: Reason::UndoneByHand } => Some(format!(
+            "if it is repaired and the sites are synchronised: failoverctl restore {id} --reason …; if its site has \
+                     failed: failoverctl lock {id} --reason …"
+        )),
+        State::ForeignPath => Some(format!(
+            "if the primary answers there and is to be in service: failoverctl restore {id} --path {} --reason …; else \
+                     set its path: docs/runbook.md#foreign_path",
+            quoted(check.path().unwrap_or("/"))
+        )),
+        State::Unprotected { .. } | State::Overdue { .. } | State::Deferred { .. } => {
+            Some(format!("if its site has failed: failoverctl lock {id} --reason …"))
+        }
+        _ => None,
     }
 }
 

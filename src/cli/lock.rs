@@ -2,6 +2,7 @@
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use futures_util::future::join;
 use serde_json::json;
 
@@ -30,7 +31,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "CHECK")]
     check: Named,
     /// The reason, for those who find the lock.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: String,
     /// Show what would be done, change nothing.
     #[arg(long)]

@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     /// Ask the primary and show what would be done, change nothing.
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
-    /// Wait until the check is armed again: healthy by Route 53's checkers, and its alarm OK.
+    /// Wait until the check is armed again, its alarm OK, and Route 53's checkers find it healthy, where they can be read.
     #[arg(long)]
     wait: bool,
     /// How many seconds to wait.
@@ -140,7 +140,8 @@ async fn steps(
         if is_dry(&outcomes[0]) {
             let name = function::name(&function).0;
             return Err(Error::Gate(format!(
-                "{name} is in a dry run. Deploy it with DRY_RUN=false, or restore with your own credentials: --direct"
+                "{name} is in a dry run: infra/deploy --stack {} --set DryRun=false; or restore with your own credentials: --direct",
+                name.strip_suffix("-restore").unwrap_or("NAME")
             )));
         }
     } else {

@@ -13,7 +13,7 @@ use super::error::Error;
 use super::infinispan::{self, Session, State};
 use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Outcome, Verdict};
-use super::site::{Leaving, Owner, Site, is_in_service};
+use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
 use super::turn::{End, Turn};
 use super::view::Sight;
 use super::webhook::Accusation;
@@ -43,7 +43,8 @@ pub(super) async fn take_out(
     let verdict = match leave(system, accusation, &accelerator, infinispan.as_ref(), deadline).await? {
         Out::Left { changed: true } => Verdict::Fenced,
         Out::Left { changed: false } => Verdict::AlreadyFenced,
-        Out::Replicating(failure) => return Err(failure.into()),
+        Out::Replicating { failure, removed: true } => return Err(Error::Replicating(failure)),
+        Out::Replicating { failure, removed: false } => return Err(failure.into()),
         Out::WouldLeave => Verdict::WouldFence,
         Out::Stays(reason, detail) => {
             let verdict = match reason {
@@ -91,7 +92,11 @@ enum Out {
         changed: bool,
     },
     /// It is out of the accelerator, and not of replication: the next report tries again.
-    Replicating(infinispan::Failure),
+    Replicating {
+        failure: infinispan::Failure,
+        /// Whether this report took it out of the accelerator.
+        removed: bool,
+    },
     WouldLeave,
     Stays(Reason, Option<String>),
 }
@@ -270,7 +275,9 @@ impl Leave<'_> {
                 if fenced.is_some_and(|other| other != *site && !is_in_service(&other, &sight.groups)) {
                     return self.refuse(Reason::SecondFence, &sight, &notes).await;
                 }
-                self.remove(&sight, &notes, &leaving).await?;
+                if self.remove(&sight, &notes, &leaving).await? {
+                    continue;
+                }
             } else {
                 self.removal.is_out();
                 if !is_noted {
@@ -282,7 +289,7 @@ impl Leave<'_> {
                 let (reporter, time) = (&accusation.reporter, deadline.within(TAKING_OFFLINE));
                 match infinispan.set(reporter, site, State::Offline, time).await {
                     Ok(changed) => self.taken_offline |= changed,
-                    Err(failure) => return Ok(Out::Replicating(failure)),
+                    Err(failure) => return Ok(Out::Replicating { failure, removed: self.removed }),
                 }
             }
             return Ok(self.left());
@@ -331,8 +338,9 @@ impl Leave<'_> {
         self.deadline.within(if self.system.table.is_some() { CHECKING } else { CHECKING_ALONE })
     }
 
-    /// Notes the endpoints, removes them, and notes that the site is out.
-    async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<(), Error> {
+    /// Notes the endpoints, removes them, and notes that the site is out. Returns whether it is in service elsewhere meanwhile, so
+    /// that it has to be decided again.
+    async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<bool, Error> {
         let Self { system, accusation: Accusation { site, .. }, accelerator, deadline, .. } = *self;
         let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
         // A try before may have noted it.
@@ -354,7 +362,12 @@ impl Leave<'_> {
         if !decide::is_anyone_left(site, &self.removal.note.endpoints, &left) {
             return Err(Error::NobodyLeft);
         }
-        Ok(())
+        // Someone may have added it to another group, or Global Accelerator shows only now that it is there.
+        let is_noted = |group: &EndpointGroup, endpoint: &Endpoint| {
+            let mut known = self.removal.note.endpoints.iter();
+            known.any(|known| known.group == group.arn && known.id == endpoint.id)
+        };
+        Ok(left.iter().any(|group| group.of(site).any(|endpoint| !is_noted(group, endpoint))))
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.

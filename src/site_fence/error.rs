@@ -58,6 +58,9 @@ pub enum Error {
     /// A call to Infinispan failed.
     #[error(transparent)]
     Infinispan(#[from] infinispan::Failure),
+    /// The site was removed from the accelerator, and replication to it was not switched off.
+    #[error("the site is out of the accelerator, and replication to it is not off: {0}")]
+    Replicating(#[source] infinispan::Failure),
     /// The removal of endpoints failed: what it was decided from may have changed.
     #[error(transparent)]
     Removal(Failure),
@@ -82,7 +85,7 @@ impl Error {
             Self::OtherReport { .. } | Self::JustChanged { .. } => "OtherReport",
             Self::NobodyLeft => "NobodyLeft",
             Self::Unfinished(_) => "Unfinished",
-            Self::Infinispan(failure) => failure.error_type(),
+            Self::Infinispan(failure) | Self::Replicating(failure) => failure.error_type(),
             Self::Aws(failure) | Self::Removal(failure) => match failure.kind() {
                 Kind::Throttled | Kind::Unclear => "AwsUnavailable",
                 Kind::Conflict => "KeepsChanging",
@@ -103,6 +106,7 @@ impl Error {
             | Self::NobodyLeft
             | Self::Unfinished(_)
             | Self::Infinispan(_)
+            | Self::Replicating(_)
             | Self::Removal(_)
             | Self::Aws(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

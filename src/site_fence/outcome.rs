@@ -211,9 +211,13 @@ impl lambda::Report for Report {
             let by: &[&[_]] = &[&[], &[("FunctionName", function)]];
             metrics::line("SiteFence", by, &[Metric::count("StalePassword", 1)], now)
         });
+        // What a person asks for and is refused is the person's to see: no alert was lost, and no site was fenced.
+        let by_person = matches!(self.to, Asker::Invoker);
         let results = self.results.iter().filter_map(move |result| {
             let names = match result {
+                Ok(Outcome { outcome: Verdict::Refused, .. }) if by_person => [None, None],
                 Ok(outcome) => [outcome.outcome.metric(), outcome.reason.and_then(metric_of)],
+                Err(Failed { error: Error::Replicating(_), .. }) => [Some("Failed"), Some("Fenced")],
                 Err(_) => [Some("Failed"), None],
             };
             let counts: Vec<_> = names.into_iter().flatten().map(|name| Metric::count(name, 1)).collect();

@@ -76,6 +76,8 @@ struct Back<'a> {
 struct Plan {
     /// The endpoints to add.
     add: Vec<Noted>,
+    /// Whether any endpoint of the site is shown in service.
+    in_service: bool,
     /// The keys of the tags to remove.
     keys: Vec<String>,
     /// The last rejoin.
@@ -141,8 +143,8 @@ impl Back<'_> {
             if !self.turn.is_taken() && self.take_turn().await? {
                 continue;
             }
-            if plan.add.is_empty() {
-                // Global Accelerator may only still show it.
+            if plan.in_service {
+                // Global Accelerator may only still show it, also where it shows only some of its endpoints.
                 self.turn.refuse_if_just_out(
                     |site| site == self.request.site.as_str(),
                     |_| plan.former.map(|former| former.at),
@@ -168,20 +170,23 @@ impl Back<'_> {
             Err(reason) => return Ok(Err(outcome(Verdict::Refused).because(reason))),
         };
         let add = self.existing(back).await?;
-        if add.is_empty() && !is_in_service(site, &sight.groups) {
+        let in_service = is_in_service(site, &sight.groups);
+        if add.is_empty() && !in_service {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
         }
         let (keys, former) = (Note::keys(site, &sight.tags), notes.rejoined(site));
         let is_idle = add.is_empty() && keys.is_empty();
         if system.infinispan.is_none() {
-            return Ok(Ok(Plan { add, keys, former, replication: None }));
+            return Ok(Ok(Plan { add, in_service, keys, former, replication: None }));
         }
         let link = match self.replication(&notes, &sight.groups) {
             Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
             Err(error) => Err(error.into()),
         };
         let replication = match link {
-            Ok((_, Link::Replicating)) => return Ok(Ok(Plan { add, keys, former, replication: None })),
+            Ok((_, Link::Replicating)) => {
+                return Ok(Ok(Plan { add, in_service, keys, former, replication: None }));
+            }
             Ok((replication, Link::Connected)) => Ok(replication),
             Ok((_, Link::Broken(at, other))) if *force => Err(format!("{at} does not see {other}")),
             Ok((_, Link::Broken(..))) => {
@@ -191,7 +196,7 @@ impl Back<'_> {
             Err(error) => return Err(error),
         };
         let replication = Some(replication);
-        Ok(Ok(Plan { add, keys, former, replication }))
+        Ok(Ok(Plan { add, in_service, keys, former, replication }))
     }
 
     /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones. What cannot be
@@ -296,7 +301,7 @@ impl Back<'_> {
     async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let is_idle = plan.is_idle();
-        let Plan { add, keys, former, replication } = plan;
+        let Plan { add, keys, former, replication, .. } = plan;
         let online = match replication {
             None => Ok(()),
             Some(Ok(replication)) => {

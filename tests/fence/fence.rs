@@ -128,13 +128,28 @@ async fn a_failed_take_offline_is_finished_by_the_next_request() {
     let (status, body) = fence_within(&system, &alert("site-a", "site-b"), Duration::from_secs(2)).await;
     assert_eq!(status, 503);
     let error = body["outcomes"][0]["error"].as_str().unwrap();
-    assert!(error.starts_with("Infinispan of site-a, POST /rest/v2/container/x-site/backups/site-b?action=take-offline: HTTP 500"), "{error}");
+    assert!(error.contains("not off: Infinispan of site-a, POST /rest/v2/container/x-site/backups/site-b?action=take-offline: HTTP 500"), "{error}");
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
     // Global Accelerator's checks may well find the reporter unhealthy as long as it cannot write.
     sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
     sites.a.recover();
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     assert_eq!(sites.a.status("site-b"), "offline");
+}
+
+#[tokio::test]
+async fn a_site_that_is_added_to_another_listener_meanwhile_leaves_that_one_as_well() {
+    let sites = Sites::start().await;
+    let groups = || [Group::new(REGION, sites.both())];
+    let two = Accelerator::new(LABEL).listener(groups()).listener(groups());
+    let arns = two.group_arns();
+    sites.accelerators.put(Accelerator::new(LABEL).listener(groups()));
+    let added = Fault::meddle(move |accelerators| accelerators.put(two.clone()));
+    sites.accelerators.fail("RemoveEndpoints", added);
+    assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"]);
+    for arn in arns {
+        assert_eq!(sites.accelerators.endpoints(&arn).len(), 1, "{arn}");
+    }
 }
 
 #[tokio::test]

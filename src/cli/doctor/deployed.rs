@@ -400,7 +400,10 @@ impl Stack<'_> {
             ),
             Ok(Some((at, _))) => self.findings.ok(NAME, format!("{queue} was empty at {}", time(at))),
             Ok(None) => {
-                self.findings.ok(NAME, format!("{queue} has no datapoint of a day, as an idle queue has"));
+                self.findings.ok(
+                    NAME,
+                    format!("{queue} has no datapoint of a day, as an idle queue has, and a deleted one"),
+                );
             }
         }
     }

@@ -87,7 +87,7 @@ pub(super) async fn paths(
         Ok(status) => findings.wrong(
             "locked path",
             format!("{locked} answers {}, so that a lock locks nothing", status.as_u16()),
-            "have the primary answer 404 there, or lock with another path: infra/deploy --locked-path PATH"
+            "have the primary answer 404 there, or lock with another path: infra/deploy --stack NAME --locked-path /PATH"
                 .to_owned(),
         ),
         Err(Unhealthy::Status { status, .. }) => {

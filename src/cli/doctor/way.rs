@@ -249,7 +249,13 @@ async fn function_locks(
     let function = match Function::of(&guard.session.aws_of(arn), arn, patience()).await {
         Ok(Some(function)) => function,
         Ok(None) => {
-            let remedy = "unsubscribe it, or deploy it again with infra/deploy".to_owned();
+            let name = function::name(arn).0;
+            let remedy = match name.strip_suffix("-lock") {
+                Some(stack) => format!(
+                    "if infra/deploy has made it, make {stack} anew: docs/runbook.md#make-the-stack-anew"
+                ),
+                None => "unsubscribe it, if it is not to come back".to_owned(),
+            };
             findings.wrong("function", format!("{arn} does not exist"), remedy);
             return Locks::NotOurs;
         }
@@ -307,7 +313,11 @@ async fn function_locks(
         findings.wrong(
             "function",
             format!("{name}: {variable} {wrong}"),
-            format!("correct {variable} of {name}: infra/deploy"),
+            match (name.strip_suffix("-lock"), variable) {
+                (Some(stack), "DRY_RUN") => format!("infra/deploy --stack {stack} --set DryRun=false"),
+                (Some(stack), _) => format!("correct {variable} of {name}: infra/deploy --stack {stack}"),
+                (None, _) => format!("correct {variable} of {name} where it is deployed"),
+            },
         );
     }
     // reconcile has the same: to lock, it does not matter.

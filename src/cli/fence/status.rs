@@ -84,7 +84,11 @@ pub(super) async fn run(
         found.extend(look_at(&view, accelerator).await?);
     }
     session.screen.show_in_context("sites", &found, || text(&found)).await?;
-    let is_bad = found.iter().any(|status| matches!(status.mood(), Mood::Wrong));
+    // Without a healthy site an accelerator sends its traffic nowhere good.
+    let serves = |accelerator: &str| {
+        found.iter().any(|status| status.accelerator == accelerator && status.healthy() > 0)
+    };
+    let is_bad = found.iter().any(|status| status.mood() == Mood::Wrong || !serves(&status.accelerator));
     Ok(if is_bad { Ended::NotWell } else { Ended::Well })
 }
 
