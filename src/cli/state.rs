@@ -295,7 +295,8 @@ impl State {
                 whose(Some(by)),
                 time(*since)
             ),
-            Self::Unprotected { reason } => why(*reason).to_owned(),
+            // The runbook knows it by its key.
+            Self::Unprotected { reason } => format!("{} ({})", why(*reason), <&str>::from(*reason)),
             Self::Paused { until, why } => {
                 let until = until.map(|until| format!("until {}: ", time(until))).unwrap_or_default();
                 format!("{until}{}", plain(why))

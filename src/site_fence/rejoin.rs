@@ -310,7 +310,8 @@ impl Back<'_> {
             Some(Err(why)) => Err((why, None)),
         };
         let forced = match online {
-            Ok(()) => false,
+            // Without Infinispan it is the person alone who says that the other site is lost.
+            Ok(()) => *force && system.infinispan.is_none(),
             Err((_, Some(error))) if !*force => return Err(error),
             Err((why, _)) => {
                 warn!(%site, error = why, "rejoining the site without replication, as requested");
@@ -326,6 +327,10 @@ impl Back<'_> {
         {
             Err(failure) if forced || *force => {
                 warn!(%site, error = %failure, "the rejoin could not be noted");
+                self.details.push(format!(
+                    "the rejoin could not be noted, so that an alert from before may take the site out again, and its own reports \
+                     are refused: repeat the request: {failure}"
+                ));
             }
             // It has no room. Nothing else is left to be done.
             Err(failure) if is_idle && failure.kind() == Kind::Refused => {

@@ -44,6 +44,22 @@ async fn a_report_from_before_the_rejoin_is_refused_where_a_person_sees_it_and_a
 }
 
 #[tokio::test]
+async fn a_site_that_is_rejoined_by_force_takes_out_the_one_that_is_lost() {
+    let sites = Sites::start().await;
+    let system = sites.system(&ALONE);
+    let before = Utc::now() - TimeDelta::minutes(5);
+    outcomes(&system, &alert_since(before, "site-a", "site-b")).await;
+    let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    assert_eq!(rejoin(&system, &forced).await.unwrap()["outcome"], "rejoined");
+    sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+    // The report of the site that is lost is older than the person's word, and the other one's is the proof.
+    let old = alert_since(before, "site-a", "site-b");
+    assert_eq!(outcomes(&system, &old).await, ["refused: rejoined_by_force"]);
+    assert_eq!(outcomes(&system, &alert_since(before, "site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
+}
+
+#[tokio::test]
 async fn the_configuration_may_name_the_endpoints_of_each_site() {
     let sites = Sites::start().await;
     let [a, b, unknown] = ["eipalloc-0123456789abcdefa", "i-0123456789abcdefb", "i-0123456789abcdefc"];
