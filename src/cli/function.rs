@@ -222,8 +222,8 @@ pub(super) async fn invoke(
     let Some(output) = if_there(sent)? else {
         let region = aws.region().map_or("no Region", AsRef::as_ref);
         let said = format!(
-            "there is no such function in {region}, and nothing was changed: name another one, or for a health check use your own \
-             credentials with --direct"
+            "there is no such function in {region}: give --region or --function. Nothing was changed; to restore a health check \
+             without its function: --direct"
         );
         return Err(Error::Function { function: function.to_owned(), said, is_refusal: false });
     };

@@ -76,9 +76,10 @@ async fn leave(
         taken_offline: false,
         removal: Removal::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter), deadline),
+        since: Utc::now(),
         deadline: within,
     };
-    let out = within.persist(async |_| leave.accelerator().await).await;
+    let out = within.persist(async |_| Box::pin(leave.accelerator()).await).await;
     leave.removal.end(system, accelerator, &leave.turn, &accusation.site, deadline).await;
     // The record stays also if only replication is not off yet.
     leave.turn.end(leave.removal.record(), deadline).await;
@@ -115,6 +116,8 @@ struct Leave<'a> {
     removal: Removal,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
+    /// When this report was taken up: a later rejoin of the site is a person's answer to it.
+    since: DateTime<Utc>,
     deadline: Deadline,
 }
 
@@ -209,6 +212,9 @@ impl Leave<'_> {
         loop {
             let sight = system.view.look(accelerator, deadline).await?;
             let notes = Notes::read(&accelerator.arn, &sight.tags);
+            if self.is_answered(&notes) {
+                return Ok(self.gives_way());
+            }
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
             if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
                 log_decision(accusation, &decision);
@@ -279,21 +285,49 @@ impl Leave<'_> {
                     continue;
                 }
             } else {
-                self.removal.is_out();
+                // Of a site that another report took out, the record stays that one's.
+                if self.removed || !is_noted {
+                    self.removal.is_out();
+                }
                 if !is_noted {
                     self.note_out().await;
                 }
             }
             // Last, because it may fail: the note keeps the site out if its endpoints are put back in another way.
             if let Some(infinispan) = self.infinispan {
+                if self.is_answered(&self.notes().await?) {
+                    return Ok(self.gives_way());
+                }
                 let (reporter, time) = (&accusation.reporter, deadline.within(TAKING_OFFLINE));
                 match infinispan.set(reporter, site, State::Offline, time).await {
+                    // Meanwhile a rejoin by force, which needs no claim, may have brought it online.
+                    Ok(_) if self.is_answered(&self.notes().await?) => {
+                        infinispan.set(reporter, site, State::Online, deadline).await?;
+                        return Ok(self.gives_way());
+                    }
                     Ok(changed) => self.taken_offline |= changed,
                     Err(failure) => return Ok(Out::Replicating { failure, removed: self.removed }),
                 }
             }
             return Ok(self.left());
         }
+    }
+
+    /// What is noted of the accelerator's sites now.
+    async fn notes(&self) -> Result<Notes, Error> {
+        let tags = self.system.view.accelerators.tags(self.accelerator, self.deadline).await?;
+        Ok(Notes::read(&self.accelerator.arn, &tags))
+    }
+
+    /// Whether a person has rejoined the site since this report was taken up.
+    fn is_answered(&self, notes: &Notes) -> bool {
+        notes.rejoined(&self.accusation.site).is_some_and(|rejoined| rejoined.at > self.since)
+    }
+
+    /// Leaves the site as the rejoin has it. What this report has removed is no record of a fence any more.
+    fn gives_way(&mut self) -> Out {
+        self.removal.gone = None;
+        Out::Stays(Reason::OlderThanRejoin, None)
     }
 
     fn left(&self) -> Out {

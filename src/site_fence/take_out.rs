@@ -96,7 +96,11 @@ impl Leave<'_> {
                     return Ok(outcome(Verdict::AlreadyOut));
                 }
                 Ok(leaving) => leaving,
-                Err(reason) => return Ok(outcome(Verdict::Refused).because(reason)),
+                Err(reason) => {
+                    let left = "endpoints of the site were removed before that: rejoin it, or take it out again later";
+                    let detail = removed.then(|| left.to_owned());
+                    return Ok(Outcome { detail, ..outcome(Verdict::Refused).because(reason) });
+                }
             };
             if dry_run {
                 return Ok(outcome(Verdict::WouldTakeOut));

@@ -65,7 +65,7 @@ async fn the_command_that_logs_in_names_the_profile() {
     let ended = with_profile(&["status", "--profile", "prod"]).await;
     assert!(ended.said.ends_with("Log in again: aws sso login --profile prod\n"), "{ended:?}");
     let ended = with_profile(&["status", "--profile", "nobody"]).await;
-    for said in ["Log in: aws sso login --profile nobody", "aws configure list-profiles"] {
+    for said in ["log in: aws sso login --profile nobody", "aws configure list-profiles"] {
         assert!(ended.status == Some(1) && ended.said.contains(said), "{said}: {ended:?}");
     }
     std::fs::remove_dir_all(&folder).unwrap();

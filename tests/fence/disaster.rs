@@ -248,6 +248,31 @@ async fn a_rejoin_by_force_does_not_wait_for_a_report_that_does_not_end() {
 }
 
 #[tokio::test]
+async fn a_report_that_is_under_way_gives_way_to_a_rejoin_by_force() {
+    let sites = Sites::start().await;
+    sites.table().await;
+    let system = sites.system(&[("FENCE_TABLE", &sites.table_name())]);
+    sites.a.fail_always("take-offline", infinispan::Fault::Status(500, "no"));
+    let report = alert("site-a", "site-b");
+    let reported = outcomes(&system, &report);
+    let forced = async {
+        while sites.in_service().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+        let outcome = rejoin(&system, &forced).await.unwrap();
+        sites.a.recover();
+        outcome
+    };
+    let (reported, forced) = tokio::join!(reported, forced);
+    assert_eq!(
+        (&forced["outcome"], &reported[..]),
+        (&json!("rejoined"), &["ignored: older_than_rejoin".to_owned()][..])
+    );
+    assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+}
+
+#[tokio::test]
 async fn of_two_rejoins_by_force_the_newer_one_says_which_site_is_lost() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
