@@ -87,6 +87,8 @@ impl Asked {
         socket.connect(server).await?;
         let mut query = Message::query();
         query.add_query(Query::query(self.name.clone(), self.kind));
+        // A resolver asks further only for those who want it.
+        query.metadata.recursion_desired = !self.are_own;
         let question = query.to_vec().map_err(io::Error::other)?;
         socket.send(&question).await?;
         let mut datagram = [0; DATAGRAM];

@@ -80,9 +80,13 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
                     continue;
                 }
             }
-            fix::carry_out(common, &plan).await?;
+            let done = fix::carry_out(common, &plan).await;
             tried.extend(plan.commands.into_iter().map(|(_, command)| command));
             findings = walk(guard, id).await?;
+            if done.is_err() {
+                findings.show(&guard.session.screen).await?;
+                return done.map(|()| Ended::NotWell);
+            }
         }
     }
     findings.show(&guard.session.screen).await

@@ -172,8 +172,9 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
         progress.timeline.now(Source::Checkers, "armed again".to_owned());
     }
     let (steps, ended) = (progress.timeline.steps(), ended.map(|()| Ended::Well));
-    screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
-    drill.report.end(screen, ("drill", &title), &steps, false, ended).await
+    let shown = screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await;
+    let ended = drill.report.end(screen, ("drill", &title), &steps, false, ended).await;
+    ended.and_then(|ended| shown.map(|()| ended))
 }
 
 /// The check, its path, and the alarm to set off, if a drill may be done and can succeed.

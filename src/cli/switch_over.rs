@@ -101,8 +101,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let title = name::title(&id, tags.as_ref());
     let ended = steps(common, guard, &id, &arguments, &mut timeline).await;
     let (screen, steps) = (&guard.session.screen, timeline.steps());
-    screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await?;
-    arguments.report.end(screen, ("switch-over", &title), &steps, arguments.dry_run, ended).await
+    let shown = screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await;
+    let ended = arguments.report.end(screen, ("switch-over", &title), &steps, arguments.dry_run, ended).await;
+    ended.and_then(|ended| shown.map(|()| ended))
 }
 
 async fn steps(
@@ -162,8 +163,13 @@ async fn steps(
         () = interrupts.recv() => Err(Error::Interrupted),
         followed = follow(guard, &mut subject, arguments.timeout, timeline) => followed,
     };
-    // Someone may have set it back meanwhile.
-    match guard.route53.health_check(id, shortly()).await {
+    // Someone may have set it back meanwhile; one answer may be from before the lock.
+    let mut seen = guard.route53.health_check(id, shortly()).await;
+    if seen.as_ref().is_ok_and(|check| check.path() != Some(guard.config.locked_path.as_str())) {
+        sleep(LOOK).await;
+        seen = guard.route53.health_check(id, shortly()).await;
+    }
+    match seen {
         Ok(check) if check.path() == Some(guard.config.locked_path.as_str()) => {
             timeline.now(Source::Lock, format!("{} is locked", subject.title));
         }
@@ -201,8 +207,12 @@ async fn locks(guard: &Guard, subject: &Subject, reason: &str, timeline: &mut Ti
     let outcome = lock::by_hand(guard, &subject.id, reason).await?;
     let (title, cause) = (&subject.title, outcome.reason.map_or("for no known reason", why));
     match outcome.outcome {
-        Verdict::Locked | Verdict::AlreadyLocked => {
+        Verdict::Locked => {
             timeline.now(Source::Lock, format!("{title} is locked: {}", plain(reason)));
+            Ok(())
+        }
+        Verdict::AlreadyLocked => {
+            timeline.now(Source::Lock, format!("{title} was locked already"));
             Ok(())
         }
         Verdict::LockedInVain => {
@@ -360,12 +370,15 @@ async fn follow(
     timeline: &mut Timeline,
 ) -> Result<(), Error> {
     let end = Instant::now() + Duration::from_secs(timeout);
+    let mut undone = 0;
     loop {
-        if let Ok(check) = guard.route53.health_check(&subject.id, shortly()).await
-            && check.path() != Some(guard.config.locked_path.as_str())
-        {
-            // The caller says so.
-            return Ok(());
+        if let Ok(check) = guard.route53.health_check(&subject.id, shortly()).await {
+            let is_locked = check.path() == Some(guard.config.locked_path.as_str());
+            // One answer may be from before the lock.
+            undone = if is_locked { 0 } else { undone + 1 };
+        }
+        if undone > 1 {
+            return Err(Error::TooLate(format!("someone has undone the lock of {}", subject.title)));
         }
         if let Ok(checkers) = guard.route53.checkers(&subject.id, shortly()).await
             && checkers.verdict() != subject.health
@@ -380,7 +393,9 @@ async fn follow(
                 timeline.now(Source::Dns, record.said());
             }
         }
-        let has_left = subject.health != Health::Healthy && subject.records.iter().all(Followed::has_moved);
+        let has_left = undone == 0
+            && subject.health != Health::Healthy
+            && subject.records.iter().all(Followed::has_moved);
         if has_left {
             return Ok(());
         }

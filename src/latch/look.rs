@@ -29,7 +29,7 @@ const WRITES: usize = 32;
 pub(super) struct Sight {
     /// How long the name servers had contradicted each other before.
     split_for: Duration,
-    /// Since when they have not been asked over TCP, or have not answered; `None` if never.
+    /// When the name servers last answered over TCP; `None` if never.
     pub(super) over_tcp: Option<Instant>,
     /// The holds, by bucket.
     holds: Vec<Object>,
@@ -159,11 +159,17 @@ impl<'a> Look<'a> {
             sight.said = sight.said.map(|said| Verdicts { primary, ..said });
             sight.state = sight.first();
         }
-        self.try_tcp(sights).await;
         let due = undecided(sights);
-        if due.is_empty() {
-            return;
+        let untried = self.untried(sights);
+        // A lock that is due waits for no trial.
+        if !due.is_empty() {
+            self.lock(due, sights).await;
         }
+        self.try_tcp(untried, sights).await;
+    }
+
+    /// Asks once more over TCP whether these locks are due, and sets those that are.
+    async fn lock(&self, due: Vec<usize>, sights: &mut [Sight]) {
         stage(sights, "the name servers were asked over TCP, and the holds were read again");
         let latches = self.named(&due);
         let over_tcp = self.system.name_servers.deciding(&latches, Transport::Tcp);
@@ -196,33 +202,39 @@ impl<'a> Look<'a> {
         self.write(plans, sights).await;
     }
 
-    /// Asks over TCP where a failover would be locked, once a minute: a lock needs these answers, and without them no latch
-    /// is armed.
-    async fn try_tcp(&self, sights: &mut [Sight]) {
-        let armed = if self.system.config.dry_run { State::DryRun } else { State::Armed };
+    /// The state of a latch whose failover would be noticed.
+    fn armed(&self) -> State {
+        if self.system.config.dry_run { State::DryRun } else { State::Armed }
+    }
+
+    /// The latches that are armed as far as UDP shows, and have to be tried over TCP. Until then their state is not known.
+    fn untried(&self, sights: &mut [Sight]) -> Vec<usize> {
         let untried: Vec<_> = (0..sights.len()).filter(|at| sights[*at].is_untried()).collect();
         for sight in sights.iter_mut().filter(|sight| sight.state == Some(State::Armed)) {
-            sight.state = Some(armed.clone());
+            sight.state = Some(self.armed());
         }
+        for at in &untried {
+            sights[*at].state = None;
+        }
+        untried
+    }
+
+    /// Asks over TCP where a failover would be locked, once a minute: a lock needs these answers, and without them no latch
+    /// is armed.
+    async fn try_tcp(&self, untried: Vec<usize>, sights: &mut [Sight]) {
         if untried.is_empty() {
             return;
         }
-        let due = undecided(sights);
-        // Until they have answered it is not known.
-        for at in &untried {
-            sights[*at].state = None;
-            sights[*at].stage = "the name servers were tried over TCP";
-        }
+        stage(sights, "the name servers were tried over TCP");
         let said = self.system.name_servers.deciding(&self.named(&untried), Transport::Tcp).await;
         for (at, said) in untried.into_iter().zip(said) {
             let sight = &mut sights[at];
             if said.is(Verdict::Blind) {
                 sight.state = Some(State::Blind);
             } else {
-                (sight.state, sight.over_tcp) = (Some(armed.clone()), Some(Instant::now()));
+                (sight.state, sight.over_tcp) = (Some(self.armed()), Some(Instant::now()));
             }
         }
-        debug_assert_eq!(due, undecided(sights), "only those are decided here");
     }
 
     /// Reads one key of each of these latches from every bucket. Returns whether the look goes on: a clock that is off

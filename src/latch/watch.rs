@@ -196,7 +196,8 @@ impl Remembered {
         let stands = standing.unwrap_or(is_recent);
         outcome.missed = u32::from(is_due && !stands && outcome.state != State::Holding);
         // Under a hold the objects are not read.
-        outcome.standing = standing.or(self.last.standing);
+        outcome.standing =
+            standing.or(is_recent.then_some(true)).or(self.last.standing.filter(|stands| !stands));
         outcome.is_dry_run = self.is_dry_run;
         // Also where the same look has locked it again.
         outcome.opened = self.stood == Some(true) && is_recent && was_open;

@@ -167,7 +167,7 @@ fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
             Some(Handed::Otherwise("is still held: the request was removed, or another one replaced it"))
         }
         // Two candidates may have the same name.
-        State::Held if now.writer == asked.writer => Some(Handed::Otherwise(
+        State::Held if now.writer.is_some() && now.writer == asked.writer => Some(Handed::Otherwise(
             "was taken again by its holder: no other candidate has taken it in time. See the log of the one that was to have it",
         )),
         State::Held if now.owner == to || to == ANY => Some(Handed::Over(now.owner.clone())),

@@ -139,13 +139,19 @@ impl Doctor<'_> {
                 "a deletion by another principal than the people, which opens a lock",
             ),
             (
+                "s3:DeleteObjectVersion",
+                &latch,
+                is_by_others,
+                "a deletion of a version by another principal than the people",
+            ),
+            (
                 "s3:PutObject",
                 &hold,
                 is_by_others,
                 "a hold by another principal than the people, under which nothing locks",
             ),
         ] {
-            if !policy.denies(action, key(of), fits) {
+            if !policy.denies(action, key(of), fits, is_by_others) {
                 self.findings.wrong(NAME, format!("{bucket} does not deny {what}"), again.clone());
             }
         }
@@ -211,7 +217,8 @@ type Fits = fn(&str, &str, &[&str]) -> bool;
 /// A signature older than a look, in milliseconds.
 fn is_age(operator: &str, name: &str, values: &[&str]) -> bool {
     let is_short = |age: &&str| age.parse::<u64>().is_ok_and(|age| age <= 15_000);
-    operator.starts_with("NumericGreaterThan")
+    !values.is_empty()
+        && operator.starts_with("NumericGreaterThan")
         && name.eq_ignore_ascii_case("s3:signatureAge")
         && values.iter().all(is_short)
 }

@@ -82,18 +82,32 @@ impl Policy {
         self.0.iter().filter(hides).map(denies).collect()
     }
 
-    /// Whether everyone is denied this action on this object, by a condition that fits: its operator, its key and its values.
-    pub fn denies(&self, action: &str, key: Key<'_>, fits: impl Fn(&str, &str, &[&str]) -> bool) -> bool {
+    /// Whether everyone is denied this action on this object, by a condition that fits: its operator, its key and its values. Of
+    /// several conditions each has to be met, so each other one has to fit `beside`.
+    pub fn denies(
+        &self,
+        action: &str,
+        key: Key<'_>,
+        fits: impl Fn(&str, &str, &[&str]) -> bool,
+        beside: impl Fn(&str, &str, &[&str]) -> bool,
+    ) -> bool {
         self.0.iter().any(|statement| {
             let conditions = statement["Condition"].as_object().into_iter().flatten();
-            let mut parts = conditions.flat_map(|(operator, keys)| {
+            let parts = conditions.flat_map(|(operator, keys)| {
                 keys.as_object().into_iter().flatten().map(move |(name, values)| (operator, name, values))
             });
+            let parts =
+                parts.map(|(operator, name, values)| (operator, name, texts(values).collect::<Vec<_>>()));
+            let parts: Vec<_> = parts.collect();
+            let is_one =
+                |(operator, name, values): &(&String, &String, Vec<&str>)| fits(operator, name, values);
+            let is_other =
+                |(operator, name, values): &(&String, &String, Vec<&str>)| beside(operator, name, values);
             statement["Effect"] == "Deny"
                 && is_everyone(&statement["Principal"])
                 && covers(statement, action, key)
-                && parts
-                    .any(|(operator, name, values)| fits(operator, name, &texts(values).collect::<Vec<_>>()))
+                && parts.iter().any(is_one)
+                && parts.iter().all(|part| is_one(part) || is_other(part))
         })
     }
 }
@@ -205,7 +219,8 @@ mod tests {
         let is_null = |operator: &str, name: &str, values: &[&str]| {
             operator == "Null" && name.eq_ignore_ascii_case("s3:If-None-Match") && values == ["true"]
         };
-        let denies = |statement: &str| policy(statement).denies("s3:PutObject", LATCH, is_null);
+        let denies =
+            |statement: &str| policy(statement).denies("s3:PutObject", LATCH, is_null, |_, _, _| false);
         assert!(denies(denial));
         assert!(!denies(&denial.replace("latches", "holds")));
         assert!(!denies(
@@ -215,5 +230,8 @@ mod tests {
         assert!(!denies(&denial.replace("if-none-match", "if-match")));
         assert!(!denies(&denial.replace("Deny", "Allow")));
         assert!(!denies(&denial.replace(r#""true""#, r#""false""#)));
+        let narrowed =
+            denial.replace(r#""true"}"#, r#""true"}, "StringEquals": {"aws:SourceVpce": "vpce-1"}"#);
+        assert!(narrowed != denial && !denies(&narrowed));
     }
 }

@@ -23,8 +23,10 @@ const RECENT: Duration = Duration::from_mins(4);
 struct Counted {
     /// The longest time between two looks, the periods without any included.
     gap: Duration,
-    /// The age of the newest count.
+    /// The age of the end of the newest period with a count.
     newest: Duration,
+    /// The age of the oldest period with one.
+    oldest: Duration,
     /// Whether they lock nothing.
     is_dry_run: bool,
 }
@@ -46,7 +48,8 @@ impl Doctor<'_> {
                 Ok(Some(counted)) => {
                     looks = true;
                     let gap = counted.gap.as_secs_f64();
-                    let found = format!("in {region}: at most {gap:.1} s between two looks, in 24 hours");
+                    let since = age(counted.oldest.as_secs());
+                    let found = format!("in {region}: at most {gap:.1} s between two looks, in {since}");
                     if counted.is_dry_run {
                         let found = format!("in {region}: the watcher is in a dry run, and locks nothing");
                         self.findings.wrong(NAME, found, "arm it: infra/deploy latch --arm".to_owned());
@@ -82,9 +85,10 @@ impl Doctor<'_> {
 /// What the watchers of a Region have counted until now; `None` if nothing within a day.
 async fn counted(aws: &SdkConfig, latch: &str, now: SystemTime) -> Result<Option<Counted>, Failure> {
     let (gaps, dry_runs) =
-        try_join!(maxima(aws, latch, "LookGap", now, DAY), maxima(aws, latch, "DryRun", now, PERIOD * 2))?;
+        try_join!(maxima(aws, latch, "LookGap", now, DAY), maxima(aws, latch, "DryRun", now, PERIOD))?;
     let is_dry_run = dry_runs.last().is_some_and(|(_, dry_run)| *dry_run > 0.0);
-    Ok(gap(&gaps, now).map(|(gap, newest)| Counted { gap, newest, is_dry_run }))
+    let oldest = gaps.first().and_then(|(at, _)| now.duration_since(*at).ok()).unwrap_or_default();
+    Ok(gap(&gaps, now).map(|(gap, newest)| Counted { gap, newest, oldest, is_dry_run }))
 }
 
 /// The longest time between two looks, and the age of the newest count, of these maxima by their periods' starts, in
@@ -108,6 +112,8 @@ async fn maxima(
     back: Duration,
 ) -> Result<Vec<(SystemTime, f64)>, Failure> {
     let call = Call::new("cloudwatch:GetMetricStatistics", "the metric");
+    // The newest count alone says whether a watcher was armed since.
+    let period = if back > PERIOD { PERIOD } else { Duration::from_mins(1) };
     let request = aws_sdk_cloudwatch::Client::new(aws)
         .get_metric_statistics()
         .namespace("FailoverLatch")
@@ -115,7 +121,7 @@ async fn maxima(
         .dimensions(Dimension::builder().name("Latch").value(latch).build())
         .start_time((now - back).into())
         .end_time(now.into())
-        .period(PERIOD.as_secs().try_into().unwrap_or(i32::MAX))
+        .period(period.as_secs().try_into().unwrap_or(i32::MAX))
         .statistics(Statistic::Maximum);
     let found = patience()
         .within(Duration::from_secs(3))
