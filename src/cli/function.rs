@@ -125,6 +125,11 @@ impl Function {
             found.state().filter(|state| **state == State::Failed).map(|_| Stopped::Failed)
         };
         let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
+        if let Some(error) = found.environment().and_then(|environment| environment.error()) {
+            let why = error.message().or(error.error_code()).unwrap_or("an error");
+            let call = Call::new("lambda:GetFunctionConfiguration", "the function");
+            return Err(Failure::unclear(call, format!("its variables cannot be read: {why}")));
+        }
         Ok(Some(Self {
             stopped,
             name: found.function_name().unwrap_or_default().to_owned(),

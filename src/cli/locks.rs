@@ -69,11 +69,18 @@ pub(super) async fn restorers(guard: &Guard, id: &HealthCheckId) -> Result<BTree
             if guards.iter().any(|(variable, _)| *variable == "GUARDED_HEALTH_CHECKS") {
                 continue;
             }
-            let restore = arn.strip_suffix("-lock").map(|stack| format!("{stack}-restore"));
+            let Some(restore) = arn.strip_suffix("-lock").map(|stack| format!("{stack}-restore")) else {
+                continue;
+            };
+            // Another's may have that name.
+            let deployed = Function::of(&guard.session.aws_of(&restore), &restore, patience()).await?;
+            if deployed.is_some_and(|function| function.handler != "restore") {
+                continue;
+            }
             let tagged = config.ok().and_then(|config| config.guarded_tag);
             // It may have locked the check while that had its tag.
             if tagged.is_none_or(|tag| tag.is_among(&tags)) { &mut found } else { &mut untagged }
-                .extend(restore);
+                .insert(restore);
         }
     }
     if found.is_empty() {

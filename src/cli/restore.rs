@@ -21,7 +21,6 @@ use super::text::plain;
 use super::timeline::{Source, Timeline};
 use crate::failover_lock::Handler;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
-use crate::remote::aws::Kind;
 
 /// Restore a locked health check, once the sites are synchronised.
 #[derive(Debug, Args)]
@@ -134,6 +133,12 @@ async fn steps(
             other => other,
         })?;
         let outcomes = &answer["outcomes"];
+        if !outcomes[0]["outcome"].is_string() || outcomes[0]["healthCheckId"] != id.as_str() {
+            let said = format!(
+                "it has answered, and not as failover-lock's restore does: whether {id} is restored was not seen"
+            );
+            return Err(Error::Function { function: function.clone(), said, is_refusal: false });
+        }
         let words = words(id, &outcomes[0]);
         timeline.add(Source::Function, format!("{}: {}", function::name(&function).0, words.trim_end()));
         screen.show("outcomes", outcomes, || words).await?;
@@ -170,7 +175,7 @@ async fn which(guard: &Guard, id: &HealthCheckId, named: Option<String>) -> Resu
     let found = locks::restorers(guard, id).await;
     let found = match found {
         // An emulator that does not know the call has none.
-        Err(unknown) if unknown.kind() == Kind::Refused && !unknown.blames_credentials() => return Ok(None),
+        Err(unknown) if unknown.is_unknown_call() => return Ok(None),
         Err(failure) if !failure.blames_credentials() => {
             let why = format!("the function that restores {id} was not found: {failure}");
             return Err(Error::NoFunction(why));

@@ -221,6 +221,10 @@ impl State {
                 Self::unknown(why)
             }
             Finding::Armed => Self::Armed,
+            Finding::NeverLocked(alarm) if seen.rules.is_none() => Self::unknown(format!(
+                "its alarm {} is in ALARM, and it is not locked; whether a mute rule holds that back could not be read",
+                alarm.name
+            )),
             Finding::NeverLocked(alarm) => Self::Overdue { by: alarm.name.clone() },
             Finding::Recorded => record.lock.as_ref().map_or(Self::Armed, |lock| {
                 if seen.alarms.iter().any(|alarm| muted(alarm) && lock.answers(&alarm.name)) {

@@ -139,6 +139,14 @@ impl Failure {
         Self { call, kind: Kind::Refused, credentials: false, cause, source: None }
     }
 
+    /// Whether the API does not know the call, as an emulator does that is older than it.
+    #[must_use]
+    pub fn is_unknown_call(&self) -> bool {
+        const CODES: [&str; 4] =
+            ["UnknownOperation", "InvalidAction", "NotImplemented", "UnsupportedOperation"];
+        self.kind == Kind::Refused && !self.credentials && CODES.iter().any(|code| self.cause.contains(code))
+    }
+
     fn from_sdk<E>(call: Call, error: SdkError<E>) -> Self
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,

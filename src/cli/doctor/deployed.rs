@@ -92,7 +92,7 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
             None => stack.findings.warn("deployed", not_deployed(&lock.name)),
         };
     }
-    stack.restore(restore, lock);
+    stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
     stack.people(alarms).await;
     stack.dead_letters().await;
@@ -126,15 +126,15 @@ impl Stack<'_> {
         Ok(found.await?.metric_alarms.unwrap_or_default())
     }
 
-    fn restore(&mut self, restore: Result<Option<Function>, Failure>, lock: &Function) {
-        if self.examined("restore", restore, lock).is_some() {
+    async fn restore(&mut self, restore: Result<Option<Function>, Failure>, lock: &Function) {
+        if self.examined("restore", restore, lock).await.is_some() {
             self.findings.ok("restore", format!("{}-restore is there", self.name));
         }
     }
 
     async fn reconcile(&mut self, reconcile: Result<Option<Function>, Failure>, lock: &Function) {
         const NAME: &str = "reconcile";
-        let Some(function) = self.examined(NAME, reconcile, lock) else { return };
+        let Some(function) = self.examined(NAME, reconcile, lock).await else { return };
         let name = function.name;
         let enable = format!("aws events enable-rule --region {} --name {name}", self.region);
         match self.rule(&name).await {
@@ -203,7 +203,7 @@ impl Stack<'_> {
     }
 
     /// Examines one of the other functions. Returns it if it is there, can run, and is of one deployment with `lock`.
-    fn examined(
+    async fn examined(
         &mut self,
         what: &'static str,
         function: Result<Option<Function>, Failure>,
@@ -221,8 +221,16 @@ impl Stack<'_> {
                 return None;
             }
         };
+        if function.handler != what {
+            let said = format!("{name} has the handler {}, and not {what}", function.handler);
+            self.findings.wrong(what, said, self.anew());
+            return None;
+        }
         if let Some(stopped) = &function.stopped {
-            stopped.is_found(what, &name, region, true, self.findings);
+            // As soon as it runs, it sets the locks that are owed.
+            let moves_nothing = what != "reconcile" || self.owes_nothing().await;
+            let is_ours = moves_nothing && function.code == lock.code;
+            stopped.is_found(what, &name, region, is_ours, self.findings);
             return None;
         }
         if function.code != lock.code {
@@ -233,11 +241,6 @@ impl Stack<'_> {
                  docs/runbook.md#make-the-stack-anew"
                     .to_owned(),
             );
-            return None;
-        }
-        if function.handler != what {
-            let said = format!("{name} has the handler {}, and not {what}", function.handler);
-            self.findings.wrong(what, said, self.anew());
             return None;
         }
         for variable in VARIABLES {

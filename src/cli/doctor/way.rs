@@ -6,11 +6,12 @@ use super::{in_region, last_run, newest, region};
 use crate::cli::findings::Findings;
 use crate::cli::function::{self, Function, LAMBDA_ALARMS, Mapping, SNS, alarm_arn};
 use crate::cli::guard::Guard;
-use crate::cli::session::patience;
+use crate::cli::session::{patience, shortly};
 use crate::cli::sns::{self, Filter, Subscription};
 use crate::cli::text::{plain, quoted, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::{Config, GuardedTag};
+use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::program::variables::InvalidConfig;
 use crate::remote::aws::Kind;
@@ -42,8 +43,11 @@ pub(super) async fn alarm_leads_to_lock(
         let found = format!("{name} has its actions off");
         let region = in_region(guard);
         let enable = format!("aws cloudwatch enable-alarm-actions{region} --alarm-names {}", quoted(name));
-        // In ALARM it may be about a primary that someone is at work on.
-        if *state == AlarmState::Ok {
+        // In ALARM it may be about a primary that someone is at work on, a query's about that of another check; and a primary that
+        // was never up would be locked.
+        let plain = guard.cloudwatch.alarms_on(id, shortly()).await;
+        let is_own = plain.is_ok_and(|plain| plain.iter().any(|own| own.name == *name));
+        if *state == AlarmState::Ok && is_own && is_healthy(guard, id).await {
             findings.fixable("alarm", found, enable);
         } else {
             findings.wrong("alarm", found, format!("once the primary is up: {enable}"));
@@ -72,6 +76,12 @@ pub(super) async fn alarm_leads_to_lock(
         }
     }
     locks
+}
+
+/// Whether Route 53 finds a check healthy: its checkers, or its metric.
+async fn is_healthy(guard: &Guard, id: &HealthCheckId) -> bool {
+    guard.health(id).await == Health::Healthy
+        || guard.cloudwatch.verdict(id, shortly()).await.is_ok_and(|healthy| healthy == Some(true))
 }
 
 async fn topic_locks(
@@ -306,7 +316,8 @@ async fn function_locks(
     }
     if let Some(stopped) = &function.stopped {
         is_well = false;
-        stopped.is_found("function", name, region(arn), is_ours, findings);
+        // A queue has kept the alarms meanwhile, and each locks as soon as it is read.
+        stopped.is_found("function", name, region(arn), is_ours && service.is_some(), findings);
     }
     for (variable, wrong) in disagreements {
         is_well = false;

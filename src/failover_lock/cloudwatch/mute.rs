@@ -19,7 +19,8 @@ const AT_ONCE: usize = 8;
 /// The name in a mute rule's ARN.
 #[must_use]
 pub fn rule_name(arn: &str) -> Option<&str> {
-    arn.rsplit_once(':').map(|(_, name)| name)
+    // A name may have colons.
+    arn.split_once(":alarm-mute-rule:").map(|(_, name)| name)
 }
 
 /// A mute rule that is active.
@@ -52,7 +53,7 @@ impl CloudWatch {
     /// A call failed and did not pass before the deadline.
     pub async fn mute_rules(&self, deadline: Deadline) -> Result<Vec<MuteRule>, Failure> {
         let listed = match self.list(None, deadline).await {
-            Err(unknown) if unknown.kind() == Kind::Refused => return Ok(Vec::new()),
+            Err(unknown) if unknown.is_unknown_call() => return Ok(Vec::new()),
             listed => listed?,
         };
         let names = listed.iter().filter_map(|rule| rule.alarm_mute_rule_arn().and_then(rule_name));
