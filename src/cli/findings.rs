@@ -56,6 +56,11 @@ impl Findings {
         self.0.push(Link { name, mood: Mood::Wrong, found, remedy, fixable: true });
     }
 
+    /// A fault that this command repairs; `--fix` runs it only if it `may`.
+    pub fn repair(&mut self, may: bool, name: &'static str, found: String, command: String) {
+        if may { self.fixable(name, found, command) } else { self.wrong(name, found, command) }
+    }
+
     /// What was found wrong, with the command that repairs each; and what has no such command, with its remedy.
     pub fn plan(&self) -> Plan {
         // What is to be done about the state depends on the sites.

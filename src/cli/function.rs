@@ -57,8 +57,7 @@ pub(super) enum Stopped {
 }
 
 impl Stopped {
-    /// Adds this fault of a function, with what makes it run again.
-    /// Only one that is ours is to be changed by a command.
+    /// Adds this fault of a function, with what makes it run again: a command that `--fix` may run if the function is ours.
     pub fn is_found(
         self,
         link: &'static str,
@@ -70,11 +69,8 @@ impl Stopped {
         let found = format!("{function} cannot run: {self}");
         let of = format!("--region {region} --function-name {function}");
         match self {
-            Self::NoConcurrency if !is_ours => {
-                findings.wrong(link, found, format!("aws lambda delete-function-concurrency {of}"));
-            }
             Self::NoConcurrency => {
-                findings.fixable(link, found, format!("aws lambda delete-function-concurrency {of}"));
+                findings.repair(is_ours, link, found, format!("aws lambda delete-function-concurrency {of}"));
             }
             Self::Failed => {
                 let look = format!("aws lambda get-function-configuration {of} --query StateReason");

@@ -64,6 +64,11 @@ pub(super) struct Unread {
     pub may_pass: bool,
 }
 
+/// What Route 53's checkers find of a health check, in words.
+pub(super) fn counted(checkers: Checkers) -> String {
+    format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total)
+}
+
 /// The URL that a health check requests, without its path.
 pub(super) fn watches(endpoint: &Endpoint) -> String {
     let scheme = if endpoint.https { "https" } else { "http" };

@@ -13,7 +13,7 @@ use super::guard::{Guard, Options};
 use super::look;
 use super::name::Named;
 use super::screen::{Mood, Row, paint, say, table};
-use super::seen::{Part, Status, Unread};
+use super::seen::{Part, Status, Unread, counted};
 use super::session::Common;
 use super::state::State;
 use super::text::{ago, cut, plain, wrapped};
@@ -157,10 +157,7 @@ impl Status {
     }
 
     fn progress(&self) -> String {
-        let checkers = self.checkers.as_ref().map_or_else(
-            || "checkers unknown".to_owned(),
-            |checkers| format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total),
-        );
+        let checkers = self.checkers.map_or_else(|| "checkers unknown".to_owned(), counted);
         let why_unknown = self.why_unknown(Part::Alarms).or(self.why_unknown(Part::Queries));
         let alarm = match (&self.alarm, why_unknown) {
             (Some(alarm), _) => format!("alarm {} is {}", plain(&alarm.name), alarm.state),

@@ -16,6 +16,7 @@ use super::lock;
 use super::name::{self, Named};
 use super::report;
 use super::screen::say;
+use super::seen::counted;
 use super::session::{Common, Interrupts, YEAR, shortly};
 use super::state::why;
 use super::text::plain;
@@ -23,7 +24,6 @@ use super::timeline::{Source, Step, Timeline};
 use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Verdict;
-use crate::failover_lock::route53::Checkers;
 use crate::remote::deadline::Deadline;
 
 /// How often the checkers and the name servers are asked.
@@ -154,10 +154,7 @@ async fn steps(
     if arguments.dry_run {
         return Ok(Ended::Well);
     }
-    let mut interrupts = match interrupts {
-        Some(interrupts) => interrupts,
-        None => Interrupts::new()?,
-    };
+    let mut interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
     let followed = tokio::select! {
         biased;
         () = interrupts.recv() => Err(Error::Interrupted),
@@ -408,10 +405,6 @@ async fn follow(
         }
         sleep(LOOK).await;
     }
-}
-
-fn counted(checkers: Checkers) -> String {
-    format!("{} of {} checkers find it healthy", checkers.healthy, checkers.total)
 }
 
 // === impl Subject ===

@@ -308,11 +308,7 @@ async fn function_locks(
             statement(source),
             quoted(source)
         );
-        if is_ours {
-            findings.fixable("function", found, command);
-        } else {
-            findings.wrong("function", found, command);
-        }
+        findings.repair(is_ours, "function", found, command);
     }
     if let Some(stopped) = &function.stopped {
         is_well = false;
