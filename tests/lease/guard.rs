@@ -56,6 +56,8 @@ async fn ended_by_itself(emulator: &Emulator, name: &str) -> (Keeper, Observer, 
     let observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
     let left = runs_as(&holder).await;
+    // The command may speak before its keeper knows that it runs.
+    holder.states("\"running\":true").await;
     assert_eq!(holder.get("/ready").await.0, 200);
     let metrics = holder.get("/metrics").await.1;
     for line in [
