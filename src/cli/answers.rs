@@ -64,20 +64,24 @@ impl Asked {
         self.kind
     }
 
-    /// The values of each server's answer; `None` for a server without one.
-    pub async fn ask(&self) -> Vec<Option<Values>> {
+    /// The values of each server's answer, or why it has none.
+    pub async fn ask(&self) -> Vec<Result<Values, String>> {
         join_all(self.servers.iter().map(|server| async {
+            let mut last = Err("no answer".to_owned());
             for _ in 0..TRIES {
-                if let Ok(Ok(values)) = timeout(ANSWER, self.exchange(*server)).await {
-                    return Some(values);
+                match timeout(ANSWER, self.exchange(*server)).await {
+                    Ok(Ok(Ok(values))) => return Ok(values),
+                    Ok(Ok(Err(why))) => last = Err(why),
+                    Ok(Err(_)) | Err(_) => {}
                 }
             }
-            None
+            last
         }))
         .await
     }
 
-    async fn exchange(&self, server: SocketAddr) -> io::Result<Values> {
+    /// Asks once. The inner result is an answer's.
+    async fn exchange(&self, server: SocketAddr) -> io::Result<Result<Values, String>> {
         let any = if server.is_ipv4() {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
         } else {
@@ -102,16 +106,21 @@ impl Asked {
                 continue;
             }
             let is_foreign = self.are_own && !answer.metadata.authoritative;
-            if answer.metadata.response_code != ResponseCode::NoError
-                || answer.metadata.truncation
-                || is_foreign
-            {
-                return Err(io::ErrorKind::InvalidData.into());
+            // Of a name that is not there any more, that is the answer.
+            let code = answer.metadata.response_code;
+            if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+                return Ok(Err(format!("an error ({code})")));
+            }
+            if is_foreign {
+                return Ok(Err("an answer without authority".to_owned()));
+            }
+            if answer.metadata.truncation {
+                return Ok(Err("a truncated answer".to_owned()));
             }
             let shown = |data: &RData| {
                 value(self.kind, &data.to_string()).unwrap_or_else(|| plain(&data.to_string()))
             };
-            return Ok(answer.answers.iter().map(|record| shown(&record.data)).collect());
+            return Ok(Ok(answer.answers.iter().map(|record| shown(&record.data)).collect()));
         }
     }
 }

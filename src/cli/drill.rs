@@ -17,13 +17,14 @@ use super::function;
 use super::guard::{Guard, Options};
 use super::locks::functions;
 use super::name::{self, Named, Tags};
+use super::report::{self, Operation};
 use super::screen::{error, say};
 use super::session::{Common, Interrupts, YEAR, patience};
 use super::state::{Seen, State};
 use super::status::until_armed;
 use super::text::quoted;
-use super::timeline::{Source, Step, Timeline};
-use super::{dns, doctor, logs, report};
+use super::timeline::{Source, Timeline};
+use super::{dns, doctor, logs};
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::Config;
@@ -171,10 +172,10 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     if ended.is_ok() {
         progress.timeline.now(Source::Checkers, "armed again".to_owned());
     }
-    let (steps, ended) = (progress.timeline.steps(), ended.map(|()| Ended::Well));
-    let shown = screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await;
-    let ended = drill.report.end(screen, ("drill", &title), &steps, false, ended).await;
-    ended.and_then(|ended| shown.map(|()| ended))
+    progress.timeline.changed = true;
+    let operation =
+        Operation { command: "drill", subject: &title, is_dry_run: false, timeline: &progress.timeline };
+    drill.report.show(screen, operation, ended.map(|()| Ended::Well)).await
 }
 
 /// The check, its path, and the alarm to set off, if a drill may be done and can succeed.

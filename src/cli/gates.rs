@@ -5,7 +5,8 @@ use std::process::Stdio;
 use clap::Args;
 use tokio::process::Command;
 
-use super::error::Error;
+use super::error::{Ended, Error};
+use super::screen::Screen;
 use super::session::Common;
 use super::text::plain;
 use super::timeline::{Source, Timeline};
@@ -27,11 +28,35 @@ impl Gates {
         self.commands.is_empty()
     }
 
+    /// Runs the commands, asks the question unless it `is_answered`, and then runs them again: it may have been open for
+    /// hours.
+    ///
+    /// # Errors
+    /// One did not end with status 0; there is no terminal to ask.
+    pub async fn ask(
+        &self,
+        common: &Common,
+        screen: &Screen,
+        question: &str,
+        is_answered: bool,
+        timeline: &mut Timeline,
+    ) -> Result<Ended, Error> {
+        self.pass(common, timeline).await?;
+        let ended = screen.ask(question, is_answered).await?;
+        if ended == Ended::NotWell {
+            timeline.add(Source::Person, "declined".to_owned());
+        } else if !is_answered {
+            timeline.add(Source::Person, format!("agreed: {question}"));
+            self.pass(common, timeline).await?;
+        }
+        Ok(ended)
+    }
+
     /// Runs the commands one after the other, with the last line that each prints as what was seen.
     ///
     /// # Errors
     /// One did not end with status 0.
-    pub async fn pass(&self, common: &Common, timeline: &mut Timeline) -> Result<(), Error> {
+    async fn pass(&self, common: &Common, timeline: &mut Timeline) -> Result<(), Error> {
         for command in &self.commands {
             let mut shell = Command::new("sh");
             shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);

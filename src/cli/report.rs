@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::error::{Ended, Error};
 use super::screen::{Screen, error, say};
 use super::text::{plain, time};
-use super::timeline::{Source, Step};
+use super::timeline::{Source, Step, Timeline};
 
 /// The key in JSON.
 const KEY: &str = "report";
@@ -31,6 +31,18 @@ pub(super) struct Options {
     report: Option<PathBuf>,
 }
 
+/// An operation that has ended.
+pub(super) struct Operation<'a> {
+    /// The command.
+    pub command: &'static str,
+    /// The health check, with its name.
+    pub subject: &'a str,
+    /// Whether nothing was to be changed.
+    pub is_dry_run: bool,
+    /// Its steps.
+    pub timeline: &'a Timeline,
+}
+
 /// What an operation was about, and how it ended.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,9 +54,11 @@ struct Report<'a> {
     is_dry_run: bool,
     /// Whether it was done.
     is_done: bool,
+    /// Whether it has, or may have, changed something.
+    is_changed: bool,
     /// Why it was not.
     cause: Option<String>,
-    steps: &'a [Step],
+    steps: Vec<Step>,
 }
 
 // === impl Options ===
@@ -63,31 +77,43 @@ impl Options {
         tried.map_err(|source| cannot_write(folder, source))
     }
 
-    /// Writes the report, if one was asked for, and returns how the operation ended.
+    /// Shows the steps, writes the report, if one was asked for, and returns how the operation ended.
     ///
     /// # Errors
-    /// The operation's; or a file cannot be written.
+    /// The operation's; or standard output or a file cannot be written.
+    pub async fn show(
+        &self,
+        screen: &Screen,
+        operation: Operation<'_>,
+        ended: Result<Ended, Error>,
+    ) -> Result<Ended, Error> {
+        let steps = operation.timeline.steps();
+        let shown = screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await;
+        self.end(screen, operation, ended, shown).await
+    }
+
+    /// Writes the report, if one was asked for, and returns how the operation ended; its outcome has been `shown`.
+    ///
+    /// # Errors
+    /// The operation's; or standard output or a file cannot be written.
     pub async fn end(
         &self,
         screen: &Screen,
-        heading: (&'static str, &str),
-        steps: &[Step],
-        is_dry_run: bool,
+        operation: Operation<'_>,
         ended: Result<Ended, Error>,
+        shown: Result<(), Error>,
     ) -> Result<Ended, Error> {
-        let written = self.write(screen, heading, steps, is_dry_run, &ended).await;
+        let written = self.write(screen, operation, &ended).await;
         if let (Err(_), Err(unwritten)) = (&ended, &written) {
             say(&error(&unwritten.to_string()));
         }
-        ended.and_then(|ended| written.map(|()| ended))
+        ended.and_then(|ended| written.and(shown).map(|()| ended))
     }
 
     async fn write(
         &self,
         screen: &Screen,
-        (command, subject): (&'static str, &str),
-        steps: &[Step],
-        is_dry_run: bool,
+        Operation { command, subject, is_dry_run, timeline }: Operation<'_>,
         ended: &Result<Ended, Error>,
     ) -> Result<(), Error> {
         let Some(folder) = &self.report else { return Ok(()) };
@@ -96,8 +122,9 @@ impl Options {
             subject,
             is_dry_run,
             is_done: !is_dry_run && matches!(ended, Ok(Ended::Well)),
+            is_changed: timeline.changed,
             cause: ended.as_ref().err().map(ToString::to_string),
-            steps,
+            steps: timeline.steps(),
         };
         report.write(screen, folder).await
     }
@@ -126,9 +153,15 @@ impl Report<'_> {
 
     fn result(&self) -> String {
         match (&self.cause, self.is_done) {
+            (Some(cause), _) if self.is_changed => {
+                format!("not ended, after something was, or may have been, changed: {}", plain(cause))
+            }
             (Some(cause), _) => format!("not done: {}", plain(cause)),
             (None, _) if self.is_dry_run => "a dry run, nothing was changed".to_owned(),
             (None, true) => "done".to_owned(),
+            (None, false) if self.is_changed => {
+                "not ended, after something was, or may have been, changed".to_owned()
+            }
             (None, false) => "not done".to_owned(),
         }
     }
@@ -254,7 +287,6 @@ mod tests {
     use chrono::{DateTime, TimeDelta};
 
     use super::*;
-    use crate::cli::timeline::Timeline;
 
     #[test]
     fn a_report_shows_each_step_and_interprets_nothing_of_it() {
@@ -263,14 +295,14 @@ mod tests {
         timeline.step(at(30), Source::Dns, "a | b".to_owned());
         timeline.step(at(0), Source::Lock, "<script>\"&\u{1b}".to_owned());
         timeline.step(at(30), Source::Dns, "c".to_owned());
-        let steps = timeline.steps();
-        let report = Report {
+        let mut report = Report {
             command: "drill",
             subject: "shop <primary>",
             is_dry_run: false,
             is_done: false,
+            is_changed: false,
             cause: Some("too late".to_owned()),
-            steps: &steps,
+            steps: timeline.steps(),
         };
         let markdown = report.markdown("account 1");
         assert!(markdown.contains("| 2 | 1970-01-01T00:00:30Z | +30.0 | DNS | a \\| b |"), "{markdown}");
@@ -285,5 +317,9 @@ mod tests {
         assert_eq!(page.matches("<circle").count(), 3, "{page}");
         // Two at one time do not cover each other.
         assert!(page.contains("cx=\"780\"") && page.contains("cx=\"802\""), "{page}");
+        // "not done" would be read as "nothing was changed".
+        report.is_changed = true;
+        let changed = "Result: not ended, after something was, or may have been, changed: too late";
+        assert!(report.markdown("").contains(changed), "{}", report.markdown(""));
     }
 }

@@ -12,7 +12,7 @@ use super::guard::{Guard, Options};
 use super::lock;
 use super::locks;
 use super::name::{self, Named};
-use super::report;
+use super::report::{self, Operation};
 use super::screen::say;
 use super::seen;
 use super::session::{Common, Interrupts, YEAR};
@@ -87,9 +87,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let (check, tags) = lock::read(&guard, &id).await?;
     let title = name::title(&id, tags.as_ref());
     let mut timeline = Timeline::default();
-    let ended = steps(common, &guard, &check, &title, &arguments, &mut timeline).await;
-    let (screen, steps) = (&guard.session.screen, timeline.steps());
-    arguments.report.end(screen, ("restore", &title), &steps, arguments.dry_run, ended).await
+    let mut shown = Ok(());
+    let ended = steps(common, &guard, &check, &title, &arguments, &mut timeline, &mut shown).await;
+    let operation =
+        Operation { command: "restore", subject: &title, is_dry_run: arguments.dry_run, timeline: &timeline };
+    arguments.report.end(&guard.session.screen, operation, ended, shown).await
 }
 
 async fn steps(
@@ -99,6 +101,7 @@ async fn steps(
     title: &str,
     arguments: &Arguments,
     timeline: &mut Timeline,
+    shown: &mut Result<(), Error>,
 ) -> Result<Ended, Error> {
     let Arguments { force, path, reason, dry_run, wait, timeout, direct, function, gates, yes, .. } =
         arguments;
@@ -109,25 +112,22 @@ async fn steps(
             "no alarm of {id} reaches a stack that guards it: it is restored with your own credentials"
         ));
     }
-    gates.pass(common, timeline).await?;
     // What changes while the question is open was not decided about.
     let version = check.version;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let question = format!("Are the sites synchronised? Restoring {title} brings traffic to {asks} again.");
     let screen = &guard.session.screen;
-    if screen.ask(&question, *yes || *dry_run).await? == Ended::NotWell {
-        timeline.add(Source::Person, "declined".to_owned());
+    if gates.ask(common, screen, &question, *yes || *dry_run, timeline).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
-    }
-    if !yes && !dry_run {
-        timeline.add(Source::Person, "agreed that the sites are synchronised".to_owned());
-        gates.pass(common, timeline).await?;
     }
     let is_dry = |outcome: &Value| !dry_run && outcome["outcome"] == "would_restore";
     let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
     if let Some(function) = function {
         let answer =
             function::invoke(&guard.session.aws_of(&function), &function, &request, INVOCATION).await;
+        // An answer may be lost after it was restored.
+        timeline.changed =
+            !dry_run && !matches!(answer, Err(Error::Aws(_) | Error::Function { is_refusal: true, .. }));
         let answer = answer.map_err(|error| match error {
             Error::Aws(failure) => Error::OutOfOrder(failure),
             other => other,
@@ -141,8 +141,9 @@ async fn steps(
         }
         let words = words(id, &outcomes[0]);
         timeline.add(Source::Function, format!("{}: {}", function::name(&function).0, words.trim_end()));
-        screen.show("outcomes", outcomes, || words).await?;
+        *shown = screen.show("outcomes", outcomes, || words).await;
         if is_dry(&outcomes[0]) {
+            timeline.changed = false;
             let name = function::name(&function).0;
             return Err(Error::Gate(format!(
                 "{name} is in a dry run: infra/deploy --stack {} --set DryRun=false; or restore with your own credentials: --direct",
@@ -150,10 +151,11 @@ async fn steps(
             )));
         }
     } else {
+        timeline.changed = !dry_run;
         let outcome = json!([guard.handle(Handler::Restore, &request.to_string()).await?]);
         let words = words(id, &outcome[0]);
         timeline.add(Source::Lock, words.trim_end().to_owned());
-        screen.show("outcomes", &outcome, || words).await?;
+        *shown = screen.show("outcomes", &outcome, || words).await;
     }
     if *wait {
         // An interrupt ends the wait alone: the report says what was done.
@@ -195,6 +197,9 @@ fn words(id: &HealthCheckId, outcome: &Value) -> String {
     let word = |key: &str| outcome[key].as_str().map(plain);
     let done = match outcome["outcome"].as_str().unwrap_or_default() {
         "already_restored" => "is restored already".to_owned(),
+        "would_restore" if outcome["path"] == outcome["previousPath"] => {
+            "is in service already, and would be on record as restored".to_owned()
+        }
         "would_restore" => "would be restored".to_owned(),
         other => plain(other),
     };

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
-use tokio::time::{Instant, sleep};
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
+use tokio::time::{Instant, interval_at, sleep};
 
 use super::answers::{self, Asked, Values};
 use super::dns::{self, Follows, Record, Role, Secondary};
@@ -14,13 +16,13 @@ use super::gates::Gates;
 use super::guard::{Guard, Options};
 use super::lock;
 use super::name::{self, Named};
-use super::report;
+use super::report::{self, Operation};
 use super::screen::say;
 use super::seen::counted;
 use super::session::{Common, Interrupts, YEAR, shortly};
 use super::state::why;
 use super::text::plain;
-use super::timeline::{Source, Step, Timeline};
+use super::timeline::{Source, Timeline};
 use crate::failover_lock::decide::{self, Health};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Verdict;
@@ -28,6 +30,9 @@ use crate::remote::deadline::Deadline;
 
 /// How often the checkers and the name servers are asked.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How often it is seen whether the other sites are healthy still.
+const OTHERS: Duration = Duration::from_secs(20);
 
 /// How long the records of all zones may take to be read: Route 53 allows an account five calls a second.
 const ALL_ZONES: Duration = Duration::from_mins(2);
@@ -75,7 +80,7 @@ struct Followed {
     /// Every value that was answered before.
     before: Values,
     /// What was seen last.
-    last: Vec<Option<Values>>,
+    last: Vec<Result<Values, String>>,
 }
 
 /// What a switch-over is about.
@@ -86,6 +91,8 @@ struct Subject {
     records: Vec<Followed>,
     /// The records beside those failover pairs that depend on it.
     others: Vec<String>,
+    /// The failover pairs whose primary it is.
+    primaries: Vec<Record>,
     /// The failover records whose answers are not followed.
     unseen: Vec<String>,
     /// What Route 53's checkers find.
@@ -100,10 +107,13 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let (_, tags) = lock::read(guard, &id).await?;
     let title = name::title(&id, tags.as_ref());
     let ended = steps(common, guard, &id, &arguments, &mut timeline).await;
-    let (screen, steps) = (&guard.session.screen, timeline.steps());
-    let shown = screen.show("steps", &steps, || steps.iter().map(Step::line).collect()).await;
-    let ended = arguments.report.end(screen, ("switch-over", &title), &steps, arguments.dry_run, ended).await;
-    ended.and_then(|ended| shown.map(|()| ended))
+    let operation = Operation {
+        command: "switch-over",
+        subject: &title,
+        is_dry_run: arguments.dry_run,
+        timeline: &timeline,
+    };
+    arguments.report.show(&guard.session.screen, operation, ended).await
 }
 
 async fn steps(
@@ -120,23 +130,18 @@ async fn steps(
         // A switch-over that was interrupted goes on.
         timeline.now(Source::Lock, format!("{} is locked already", subject.title));
     } else {
-        arguments.gates.pass(common, timeline).await?;
-        if arguments.dry_run {
-            timeline.now(Source::Lock, format!("{} would be locked", subject.title));
-            return Ok(Ended::Well);
-        }
         let question = format!(
             "Switch {} over? Its site goes out of service until a person restores it.{}",
             subject.title,
             subject.also()
         );
-        if guard.session.screen.ask(&question, arguments.yes).await? == Ended::NotWell {
-            timeline.now(Source::Person, "declined".to_owned());
+        let (screen, is_answered) = (&guard.session.screen, arguments.yes || arguments.dry_run);
+        if arguments.gates.ask(common, screen, &question, is_answered, timeline).await? == Ended::NotWell {
             return Ok(Ended::NotWell);
         }
-        if !arguments.yes {
-            timeline.now(Source::Person, "agreed".to_owned());
-            arguments.gates.pass(common, timeline).await?;
+        if arguments.dry_run {
+            timeline.now(Source::Lock, format!("{} would be locked", subject.title));
+            return Ok(Ended::Well);
         }
         // The question may have been open for hours, and the commands may have taken some.
         if !arguments.yes || !arguments.gates.is_empty() {
@@ -201,7 +206,10 @@ async fn steps(
 /// # Errors
 /// It was not locked, or no lock holds on it.
 async fn locks(guard: &Guard, subject: &Subject, reason: &str, timeline: &mut Timeline) -> Result<(), Error> {
+    // An answer may be lost after the lock was set.
+    timeline.changed = true;
     let outcome = lock::by_hand(guard, &subject.id, reason).await?;
+    timeline.changed = matches!(outcome.outcome, Verdict::Locked | Verdict::LockedInVain);
     let (title, cause) = (&subject.title, outcome.reason.map_or("for no known reason", why));
     match outcome.outcome {
         Verdict::Locked => {
@@ -236,12 +244,13 @@ async fn ready(
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let title = name::title(id, tags.as_ref());
     let records = dns::records(&guard.session.aws, id, Deadline::after(ALL_ZONES)).await?;
-    let primaries: Vec<_> = records.iter().filter(|record| matches!(record.role, Role::Primary(_))).collect();
+    let (primaries, records): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|record| matches!(record.role, Role::Primary(_)));
     if primaries.is_empty() {
         return refuse(format!("no failover record of this account depends on {id}"));
     }
     let mut others = Vec::new();
-    for record in records.iter().filter(|record| !matches!(record.role, Role::Primary(_))) {
+    for record in records {
         let role =
             if record.role == Role::Secondary { "its secondary record" } else { "a record without failover" };
         let what = format!("{} depends on {id} as well, by {role}", plain(&record.name));
@@ -250,9 +259,9 @@ async fn ready(
     }
     let is_locked = check.path() == Some(guard.config.locked_path.as_str());
     let (mut followed, mut unseen) = (Vec::new(), Vec::new());
-    for record in primaries {
-        match other_site(guard, record, timeline).await {
-            Ok(()) => {}
+    for record in &primaries {
+        match other_site(guard, record).await {
+            Ok(seen) => timeline.now(Source::Checkers, seen),
             // What is done already is followed all the same.
             Err(cause) if is_locked => timeline.now(Source::Checkers, cause),
             Err(cause) => return refuse(cause),
@@ -290,14 +299,14 @@ async fn ready(
     if followed.is_empty() && health == Health::Unknown {
         return refuse("neither the checkers nor the records can be followed".to_owned());
     }
-    Ok(Subject { id: id.clone(), title, is_locked, records: followed, others, unseen, health })
+    Ok(Subject { id: id.clone(), title, is_locked, primaries, records: followed, others, unseen, health })
 }
 
-/// Sees that the other site of a failover pair is healthy.
+/// Sees that the other site of a failover pair is healthy, and says by what.
 ///
 /// # Errors
 /// Why traffic would not go there.
-async fn other_site(guard: &Guard, record: &Record, timeline: &mut Timeline) -> Result<(), String> {
+async fn other_site(guard: &Guard, record: &Record) -> Result<String, String> {
     let name = &record.name;
     if let Follows::NotAlone(why) | Follows::Never(why) = &record.follows {
         return Err(format!("{name} may stay although it is locked: {why}"));
@@ -343,19 +352,12 @@ async fn other_site(guard: &Guard, record: &Record, timeline: &mut Timeline) -> 
             if !is_healthy {
                 return Err(format!("{name}: its secondary {id} is not healthy ({seen})"));
             }
-            timeline.now(Source::Checkers, format!("{name}: its secondary {id} is healthy ({seen})"));
-            Ok(())
+            Ok(format!("{name}: its secondary {id} is healthy ({seen})"))
         }
         (Role::Primary(Secondary::Checked), None) => {
-            let what =
-                format!("{name}: Route 53 judges its secondary by the alias' target, which is not seen here");
-            timeline.now(Source::Checkers, what);
-            Ok(())
+            Ok(format!("{name}: Route 53 judges its secondary by the alias' target, which is not seen here"))
         }
-        (_, None) => {
-            timeline.now(Source::Checkers, format!("{name}: its secondary has no health check"));
-            Ok(())
-        }
+        (_, None) => Ok(format!("{name}: its secondary has no health check")),
     }
 }
 
@@ -368,6 +370,8 @@ async fn follow(
 ) -> Result<(), Error> {
     let end = Instant::now() + Duration::from_secs(timeout);
     let mut undone = 0;
+    let mut others = interval_at(Instant::now() + OTHERS, OTHERS);
+    let mut unhealthy = Vec::new();
     loop {
         if let Ok(check) = guard.route53.health_check(&subject.id, shortly()).await {
             let is_locked = check.path() == Some(guard.config.locked_path.as_str());
@@ -396,7 +400,16 @@ async fn follow(
         if has_left {
             return Ok(());
         }
-        if Instant::now() >= end {
+        let is_late = Instant::now() >= end;
+        if is_late || others.tick().now_or_never().is_some() {
+            let seen = join_all(subject.primaries.iter().map(|pair| other_site(guard, pair))).await;
+            let now: Vec<_> = seen.into_iter().filter_map(Result::err).collect();
+            for why in now.iter().filter(|why| !unhealthy.contains(*why)) {
+                timeline.now(Source::Checkers, why.clone());
+            }
+            unhealthy = now;
+        }
+        if is_late {
             return Err(Error::TooLate(format!(
                 "the traffic of {title} was not seen to move within {timeout} s. For the cause, run: failoverctl doctor {id}",
                 title = subject.title,
@@ -422,8 +435,10 @@ impl Followed {
     async fn begin(guard: &Guard, record: &Record, server: Option<SocketAddr>) -> Result<Self, String> {
         let asked = Asked::of(&guard.session.aws, record, server).await?;
         let last = asked.ask().await;
-        if last.iter().all(Option::is_none) {
-            return Err("no name server answers".to_owned());
+        if let Some(why) = last.iter().find_map(|answer| answer.as_ref().err())
+            && last.iter().all(Result::is_err)
+        {
+            return Err(format!("no name server answers it ({why})"));
         }
         let standby = record.standby.iter().flat_map(|standby| &standby.values);
         let standby = standby.map(|value| answers::value(asked.kind(), value)).collect::<Option<_>>();
@@ -435,7 +450,7 @@ impl Followed {
     /// Whether every name server answers the other site.
     fn has_moved(&self) -> bool {
         self.last.iter().all(|answer| {
-            answer.as_ref().is_some_and(|values| {
+            answer.as_ref().is_ok_and(|values| {
                 !values.is_empty()
                     && if self.standby.is_empty() {
                         values.is_disjoint(&self.before)
@@ -451,9 +466,9 @@ impl Followed {
         let mut said: Vec<(String, usize)> = Vec::new();
         for answer in &self.last {
             let words = match answer {
-                None => "no answer".to_owned(),
-                Some(values) if values.is_empty() => "no record".to_owned(),
-                Some(values) => values.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
+                Err(why) => why.clone(),
+                Ok(values) if values.is_empty() => "no record".to_owned(),
+                Ok(values) => values.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
             };
             match said.iter_mut().find(|(known, _)| *known == words) {
                 Some((_, count)) => *count += 1,

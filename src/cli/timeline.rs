@@ -8,7 +8,11 @@ use super::text::time;
 
 /// The steps so far.
 #[derive(Default)]
-pub(super) struct Timeline(Vec<(DateTime<Utc>, Source, String)>);
+pub(super) struct Timeline {
+    steps: Vec<(DateTime<Utc>, Source, String)>,
+    /// Whether the operation has, or may have, changed something.
+    pub changed: bool,
+}
 
 /// What a step is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -66,7 +70,7 @@ impl Source {
 impl Timeline {
     /// Adds what happens now, and is said already.
     pub fn add(&mut self, source: Source, what: String) {
-        self.0.push((Utc::now(), source, what));
+        self.steps.push((Utc::now(), source, what));
     }
 
     /// Adds what happens now, and says it.
@@ -77,16 +81,17 @@ impl Timeline {
     /// Adds what happened then, and says it.
     pub fn step(&mut self, at: DateTime<Utc>, source: Source, what: String) {
         say(&format!("{what} …"));
-        self.0.push((at, source, what));
+        self.steps.push((at, source, what));
     }
 
     /// The steps in the order of their times. The times of steps that AWS reports are on its clock.
-    pub fn steps(mut self) -> Vec<Step> {
-        self.0.sort_by_key(|(at, ..)| *at);
+    pub fn steps(&self) -> Vec<Step> {
+        let mut steps: Vec<_> = self.steps.iter().collect();
+        steps.sort_by_key(|(at, ..)| *at);
         let mut before = None;
-        let steps = self.0.into_iter().map(|(at, source, what)| {
-            let seconds = (at - before.replace(at).unwrap_or(at)).as_seconds_f64();
-            Step { at, seconds, source, what }
+        let steps = steps.into_iter().map(|(at, source, what)| {
+            let seconds = (*at - before.replace(*at).unwrap_or(*at)).as_seconds_f64();
+            Step { at: *at, seconds, source: *source, what: what.clone() }
         });
         steps.collect()
     }

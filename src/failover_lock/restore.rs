@@ -91,8 +91,8 @@ async fn restore_check(
             ask_primary(&check, &to, deadline).await?;
         }
         if dry_run {
-            let verdict = if verdict == Verdict::Restored { Verdict::WouldRestore } else { verdict };
-            return Ok(outcome(verdict, to.as_str(), check.version));
+            // Nothing is recorded either.
+            return Ok(outcome(Verdict::WouldRestore, to.as_str(), check.version));
         }
         // The primary may have taken its time: what others have recorded meanwhile is not overwritten.
         if matches!(route53.tags(id, deadline).await, Ok(now) if now != tags) {

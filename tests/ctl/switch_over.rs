@@ -98,11 +98,43 @@ impl Pair {
     }
 }
 
+/// A folder for a report.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn of(pair: &Pair, name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("switch-over-{name}-{}", pair.api.address.port())))
+    }
+
+    fn name(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+
+    /// The first report's file with this extension.
+    fn file(&self, extension: &str) -> String {
+        let files = fs::read_dir(&self.0).expect("it was made").map(|file| file.expect("it is there").path());
+        let mut files: Vec<_> =
+            files.filter(|file| file.extension().is_some_and(|is| is == extension)).collect();
+        files.sort();
+        fs::read_to_string(files.first().expect("there is one")).expect("UTF-8")
+    }
+
+    fn json(&self) -> Value {
+        let mut json: Value = serde_json::from_str(&self.file("json")).expect("JSON");
+        json["report"].take()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 #[tokio::test]
 async fn a_switch_over_ends_when_the_traffic_is_seen_at_the_other_site() {
     let pair = Pair::start().await;
-    let folder = std::env::temp_dir().join(format!("switch-over-{}", pair.api.address.port()));
-    let report = folder.to_str().expect("UTF-8").to_owned();
+    let folder = Folder::of(&pair, "done");
     let gate = "echo lag 2 s";
     let ended = pair.run(&["--dry-run", "--require-command", gate]).await;
     assert!(ended.status == Some(0) && ended.out.contains("would be locked"), "{ended:?}");
@@ -115,7 +147,7 @@ async fn a_switch_over_ends_when_the_traffic_is_seen_at_the_other_site() {
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(pair.is_changed());
 
-    let typed = ["--report", &report, "--output", "json"];
+    let typed = ["--report", folder.name(), "--output", "json"];
     let ended = tokio::select! {
         ended = pair.run(&typed) => ended,
         () = pair.time_passes() => unreachable!("it passes for ever"),
@@ -131,16 +163,9 @@ async fn a_switch_over_ends_when_the_traffic_is_seen_at_the_other_site() {
     assert!(place("is locked already") < place("0 of 16 checkers"), "{answer}");
     assert!(answered(PRIMARY) < answered(STANDBY), "{answer}");
 
-    let files: Vec<PathBuf> =
-        fs::read_dir(&folder).expect("it was made").map(|file| file.expect("it is there").path()).collect();
-    let file = |extension: &str| {
-        let file = files.iter().find(|file| file.extension().is_some_and(|is| is == extension));
-        fs::read_to_string(file.unwrap_or_else(|| panic!("{extension}: {files:?}"))).expect("UTF-8")
-    };
-    let json: Value = serde_json::from_str(&file("json")).expect("JSON");
-    assert_eq!((&json["report"]["isDone"], &json["report"]["steps"]), (&true.into(), &answer["steps"]));
-    assert!(file("md").contains(STANDBY) && file("html").contains("<svg"));
-    fs::remove_dir_all(folder).expect("it is there");
+    let report = folder.json();
+    assert_eq!((&report["isDone"], &report["steps"]), (&true.into(), &answer["steps"]));
+    assert!(folder.file("md").contains(STANDBY) && folder.file("html").contains("<svg"));
 }
 
 #[tokio::test]
@@ -163,9 +188,19 @@ async fn a_switch_over_needs_another_site_that_is_healthy() {
 async fn a_switch_over_whose_lock_does_not_hold_says_so() {
     let pair = Pair::start().await;
     pair.passing(PRIMARY, LOCKED, true);
-    let ended = pair.run(&["--timeout", "1"]).await;
+    let folder = Folder::of(&pair, "late");
+    let mut child = pair.program(&["--timeout", "1", "--report", folder.name()]).spawn().expect("it starts");
+    says(child.stderr.take().expect("it is piped"), "is locked: CHG-42").await;
+    // Where traffic is to go, nothing is well any more.
+    pair.passing(STANDBY, "/lb-check", false);
+    let ended = Ended::of(child.wait_with_output().await.expect("it ends"));
     assert_eq!(ended.status, Some(1), "{ended:?}");
-    assert!(ended.said.contains("was not seen to move within 1 s"), "{ended:?}");
+    assert!(ended.out.contains("is not healthy (0 of 16 checkers find it healthy)"), "{ended:?}");
+    let report = folder.json();
+    let cause = report["cause"].as_str().expect("it has failed");
+    assert!(cause.contains("was not seen to move within 1 s"), "{cause}");
+    // It is locked all the same.
+    assert_eq!((&report["isDone"], &report["isChanged"]), (&false.into(), &true.into()), "{report}");
     assert!(pair.is_changed());
 }
 
@@ -191,20 +226,16 @@ async fn a_lock_that_is_undone_while_traffic_moves_is_no_switch_over() {
 #[tokio::test]
 async fn where_no_name_server_answers_the_traffic_was_not_seen_to_move() {
     let pair = Pair::start().await;
-    let folder = std::env::temp_dir().join(format!("switch-over-unseen-{}", pair.api.address.port()));
-    let report = folder.to_str().expect("UTF-8").to_owned();
+    let folder = Folder::of(&pair, "unseen");
     // The later option counts.
-    let nowhere = ["--dns-server", "127.0.0.1:9", "--report", &report];
+    let nowhere = ["--dns-server", "127.0.0.1:9", "--report", folder.name()];
     let dry = pair.run(&[&nowhere[..], &["--dry-run"]].concat()).await;
     assert_eq!(dry.status, Some(0), "{dry:?}");
-    let json = fs::read_dir(&folder).expect("it was made").map(|file| file.expect("it is there").path());
-    let json: Vec<_> = json.filter(|file| file.extension().is_some_and(|is| is == "json")).collect();
-    let json: Value = serde_json::from_str(&fs::read_to_string(&json[0]).expect("UTF-8")).expect("JSON");
-    assert_eq!((&json["report"]["isDone"], &json["report"]["isDryRun"]), (&false.into(), &true.into()));
+    let report = folder.json();
+    assert_eq!((&report["isDone"], &report["isDryRun"]), (&false.into(), &true.into()));
     let ended = tokio::select! {
         ended = pair.run(&nowhere) => ended,
         () = pair.time_passes() => unreachable!("it passes for ever"),
     };
     assert!(ended.status == Some(3) && ended.out.contains("was not seen: ask its resolvers"), "{ended:?}");
-    fs::remove_dir_all(folder).expect("it is there");
 }

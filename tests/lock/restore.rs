@@ -185,6 +185,12 @@ async fn a_dry_run_asks_the_primary_and_writes_nothing() {
         primary.set_up(false);
         assert!(restore_with(&route53, variables, &request).await.is_err());
         assert_eq!(writes(&route53), [""; 0]);
+        // Of a check in service, that it is meant to be would be recorded.
+        let route53 = Route53::start().await;
+        route53.put(PRIMARY, Check::new("HTTP", 80));
+        let answer = restore_with(&route53, variables, &request).await.unwrap();
+        assert_eq!(answer["outcomes"][0]["outcome"], "would_restore");
+        assert_eq!(writes(&route53), [""; 0]);
     }
 }
 

@@ -48,14 +48,11 @@ pub(super) async fn run(
     arguments: Arguments,
 ) -> Result<Ended, Error> {
     let Arguments { site, accelerator, function, force, reason, dry_run, gates, yes } = arguments;
-    gates.pass(common, &mut Timeline::default()).await?;
     let question =
         format!("Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again.");
-    if session.screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
+    let (screen, is_answered) = (&session.screen, yes || dry_run);
+    if gates.ask(common, screen, &question, is_answered, &mut Timeline::default()).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
-    }
-    if !yes && !dry_run {
-        gates.pass(common, &mut Timeline::default()).await?;
     }
     let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
     let outcome = invoke(session, region, &function, &request).await?;

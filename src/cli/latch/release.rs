@@ -91,14 +91,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let screen = &latches.session.screen;
     // Until then an interrupt ends the process: nothing was changed.
     let confirm = async || {
-        gates.pass(common, &mut Timeline::default()).await?;
-        if screen.ask(&question, yes).await? == Ended::NotWell {
-            return Ok(None);
-        }
-        if !yes {
-            gates.pass(common, &mut Timeline::default()).await?;
-        }
-        Ok(Some(Interrupts::new()?))
+        let asked = gates.ask(common, screen, &question, yes, &mut Timeline::default()).await?;
+        Ok(if asked == Ended::Well { Some(Interrupts::new()?) } else { None })
     };
     let outcome = match release(&latches, latch, force, None, confirm).await? {
         Released::Open => "released",
