@@ -354,8 +354,9 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
     Ok(back)
 }
 
-/// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or of the
-/// accelerator, in the Region of the load balancer, if that one `is_free`: if no other note of the same endpoint is about it.
+/// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or if that has none, of
+/// the accelerator, in the Region of the load balancer, if that one `is_free`: if no other note of the same endpoint is
+/// about it.
 fn home<'a>(
     noted: &Noted,
     groups: &'a [EndpointGroup],
@@ -371,7 +372,9 @@ fn home<'a>(
         fitting.next().filter(|_| fitting.next().is_none())
     };
     let listener = noted.group.split_once("/endpoint-group/").map(|(listener, _)| listener);
-    same.or_else(|| only(listener).or_else(|| only(None)).filter(is_free))
+    // Another listener has other ports: it stands only for one that is gone.
+    let is_there = groups.iter().any(|group| Some(group.listener()) == listener);
+    same.or_else(|| only(listener.filter(|_| is_there)).filter(is_free))
 }
 
 /// Whether another note is about this endpoint in this group.

@@ -49,7 +49,8 @@ pub enum Error {
     },
     /// The other sites left the accelerator while the site was being removed: on another report, or by a person's hand.
     #[error(
-        "no site is left in the accelerator, or in one of its listeners: rejoin one with failoverctl fence rejoin"
+        "no site is left in the accelerator, or in one of its listeners: rejoin the one with the newest data, failoverctl fence rejoin; \
+         while the sites do not see each other, that needs --force"
     )]
     NobodyLeft,
     /// Alerts of a topic that failed, or were refused for a reason that may pass.

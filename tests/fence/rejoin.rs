@@ -239,6 +239,26 @@ async fn a_listener_that_was_deleted_does_not_keep_the_site_out_of_the_other_one
 }
 
 #[tokio::test]
+async fn a_site_does_not_come_back_into_another_listener_while_its_own_is_there() {
+    let sites = Sites::start().await;
+    let noted = format!("0123vx00/gone 55 true {}", sites.balancer_b);
+    let [a, _] = sites.both();
+    sites.accelerators.put(
+        Accelerator::new(LABEL)
+            .tagged("site-fence:site-b:0", &noted)
+            .tagged("site-fence:site-b", "2026-11-21T03:08:09Z site-a")
+            .listener([Group::new("eu-west-1", [a.clone()])])
+            .listener([Group::new(REGION, [a])]),
+    );
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    let outcome = rejoin(&sites.system(&[]), &request).await.unwrap();
+    assert_eq!(outcome["outcome"], "refused", "{outcome}");
+    let detail = outcome["detail"].as_str().unwrap();
+    assert!(detail.contains("(weight 55) was left out: its group "), "{detail}");
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
 async fn of_two_listeners_that_became_one_it_has_the_endpoint_once() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
