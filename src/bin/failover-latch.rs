@@ -12,7 +12,7 @@ use failover::lambda;
 use failover::latch::config::Config;
 use failover::latch::{FailoverLatch, is_handler, listener, s3};
 use failover::program::lines::Lines;
-use failover::program::{logging, run, variables};
+use failover::program::{VERSION, logging, run, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
 use tokio::net::TcpListener;
@@ -29,7 +29,7 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 ///
 /// Without --watch it is a Lambda function. docs/latch.md has the variables that configure it.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = VERSION)]
 struct Arguments {
     /// Looks by itself, until SIGTERM or SIGINT
     #[arg(long)]
@@ -68,7 +68,7 @@ async fn watch(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dy
         sdk::function_aws(lookup, &https, &[s3::SERVICE])?
     };
     let look_every = config.look_every;
-    info!(%config, "starting");
+    info!(version = VERSION, %config, "starting");
     let name =
         lookup("AWS_LAMBDA_FUNCTION_NAME").or(lookup("HOSTNAME")).unwrap_or("failover-latch".to_owned());
     let system = FailoverLatch::new(config, name, &aws, https);

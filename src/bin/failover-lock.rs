@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use failover::failover_lock::config::Config;
 use failover::failover_lock::{FailoverLock, Handler, route53};
 use failover::lambda;
-use failover::program::{logging, variables};
+use failover::program::{VERSION, logging, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
 use tracing::info;
@@ -18,6 +18,9 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if lambda::says_version("failover-lock") {
+        return ExitCode::SUCCESS;
+    }
     lambda::end(run().await)
 }
 
@@ -28,7 +31,7 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     handler.accepts(&config)?;
     let https = Https::new(&variables::environment)?;
     let aws = sdk::function_aws(&variables::environment, &https, &["Route 53", "CloudWatch"])?;
-    info!(?handler, %config, "starting");
+    info!(version = VERSION, ?handler, %config, "starting");
     let system = FailoverLock::new(config, &aws);
     if let Some(url) = route53::endpoint(&aws).await {
         https.open(&url).await;

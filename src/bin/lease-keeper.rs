@@ -21,7 +21,7 @@ use failover::lease::site::Site;
 use failover::lease::status::Running;
 use failover::lease::{Keeper, Table};
 use failover::program::lines::Lines;
-use failover::program::{logging, run, variables};
+use failover::program::{VERSION, logging, run, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
 use nix::sys::signal::SigSet;
@@ -49,7 +49,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(
     name = "lease-keeper",
-    version,
+    version = VERSION,
     override_usage = "lease-keeper --config <FILE> [OPTIONS] [-- <COMMAND>...]",
     after_help = "/leader answers 200 while the lease is held and 503 otherwise; /healthz, /ready, /state and /metrics report more. \
                   SIGTERM releases the lease.\n\nExit status: that of COMMAND when it ends by itself; 0 after SIGTERM; 1 an error, or a command that cannot be ended; 2 wrong usage."
@@ -286,7 +286,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     // Dropped from the last one to the first.
     let Front { thread: _thread, service, probes, shows, mut asked, noticed } =
         Front::start(arguments.listen, arguments.probes, lines).await?;
-    info!(%config, listen = service, probes, writer = config.me.writer, "starting");
+    info!(version = VERSION, %config, listen = service, probes, writer = config.me.writer, "starting");
     let table = Table::open(&config, Https::new(&variables::environment)?.client()).await;
     if !config.ignored.is_empty() {
         info!(

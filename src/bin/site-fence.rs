@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use failover::lambda;
-use failover::program::{logging, variables};
+use failover::program::{VERSION, logging, variables};
 use failover::remote::https::Https;
 use failover::remote::sdk;
 use failover::site_fence::config::Config;
@@ -18,6 +18,9 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if lambda::says_version("site-fence") {
+        return ExitCode::SUCCESS;
+    }
     lambda::end(run().await)
 }
 
@@ -28,7 +31,7 @@ async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
     handler.accepts(&config)?;
     let https = Https::new(&variables::environment)?;
     let aws = sdk::function_aws(&variables::environment, &https, &SERVICES)?;
-    info!(?handler, %config, "starting");
+    info!(version = VERSION, ?handler, %config, "starting");
     let system = SiteFence::new(config, &aws);
     lambda::serve(async |event, deadline| system.handle(handler, event, deadline).await).await
 }

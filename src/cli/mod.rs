@@ -48,13 +48,14 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub use self::error::{Ended, Error};
 use self::session::Common;
+use crate::program::VERSION;
 
 /// See, set and restore the locks on Route 53 health checks that keep a failed site out of service. Also for latches,
 /// for fenced sites, and for leases.
 #[derive(Debug, Parser)]
 #[command(
     name = "failoverctl",
-    version,
+    version = VERSION,
     after_help = "Exit status: 0 done, or nothing is wrong (a lock is not an error); 1 an error; 2 wrong usage; 3 something \
                   is wrong or could not be seen, or was refused or declined.\n\nCredentials, profiles and endpoints are those of the AWS CLI."
 )]

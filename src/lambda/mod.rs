@@ -2,6 +2,7 @@
 
 pub mod metrics;
 
+use std::env;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tracing::error;
 
+use crate::program::VERSION;
 use crate::remote::deadline::Deadline;
 
 /// The result of an invocation.
@@ -53,6 +55,16 @@ pub async fn serve<R: Report>(
         report.into_answer()
     }))
     .await
+}
+
+/// Whether the program was asked for its version alone, which is printed then with its name.
+#[must_use]
+pub fn says_version(program: &str) -> bool {
+    let asked = env::args_os().nth(1).is_some_and(|argument| argument == "--version");
+    if asked {
+        println!("{program} {VERSION}");
+    }
+    asked
 }
 
 /// Returns the process's exit code, and logs why the function could not start.

@@ -16,6 +16,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use std::sync::atomic::AtomicU64;
@@ -26,7 +27,7 @@ use tracing::warn;
 
 use super::outcome::Outcome;
 use super::watch::{Memory, Totals};
-use crate::program::lines;
+use crate::program::{VERSION, lines};
 
 /// How long a connection lasts.
 const CONNECTION: Duration = Duration::from_secs(5);
@@ -122,18 +123,22 @@ fn metrics(memory: &Memory) -> String {
     }
     // A counter that a restart sets back to the same number shows nothing new.
     let last = |totals: &Totals, missed| if missed { totals.last_missed } else { totals.last_opened };
-    for (name, missed) in [("last_missed", true), ("last_opened", false)] {
+    for (name, what, missed) in [
+        ("last_missed", "a lock that was due was last not set", true),
+        ("last_opened", "it was last seen that a person had released it", false),
+    ] {
         let family = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
         for (outcome, totals) in &outcomes {
             let at = last(totals, missed).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
             family.get_or_create(&label(outcome)).set(at.unwrap_or_default().as_secs_f64());
         }
-        let help = format!("When that was so last, in seconds since 1970, or 0: {name}");
+        let help = format!("When {what}, in seconds since 1970, or 0");
         registry.register(format!("{name}_timestamp_seconds"), help, family);
     }
     let dropped = Counter::<u64>::default();
     dropped.inc_by(lines::dropped());
     registry.register("log_lines_dropped", "Log lines that were dropped because nothing read them", dropped);
+    registry.register("build", "The version that runs", Info::new([("version", VERSION)].to_vec()));
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string takes everything");
     text

@@ -10,13 +10,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::claim::{Moment, Standing, Will};
 use super::clock::now;
 use super::status::{Running, Status};
-use crate::program::lines;
+use crate::program::{VERSION, lines};
 
 /// A candidate's metrics. Clones count together.
 #[derive(Clone, Debug)]
@@ -199,6 +200,7 @@ impl Metrics {
             "Log lines that were dropped because nothing read them",
             dropped,
         );
+        registry.register("build", "The version that runs", Info::new([("version", VERSION)].to_vec()));
         let mut text = String::new();
         // Only the write can fail, and a string accepts any text.
         let _ = encode(&mut text, &registry);

@@ -671,6 +671,7 @@ async fn the_endpoints_answer_a_probe_a_person_and_prometheus() {
         "lease_keeper_calls_total{lease=\"mylease\",call=\"describe\",became=\"done\"} 1",
         "lease_keeper_changes_total{lease=\"mylease\",to=\"active\"} 1",
         "lease_keeper_log_lines_dropped_total{lease=\"mylease\"} 0",
+        concat!("lease_keeper_build_info{lease=\"mylease\",version=\"", env!("CARGO_PKG_VERSION")),
         "# EOF",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");

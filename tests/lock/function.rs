@@ -7,6 +7,7 @@ use crate::support;
 use crate::support::lambda::Function;
 use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
 use crate::support::primary::Primary;
+use crate::support::program::program;
 use crate::support::route53::{Check, Fault, Route53};
 use serde_json::{Value, json};
 
@@ -178,6 +179,11 @@ async fn each_record_leaves_two_lines_that_can_be_searched_and_none_holds_the_ev
     let configured = "HEALTHY_PATH=/lb-check LOCKED_PATH=/lb-check-failed-over GUARDED_HEALTH_CHECKS=(unset) \
         SECONDARY_HEALTH_CHECKS=(unset) ALARM_ACTIONS=(unset) DRY_RUN=false";
     assert_eq!((&lines[0]["message"], &lines[0]["config"]), (&"starting".into(), &configured.into()));
+    assert!(
+        lines[0]["version"].as_str().is_some_and(|version| version.starts_with(env!("CARGO_PKG_VERSION"))),
+        "{}",
+        lines[0]
+    );
     let said = |what: &str| lines.iter().filter(|line| line["message"] == what).collect::<Vec<_>>();
     let [decided] = said("decided")[..] else { panic!("{lines:#?}") };
     assert_eq!((&decided["healthCheckId"], &decided["decision"]), (&PRIMARY.into(), &"lock".into()));
@@ -287,4 +293,12 @@ async fn what_is_done_in_doubt_is_a_warning() {
             "{what}: {warnings:#?}"
         );
     }
+}
+
+#[test]
+fn it_says_its_version_without_an_event() {
+    let said =
+        std::process::Command::new(program("failover-lock")).arg("--version").env_clear().output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.starts_with(concat!("failover-lock ", env!("CARGO_PKG_VERSION"))), "{said}");
 }
