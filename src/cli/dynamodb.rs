@@ -10,13 +10,17 @@ use super::session::{if_there, patience};
 use crate::lease::claim::{NOBODY_MAY, Record};
 use crate::lease::dynamodb::{EPOCH, HANDOVER, Item, NAME, NOTES, OWNER, RELEASED, TERM, WRITER, read};
 use crate::remote::aws::{Call, Kind, send};
+use crate::remote::deadline::MayPass as _;
 
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const UPDATE: Call = Call::new("dynamodb:UpdateItem", "the record");
 
 /// The attributes that a renewal leaves as they are. An active holder renews every period, and a person may need longer
 /// to confirm a change: what the person has seen is unchanged as long as these are.
-const LASTING: [&str; 7] = [OWNER, NOTES, WRITER, EPOCH, TERM, RELEASED, HANDOVER];
+const LASTING: [&str; 8] = [OWNER, NOTES, WRITER, EPOCH, TERM, RELEASED, HANDOVER, WITHDRAWN];
+
+/// The last removal of a request to hand over. A try of the request that arrives after that changes nothing.
+const WITHDRAWN: &str = "leaseHandoverWithdrawn";
 
 /// A lease in a table.
 pub(super) struct Lease {
@@ -45,8 +49,8 @@ pub(super) enum Change<'a> {
     Unpin(Option<&'a str>),
     /// Asks the holder to release the lease for this candidate.
     Ask(&'a str),
-    /// Removes such a request.
-    Withdraw,
+    /// Removes such a request. The removal has this unique id.
+    Withdraw(&'a str),
 }
 
 /// What became of a change.
@@ -103,10 +107,8 @@ impl Lease {
 
     /// Makes a change if the record is still the one that was seen, except for renewals.
     pub async fn change(&self, seen: &Seen, change: Change<'_>) -> Result<Changed, Error> {
-        let mut tries = 0;
         let written = patience()
             .persist(async |time| {
-                tries += 1;
                 let mut request = self.client.update_item().table_name(&self.table);
                 let (mut conditions, mut set, mut remove) = (Vec::new(), Vec::new(), Vec::new());
                 for name in change.conditions() {
@@ -139,11 +141,10 @@ impl Lease {
             })
             .await;
         let Err(failure) = written else { return Ok(Changed::Done) };
-        let may_be_done = match failure.kind() {
-            Kind::Conflict => tries > 1,
-            Kind::Unclear | Kind::Throttled => true,
-            Kind::NotFound | Kind::Denied | Kind::Refused => return Err(failure.into()),
-        };
+        let may_be_done = failure.may_be_done();
+        if !may_be_done && failure.kind() != Kind::Conflict {
+            return Err(failure.into());
+        }
         let Ok(now) = self.look().await else { return Err(failure.into()) };
         if may_be_done && now.as_ref().is_some_and(|now| change.is_in(&now.item)) {
             Ok(Changed::Done)
@@ -163,7 +164,7 @@ impl Change<'_> {
         match self {
             Self::Pin(_) | Self::Unpin(_) | Self::Ask(_) => &LASTING,
             // The holder may have released the lease meanwhile.
-            Self::Withdraw => &[HANDOVER],
+            Self::Withdraw(_) => &[HANDOVER],
         }
     }
 
@@ -179,7 +180,7 @@ impl Change<'_> {
                 unowned.into_iter().chain(notes(reason)).collect()
             }
             Self::Ask(to) => vec![(HANDOVER, Some(text(to)))],
-            Self::Withdraw => vec![(HANDOVER, None)],
+            Self::Withdraw(id) => vec![(HANDOVER, None), (WITHDRAWN, Some(text(id)))],
         }
     }
 

@@ -133,7 +133,7 @@ async fn restore_check(
             Ok(later) if later.check.version > restore.version => return Err(Error::Stale),
             Ok(restored) => restored.check,
             Err(failure) => {
-                if begins && !failure.may_pass() {
+                if begins && !failure.may_pass() && !failure.may_be_done() {
                     // It certainly did not take place.
                     let undone = route53.forget_restore(id, &beginning, &tags, &replaced, deadline).await;
                     or_warn(id, undone, "the restore that failed stays on record as begun, and lapses");

@@ -15,7 +15,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Access, access};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -232,7 +232,14 @@ async fn until_ended(
                 Ok(None) | Err(_) => is_open = false,
             },
             () = held.lost(), if !end.lost => end.loses(shows),
-            later = held.extended(ends, end.lost) => Holding { until, ends, .. } = later,
+            later = held.extended(ends, end.lost) => {
+                Holding { until, ends, .. } = later;
+                // It would not say that the command has ended, and the lease would be kept for no one.
+                if let Some(guard) = id_of(guard).filter(|id| descendants::is_stopped(id.as_raw_pid())) {
+                    let _ = kill_process(guard, Signal::CONT);
+                    warn!("the guard of the command was stopped: it is continued");
+                }
+            }
             () = sleep_until(ends) => break None,
             () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
         }
@@ -257,10 +264,15 @@ async fn until_ended(
     (status, end)
 }
 
+/// The id of a process that has not been waited for.
+fn id_of(child: &Child) -> Option<Pid> {
+    child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+}
+
 /// Waits until the guard has killed everything and ended. It is killed only while it is stopped, or if it takes too long:
 /// as long as it lives, nothing is left behind, even if this process ends now.
 async fn killed(guard: &mut Child) -> io::Result<ExitStatus> {
-    let pid = guard.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = id_of(guard).map(Pid::as_raw_pid);
     let looks = async {
         while !pid.is_some_and(descendants::is_stopped) {
             sleep(LOOK).await;
@@ -275,7 +287,7 @@ async fn killed(guard: &mut Child) -> io::Result<ExitStatus> {
 
 /// Kills a guard. A tracer may keep it from ending, or its end to itself: then its descendants are killed as well.
 async fn kill(guard: &mut Child) -> io::Result<ExitStatus> {
-    let pid = guard.id().and_then(|pid| i32::try_from(pid).ok());
+    let pid = id_of(guard).map(Pid::as_raw_pid);
     let _ = guard.start_kill();
     let ended = async {
         while !pid.is_none_or(|pid| descendants::has_ended(pid) || descendants::kill_descendants(pid)) {

@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::status::Status;
 
 /// For how long a write that was allowed shows that others are.
-const TRIED: Duration = Duration::from_hours(1);
+const TRIED: Duration = Duration::from_mins(5);
 /// How often the keeper shows that nothing blocks it.
 const BEAT: Duration = Duration::from_millis(250);
 

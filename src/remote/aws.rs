@@ -27,10 +27,12 @@ pub struct Call {
 
 /// A call that did not succeed.
 #[derive(Debug, Error)]
-#[error("{call}: {cause}{}", advice(*.call, *.kind, *.credentials))]
+#[error("{call}: {cause}{}{}", advice(*.call, *.kind, *.credentials), earlier(*.call, *.kind, *.may_be_done))]
 pub struct Failure {
     call: Call,
     kind: Kind,
+    /// Whether this try, or one before it, may have done the call.
+    may_be_done: bool,
     /// Whether AWS does not accept the credentials, or none could be loaded.
     credentials: bool,
     cause: String,
@@ -123,20 +125,20 @@ impl Failure {
     /// A failure of kind [`Kind::Unclear`]: the answer is missing or unreadable.
     #[must_use]
     pub fn unclear(call: Call, cause: String) -> Self {
-        Self { call, kind: Kind::Unclear, credentials: false, cause, source: None }
+        Self { call, kind: Kind::Unclear, may_be_done: true, credentials: false, cause, source: None }
     }
 
     /// The same failure once more, without its source.
     #[must_use]
     pub fn again(&self) -> Self {
-        let Self { call, kind, credentials, .. } = *self;
-        Self { call, kind, credentials, cause: self.cause.clone(), source: None }
+        let Self { call, kind, may_be_done, credentials, .. } = *self;
+        Self { call, kind, may_be_done, credentials, cause: self.cause.clone(), source: None }
     }
 
     /// A failure of kind [`Kind::Refused`].
     #[must_use]
     pub fn refused(call: Call, cause: String) -> Self {
-        Self { call, kind: Kind::Refused, credentials: false, cause, source: None }
+        Self { call, kind: Kind::Refused, may_be_done: false, credentials: false, cause, source: None }
     }
 
     /// Whether the API does not know the call, as an emulator does that is older than it.
@@ -164,7 +166,8 @@ impl Failure {
         let kind = if never_sent { Kind::Refused } else { Kind::of(code, status) };
         let credentials = code.is_some_and(blames_credentials) || has_no_credentials(&error);
         let cause = cause(status, code, message, &error);
-        Self { call, kind, credentials, cause, source: Some(Box::new(error)) }
+        let may_be_done = kind == Kind::Unclear;
+        Self { call, kind, may_be_done, credentials, cause, source: Some(Box::new(error)) }
     }
 }
 
@@ -222,6 +225,14 @@ impl MayPass for Failure {
             Kind::Throttled | Kind::Unclear => true,
             Kind::Conflict | Kind::NotFound | Kind::Denied | Kind::Refused => false,
         }
+    }
+
+    fn may_be_done(&self) -> bool {
+        self.may_be_done
+    }
+
+    fn after_one_that_may_be_done(self) -> Self {
+        Self { may_be_done: true, ..self }
     }
 }
 
@@ -295,6 +306,14 @@ fn advice(call: Call, kind: Kind, credentials: bool) -> String {
         Kind::NotFound => format!(". Check that {} exists", call.noun),
         Kind::Refused => ". A retry does not help".to_owned(),
     }
+}
+
+/// What an operator has to know of the tries before.
+fn earlier(call: Call, kind: Kind, may_be_done: bool) -> String {
+    if !may_be_done || kind == Kind::Unclear || !call.changes() {
+        return String::new();
+    }
+    format!(". A try before this one had no answer, and may have made the change: check {}", call.noun)
 }
 
 // === impl Call ===

@@ -25,6 +25,20 @@ pub struct Deadline {
 pub trait MayPass: std::fmt::Display + Sync {
     /// Whether the same call may succeed when it is made again.
     fn may_pass(&self) -> bool;
+
+    /// Whether the call may have been done all the same.
+    fn may_be_done(&self) -> bool {
+        false
+    }
+
+    /// This error of a call, after a try that may have done it.
+    #[must_use]
+    fn after_one_that_may_be_done(self) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 }
 
 /// Kept free for writing the answer; a short invocation gives up a quarter of its time instead.
@@ -112,20 +126,22 @@ impl Deadline {
     /// environments that were throttled together do not retry together.
     ///
     /// # Errors
-    /// The last call's error.
+    /// The last call's error, which knows whether a call before it may have been done.
     pub async fn persist<T, E: MayPass>(
         self,
         mut call: impl AsyncFnMut(Duration) -> Result<T, E>,
     ) -> Result<T, E> {
         let this = self.longest_call.map_or(self, |longest| self.within(longest));
         let mut longest = self.first_pause;
-        let mut tries = 0;
+        let (mut tries, mut may_be_done) = (0, false);
         loop {
             let error = match call(this.attempt()).await {
                 Ok(answer) => return Ok(answer),
+                Err(error) if may_be_done => error.after_one_that_may_be_done(),
                 Err(error) => error,
             };
             tries += 1;
+            may_be_done |= error.may_be_done();
             if tries >= self.tries || !this.pause(&error, &mut longest).await {
                 return Err(error);
             }
@@ -151,16 +167,28 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, PartialEq)]
+    #[derive(Clone, Debug, PartialEq)]
     struct Failed {
         may_pass: bool,
+        may_be_done: bool,
     }
 
     impl MayPass for Failed {
         fn may_pass(&self) -> bool {
             self.may_pass
         }
+
+        fn may_be_done(&self) -> bool {
+            self.may_be_done
+        }
+
+        fn after_one_that_may_be_done(self) -> Self {
+            Self { may_be_done: true, ..self }
+        }
     }
+
+    const PASSES: Failed = Failed { may_pass: true, may_be_done: false };
+    const NEVER: Failed = Failed { may_pass: false, may_be_done: false };
 
     impl std::fmt::Display for Failed {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -188,9 +216,24 @@ mod tests {
         let mut calls = 0;
         let answer = Deadline::after(Duration::from_mins(1)).persist(async |_| {
             calls += 1;
-            if calls < 5 { Err(Failed { may_pass: true }) } else { Ok(calls) }
+            if calls < 5 { Err(PASSES) } else { Ok(calls) }
         });
         assert_eq!(answer.await, Ok(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_after_a_try_without_an_answer_does_not_show_that_nothing_was_done() {
+        for unanswered in [true, false] {
+            let mut calls = 0;
+            let failed: Result<(), _> = Deadline::after(Duration::from_mins(1))
+                .persist(async |_| {
+                    calls += 1;
+                    let first = Failed { may_pass: true, may_be_done: unanswered };
+                    Err([first, PASSES, NEVER][calls - 1].clone())
+                })
+                .await;
+            assert_eq!(failed, Err(Failed { may_pass: false, may_be_done: unanswered }));
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -199,10 +242,10 @@ mod tests {
         let answer: Result<(), _> = Deadline::after(Duration::from_mins(1))
             .persist(async |_| {
                 calls += 1;
-                Err(Failed { may_pass: false })
+                Err(NEVER)
             })
             .await;
-        assert_eq!((answer, calls), (Err(Failed { may_pass: false }), 1));
+        assert_eq!((answer, calls), (Err(NEVER), 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -212,10 +255,10 @@ mod tests {
         for calls in 1..=2 {
             let hangs = async |time| {
                 sleep(time).await;
-                Err(Failed { may_pass: true })
+                Err(PASSES)
             };
             let answer: Result<(), _> = deadline.persist(hangs).await;
-            assert_eq!(answer, Err(Failed { may_pass: true }));
+            assert_eq!(answer, Err(PASSES));
             assert!(start.elapsed() <= Duration::from_secs(3) * calls);
         }
         assert!(start.elapsed() > Duration::from_secs(3));
@@ -228,10 +271,10 @@ mod tests {
         let answer: Result<(), _> = Deadline::after(Duration::from_mins(2))
             .persist(async |_| {
                 calls.borrow_mut().push(start.elapsed());
-                Err(Failed { may_pass: true })
+                Err(PASSES)
             })
             .await;
-        assert_eq!(answer, Err(Failed { may_pass: true }));
+        assert_eq!(answer, Err(PASSES));
         assert!(start.elapsed() < Duration::from_mins(2));
         let pauses: Vec<_> = calls.borrow().windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
         assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE + Duration::from_millis(1)), "{pauses:?}");

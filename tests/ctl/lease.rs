@@ -352,6 +352,18 @@ async fn a_change_whose_answer_is_lost_is_found_done_and_a_denied_one_names_its_
     let (ended, ()) = tokio::join!(run_at(&proxy.url, &emulator, &command), first_answer_lost);
     assert_eq!((ended.status, ended.out.contains("mylease is pinned")), (Some(0), true), "{ended:?}");
     assert_eq!(record(&emulator).await["leaseOwner"]["S"], "SKIP-LEASE-POD");
+
+    // The next try is denied: what the first one has done stands.
+    let tries = proxy.calls("UpdateItem");
+    proxy.only("UpdateItem", Fault::CutAfter);
+    let then_denied = async {
+        proxy.arrived("UpdateItem", tries + 1).await;
+        proxy.only("UpdateItem", denied);
+    };
+    let command = arguments(&["unpin", "--yes"]);
+    let (ended, ()) = tokio::join!(run_at(&proxy.url, &emulator, &command), then_denied);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert_eq!(record(&emulator).await["leaseOwner"]["S"], "");
 }
 
 #[tokio::test]
@@ -426,13 +438,39 @@ async fn a_request_that_is_not_answered_is_removed() {
         "{ended:?}"
     );
     assert!(ended.out.contains("mylease is held by site-a after 0 s; the request was removed."), "{ended:?}");
-    assert_eq!(record(&emulator).await, before);
+    let but_the_removal = async || {
+        let mut now = record(&emulator).await;
+        let removal = now.as_object_mut().expect("a record").remove("leaseHandoverWithdrawn");
+        (now, removal.expect("it is on record"))
+    };
+    let first = but_the_removal().await;
+    assert_eq!(first.0, before);
 
     let mut child = start(&emulator, &["handover", "--yes", "--timeout", "600"]);
     says(child.stderr.take().expect("it is piped"), "asked to hand it over").await;
     assert_eq!(record(&emulator).await["leaseHandover"]["S"], "*");
     assert_eq!(interrupted(child).await.status, Some(1));
-    assert_eq!(record(&emulator).await, before);
+    let second = but_the_removal().await;
+    assert_eq!(second.0, before);
+    assert_ne!(second.1, first.1, "a try from before the first one would count again");
+}
+
+#[tokio::test]
+async fn a_request_that_arrives_after_its_removal_asks_for_nothing() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    put_held(&emulator, "site-a").await;
+    let proxy = Proxy::start(&emulator.url).await;
+    proxy.only("UpdateItem", Fault::Held);
+    let first_try_under_way = async {
+        proxy.arrived("UpdateItem", 1).await;
+        proxy.only("UpdateItem", Fault::None);
+    };
+    let command = arguments(&["handover", "--to", "site-b", "--yes", "--timeout", "0"]);
+    let (ended, ()) = tokio::join!(run_at(&proxy.url, &emulator, &command), first_try_under_way);
+    assert!(ended.out.contains("the request was removed"), "{ended:?}");
+    assert_eq!(proxy.deliver().await, 1);
+    assert_eq!(record(&emulator).await["leaseHandover"], Value::Null);
 }
 
 #[tokio::test]

@@ -111,6 +111,22 @@ async fn a_command_that_has_ended_by_itself_is_not_started_again_when_the_lease_
 }
 
 #[tokio::test]
+async fn a_guard_that_is_stopped_hides_no_end_of_its_command() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let end = absent("stopped");
+    let command =
+        format!("echo child of $PPID; until test -e {}; do sleep 0.05; done; exit 3", end.display());
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
+    let guard = holder.says("child of").await;
+    let guard = guard.rsplit(' ').next().unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(guard, Signal::STOP).unwrap();
+    fs::write(&end, "").unwrap();
+    holder.says("the guard of the command was stopped: it is continued").await;
+    assert_eq!(holder.ended().await.code(), Some(3));
+}
+
+#[tokio::test]
 async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own() {
     let emulator = Emulator::ministack().await;
     create_released(&emulator).await;
