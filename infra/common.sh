@@ -10,6 +10,15 @@ wrong() { say "$me: $*; see $me --help"; exit 2; }
 export AWS_PAGER=
 aws() { command aws --region "$region" ${profile:+--profile "$profile"} --output text "$@"; }
 sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c 1-64; }
+# artifact_key PROGRAM ARCHITECTURE FILE: a new key for each content, with the version that `infra/package` has written.
+artifact_key() {
+    local sha=SHA256 version=
+    if [ -f "$3" ]; then
+        sha=$(sha256 <"$3")
+        version=$(LC_ALL=C grep -ao "$1 [0-9][0-9.]* ([0-9a-z-]*)" "$3" | head -1 | sed 's/.* \(.*\) (\(.*\))/\1-\2-/') || version=
+    fi
+    printf '%s-%s%s-%s.zip\n' "$1" "$version" "$2" "$sha"
+}
 change() {
     [ -n "$dry_run" ] || { "$@"; return; }
     { printf 'would run:' && printf ' %q' "$@" && echo; } >&2

@@ -434,6 +434,24 @@ async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
     assert!(fixed.status == Some(3) && wrong.len() == 1 && wrong[0].contains("deleted: "), "{fixed:?}");
 }
 
+#[tokio::test]
+async fn doctor_names_what_a_stack_runs_and_finds_code_that_was_not_deployed() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let found = run(&aws.url, &["doctor", &check]).await;
+    assert!(found.out.contains("failover-lock runs failover-lock-"), "{found:?}");
+    let zip = std::env::temp_dir().join(format!("other-{}.zip", std::process::id()));
+    let other = format!(
+        "python3 -c 'import zipfile; zipfile.ZipFile(\"{zip}\", \"w\").writestr(\"bootstrap\", \"\")'
+         aws lambda update-function-code --function-name failover-lock --zip-file fileb://{zip}; rm {zip}",
+        zip = zip.display()
+    );
+    assert_eq!(aws.bash(&other, &[]).await.0, Some(0));
+    let found = run(&aws.url, &["doctor", &check]).await;
+    assert!(found.out.contains("failover-lock does not run the artifact of its stack"), "{found:?}");
+}
+
 /// A function that guards another check is another's, whatever is wrong with it.
 async fn leaves_others_alone(aws: &Emulator, check: &str, idle: &str) {
     let other = "aws lambda update-function-configuration --function-name failover-lock --environment \

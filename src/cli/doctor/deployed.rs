@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
 use aws_sdk_eventbridge::types::RuleState;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join3;
 
@@ -18,7 +20,7 @@ use crate::cli::seen::Status;
 use crate::cli::session::{if_there, patience};
 use crate::cli::sns;
 use crate::cli::state::State;
-use crate::cli::text::{quoted, time};
+use crate::cli::text::{plain, quoted, time};
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::reason::Reason;
 use crate::remote::aws::{Call, Failure, Kind, send};
@@ -48,9 +50,13 @@ const ALARMS: [&str; 19] = [
 /// Those that report what is no fault: a lock, and a restore.
 const EXPECTED: [&str; 4] = ["lock-set", "locked", "locked-for-days", "restored"];
 
+/// The variable with the key of what was deployed, which ends with its hash.
+const ARTIFACT: &str = "ARTIFACT";
+
 /// The variables that all three functions have from the stack.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 9] = [
     "ALARM_ACTIONS",
+    ARTIFACT,
     "DRY_RUN",
     "GUARDED_HEALTH_CHECKS",
     "GUARDED_TAG",
@@ -59,6 +65,13 @@ const VARIABLES: [&str; 8] = [
     "RELOCK_UNDONE",
     "SECONDARY_HEALTH_CHECKS",
 ];
+
+/// The length of a hash.
+const SHA256: usize = 32;
+
+/// What gives functions the code of an artifact.
+const REDEPLOY: &str =
+    "infra/deploy with this version's artifact; if that changes nothing: docs/runbook.md#make-the-stack-anew";
 
 /// How long ago `reconcile`, which runs each minute, may have run last: a function's metrics lag by minutes.
 const LATEST_RUN: TimeDelta = TimeDelta::minutes(10);
@@ -92,6 +105,7 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
             None => stack.findings.warn("deployed", not_deployed(&lock.name)),
         };
     }
+    stack.artifact(lock);
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
     stack.people(alarms).await;
@@ -101,6 +115,14 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
 /// The runbook's section on an alarm of the template.
 fn in_runbook(alarm: &str) -> String {
     format!("failover-{alarm}")
+}
+
+/// The hash of the archive with this key of `infra/deploy`, as Lambda shows it.
+fn hash_of(artifact: &str) -> Option<String> {
+    let (_, hash) = artifact.strip_suffix(".zip")?.rsplit_once('-')?;
+    let bytes = (0..hash.len()).step_by(2).map(|at| u8::from_str_radix(hash.get(at..at + 2)?, 16).ok());
+    let bytes = bytes.collect::<Option<Vec<_>>>().filter(|bytes| bytes.len() == SHA256)?;
+    Some(STANDARD.encode(bytes))
 }
 
 fn not_deployed(lock: &str) -> String {
@@ -124,6 +146,21 @@ impl Stack<'_> {
             send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
         });
         Ok(found.await?.metric_alarms.unwrap_or_default())
+    }
+
+    /// Names what `lock` runs, if its code has the hash of what was deployed.
+    fn artifact(&mut self, lock: &Function) {
+        let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
+        let Some(hash) = hash_of(artifact) else { return };
+        let (name, artifact) = (&lock.name, plain(artifact));
+        if hash == lock.code {
+            self.findings.ok("artifact", format!("{name} runs {artifact}"));
+        } else {
+            let said = format!(
+                "{name} does not run the artifact of its stack, {artifact}: its code has another hash"
+            );
+            self.findings.wrong("artifact", said, REDEPLOY.to_owned());
+        }
     }
 
     async fn restore(&mut self, restore: Result<Option<Function>, Failure>, lock: &Function) {
@@ -237,9 +274,7 @@ impl Stack<'_> {
             self.findings.wrong(
                 what,
                 format!("{name} runs other code than {}", lock.name),
-                "infra/deploy with this version's artifact; if that changes nothing: \
-                 docs/runbook.md#make-the-stack-anew"
-                    .to_owned(),
+                REDEPLOY.to_owned(),
             );
             return None;
         }
