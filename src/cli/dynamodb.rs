@@ -17,10 +17,11 @@ const UPDATE: Call = Call::new("dynamodb:UpdateItem", "the record");
 
 /// The attributes that a renewal leaves as they are. An active holder renews every period, and a person may need longer
 /// to confirm a change: what the person has seen is unchanged as long as these are.
-const LASTING: [&str; 8] = [OWNER, NOTES, WRITER, EPOCH, TERM, RELEASED, HANDOVER, WITHDRAWN];
+const LASTING: [&str; 8] = [OWNER, NOTES, WRITER, EPOCH, TERM, RELEASED, HANDOVER, CHANGE];
 
-/// The last removal of a request to hand over. A try of the request that arrives after that changes nothing.
-const WITHDRAWN: &str = "leaseHandoverWithdrawn";
+/// The unique id of the last change by a person. A try of an earlier change that arrives late changes nothing any more,
+/// although the record may be again as it was then.
+const CHANGE: &str = "leaseChange";
 
 /// A lease in a table.
 pub(super) struct Lease {
@@ -49,8 +50,8 @@ pub(super) enum Change<'a> {
     Unpin(Option<&'a str>),
     /// Asks the holder to release the lease for this candidate.
     Ask(&'a str),
-    /// Removes such a request. The removal has this unique id.
-    Withdraw(&'a str),
+    /// Removes such a request.
+    Withdraw,
 }
 
 /// What became of a change.
@@ -107,6 +108,7 @@ impl Lease {
 
     /// Makes a change if the record is still the one that was seen, except for renewals.
     pub async fn change(&self, seen: &Seen, change: Change<'_>) -> Result<Changed, Error> {
+        let id = text(&format!("{:016x}", fastrand::u64(..)));
         let written = patience()
             .persist(async |time| {
                 let mut request = self.client.update_item().table_name(&self.table);
@@ -121,7 +123,7 @@ impl Lease {
                         }
                     }
                 }
-                for (name, value) in change.attributes() {
+                for (name, value) in change.attributes().into_iter().chain([(CHANGE, Some(id.clone()))]) {
                     match value {
                         None => remove.push(name.to_owned()),
                         Some(value) => {
@@ -146,7 +148,7 @@ impl Lease {
             return Err(failure.into());
         }
         let Ok(now) = self.look().await else { return Err(failure.into()) };
-        if may_be_done && now.as_ref().is_some_and(|now| change.is_in(&now.item)) {
+        if now.as_ref().is_some_and(|now| now.item.get(CHANGE) == Some(&id)) {
             Ok(Changed::Done)
         } else if failure.kind() == Kind::Conflict {
             Ok(Changed::Refused { now, surely: !may_be_done })
@@ -164,7 +166,7 @@ impl Change<'_> {
         match self {
             Self::Pin(_) | Self::Unpin(_) | Self::Ask(_) => &LASTING,
             // The holder may have released the lease meanwhile.
-            Self::Withdraw(_) => &[HANDOVER],
+            Self::Withdraw => &[HANDOVER, CHANGE],
         }
     }
 
@@ -180,13 +182,8 @@ impl Change<'_> {
                 unowned.into_iter().chain(notes(reason)).collect()
             }
             Self::Ask(to) => vec![(HANDOVER, Some(text(to)))],
-            Self::Withdraw(id) => vec![(HANDOVER, None), (WITHDRAWN, Some(text(id)))],
+            Self::Withdraw => vec![(HANDOVER, None)],
         }
-    }
-
-    /// Whether an item has these attributes.
-    fn is_in(self, item: &Item) -> bool {
-        self.attributes().iter().all(|(name, value)| item.get(*name) == value.as_ref())
     }
 }
 

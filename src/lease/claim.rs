@@ -102,6 +102,8 @@ pub struct Claim {
     pending: Option<Pending>,
     held: Option<Holding>,
     will: Will,
+    /// Whether it releases the lease for others: it waits for a term before it takes what it has released itself.
+    gives_way: bool,
     /// Writes so far.
     beats: u64,
     /// The highest epoch seen so far.
@@ -231,6 +233,7 @@ impl Claim {
             pending: None,
             held: None,
             will: Will::Take,
+            gives_way: false,
             beats: 0,
             highest: 0,
             longest,
@@ -357,11 +360,17 @@ impl Claim {
         self.pending.is_some() || self.standing() == Standing::Mine
     }
 
+    /// From here on the candidate lets others go first, until it holds the lease again.
+    pub fn give_way(&mut self) {
+        self.gives_way = true;
+    }
+
     /// Whether a released lease is for this candidate: its holder may have been asked to hand it over.
     fn may_follow(&self, record: &Record) -> bool {
+        let is_others = record.writer.as_deref() != Some(&*self.me.writer);
         match record.handover.as_deref() {
-            None => true,
-            Some("" | ANY) => record.writer.as_deref() != Some(&*self.me.writer),
+            None => is_others || !self.gives_way,
+            Some("" | ANY) => is_others,
             Some(name) => name == self.me.name,
         }
     }
@@ -381,6 +390,7 @@ impl Claim {
     fn hold(&mut self, done: &Pending) {
         self.highest = self.highest.max(done.record.epoch);
         let holds = done.holds && self.will != Will::Release;
+        self.gives_way &= !holds || self.will != Will::Take;
         self.held = holds.then(|| self.terms.holding(done.record.epoch, done.asked));
     }
 

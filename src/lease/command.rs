@@ -210,6 +210,11 @@ async fn until_ended(
     let Holding { mut until, mut ends, .. } = held.holding();
     let (mut stops, mut is_open) = (None, true);
     let ended = loop {
+        // It would not say that the command has ended, nor end it with TERM.
+        if let Some(guard) = id_of(guard).filter(|id| descendants::is_stopped(id.as_raw_pid())) {
+            let _ = kill_process(guard, Signal::CONT);
+            warn!("the guard of the command was stopped: it is continued");
+        }
         let sent = async {
             send(&mut orders, &order(until, ends)).await;
             if end.lost {
@@ -232,14 +237,7 @@ async fn until_ended(
                 Ok(None) | Err(_) => is_open = false,
             },
             () = held.lost(), if !end.lost => end.loses(shows),
-            later = held.extended(ends, end.lost) => {
-                Holding { until, ends, .. } = later;
-                // It would not say that the command has ended, and the lease would be kept for no one.
-                if let Some(guard) = id_of(guard).filter(|id| descendants::is_stopped(id.as_raw_pid())) {
-                    let _ = kill_process(guard, Signal::CONT);
-                    warn!("the guard of the command was stopped: it is continued");
-                }
-            }
+            later = held.extended(ends, end.lost) => Holding { until, ends, .. } = later,
             () = sleep_until(ends) => break None,
             () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
         }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::claim::{Candidate, Claim, Holding, Moment, NOBODY_MAY, Standing, Step, Terms, Will, Write};
+use super::claim::{ANY, Candidate, Claim, Holding, Moment, NOBODY_MAY, Standing, Step, Terms, Will, Write};
 use super::clock::{now, sleep_until, wall};
 use super::dynamodb::Table;
 use super::error::Error;
@@ -26,7 +26,7 @@ const BEAT: Duration = Duration::from_millis(250);
 /// A name that a candidate must not have.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is not a candidate's name: it must not be empty, nor {NOBODY_MAY}, which keeps all candidates passive"
+    "{0:?} is not a candidate's name: it must not be empty, nor {NOBODY_MAY}, which keeps all candidates passive, nor {ANY}, which stands for any of them"
 )]
 pub struct NoName(String);
 
@@ -68,7 +68,7 @@ impl Candidate {
     /// # Errors
     /// The name is empty or reserved.
     pub fn new(name: &str) -> Result<Self, NoName> {
-        if name.is_empty() || name == NOBODY_MAY {
+        if name.is_empty() || [NOBODY_MAY, ANY].contains(&name) {
             return Err(NoName(name.to_owned()));
         }
         // The host, a pod's name in Kubernetes, is for people. A hasher's keys are the system's random numbers.
@@ -154,6 +154,7 @@ impl Keeper {
                     }
                     Wish::HandOver => {
                         self.unwilling = Some("a person asks it to hand over".to_owned());
+                        self.claim.give_way();
                         self.step_down().await;
                         // It would be active again, for one step.
                         let wishes = self.wishes.clone();
@@ -197,7 +198,14 @@ impl Keeper {
                     self.wishes = wishes;
                     return Ok(asked);
                 }
-                turned = self.turn() => turned?,
+                turned = async {
+                    let pause = self.step().await?;
+                    // Who is asked to hand over does not wait for another period.
+                    if !self.claim.is_asked() {
+                        sleep_until(now() + pause).await;
+                    }
+                    Ok::<_, Error>(())
+                } => turned?,
             }
             if self.claim.is_asked() {
                 return Ok(Wish::HandOver);
@@ -207,6 +215,13 @@ impl Keeper {
 
     /// Runs one period. A failure that may pass is logged, and is not an error.
     async fn turn(&mut self) -> Result<(), Error> {
+        let pause = self.step().await?;
+        sleep_until(now() + pause).await;
+        Ok(())
+    }
+
+    /// Makes the calls of one period, and returns how long is left of it.
+    async fn step(&mut self) -> Result<Duration, Error> {
         let started = now();
         let done = self.ask().await;
         if let Err(error) = &done {
@@ -224,12 +239,10 @@ impl Keeper {
             (Ok(()), None) => about(self.period),
         };
         // A watched record is read again as soon as it may be taken.
-        let pause = match self.claim.standing() {
+        Ok(match self.claim.standing() {
             Standing::Others(at) if !at.has_come(started) => pause.min(at.latest(now())),
             _ => pause,
-        };
-        sleep_until(now() + pause).await;
-        Ok(())
+        })
     }
 
     /// Shows whether the last step failed, and reads the credentials anew if that may help.
@@ -246,6 +259,7 @@ impl Keeper {
         let is_due = self.reread.is_none_or(|last| (last + self.period).has_come(now()));
         if is_due && self.table.reread_credentials().await {
             self.reread = Some(now());
+            self.allowed = None;
             info!("the credentials were read anew");
         }
     }
@@ -306,16 +320,14 @@ impl Keeper {
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
         let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
-        self.checked &= !has_gone;
+        self.perhaps_other |= has_gone;
         let write = self.claim.saw(record?, now(), wall());
         self.publish();
         Ok(write)
     }
 
     async fn write(&mut self, write: &Write) -> Result<bool, Error> {
-        if !self.checked {
-            self.check().await?;
-        }
+        self.check().await?;
         let started = Instant::now();
         let done = self.table.write(write, self.time()).await;
         let refused = matches!(done, Ok(None));

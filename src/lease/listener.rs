@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::fs;
-use std::future::ready;
+use std::future::{pending, ready};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -24,8 +24,8 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
 use tokio::select;
-use tokio::task::yield_now;
-use tokio::time::{Instant, sleep};
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::{Instant, Interval, interval, sleep};
 use tracing::{debug, warn};
 
 use super::places::{Place, Places};
@@ -43,6 +43,8 @@ const KERNEL: u32 = 16 * 1024;
 const BACKLOG: u32 = 1024;
 /// The owner and the group may connect.
 const MODE: u32 = 0o660;
+/// How often the file of a Unix socket is looked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// How soon a message about connections may be logged again.
 const REPEATED: Duration = Duration::from_mins(1);
 
@@ -73,7 +75,7 @@ pub struct Listener {
 enum Socket {
     Tcp(TcpListener),
     /// With the device and the inode of its file: a file that another process put in its place is not removed.
-    Unix(UnixListener, (u64, u64)),
+    Unix(UnixListener, PathBuf, (u64, u64)),
 }
 
 /// A message that is logged at most once a minute, whatever callers do.
@@ -81,12 +83,28 @@ enum Socket {
 struct Seldom(Option<Instant>);
 
 /// Answers these callers' requests until the process ends.
-pub async fn serve(listener: Listener, site: Site, callers: Callers) -> Infallible {
+pub async fn serve(mut listener: Listener, site: Site, callers: Callers) -> Infallible {
     let places = Places::new();
     let (mut failing, mut crowded) = (Seldom::default(), Seldom::default());
+    let mut looks = interval(LOOK);
     loop {
         places.vacant().await;
-        let accepted = listener.accept().await;
+        let accepted = select! {
+            accepted = listener.accept() => accepted,
+            () = gone(&listener.socket, &mut looks) => {
+                match Listener::open(&listener.address).await {
+                    Ok(anew) => {
+                        warn!(listener = callers.name(), "the file of the Unix socket was gone: listening on a new one");
+                        listener = anew;
+                    }
+                    Err(error) if failing.is_due() => {
+                        warn!(%error, listener = callers.name(), "the file of the Unix socket is gone, and cannot be created");
+                    }
+                    Err(_) => {}
+                }
+                continue;
+            }
+        };
         let mut ended = 0;
         match accepted {
             Ok(stream) => {
@@ -208,7 +226,7 @@ impl Listener {
                 fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
                 let file = identity(path)?;
                 let listener = socket.listen(BACKLOG)?;
-                Ok(Self { address: address.clone(), socket: Socket::Unix(listener, file) })
+                Ok(Self { address: address.clone(), socket: Socket::Unix(listener, path.clone(), file) })
             }
         }
     }
@@ -227,18 +245,32 @@ impl Listener {
                 let _ = stream.set_nodelay(true);
                 Ok(Box::new(stream))
             }
-            Socket::Unix(listener, _) => Ok(Box::new(listener.accept().await?.0)),
+            Socket::Unix(listener, ..) => Ok(Box::new(listener.accept().await?.0)),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let (Address::Unix(path), Socket::Unix(_, file)) = (&self.address, &self.socket)
+        if let Socket::Unix(_, path, file) = &self.socket
             && identity(path).is_ok_and(|present| present == *file)
         {
             // A file that cannot be removed is replaced at the next start.
             let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Waits until the file of a Unix socket is not there any more, or is another one: callers do not find this listener.
+async fn gone(socket: &Socket, looks: &mut Interval) {
+    let Socket::Unix(_, path, file) = socket else { return pending().await };
+    loop {
+        looks.tick().await;
+        let path = path.clone();
+        // A file system may not answer.
+        let present = spawn_blocking(move || identity(&path)).await;
+        if present.is_ok_and(|present| present.ok() != Some(*file)) {
+            return;
         }
     }
 }

@@ -403,7 +403,13 @@ async fn a_standby_takes_over_while_only_descriptions_of_the_table_fail() {
     standby.proxy.all(Fault::None);
     standby.says("the table cannot be described").await;
     drop(holder);
-    Observer::of(&[&standby]).active(&standby).await;
+    let observer = Observer::of(&[&standby]);
+    observer.active(&standby).await;
+    // Also when a person deletes the record.
+    let key = json!({ "leaseName": { "S": "mylease" } }).to_string();
+    emulator.aws(&["dynamodb", "delete-item", "--table-name", TABLE, "--key", &key]).await;
+    observer.passive(&standby).await;
+    observer.active(&standby).await;
 }
 
 #[tokio::test]

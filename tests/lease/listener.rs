@@ -307,6 +307,11 @@ async fn a_unix_socket_replaces_a_stale_one_and_is_removed_at_the_end() {
     keeper.says("\"active\"").await;
     assert!(ask_socket(&path, "GET /leader").await.contains("\r\nlease-epoch: "));
 
+    // Someone empties the folder.
+    fs::remove_file(&path).expect("it is there");
+    keeper.says("the file of the Unix socket was gone: listening on a new one").await;
+    assert!(ask_socket(&path, "GET /leader").await.contains("\r\nlease-epoch: "));
+
     // A second keeper does not take its path.
     let arguments = ["--listen", &listen];
     let (mut process, log) = spawn(("http://127.0.0.1:1", "test"), "site-b", "", &arguments);

@@ -181,8 +181,7 @@ fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
 async fn withdraw(lease: &Lease, to: &str) -> Result<Option<Seen>, Error> {
     match lease.look().await? {
         Some(now) if now.record.handover.as_deref() == Some(to) => {
-            let id = format!("{:016x}", fastrand::u64(..));
-            lease.change(&now, Change::Withdraw(&id)).await?;
+            lease.change(&now, Change::Withdraw).await?;
             lease.look().await
         }
         now => Ok(now),

@@ -65,7 +65,7 @@ pub(super) async fn pin(common: &Common, Pin { confirmed }: Pin) -> Result<Ended
     }
     let outcome = match lease.change(&seen, Change::Pin(reason)).await? {
         Changed::Done => {
-            let said = "is pinned. Each candidate is passive after its next look, within a period, or once its term \
+            let said = "is pinned. Each candidate is passive after its next look, within two periods, or once its term \
                         is over if it cannot reach the table: its /leader answers 503. Its command may take until \
                         its term ends: wait until lease_keeper_command_running and lease_keeper_command_ending are 0. To end the pin: failoverctl lease unpin";
             Outcome::well(lease, "pinned", said)

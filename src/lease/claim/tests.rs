@@ -179,6 +179,16 @@ fn a_holder_that_is_asked_hands_over_and_others_go_first() {
     // The one that released it waits as well.
     let mut claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
     assert_eq!(claim.saw(Some(released(ANY)), both(seconds(1)), 1), None);
+    // Also if the person has taken the request back meanwhile; not if no one had asked.
+    let free = Record { handover: None, ..released("") };
+    for asked in [true, false] {
+        let mut claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
+        if asked {
+            claim.give_way();
+        }
+        assert_eq!(claim.saw(Some(free.clone()), both(seconds(1)), 1).is_none(), asked);
+        assert!(!asked || claim.saw(Some(free.clone()), both(seconds(61)), 1).is_some(), "a term later");
+    }
 
     // That a person asks costs no one the lease by itself.
     let mut holder = contender(3);
