@@ -128,7 +128,8 @@ impl Guard {
     /// # Errors
     /// What the function would fail with.
     pub async fn handle(&self, handler: Handler, event: &str) -> Result<Outcome, Error> {
-        let report = self.system().handle(handler, event, patience()).await;
+        let system = self.system();
+        let report = Box::pin(system.handle(handler, event, patience())).await;
         let Answer { mut outcomes, .. } = report.into_answer().map_err(Error::Invocation)?;
         Ok(outcomes.swap_remove(0))
     }

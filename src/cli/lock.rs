@@ -11,7 +11,7 @@ use super::guard::{Guard, Options};
 use super::name::{self, Named, Tags};
 use super::screen::say;
 use super::seen;
-use super::session::{Common, patience, shortly};
+use super::session::{Common, Interrupts, patience, shortly};
 use super::state::text;
 use crate::failover_lock::Handler;
 use crate::failover_lock::alarm::{DIMENSION, METRICS, NAMESPACE};
@@ -59,7 +59,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let outcome = by_hand(&guard, &id, &reason).await?;
+    let (outcome, _interrupts) = by_hand(&guard, &id, &reason).await?;
     screen.show("outcomes", &[&outcome], || text(&outcome)).await?;
     if outcome.outcome == Verdict::AlreadyLocked && guard.health(&id).await == Health::Healthy {
         say(&format!(
@@ -74,7 +74,12 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 }
 
 /// Locks a check for a person: after any restore and any alarm, whatever the clock says that recorded it.
-pub(super) async fn by_hand(guard: &Guard, id: &HealthCheckId, reason: &str) -> Result<Outcome, Error> {
+/// From its first call on that may change something, an interrupt is held off.
+pub(super) async fn by_hand(
+    guard: &Guard,
+    id: &HealthCheckId,
+    reason: &str,
+) -> Result<(Outcome, Interrupts), Error> {
     // Also after those that came while a question was open.
     let (check, tags) = read(guard, id).await?;
     let tags = tags.unwrap_or_default();
@@ -90,7 +95,9 @@ pub(super) async fn by_hand(guard: &Guard, id: &HealthCheckId, reason: &str) -> 
         "StateChangeTime": now.to_rfc3339_opts(SecondsFormat::Millis, true),
         "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
     });
-    guard.handle(Handler::Lock, &message.to_string()).await
+    let mut interrupts = Interrupts::new()?;
+    let locked = interrupts.hold_off(guard.handle(Handler::Lock, &message.to_string())).await?;
+    Ok((locked, interrupts))
 }
 
 /// Reads a check, and its tags if they can be read.

@@ -91,7 +91,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
     let id = &check.find(guard).await?;
     let alarms = pausable(guard, id).await?;
     let rules = MuteRules::new(&guard.session.aws);
-    let watching = guard.cloudwatch.all_alarms(patience()).await?.on(id)?;
+    let watching = guard.cloudwatch.all_alarms(patience()).await?.all_on(id)?;
     for (composite, over) in composites(&rules, watching.into_iter().map(|alarm| alarm.name)).await? {
         say(&format!(
             "warning: the composite alarm {} is over {}, and is not paused: if it leads to lock, mute it as well",
@@ -292,7 +292,7 @@ async fn pausable(guard: &Guard, id: &HealthCheckId) -> Result<Vec<Alarm>, Error
         alarms.into_iter().filter(|alarm| decide::leads_to_lock(alarm, &guard.config)).collect()
     };
     let own = leads(guard.cloudwatch.alarms_on(id, patience()).await?);
-    let all = leads(guard.cloudwatch.all_alarms(patience()).await?.on(id)?);
+    let all = leads(guard.cloudwatch.all_alarms(patience()).await?.all_on(id)?);
     if let Some(shared) = all.iter().find(|alarm| own.iter().all(|own| own.name != alarm.name)) {
         return refuse(format!(
             "alarm {} is on a query or on metric math: a mute rule on it may hold other health checks back as well. Make one \

@@ -16,11 +16,13 @@ use super::report::{self, Operation};
 use super::screen::say;
 use super::seen;
 use super::session::{Common, Interrupts, YEAR};
+use super::state::why;
 use super::status;
 use super::text::plain;
 use super::timeline::{Source, Timeline};
 use crate::failover_lock::Handler;
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
+use crate::failover_lock::reason::Reason;
 
 /// Restore a locked health check, once the sites are synchronised.
 #[derive(Debug, Args)]
@@ -120,11 +122,15 @@ async fn steps(
     if gates.ask(common, screen, &question, *yes || *dry_run, timeline).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
+    // An interrupt ends the wait alone: what was done is shown, and the report says it.
+    let mut interrupts = Interrupts::new()?;
+    let is_recorded = |outcome: &Value| outcome["reason"] != <&str>::from(Reason::NotRecorded);
     let is_dry = |outcome: &Value| !dry_run && outcome["outcome"] == "would_restore";
     let request = json!({ "healthCheckId": id, "force": force, "path": path, "reason": reason, "dryRun": dry_run, "version": version });
+    let recorded;
     if let Some(function) = function {
-        let answer =
-            function::invoke(&guard.session.aws_of(&function), &function, &request, INVOCATION).await;
+        let aws = guard.session.aws_of(&function);
+        let answer = interrupts.hold_off(function::invoke(&aws, &function, &request, INVOCATION)).await;
         // An answer may be lost after it was restored.
         timeline.changed =
             !dry_run && !matches!(answer, Err(Error::Aws(_) | Error::Function { is_refusal: true, .. }));
@@ -140,6 +146,7 @@ async fn steps(
             return Err(Error::Function { function: function.clone(), said, is_refusal: false });
         }
         let words = words(id, &outcomes[0]);
+        recorded = is_recorded(&outcomes[0]);
         timeline.add(Source::Function, format!("{}: {}", function::name(&function).0, words.trim_end()));
         *shown = screen.show("outcomes", outcomes, || words).await;
         if is_dry(&outcomes[0]) {
@@ -152,21 +159,21 @@ async fn steps(
         }
     } else {
         timeline.changed = !dry_run;
-        let outcome = json!([guard.handle(Handler::Restore, &request.to_string()).await?]);
+        let request = request.to_string();
+        let outcome = json!([interrupts.hold_off(guard.handle(Handler::Restore, &request)).await?]);
         let words = words(id, &outcome[0]);
+        recorded = is_recorded(&outcome[0]);
         timeline.add(Source::Lock, words.trim_end().to_owned());
         *shown = screen.show("outcomes", &outcome, || words).await;
     }
     if *wait {
-        // An interrupt ends the wait alone: the report says what was done.
-        let mut interrupts = Interrupts::new()?;
         tokio::select! {
             biased;
             () = interrupts.recv() => return Err(Error::Interrupted),
             armed = status::until_armed(guard, id, Duration::from_secs(*timeout), timeline) => armed?,
         }
     }
-    Ok(Ended::Well)
+    Ok(if recorded { Ended::Well } else { Ended::NotWell })
 }
 
 /// The function to invoke: the one that was named, or that of the one stack that guards the check; `None` if none does.
@@ -208,6 +215,11 @@ fn words(id: &HealthCheckId, outcome: &Value) -> String {
         (_, Some(now)) => format!(" ({now})"),
         _ => String::new(),
     };
-    let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = match outcome["reason"].as_str() {
+        Some(reason) if reason == <&str>::from(Reason::NotRecorded) => {
+            format!(": {}", why(Reason::NotRecorded))
+        }
+        reason => reason.map(|reason| format!(": {}", plain(reason))).unwrap_or_default(),
+    };
     format!("{id}: {done}{path}{reason}\n")
 }

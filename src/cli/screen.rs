@@ -156,12 +156,14 @@ impl Screen {
         found: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), Error> {
-        if self.json {
-            writeln!(anstream::stdout(), "{}", self.document(key, found).await?)?;
-        } else {
-            write!(anstream::stdout(), "{}", text())?;
-        }
-        Ok(())
+        let shown = if self.json { self.document(key, found).await? + "\n" } else { text() };
+        write!(anstream::stdout(), "{shown}").map_err(|error| {
+            // What was done is said all the same.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                say(shown.trim_end());
+            }
+            error.into()
+        })
     }
 
     /// The result of a command in JSON.
@@ -253,7 +255,7 @@ impl Screen {
         if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
             Ok(Ended::Well)
         } else {
-            say("declined, nothing was changed");
+            say("declined, nothing was changed since the question");
             Ok(Ended::NotWell)
         }
     }

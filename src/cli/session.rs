@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -23,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::context::{Context, SHORTLY};
 use super::error::Error;
-use super::screen::Screen;
+use super::screen::{Screen, say};
 use crate::program::logging::AWS_CONFIG;
 use crate::program::variables;
 use crate::remote::arn::Arn;
@@ -74,7 +75,11 @@ pub(super) struct Session {
 }
 
 /// The signals by which a person, a terminal or a machine ends a command: SIGINT, SIGTERM and SIGHUP.
-pub(super) struct Interrupts([Signal; 3]);
+pub(super) struct Interrupts {
+    signals: [Signal; 3],
+    /// Whether one has come that was held off.
+    has_come: bool,
+}
 
 // === impl Interrupts ===
 
@@ -83,12 +88,28 @@ impl Interrupts {
     pub fn new() -> io::Result<Self> {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?]))
+        Ok(Self { signals: [interrupt?, terminate?, hangup?], has_come: false })
+    }
+
+    /// Does work that is not to be broken off: its end is awaited, and an interrupt counts afterwards.
+    pub async fn hold_off<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = self.recv() => {}
+        }
+        self.has_come = true;
+        say("the change has begun: its answer is awaited");
+        work.await
     }
 
     /// Waits for one of them.
     pub async fn recv(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
+        if self.has_come {
+            return;
+        }
+        let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

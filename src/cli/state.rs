@@ -377,6 +377,7 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::NoPath => "its type requests no path",
         Reason::Inverted => "it is inverted",
         Reason::Disabled => "it is disabled",
+        Reason::NotRecorded => "that is not on record as done: repeat the command within five minutes",
         Reason::ActionsDisabled => "its alarms have their actions off, or none that leads to lock",
         Reason::NoAlarm => "no metric alarm watches its health",
         Reason::ForeignPath => "its path is neither the healthy nor the locked one",

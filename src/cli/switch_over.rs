@@ -152,8 +152,7 @@ async fn steps(
             let what = format!("{} was locked meanwhile, and not by this command", subject.title);
             timeline.now(Source::Lock, what);
         } else {
-            interrupts = Some(Interrupts::new()?);
-            locks(guard, &subject, &arguments.reason, timeline).await?;
+            interrupts = Some(locks(guard, &subject, &arguments.reason, timeline).await?);
         }
     }
     if arguments.dry_run {
@@ -205,20 +204,25 @@ async fn steps(
 ///
 /// # Errors
 /// It was not locked, or no lock holds on it.
-async fn locks(guard: &Guard, subject: &Subject, reason: &str, timeline: &mut Timeline) -> Result<(), Error> {
+async fn locks(
+    guard: &Guard,
+    subject: &Subject,
+    reason: &str,
+    timeline: &mut Timeline,
+) -> Result<Interrupts, Error> {
     // An answer may be lost after the lock was set.
     timeline.changed = true;
-    let outcome = lock::by_hand(guard, &subject.id, reason).await?;
+    let (outcome, interrupts) = lock::by_hand(guard, &subject.id, reason).await?;
     timeline.changed = matches!(outcome.outcome, Verdict::Locked | Verdict::LockedInVain);
     let (title, cause) = (&subject.title, outcome.reason.map_or("for no known reason", why));
     match outcome.outcome {
         Verdict::Locked => {
             timeline.now(Source::Lock, format!("{title} is locked: {}", plain(reason)));
-            Ok(())
+            Ok(interrupts)
         }
         Verdict::AlreadyLocked => {
             timeline.now(Source::Lock, format!("{title} was locked already"));
-            Ok(())
+            Ok(interrupts)
         }
         Verdict::LockedInVain => {
             Err(Error::TooLate(format!("the path of {title} was set, and no lock holds on it: {cause}")))

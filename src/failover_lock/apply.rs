@@ -100,8 +100,10 @@ pub(super) async fn act(
             let locked = set.check;
             let version = Some(locked.version);
             if set.perhaps_by_another {
-                // What another one has recorded was not read.
-                let found = Cause { alarm: record::found_for(&cause.alarm), ..cause.clone() };
+                // What another one has recorded was not read. A person wants it out, whoever was first.
+                let by_hand = record::is_by_hand(&cause.alarm);
+                let by = if by_hand { cause.alarm.clone() } else { record::found_for(&cause.alarm) };
+                let found = Cause { alarm: by, ..cause.clone() };
                 record_lock(system, &found, target.unread(), version, deadline).await;
             } else {
                 record_lock(system, cause, target, version, deadline).await;

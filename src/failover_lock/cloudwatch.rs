@@ -44,8 +44,9 @@ pub struct CloudWatch {
 pub struct Alarms {
     by_check: BTreeMap<HealthCheckId, Vec<Alarm>>,
     queries: Vec<QueryAlarm>,
-    /// Why it is not known for which checks a query's alarm is in ALARM.
-    unread: Option<Failure>,
+    /// Alarms on queries of which it is not known for which checks they are in ALARM: the queries that are restricted to some
+    /// checks, and why.
+    unread: Vec<(Vec<String>, Failure)>,
 }
 
 /// An alarm on a query that is grouped by check.
@@ -67,34 +68,49 @@ impl Alarms {
     /// The alarms on one check's health.
     ///
     /// # Errors
-    /// It has no alarm of its own, an alarm on a query is in ALARM, and for which checks could not be read.
-    pub fn on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
+    /// None of its own leads to a lock, an alarm on a query that may watch it is in ALARM, and for which checks could not be
+    /// read.
+    pub fn on(&self, id: &HealthCheckId, config: &Config) -> Result<Vec<Alarm>, Failure> {
+        let leads = |alarm: &Alarm| decide::leads_to_lock(alarm, config);
         match self.read_on(id) {
-            (alarms, Some(unread)) if alarms.is_empty() => Err(unread),
+            (_, Some(unread)) if !self.by_check.get(id).is_some_and(|own| own.iter().any(leads)) => {
+                Err(unread)
+            }
             (alarms, _) => Ok(alarms),
         }
+    }
+
+    /// The alarms on one check's health.
+    ///
+    /// # Errors
+    /// An alarm on a query that may watch it is in ALARM, and for which checks could not be read.
+    pub fn all_on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
+        let (alarms, unread) = self.read_on(id);
+        unread.map_or(Ok(alarms), Err)
     }
 
     /// The alarms on one check's health as far as they could be read, and why not all of them.
     #[must_use]
     pub fn read_on(&self, id: &HealthCheckId) -> (Vec<Alarm>, Option<Failure>) {
         let own = self.by_check.get(id).into_iter().flatten().cloned();
-        let queries = self.queries.iter().filter_map(|QueryAlarm { alarm, contributors, restricted }| {
-            let watches = || {
-                restricted.is_empty() || restricted.iter().any(|query| alarm::is_named(id.as_str(), query))
-            };
-            match contributors.get(id) {
-                Some(Failing { changed_at, breaching }) => {
-                    Some(Alarm { changed_at: *changed_at, breaching: *breaching, ..alarm.clone() })
-                }
-                None if !watches() => None,
-                None if alarm.state == AlarmState::Alarm => {
-                    Some(Alarm { state: AlarmState::Ok, ..alarm.clone() })
-                }
-                None => Some(alarm.clone()),
-            }
-        });
-        (own.chain(queries).collect(), self.unread.as_ref().map(Failure::again))
+        let may_watch = |restricted: &[String]| {
+            restricted.is_empty() || restricted.iter().any(|query| alarm::is_named(id.as_str(), query))
+        };
+        let queries =
+            self.queries.iter().filter_map(
+                |QueryAlarm { alarm, contributors, restricted }| match contributors.get(id) {
+                    Some(Failing { changed_at, breaching }) => {
+                        Some(Alarm { changed_at: *changed_at, breaching: *breaching, ..alarm.clone() })
+                    }
+                    None if !may_watch(restricted) => None,
+                    None if alarm.state == AlarmState::Alarm => {
+                        Some(Alarm { state: AlarmState::Ok, ..alarm.clone() })
+                    }
+                    None => Some(alarm.clone()),
+                },
+            );
+        let unread = self.unread.iter().find(|(restricted, _)| may_watch(restricted));
+        (own.chain(queries).collect(), unread.map(|(_, failure)| failure.again()))
     }
 }
 
@@ -152,13 +168,8 @@ impl CloudWatch {
         if plain.iter().any(|alarm| decide::leads_to_lock(alarm, config)) {
             return Ok(plain);
         }
-        match self.all_alarms(deadline).await {
-            Ok(all) => all.on(id),
-            Err(failure) => {
-                warn!(healthCheckId = %id, error = %failure, "not looking for alarms on metric math and queries");
-                Ok(plain)
-            }
-        }
+        // Without them it would be taken for a check that no alarm locks.
+        self.all_alarms(deadline).await?.on(id, config)
     }
 
     /// The alarms on health checks' health of the whole account, by the page: plain ones, metric math over one check,
@@ -189,7 +200,7 @@ impl CloudWatch {
                     // The others are not made to wait for this one.
                     Err(failure) => {
                         warn!(alarm = alarm.name, error = %failure, "not knowing for which health checks this alarm is in ALARM");
-                        alarms.unread = Some(failure);
+                        alarms.unread.push((restricted, failure));
                     }
                 }
             } else if let Ok([id]) = event::watched("", metrics, None).as_deref() {

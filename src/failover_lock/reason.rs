@@ -50,6 +50,8 @@ pub enum Reason {
     Inverted,
     /// It is disabled.
     Disabled,
+    /// It is restored, and that could not be recorded as done.
+    NotRecorded,
 }
 
 // === impl Reason ===
@@ -88,6 +90,7 @@ impl From<Reason> for &'static str {
             Reason::NoPath => "no_path",
             Reason::Inverted => "inverted",
             Reason::Disabled => "disabled",
+            Reason::NotRecorded => "not_recorded",
         }
     }
 }

@@ -125,7 +125,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
             Some(check) => Ok(check),
             None => route53.health_check(&id, deadline).await,
         };
-        let alarms = alarms.as_ref().map(|found| found.on(&id));
+        let alarms = alarms.as_ref().map(|found| found.on(&id, config));
         (place, Look { id, check, alarms })
     });
     let mut looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;

@@ -21,6 +21,9 @@ use crate::remote::deadline::{Deadline, MayPass as _};
 /// The longest pause before a call is made again.
 const SOON: Duration = Duration::from_millis(200);
 
+/// What a person has to do: after some minutes the path counts as set back by someone else.
+const NOT_RECORDED: &str = "the path is restored, and not on record as done: repeat the request";
+
 /// Handles one request.
 pub(super) async fn restore(
     system: &FailoverLock,
@@ -147,8 +150,9 @@ async fn restore_check(
         if verdict == Verdict::AlreadyRestored {
             // The record is all that it was for.
             recorded?;
-        } else {
-            or_warn(id, recorded, "the path is restored, and not on record as done: repeat the request");
+        } else if or_warn(id, recorded, NOT_RECORDED).is_none() {
+            let restored = outcome(verdict, to.as_str(), restored.version);
+            return Ok(Outcome { reason: Some(Reason::NotRecorded), ..restored });
         }
         Ok(outcome(verdict, to.as_str(), restored.version))
     };

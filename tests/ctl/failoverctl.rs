@@ -313,7 +313,11 @@ async fn a_command_asks_on_a_terminal_and_never_acts_without_an_answer() {
         assert_eq!(ended.status, Some(status), "{ended:?}");
         assert!(ended.out.contains("out of service until a person restores it. [y/N]"), "{ended:?}");
         assert_eq!(route53.check(PRIMARY).path(), then, "{answer:?}");
-        assert_eq!(ended.out.contains("declined, nothing was changed"), status == 3, "{ended:?}");
+        assert_eq!(
+            ended.out.contains("declined, nothing was changed since the question"),
+            status == 3,
+            "{ended:?}"
+        );
         assert_eq!(ended.out.contains('\x1b'), status == 0, "colours on a terminal: {ended:?}");
     }
 }

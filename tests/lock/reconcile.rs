@@ -335,6 +335,25 @@ async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that
     let route53 = with(check().tagged("guarded", "yes"), &[query(&[SECOND], "ALARM"), firing()]).await;
     route53.fail_always("DescribeAlarmContributors", Fault::Error(403, "AccessDenied", "not authorized"));
     assert_eq!(reconcile_with(&route53, &[("GUARDED_TAG", "guarded")]).await.unwrap()["outcome"], "locked");
+    // Where no other alarm leads to a lock, it is not known whether the check is protected, or has failed.
+    let denied = || Fault::Error(403, "AccessDenied", "not authorized");
+    let elsewhere = Alarm { actions: &["arn:aws:sns:us-east-1:123456789012:pagers"], ..firing() };
+    let ours = ("ALARM_ACTIONS", "arn:aws:sns:us-east-1:123456789012:failover-alarms");
+    for (operation, alarms) in [
+        ("DescribeAlarmContributors", vec![query(&[SECOND], "ALARM")]),
+        ("DescribeAlarmContributors", vec![query(&[SECOND], "ALARM"), elsewhere]),
+        ("DescribeAlarms", vec![]),
+    ] {
+        let route53 = with(check(), &alarms).await;
+        route53.fail_always(operation, denied());
+        let error = reconcile_with(&route53, &[ours]).await.unwrap_err();
+        assert!(error.contains(operation), "{error}");
+    }
+    // One that is restricted to other checks says nothing about this one.
+    let other = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Where(SECOND.to_owned()), "ALARM") };
+    let route53 = with(check(), &[other]).await;
+    route53.fail_always("DescribeAlarmContributors", denied());
+    assert_eq!(reconcile(&route53).await["reason"], "no_alarm");
     // Metric math over one check is this check's.
     let math = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Math(vec![PRIMARY.to_owned()]), "ALARM") };
     let route53 = with(check(), &[math]).await;

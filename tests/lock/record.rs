@@ -524,6 +524,30 @@ async fn a_path_of_any_length_is_locked_and_restored() {
 }
 
 #[tokio::test]
+async fn a_lock_of_a_person_whose_answer_was_lost_is_on_record_as_that_persons() {
+    let world = World::new().await;
+    world.route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+    let by_hand = world.message(0).replace("primary-unhealthy", "by hand: INC-1");
+    assert_eq!(world.call(Handler::Lock, &delivered(&[&by_hand])).await.unwrap()["outcome"], "locked");
+    let record = &world.route53.check(PRIMARY).tags["failover-lock:out"];
+    assert!(record.ends_with(" by=by hand: INC-1"), "{record}");
+}
+
+#[tokio::test]
+async fn a_restore_that_could_not_be_recorded_as_done_says_so_and_is_repeated() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.fail("ChangeTagsForResource", Fault::Pass);
+    world.route53.fail("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
+    is(&world.restore().await.unwrap(), "restored", "not_recorded");
+    assert_eq!(world.path(), HEALTHY);
+    assert_eq!(world.restore().await.unwrap()["reason"], Value::Null);
+    world.alarm("OK");
+    world.passes(3600);
+    assert_eq!(world.ticks().await["outcome"], "armed");
+}
+
+#[tokio::test]
 async fn a_path_that_does_not_fit_into_the_record_is_in_service_once_it_was_restored() {
     let long = format!("/{}", "p".repeat(240));
     let world = World::on(long.clone().leak()).await;
