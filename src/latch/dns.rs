@@ -194,7 +194,7 @@ async fn address(server: &NameServer) -> Option<SocketAddr> {
         }
         Err(_) => return None,
     };
-    found.into_iter().find(SocketAddr::is_ipv4)
+    found.into_iter().find(|found| found.is_ipv4() == server.address.is_ipv4())
 }
 
 async fn over_udp(server: SocketAddr, questions: &[Question]) -> Vec<Option<Record>> {

@@ -90,8 +90,21 @@ impl Sight {
     }
 
     /// Whether every bucket showed that there was no object, at the start of the look.
-    pub(super) fn was_open(&self) -> bool {
+    fn was_open(&self) -> bool {
         !self.keys.is_empty() && self.keys.iter().all(|key| *key == Object::Absent)
+    }
+
+    /// What the buckets showed at the start of the look.
+    pub(super) fn keys(&self) -> &[Object] {
+        &self.keys
+    }
+
+    /// Whether there was no object any more at the start of the look: no bucket showed one, and each that `had` one showed that
+    /// it is gone.
+    pub(super) fn is_gone(&self, had: &[bool]) -> bool {
+        let gone = |(key, had): (&Object, &bool)| !had || *key == Object::Absent;
+        let shown = self.keys.iter().any(|key| key.stored().is_some());
+        self.was_open() || (!shown && had.contains(&true) && self.keys.iter().zip(had).all(gone))
     }
 
     /// Whether any bucket showed anything.

@@ -41,6 +41,8 @@ pub async fn see(config: &Config, s3: &S3, name_servers: &NameServers, latches: 
         let state = decide::held(&holds).unwrap_or_else(|| {
             match decide::first(&holds, &keys, said, Duration::ZERO) {
                 Next::End(state) => state,
+                // A watcher adds what is missing.
+                Next::Confirm if keys.iter().any(|key| key.stored().is_some()) => State::Half,
                 Next::Confirm => State::WouldLock,
             }
         });

@@ -12,6 +12,7 @@ use super::decide::{SETTLED, Sets};
 use super::look::{Sight, look};
 use super::outcome::{Outcome, State};
 use super::release;
+use super::seen::Object;
 use crate::remote::deadline::Deadline;
 
 /// The longest time of a look.
@@ -38,15 +39,17 @@ struct Remembered {
     last: Outcome,
     /// Whether there was an object, as of the last look that saw the keys; `None` after a hold.
     stood: Option<bool>,
+    /// Which buckets had an object when they last answered.
+    had: Vec<bool>,
     /// When a look has last seen an object, since it was not seen absent.
     seen_stand: Option<Instant>,
     is_dry_run: bool,
     /// Whether a look may have set a lock, and none since has seen.
     perhaps: bool,
-    split_since: Option<Instant>,
+    /// Since when the name servers have given no clear answer.
+    unclear_since: Option<Instant>,
     /// When the name servers last answered over TCP.
     over_tcp: Option<Instant>,
-    blind_since: Option<Instant>,
     /// When the last look started.
     started: Option<Instant>,
     /// When the last look ended to which any bucket showed something; at first, when the watcher started.
@@ -112,12 +115,12 @@ impl Memory {
         let latches = config.latches.iter().map(|latch| Remembered {
             last: Outcome::new(&latch.name, State::Failed("no look has ended yet".to_owned())),
             stood: None,
+            had: vec![false; config.buckets.len()],
             seen_stand: None,
             is_dry_run: config.dry_run,
             perhaps: false,
-            split_since: None,
+            unclear_since: None,
             over_tcp: None,
-            blind_since: None,
             started: None,
             seen: Instant::now(),
             left_behind: false,
@@ -151,19 +154,27 @@ impl Memory {
 impl Remembered {
     /// What the next look begins with.
     fn sight(&self) -> Sight {
-        let split_for = self.split_since.map(|since| since.elapsed()).unwrap_or_default();
+        let split_for = self.unclear_since.map(|since| since.elapsed()).unwrap_or_default();
         Sight::new(split_for, self.over_tcp)
     }
 
     fn is_unhealthy(&self, look_every: Duration) -> bool {
         // A look may take longer than its period.
         self.seen.elapsed() > (look_every * MISSED).max(LOOK + look_every)
-            || self.blind_since.is_some_and(|since| since.elapsed() > BLIND)
+            || (self.last.state == State::Blind
+                && self.unclear_since.is_some_and(|since| since.elapsed() > BLIND))
     }
 
     /// Takes in what a look saw, and returns its outcome.
     fn after(&mut self, sight: Sight, started: Instant, longest: Duration) -> Outcome {
-        let (standing, was_open, has_seen) = (sight.is_standing(), sight.was_open(), sight.has_seen());
+        let (standing, is_gone, has_seen) = (sight.is_standing(), sight.is_gone(&self.had), sight.has_seen());
+        for (had, key) in self.had.iter_mut().zip(sight.keys()) {
+            match key {
+                Object::Present(_) => *had = true,
+                Object::Absent => *had = false,
+                Object::Invisible(_) | Object::Silent(_) => {}
+            }
+        }
         let is_due = sight.is_due;
         self.over_tcp = sight.over_tcp;
         let left: Vec<_> = sight.left_behind().collect();
@@ -193,28 +204,30 @@ impl Remembered {
         }
         // Under a hold none is due. Where no bucket shows its object, the one that was seen a moment ago counts.
         let is_recent = self.seen_stand.is_some_and(|at| at.elapsed() < RELEASE);
+        // Also where the same look has locked it again.
+        outcome.opened = self.stood == Some(true) && is_recent && is_gone;
+        let is_recent = is_recent && !outcome.opened;
         let stands = standing.unwrap_or(is_recent);
         outcome.missed = u32::from(is_due && !stands && outcome.state != State::Holding);
         // Under a hold the objects are not read.
         outcome.standing =
             standing.or(is_recent.then_some(true)).or(self.last.standing.filter(|stands| !stands));
         outcome.is_dry_run = self.is_dry_run;
-        // Also where the same look has locked it again.
-        outcome.opened = self.stood == Some(true) && is_recent && was_open;
-        if outcome.state == State::Holding {
+        if outcome.state == State::Holding || outcome.opened && standing.is_none() {
             self.stood = None;
         } else if standing.is_some() {
             self.stood = standing;
         }
         let now = Instant::now();
-        let since = |since: Option<Instant>, is_so: bool| is_so.then(|| since.unwrap_or(now));
-        self.split_since = since(self.split_since, is_split);
+        // Whether they contradict each other or do not answer, in turn as well: it is one time without a clear answer.
+        let is_unclear = is_split || outcome.state == State::Blind;
+        self.unclear_since = is_unclear.then(|| self.unclear_since.unwrap_or(now));
         match standing {
             Some(true) => self.seen_stand = Some(now),
             Some(false) => self.seen_stand = None,
+            None if outcome.opened => self.seen_stand = None,
             None => {}
         }
-        self.blind_since = since(self.blind_since, outcome.state == State::Blind);
         let is_first = self.started.replace(started).is_none();
         if has_seen {
             self.seen = now;

@@ -12,6 +12,7 @@ use crate::support::miniature::api::Api;
 use crate::support::miniature::dns::Fault::Silent;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing, SERVERS};
+use crate::support::miniature::world::World;
 use crate::support::s3::{Down, Fault, PERSON, S3, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
 use aws_sdk_route53::Client;
@@ -388,6 +389,23 @@ async fn a_drill_releases_what_it_has_created_and_nothing_else() {
         assert!(ended.status == Some(3) && ended.said.contains("for: a lock"), "{ended:?}");
         assert_eq!(site.objects(), [true, true]);
     };
+    // The same where the first tries to lock had no answer.
+    let locked_late = async {
+        let site = Site::start().await;
+        let lock = async {
+            site.s3.until(|_| is_locked(&site)).await;
+            for bucket in [A, B] {
+                site.s3.fail("PutObject", bucket, Fault::CloseBefore);
+            }
+            let lock = run(&site, &["lock", "app", "--yes", "--reason", "keep it out"]).await;
+            assert!(lock.said.contains("the drill does not release it"), "{lock:?}");
+            assert_eq!(holds(&site), [true, true]);
+            site.checkers_look();
+        };
+        let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes"]), lock);
+        assert!(ended.status == Some(3) && ended.said.contains("for: a lock"), "{ended:?}");
+        assert_eq!(site.objects(), [true, true]);
+    };
     let locked_before = async {
         let site = Site::start().await;
         // A watcher is faster in one bucket.
@@ -412,7 +430,7 @@ async fn a_drill_releases_what_it_has_created_and_nothing_else() {
         assert!(ended.status == Some(3) && ended.said.contains("leaves app locked"), "{ended:?}");
         assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
     };
-    tokio::join!(stopped, locked_meanwhile, locked_before, replaced);
+    tokio::join!(stopped, locked_meanwhile, locked_late, locked_before, replaced);
 }
 
 #[tokio::test]
@@ -477,6 +495,9 @@ fn referred(site: &Site) -> [Option<String>; 2] {
     })
 }
 
+/// The sentinel of the check that a latch attaches.
+const NEW_CHECK: &str = "_latched.app.example.com";
+
 /// A site whose checks were made through Route 53's API, and whose records refer to the primary's own check, as before
 /// the latch.
 async fn unattached() -> (Site, Api) {
@@ -513,6 +534,8 @@ async fn unattached() -> (Site, Api) {
             Record::txt(SERVING_SENTINEL, "standby").secondary(None),
             Record::txt(PRIMARY_SENTINEL, "healthy").primary(&primary),
             Record::txt(STANDBY_SENTINEL, "healthy").primary(&standby),
+            Record::txt(NEW_CHECK, "healthy").primary(&serving),
+            Record::txt(NEW_CHECK, "unhealthy").secondary(None),
         ]);
         world.pass(Duration::from_mins(2));
     }
@@ -589,6 +612,16 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     site.fails_over();
     refused(&["attach", "app", "--yes"], "do not say that the primary serves").await;
     site.primary(true);
+    // Nothing says whether the new check is healthy, as after a latch was armed and detached.
+    let of_new = |world: &World| -> Vec<Record> {
+        world.records().iter().filter(|record| record.name == NEW_CHECK).cloned().collect()
+    };
+    let sentinels = of_new(&site.world.lock());
+    let deleted = sentinels.iter().cloned().map(Change::Delete).collect();
+    site.world.lock().change(deleted).expect("they are there");
+    refused(&["attach", "app", "--yes"], "repeat infra/deploy latch --name app").await;
+    site.world.lock().put(sentinels);
+    site.world.lock().pass(Duration::from_mins(2));
     // The record has the check of someone else.
     let other = site.checks.standby.clone();
     site.world.lock().put([Record::a(APP, "192.0.2.1").primary(&other)]);

@@ -509,6 +509,36 @@ async fn a_lock_that_cannot_be_seen_counts_as_standing() {
     assert_eq!(watcher.memory().outcomes()[0].1.opened, 1);
 }
 
+/// A bucket that does not answer hides no opening in the one that had the object.
+#[tokio::test]
+async fn an_opening_is_counted_while_the_bucket_without_the_object_does_not_answer() {
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    site.s3.down(B, Down::Refused);
+    let _ = look(&watcher).await;
+    assert_eq!(site.objects(), [true, false]);
+    let _ = look(&watcher).await;
+    site.s3.remove(A, KEY);
+    site.primary(true);
+    for _ in 0..2 {
+        let _ = look(&watcher).await;
+        let (seen, totals) = watcher.memory().outcomes().remove(0);
+        assert_eq!((seen.standing, totals.opened), (None, 1), "{seen:?}");
+    }
+    // One that had it may have it still.
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    for _ in 0..2 {
+        assert_eq!(look(&watcher).await.as_deref(), Ok("locked"));
+    }
+    site.s3.down(B, Down::Refused);
+    site.s3.remove(A, KEY);
+    site.primary(true);
+    let _ = look(&watcher).await;
+    let (seen, totals) = watcher.memory().outcomes().remove(0);
+    assert_eq!((seen.standing, totals.opened), (Some(true), 0), "{seen:?}");
+}
+
 #[tokio::test]
 async fn an_object_that_is_gone_under_a_hold_is_released_and_not_opened() {
     let site = Site::failed_over().await;

@@ -205,7 +205,14 @@ async fn may_attach(latches: &Latches, latch: &Latch) -> Result<(), Error> {
     let sentinel = latch.serving.to_ascii().replacen("_serving.", "_latched.", 1);
     let Ok(name) = Name::from_ascii(&sentinel) else { return Ok(()) };
     let answers = latches.name_servers.ask(&[Question::healthy(&name)], Transport::Udp).await.remove(0);
-    if answers.is_empty() || Verdict::of(answers) == Verdict::Agreed(Record::Primary) {
+    if answers.is_empty() {
+        let why = format!(
+            "no name server answers {sentinel}, which says whether the new check is healthy: repeat infra/deploy latch --name {}",
+            latch.name
+        );
+        return Err(refused(latch, &why));
+    }
+    if Verdict::of(answers) == Verdict::Agreed(Record::Primary) {
         return Ok(());
     }
     let why = format!(

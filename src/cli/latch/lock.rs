@@ -115,21 +115,9 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
     let (mut buckets, _) = create(latches, &hands, latch, reason, &id).await;
     // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let taken = hands.take_over(latch).await;
-    let mut is_drills = false;
-    for (at, bucket) in latches.config.buckets.iter().enumerate() {
-        if buckets[&bucket.name] != ALREADY_THERE {
-            continue;
-        }
-        let before = before(latches, latch, at, &id).await;
-        is_drills |= matches!(before, Before::Drills(_));
-        match before {
-            // The answer to its creation was lost.
-            Before::Own => drop(buckets.insert(bucket.name.clone(), json!(CREATED))),
-            Before::Other(whose) | Before::Drills(whose) => {
-                say(&format!("{} was locked before, {whose}", latch.name));
-            }
-        }
-    }
+    let mut is_drills = find_out(latches, latch, &id, &mut buckets, &[]).await;
+    let told: Vec<_> =
+        buckets.iter().filter(|(_, done)| *done == ALREADY_THERE).map(|(bucket, _)| bucket.clone()).collect();
     if let Some(holder) = &taken.from {
         let name = &latch.name;
         say(&format!("{name} was held by {holder}: that is stopped, unless it has ended by now"));
@@ -148,6 +136,8 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
     let is_new = |bucket: &str| buckets.get(bucket).is_some_and(|done| done == CREATED);
     let again: Vec<_> = again.into_iter().filter(|(bucket, _)| !is_new(bucket)).collect();
     buckets.extend(again);
+    // Where the first try had no answer, it is known only now whose object is there.
+    is_drills |= find_out(latches, latch, &id, &mut buckets, &told).await;
     if is_drills {
         say(
             "the hold stays, so that the drill does not release it: a release is possible again in 10 minutes",
@@ -160,6 +150,32 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
         ended = Ended::NotWell;
     }
     Ok(Locked { buckets, ended, id, from: taken.from })
+}
+
+/// Finds out whose objects were there already, except for the buckets that were `told`. Returns whether one may be a drill's.
+async fn find_out(
+    latches: &Latches,
+    latch: &Latch,
+    id: &str,
+    buckets: &mut Map<String, Value>,
+    told: &[String],
+) -> bool {
+    let mut is_drills = false;
+    for (at, bucket) in latches.config.buckets.iter().enumerate() {
+        if buckets[&bucket.name] != ALREADY_THERE || told.contains(&bucket.name) {
+            continue;
+        }
+        let before = before(latches, latch, at, id).await;
+        is_drills |= matches!(before, Before::Drills(_));
+        match before {
+            // The answer to its creation was lost.
+            Before::Own => drop(buckets.insert(bucket.name.clone(), json!(CREATED))),
+            Before::Other(whose) | Before::Drills(whose) => {
+                say(&format!("{} was locked before, {whose}", latch.name));
+            }
+        }
+    }
+    is_drills
 }
 
 /// Whose object was there before.

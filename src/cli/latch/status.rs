@@ -154,6 +154,11 @@ fn text(found: &[Status]) -> String {
     let rows: Vec<_> = found.iter().map(row).collect();
     let mut text = table(["STATE", "LATCH", "SERVING", "PRIMARY", "STANDBY", "OBJECTS"], &rows);
     for status in found {
+        if status.state == State::Unsettled {
+            let name = &status.latch;
+            let _ =
+                write!(text, "\n{name}: a watcher for which this has lasted a minute is blind: look again\n");
+        }
         if let Some(cause) = &status.cause {
             let _ = write!(text, "\n{}: {cause}\n", status.latch);
         }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
 
-use super::policy::{Key, Policy};
+use super::policy::{Denies, Key, Policy};
 use super::{DEPLOY, Doctor};
 use crate::cli::function::matches;
 use crate::cli::session::patience;
@@ -107,11 +107,31 @@ impl Doctor<'_> {
         }
     }
 
+    /// Adds the denials of a watcher's write that are not the template's.
+    fn refused(&mut self, policy: &Policy, bucket: &Bucket, again: &str) {
+        const NAME: &str = "policy";
+        let latch = self.latch.key();
+        let key = Key { bucket: &bucket.name, key: &latch };
+        for denies in policy.denying("s3:PutObject", key) {
+            let found = format!("{}, in the policy of {bucket}, denies s3:PutObject on {latch}", denies.sid);
+            if denies.always {
+                self.findings.wrong(NAME, format!("{found}: no lock is set there"), again.to_owned());
+            } else if !is_templates(&denies) {
+                let why =
+                    format!("{found} under a condition, and whether a watcher meets that is not judged here");
+                self.findings.unknown(NAME, &why);
+            }
+        }
+    }
+
     /// Whether every checker may read the objects, and whether a late write is refused.
     async fn policy(&mut self, client: &aws_sdk_s3::Client, bucket: &Bucket) {
         const NAME: &str = "policy";
         let again = format!("{DEPLOY} {}", self.latch.name);
         let owner = self.latches.config.bucket_owner.clone();
+        let account = owner.as_deref().unwrap_or("000000000000");
+        let anyone = format!("arn:aws:iam::{account}:role/of-no-one");
+        let by_others: Fits<'_> = &|operator, name, values| is_by_others(&anyone, operator, name, values);
         let call = Call::new("s3:GetBucketPolicy", "the bucket");
         let policy = send(
             call,
@@ -129,39 +149,33 @@ impl Doctor<'_> {
         let hold = format!("{HOLDS}{}", self.latch.name);
         let key = |key| Key { bucket: &bucket.name, key };
         for (action, of, fits, what) in [
-            ("s3:PutObject", &latch, is_age as Fits, "a write that outlives its look"),
-            ("s3:PutObject", &latch, is_presigned, "a write that is not presigned"),
-            ("s3:PutObject", &latch, is_new, "a write that replaces an object"),
+            ("s3:PutObject", &latch, &is_age as Fits<'_>, "a write that outlives its look"),
+            ("s3:PutObject", &latch, &is_presigned, "a write that is not presigned"),
+            ("s3:PutObject", &latch, &is_new, "a write that replaces an object"),
             (
                 "s3:DeleteObject",
                 &latch,
-                is_by_others,
+                by_others,
                 "a deletion by another principal than the people, which opens a lock",
             ),
             (
                 "s3:DeleteObjectVersion",
                 &latch,
-                is_by_others,
+                by_others,
                 "a deletion of a version by another principal than the people",
             ),
             (
                 "s3:PutObject",
                 &hold,
-                is_by_others,
+                by_others,
                 "a hold by another principal than the people, under which nothing locks",
             ),
         ] {
-            if !policy.denies(action, key(of), fits, is_by_others) {
+            if !policy.denies(action, key(of), fits, by_others) {
                 self.findings.wrong(NAME, format!("{bucket} does not deny {what}"), again.clone());
             }
         }
-        for denies in policy.denying("s3:PutObject", key(&latch)).iter().filter(|denies| denies.always) {
-            let found = format!(
-                "{}, in the policy of {bucket}, denies every write of {latch}: no lock is set there",
-                denies.sid
-            );
-            self.findings.wrong(NAME, found, again.clone());
-        }
+        self.refused(&policy, bucket, &again);
         let hiding = policy.denying("s3:GetObject", key(&latch));
         for denies in &hiding {
             let found = format!("{}, in the policy of {bucket}, denies s3:GetObject on {latch}", denies.sid);
@@ -212,7 +226,19 @@ impl Doctor<'_> {
 }
 
 /// Whether a condition, by operator, key and values, is a certain one.
-type Fits = fn(&str, &str, &[&str]) -> bool;
+type Fits<'a> = &'a dyn Fn(&str, &str, &[&str]) -> bool;
+
+/// Whether a denial of a write is one of the template's, which a watcher's write meets.
+fn is_templates(denies: &Denies) -> bool {
+    // What a write needs from its signing to its arrival.
+    let is_long = |age: &&str| age.parse::<u64>().is_ok_and(|age| age >= 5_000);
+    denies.conditions.iter().any(|(operator, name, values)| {
+        let values: Vec<_> = values.iter().map(String::as_str).collect();
+        (is_age(operator, name, &values) && values.iter().all(is_long))
+            || is_presigned(operator, name, &values)
+            || is_new(operator, name, &values)
+    })
+}
 
 /// A signature older than a look, in milliseconds.
 fn is_age(operator: &str, name: &str, values: &[&str]) -> bool {
@@ -234,8 +260,10 @@ fn is_new(operator: &str, name: &str, values: &[&str]) -> bool {
 }
 
 /// Every principal but some, and not all of them.
-fn is_by_others(operator: &str, name: &str, values: &[&str]) -> bool {
-    let is_anyone = |pattern: &&str| matches(pattern, "arn:aws:iam::000000000000:role/of-no-one");
+fn is_by_others(anyone: &str, operator: &str, name: &str, values: &[&str]) -> bool {
+    // Whatever the partition.
+    let all = |arn: &str| arn.split_once(":iam::").map_or(arn, |(_, rest)| rest).to_owned();
+    let is_anyone = |pattern: &&str| matches(pattern, anyone) || matches(&all(pattern), &all(anyone));
     let excepts = ["ArnNotLike", "ArnNotEquals", "StringNotLike", "StringNotEquals"].contains(&operator);
     excepts && name.eq_ignore_ascii_case("aws:PrincipalArn") && !values.iter().any(is_anyone)
 }

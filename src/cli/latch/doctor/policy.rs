@@ -25,6 +25,8 @@ pub(super) struct Denies {
     pub sid: String,
     /// Whether it does so under no condition.
     pub always: bool,
+    /// Its conditions: operator, key and values.
+    pub conditions: Vec<(String, String, Vec<String>)>,
 }
 
 // === impl Policy ===
@@ -74,8 +76,13 @@ impl Policy {
             let is_whole =
                 ["NotPrincipal", "NotAction", "NotResource"].iter().all(|not| statement[not].is_null());
             let sid = statement["Sid"].as_str().map_or("a statement without a Sid".to_owned(), str::to_owned);
+            let conditions = parts(statement).into_iter().map(|(operator, name, values)| {
+                let values = values.into_iter().map(str::to_owned).collect();
+                (operator.to_owned(), name.to_owned(), values)
+            });
             Denies {
                 sid,
+                conditions: conditions.collect(),
                 always: is_whole && statement["Condition"].as_object().is_none_or(serde_json::Map::is_empty),
             }
         };
@@ -92,17 +99,9 @@ impl Policy {
         beside: impl Fn(&str, &str, &[&str]) -> bool,
     ) -> bool {
         self.0.iter().any(|statement| {
-            let conditions = statement["Condition"].as_object().into_iter().flatten();
-            let parts = conditions.flat_map(|(operator, keys)| {
-                keys.as_object().into_iter().flatten().map(move |(name, values)| (operator, name, values))
-            });
-            let parts =
-                parts.map(|(operator, name, values)| (operator, name, texts(values).collect::<Vec<_>>()));
-            let parts: Vec<_> = parts.collect();
-            let is_one =
-                |(operator, name, values): &(&String, &String, Vec<&str>)| fits(operator, name, values);
-            let is_other =
-                |(operator, name, values): &(&String, &String, Vec<&str>)| beside(operator, name, values);
+            let parts = parts(statement);
+            let is_one = |(operator, name, values): &Part<'_>| fits(operator, name, values);
+            let is_other = |(operator, name, values): &Part<'_>| beside(operator, name, values);
             statement["Effect"] == "Deny"
                 && is_everyone(&statement["Principal"])
                 && covers(statement, action, key)
@@ -110,6 +109,19 @@ impl Policy {
                 && parts.iter().all(|part| is_one(part) || is_other(part))
         })
     }
+}
+
+/// A condition: operator, key and values.
+type Part<'a> = (&'a str, &'a str, Vec<&'a str>);
+
+/// The conditions of a statement.
+fn parts(statement: &Value) -> Vec<Part<'_>> {
+    let conditions = statement["Condition"].as_object().into_iter().flatten();
+    let parts = conditions.flat_map(|(operator, keys)| {
+        let keys = keys.as_object().into_iter().flatten();
+        keys.map(move |(name, values)| (operator.as_str(), name.as_str(), texts(values).collect()))
+    });
+    parts.collect()
 }
 
 /// Whether a statement is about this action on this object.

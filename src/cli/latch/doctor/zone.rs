@@ -304,6 +304,11 @@ impl Doctor<'_> {
             };
             let (Some(interval), Some(threshold)) = (check.request_interval(), check.failure_threshold())
             else {
+                let found = format!(
+                    "{id} follows a metric: how long the primary stays out at least depends on that; a lock needs up to {} s",
+                    seconds(gap + RACE)
+                );
+                self.findings.warn(NAME, found);
                 continue;
             };
             let out = Duration::from_secs(u64::try_from((threshold - 1) * interval).unwrap_or_default());
