@@ -355,7 +355,7 @@ async fn restore(
             Err(failure) => return Err(failure.into()),
         }
     }
-    let check = own.check(guard, id).await?;
+    let mut check = own.check(guard, id).await?;
     if check.path() == Some(path.as_str())
         && let Some(name) = own.other_in_alarm(guard, id).await?
     {
@@ -375,10 +375,20 @@ async fn restore(
         )));
     }
     // Without force: if the primary has failed meanwhile, its lock is no longer the drill's.
-    let request =
-        json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill", "version": check.version });
-    let request = request.to_string();
-    let outcome = guard.handle(Handler::Restore, &request).await?;
+    let outcome = loop {
+        let request = json!({ "healthCheckId": id, "path": path, "reason": "failoverctl drill", "version": check.version });
+        match guard.handle(None, Handler::Restore, &request.to_string()).await {
+            Ok(outcome) => break outcome,
+            Err(refused) => {
+                // The drill's lock may have come just now.
+                let now = own.check(guard, id).await?;
+                if now.version == check.version {
+                    return Err(refused);
+                }
+                check = now;
+            }
+        }
+    };
     if outcome.outcome == Verdict::Restored {
         progress.timeline.now(Source::Lock, "restored".to_owned());
     }

@@ -1,9 +1,11 @@
 //! failover-lock's side of a session: its variables, Route 53 and CloudWatch.
 
+use std::sync::atomic::Ordering;
+
 use clap::Args;
 
 use super::error::Error;
-use super::session::{Common, Session, is_reachable, patience, shortly};
+use super::session::{Common, Interrupts, Session, is_reachable, patience, shortly};
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::{CloudWatch, MuteRule};
 use crate::failover_lock::config::Config;
@@ -123,13 +125,24 @@ impl Guard {
         checkers.map_or(Health::Unknown, Checkers::verdict)
     }
 
-    /// Handles one record, or one request, with the functions' own code.
+    /// Handles one record, or one request, with the functions' own code. With `interrupts`, one ends it before
+    /// its first change, and is held off from then on.
     ///
     /// # Errors
     /// What the function would fail with.
-    pub async fn handle(&self, handler: Handler, event: &str) -> Result<Outcome, Error> {
+    pub async fn handle(
+        &self,
+        interrupts: Option<&mut Interrupts>,
+        handler: Handler,
+        event: &str,
+    ) -> Result<Outcome, Error> {
         let system = self.system();
-        let report = Box::pin(system.handle(handler, event, patience())).await;
+        let changes = system.changes();
+        let work = Box::pin(system.handle(handler, event, patience()));
+        let report = match interrupts {
+            Some(interrupts) => interrupts.hold_off(work, || changes.load(Ordering::Relaxed)).await?,
+            None => work.await,
+        };
         let Answer { mut outcomes, .. } = report.into_answer().map_err(Error::Invocation)?;
         Ok(outcomes.swap_remove(0))
     }

@@ -96,7 +96,7 @@ pub(super) async fn by_hand(
         "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
     });
     let mut interrupts = Interrupts::new()?;
-    let locked = interrupts.hold_off(guard.handle(Handler::Lock, &message.to_string())).await?;
+    let locked = guard.handle(Some(&mut interrupts), Handler::Lock, &message.to_string()).await?;
     Ok((locked, interrupts))
 }
 

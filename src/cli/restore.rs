@@ -130,7 +130,9 @@ async fn steps(
     let recorded;
     if let Some(function) = function {
         let aws = guard.session.aws_of(&function);
-        let answer = interrupts.hold_off(function::invoke(&aws, &function, &request, INVOCATION)).await;
+        // The function may begin at once.
+        let invocation = function::invoke(&aws, &function, &request, INVOCATION);
+        let answer = interrupts.hold_off(invocation, || true).await?;
         // An answer may be lost after it was restored.
         timeline.changed =
             !dry_run && !matches!(answer, Err(Error::Aws(_) | Error::Function { is_refusal: true, .. }));
@@ -160,7 +162,7 @@ async fn steps(
     } else {
         timeline.changed = !dry_run;
         let request = request.to_string();
-        let outcome = json!([interrupts.hold_off(guard.handle(Handler::Restore, &request)).await?]);
+        let outcome = json!([guard.handle(Some(&mut interrupts), Handler::Restore, &request).await?]);
         let words = words(id, &outcome[0]);
         recorded = is_recorded(&outcome[0]);
         timeline.add(Source::Lock, words.trim_end().to_owned());

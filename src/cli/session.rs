@@ -91,17 +91,28 @@ impl Interrupts {
         Ok(Self { signals: [interrupt?, terminate?, hangup?], has_come: false })
     }
 
-    /// Does work that is not to be broken off: its end is awaited, and an interrupt counts afterwards.
-    pub async fn hold_off<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Does work that is not broken off once it `has_begun` to change something: then its end is awaited, and an interrupt
+    /// counts afterwards.
+    ///
+    /// # Errors
+    /// Interrupted before that.
+    pub async fn hold_off<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        has_begun: impl Fn() -> bool,
+    ) -> Result<T, Error> {
         let mut work = pin!(work);
         tokio::select! {
             biased;
-            done = &mut work => return done,
+            done = &mut work => return Ok(done),
             () = self.recv() => {}
+        }
+        if !has_begun() {
+            return Err(Error::Interrupted);
         }
         self.has_come = true;
         say("the change has begun: its answer is awaited");
-        work.await
+        Ok(work.await)
     }
 
     /// Waits for one of them.

@@ -68,14 +68,11 @@ impl Alarms {
     /// The alarms on one check's health.
     ///
     /// # Errors
-    /// None of its own leads to a lock, an alarm on a query that may watch it is in ALARM, and for which checks could not be
-    /// read.
+    /// An alarm on a query that may watch it is in ALARM, for which checks could not be read, and no other alarm locks it now.
     pub fn on(&self, id: &HealthCheckId, config: &Config) -> Result<Vec<Alarm>, Failure> {
-        let leads = |alarm: &Alarm| decide::leads_to_lock(alarm, config);
+        let locks = |alarm: &Alarm| alarm.state == AlarmState::Alarm && decide::leads_to_lock(alarm, config);
         match self.read_on(id) {
-            (_, Some(unread)) if !self.by_check.get(id).is_some_and(|own| own.iter().any(leads)) => {
-                Err(unread)
-            }
+            (alarms, Some(unread)) if !alarms.iter().any(locks) => Err(unread),
             (alarms, _) => Ok(alarms),
         }
     }

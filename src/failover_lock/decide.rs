@@ -142,7 +142,7 @@ pub enum Finding<'a> {
 
 /// The alarm watches several guarded checks, and does not say which one failed.
 #[derive(Debug, PartialEq, Eq, Error)]
-#[error("the alarm watches several health checks ({}) and does not say which failed: give each check an alarm of its own, or name exactly one of them in GUARDED_HEALTH_CHECKS", list(.0))]
+#[error("the alarm watches several health checks ({}) and does not say which failed: give each check an alarm of its own. If exactly one of them is named in GUARDED_HEALTH_CHECKS, that one is locked, whichever has failed", list(.0))]
 pub struct Ambiguous(pub Vec<HealthCheckId>);
 
 /// No lock can hold on this check, whatever its path.

@@ -38,6 +38,9 @@ pub mod route53;
 mod tick;
 mod view;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use aws_config::SdkConfig;
 use thiserror::Error;
 
@@ -85,6 +88,12 @@ pub struct NothingGuarded;
 // === impl FailoverLock ===
 
 impl FailoverLock {
+    /// Whether a call was begun that changes a health check.
+    #[must_use]
+    pub fn changes(&self) -> Arc<AtomicBool> {
+        self.route53.changes()
+    }
+
     /// The system as `config` sets it up, on the AWS that `aws` reaches.
     #[must_use]
     pub fn new(config: Config, aws: &SdkConfig) -> Self {

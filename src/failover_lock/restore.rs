@@ -56,7 +56,7 @@ async fn restore_check(
         // Before the read: an alarm that changes from here on is newer than what is seen.
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
-        let Recorded { record, tags } = recorded(system, request, &check, began, deadline).await?;
+        let Recorded { record, tags, invalid } = recorded(system, request, &check, began, deadline).await?;
         let first = *looked_at.get_or_insert(check.version);
         if let Some(seen) = request.version.filter(|seen| *seen != first) {
             return Err(Refusal::Changed { seen, now: first }.into());
@@ -80,7 +80,8 @@ async fn restore_check(
         };
         // Where there is no room for two tags, the newer one replaces the other.
         let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
-        let removed = record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
+        let mut removed = record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
+        removed.extend(invalid.filter(|key| *key != record::IN).map(str::to_owned));
         if record::has_no_room(&tags, record::IN) && !full {
             return Err(Error::NoRoom);
         }
@@ -164,6 +165,8 @@ async fn restore_check(
 struct Recorded {
     record: Record,
     tags: Tags,
+    /// The key of a tag that cannot be read, and goes with the restore.
+    invalid: Option<&'static str>,
 }
 
 /// What is recorded on the check. A tag that cannot be read counts as none: a restore replaces it.
@@ -190,6 +193,7 @@ async fn recorded(
     let (path, locked_path) = (check.path().unwrap_or_default(), config.locked_path.as_str());
     let now = system.clock.now();
     let (record, invalid) = Record::read_without_invalid(&tags, path, check.version, locked_path, now);
+    let key = invalid.as_ref().map(|invalid| invalid.key);
     match invalid {
         Some(future) if future.is_future && !(request.force && request.path.is_some()) => {
             return Err(Refusal::Future(future).into());
@@ -212,7 +216,7 @@ async fn recorded(
     {
         return Err(Refusal::NewerAlarm(alarm, lock.by.clone()).into());
     }
-    Ok(Recorded { record, tags })
+    Ok(Recorded { record, tags, invalid: key })
 }
 
 /// Asks the primary at `path` as Route 53's checkers would ask it.

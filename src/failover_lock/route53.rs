@@ -1,6 +1,8 @@
 //! Route 53 in this system's terms: the only place that knows its SDK's requests and answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_config::SdkConfig;
 use aws_sdk_route53::Client;
@@ -40,6 +42,7 @@ pub struct Checkers {
 #[derive(Clone, Debug)]
 pub struct Route53 {
     client: Client,
+    changes: Arc<AtomicBool>,
 }
 
 /// A check whose path was set.
@@ -87,7 +90,13 @@ impl Route53 {
     /// Route 53 with this configuration, which must not retry by itself.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+        Self { client: Client::new(config), changes: Arc::default() }
+    }
+
+    /// Whether a call was begun that changes something: from then on work is not broken off without a trace.
+    #[must_use]
+    pub(super) fn changes(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.changes)
     }
 
     /// Reads a check.
@@ -216,6 +225,7 @@ impl Route53 {
         version: Option<i64>,
         deadline: Deadline,
     ) -> Result<PathSet, Failure> {
+        self.changes.store(true, Ordering::Relaxed);
         let call = Call::new("route53:UpdateHealthCheck", "the health check");
         let mut may_have_arrived = false;
         let result = deadline
@@ -334,6 +344,7 @@ impl Route53 {
         removed: Vec<String>,
         deadline: Deadline,
     ) -> Result<(), Failure> {
+        self.changes.store(true, Ordering::Relaxed);
         let removed = Some(removed).filter(|removed| !removed.is_empty());
         deadline
             .persist(async |time| {

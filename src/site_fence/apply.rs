@@ -14,7 +14,7 @@ use super::infinispan::{self, Session, State};
 use super::notes::{Note, Noted, Notes};
 use super::outcome::{About, Outcome, Verdict};
 use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
-use super::turn::{End, Turn};
+use super::turn::{CLOCKS, End, Turn};
 use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
@@ -74,6 +74,7 @@ async fn leave(
         infinispan,
         removed: false,
         taken_offline: false,
+        is_whole: false,
         removal: Removal::default(),
         turn: Turn::new(system, &accelerator.arn, &accusation.site, Some(&accusation.reporter), deadline),
         since: Utc::now(),
@@ -83,7 +84,8 @@ async fn leave(
     leave.removal.end(system, accelerator, &leave.turn, &accusation.site, deadline).await;
     // The record stays also if only replication is not off yet.
     leave.turn.end(leave.removal.record(), deadline).await;
-    out
+    // It is counted as taken out also then: the next report finds it out.
+    out.map_err(|error| if leave.is_whole { Error::Removed(Box::new(error)) } else { error })
 }
 
 /// The result of a site's removal from an accelerator.
@@ -112,6 +114,8 @@ struct Leave<'a> {
     removed: bool,
     /// Whether replication to it was stopped.
     taken_offline: bool,
+    /// Whether all of its endpoints were removed that were seen.
+    is_whole: bool,
     /// The endpoints whose removal was requested.
     removal: Removal,
     /// The permission to change the accelerator.
@@ -212,7 +216,8 @@ impl Leave<'_> {
         loop {
             let sight = system.view.look(accelerator, deadline).await?;
             let notes = Notes::read(&accelerator.arn, &sight.tags);
-            if self.is_answered(&notes) {
+            // As long as nothing was changed, its age decides.
+            if (self.removed || self.taken_offline) && self.is_answered(&notes) {
                 return Ok(self.gives_way());
             }
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
@@ -319,9 +324,10 @@ impl Leave<'_> {
         Ok(Notes::read(&self.accelerator.arn, &tags))
     }
 
-    /// Whether a person has rejoined the site since this report was taken up.
+    /// Whether a person has rejoined the site since this report was taken up. A time from the future is none.
     fn is_answered(&self, notes: &Notes) -> bool {
-        notes.rejoined(&self.accusation.site).is_some_and(|rejoined| rejoined.at > self.since)
+        let rejoined = notes.rejoined(&self.accusation.site);
+        rejoined.is_some_and(|rejoined| rejoined.at > self.since && rejoined.at <= Utc::now() + CLOCKS)
     }
 
     /// Leaves the site as the rejoin has it. What this report has removed is no record of a fence any more.
@@ -385,13 +391,19 @@ impl Leave<'_> {
         let removed = self.removal.remove(system, leaving, deadline).await;
         self.removed |= self.removal.is_perhaps_done();
         removed?;
+        self.is_whole = true;
         self.note_out().await;
         // Check again: a report against the reporter may have been handled at the same time.
         let mut left = system.view.accelerators.groups(accelerator, deadline).await?;
         let before: BTreeMap<_, _> =
             sight.endpoints().map(|endpoint| (&endpoint.id, &endpoint.owner)).collect();
+        // Those that have come meanwhile: a load balancer that took another's place, say.
+        let new = left.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
+        let new = new.filter(|id| !before.keys().any(|known| known.as_str() == *id)).collect();
+        let new = system.view.owners(accelerator, new, deadline).await?;
         for endpoint in left.iter_mut().flat_map(|group| &mut group.endpoints) {
-            endpoint.owner = before.get(&endpoint.id).map_or(Owner::Unknown, |owner| (*owner).clone());
+            let owner = before.get(&endpoint.id).copied().or(new.get(&endpoint.id));
+            endpoint.owner = owner.cloned().unwrap_or(Owner::Unknown);
         }
         if !decide::is_anyone_left(site, &self.removal.note.endpoints, &left) {
             return Err(Error::NobodyLeft);

@@ -62,6 +62,9 @@ pub enum Error {
     /// The site was removed from the accelerator, and replication to it was not switched off.
     #[error("the site is out of the accelerator, and replication to it is not off: {0}")]
     Replicating(#[source] infinispan::Failure),
+    /// The site was removed from the accelerator, and what comes after that failed.
+    #[error("the site is out of the accelerator; after that: {0}")]
+    Removed(#[source] Box<Error>),
     /// The removal of endpoints failed: what it was decided from may have changed.
     #[error(transparent)]
     Removal(Failure),
@@ -85,6 +88,7 @@ impl Error {
             Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
             Self::OtherReport { .. } | Self::JustChanged { .. } => "OtherReport",
             Self::NobodyLeft => "NobodyLeft",
+            Self::Removed(error) => error.error_type(),
             Self::Unfinished(_) => "Unfinished",
             Self::Infinispan(failure) | Self::Replicating(failure) => failure.error_type(),
             Self::Aws(failure) | Self::Removal(failure) => match failure.kind() {
@@ -108,6 +112,7 @@ impl Error {
             | Self::Unfinished(_)
             | Self::Infinispan(_)
             | Self::Replicating(_)
+            | Self::Removed(_)
             | Self::Removal(_)
             | Self::Aws(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -30,6 +30,8 @@ const PERSON: &str = "+person";
 pub struct Notes {
     out: BTreeMap<Site, Note>,
     rejoined: BTreeMap<Site, Rejoined>,
+    /// The notes of endpoints that cannot be read: their text.
+    unreadable: BTreeMap<Site, Vec<String>>,
 }
 
 /// A site that was taken out.
@@ -90,7 +92,11 @@ impl Notes {
                     notes.rejoined.extend(Rejoined::read(value).map(|rejoined| (site, rejoined)));
                 }
                 Some(_) => {
-                    notes.out.entry(site).or_default().endpoints.extend(Noted::read(accelerator, value));
+                    let endpoint = Noted::read(accelerator, value);
+                    if endpoint.is_none() {
+                        notes.unreadable.entry(site.clone()).or_default().push(value.clone());
+                    }
+                    notes.out.entry(site).or_default().endpoints.extend(endpoint);
                 }
             }
         }
@@ -101,6 +107,11 @@ impl Notes {
     #[must_use]
     pub fn of(&self, site: &Site) -> Option<&Note> {
         self.out.get(site)
+    }
+
+    /// The texts of a site's notes of endpoints that cannot be read.
+    pub fn unreadable(&self, site: &Site) -> impl Iterator<Item = &str> {
+        self.unreadable.get(site).into_iter().flatten().map(String::as_str)
     }
 
     /// The notes of all sites that were taken out.

@@ -217,7 +217,9 @@ impl lambda::Report for Report {
             let names = match result {
                 Ok(Outcome { outcome: Verdict::Refused, .. }) if by_person => [None, None],
                 Ok(outcome) => [outcome.outcome.metric(), outcome.reason.and_then(metric_of)],
-                Err(Failed { error: Error::Replicating(_), .. }) => [Some("Failed"), Some("Fenced")],
+                Err(Failed { error: Error::Replicating(_) | Error::Removed(_), .. }) => {
+                    [Some("Failed"), Some("Fenced")]
+                }
                 Err(_) => [Some("Failed"), None],
             };
             let counts: Vec<_> = names.into_iter().flatten().map(|name| Metric::count(name, 1)).collect();

@@ -41,6 +41,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         request,
         accelerator: &accelerator,
         turn: Turn::new(system, &accelerator.arn, &request.site, None, deadline),
+        held: None,
         changed: false,
         details: Vec::new(),
         deadline: Turn::within(deadline),
@@ -65,6 +66,8 @@ struct Back<'a> {
     accelerator: &'a Accelerator,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
+    /// The claim of another execution, beside which the site is rejoined by force.
+    held: Option<Error>,
     /// Whether anything was changed.
     changed: bool,
     /// Details for people.
@@ -143,6 +146,10 @@ impl Back<'_> {
             if !self.turn.is_taken() && self.take_turn().await? {
                 continue;
             }
+            if let Some(held) = self.held.take().filter(|_| plan.in_service) {
+                // Who holds the claim may have removed it already: Global Accelerator may only still show it.
+                return Err(held);
+            }
             if plan.in_service {
                 // Global Accelerator may only still show it, also where it shows only some of its endpoints.
                 self.turn.refuse_if_just_out(
@@ -170,6 +177,10 @@ impl Back<'_> {
             Err(reason) => return Ok(Err(outcome(Verdict::Refused).because(reason))),
         };
         let add = self.existing(back).await?;
+        let unreadable = notes.unreadable(site).map(|text| {
+            format!("a note of its endpoints cannot be read: add by hand what it was about: {}", Quoted(text))
+        });
+        self.details.extend(unreadable);
         let in_service = is_in_service(site, &sight.groups);
         if add.is_empty() && !in_service {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
@@ -291,6 +302,7 @@ impl Back<'_> {
             // A report whose Infinispan hangs may hold it, and may be repeated for as long as that lasts.
             Err(held @ Error::OtherReport { may_pass: false, .. }) if *force => {
                 warn!(%site, error = %held, "rejoining the site without a claim, as requested");
+                self.held = Some(held);
                 Ok(false)
             }
             taken => taken,
@@ -340,6 +352,8 @@ impl Back<'_> {
             }
             noted => noted?,
         }
+        // Without a claim another execution may have removed more while Infinispan was asked.
+        let add = if self.turn.is_taken() || !*force { add } else { self.missing(add).await };
         if !add.is_empty() {
             // Set before the call: it may be done although its answer is lost.
             self.changed = true;
@@ -354,6 +368,22 @@ impl Back<'_> {
             self.changed = true;
         }
         Ok(self.is_back())
+    }
+
+    /// What has to be added now; `add` if that cannot be read.
+    async fn missing(&mut self, add: Vec<Noted>) -> Vec<Noted> {
+        let Self { system, request: Request { site, .. }, deadline, .. } = *self;
+        let Ok(sight) = system.view.look(self.accelerator, deadline.within(deadline.left() / 3)).await else {
+            return add;
+        };
+        let notes = Notes::read(&self.accelerator.arn, &sight.tags);
+        let Ok(back) = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes }) else {
+            return add;
+        };
+        let details = std::mem::take(&mut self.details);
+        let missing = self.existing(back).await;
+        self.details = details;
+        missing.unwrap_or(add)
     }
 
     fn is_back(&self) -> Outcome {

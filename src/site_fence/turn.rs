@@ -24,7 +24,7 @@ const SHOWN: Duration = Duration::from_mins(1);
 /// How long a reporter takes out no second site, where only the record shows the first one.
 const LASTS: Duration = Duration::from_hours(24);
 /// How much the clocks of two executions may differ.
-const CLOCKS: Duration = Duration::from_secs(30);
+pub(super) const CLOCKS: Duration = Duration::from_secs(30);
 
 /// What is on record after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,7 +85,8 @@ impl Own<'_> {
         if self.by_metric {
             return Ok(None);
         }
-        let (alarms, _) = guard.alarms(id, patience()).await?;
+        // Those on queries as well.
+        let alarms = guard.cloudwatch.all_alarms(patience()).await?.all_on(id)?;
         let in_alarm = alarms
             .into_iter()
             .filter(|alarm| alarm.state == AlarmState::Alarm && decide::leads_to_lock(alarm, &guard.config));
