@@ -153,6 +153,26 @@ async fn a_site_that_is_added_to_another_listener_meanwhile_leaves_that_one_as_w
 }
 
 #[tokio::test]
+async fn a_load_balancer_that_takes_anothers_place_meanwhile_is_known_for_its_sites() {
+    for replaced in ["site-b", "site-a"] {
+        let sites = Sites::start().await;
+        let own = sites.balancer("green").await;
+        sites.tag_balancer(&own, replaced).await;
+        let [a, b] = sites.both();
+        let serve =
+            if replaced == "site-a" { vec![Endpoint::new(&own)] } else { vec![a, Endpoint::new(&own)] };
+        drop(b);
+        let changed = Fault::meddle(move |accelerators| {
+            accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, serve.clone())]));
+        });
+        sites.accelerators.fail("RemoveEndpoints", changed);
+        assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"], "{replaced}");
+        let left = if replaced == "site-a" { &own } else { &sites.balancer_a };
+        assert_eq!(&sites.in_service(), std::slice::from_ref(left), "{replaced}");
+    }
+}
+
+#[tokio::test]
 async fn infinispans_state_decides_and_not_its_answer() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support;
+use crate::support::accelerator::Fault;
 use crate::support::lambda::Function;
 use crate::support::program::program;
 use crate::support::recorded;
@@ -59,6 +60,22 @@ async fn a_webhook_fences_and_a_request_rejoins_and_both_are_logged_and_counted(
         counted.push(directive["Metrics"][0]["Name"].as_str().unwrap());
     }
     assert_eq!(counted, ["Fenced", "Refused", "Failed", "AlreadyFenced", "Rejoined"]);
+}
+
+#[tokio::test]
+async fn a_site_that_is_out_counts_as_fenced_although_the_call_after_that_fails() {
+    let sites = Sites::start().await;
+    let fence = start("fence", &sites, &[]).await;
+    let then = Fault::meddle(|accelerators| {
+        accelerators
+            .fail_always("ListEndpointGroups", Fault::Error("AccessDeniedException", "not authorized"));
+    });
+    sites.accelerators.fail("RemoveEndpoints", then);
+    let answer = fence.invoke(alert("site-a", "site-b"), TIMEOUT).await.unwrap();
+    assert_eq!(answer["statusCode"], 503, "{answer}");
+    let lines = fence.stop().await;
+    let counts = |name: &str| lines.iter().any(|line| line.contains(&format!(r#"{{"Name":"{name}""#)));
+    assert!(counts("Fenced") && counts("Failed"), "{lines:#?}");
 }
 
 #[tokio::test]

@@ -259,6 +259,36 @@ async fn a_site_does_not_come_back_into_another_listener_while_its_own_is_there(
 }
 
 #[tokio::test]
+async fn a_note_that_cannot_be_read_is_named() {
+    let sites = Sites::start().await;
+    let [a, _] = sites.both();
+    let noted = format!("0123vx00/098765zyxw00 55 true {}", sites.balancer_b);
+    sites.accelerators.put(
+        Accelerator::new(LABEL)
+            .tagged("site-fence:site-b:0", &noted)
+            .tagged("site-fence:site-b:1", "0123vx01/098765 heavy true x")
+            .tagged("site-fence:site-b", "2026-11-21T03:08:09Z site-a")
+            .listener([Group::new(REGION, [a])]),
+    );
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    let outcome = rejoin(&sites.system(&[]), &request).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined");
+    assert!(outcome["detail"].as_str().unwrap().contains("0123vx01/098765 heavy true x"), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_rejoin_of_the_future_answers_no_report() {
+    let sites = Sites::start().await;
+    sites.accelerators.put(
+        Accelerator::new(LABEL)
+            .tagged("site-fence:site-b:rejoined", "2999-01-01T00:00:00Z")
+            .listener([Group::new(REGION, sites.both())]),
+    );
+    sites.a.cut_off(true);
+    assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"]);
+}
+
+#[tokio::test]
 async fn of_two_listeners_that_became_one_it_has_the_endpoint_once() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
