@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
+use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{FunctionResponseType, State};
 use chrono::{DateTime, Utc};
@@ -89,19 +90,38 @@ impl Display for Stopped {
     }
 }
 
+/// The variables of a function; `None` if it does not exist.
+pub(super) async fn variables(
+    aws: &SdkConfig,
+    function: &str,
+    deadline: Deadline,
+) -> Result<Option<HashMap<String, String>>, Failure> {
+    let found = configuration(aws, function, deadline).await?;
+    Ok(found.map(|found| found.environment.and_then(|all| all.variables).unwrap_or_default()))
+}
+
+async fn configuration(
+    aws: &SdkConfig,
+    function: &str,
+    deadline: Deadline,
+) -> Result<Option<GetFunctionConfigurationOutput>, Failure> {
+    let client = Client::new(aws);
+    let found = deadline
+        .persist(async |time| {
+            let request = client.get_function_configuration().function_name(function);
+            send(Call::new("lambda:GetFunctionConfiguration", "the function"), time, request.send()).await
+        })
+        .await;
+    if_there(found)
+}
+
 // === impl Function ===
 
 impl Function {
     /// The function of this ARN, in the Region that `aws` is in; `None` if it does not exist.
     pub async fn of(aws: &SdkConfig, arn: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
         let client = Client::new(aws);
-        let found = deadline
-            .persist(async |time| {
-                let request = client.get_function_configuration().function_name(arn);
-                send(Call::new("lambda:GetFunctionConfiguration", "the function"), time, request.send()).await
-            })
-            .await;
-        let Some(found) = if_there(found)? else { return Ok(None) };
+        let Some(found) = configuration(aws, arn, deadline).await? else { return Ok(None) };
         let policy = deadline
             .persist(async |time| {
                 let request = client.get_policy().function_name(arn);

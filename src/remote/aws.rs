@@ -141,6 +141,12 @@ impl Failure {
         Self { call, kind: Kind::Refused, may_be_done: false, credentials: false, cause, source: None }
     }
 
+    /// Whether this is AWS's error with this code.
+    #[must_use]
+    pub fn is_error(&self, code: &str) -> bool {
+        self.cause.strip_prefix(code).is_some_and(|rest| rest.starts_with(' '))
+    }
+
     /// Whether the API does not know the call, as an emulator does that is older than it.
     #[must_use]
     pub fn is_unknown_call(&self) -> bool {

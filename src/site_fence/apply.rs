@@ -11,10 +11,11 @@ use super::accelerator::Accelerator;
 use super::decide::{self, Decision, Reason, Seen};
 use super::error::Error;
 use super::infinispan::{self, Session, State};
-use super::notes::{Note, Noted, Notes};
+use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
+use super::removal::Removal;
 use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
-use super::turn::{CLOCKS, End, Turn};
+use super::turn::{CLOCKS, Turn};
 use super::view::Sight;
 use super::webhook::Accusation;
 use crate::remote::deadline::Deadline;
@@ -125,87 +126,6 @@ struct Leave<'a> {
     deadline: Deadline,
 }
 
-/// The removal of a site's endpoints, as far as it was begun.
-#[derive(Default)]
-pub(super) struct Removal {
-    /// The endpoints whose removal was requested.
-    pub note: Note,
-    /// When any of them may have gone last: that was answered or seen, or an answer was lost.
-    gone: Option<DateTime<Utc>>,
-    /// Whether none of the site's endpoints were noted before.
-    is_noted_anew: bool,
-}
-
-impl Removal {
-    /// Notes the endpoints that are about to be removed; `before` is the note of the site before that.
-    pub fn begin(&mut self, note: Note, before: Option<&Note>) {
-        // A try before may have noted them.
-        self.is_noted_anew |= before.is_none() && self.note.endpoints.is_empty();
-        self.note = note;
-    }
-
-    /// Removes them, from one group after the other.
-    pub async fn remove(
-        &mut self,
-        system: &SiteFence,
-        leaving: &Leaving<'_>,
-        deadline: Deadline,
-    ) -> Result<(), Error> {
-        for (group, endpoints) in leaving {
-            let mut perhaps = false;
-            let removed = system.view.accelerators.remove(group, endpoints, &mut perhaps, deadline).await;
-            if perhaps {
-                self.gone = Some(Utc::now());
-            }
-            removed.map_err(Error::Removal)?;
-        }
-        Ok(())
-    }
-
-    /// The site is seen to be out.
-    pub fn is_out(&mut self) {
-        self.gone.get_or_insert_with(Utc::now);
-    }
-
-    /// Whether any of its endpoints may be gone.
-    pub fn is_perhaps_done(&self) -> bool {
-        self.gone.is_some()
-    }
-
-    /// What is on record of it. A removal whose answer was lost may have been done.
-    pub fn record(&self) -> End {
-        self.gone.map_or(End::AsBefore, End::Out)
-    }
-
-    /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
-    /// would bring back what a person takes out later.
-    pub async fn end(
-        &self,
-        system: &SiteFence,
-        accelerator: &Accelerator,
-        turn: &Turn<'_>,
-        site: &Site,
-        deadline: Deadline,
-    ) {
-        if !self.is_noted_anew || self.is_perhaps_done() || turn.has_just_left(site) {
-            return;
-        }
-        let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
-        let is_there = |noted: &Noted| {
-            let mut groups = groups.iter().flatten().filter(|group| group.arn == noted.group);
-            groups.any(|group| group.endpoints.iter().any(|endpoint| noted.is(endpoint)))
-        };
-        if !self.note.endpoints.iter().all(is_there) {
-            return;
-        }
-        let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
-        let deadline = deadline.within(deadline.left() / 2);
-        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
-            warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");
-        }
-    }
-}
-
 impl Leave<'_> {
     /// Reads the accelerator, decides, and takes the site out. If there is a table, the accelerator is read and decided about
     /// again under the claim before anything is changed: another execution may have changed it before, and a rejoin may be
@@ -214,7 +134,7 @@ impl Leave<'_> {
         let Self { system, accusation, accelerator, deadline, .. } = *self;
         let site = &accusation.site;
         loop {
-            let sight = system.view.look(accelerator, deadline).await?;
+            let sight = self.removal.without_gone(system.view.look(accelerator, deadline).await?);
             let notes = Notes::read(&accelerator.arn, &sight.tags);
             // As long as nothing was changed, its age decides.
             if (self.removed || self.taken_offline) && self.is_answered(&notes) {
@@ -332,7 +252,7 @@ impl Leave<'_> {
 
     /// Leaves the site as the rejoin has it. What this report has removed is no record of a fence any more.
     fn gives_way(&mut self) -> Out {
-        self.removal.gone = None;
+        self.removal.is_undone();
         Out::Stays(Reason::OlderThanRejoin, None)
     }
 

@@ -28,6 +28,7 @@ pub mod load_balancer;
 pub mod notes;
 pub mod outcome;
 mod rejoin;
+mod removal;
 pub mod request;
 pub mod secrets;
 pub mod site;

@@ -41,6 +41,8 @@ pub struct Note {
     pub by: Option<By>,
     /// Its endpoints.
     pub endpoints: Vec<Noted>,
+    /// Whether the note of how it was taken out cannot be read: it was.
+    pub is_unreadable: bool,
 }
 
 /// How a site was taken out.
@@ -87,7 +89,11 @@ impl Notes {
             let (site, number) = name.split_once(':').map_or((name, None), |(site, n)| (site, Some(n)));
             let Ok(site) = site.parse::<Site>() else { continue };
             match number {
-                None => notes.out.entry(site).or_default().by = By::read(value),
+                None => {
+                    let note = notes.out.entry(site).or_default();
+                    note.by = By::read(value);
+                    note.is_unreadable = note.by.is_none();
+                }
                 Some(REJOINED) => {
                     notes.rejoined.extend(Rejoined::read(value).map(|rejoined| (site, rejoined)));
                 }
@@ -128,6 +134,10 @@ impl Notes {
     /// Whether a site was taken out and was not rejoined since.
     #[must_use]
     pub fn is_to_stay_out(&self, site: &Site) -> bool {
+        if self.of(site).is_some_and(|note| note.is_unreadable) {
+            // Of a rejoin by force the note stays.
+            return !self.rejoined(site).is_some_and(|rejoined| rejoined.forced);
+        }
         let by = self.of(site).and_then(|note| note.by.as_ref());
         by.is_some_and(|by| self.rejoined(site).is_none_or(|rejoined| rejoined.at < by.at))
     }
@@ -157,7 +167,7 @@ impl Note {
     /// Returns the note of a site that is out, reported by `reporter`, or taken out by a person.
     #[must_use]
     pub fn out(self, reporter: Option<&Site>, now: DateTime<Utc>) -> Self {
-        Self { by: Some(By { at: now, reporter: reporter.cloned() }), ..self }
+        Self { by: Some(By { at: now, reporter: reporter.cloned() }), is_unreadable: false, ..self }
     }
 
     /// The tags that hold the note.

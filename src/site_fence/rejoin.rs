@@ -174,7 +174,13 @@ impl Back<'_> {
         self.log_decision(&decision);
         let back = match decision {
             Ok(back) => back,
-            Err(reason) => return Ok(Err(outcome(Verdict::Refused).because(reason))),
+            Err(reason) => {
+                if reason == Reason::NothingNoted {
+                    // A rejoin just before may not be shown yet.
+                    self.turn.refuse_if_just_rejoined(site, deadline).await?;
+                }
+                return Ok(Err(outcome(Verdict::Refused).because(reason)));
+            }
         };
         let add = self.existing(back).await?;
         let unreadable = notes.unreadable(site).map(|text| {

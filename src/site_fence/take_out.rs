@@ -6,11 +6,11 @@ use tracing::info;
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::apply::Removal;
 use super::decide::{self, Seen};
 use super::error::Error;
 use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
+use super::removal::Removal;
 use super::request::TakeOut;
 use super::site::{Leaving, Site, is_in_service};
 use super::turn::Turn;
@@ -71,7 +71,7 @@ impl Leave<'_> {
         let Self { system, request: TakeOut { take_out: site, reason, .. }, deadline, .. } = *self;
         let dry_run = system.config.dry_run || self.request.dry_run;
         loop {
-            let sight = system.view.look(self.accelerator, deadline).await?;
+            let sight = self.removal.without_gone(system.view.look(self.accelerator, deadline).await?);
             let notes = Notes::read(&self.accelerator.arn, &sight.tags);
             let removed = self.removal.is_perhaps_done();
             if removed && !is_in_service(site, &sight.groups) {

@@ -91,6 +91,17 @@ async fn a_person_may_force_a_rejoin_and_its_partner_does_not_undo_it() {
 }
 
 #[tokio::test]
+async fn a_site_whose_note_cannot_be_read_counts_as_taken_out_until_a_rejoin() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let damaged = Accelerator::new(LABEL).tagged("site-fence:site-b", "yesterday");
+    sites.accelerators.put(damaged.listener([Group::new(REGION, sites.both())]));
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["refused: reporter_was_fenced"]);
+    assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "rejoined");
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+}
+
+#[tokio::test]
 async fn a_site_that_was_put_back_without_a_rejoin_takes_out_no_other() {
     let sites = Sites::start().await;
     sites.table().await;

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::region_of;
 use crate::cli::error::{Ended, Error};
-use crate::cli::function::Function;
-use crate::cli::screen::{Mood, Row, table};
+use crate::cli::function;
+use crate::cli::screen::{Mood, Row, say, table};
 use crate::cli::session::{Session, patience, shortly};
 use crate::cli::text::{plain, time};
 use crate::site_fence::accelerator::Accelerator;
@@ -29,6 +29,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "site-fence")]
     function: String,
 }
+
+/// The function's variable that names endpoints' sites.
+const SITES: &str = "ACCELERATOR_SITE_ENDPOINTS";
 
 /// A site, or endpoints of an unknown site, behind an accelerator.
 #[derive(Debug, Serialize)]
@@ -67,11 +70,20 @@ pub(super) async fn run(
 ) -> Result<Ended, Error> {
     let Arguments { accelerator, function } = arguments;
     let (accelerator, function) = (accelerator.as_deref(), function.as_str());
-    // Optional: most load balancers have a tag.
+    // Where it names a site, that counts, and not the load balancer's tag.
     let aws = region_of(session, region, function);
-    let function = Function::of(&aws, function, shortly()).await.ok().flatten().unwrap_or_default();
-    let sites = function.variables.get("ACCELERATOR_SITE_ENDPOINTS").map(|map| config::sites(map));
-    let view = View::new(&session.aws, sites.and_then(Result::ok).unwrap_or_default());
+    let variables = function::variables(&aws, function, shortly()).await;
+    let unread = variables.as_ref().err().map(ToString::to_string);
+    let named = variables.ok().flatten().and_then(|variables| variables.get(SITES).cloned());
+    let (sites, unread) = match named.map(|named| config::sites(&named)) {
+        Some(Err(invalid)) => (BTreeMap::new(), Some(invalid)),
+        Some(Ok(sites)) => (sites, unread),
+        None => (BTreeMap::new(), unread),
+    };
+    if let Some(why) = &unread {
+        say(&format!("which endpoints {function} names as a site's in {SITES} is not known: {why}"));
+    }
+    let view = View::new(&session.aws, sites);
     let accelerators: Vec<_> = match accelerator {
         None => view.accelerators.all(patience()).await?,
         Some(name) => view.accelerators.named(name, patience()).await?.into_iter().collect(),
@@ -88,7 +100,8 @@ pub(super) async fn run(
     let serves = |accelerator: &str| {
         found.iter().any(|status| status.accelerator == accelerator && status.healthy() > 0)
     };
-    let is_bad = found.iter().any(|status| status.mood() == Mood::Wrong || !serves(&status.accelerator));
+    let is_bad = unread.is_some()
+        || found.iter().any(|status| status.mood() == Mood::Wrong || !serves(&status.accelerator));
     Ok(if is_bad { Ended::NotWell } else { Ended::Well })
 }
 

@@ -1,0 +1,141 @@
+//! The removal of a site's endpoints from an accelerator, and what is known of it.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use tracing::warn;
+
+use super::SiteFence;
+use super::accelerator::Accelerator;
+use super::error::Error;
+use super::notes::{Note, Noted};
+use super::site::{Endpoint, EndpointGroup, Leaving, Site};
+use super::turn::{End, Turn};
+use super::view::Sight;
+use crate::remote::aws::Failure;
+use crate::remote::deadline::Deadline;
+
+/// One of the endpoints does not exist, see [RemoveEndpoints](https://docs.aws.amazon.com/global-accelerator/latest/api/API_RemoveEndpoints.html).
+const NOT_FOUND: &str = "EndpointNotFoundException";
+
+/// The removal of a site's endpoints, as far as it was begun.
+#[derive(Default)]
+pub(super) struct Removal {
+    /// The endpoints whose removal was requested.
+    pub note: Note,
+    /// When any of them may have gone last: that was answered or seen, or an answer was lost.
+    gone: Option<DateTime<Utc>>,
+    /// Whether none of the site's endpoints were noted before.
+    is_noted_anew: bool,
+    /// What does not exist by Global Accelerator's answer to a removal, by group and endpoint: it may still show it for a while.
+    gone_by_answer: BTreeSet<(String, String)>,
+}
+
+impl Removal {
+    /// Notes the endpoints that are about to be removed; `before` is the note of the site before that.
+    pub fn begin(&mut self, note: Note, before: Option<&Note>) {
+        // A try before may have noted them.
+        self.is_noted_anew |= before.is_none() && self.note.endpoints.is_empty();
+        self.note = note;
+    }
+
+    /// Removes them, from one group after the other.
+    pub async fn remove(
+        &mut self,
+        system: &SiteFence,
+        leaving: &Leaving<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        for (group, endpoints) in leaving {
+            let mut removed = self.remove_from(system, group, endpoints, deadline).await;
+            if endpoints.len() > 1 && matches!(&removed, Err(failure) if failure.is_error(NOT_FOUND)) {
+                // One of them does not exist.
+                for endpoint in endpoints {
+                    removed = self.remove_from(system, group, &[endpoint], deadline).await;
+                    if removed.as_ref().is_err_and(|failure| !failure.is_error(NOT_FOUND)) {
+                        break;
+                    }
+                }
+            }
+            removed.map_err(Error::Removal)?;
+        }
+        Ok(())
+    }
+
+    async fn remove_from(
+        &mut self,
+        system: &SiteFence,
+        group: &EndpointGroup,
+        endpoints: &[&Endpoint],
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let mut perhaps = false;
+        let removed = system.view.accelerators.remove(group, endpoints, &mut perhaps, deadline).await;
+        if perhaps {
+            self.gone = Some(Utc::now());
+        }
+        if let ([endpoint], Err(failure)) = (endpoints, &removed)
+            && failure.is_error(NOT_FOUND)
+        {
+            self.gone_by_answer.insert((group.arn.clone(), endpoint.id.clone()));
+        }
+        removed
+    }
+
+    /// What is seen, without the endpoints that are gone.
+    pub fn without_gone(&self, mut sight: Sight) -> Sight {
+        for group in &mut sight.groups {
+            let EndpointGroup { arn, endpoints, .. } = group;
+            endpoints.retain(|endpoint| !self.gone_by_answer.contains(&(arn.clone(), endpoint.id.clone())));
+        }
+        sight
+    }
+
+    /// The site is seen to be out.
+    pub fn is_out(&mut self) {
+        self.gone.get_or_insert_with(Utc::now);
+    }
+
+    /// A person has rejoined the site since.
+    pub fn is_undone(&mut self) {
+        self.gone = None;
+    }
+
+    /// Whether any of its endpoints may be gone.
+    pub fn is_perhaps_done(&self) -> bool {
+        self.gone.is_some()
+    }
+
+    /// What is on record of it. A removal whose answer was lost may have been done.
+    pub fn record(&self) -> End {
+        self.gone.map_or(End::AsBefore, End::Out)
+    }
+
+    /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
+    /// would bring back what a person takes out later.
+    pub async fn end(
+        &self,
+        system: &SiteFence,
+        accelerator: &Accelerator,
+        turn: &Turn<'_>,
+        site: &Site,
+        deadline: Deadline,
+    ) {
+        if !self.is_noted_anew || self.is_perhaps_done() || turn.has_just_left(site) {
+            return;
+        }
+        let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
+        let is_there = |noted: &Noted| {
+            let mut groups = groups.iter().flatten().filter(|group| group.arn == noted.group);
+            groups.any(|group| group.endpoints.iter().any(|endpoint| noted.is(endpoint)))
+        };
+        if !self.note.endpoints.iter().all(is_there) {
+            return;
+        }
+        let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
+        let deadline = deadline.within(deadline.left() / 2);
+        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
+            warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");
+        }
+    }
+}
