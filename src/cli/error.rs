@@ -153,6 +153,8 @@ pub enum Error {
         said: String,
         /// Whether it has refused a request, and is in order.
         is_refusal: bool,
+        /// Whether it may have done what was asked for.
+        may_be_done: bool,
     },
     /// There is no one function that restores a health check.
     #[error(

@@ -238,7 +238,8 @@ pub(super) async fn invoke(
         let said = format!(
             "{failure}. It may run all the same, and may have done it: look before you repeat the command"
         );
-        return Err(Error::Function { function: function.to_owned(), said, is_refusal: false });
+        let (function, is_refusal) = (function.to_owned(), false);
+        return Err(Error::Function { function, said, is_refusal, may_be_done: true });
     }
     let Some(output) = if_there(sent)? else {
         let region = aws.region().map_or("no Region", AsRef::as_ref);
@@ -246,7 +247,8 @@ pub(super) async fn invoke(
             "there is no such function in {region}: give --region or --function. Nothing was changed; to restore a health check \
              without its function: --direct"
         );
-        return Err(Error::Function { function: function.to_owned(), said, is_refusal: false });
+        let (function, is_refusal) = (function.to_owned(), false);
+        return Err(Error::Function { function, said, is_refusal, may_be_done: false });
     };
     let answer = output.payload().map(|payload| serde_json::from_slice(payload.as_ref()).unwrap_or_default());
     let answer: Value = answer.unwrap_or_default();
@@ -255,7 +257,8 @@ pub(super) async fn invoke(
         Some(kind) => {
             let said = plain(answer["errorMessage"].as_str().unwrap_or(kind));
             let is_refusal = answer["errorType"] == REFUSED;
-            Err(Error::Function { function: function.to_owned(), said, is_refusal })
+            let may_be_done = !is_refusal;
+            Err(Error::Function { function: function.to_owned(), said, is_refusal, may_be_done })
         }
     }
 }

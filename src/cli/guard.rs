@@ -1,6 +1,6 @@
 //! failover-lock's side of a session: its variables, Route 53 and CloudWatch.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
@@ -9,7 +9,7 @@ use super::session::{Common, Interrupts, Session, is_reachable, patience, shortl
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::cloudwatch::{CloudWatch, MuteRule};
 use crate::failover_lock::config::Config;
-use crate::failover_lock::decide::{self, Health};
+use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::{Answer, Outcome};
 use crate::failover_lock::route53::{Checkers, Route53};
@@ -41,6 +41,8 @@ pub(super) struct Guard {
     pub config: Config,
     pub route53: Route53,
     pub cloudwatch: CloudWatch,
+    /// Whether anything was, or may have been, changed.
+    changed: AtomicBool,
 }
 
 // === impl Options ===
@@ -83,7 +85,7 @@ impl Options {
 impl Guard {
     pub fn new(session: Session, config: Config) -> Self {
         let (route53, cloudwatch) = (Route53::new(&session.aws), CloudWatch::new(&session.aws));
-        Self { session, config, route53, cloudwatch }
+        Self { session, config, route53, cloudwatch, changed: AtomicBool::new(false) }
     }
 
     /// The functions' own code.
@@ -101,14 +103,7 @@ impl Guard {
         id: &HealthCheckId,
         deadline: Deadline,
     ) -> Result<(Vec<Alarm>, Option<Failure>), Failure> {
-        let plain = self.cloudwatch.alarms_on(id, deadline).await?;
-        if plain.iter().any(|alarm| decide::leads_to_lock(alarm, &self.config)) {
-            return Ok((plain, None));
-        }
-        Ok(match self.cloudwatch.all_alarms(deadline).await {
-            Ok(all) => all.read_on(id),
-            Err(failure) => (plain, Some(failure)),
-        })
+        self.cloudwatch.alarms_of(id, &self.config, deadline).await
     }
 
     /// The mute rules that are active, or why they could not be read.
@@ -123,6 +118,11 @@ impl Guard {
     pub async fn health(&self, id: &HealthCheckId) -> Health {
         let checkers = self.route53.checkers(id, shortly()).await;
         checkers.map_or(Health::Unknown, Checkers::verdict)
+    }
+
+    /// Whether what was handled last has, or may have, changed something.
+    pub fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     /// Handles one record, or one request, with the functions' own code. With `interrupts`, one ends it before
@@ -143,6 +143,7 @@ impl Guard {
             Some(interrupts) => interrupts.hold_off(work, || changes.load(Ordering::Relaxed)).await?,
             None => work.await,
         };
+        self.changed.store(changes.load(Ordering::Relaxed), Ordering::Relaxed);
         let Answer { mut outcomes, .. } = report.into_answer().map_err(Error::Invocation)?;
         Ok(outcomes.swap_remove(0))
     }

@@ -135,7 +135,7 @@ async fn steps(
         let answer = interrupts.hold_off(invocation, || true).await?;
         // An answer may be lost after it was restored.
         timeline.changed =
-            !dry_run && !matches!(answer, Err(Error::Aws(_) | Error::Function { is_refusal: true, .. }));
+            !dry_run && !matches!(answer, Err(Error::Aws(_) | Error::Function { may_be_done: false, .. }));
         let answer = answer.map_err(|error| match error {
             Error::Aws(failure) => Error::OutOfOrder(failure),
             other => other,
@@ -145,7 +145,8 @@ async fn steps(
             let said = format!(
                 "it has answered, and not as failover-lock's restore does: whether {id} is restored was not seen"
             );
-            return Err(Error::Function { function: function.clone(), said, is_refusal: false });
+            let (function, is_refusal) = (function.clone(), false);
+            return Err(Error::Function { function, said, is_refusal, may_be_done: true });
         }
         let words = words(id, &outcomes[0]);
         recorded = is_recorded(&outcomes[0]);
@@ -160,9 +161,10 @@ async fn steps(
             )));
         }
     } else {
-        timeline.changed = !dry_run;
         let request = request.to_string();
-        let outcome = json!([guard.handle(Some(&mut interrupts), Handler::Restore, &request).await?]);
+        let restored = guard.handle(Some(&mut interrupts), Handler::Restore, &request).await;
+        timeline.changed = guard.has_changed();
+        let outcome = json!([restored?]);
         let words = words(id, &outcome[0]);
         recorded = is_recorded(&outcome[0]);
         timeline.add(Source::Lock, words.trim_end().to_owned());

@@ -210,10 +210,9 @@ async fn locks(
     reason: &str,
     timeline: &mut Timeline,
 ) -> Result<Interrupts, Error> {
-    // An answer may be lost after the lock was set.
-    timeline.changed = true;
-    let (outcome, interrupts) = lock::by_hand(guard, &subject.id, reason).await?;
-    timeline.changed = matches!(outcome.outcome, Verdict::Locked | Verdict::LockedInVain);
+    let locked = lock::by_hand(guard, &subject.id, reason).await;
+    timeline.changed = guard.has_changed();
+    let (outcome, interrupts) = locked?;
     let (title, cause) = (&subject.title, outcome.reason.map_or("for no known reason", why));
     match outcome.outcome {
         Verdict::Locked => {

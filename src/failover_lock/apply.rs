@@ -159,7 +159,8 @@ async fn record(
     };
     let is_this = |lock: &Lock| lock.version == version && lock.before != Before::Unknown;
     let on_record = again.as_ref().and_then(|(record, _)| record.lock.as_ref());
-    if target.record.is_none() && version.is_some() && on_record.is_some_and(is_this) {
+    let by_hand = record::is_by_hand(&cause.alarm);
+    if target.record.is_none() && version.is_some() && on_record.is_some_and(is_this) && !by_hand {
         info!(healthCheckId = %id, "another execution has recorded this lock");
         return Ok(());
     }

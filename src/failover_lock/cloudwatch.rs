@@ -68,18 +68,6 @@ impl Alarms {
     /// The alarms on one check's health.
     ///
     /// # Errors
-    /// An alarm on a query that may watch it is in ALARM, for which checks could not be read, and no other alarm locks it now.
-    pub fn on(&self, id: &HealthCheckId, config: &Config) -> Result<Vec<Alarm>, Failure> {
-        let locks = |alarm: &Alarm| alarm.state == AlarmState::Alarm && decide::leads_to_lock(alarm, config);
-        match self.read_on(id) {
-            (alarms, Some(unread)) if !alarms.iter().any(locks) => Err(unread),
-            (alarms, _) => Ok(alarms),
-        }
-    }
-
-    /// The alarms on one check's health.
-    ///
-    /// # Errors
     /// An alarm on a query that may watch it is in ALARM, and for which checks could not be read.
     pub fn all_on(&self, id: &HealthCheckId) -> Result<Vec<Alarm>, Failure> {
         let (alarms, unread) = self.read_on(id);
@@ -151,22 +139,24 @@ impl CloudWatch {
     }
 
     /// The alarms on a check's health of every kind: where no plain one leads to `lock`, those on metric math and on
-    /// queries as well, which are only in the list of all.
+    /// queries as well, which are only in the list of all, or why these could not be read.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline.
+    /// The plain ones could not be read.
     pub async fn alarms_of(
         &self,
         id: &HealthCheckId,
         config: &Config,
         deadline: Deadline,
-    ) -> Result<Vec<Alarm>, Failure> {
+    ) -> Result<(Vec<Alarm>, Option<Failure>), Failure> {
         let plain = self.alarms_on(id, deadline).await?;
         if plain.iter().any(|alarm| decide::leads_to_lock(alarm, config)) {
-            return Ok(plain);
+            return Ok((plain, None));
         }
-        // Without them it would be taken for a check that no alarm locks.
-        self.all_alarms(deadline).await?.on(id, config)
+        Ok(match self.all_alarms(deadline).await {
+            Ok(all) => all.read_on(id),
+            Err(failure) => (plain, Some(failure)),
+        })
     }
 
     /// The alarms on health checks' health of the whole account, by the page: plain ones, metric math over one check,

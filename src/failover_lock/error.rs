@@ -59,6 +59,9 @@ pub enum Error {
     /// The health checks behind a composite alarm cannot be found.
     #[error(transparent)]
     Unresolved(#[from] Unresolved),
+    /// Not all alarms on the check could be read, and what was read says nothing about it.
+    #[error("whether an alarm protects it, or asks for a lock, is not known: {0}")]
+    AlarmsUnread(#[source] Failure),
     /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] Failure),
@@ -107,6 +110,7 @@ impl Error {
             Self::Refused(_) => "RestoreRefused",
             Self::Unresolved(Unresolved::Failed(failure))
             | Self::NotDeferred(failure)
+            | Self::AlarmsUnread(failure)
             | Self::Aws(failure) => match failure.kind() {
                 Kind::Throttled | Kind::Unclear => "AwsUnavailable",
                 Kind::Conflict => "HealthCheckKeepsChanging",

@@ -42,8 +42,8 @@ const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
 struct Look {
     id: HealthCheckId,
     check: Result<HealthCheck, Failure>,
-    /// `None` if they were not read with those of all the others.
-    alarms: Option<Result<Vec<Alarm>, Failure>>,
+    /// As far as they could be read, and why not all of them; `None` if they were not read with those of all the others.
+    alarms: Option<(Vec<Alarm>, Option<Failure>)>,
 }
 
 /// What is recorded on a check.
@@ -125,7 +125,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
             Some(check) => Ok(check),
             None => route53.health_check(&id, deadline).await,
         };
-        let alarms = alarms.as_ref().map(|found| found.on(&id, config));
+        let alarms = alarms.as_ref().map(|found| found.read_on(&id));
         (place, Look { id, check, alarms })
     });
     let mut looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
@@ -137,7 +137,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
 fn unknown_records(system: &FailoverLock, looks: &[Look]) -> Vec<HealthCheckId> {
     let is_unknown = |look: &&Look| {
         let Ok(check) = &look.check else { return false };
-        let quiet = matches!(&look.alarms, Some(Ok(alarms)) if !is_in_alarm(alarms));
+        let quiet = matches!(&look.alarms, Some((alarms, None)) if !is_in_alarm(alarms));
         system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check))
     };
     looks.iter().filter(is_unknown).map(|look| look.id.clone()).collect()
@@ -156,15 +156,16 @@ async fn reconcile_check(
     let FailoverLock { config, route53, cloudwatch, .. } = system;
     let Look { id, check, alarms } = look;
     let (mut check, mut tags) = (check?, tags.cloned());
-    let alarms = match alarms {
-        Some(alarms) => alarms?,
+    let (alarms, unread) = match alarms {
+        Some(alarms) => alarms,
         None => cloudwatch.alarms_of(&id, config, deadline).await?,
     };
     let mut tries = 0;
     loop {
         tries += 1;
         let last = tries >= TRIES;
-        match decide_and_act(system, &check, &alarms, tags.as_ref(), last, tick, deadline).await {
+        let found = (alarms.as_slice(), unread.as_ref());
+        match decide_and_act(system, &check, found, tags.as_ref(), last, tick, deadline).await {
             Err(conflict) if conflict.may_pass() && tries < TRIES => {
                 check = route53.health_check(&id, deadline).await?;
                 tags = None;
@@ -177,7 +178,7 @@ async fn reconcile_check(
 async fn decide_and_act(
     system: &FailoverLock,
     check: &HealthCheck,
-    alarms: &[Alarm],
+    (alarms, unread): (&[Alarm], Option<&Failure>),
     tags: Option<&Tags>,
     last: bool,
     tick: &Tick,
@@ -235,12 +236,32 @@ async fn decide_and_act(
             finding => break finding,
         }
     };
+    if let Some(unread) = unread.filter(|_| rests_on_all_alarms(&finding)) {
+        return Err(Error::AlarmsUnread(unread.again()));
+    }
     log_finding(id, &finding);
     let on_record = OnRecord { record: &record, tags: tags.as_ref(), is_restored_now };
     if finding == Finding::Armed {
         tick.armed(id, alarms);
     }
     conclude(system, check, on_record, finding, tick, deadline).await.map(Some)
+}
+
+/// Whether a finding rests on what no alarm says: one that could not be read may say it.
+fn rests_on_all_alarms(finding: &Finding<'_>) -> bool {
+    match finding {
+        Finding::Armed => true,
+        Finding::Unprotected(reason) => matches!(
+            reason,
+            Reason::NoAlarm
+                | Reason::ActionsDisabled
+                | Reason::ActionsMuted
+                | Reason::NeverGoesOff
+                | Reason::NoData
+                | Reason::LockDoesNotHold
+        ),
+        Finding::LockStands { .. } | Finding::NeverLocked(_) | Finding::Recorded => false,
+    }
 }
 
 /// Does what a finding asks for.

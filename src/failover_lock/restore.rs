@@ -81,7 +81,8 @@ async fn restore_check(
         // Where there is no room for two tags, the newer one replaces the other.
         let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
         let mut removed = record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
-        removed.extend(invalid.filter(|key| *key != record::IN).map(str::to_owned));
+        let unreadable = invalid.filter(|key| *key != record::IN).map(str::to_owned);
+        removed.extend(unreadable.filter(|key| !removed.contains(key)).into_iter().collect::<Vec<_>>());
         if record::has_no_room(&tags, record::IN) && !full {
             return Err(Error::NoRoom);
         }

@@ -94,17 +94,26 @@ impl Sight {
         !self.keys.is_empty() && self.keys.iter().all(|key| *key == Object::Absent)
     }
 
-    /// What the buckets showed at the start of the look.
-    pub(super) fn keys(&self) -> &[Object] {
-        &self.keys
+    /// Takes in which buckets have an object, of those that answered.
+    pub(super) fn note(&self, had: &mut [bool]) {
+        for (had, key) in had.iter_mut().zip(&self.keys) {
+            match key {
+                Object::Present(_) => *had = true,
+                // A write of this look may have been done there.
+                Object::Absent => *had = self.written,
+                Object::Invisible(_) | Object::Silent(_) => {}
+            }
+        }
     }
 
     /// Whether there was no object any more at the start of the look: no bucket showed one, and each that `had` one showed that
     /// it is gone.
     pub(super) fn is_gone(&self, had: &[bool]) -> bool {
         let gone = |(key, had): (&Object, &bool)| !had || *key == Object::Absent;
+        // Under a hold, and where a look is cut off, they are not read.
+        let were_read = self.keys.len() == had.len();
         let shown = self.keys.iter().any(|key| key.stored().is_some());
-        self.was_open() || (!shown && had.contains(&true) && self.keys.iter().zip(had).all(gone))
+        self.was_open() || (were_read && !shown && had.contains(&true) && self.keys.iter().zip(had).all(gone))
     }
 
     /// Whether any bucket showed anything.

@@ -12,7 +12,6 @@ use super::decide::{SETTLED, Sets};
 use super::look::{Sight, look};
 use super::outcome::{Outcome, State};
 use super::release;
-use super::seen::Object;
 use crate::remote::deadline::Deadline;
 
 /// The longest time of a look.
@@ -168,13 +167,7 @@ impl Remembered {
     /// Takes in what a look saw, and returns its outcome.
     fn after(&mut self, sight: Sight, started: Instant, longest: Duration) -> Outcome {
         let (standing, is_gone, has_seen) = (sight.is_standing(), sight.is_gone(&self.had), sight.has_seen());
-        for (had, key) in self.had.iter_mut().zip(sight.keys()) {
-            match key {
-                Object::Present(_) => *had = true,
-                Object::Absent => *had = false,
-                Object::Invisible(_) | Object::Silent(_) => {}
-            }
-        }
+        sight.note(&mut self.had);
         let is_due = sight.is_due;
         self.over_tcp = sight.over_tcp;
         let left: Vec<_> = sight.left_behind().collect();

@@ -45,6 +45,8 @@ pub struct Keeper {
     checked: bool,
     /// Whether the table could not be seen since, so that it may have become another one.
     perhaps_other: bool,
+    /// Whether the last look has shown that the record is gone.
+    has_gone: bool,
     /// When a write was allowed last, as far as this candidate has tried while it was passive.
     allowed: Option<Moment>,
     /// Why the last turn failed.
@@ -110,6 +112,7 @@ impl Keeper {
                 metrics,
                 checked,
                 perhaps_other: false,
+                has_gone: false,
                 allowed: None,
                 failing,
                 reread,
@@ -321,13 +324,17 @@ impl Keeper {
         self.metrics.called("look", started, became(record.is_ok()));
         let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
         self.perhaps_other |= has_gone;
+        self.has_gone = has_gone;
         let write = self.claim.saw(record?, now(), wall());
         self.publish();
         Ok(write)
     }
 
     async fn write(&mut self, write: &Write) -> Result<bool, Error> {
-        self.check().await?;
+        if !self.checked || self.has_gone {
+            self.has_gone = false;
+            self.check().await?;
+        }
         let started = Instant::now();
         let done = self.table.write(write, self.time()).await;
         let refused = matches!(done, Ok(None));

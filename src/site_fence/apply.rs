@@ -115,7 +115,7 @@ struct Leave<'a> {
     removed: bool,
     /// Whether replication to it was stopped.
     taken_offline: bool,
-    /// Whether all of its endpoints were removed that were seen.
+    /// Whether this report has taken it out wholly, as far as it was seen.
     is_whole: bool,
     /// The endpoints whose removal was requested.
     removal: Removal,
@@ -152,6 +152,7 @@ impl Leave<'_> {
                 Decision::Refuse(reason) => {
                     // Its removal is noted, whatever happened to the reporter since.
                     if self.removed && !is_in_service(site, &sight.groups) {
+                        self.is_whole = true;
                         self.note_out().await;
                         if !decide::is_anyone_left(site, &self.removal.note.endpoints, &sight.groups) {
                             return Err(Error::NobodyLeft);
@@ -165,6 +166,7 @@ impl Leave<'_> {
                 Decision::AlreadyOut | Decision::AlreadyOutIfUnseen => None,
                 Decision::Remove(leaving) | Decision::RemoveIfUnseen(leaving) => Some(leaving),
             };
+            self.is_whole |= leaving.is_none() && self.removed;
             if if_unseen {
                 let (over, unknown) = if accusation.is_late {
                     (Reason::SeenAgain, Reason::DeliveredLate)
@@ -302,6 +304,7 @@ impl Leave<'_> {
     /// that it has to be decided again.
     async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<bool, Error> {
         let Self { system, accusation: Accusation { site, .. }, accelerator, deadline, .. } = *self;
+        self.is_whole = false;
         let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
         // A try before may have noted it.
         if notes.of(site) != Some(&leaver) {
@@ -333,7 +336,9 @@ impl Leave<'_> {
             let mut known = self.removal.note.endpoints.iter();
             known.any(|known| known.group == group.arn && known.id == endpoint.id)
         };
-        Ok(left.iter().any(|group| group.of(site).any(|endpoint| !is_noted(group, endpoint))))
+        let is_elsewhere = left.iter().any(|group| group.of(site).any(|endpoint| !is_noted(group, endpoint)));
+        self.is_whole = !is_elsewhere;
+        Ok(is_elsewhere)
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.

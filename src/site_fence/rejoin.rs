@@ -146,7 +146,7 @@ impl Back<'_> {
             if !self.turn.is_taken() && self.take_turn().await? {
                 continue;
             }
-            if let Some(held) = self.held.take().filter(|_| plan.in_service) {
+            if let Some(held) = self.held.take().filter(|_| plan.in_service && plan.add.is_empty()) {
                 // Who holds the claim may have removed it already: Global Accelerator may only still show it.
                 return Err(held);
             }
@@ -170,11 +170,17 @@ impl Back<'_> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let sight = system.view.look(self.accelerator, deadline).await?;
         let notes = Notes::read(&self.accelerator.arn, &sight.tags);
+        let unreadable = notes.unreadable(site).map(|text| {
+            format!("a note of its endpoints cannot be read: add by hand what it was about: {}", Quoted(text))
+        });
+        let unreadable: Vec<_> = unreadable.collect();
         let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
         self.log_decision(&decision);
         let back = match decision {
             Ok(back) => back,
             Err(reason) => {
+                self.details.clear();
+                self.details.extend(unreadable);
                 if reason == Reason::NothingNoted {
                     // A rejoin just before may not be shown yet.
                     self.turn.refuse_if_just_rejoined(site, deadline).await?;
@@ -183,9 +189,6 @@ impl Back<'_> {
             }
         };
         let add = self.existing(back).await?;
-        let unreadable = notes.unreadable(site).map(|text| {
-            format!("a note of its endpoints cannot be read: add by hand what it was about: {}", Quoted(text))
-        });
         self.details.extend(unreadable);
         let in_service = is_in_service(site, &sight.groups);
         if add.is_empty() && !in_service {

@@ -349,6 +349,10 @@ async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that
         let error = reconcile_with(&route53, &[ours]).await.unwrap_err();
         assert!(error.contains(operation), "{error}");
     }
+    // It hides nothing that was seen.
+    let route53 = with(check().with("ResourcePath", "/elsewhere"), &[query(&[SECOND], "ALARM")]).await;
+    route53.fail_always("DescribeAlarmContributors", denied());
+    assert_eq!(reconcile(&route53).await["reason"], "foreign_path");
     // One that is restricted to other checks says nothing about this one.
     let other = Alarm { changed_at: CHANGED, ..Alarm::of(Kind::Where(SECOND.to_owned()), "ALARM") };
     let route53 = with(check(), &[other]).await;

@@ -228,6 +228,13 @@ impl Doctor<'_> {
 /// Whether a condition, by operator, key and values, is a certain one.
 type Fits<'a> = &'a dyn Fn(&str, &str, &[&str]) -> bool;
 
+/// How a watcher's write is made: signature, encryption and storage class.
+const MADE: [(&str, &str); 3] = [
+    ("s3:signatureversion", "AWS4-HMAC-SHA256"),
+    ("s3:x-amz-server-side-encryption", "AES256"),
+    ("s3:x-amz-storage-class", "STANDARD"),
+];
+
 /// Whether a denial of a write is one of the template's, which a watcher's write meets.
 fn is_templates(denies: &Denies) -> bool {
     // What a write needs from its signing to its arrival.
@@ -237,6 +244,9 @@ fn is_templates(denies: &Denies) -> bool {
         (is_age(operator, name, &values) && values.iter().all(is_long))
             || is_presigned(operator, name, &values)
             || is_new(operator, name, &values)
+            || MADE.iter().any(|(of, value)| {
+                operator == "StringNotEquals" && name.eq_ignore_ascii_case(of) && values == [*value]
+            })
     })
 }
 
@@ -294,7 +304,35 @@ fn covers(range: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    #[test]
+    fn the_templates_denials_are_met_by_a_watchers_write_and_others_may_not_be() {
+        let template =
+            fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/latch-region.yaml")).unwrap();
+        for (name, value) in MADE {
+            assert!(template.contains(name) && template.contains(value), "{name}");
+        }
+        let denies = |operator: &str, name: &str, value: &str| {
+            let conditions = vec![(operator.to_owned(), name.to_owned(), vec![value.to_owned()])];
+            is_templates(&Denies { sid: String::new(), always: false, conditions })
+        };
+        for (operator, name, value, is_met) in [
+            ("NumericGreaterThan", "s3:signatureAge", "15000", true),
+            ("NumericGreaterThan", "s3:signatureAge", "0", false),
+            ("StringNotEquals", "s3:authType", "REST-QUERY-STRING", true),
+            ("Null", "s3:if-none-match", "true", true),
+            ("StringNotEquals", "s3:signatureversion", "AWS4-HMAC-SHA256", true),
+            ("StringNotEquals", "s3:x-amz-server-side-encryption", "AES256", true),
+            ("StringNotEquals", "s3:x-amz-server-side-encryption", "aws:kms", false),
+            ("StringNotEquals", "s3:x-amz-storage-class", "STANDARD", true),
+            ("StringNotEquals", "aws:SourceVpce", "vpce-1", false),
+        ] {
+            assert_eq!(denies(operator, name, value), is_met, "{operator} {name} {value}");
+        }
+    }
 
     #[test]
     fn a_range_covers_the_ranges_inside_it() {

@@ -305,7 +305,7 @@ impl Doctor<'_> {
             let (Some(interval), Some(threshold)) = (check.request_interval(), check.failure_threshold())
             else {
                 let found = format!(
-                    "{id} follows a metric: how long the primary stays out at least depends on that; a lock needs up to {} s",
+                    "{id} has no interval of its own: how long the primary stays out at least depends on that; a lock needs up to {} s",
                     seconds(gap + RACE)
                 );
                 self.findings.warn(NAME, found);
