@@ -81,6 +81,11 @@ pub(super) async fn reconcile(
                 warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
                 Ok(Some(throttled(&id)))
             }
+            // Nor this: no one else waits for CloudWatch's limit.
+            Err(Error::AlarmsUnread(failure)) if failure.kind() == Kind::Throttled => {
+                warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
+                Ok(Some(throttled(&id)))
+            }
             result => result,
         };
         (place, result.map_err(failed).transpose())
@@ -258,7 +263,7 @@ fn rests_on_all_alarms(finding: &Finding<'_>) -> bool {
                 | Reason::ActionsMuted
                 | Reason::NeverGoesOff
                 | Reason::NoData
-                | Reason::LockDoesNotHold
+                | Reason::DryRun
         ),
         Finding::LockStands { .. } | Finding::NeverLocked(_) | Finding::Recorded => false,
     }

@@ -43,7 +43,8 @@ pub(super) struct Sight {
     /// Whether this look set the lock.
     pub(super) sets: Sets,
     /// Whether this look wrote an object, or saw that there is one meanwhile.
-    written: bool,
+    /// The buckets in which this look has seen its object after a write.
+    written: Vec<usize>,
     /// What was under way last, for a look that is cut off.
     pub(super) stage: &'static str,
 }
@@ -71,14 +72,14 @@ impl Sight {
             is_due: false,
             state: None,
             sets: Sets::No,
-            written: false,
+            written: Vec::new(),
             stage: "it began",
         }
     }
 
     /// Whether there is an object in any bucket; `None` if not every bucket showed it.
     pub(super) fn is_standing(&self) -> Option<bool> {
-        if self.written || self.keys.iter().any(|key| key.stored().is_some()) {
+        if !self.written.is_empty() || self.keys.iter().any(|key| key.stored().is_some()) {
             return Some(true);
         }
         self.was_open().then_some(false)
@@ -96,11 +97,10 @@ impl Sight {
 
     /// Takes in which buckets have an object, of those that answered.
     pub(super) fn note(&self, had: &mut [bool]) {
-        for (had, key) in had.iter_mut().zip(&self.keys) {
+        for (bucket, (had, key)) in had.iter_mut().zip(&self.keys).enumerate() {
             match key {
                 Object::Present(_) => *had = true,
-                // A write of this look may have been done there.
-                Object::Absent => *had = self.written,
+                Object::Absent => *had = self.written.contains(&bucket),
                 Object::Invisible(_) | Object::Silent(_) => {}
             }
         }
@@ -347,7 +347,8 @@ impl<'a> Look<'a> {
         while let Some((at, puts)) = writes.next().await {
             let sight = &mut sights[at];
             let (state, sets) = decide::after(&sight.holds, &sight.keys, &puts);
-            sight.written = puts.iter().any(|(_, put)| matches!(put, Put::Created | Put::AlreadyThere));
+            let written = puts.iter().filter(|(_, put)| matches!(put, Put::Created | Put::AlreadyThere));
+            sight.written = written.map(|(bucket, _)| *bucket).collect();
             (sight.state, sight.sets) = (Some(state), sets);
             for (bucket, put) in puts {
                 if let Put::Failed(cause) = put {

@@ -201,14 +201,7 @@ impl Keeper {
                     self.wishes = wishes;
                     return Ok(asked);
                 }
-                turned = async {
-                    let pause = self.step().await?;
-                    // Who is asked to hand over does not wait for another period.
-                    if !self.claim.is_asked() {
-                        sleep_until(now() + pause).await;
-                    }
-                    Ok::<_, Error>(())
-                } => turned?,
+                turned = self.turn() => turned?,
             }
             if self.claim.is_asked() {
                 return Ok(Wish::HandOver);
@@ -219,7 +212,10 @@ impl Keeper {
     /// Runs one period. A failure that may pass is logged, and is not an error.
     async fn turn(&mut self) -> Result<(), Error> {
         let pause = self.step().await?;
-        sleep_until(now() + pause).await;
+        // Who is asked to hand over does not wait for another period; who retires already does.
+        if !(self.claim.is_asked() && self.claim.will() == Will::Take) {
+            sleep_until(now() + pause).await;
+        }
         Ok(())
     }
 

@@ -42,6 +42,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         accelerator: &accelerator,
         turn: Turn::new(system, &accelerator.arn, &request.site, None, deadline),
         held: None,
+        is_perhaps_gone: false,
         changed: false,
         details: Vec::new(),
         deadline: Turn::within(deadline),
@@ -68,6 +69,8 @@ struct Back<'a> {
     turn: Turn<'a>,
     /// The claim of another execution, beside which the site is rejoined by force.
     held: Option<Error>,
+    /// Whether endpoints that are shown in service may be gone.
+    is_perhaps_gone: bool,
     /// Whether anything was changed.
     changed: bool,
     /// Details for people.
@@ -146,9 +149,12 @@ impl Back<'_> {
             if !self.turn.is_taken() && self.take_turn().await? {
                 continue;
             }
-            if let Some(held) = self.held.take().filter(|_| plan.in_service && plan.add.is_empty()) {
-                // Who holds the claim may have removed it already: Global Accelerator may only still show it.
-                return Err(held);
+            // Who holds the claim may have removed what is shown already: Global Accelerator may only still show it.
+            if let Some(held) = self.held.take().filter(|_| plan.in_service) {
+                if plan.add.is_empty() {
+                    return Err(held);
+                }
+                self.is_perhaps_gone = true;
             }
             if plan.in_service {
                 // Global Accelerator may only still show it, also where it shows only some of its endpoints.
@@ -372,7 +378,10 @@ impl Back<'_> {
             }
         }
         // After a rejoin by force the note stays, so that the status shows it.
-        if !forced && !keys.is_empty() {
+        if self.is_perhaps_gone {
+            let what = "a report is under way, and what is shown in service may be removed by it: repeat the request in a minute";
+            self.details.push(what.to_owned());
+        } else if !forced && !keys.is_empty() {
             accelerators.untag(self.accelerator, keys, deadline).await?;
             self.changed = true;
         }

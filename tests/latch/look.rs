@@ -525,6 +525,17 @@ async fn an_opening_is_counted_while_the_bucket_without_the_object_does_not_answ
         let (seen, totals) = watcher.memory().outcomes().remove(0);
         assert_eq!((seen.standing, totals.opened), (None, 1), "{seen:?}");
     }
+    // Also where its write had failed just before.
+    let site = Site::failed_over().await;
+    let watcher = site.watcher().await;
+    site.s3.fail("PutObject", B, Fault::CloseBefore);
+    let _ = look(&watcher).await;
+    assert_eq!(site.objects(), [true, false]);
+    site.s3.down(B, Down::Refused);
+    site.s3.remove(A, KEY);
+    site.primary(true);
+    let _ = look(&watcher).await;
+    assert_eq!(watcher.memory().outcomes()[0].1.opened, 1);
     // One that had it may have it still.
     let site = Site::failed_over().await;
     let watcher = site.watcher().await;

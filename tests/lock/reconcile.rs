@@ -349,6 +349,10 @@ async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that
         let error = reconcile_with(&route53, &[ours]).await.unwrap_err();
         assert!(error.contains(operation), "{error}");
     }
+    // Of a limit that is used up no one is to blame: the next tick tries again.
+    let route53 = with(check(), &[query(&[SECOND], "ALARM")]).await;
+    route53.fail_always("DescribeAlarmContributors", Fault::Error(400, "Throttling", "Rate exceeded"));
+    assert_eq!(reconcile(&route53).await["reason"], "throttled");
     // It hides nothing that was seen.
     let route53 = with(check().with("ResourcePath", "/elsewhere"), &[query(&[SECOND], "ALARM")]).await;
     route53.fail_always("DescribeAlarmContributors", denied());

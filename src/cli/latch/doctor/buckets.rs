@@ -228,12 +228,9 @@ impl Doctor<'_> {
 /// Whether a condition, by operator, key and values, is a certain one.
 type Fits<'a> = &'a dyn Fn(&str, &str, &[&str]) -> bool;
 
-/// How a watcher's write is made: signature, encryption and storage class.
-const MADE: [(&str, &str); 3] = [
-    ("s3:signatureversion", "AWS4-HMAC-SHA256"),
-    ("s3:x-amz-server-side-encryption", "AES256"),
-    ("s3:x-amz-storage-class", "STANDARD"),
-];
+/// How a watcher's write is made: signature and encryption. It names no storage class.
+const MADE: [(&str, &str); 2] =
+    [("s3:signatureversion", "AWS4-HMAC-SHA256"), ("s3:x-amz-server-side-encryption", "AES256")];
 
 /// Whether a denial of a write is one of the template's, which a watcher's write meets.
 fn is_templates(denies: &Denies) -> bool {
@@ -244,6 +241,9 @@ fn is_templates(denies: &Denies) -> bool {
         (is_age(operator, name, &values) && values.iter().all(is_long))
             || is_presigned(operator, name, &values)
             || is_new(operator, name, &values)
+            || (operator == "Null"
+                && name.eq_ignore_ascii_case("s3:x-amz-storage-class")
+                && values == ["false"])
             || MADE.iter().any(|(of, value)| {
                 operator == "StringNotEquals" && name.eq_ignore_ascii_case(of) && values == [*value]
             })
@@ -327,7 +327,9 @@ mod tests {
             ("StringNotEquals", "s3:signatureversion", "AWS4-HMAC-SHA256", true),
             ("StringNotEquals", "s3:x-amz-server-side-encryption", "AES256", true),
             ("StringNotEquals", "s3:x-amz-server-side-encryption", "aws:kms", false),
-            ("StringNotEquals", "s3:x-amz-storage-class", "STANDARD", true),
+            ("Null", "s3:x-amz-storage-class", "false", true),
+            // True also of a request that names no class.
+            ("StringNotEquals", "s3:x-amz-storage-class", "STANDARD", false),
             ("StringNotEquals", "aws:SourceVpce", "vpce-1", false),
         ] {
             assert_eq!(denies(operator, name, value), is_met, "{operator} {name} {value}");
