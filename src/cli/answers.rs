@@ -69,10 +69,11 @@ impl Asked {
         join_all(self.servers.iter().map(|server| async {
             let mut last = Err("no answer".to_owned());
             for _ in 0..TRIES {
-                match timeout(ANSWER, self.exchange(*server)).await {
-                    Ok(Ok(Ok(values))) => return Ok(values),
-                    Ok(Ok(Err(why))) => last = Err(why),
-                    Ok(Err(_)) | Err(_) => {}
+                if let Ok(Ok(answer)) = timeout(ANSWER, self.exchange(*server)).await {
+                    last = self.values(&answer);
+                    if last.is_ok() {
+                        break;
+                    }
                 }
             }
             last
@@ -80,8 +81,8 @@ impl Asked {
         .await
     }
 
-    /// Asks once. The inner result is an answer's.
-    async fn exchange(&self, server: SocketAddr) -> io::Result<Result<Values, String>> {
+    /// Asks once.
+    async fn exchange(&self, server: SocketAddr) -> io::Result<Message> {
         let any = if server.is_ipv4() {
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
         } else {
@@ -102,26 +103,28 @@ impl Asked {
             let is_answer = answer.metadata.id == query.metadata.id
                 && answer.metadata.message_type == MessageType::Response
                 && answer.queries == query.queries;
-            if !is_answer {
-                continue;
+            if is_answer {
+                return Ok(answer);
             }
-            let is_foreign = self.are_own && !answer.metadata.authoritative;
-            // Of a name that is not there any more, that is the answer.
-            let code = answer.metadata.response_code;
-            if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
-                return Ok(Err(format!("an error ({code})")));
-            }
-            if is_foreign {
-                return Ok(Err("an answer without authority".to_owned()));
-            }
-            if answer.metadata.truncation {
-                return Ok(Err("a truncated answer".to_owned()));
-            }
-            let shown = |data: &RData| {
-                value(self.kind, &data.to_string()).unwrap_or_else(|| plain(&data.to_string()))
-            };
-            return Ok(Ok(answer.answers.iter().map(|record| shown(&record.data)).collect()));
         }
+    }
+
+    /// The values of an answer, or why it has none.
+    fn values(&self, answer: &Message) -> Result<Values, String> {
+        // Of a name that is not there any more, that is the answer.
+        let code = answer.metadata.response_code;
+        if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            return Err(format!("an error ({code})"));
+        }
+        if self.are_own && !answer.metadata.authoritative {
+            return Err("an answer without authority".to_owned());
+        }
+        if answer.metadata.truncation {
+            return Err("a truncated answer".to_owned());
+        }
+        let shown =
+            |data: &RData| value(self.kind, &data.to_string()).unwrap_or_else(|| plain(&data.to_string()));
+        Ok(answer.answers.iter().map(|record| shown(&record.data)).collect())
     }
 }
 

@@ -81,8 +81,8 @@ async fn restore_check(
         // Where there is no room for two tags, the newer one replaces the other.
         let full = record::has_no_room(&tags, record::IN) && tags.contains_key(record::OUT);
         let mut removed = record::removed(Some(&record), Some(seen), full.then_some(record::OUT));
-        let unreadable = invalid.filter(|key| *key != record::IN).map(str::to_owned);
-        removed.extend(unreadable.filter(|key| !removed.contains(key)).into_iter().collect::<Vec<_>>());
+        let unreadable = invalid.filter(|key| !removed.iter().any(|known| known == key));
+        removed.extend(unreadable.map(str::to_owned));
         if record::has_no_room(&tags, record::IN) && !full {
             return Err(Error::NoRoom);
         }
@@ -194,7 +194,8 @@ async fn recorded(
     let (path, locked_path) = (check.path().unwrap_or_default(), config.locked_path.as_str());
     let now = system.clock.now();
     let (record, invalid) = Record::read_without_invalid(&tags, path, check.version, locked_path, now);
-    let key = invalid.as_ref().map(|invalid| invalid.key);
+    // The restore's own is replaced.
+    let key = invalid.as_ref().map(|invalid| invalid.key).filter(|key| *key != record::IN);
     match invalid {
         Some(future) if future.is_future && !(request.force && request.path.is_some()) => {
             return Err(Refusal::Future(future).into());

@@ -125,7 +125,7 @@ fn metrics(memory: &Memory) -> String {
     let last = |totals: &Totals, missed| if missed { totals.last_missed } else { totals.last_opened };
     for (name, what, missed) in [
         ("last_missed", "a lock that was due was last not set", true),
-        ("last_opened", "it was last seen that a person had released it", false),
+        ("last_opened", "its object was last seen to be gone, and no hold", false),
     ] {
         let family = Family::<[(&str, String); 1], Gauge<f64, AtomicU64>>::default();
         for (outcome, totals) in &outcomes {

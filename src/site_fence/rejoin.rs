@@ -42,7 +42,6 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         accelerator: &accelerator,
         turn: Turn::new(system, &accelerator.arn, &request.site, None, deadline),
         held: None,
-        is_perhaps_gone: false,
         changed: false,
         details: Vec::new(),
         deadline: Turn::within(deadline),
@@ -69,8 +68,6 @@ struct Back<'a> {
     turn: Turn<'a>,
     /// The claim of another execution, beside which the site is rejoined by force.
     held: Option<Error>,
-    /// Whether endpoints that are shown in service may be gone.
-    is_perhaps_gone: bool,
     /// Whether anything was changed.
     changed: bool,
     /// Details for people.
@@ -150,11 +147,10 @@ impl Back<'_> {
                 continue;
             }
             // Who holds the claim may have removed what is shown already: Global Accelerator may only still show it.
-            if let Some(held) = self.held.take().filter(|_| plan.in_service) {
-                if plan.add.is_empty() {
-                    return Err(held);
-                }
-                self.is_perhaps_gone = true;
+            let held = self.held.take().filter(|_| plan.in_service);
+            let is_perhaps_gone = held.is_some();
+            if let Some(held) = held.filter(|_| plan.add.is_empty()) {
+                return Err(held);
             }
             if plan.in_service {
                 // Global Accelerator may only still show it, also where it shows only some of its endpoints.
@@ -163,7 +159,7 @@ impl Back<'_> {
                     |_| plan.former.map(|former| former.at),
                 )?;
             }
-            return self.carry_out(plan).await;
+            return self.carry_out(plan, is_perhaps_gone).await;
         }
     }
 
@@ -179,14 +175,12 @@ impl Back<'_> {
         let unreadable = notes.unreadable(site).map(|text| {
             format!("a note of its endpoints cannot be read: add by hand what it was about: {}", Quoted(text))
         });
-        let unreadable: Vec<_> = unreadable.collect();
+        self.details = unreadable.collect();
         let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
         self.log_decision(&decision);
         let back = match decision {
             Ok(back) => back,
             Err(reason) => {
-                self.details.clear();
-                self.details.extend(unreadable);
                 if reason == Reason::NothingNoted {
                     // A rejoin just before may not be shown yet.
                     self.turn.refuse_if_just_rejoined(site, deadline).await?;
@@ -194,8 +188,8 @@ impl Back<'_> {
                 return Ok(Err(outcome(Verdict::Refused).because(reason)));
             }
         };
-        let add = self.existing(back).await?;
-        self.details.extend(unreadable);
+        let (add, left) = self.existing(back).await?;
+        self.details.extend(left);
         let in_service = is_in_service(site, &sight.groups);
         if add.is_empty() && !in_service {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
@@ -225,15 +219,15 @@ impl Back<'_> {
         Ok(Ok(Plan { add, in_service, keys, former, replication }))
     }
 
-    /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones. What cannot be
-    /// restored is noted in the details.
-    async fn existing(&mut self, back: Return<'_>) -> Result<Vec<Noted>, Error> {
+    /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones; and in words what
+    /// cannot be restored.
+    async fn existing(&self, back: Return<'_>) -> Result<(Vec<Noted>, Vec<String>), Error> {
         let Return { add, homeless, changed } = back;
         let ids = add.iter().map(|noted| noted.id.as_str()).collect();
         let owners = self.system.view.owners(self.accelerator, ids, self.deadline).await?;
         let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);
         let (gone, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_gone);
-        self.details.clear();
+        let mut left = Vec::new();
         // Another site's, whatever it was when it was taken out.
         let site = &self.request.site;
         let (own, others): (Vec<_>, Vec<_>) =
@@ -243,27 +237,26 @@ impl Back<'_> {
             });
         for Noted { id, .. } in others {
             if let Some(Owner::Site(name)) = owners.get(&id) {
-                self.details.push(format!("{id} was left out: its site is {} now", Quoted(name)));
+                left.push(format!("{id} was left out: its site is {} now", Quoted(name)));
             }
         }
         if !gone.is_empty() {
             let ids: Vec<_> = gone.iter().map(|noted| noted.id.as_str()).collect();
-            self.details
-                .push(format!("load balancers that no longer exist were left out: {}", ids.join(", ")));
+            left.push(format!("load balancers that no longer exist were left out: {}", ids.join(", ")));
         }
         for Noted { id, weight, group, .. } in homeless {
-            self.details.push(format!(
+            left.push(format!(
                 "{id} (weight {weight}) was left out: its group {group} no longer exists, and no single other group of \
                  its Region stands for it alone: add it by hand if its listener is to have it"
             ));
         }
         for (noted, endpoint) in changed {
-            self.details.push(format!(
+            left.push(format!(
                 "{} has the weight {}, and had {} before it was taken out: set it by hand",
                 noted.id, endpoint.weight, noted.weight
             ));
         }
-        Ok(own)
+        Ok((own, left))
     }
 
     /// The replication that the site needs: with every other site in service, or else from the one that reported it, or
@@ -324,8 +317,9 @@ impl Back<'_> {
         }
     }
 
-    /// Brings replication online in both directions, notes the rejoin, adds the endpoints, and removes the notes.
-    async fn carry_out(&mut self, plan: Plan) -> Result<Outcome, Error> {
+    /// Brings replication online in both directions, notes the rejoin, adds the endpoints, and removes the notes. These stay where
+    /// what is shown in service `is_perhaps_gone`.
+    async fn carry_out(&mut self, plan: Plan, is_perhaps_gone: bool) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let is_idle = plan.is_idle();
         let Plan { add, keys, former, replication, .. } = plan;
@@ -377,8 +371,8 @@ impl Back<'_> {
                 return Err(failure.into());
             }
         }
-        // After a rejoin by force the note stays, so that the status shows it.
-        if self.is_perhaps_gone {
+        // After a rejoin by force the note stays as well, so that the status shows it.
+        if is_perhaps_gone {
             let what = "a report is under way, and what is shown in service may be removed by it: repeat the request in a minute";
             self.details.push(what.to_owned());
         } else if !forced && !keys.is_empty() {
@@ -389,7 +383,7 @@ impl Back<'_> {
     }
 
     /// What has to be added now; `add` if that cannot be read.
-    async fn missing(&mut self, add: Vec<Noted>) -> Vec<Noted> {
+    async fn missing(&self, add: Vec<Noted>) -> Vec<Noted> {
         let Self { system, request: Request { site, .. }, deadline, .. } = *self;
         let Ok(sight) = system.view.look(self.accelerator, deadline.within(deadline.left() / 3)).await else {
             return add;
@@ -398,10 +392,7 @@ impl Back<'_> {
         let Ok(back) = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes }) else {
             return add;
         };
-        let details = std::mem::take(&mut self.details);
-        let missing = self.existing(back).await;
-        self.details = details;
-        missing.unwrap_or(add)
+        self.existing(back).await.map_or(add, |(missing, _)| missing)
     }
 
     fn is_back(&self) -> Outcome {

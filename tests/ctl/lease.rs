@@ -457,19 +457,26 @@ async fn a_request_that_is_not_answered_is_removed() {
     assert_ne!(second.1, first.1, "a try from before the first one would count again");
 }
 
-#[tokio::test]
-async fn a_request_that_arrives_after_its_removal_asks_for_nothing() {
-    let emulator = Emulator::ministack().await;
-    create_table(&emulator).await;
-    put_held(&emulator, "site-a").await;
+/// Runs a command whose first write is held on its way, until the proxy delivers it.
+async fn run_with_a_late_try(emulator: &Emulator, typed: &[&str]) -> (Ended, Proxy) {
     let proxy = Proxy::start(&emulator.url).await;
     proxy.only("UpdateItem", Fault::Held);
     let first_try_under_way = async {
         proxy.arrived("UpdateItem", 1).await;
         proxy.only("UpdateItem", Fault::None);
     };
-    let command = arguments(&["handover", "--to", "site-b", "--yes", "--timeout", "0"]);
-    let (ended, ()) = tokio::join!(run_at(&proxy.url, &emulator, &command), first_try_under_way);
+    let command = arguments(typed);
+    let (ended, ()) = tokio::join!(run_at(&proxy.url, emulator, &command), first_try_under_way);
+    (ended, proxy)
+}
+
+#[tokio::test]
+async fn a_request_that_arrives_after_its_removal_asks_for_nothing() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    put_held(&emulator, "site-a").await;
+    let (ended, proxy) =
+        run_with_a_late_try(&emulator, &["handover", "--to", "site-b", "--yes", "--timeout", "0"]).await;
     assert!(ended.out.contains("the request was removed"), "{ended:?}");
     assert_eq!(proxy.deliver().await, 1);
     assert_eq!(record(&emulator).await["leaseHandover"], Value::Null);
@@ -482,14 +489,7 @@ async fn an_unpin_that_arrives_after_a_later_pin_does_not_end_that() {
     put_held(&emulator, "site-a").await;
     let pin = arguments(&["pin", "--yes", "--reason", "maintenance"]);
     assert_eq!(run_at(&emulator.url, &emulator, &pin).await.status, Some(0));
-    let proxy = Proxy::start(&emulator.url).await;
-    proxy.only("UpdateItem", Fault::Held);
-    let first_try_under_way = async {
-        proxy.arrived("UpdateItem", 1).await;
-        proxy.only("UpdateItem", Fault::None);
-    };
-    let unpin = arguments(&["unpin", "--yes", "--reason", "maintenance"]);
-    let (ended, ()) = tokio::join!(run_at(&proxy.url, &emulator, &unpin), first_try_under_way);
+    let (ended, proxy) = run_with_a_late_try(&emulator, &["unpin", "--yes", "--reason", "maintenance"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     assert_eq!(run_at(&emulator.url, &emulator, &pin).await.status, Some(0));
     assert_eq!(proxy.deliver().await, 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support;
 use crate::support::accelerator::Fault;
 use crate::support::lambda::Function;
-use crate::support::program::program;
+use crate::support::program::says_its_version;
 use crate::support::recorded;
 use crate::support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, alert};
 use serde_json::{Value, json};
@@ -140,8 +140,5 @@ async fn an_invalid_setting_stops_the_start_and_is_named() {
 
 #[test]
 fn it_says_its_version_without_an_event() {
-    let said =
-        std::process::Command::new(program("site-fence")).arg("--version").env_clear().output().unwrap();
-    let said = String::from_utf8(said.stdout).unwrap();
-    assert!(said.starts_with(concat!("site-fence ", env!("CARGO_PKG_VERSION"))), "{said}");
+    says_its_version("site-fence");
 }

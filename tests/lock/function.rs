@@ -7,7 +7,7 @@ use crate::support;
 use crate::support::lambda::Function;
 use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, alarm, delivered, message};
 use crate::support::primary::Primary;
-use crate::support::program::program;
+use crate::support::program::says_its_version;
 use crate::support::route53::{Check, Fault, Route53};
 use serde_json::{Value, json};
 
@@ -297,8 +297,5 @@ async fn what_is_done_in_doubt_is_a_warning() {
 
 #[test]
 fn it_says_its_version_without_an_event() {
-    let said =
-        std::process::Command::new(program("failover-lock")).arg("--version").env_clear().output().unwrap();
-    let said = String::from_utf8(said.stdout).unwrap();
-    assert!(said.starts_with(concat!("failover-lock ", env!("CARGO_PKG_VERSION"))), "{said}");
+    says_its_version("failover-lock");
 }

@@ -15,6 +15,13 @@ pub fn program(name: &str) -> PathBuf {
     env::var_os(variable).map(PathBuf::from).or_else(|| built(name)).unwrap_or_else(|| build(name))
 }
 
+/// Sees that a program that takes no arguments prints its name and version when it is asked for them.
+pub fn says_its_version(name: &str) {
+    let said = std::process::Command::new(program(name)).arg("--version").env_clear().output();
+    let said = String::from_utf8(said.expect("it starts").stdout).expect("UTF-8");
+    assert!(said.starts_with(&format!("{name} {}", env!("CARGO_PKG_VERSION"))), "{said}");
+}
+
 /// Fills a pipe that no one reads, through a file of its own: the writer's flags remain as they are.
 pub async fn fill(pipe: &PipeWriter) {
     let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());

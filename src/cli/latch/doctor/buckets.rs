@@ -233,19 +233,18 @@ const MADE: [(&str, &str); 2] =
     [("s3:signatureversion", "AWS4-HMAC-SHA256"), ("s3:x-amz-server-side-encryption", "AES256")];
 
 /// Whether a denial of a write is one of the template's, which a watcher's write meets.
-fn is_templates(denies: &Denies) -> bool {
+fn is_templates(denies: &Denies<'_>) -> bool {
     // What a write needs from its signing to its arrival.
     let is_long = |age: &&str| age.parse::<u64>().is_ok_and(|age| age >= 5_000);
     denies.conditions.iter().any(|(operator, name, values)| {
-        let values: Vec<_> = values.iter().map(String::as_str).collect();
-        (is_age(operator, name, &values) && values.iter().all(is_long))
-            || is_presigned(operator, name, &values)
-            || is_new(operator, name, &values)
-            || (operator == "Null"
+        (is_age(operator, name, values) && values.iter().all(is_long))
+            || is_presigned(operator, name, values)
+            || is_new(operator, name, values)
+            || (*operator == "Null"
                 && name.eq_ignore_ascii_case("s3:x-amz-storage-class")
-                && values == ["false"])
+                && *values == ["false"])
             || MADE.iter().any(|(of, value)| {
-                operator == "StringNotEquals" && name.eq_ignore_ascii_case(of) && values == [*value]
+                *operator == "StringNotEquals" && name.eq_ignore_ascii_case(of) && *values == [*value]
             })
     })
 }
@@ -316,7 +315,7 @@ mod tests {
             assert!(template.contains(name) && template.contains(value), "{name}");
         }
         let denies = |operator: &str, name: &str, value: &str| {
-            let conditions = vec![(operator.to_owned(), name.to_owned(), vec![value.to_owned()])];
+            let conditions = vec![(operator, name, vec![value])];
             is_templates(&Denies { sid: String::new(), always: false, conditions })
         };
         for (operator, name, value, is_met) in [

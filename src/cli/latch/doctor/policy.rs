@@ -20,13 +20,13 @@ pub(super) struct Key<'a> {
 
 /// A statement that denies an action on an object.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Denies {
+pub(super) struct Denies<'a> {
     /// Its `Sid`, or `a statement without a Sid`.
     pub sid: String,
     /// Whether it does so under no condition.
     pub always: bool,
-    /// Its conditions: operator, key and values.
-    pub conditions: Vec<(String, String, Vec<String>)>,
+    /// Its conditions.
+    pub conditions: Vec<Part<'a>>,
 }
 
 // === impl Policy ===
@@ -61,7 +61,7 @@ impl Policy {
     }
 
     /// The statements that deny this action on this object to those who request it over TLS.
-    pub fn denying(&self, action: &str, key: Key<'_>) -> Vec<Denies> {
+    pub fn denying(&self, action: &str, key: Key<'_>) -> Vec<Denies<'_>> {
         let hides = |statement: &&Value| {
             let of_all = |name: &str, not: &str, fits: bool| {
                 fits || !statement[not].is_null() && statement[name].is_null()
@@ -72,21 +72,17 @@ impl Policy {
                 && of_all("Resource", "NotResource", is_in(&statement["Resource"], key))
                 && !requires_tls(&statement["Condition"])
         };
-        let denies = |statement: &Value| {
+        let denying = self.0.iter().filter(hides).map(|statement| {
             let is_whole =
                 ["NotPrincipal", "NotAction", "NotResource"].iter().all(|not| statement[not].is_null());
             let sid = statement["Sid"].as_str().map_or("a statement without a Sid".to_owned(), str::to_owned);
-            let conditions = parts(statement).into_iter().map(|(operator, name, values)| {
-                let values = values.into_iter().map(str::to_owned).collect();
-                (operator.to_owned(), name.to_owned(), values)
-            });
             Denies {
                 sid,
-                conditions: conditions.collect(),
+                conditions: parts(statement),
                 always: is_whole && statement["Condition"].as_object().is_none_or(serde_json::Map::is_empty),
             }
-        };
-        self.0.iter().filter(hides).map(denies).collect()
+        });
+        denying.collect()
     }
 
     /// Whether everyone is denied this action on this object, by a condition that fits: its operator, its key and its values. Of
@@ -112,7 +108,7 @@ impl Policy {
 }
 
 /// A condition: operator, key and values.
-type Part<'a> = (&'a str, &'a str, Vec<&'a str>);
+pub(super) type Part<'a> = (&'a str, &'a str, Vec<&'a str>);
 
 /// The conditions of a statement.
 fn parts(statement: &Value) -> Vec<Part<'_>> {
