@@ -349,6 +349,12 @@ async fn an_alarm_on_a_query_over_every_check_guards_each_and_locks_the_one_that
         let error = reconcile_with(&route53, &[ours]).await.unwrap_err();
         assert!(error.contains(operation), "{error}");
     }
+    // Nor does an alarm that is OK say that it is armed.
+    let quiet = Alarm::on(PRIMARY, "OK", CHANGED);
+    let route53 = with(check().tagged("guarded", "yes"), &[query(&[SECOND], "ALARM"), quiet]).await;
+    route53.fail_always("DescribeAlarmContributors", denied());
+    let error = reconcile_with(&route53, &[("GUARDED_TAG", "guarded")]).await.unwrap_err();
+    assert!(error.contains("DescribeAlarmContributors"), "{error}");
     // Of a limit that is used up no one is to blame: the next tick tries again.
     let route53 = with(check(), &[query(&[SECOND], "ALARM")]).await;
     route53.fail_always("DescribeAlarmContributors", Fault::Error(400, "Throttling", "Rate exceeded"));
