@@ -218,6 +218,7 @@ impl Accelerators {
         group: &EndpointGroup,
         endpoints: &[&Endpoint],
         perhaps: &mut bool,
+        goes_on: impl AsyncFn() -> bool,
         deadline: Deadline,
     ) -> Result<(), Failure> {
         for endpoints in endpoints.chunks(MOST) {
@@ -246,6 +247,9 @@ impl Accelerators {
                         if failure.kind() == Kind::Throttled && tries < TRIES && deadline.left() > PAUSE =>
                     {
                         sleep(PAUSE.mul_f64(fastrand::f64())).await;
+                        if !goes_on().await {
+                            return Err(failure);
+                        }
                     }
                     removed => {
                         removed?;

@@ -18,6 +18,7 @@ use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
 use super::turn::{CLOCKS, Turn};
 use super::view::Sight;
 use super::webhook::Accusation;
+use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
 /// The time for the check whether the reporter's Infinispan can be reached, and is in order.
@@ -138,7 +139,7 @@ impl Leave<'_> {
             let notes = Notes::read(&accelerator.arn, &sight.tags);
             // As long as nothing was changed, its age decides.
             if (self.removed || self.taken_offline) && self.is_answered(&notes) {
-                return Ok(self.gives_way());
+                return self.gives_way(&sight.groups);
             }
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
             if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
@@ -173,7 +174,7 @@ impl Leave<'_> {
                 } else {
                     (Reason::OlderThanRejoin, Reason::RejoinedSince)
                 };
-                let is_noted = leaving.is_none() && notes.is_to_stay_out(site);
+                let is_noted = leaving.is_none() && notes.is_out(site);
                 match self.sees().await? {
                     Some(true) => return Ok(Out::Stays(over, None)),
                     Some(false) => {}
@@ -186,7 +187,7 @@ impl Leave<'_> {
                 self.turn.refuse_if_just_rejoined(site, deadline).await?;
             }
             // A note from before the last rejoin is not about this fence.
-            let is_noted = notes.is_to_stay_out(site);
+            let is_noted = notes.is_out(site);
             if leaving.is_none() && (is_noted || system.config.dry_run) && self.is_offline().await? {
                 return Ok(self.left());
             }
@@ -222,15 +223,16 @@ impl Leave<'_> {
             }
             // Last, because it may fail: the note keeps the site out if its endpoints are put back in another way.
             if let Some(infinispan) = self.infinispan {
-                if self.is_answered(&self.notes().await?) {
-                    return Ok(self.gives_way());
+                if self.is_answered(&notes_of(system, accelerator, deadline).await?) {
+                    continue;
                 }
                 let (reporter, time) = (&accusation.reporter, deadline.within(TAKING_OFFLINE));
                 match infinispan.set(reporter, site, State::Offline, time).await {
                     // Meanwhile a rejoin by force, which needs no claim, may have brought it online.
-                    Ok(_) if self.is_answered(&self.notes().await?) => {
+                    Ok(_) if self.is_answered(&notes_of(system, accelerator, deadline).await?) => {
                         infinispan.set(reporter, site, State::Online, deadline).await?;
-                        return Ok(self.gives_way());
+                        self.taken_offline = true;
+                        continue;
                     }
                     Ok(changed) => self.taken_offline |= changed,
                     Err(failure) => return Ok(Out::Replicating { failure, removed: self.removed }),
@@ -240,22 +242,21 @@ impl Leave<'_> {
         }
     }
 
-    /// What is noted of the accelerator's sites now.
-    async fn notes(&self) -> Result<Notes, Error> {
-        let tags = self.system.view.accelerators.tags(self.accelerator, self.deadline).await?;
-        Ok(Notes::read(&self.accelerator.arn, &tags))
-    }
-
-    /// Whether a person has rejoined the site since this report was taken up. A time from the future is none.
+    /// Whether a person has rejoined the site since this report was taken up.
     fn is_answered(&self, notes: &Notes) -> bool {
-        let rejoined = notes.rejoined(&self.accusation.site);
-        rejoined.is_some_and(|rejoined| rejoined.at > self.since && rejoined.at <= Utc::now() + CLOCKS)
+        is_answered(&self.accusation.site, self.since, notes)
     }
 
     /// Leaves the site as the rejoin has it. What this report has removed is no record of a fence any more.
-    fn gives_way(&mut self) -> Out {
+    fn gives_way(&mut self, groups: &[EndpointGroup]) -> Result<Out, Error> {
         self.removal.is_undone();
-        Out::Stays(Reason::OlderThanRejoin, None)
+        self.is_whole = false;
+        // The rejoin may have looked before they were removed.
+        let missing = self.removal.missing(groups);
+        if missing.is_empty() {
+            return Ok(Out::Stays(Reason::OlderThanRejoin, None));
+        }
+        Err(Error::Rejoined(missing))
     }
 
     fn left(&self) -> Out {
@@ -311,9 +312,17 @@ impl Leave<'_> {
             note(system, accelerator, site, &leaver, deadline).await;
         }
         self.removal.begin(leaver, notes.of(site));
-        let removed = self.removal.remove(system, leaving, deadline).await;
+        let since = self.since;
+        let goes_on = async || {
+            let deadline = deadline.within(NOTING.min(deadline.left() / 4));
+            let notes = notes_of(system, accelerator, deadline).await;
+            !notes.is_ok_and(|notes| is_answered(site, since, &notes))
+        };
+        let removed = self.removal.remove(system, leaving, goes_on, deadline).await;
         self.removed |= self.removal.is_perhaps_done();
-        removed?;
+        if !removed? {
+            return Ok(true);
+        }
         self.is_whole = true;
         self.note_out().await;
         // Check again: a report against the reporter may have been handled at the same time.
@@ -370,6 +379,22 @@ impl Leave<'_> {
         }
         Ok(Out::Stays(reason, None))
     }
+}
+
+/// Whether a person has rejoined the site since then. A time from the future is none.
+fn is_answered(site: &Site, since: DateTime<Utc>, notes: &Notes) -> bool {
+    let rejoined = notes.rejoined(site);
+    rejoined.is_some_and(|rejoined| rejoined.at > since && rejoined.at <= Utc::now() + CLOCKS)
+}
+
+/// What is noted of the accelerator's sites now.
+async fn notes_of(
+    system: &SiteFence,
+    accelerator: &Accelerator,
+    deadline: Deadline,
+) -> Result<Notes, Failure> {
+    let tags = system.view.accelerators.tags(accelerator, deadline).await?;
+    Ok(Notes::read(&accelerator.arn, &tags))
 }
 
 /// Notes a site. If this fails, the site is taken out all the same.

@@ -140,7 +140,7 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         }
         // The note is newer than any rejoin then, and one that is under way holds the claim. A person may have taken it out, or
         // bring it online, since a message that was delivered late.
-        if seen.notes.is_to_stay_out(site) {
+        if seen.notes.is_out(site) {
             return if accusation.is_late { Decision::AlreadyOutIfUnseen } else { Decision::AlreadyOut };
         }
         return match age(accusation, seen.notes) {

@@ -37,9 +37,9 @@ pub enum Error {
         /// Whether the execution is likely to end in a moment.
         may_pass: bool,
     },
-    /// By the record, a site was taken out or rejoined less than a minute ago.
+    /// By the record in the table, or by the accelerator's note, a site was taken out or rejoined less than a minute ago.
     #[error(
-        "FENCE_TABLE: {record}, and Global Accelerator may still show what was before, until {until}. Wait for the next try"
+        "{record}, and Global Accelerator may still show what was before, until {until}. Wait for the next try"
     )]
     JustChanged {
         /// What was done.
@@ -47,6 +47,12 @@ pub enum Error {
         /// The time until which that is waited for.
         until: String,
     },
+    /// A person has rejoined the site while its endpoints were being removed, and these of them are not in service.
+    #[error(
+        "a person has rejoined the site while its endpoints were being removed, and these are not shown in service: {0}: if \
+         they stay out by failoverctl fence status, repeat the rejoin"
+    )]
+    Rejoined(String),
     /// The other sites left the accelerator while the site was being removed: on another report, or by a person's hand.
     #[error(
         "no site is left in the accelerator, or in one of its listeners: rejoin the one with the newest data, failoverctl fence rejoin; \
@@ -86,7 +92,7 @@ impl Error {
             Self::Malformed(_) => "MalformedAlert",
             Self::BadRequest(_) => "BadRequest",
             Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
-            Self::OtherReport { .. } | Self::JustChanged { .. } => "OtherReport",
+            Self::OtherReport { .. } | Self::JustChanged { .. } | Self::Rejoined(_) => "OtherReport",
             Self::NobodyLeft => "NobodyLeft",
             Self::Removed(error) => error.error_type(),
             Self::Unfinished(_) => "Unfinished",
@@ -108,6 +114,7 @@ impl Error {
             Self::Malformed(_) | Self::BadRequest(_) | Self::NoSuchAccelerator(_) => StatusCode::BAD_REQUEST,
             Self::OtherReport { .. }
             | Self::JustChanged { .. }
+            | Self::Rejoined(_)
             | Self::NobodyLeft
             | Self::Unfinished(_)
             | Self::Infinispan(_)

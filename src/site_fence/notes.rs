@@ -131,15 +131,26 @@ impl Notes {
         self.rejoined.get(site).copied()
     }
 
-    /// Whether a site was taken out and was not rejoined since.
+    /// Whether a site is noted as out since its last rejoin.
+    #[must_use]
+    pub fn is_out(&self, site: &Site) -> bool {
+        self.stays_out(site, |by, rejoined| rejoined.at < by.at)
+    }
+
+    /// Whether a site may be stale: it was taken out, and no rejoin since has ended. One without force removes the note last.
     #[must_use]
     pub fn is_to_stay_out(&self, site: &Site) -> bool {
-        if self.of(site).is_some_and(|note| note.is_unreadable) {
+        self.stays_out(site, |by, rejoined| rejoined.at < by.at || !rejoined.forced)
+    }
+
+    fn stays_out(&self, site: &Site, in_spite_of: impl FnOnce(&By, Rejoined) -> bool) -> bool {
+        let (note, rejoined) = (self.of(site), self.rejoined(site));
+        if note.is_some_and(|note| note.is_unreadable) {
             // Of a rejoin by force the note stays.
-            return !self.rejoined(site).is_some_and(|rejoined| rejoined.forced);
+            return !rejoined.is_some_and(|rejoined| rejoined.forced);
         }
-        let by = self.of(site).and_then(|note| note.by.as_ref());
-        by.is_some_and(|by| self.rejoined(site).is_none_or(|rejoined| rejoined.at < by.at))
+        let by = note.and_then(|note| note.by.as_ref());
+        by.is_some_and(|by| rejoined.is_none_or(|rejoined| in_spite_of(by, rejoined)))
     }
 }
 
@@ -336,6 +347,25 @@ mod tests {
         assert!(!notes.is_to_stay_out(&site));
         assert_eq!(notes.rejoined(&site), Some(at("2026-11-21T03:08:09.6Z")));
         assert_eq!(Note::keys(&site, &tags).len(), 2, "the last rejoin stays noted");
+    }
+
+    #[test]
+    fn a_rejoin_without_force_that_left_the_note_has_not_ended() {
+        let site: Site = "site-b".parse().unwrap();
+        let mut tags: BTreeMap<_, _> = noted().tags(&site).into_iter().collect();
+        for (time, forced, is_out, is_to_stay_out) in [
+            ("2026-11-21T03:08:09.4Z", false, true, true),
+            ("2026-11-21T03:08:09.6Z", false, false, true),
+            ("2026-11-21T03:08:09.6Z", true, false, false),
+        ] {
+            tags.extend([Rejoined { at: time.parse().unwrap(), forced }.tag(&site)]);
+            let notes = Notes::read(ACCELERATOR, &tags);
+            assert_eq!(
+                (notes.is_out(&site), notes.is_to_stay_out(&site)),
+                (is_out, is_to_stay_out),
+                "{time} {forced}"
+            );
+        }
     }
 
     #[test]

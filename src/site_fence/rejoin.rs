@@ -1,6 +1,6 @@
 //! Rejoins a site, when a person requests it.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tracing::{info, warn};
 
 use super::SiteFence;
@@ -85,6 +85,8 @@ struct Plan {
     keys: Vec<String>,
     /// The last rejoin.
     former: Option<Rejoined>,
+    /// When the site was taken out since then, by its note.
+    out: Option<DateTime<Utc>>,
     /// What is brought online, or with force why replication is left as it is; `None` without Infinispan.
     replication: Option<Result<Replication, String>>,
 }
@@ -158,6 +160,9 @@ impl Back<'_> {
                     |site| site == self.request.site.as_str(),
                     |_| plan.former.map(|former| former.at),
                 )?;
+                if plan.add.is_empty() && !self.changed {
+                    Turn::refuse_if_just_noted(&self.request.site, plan.out)?;
+                }
             }
             return self.carry_out(plan, is_perhaps_gone).await;
         }
@@ -195,9 +200,11 @@ impl Back<'_> {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
         }
         let (keys, former) = (Note::keys(site, &sight.tags), notes.rejoined(site));
+        let by = notes.of(site).and_then(|note| note.by.as_ref());
+        let out = by.filter(|_| notes.is_out(site)).map(|by| by.at);
         let is_idle = add.is_empty() && keys.is_empty();
         if system.infinispan.is_none() {
-            return Ok(Ok(Plan { add, in_service, keys, former, replication: None }));
+            return Ok(Ok(Plan { add, in_service, keys, former, out, replication: None }));
         }
         let link = match self.replication(&notes, &sight.groups) {
             Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
@@ -205,7 +212,7 @@ impl Back<'_> {
         };
         let replication = match link {
             Ok((_, Link::Replicating)) => {
-                return Ok(Ok(Plan { add, in_service, keys, former, replication: None }));
+                return Ok(Ok(Plan { add, in_service, keys, former, out, replication: None }));
             }
             Ok((replication, Link::Connected)) => Ok(replication),
             Ok((_, Link::Broken(at, other))) if *force => Err(format!("{at} does not see {other}")),
@@ -216,7 +223,7 @@ impl Back<'_> {
             Err(error) => return Err(error),
         };
         let replication = Some(replication);
-        Ok(Ok(Plan { add, in_service, keys, former, replication }))
+        Ok(Ok(Plan { add, in_service, keys, former, out, replication }))
     }
 
     /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones; and in words what

@@ -39,27 +39,32 @@ impl Removal {
         self.note = note;
     }
 
-    /// Removes them, from one group after the other.
+    /// Removes them, from one group after the other, as long as this `goes_on`: that is asked between two calls, and after the
+    /// last one. Returns whether it does.
     pub async fn remove(
         &mut self,
         system: &SiteFence,
         leaving: &Leaving<'_>,
+        goes_on: impl AsyncFn() -> bool,
         deadline: Deadline,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         for (group, endpoints) in leaving {
-            let mut removed = self.remove_from(system, group, endpoints, deadline).await;
+            let mut removed = self.remove_from(system, group, endpoints, &goes_on, deadline).await;
             if endpoints.len() > 1 && matches!(&removed, Err(failure) if failure.is_error(NOT_FOUND)) {
                 // One of them does not exist.
                 for endpoint in endpoints {
-                    removed = self.remove_from(system, group, &[endpoint], deadline).await;
+                    removed = self.remove_from(system, group, &[endpoint], &goes_on, deadline).await;
                     if removed.as_ref().is_err_and(|failure| !failure.is_error(NOT_FOUND)) {
                         break;
                     }
                 }
             }
             removed.map_err(Error::Removal)?;
+            if !goes_on().await {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn remove_from(
@@ -67,10 +72,12 @@ impl Removal {
         system: &SiteFence,
         group: &EndpointGroup,
         endpoints: &[&Endpoint],
+        goes_on: &impl AsyncFn() -> bool,
         deadline: Deadline,
     ) -> Result<(), Failure> {
         let mut perhaps = false;
-        let removed = system.view.accelerators.remove(group, endpoints, &mut perhaps, deadline).await;
+        let accelerators = &system.view.accelerators;
+        let removed = accelerators.remove(group, endpoints, &mut perhaps, goes_on, deadline).await;
         if perhaps {
             self.gone = Some(Utc::now());
         }
@@ -89,6 +96,12 @@ impl Removal {
             endpoints.retain(|endpoint| !self.gone_by_answer.contains(&(arn.clone(), endpoint.id.clone())));
         }
         sight
+    }
+
+    /// Those of them that are in none of these groups, by name.
+    pub fn missing(&self, groups: &[EndpointGroup]) -> String {
+        let missing = self.note.endpoints.iter().filter(|noted| !is_there(noted, groups));
+        missing.map(|noted| noted.id.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// The site is seen to be out.
@@ -125,11 +138,8 @@ impl Removal {
             return;
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
-        let is_there = |noted: &Noted| {
-            let mut groups = groups.iter().flatten().filter(|group| group.arn == noted.group);
-            groups.any(|group| group.endpoints.iter().any(|endpoint| noted.is(endpoint)))
-        };
-        if !self.note.endpoints.iter().all(is_there) {
+        let Ok(groups) = groups else { return };
+        if !self.note.endpoints.iter().all(|noted| is_there(noted, &groups)) {
             return;
         }
         let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
@@ -138,4 +148,9 @@ impl Removal {
             warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");
         }
     }
+}
+
+fn is_there(noted: &Noted, groups: &[EndpointGroup]) -> bool {
+    let mut groups = groups.iter().filter(|group| group.arn == noted.group);
+    groups.any(|group| group.endpoints.iter().any(|endpoint| noted.is(endpoint)))
 }

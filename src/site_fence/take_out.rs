@@ -75,7 +75,7 @@ impl Leave<'_> {
             let notes = Notes::read(&self.accelerator.arn, &sight.tags);
             let removed = self.removal.is_perhaps_done();
             if removed && !is_in_service(site, &sight.groups) {
-                if !notes.is_to_stay_out(site) {
+                if !notes.is_out(site) {
                     self.note_out().await?;
                 }
                 // The other sites may have been taken out in another way at the same time.
@@ -91,7 +91,7 @@ impl Leave<'_> {
             }
             let leaving = match decision {
                 // Without its note, which an earlier request could not write, it might come back in another way.
-                Ok(leaving) if leaving.is_empty() && notes.is_to_stay_out(site) => {
+                Ok(leaving) if leaving.is_empty() && notes.is_out(site) => {
                     self.turn.refuse_if_just_rejoined(site, deadline).await?;
                     return Ok(outcome(Verdict::AlreadyOut));
                 }
@@ -137,7 +137,7 @@ impl Leave<'_> {
             accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         }
         self.removal.begin(note, before);
-        self.removal.remove(system, leaving, deadline).await?;
+        self.removal.remove(system, leaving, async || true, deadline).await?;
         self.note_out().await
     }
 

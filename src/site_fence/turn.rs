@@ -118,7 +118,19 @@ impl<'a> Turn<'a> {
         if rejoined.is_some_and(|rejoined| rejoined >= out) {
             return Ok(());
         }
-        Err(shown(record.to_string(), out))
+        Err(shown(format!("FENCE_TABLE: {record}"), out))
+    }
+
+    /// Refuses a rejoin of what is shown in service, if it was taken out a short time ago by its note: Global Accelerator may only
+    /// still show it. The record says no more than that, and may not be there.
+    pub(super) fn refuse_if_just_noted(site: &Site, out: Option<DateTime<Utc>>) -> Result<(), Error> {
+        match out.filter(|out| is_late(*out)) {
+            Some(out) => {
+                let at = out.to_rfc3339_opts(SecondsFormat::Secs, true);
+                Err(shown(format!("{} was taken out at {at} by its note", Quoted(site.as_str())), out))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses what rests on this site being out: if a person has rejoined it a short time ago, by the record, or does so now,
@@ -142,7 +154,7 @@ impl<'a> Turn<'a> {
         match rejoined.copied().filter(|rejoined| is_late(*rejoined)) {
             Some(at) => Err(shown(
                 format!(
-                    "a person rejoined {} at {}",
+                    "FENCE_TABLE: a person rejoined {} at {}",
                     Quoted(site.as_str()),
                     at.to_rfc3339_opts(SecondsFormat::Secs, true)
                 ),

@@ -488,7 +488,7 @@ async fn a_report_that_is_handled_at_this_moment_is_named_to_the_other_one() {
     let group = Group::new(REGION, [sites.both()[0].clone()]);
     sites.accelerators.put(Accelerator::new(LABEL).tagged("site-fence:site-b:0", &noted).listener([group]));
     let request = json!({ "accelerator": support::sites::DNS_NAME, "site": "site-b" });
-    let error = rejoin_within(&system, &request, Duration::from_secs(3)).await.unwrap_err();
+    let error = rejoin_within(&system, &request, Duration::from_secs(6)).await.unwrap_err();
     assert!(error.contains("may still be under way until"), "{error}");
     assert_eq!((sites.in_service().len(), sites.entries().await.len()), (1, 1));
     // The execution has died: its claim ends by itself.

@@ -51,6 +51,68 @@ async fn a_removal_that_is_turned_away_is_decided_about_again() {
 }
 
 #[tokio::test]
+async fn a_rejoin_between_two_tries_of_a_removal_ends_it() {
+    for is_back in [true, false] {
+        let sites = Sites::start().await;
+        let (system, ga) = (sites.system(&[]), &sites.accelerators);
+        let both = sites.both();
+        let listeners = move |first: &[Endpoint]| {
+            let first = [Group::new(REGION, first.to_vec())];
+            Accelerator::new(LABEL).listener(first).listener([Group::new(REGION, both.clone())])
+        };
+        let all = listeners(&sites.both());
+        let arns = all.group_arns();
+        ga.put(all);
+        // One listener is done, the other one is busy. Meanwhile a person rejoins the site by force.
+        ga.fail("RemoveEndpoints", Fault::meddle(|_| {}));
+        ga.fail("RemoveEndpoints", BUSY);
+        for _ in 0..2 {
+            ga.fail("ListTagsForResource", Fault::meddle(|_| {}));
+        }
+        let back = if is_back { sites.both().to_vec() } else { sites.both()[..1].to_vec() };
+        let rejoined = Fault::meddle(move |ga| {
+            let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+            let accelerator = listeners(&back).tagged("site-fence:site-b:rejoined", &format!("{at} forced"));
+            ga.put(accelerator);
+        });
+        ga.fail("ListTagsForResource", rejoined);
+        let (status, body) = fence(&system, &alert("site-a", "site-b")).await;
+        assert_eq!(ga.endpoints(&arns[1]).len(), 2, "{body}");
+        assert!(
+            !sites.tags().iter().any(|(key, _)| key == "site-fence:site-b"),
+            "it is no fence: {:?}",
+            sites.tags()
+        );
+        if is_back {
+            assert_eq!(status, 204, "{body}");
+        } else {
+            // The rejoin had looked before.
+            let error = body["outcomes"][0]["error"].as_str().unwrap();
+            let expected = format!("these are not shown in service: {}: if", sites.balancer_b);
+            assert!(status == 503 && error.contains(&expected), "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_table_the_note_tells_that_a_site_may_only_still_be_shown() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let tags = sites.tags();
+    sites.accelerators.add(&crate::support::sites::group(), sites.both()[1].clone());
+    for force in [false, true] {
+        let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": force });
+        let error = rejoin(&system, &request).await.unwrap_err();
+        assert!(
+            error.starts_with("\"site-b\" was taken out at ") && error.contains("by its note, and"),
+            "{error}"
+        );
+        assert_eq!(sites.tags(), tags);
+    }
+}
+
+#[tokio::test]
 async fn nobody_is_left_where_the_other_site_receives_no_traffic() {
     let sites = Sites::start().await;
     let (system, ga) = (sites.system(&[]), &sites.accelerators);
