@@ -338,6 +338,21 @@ async fn what_a_broken_off_release_left_behind_is_deleted() {
     assert_eq!(holds(&site), [false, false]);
 }
 
+#[tokio::test]
+async fn what_a_killed_drill_left_behind_is_kept_from_it_only_as_long_as_it_may_release() {
+    for (age, stays) in [(400, true), (500, false)] {
+        let site = Site::start().await;
+        let drills = r#"{"id":"1","by":"jane","reason":"drill","drillSeconds":480}"#;
+        for bucket in [A, B] {
+            site.s3.put_aged(bucket, KEY, drills, Duration::from_secs(age));
+            site.s3.put_aged(bucket, HOLD, r#"{"id":"2"}"#, Duration::from_secs(age - 30));
+        }
+        let ended = run(&site, &["lock", "app", "--yes", "--reason", "to remove a hold"]).await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        assert_eq!((site.objects(), holds(&site)), ([true, true], [stays, stays]), "{age} {ended:?}");
+    }
+}
+
 async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
     let site = Site::start().await;
     let checkers = async {

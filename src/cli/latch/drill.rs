@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::lock::{ALREADY_THERE, DRILL, Locked, lock};
-use super::release::{Released, release};
+use super::release::{Own, Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::screen::say;
@@ -15,7 +15,7 @@ use crate::cli::session::{Common, Interrupts, YEAR};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::outcome::State;
-use crate::latch::seen::{Object, Record, Verdict};
+use crate::latch::seen::{HOLD, Object, Record, Verdict};
 
 /// How often the name servers are asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,7 +61,10 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     // It may have been locked while the question was open.
     ready(&latches, latch).await?;
     let (started, mut interrupts) = (Instant::now(), Interrupts::new()?);
-    let Locked { buckets, ended, id, from } = lock(&latches, latch, DRILL).await?;
+    let timeout = Duration::from_secs(timeout);
+    // Half of a hold for the steps beside.
+    let lasts = timeout + HOLD / 2;
+    let Locked { buckets, ended, id, from } = lock(&latches, latch, DRILL, Some(lasts)).await?;
     if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
         return Err(Error::NotOurs(format!(
             "{name}: someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl \
@@ -70,7 +73,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         )));
     }
     let followed = match ended {
-        Ended::Well => until_standby(&latches, latch, Duration::from_secs(timeout), &mut interrupts).await,
+        Ended::Well => until_standby(&latches, latch, timeout, &mut interrupts).await,
         Ended::NotWell => Err(Error::Release(format!("{}: a bucket did not take the object", latch.name))),
     };
     let locked_seconds = started.elapsed().as_secs_f64();
@@ -84,7 +87,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     let started = Instant::now();
     // Otherwise the primary comes back, whatever happened.
-    match release(&latches, latch, false, Some(&id), async || Ok(Some(interrupts))).await {
+    match release(&latches, latch, false, Some(Own { id: &id, lasts }), async || Ok(Some(interrupts))).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
             let (name, keys) = (&latch.name, latches.keys(latch).await);

@@ -1,5 +1,7 @@
 //! `failoverctl latch lock`: takes the primary out of service by hand.
 
+use std::time::Duration;
+
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Map, Value, json};
@@ -20,6 +22,8 @@ const CREATED: &str = "created";
 /// What is said of a bucket that had it before.
 pub(super) const ALREADY_THERE: &str = "already_there";
 
+/// The field of a drill's object with its age, in seconds, up to which the drill may release it.
+pub(super) const DRILL_SECONDS: &str = "drillSeconds";
 /// The reason of a drill.
 pub(super) const DRILL: &str = "drill";
 
@@ -57,7 +61,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let (buckets, ended) = if dry_run {
         would_lock(&latches, latch).await
     } else {
-        let Locked { buckets, ended, .. } = lock(&latches, latch, &reason).await?;
+        let Locked { buckets, ended, .. } = lock(&latches, latch, &reason, None).await?;
         (buckets, ended)
     };
     let found = json!([{ "latch": latch.name, "buckets": buckets }]);
@@ -106,13 +110,25 @@ pub(super) struct Locked {
     pub from: Option<String>,
 }
 
-/// Creates the object of a latch in every bucket, and stops a release that is under way.
-pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Result<Locked, Error> {
+/// Creates the object of a latch in every bucket, and stops a release that is under way. Those of a drill say how long it
+/// `lasts` at most.
+pub(super) async fn lock(
+    latches: &Latches,
+    latch: &Latch,
+    reason: &str,
+    lasts: Option<Duration>,
+) -> Result<Locked, Error> {
     let id = id();
+    let mut body =
+        json!({ "id": id, "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason });
+    if let Some(lasts) = lasts {
+        body[DRILL_SECONDS] = json!(lasts.as_secs());
+    }
+    let body = body.to_string();
     // Ended now, it would leave a latch that a deletion from before opens.
     let _ignored = Interrupts::new()?;
     let hands = Hands::new(latches, "a lock");
-    let (mut buckets, _) = create(latches, &hands, latch, reason, &id).await;
+    let (mut buckets, _) = create(latches, &hands, latch, &body).await;
     // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let taken = hands.take_over(latch).await;
     let mut is_drills = find_out(latches, latch, &id, &mut buckets, &[]).await;
@@ -132,7 +148,7 @@ pub(super) async fn lock(latches: &Latches, latch: &Latch, reason: &str) -> Resu
         ));
         sleep(LATE).await;
     }
-    let (again, mut ended) = create(latches, &hands, latch, reason, &id).await;
+    let (again, mut ended) = create(latches, &hands, latch, &body).await;
     let is_new = |bucket: &str| buckets.get(bucket).is_some_and(|done| done == CREATED);
     let again: Vec<_> = again.into_iter().filter(|(bucket, _)| !is_new(bucket)).collect();
     buckets.extend(again);
@@ -184,7 +200,7 @@ enum Before {
     Own,
     /// Someone else's: by whom, when and why.
     Other(String),
-    /// A drill's, or it could not be read.
+    /// That of a drill that may still release it, or it could not be read.
     Drills(String),
 }
 
@@ -204,7 +220,15 @@ async fn before(latches: &Latches, latch: &Latch, bucket: usize, own: &str) -> B
     }
     let text = |key: &str| harmless(body[key].as_str().unwrap_or("unknown"));
     let whose = format!("by {} at {}: {}", text("by"), text("lockedAt"), text("reason"));
-    if body["reason"] == DRILL { Before::Drills(whose) } else { Before::Other(whose) }
+    if body["reason"] != DRILL {
+        return Before::Other(whose);
+    }
+    let age = latches.keys(latch).await[bucket].stored().map(|stored| stored.age);
+    let lasts = body[DRILL_SECONDS].as_u64().map(Duration::from_secs);
+    match age.zip(lasts) {
+        Some((age, lasts)) if age > lasts => Before::Other(format!("{whose}, which was broken off")),
+        _ => Before::Drills(whose),
+    }
 }
 
 /// Creates the object of a latch in every bucket.
@@ -212,15 +236,12 @@ async fn create(
     latches: &Latches,
     hands: &Hands<'_>,
     latch: &Latch,
-    reason: &str,
-    id: &str,
+    body: &str,
 ) -> (Map<String, Value>, Ended) {
-    let body = json!({ "id": id, "latch": latch.name, "lockedAt": now(), "by": person(), "reason": reason })
-        .to_string();
     let mut buckets = Map::new();
     let mut ended = Ended::Well;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
-        let put = hands.create(at, latch, &body).await;
+        let put = hands.create(at, latch, body).await;
         let done = match &put {
             Put::Created => CREATED.to_owned(),
             Put::AlreadyThere => ALREADY_THERE.to_owned(),

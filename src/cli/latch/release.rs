@@ -62,14 +62,23 @@ pub(super) enum Released {
     Declined,
 }
 
+/// The objects of a drill.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    /// The id in them.
+    pub id: &'a str,
+    /// Up to which age they are released: whoever locks later does not expect it any more.
+    pub lasts: Duration,
+}
+
 /// A release under way.
 struct Release<'a> {
     latches: &'a Latches,
     latch: &'a Latch,
     hands: Hands<'a>,
     force: bool,
-    /// The id in the objects, if only these are released.
-    own: Option<&'a str>,
+    /// The objects, if only these are released.
+    own: Option<Own<'a>>,
 }
 
 /// What is deleted, once everything was read after the wait.
@@ -105,8 +114,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     Ok(Ended::Well)
 }
 
-/// Releases a latch, if `confirm` agrees once it may begin, and returns what interrupts it. With `own`, only objects with this id are released, and only if
-/// no one else holds the latch, or has held it.
+/// Releases a latch, if `confirm` agrees once it may begin, and returns what interrupts it. With `own`, only these objects are
+/// released, and only if no one else holds the latch, or has held it.
 ///
 /// # Errors
 /// Why it was not released, and what is certain.
@@ -114,7 +123,7 @@ pub(super) async fn release(
     latches: &Latches,
     latch: &Latch,
     force: bool,
-    own: Option<&str>,
+    own: Option<Own<'_>>,
     confirm: impl AsyncFnOnce() -> Result<Option<Interrupts>, Error>,
 ) -> Result<Released, Error> {
     let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force, own };
@@ -231,8 +240,17 @@ impl Release<'_> {
         });
         let bodies = join_all(bodies).await;
         let id = |body: &String| serde_json::from_str::<Value>(body).unwrap_or_default()["id"].clone();
-        if self.own.is_some_and(|own| bodies.iter().any(|body| id(body) != own)) {
-            return Err(self.refused(&Stop::LockedAgain));
+        if let Some(own) = self.own {
+            if bodies.iter().any(|body| id(body) != own.id) {
+                return Err(self.refused(&Stop::LockedAgain));
+            }
+            if keys.iter().filter_map(Object::stored).any(|stored| stored.age > own.lasts) {
+                return Err(Error::Release(format!(
+                    "{name} was not released: the drill has taken longer than it may. See failoverctl latch status {name}, and \
+                     release it with failoverctl latch release {name}",
+                    name = self.latch.name
+                )));
+            }
         }
         Ok(Ready { objects, bodies, read_at, read })
     }
