@@ -261,35 +261,59 @@ impl Accelerators {
         Ok(())
     }
 
-    /// Adds endpoints as they are noted.
+    /// Adds endpoints as they are noted. Returns those that Global Accelerator refuses, because of one that is not valid any
+    /// more for example, each with the cause.
     ///
     /// # Errors
-    /// The call failed and did not pass before the deadline; with [`Kind::Conflict`] one of them exists.
+    /// The call failed otherwise and did not pass before the deadline; with [`Kind::Conflict`] one of them exists.
     ///
     /// [`Kind::Conflict`]: crate::remote::aws::Kind::Conflict
-    pub async fn add(&self, noted: &[Noted], deadline: Deadline) -> Result<(), Failure> {
-        let mut by_group: BTreeMap<&str, Vec<EndpointConfiguration>> = BTreeMap::new();
+    pub async fn add<'a>(
+        &self,
+        noted: &'a [Noted],
+        deadline: Deadline,
+    ) -> Result<Vec<(&'a Noted, Failure)>, Failure> {
+        let mut by_group: BTreeMap<&str, Vec<&Noted>> = BTreeMap::new();
         for noted in noted {
-            by_group.entry(&noted.group).or_default().push(
-                EndpointConfiguration::builder()
-                    .endpoint_id(&noted.id)
-                    .weight(noted.weight)
-                    .set_client_ip_preservation_enabled(noted.client_ip_preserved)
-                    .build(),
-            );
+            by_group.entry(&noted.group).or_default().push(noted);
         }
+        let mut refused = Vec::new();
         for (group, endpoints) in by_group {
             for endpoints in endpoints.chunks(MOST) {
-                deadline
-                    .persist(async |time| {
-                        let request = self.0.add_endpoints().endpoint_group_arn(group);
-                        send(ADD, time, request.set_endpoint_configurations(Some(endpoints.to_vec())).send())
-                            .await
-                    })
-                    .await?;
+                match self.add_to(group, endpoints, deadline).await {
+                    // One that is refused keeps the others out.
+                    Err(failure) if failure.kind() == Kind::Refused && endpoints.len() > 1 => {
+                        for noted in endpoints {
+                            match self.add_to(group, &[noted], deadline).await {
+                                Err(failure) if failure.kind() == Kind::Refused => {
+                                    refused.push((*noted, failure));
+                                }
+                                added => added?,
+                            }
+                        }
+                    }
+                    Err(failure) if failure.kind() == Kind::Refused => refused.push((endpoints[0], failure)),
+                    added => added?,
+                }
             }
         }
-        Ok(())
+        Ok(refused)
+    }
+
+    async fn add_to(&self, group: &str, endpoints: &[&Noted], deadline: Deadline) -> Result<(), Failure> {
+        let endpoints = endpoints.iter().map(|noted| {
+            EndpointConfiguration::builder()
+                .endpoint_id(&noted.id)
+                .weight(noted.weight)
+                .set_client_ip_preservation_enabled(noted.client_ip_preserved)
+                .build()
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        let added = deadline.persist(async |time| {
+            let request = self.0.add_endpoints().endpoint_group_arn(group);
+            send(ADD, time, request.set_endpoint_configurations(Some(endpoints.clone())).send()).await
+        });
+        added.await.map(drop)
     }
 }
 

@@ -138,8 +138,8 @@ impl Leave<'_> {
             let sight = self.removal.without_gone(system.view.look(accelerator, deadline).await?);
             let notes = Notes::read(&accelerator.arn, &sight.tags);
             // As long as nothing was changed, its age decides.
-            if (self.removed || self.taken_offline) && self.is_answered(&notes) {
-                return self.gives_way(&sight.groups);
+            if let Some(rejoined) = self.answered(&notes).filter(|_| self.removed || self.taken_offline) {
+                return self.gives_way(rejoined, &sight.groups);
             }
             let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
             if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
@@ -223,13 +223,13 @@ impl Leave<'_> {
             }
             // Last, because it may fail: the note keeps the site out if its endpoints are put back in another way.
             if let Some(infinispan) = self.infinispan {
-                if self.is_answered(&notes_of(system, accelerator, deadline).await?) {
+                if self.answered(&notes_of(system, accelerator, deadline).await?).is_some() {
                     continue;
                 }
                 let (reporter, time) = (&accusation.reporter, deadline.within(TAKING_OFFLINE));
                 match infinispan.set(reporter, site, State::Offline, time).await {
                     // Meanwhile a rejoin by force, which needs no claim, may have brought it online.
-                    Ok(_) if self.is_answered(&notes_of(system, accelerator, deadline).await?) => {
+                    Ok(_) if self.answered(&notes_of(system, accelerator, deadline).await?).is_some() => {
                         infinispan.set(reporter, site, State::Online, deadline).await?;
                         self.taken_offline = true;
                         continue;
@@ -242,17 +242,15 @@ impl Leave<'_> {
         }
     }
 
-    /// Whether a person has rejoined the site since this report was taken up.
-    fn is_answered(&self, notes: &Notes) -> bool {
-        is_answered(&self.accusation.site, self.since, notes)
+    /// When a person has rejoined the site, if that was after this report was taken up.
+    fn answered(&self, notes: &Notes) -> Option<DateTime<Utc>> {
+        answered(&self.accusation.site, self.since, notes)
     }
 
     /// Leaves the site as the rejoin has it. What this report has removed is no record of a fence any more.
-    fn gives_way(&mut self, groups: &[EndpointGroup]) -> Result<Out, Error> {
-        self.removal.is_undone();
+    fn gives_way(&mut self, rejoined: DateTime<Utc>, groups: &[EndpointGroup]) -> Result<Out, Error> {
         self.is_whole = false;
-        // The rejoin may have looked before they were removed.
-        let missing = self.removal.missing(groups);
+        let missing = self.removal.is_undone(rejoined, groups);
         if missing.is_empty() {
             return Ok(Out::Stays(Reason::OlderThanRejoin, None));
         }
@@ -316,7 +314,7 @@ impl Leave<'_> {
         let goes_on = async || {
             let deadline = deadline.within(NOTING.min(deadline.left() / 4));
             let notes = notes_of(system, accelerator, deadline).await;
-            !notes.is_ok_and(|notes| is_answered(site, since, &notes))
+            !notes.is_ok_and(|notes| answered(site, since, &notes).is_some())
         };
         let removed = self.removal.remove(system, leaving, goes_on, deadline).await;
         self.removed |= self.removal.is_perhaps_done();
@@ -343,7 +341,7 @@ impl Leave<'_> {
         // Someone may have added it to another group, or Global Accelerator shows only now that it is there.
         let is_noted = |group: &EndpointGroup, endpoint: &Endpoint| {
             let mut known = self.removal.note.endpoints.iter();
-            known.any(|known| known.group == group.arn && known.id == endpoint.id)
+            known.any(|known| known.group == group.arn && known.is(endpoint))
         };
         let is_elsewhere = left.iter().any(|group| group.of(site).any(|endpoint| !is_noted(group, endpoint)));
         self.is_whole = !is_elsewhere;
@@ -381,10 +379,10 @@ impl Leave<'_> {
     }
 }
 
-/// Whether a person has rejoined the site since then. A time from the future is none.
-fn is_answered(site: &Site, since: DateTime<Utc>, notes: &Notes) -> bool {
-    let rejoined = notes.rejoined(site);
-    rejoined.is_some_and(|rejoined| rejoined.at > since && rejoined.at <= Utc::now() + CLOCKS)
+/// When a person has rejoined the site, if that was since then. A time from the future is none.
+fn answered(site: &Site, since: DateTime<Utc>, notes: &Notes) -> Option<DateTime<Utc>> {
+    let rejoined = notes.rejoined(site).map(|rejoined| rejoined.at);
+    rejoined.filter(|at| *at > since && *at <= Utc::now() + CLOCKS)
 }
 
 /// What is noted of the accelerator's sites now.

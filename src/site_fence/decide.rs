@@ -135,7 +135,8 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         // Endpoints whose site is unknown, or that are tagged with another name, may be the site's.
         let is_known = |endpoint: &Endpoint| endpoint.is_of(reporter) || endpoint.owner == Owner::Gone;
         let known = seen.groups.iter().flat_map(|group| &group.endpoints).all(is_known);
-        if !known && seen.notes.of(site).is_none() {
+        // A note that does not say that it is out is no reason to think so.
+        if !known && !seen.notes.is_out(site) {
             return Decision::Refuse(Reason::SiteUnknown);
         }
         // The note is newer than any rejoin then, and one that is under way holds the claim. A person may have taken it out, or
@@ -191,13 +192,17 @@ pub fn survivor(out: &Site, seen: &Seen<'_>) -> Option<Reason> {
     (!all || !is_served(None)).then_some(Reason::SurvivorUnhealthy)
 }
 
-/// Whether the reporter has taken out a third site, which is still out. If it is not noted who did that, it may have been
-/// the reporter.
+/// Whether the reporter has taken out a third site, which is still out, in a listener at least. If it is not noted who did
+/// that, it may have been the reporter.
 fn has_fenced_another(accusation: &Accusation, seen: &Seen<'_>) -> bool {
     let Accusation { site, reporter, .. } = accusation;
+    let is_missing = |noted: &Noted| !noted.is_in(seen.groups);
     seen.notes.iter().any(|(other, note)| {
         let by_reporter = note.by.as_ref().is_none_or(|by| by.reporter.as_ref() == Some(reporter));
-        other != site && other != reporter && by_reporter && !is_in_service(other, seen.groups)
+        let is_half_out =
+            (note.by.is_none() || seen.notes.is_out(other)) && note.endpoints.iter().any(is_missing);
+        let is_out = !is_in_service(other, seen.groups) || is_half_out;
+        other != site && other != reporter && by_reporter && is_out
     })
 }
 
@@ -280,7 +285,9 @@ pub fn take_out<'a>(site: &Site, seen: &Seen<'a>) -> Result<Leaving<'a>, Reason>
         leaving.push((group, endpoints));
     }
     // A misspelt site, or one whose endpoints have no tag, is not out.
-    if leaving.is_empty() && seen.notes.of(site).is_none() {
+    let mut endpoints = seen.groups.iter().flat_map(|group| &group.endpoints);
+    let has_unknown = endpoints.any(|endpoint| endpoint.owner == Owner::Unknown);
+    if leaving.is_empty() && (seen.notes.of(site).is_none() || has_unknown && !seen.notes.is_out(site)) {
         return Err(Reason::SiteUnknown);
     }
     Ok(leaving)

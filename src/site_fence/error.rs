@@ -47,10 +47,10 @@ pub enum Error {
         /// The time until which that is waited for.
         until: String,
     },
-    /// A person has rejoined the site while its endpoints were being removed, and these of them are not in service.
+    /// A person has rejoined the site while its endpoints were being removed, and these of them may not be in service.
     #[error(
-        "a person has rejoined the site while its endpoints were being removed, and these are not shown in service: {0}: if \
-         they stay out by failoverctl fence status, repeat the rejoin"
+        "a person has rejoined the site while its endpoints were being removed, and these may not be in service: {0}: if \
+         failoverctl fence status shows fewer, repeat the rejoin"
     )]
     Rejoined(String),
     /// The other sites left the accelerator while the site was being removed: on another report, or by a person's hand.

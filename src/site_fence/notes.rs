@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::site::{Endpoint, Leaving, Site};
+use super::site::{Endpoint, EndpointGroup, Leaving, Site};
 
 const PREFIX: &str = "site-fence:";
 const LISTENER: &str = "/listener/";
@@ -102,7 +102,12 @@ impl Notes {
                     if endpoint.is_none() {
                         notes.unreadable.entry(site.clone()).or_default().push(value.clone());
                     }
-                    notes.out.entry(site).or_default().endpoints.extend(endpoint);
+                    let endpoints = &mut notes.out.entry(site).or_default().endpoints;
+                    // Where a number is missing, later notes have not replaced all earlier ones.
+                    let endpoint = endpoint.filter(|new| {
+                        !endpoints.iter().any(|noted| noted.group == new.group && noted.is_same(new))
+                    });
+                    endpoints.extend(endpoint);
                 }
             }
         }
@@ -123,6 +128,14 @@ impl Notes {
     /// The notes of all sites that were taken out.
     pub fn iter(&self) -> impl Iterator<Item = (&Site, &Note)> {
         self.out.iter()
+    }
+
+    /// The site of an endpoint of this group that is noted.
+    #[must_use]
+    pub fn site_of(&self, group: &str, endpoint: &Endpoint) -> Option<&Site> {
+        let is_noted =
+            |note: &Note| note.endpoints.iter().any(|noted| noted.group == group && noted.is(endpoint));
+        self.out.iter().find_map(|(site, note)| is_noted(note).then_some(site))
     }
 
     /// The last rejoin of a site.
@@ -252,6 +265,13 @@ impl Noted {
         self.id == endpoint.id && same
     }
 
+    /// Whether the endpoint is in its group.
+    #[must_use]
+    pub fn is_in(&self, groups: &[EndpointGroup]) -> bool {
+        let mut groups = groups.iter().filter(|group| group.arn == self.group);
+        groups.any(|group| group.endpoints.iter().any(|endpoint| self.is(endpoint)))
+    }
+
     /// Whether both are about one endpoint, in whichever groups.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -287,7 +307,7 @@ impl Noted {
 
 #[cfg(test)]
 mod tests {
-    use super::super::site::{EndpointGroup, Owner};
+    use super::super::site::Owner;
     use super::*;
 
     const ACCELERATOR: &str =

@@ -1,6 +1,7 @@
 //! Rejoins a site, when a person requests it.
 
 use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
 use tracing::{info, warn};
 
 use super::SiteFence;
@@ -87,8 +88,10 @@ struct Plan {
     former: Option<Rejoined>,
     /// When the site was taken out since then, by its note.
     out: Option<DateTime<Utc>>,
-    /// What is brought online, or with force why replication is left as it is; `None` without Infinispan.
-    replication: Option<Result<Replication, String>>,
+    /// What is brought online.
+    replication: Option<Replication>,
+    /// With force, why replication with other sites is left as it is.
+    silent: Vec<String>,
 }
 
 /// The replication that the site needs.
@@ -102,7 +105,7 @@ struct Replication {
 impl Plan {
     /// Whether all is as it has to be: only that a person has said so is noted.
     fn is_idle(&self) -> bool {
-        self.add.is_empty() && self.keys.is_empty() && self.replication.is_none()
+        self.add.is_empty() && self.keys.is_empty() && self.replication.is_none() && self.silent.is_empty()
     }
 }
 
@@ -203,27 +206,42 @@ impl Back<'_> {
         let by = notes.of(site).and_then(|note| note.by.as_ref());
         let out = by.filter(|_| notes.is_out(site)).map(|by| by.at);
         let is_idle = add.is_empty() && keys.is_empty();
+        let mut plan = Plan { add, in_service, keys, former, out, replication: None, silent: Vec::new() };
         if system.infinispan.is_none() {
-            return Ok(Ok(Plan { add, in_service, keys, former, out, replication: None }));
+            return Ok(Ok(plan));
         }
-        let link = match self.replication(&notes, &sight.groups) {
-            Ok(replication) => self.link(&replication, is_idle).await.map(|link| (replication, link)),
-            Err(error) => Err(error.into()),
-        };
-        let replication = match link {
-            Ok((_, Link::Replicating)) => {
-                return Ok(Ok(Plan { add, in_service, keys, former, out, replication: None }));
+        // With force each of several partners counts for itself.
+        let parts = match self.replication(&notes, &sight.groups) {
+            Ok(Replication { partners, is_mutual }) if *force => partners
+                .into_iter()
+                .map(|partner| Replication { partners: vec![partner], is_mutual })
+                .collect(),
+            Ok(replication) => vec![replication],
+            Err(error) if *force => {
+                plan.silent.push(error.to_string());
+                return Ok(Ok(plan));
             }
-            Ok((replication, Link::Connected)) => Ok(replication),
-            Ok((_, Link::Broken(at, other))) if *force => Err(format!("{at} does not see {other}")),
-            Ok((_, Link::Broken(..))) => {
-                return Ok(Err(outcome(Verdict::Refused).because(Reason::SitesDisconnected)));
-            }
-            Err(error) if *force => Err(error.to_string()),
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
-        let replication = Some(replication);
-        Ok(Ok(Plan { add, in_service, keys, former, out, replication }))
+        let links = join_all(parts.iter().map(|part| self.link(part, is_idle))).await;
+        for (part, link) in parts.into_iter().zip(links) {
+            match link {
+                Ok(Link::Replicating) => {}
+                Ok(Link::Connected) => match &mut plan.replication {
+                    Some(replication) => replication.partners.extend(part.partners),
+                    None => plan.replication = Some(part),
+                },
+                Ok(Link::Broken(at, other)) if *force => {
+                    plan.silent.push(format!("{at} does not see {other}"));
+                }
+                Ok(Link::Broken(..)) => {
+                    return Ok(Err(outcome(Verdict::Refused).because(Reason::SitesDisconnected)));
+                }
+                Err(error) if *force => plan.silent.push(error.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Ok(plan))
     }
 
     /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones; and in words what
@@ -329,24 +347,22 @@ impl Back<'_> {
     async fn carry_out(&mut self, plan: Plan, is_perhaps_gone: bool) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let is_idle = plan.is_idle();
-        let Plan { add, keys, former, replication, .. } = plan;
-        let online = match replication {
-            None => Ok(()),
-            Some(Ok(replication)) => {
-                self.online(&replication).await.map_err(|error| (error.to_string(), Some(error)))
+        let Plan { add, in_service, keys, former, replication, mut silent, .. } = plan;
+        if let Some(replication) = replication
+            && let Err(error) = self.online(&replication).await
+        {
+            if !*force {
+                return Err(error);
             }
-            Some(Err(why)) => Err((why, None)),
-        };
-        let forced = match online {
-            // Without Infinispan it is the person alone who says that the other site is lost.
-            Ok(()) => *force && system.infinispan.is_none(),
-            Err((_, Some(error))) if !*force => return Err(error),
-            Err((why, _)) => {
-                warn!(%site, error = why, "rejoining the site without replication, as requested");
-                self.details.insert(0, format!("not replicated to: {why}"));
-                true
-            }
-        };
+            silent.push(error.to_string());
+        }
+        // Without Infinispan it is the person alone who says that the other site is lost.
+        let forced = !silent.is_empty() || *force && system.infinispan.is_none();
+        if !silent.is_empty() {
+            let why = silent.join(", ");
+            warn!(%site, error = why, "rejoining the site without replication, as requested");
+            self.details.insert(0, format!("not replicated to: {why}"));
+        }
         let rejoined = Rejoined { at: Utc::now(), forced };
         let accelerators = &system.view.accelerators;
         match accelerators
@@ -373,9 +389,23 @@ impl Back<'_> {
         if !add.is_empty() {
             // Set before the call: it may be done although its answer is lost.
             self.changed = true;
-            if let Err(failure) = accelerators.add(&add, deadline.within(deadline.left() * 3 / 4)).await {
-                self.note_former(former).await;
-                return Err(failure.into());
+            let added = accelerators.add(&add, deadline.within(deadline.left() * 3 / 4)).await;
+            let is_none = |refused: &Vec<_>| refused.len() == add.len() && !in_service;
+            match added {
+                Ok(refused) if !is_none(&refused) => {
+                    self.details.extend(refused.into_iter().map(
+                        |(Noted { id, weight, group, .. }, failure)| {
+                            format!(
+                                "{id} (weight {weight}) was left out of {group}: add it by hand: {failure}"
+                            )
+                        },
+                    ));
+                }
+                added => {
+                    self.note_former(former).await;
+                    let refused = added?.into_iter().next();
+                    return Err(refused.map_or(Error::NobodyLeft, |(_, failure)| failure.into()));
+                }
             }
         }
         // After a rejoin by force the note stays as well, so that the status shows it.

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::error::Error;
-use super::notes::{Note, Noted};
+use super::notes::Note;
 use super::site::{Endpoint, EndpointGroup, Leaving, Site};
 use super::turn::{End, Turn};
 use super::view::Sight;
@@ -27,8 +27,11 @@ pub(super) struct Removal {
     gone: Option<DateTime<Utc>>,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
-    /// What does not exist by Global Accelerator's answer to a removal, by group and endpoint: it may still show it for a while.
-    gone_by_answer: BTreeSet<(String, String)>,
+    /// What does not exist by Global Accelerator's answer to a removal, by group, endpoint and whether clients' addresses are
+    /// preserved: it may still show it for a while.
+    gone_by_answer: BTreeSet<(String, String, Option<bool>)>,
+    /// Whether a person has rejoined the site since.
+    is_undone: bool,
 }
 
 impl Removal {
@@ -50,11 +53,11 @@ impl Removal {
     ) -> Result<bool, Error> {
         for (group, endpoints) in leaving {
             let mut removed = self.remove_from(system, group, endpoints, &goes_on, deadline).await;
-            if endpoints.len() > 1 && matches!(&removed, Err(failure) if failure.is_error(NOT_FOUND)) {
+            if is_not_found(&removed) {
                 // One of them does not exist.
                 for endpoint in endpoints {
-                    removed = self.remove_from(system, group, &[endpoint], &goes_on, deadline).await;
-                    if removed.as_ref().is_err_and(|failure| !failure.is_error(NOT_FOUND)) {
+                    removed = self.remove_one(system, group, endpoint, &goes_on, deadline).await;
+                    if removed.is_err() && !is_not_found(&removed) {
                         break;
                     }
                 }
@@ -65,6 +68,25 @@ impl Removal {
             }
         }
         Ok(true)
+    }
+
+    /// Removes an endpoint that may be there only with another setting than the one that is shown: someone may have changed that.
+    async fn remove_one(
+        &mut self,
+        system: &SiteFence,
+        group: &EndpointGroup,
+        endpoint: &Endpoint,
+        goes_on: &impl AsyncFn() -> bool,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let removed = self.remove_from(system, group, &[endpoint], goes_on, deadline).await;
+        match endpoint.client_ip_preserved {
+            Some(preserved) if is_not_found(&removed) => {
+                let other = Endpoint { client_ip_preserved: Some(!preserved), ..endpoint.clone() };
+                self.remove_from(system, group, &[&other], goes_on, deadline).await
+            }
+            _ => removed,
+        }
     }
 
     async fn remove_from(
@@ -84,7 +106,8 @@ impl Removal {
         if let ([endpoint], Err(failure)) = (endpoints, &removed)
             && failure.is_error(NOT_FOUND)
         {
-            self.gone_by_answer.insert((group.arn.clone(), endpoint.id.clone()));
+            let Endpoint { id, client_ip_preserved, .. } = endpoint;
+            self.gone_by_answer.insert((group.arn.clone(), id.clone(), *client_ip_preserved));
         }
         removed
     }
@@ -93,25 +116,26 @@ impl Removal {
     pub fn without_gone(&self, mut sight: Sight) -> Sight {
         for group in &mut sight.groups {
             let EndpointGroup { arn, endpoints, .. } = group;
-            endpoints.retain(|endpoint| !self.gone_by_answer.contains(&(arn.clone(), endpoint.id.clone())));
+            endpoints.retain(|endpoint| {
+                let Endpoint { id, client_ip_preserved, .. } = endpoint;
+                !self.gone_by_answer.contains(&(arn.clone(), id.clone(), *client_ip_preserved))
+            });
         }
         sight
     }
 
-    /// Those of them that are in none of these groups, by name.
-    pub fn missing(&self, groups: &[EndpointGroup]) -> String {
-        let missing = self.note.endpoints.iter().filter(|noted| !is_there(noted, groups));
+    /// A person has rejoined the site at that time. Returns, by name, the endpoints that may be missing since: those that are not
+    /// in these groups, and all where one was removed after the rejoin may have looked.
+    pub fn is_undone(&mut self, rejoined: DateTime<Utc>, groups: &[EndpointGroup]) -> String {
+        self.is_undone = true;
+        let is_late = self.gone.is_some_and(|gone| gone > rejoined);
+        let missing = self.note.endpoints.iter().filter(|noted| is_late || !noted.is_in(groups));
         missing.map(|noted| noted.id.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// The site is seen to be out.
     pub fn is_out(&mut self) {
         self.gone.get_or_insert_with(Utc::now);
-    }
-
-    /// A person has rejoined the site since.
-    pub fn is_undone(&mut self) {
-        self.gone = None;
     }
 
     /// Whether any of its endpoints may be gone.
@@ -121,7 +145,7 @@ impl Removal {
 
     /// What is on record of it. A removal whose answer was lost may have been done.
     pub fn record(&self) -> End {
-        self.gone.map_or(End::AsBefore, End::Out)
+        self.gone.filter(|_| !self.is_undone).map_or(End::AsBefore, End::Out)
     }
 
     /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
@@ -139,7 +163,7 @@ impl Removal {
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
         let Ok(groups) = groups else { return };
-        if !self.note.endpoints.iter().all(|noted| is_there(noted, &groups)) {
+        if !self.note.endpoints.iter().all(|noted| noted.is_in(&groups)) {
             return;
         }
         let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
@@ -150,7 +174,6 @@ impl Removal {
     }
 }
 
-fn is_there(noted: &Noted, groups: &[EndpointGroup]) -> bool {
-    let mut groups = groups.iter().filter(|group| group.arn == noted.group);
-    groups.any(|group| group.endpoints.iter().any(|endpoint| noted.is(endpoint)))
+fn is_not_found(removed: &Result<(), Failure>) -> bool {
+    matches!(removed, Err(failure) if failure.is_error(NOT_FOUND))
 }

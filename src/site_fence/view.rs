@@ -8,6 +8,7 @@ use futures_util::future::join;
 
 use super::accelerator::{Accelerator, Accelerators};
 use super::load_balancer::LoadBalancers;
+use super::notes::Notes;
 use super::site::{Endpoint, EndpointGroup, Owner, Site};
 use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
@@ -63,8 +64,16 @@ impl View {
         let mut groups = self.accelerators.groups(accelerator, deadline).await?;
         let ids = groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| endpoint.id.as_str());
         let owners = self.owners(accelerator, ids.collect(), deadline).await?;
-        for endpoint in groups.iter_mut().flat_map(|group| &mut group.endpoints) {
-            endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
+        let notes = Notes::read(&accelerator.arn, &tags);
+        for group in &mut groups {
+            let EndpointGroup { arn, endpoints, .. } = group;
+            for endpoint in endpoints {
+                endpoint.owner = owners.get(&endpoint.id).cloned().unwrap_or(Owner::Unknown);
+                // Of a load balancer that has lost its tag, or was never one, the note knows the site.
+                if let (Owner::Unknown, Some(site)) = (&endpoint.owner, notes.site_of(arn, endpoint)) {
+                    endpoint.owner = Owner::Site(site.as_str().to_owned());
+                }
+            }
         }
         Ok(Sight { groups, tags })
     }

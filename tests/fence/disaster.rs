@@ -552,3 +552,18 @@ async fn of_three_sites_one_comes_back_after_maintenance_or_when_its_reporter_is
     assert_eq!(rejoin(&system, &request("site-a")).await.unwrap()["outcome"], "rejoined");
     assert_eq!(c.status("site-a"), "online");
 }
+
+#[tokio::test]
+async fn by_force_a_site_that_serves_replicates_to_the_one_that_comes_back_also_where_another_is_silent() {
+    let (sites, c, system) = three().await;
+    assert_eq!(outcomes(&system, &alert("site-c", "site-b")).await, ["fenced"]);
+    assert_eq!(c.status("site-b"), "offline");
+    for call in ["status", "view", "bring-online", "take-offline"] {
+        sites.a.fail_always(call, infinispan::Fault::CloseBefore);
+    }
+    let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    let outcome = rejoin(&system, &forced).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined", "{outcome}");
+    assert!(outcome["detail"].as_str().unwrap().starts_with("not replicated to: "), "{outcome}");
+    assert_eq!(c.status("site-b"), "online");
+}

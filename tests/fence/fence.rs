@@ -476,7 +476,7 @@ async fn a_report_that_is_handled_at_this_moment_is_named_to_the_other_one() {
     sites.put_entry(&claim).await;
     // Also a second report of the same site waits: the execution of the first one may still remove endpoints.
     for (reporter, site) in [("site-b", "site-a"), ("site-a", "site-b")] {
-        let (status, body) = fence_within(&system, &alert(reporter, site), Duration::from_secs(2)).await;
+        let (status, body) = fence_within(&system, &alert(reporter, site), Duration::from_secs(15)).await;
         let error = body["outcomes"][0]["error"].as_str().unwrap();
         assert_eq!((status, &body["outcomes"][0]["errorType"]), (503, &json!("OtherReport")));
         assert!(error.starts_with(r#"FENCE_TABLE: "site-a" reported "site-b" at "#), "{error}");
@@ -488,7 +488,7 @@ async fn a_report_that_is_handled_at_this_moment_is_named_to_the_other_one() {
     let group = Group::new(REGION, [sites.both()[0].clone()]);
     sites.accelerators.put(Accelerator::new(LABEL).tagged("site-fence:site-b:0", &noted).listener([group]));
     let request = json!({ "accelerator": support::sites::DNS_NAME, "site": "site-b" });
-    let error = rejoin_within(&system, &request, Duration::from_secs(6)).await.unwrap_err();
+    let error = rejoin_within(&system, &request, Duration::from_secs(15)).await.unwrap_err();
     assert!(error.contains("may still be under way until"), "{error}");
     assert_eq!((sites.in_service().len(), sites.entries().await.len()), (1, 1));
     // The execution has died: its claim ends by itself.

@@ -7,6 +7,7 @@ mod alerts;
 mod disaster;
 mod fence;
 mod function;
+mod half;
 mod infinispan;
 mod order;
 mod regions;

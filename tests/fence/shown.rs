@@ -88,7 +88,7 @@ async fn a_rejoin_between_two_tries_of_a_removal_ends_it() {
         } else {
             // The rejoin had looked before.
             let error = body["outcomes"][0]["error"].as_str().unwrap();
-            let expected = format!("these are not shown in service: {}: if", sites.balancer_b);
+            let expected = format!("these may not be in service: {}: if", sites.balancer_b);
             assert!(status == 503 && error.contains(&expected), "{body}");
         }
     }

@@ -1,6 +1,6 @@
 //! `failoverctl fence status`: the sites behind an accelerator, and those that were taken out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_config::Region;
 use chrono::{DateTime, Utc};
@@ -16,8 +16,8 @@ use crate::cli::text::{plain, time};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config;
 use crate::site_fence::notes::Notes;
-use crate::site_fence::site::{Owner, Site};
-use crate::site_fence::view::View;
+use crate::site_fence::site::{EndpointGroup, Owner, Site};
+use crate::site_fence::view::{Sight, View};
 
 /// Show the sites behind an accelerator, and which of them were taken out.
 #[derive(Debug, Args)]
@@ -92,8 +92,14 @@ pub(super) async fn run(
         return Err(Error::NoAccelerator(accelerator.map(str::to_owned)));
     }
     let mut found = Vec::new();
+    let mut is_served = true;
     for accelerator in &accelerators {
-        found.extend(look_at(&view, accelerator).await?);
+        let sight = view.look(accelerator, patience()).await?;
+        for listener in unserved(&sight.groups) {
+            say(&format!("{listener} has no healthy endpoint whose weight and traffic dial are above 0"));
+            is_served = false;
+        }
+        found.extend(statuses(&sight, accelerator));
     }
     session.screen.show_in_context("sites", &found, || text(&found)).await?;
     // Without a healthy site an accelerator sends its traffic nowhere good.
@@ -101,12 +107,21 @@ pub(super) async fn run(
         found.iter().any(|status| status.accelerator == accelerator && status.healthy() > 0)
     };
     let is_bad = unread.is_some()
+        || !is_served
         || found.iter().any(|status| status.mood() == Mood::Wrong || !serves(&status.accelerator));
     Ok(if is_bad { Ended::NotWell } else { Ended::Well })
 }
 
-async fn look_at(view: &View, accelerator: &Accelerator) -> Result<Vec<Status>, Error> {
-    let sight = view.look(accelerator, patience()).await?;
+/// The listeners that send traffic to no healthy endpoint.
+fn unserved(groups: &[EndpointGroup]) -> BTreeSet<&str> {
+    let serves = |group: &&EndpointGroup| {
+        group.endpoints.iter().any(|endpoint| endpoint.healthy && group.sends_to(endpoint))
+    };
+    let good: BTreeSet<_> = groups.iter().filter(serves).map(EndpointGroup::listener).collect();
+    groups.iter().map(EndpointGroup::listener).filter(|listener| !good.contains(listener)).collect()
+}
+
+fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
     let notes = Notes::read(&accelerator.arn, &sight.tags);
     let mut found: BTreeMap<Option<String>, Status> = BTreeMap::new();
     for (group, endpoint) in
@@ -135,7 +150,7 @@ async fn look_at(view: &View, accelerator: &Accelerator) -> Result<Vec<Status>, 
             status.alone = status.site.is_some();
         }
     }
-    Ok(found.into_values().collect())
+    found.into_values().collect()
 }
 
 fn entry<'a>(
