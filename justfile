@@ -53,3 +53,17 @@ fuzz TARGET *ARGS:
 # Licences, advisories, duplicate versions and sources of dependencies. Needs `cargo install --locked cargo-deny`
 deny:
     cargo deny --locked check
+
+# The site of docs/, in target/book. Needs python3 and `cargo install --locked mdbook@0.5.4`
+book:
+    mdbook build book
+
+# Opens each page of the site in Chromium, as a phone and as a screen. Needs Chromium, and a package index that pip reaches
+book-check: book
+    python3 -m venv target/book-check
+    target/book-check/bin/python -m pip install --quiet --disable-pip-version-check --requirement book/requirements.txt
+    target/book-check/bin/python book/check.py
+
+# Draws the pictures of docs/ from their sources. Needs Graphviz
+pictures:
+    python3 book/draw.py
