@@ -161,8 +161,11 @@ fn every_command_that_a_page_names_is_one_of_failoverctls() {
     let mut count = 0;
     for page in [
         "README.md",
+        "docs/alternatives.md",
         "docs/failoverctl.md",
+        "docs/faq.md",
         "docs/fence.md",
+        "docs/glossary.md",
         "docs/latch-deploy.md",
         "docs/latch.md",
         "docs/lease.md",
