@@ -4,6 +4,7 @@
 mod support;
 
 mod alarms;
+mod book;
 mod chain;
 mod deploy;
 mod docs;

@@ -61,6 +61,19 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
+/// Where the links and pictures of a page lead.
+pub fn links(name: &str) -> Vec<String> {
+    let text = page(name);
+    let mut links = Vec::new();
+    for part in parts(&text) {
+        let Part::Text(text) = part else { continue };
+        let without_code: String = text.split('`').step_by(2).collect();
+        let after = without_code.split("](").skip(1);
+        links.extend(after.filter_map(|link| Some(link.split_once(')')?.0.to_owned())));
+    }
+    links
+}
+
 /// The blocks of bash below this heading of a page in `docs`, one after the other.
 pub fn commands_below(name: &str, heading: &str) -> Vec<String> {
     let text = page(&format!("docs/{name}"));
