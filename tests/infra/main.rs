@@ -4,6 +4,7 @@
 mod support;
 
 mod alarms;
+mod as_code;
 mod book;
 mod chain;
 mod deploy;
