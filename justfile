@@ -33,6 +33,10 @@ reproducible ARCH:
     target/again/infra/package {{ ARCH }}
     cmp target/package/failover-lock-{{ ARCH }}.zip target/again/target/package/failover-lock-{{ ARCH }}.zip
 
+# The Terraform module and the CDK construct, deployed to an emulator. Needs Terraform, Node.js (20 or later) and npm
+as-code:
+    cargo test --locked --package failover-lock-foreign --test as_code -- --ignored
+
 # A benchmark: fence, latch (ARGS may be `race` or `pairs`), lease or mass_failover
 bench NAME *ARGS:
     cargo bench --locked --all-features --bench {{ NAME }} -- {{ ARGS }}
