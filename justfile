@@ -22,9 +22,20 @@ test-all:
 ci:
     .ci/run
 
-# An artifact: PROGRAM is failover-lock, failover-latch, site-fence or lease-keeper, ARCH is arm64 or x86_64
+# An artifact: PROGRAM is failover-lock, failover-latch, site-fence, lease-keeper or failoverctl, ARCH is arm64 or x86_64
 package PROGRAM ARCH:
     infra/package --program {{ PROGRAM }} {{ ARCH }}
+
+# A release, target/dist/failover-lock-VERSION.tar.gz, from the commit that is checked out
+release VERSION:
+    infra/release {{ VERSION }}
+
+# Makes a release in two folders, and compares the bytes
+release-reproducible VERSION:
+    infra/release {{ VERSION }}
+    rm -rf target/again && git clone --quiet . target/again
+    target/again/infra/release {{ VERSION }}
+    cmp target/dist/failover-lock-{{ VERSION }}.tar.gz target/again/target/dist/failover-lock-{{ VERSION }}.tar.gz
 
 # Builds failover-lock's artifact in two folders, and compares the bytes
 reproducible ARCH:
