@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154
-# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile` and `dry_run` are
+# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile`, `artifact` and `dry_run` are
 # the script's own.
 
 say() { printf '%s\n' "$*" >&2; }
@@ -19,6 +19,83 @@ artifact_key() {
     fi
     printf '%s-%s%s-%s.zip\n' "$1" "$version" "$2" "$sha"
 }
+# A release has artifacts, and no source to build them from.
+is_release() { [ ! -f "$root/Cargo.toml" ]; }
+
+# Fails if the release in which this script is was changed. A copy of infra/ alone has nothing to compare with, and deploys
+# what --artifact names.
+verify_own_release() {
+    ! is_release || { [ -n "$artifact" ] && [ ! -f "$root/SHA256SUMS" ]; } || verify_release "$root"
+}
+
+# verify_release FOLDER: fails unless each of its files is the one that its SHA256SUMS lists.
+verify_release() {
+    [ -f "$1/SHA256SUMS" ] || die "$1 is not an unpacked release: it has no SHA256SUMS"
+    local sums=(sha256sum) said
+    type -P sha256sum >/dev/null || sums=(shasum -a 256)
+    said=$(cd "$1" && "${sums[@]}" -c SHA256SUMS 2>&1) ||
+        die "the release $1 is not as it was published; unpack its archive again. Differences:"$'\n'"$(grep -v ': OK$' <<<"$said")"
+}
+
+# released PROGRAM ARCHITECTURE: this release's artifact.
+released() {
+    local found=("$root/functions/$1"-[0-9]*-"$2"-*.zip) name
+    [ -f "${found[0]}" ] || die "this release has no $1 for $2; it has: $(cd "$root/functions" && printf '%s ' *.zip)"
+    [ ${#found[@]} -eq 1 ] || die "$root has the artifacts of more than one release; unpack each into a folder of its own:" "${found[@]##*/}"
+    name=${found[0]##*/}
+    grep -q "  functions/$name\$" "$root/SHA256SUMS" || die "SHA256SUMS does not list functions/$name: unpack the release again"
+    [ "$(artifact_key "$1" "$2" "${found[0]}")" = "$name" ] ||
+        die "functions/$name is not the version that its name says: unpack the release again"
+    printf '%s\n' "${found[0]}"
+}
+
+# from_release SCRIPT ARGUMENT...: with --release among the arguments, verifies that release, runs its own SCRIPT with the
+# other arguments, and exits: scripts, templates and artifacts are of one version. Otherwise it returns.
+from_release() {
+    local script=$1 release='' passed=() given='' archive file tool sum name folder status=0
+    shift
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --release) [ -n "${2-}" ] || wrong "--release takes a folder or a URL"; release=${2%/}; shift ;;
+        *) passed+=("$1") ;;
+        esac
+        shift
+    done
+    [ -n "$release" ] || return 0
+    case " ${passed[*]-} " in *" --artifact "*) wrong "give --release or --artifact, not both" ;; esac
+    case $release in
+    *://*)
+        case $release in
+        *://*/*.tar.gz) archive=${release##*/} ;;
+        *) wrong "--release takes a folder, or the URL of a release's .tar.gz, not \"$release\"" ;;
+        esac
+        for tool in curl tar gzip; do type -P "$tool" >/dev/null || die "--release with a URL needs $tool"; done
+        given=$release
+        folder=$(mktemp -d)
+        # shellcheck disable=SC2064 # the folder of now
+        trap "rm -rf '$folder'" EXIT
+        for file in "$archive" "$archive.sha256"; do
+            curl --proto =https,file --proto-redir =https -fsSL --retry 3 -o "$folder/$file" "${release%/*}/$file" ||
+                die "${release%/*}/$file cannot be fetched (above)"
+        done
+        read -r sum name <"$folder/$archive.sha256" || true
+        [ "$name" = "$archive" ] || die "$release.sha256 is not the checksum of $archive, but of: $name"
+        [ "$sum" = "$(sha256 <"$folder/$archive")" ] ||
+            die "$release does not have the SHA-256 of $release.sha256: it was damaged or replaced. Nothing was deployed"
+        tar -xzf "$folder/$archive" -C "$folder" || die "$release cannot be unpacked (above)"
+        release=$folder/${archive%.tar.gz}
+        [ -d "$release" ] || die "the archive $archive has no folder ${archive%.tar.gz}: it is not the release that its name says"
+        ;;
+    *) [ -d "$release" ] || die "--release: there is no folder $release; unpack the release first" ;;
+    esac
+    verify_release "$release"
+    # For the commands that it prints.
+    export DEPLOY_SCRIPT=$release/infra/deploy DEPLOY_RELEASE=
+    [ -z "$given" ] || export DEPLOY_SCRIPT=infra/deploy DEPLOY_RELEASE=" --release $given"
+    "$BASH" "$release/infra/$script" ${passed[@]+"${passed[@]}"} || status=$?
+    exit "$status"
+}
+
 change() {
     [ -n "$dry_run" ] || { "$@"; return; }
     { printf 'would run:' && printf ' %q' "$@" && echo; } >&2
