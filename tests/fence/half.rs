@@ -130,7 +130,7 @@ async fn a_removal_that_lands_after_a_rejoin_keeps_its_notes_and_is_not_settled(
 
 async fn rejoined(sites: &Sites, force: bool) -> Result<Value, String> {
     let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": force });
-    rejoin(&sites.system(&[]), &request).await
+    Box::pin(rejoin(&sites.system(&[]), &request)).await
 }
 
 #[tokio::test]
