@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154
-# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile`, `artifact` and `dry_run` are
-# the script's own.
+# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile`, `account`, `artifact` and
+# `dry_run`, and the function `bucket_for_code`, which names the artifact's bucket in $region, are the script's own.
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$me: $*"; exit 1; }
@@ -129,11 +129,17 @@ read_stack() {
     printf '%s\n' "$read"
 }
 
-# deploy_stack STACK TEMPLATE [NAME=VALUE...]: deploys it in $region.
+# deploy_stack STACK TEMPLATE [NAME=VALUE...]: deploys it in $region, through the artifact's bucket: CloudFormation accepts
+# at most 51,200 bytes in a request, and 1 MB from a bucket.
 deploy_stack() {
-    local name=$1 template=$2
+    local name=$1 template=$2 through
     shift 2
+    through=$(bucket_for_code)
+    # A template that another account could write there would be deployed with the caller's permissions.
+    [ -n "$dry_run" ] || aws s3api head-bucket --bucket "$through" --expected-bucket-owner "$account" >/dev/null ||
+        die "the bucket $through, for the template of the stack $name, is not accessible to this account (above)"
     change aws cloudformation deploy --stack-name "$name" --template-file "$root/infra/$template" \
+        --s3-bucket "$through" --s3-prefix templates \
         --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --no-fail-on-empty-changeset --parameter-overrides "$@" >&2 || {
         # Newest first; events before the start of this attempt belong to earlier ones.
         aws cloudformation describe-stack-events --stack-name "$name" \
