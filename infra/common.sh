@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154
-# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile`, `account`, `artifact` and
-# `dry_run`, and the function `bucket_for_code`, which names the artifact's bucket in $region, are the script's own.
+# What infra/deploy and infra/deploy-latch share. The variables `me`, `root`, `region`, `profile`, `account`, `artifact`,
+# `tags` and `dry_run`, and the function `bucket_for_code`, which names the artifact's bucket in $region, are the script's own.
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$me: $*"; exit 1; }
@@ -129,17 +129,44 @@ read_stack() {
     printf '%s\n' "$read"
 }
 
+# The tags of a stack in $region after its deployment, as KEY=VALUE: those in $tags, and the others that it has. The AWS CLI
+# always sends a list of tags, and CloudFormation takes from the stack what is not in it.
+tags_of() {
+    local read key value pair
+    read=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].Tags[].[Key, Value]' 2>&1) ||
+        case $read in *"does not exist"*) read= ;; *) die "the tags of the stack $1 cannot be read: $read" ;; esac
+    while IFS=$'\t' read -r key value; do
+        case $key in
+        '' | None | aws:*) continue ;;
+        *=*) die "the stack $1 has the tag $key: the AWS CLI cannot keep a tag whose key has \"=\"; remove it first" ;;
+        esac
+        for pair in ${tags[@]+"${tags[@]}"}; do [ "${pair%%=*}" != "$key" ] || continue 2; done
+        printf '%s\n' "$key=$value"
+    done <<<"$read"
+    printf '%s\n' ${tags[@]+"${tags[@]}"}
+}
+# Reads a value of --tag.
+tag() {
+    case $1 in
+    aws:*) wrong "--tag: keys that begin with aws: are reserved for AWS" ;;
+    [!=]*=*) tags+=("$1") ;;
+    *) wrong "--tag takes KEY=VALUE, not \"$1\"" ;;
+    esac
+}
+
 # deploy_stack STACK TEMPLATE [NAME=VALUE...]: deploys it in $region, through the artifact's bucket: CloudFormation accepts
 # at most 51,200 bytes in a request, and 1 MB from a bucket.
 deploy_stack() {
-    local name=$1 template=$2 through
+    local name=$1 template=$2 through all tagged=() pair
     shift 2
     through=$(bucket_for_code)
+    all=$(tags_of "$name")
+    while IFS= read -r pair; do [ -z "$pair" ] || tagged+=("$pair"); done <<<"$all"
     # A template that another account could write there would be deployed with the caller's permissions.
     [ -n "$dry_run" ] || aws s3api head-bucket --bucket "$through" --expected-bucket-owner "$account" >/dev/null ||
         die "the bucket $through, for the template of the stack $name, is not accessible to this account (above)"
     change aws cloudformation deploy --stack-name "$name" --template-file "$root/infra/$template" \
-        --s3-bucket "$through" --s3-prefix templates \
+        --s3-bucket "$through" --s3-prefix templates ${tagged[@]+--tags "${tagged[@]}"} \
         --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --no-fail-on-empty-changeset --parameter-overrides "$@" >&2 || {
         # Newest first; events before the start of this attempt belong to earlier ones.
         aws cloudformation describe-stack-events --stack-name "$name" \
@@ -181,4 +208,20 @@ key_of() {
     *alias/aws/sns) die "the topic $1 is encrypted with alias/aws/sns, which CloudWatch cannot use: give it a customer managed key" ;;
     *) aws kms describe-key --key-id "$key" --query KeyMetadata.Arn ;;
     esac
+}
+
+# must_serve KEY: ends the run unless the policy of this key names every service that uses it in $region. Without one of
+# them its notifications, or alarms that could not be delivered, would be lost silently.
+must_serve() {
+    local policy service missing=
+    case $1 in
+    arn:*:kms:"$region":*:key/*) ;;
+    *) die "the key $1 is not the ARN of a key in $region, as aws kms list-keys --region $region prints it" ;;
+    esac
+    policy=$(aws kms get-key-policy --key-id "$1" --policy-name default --query Policy) ||
+        die "the policy of the key $1 cannot be read in $region (above)"
+    for service in cloudwatch.amazonaws.com sns.amazonaws.com "logs.$region.amazonaws.com"; do
+        case $policy in *"\"$service"*) ;; *) missing="$missing $service" ;; esac
+    done
+    [ -z "$missing" ] || die "the policy of the key $1 does not let$missing use it; docs/lock.md#rules-of-a-company has the statement"
 }

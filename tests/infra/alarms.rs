@@ -236,9 +236,9 @@ fn the_documented_costs_are_those_of_the_templates() {
     assert!(readme.contains(&format!("| 20 | 20 | {} | {} |", 20 * one / 100, (20 * one - 1000) / 100)));
     assert!(lock.contains(&format!("the first stack costs USD {}", dollars(one - free))));
     // Two secrets at 40.
-    let fenced =
-        monthly("infra/site-fence.yaml", |condition| matches!(condition, None | Some("NewNotifications")))
-            + 2 * 40;
+    let fenced = monthly("infra/site-fence.yaml", |condition| {
+        matches!(condition, None | Some("NeedsKey" | "HasDashboard"))
+    }) + 2 * 40;
     let topic = monthly("infra/site-fence.yaml", |condition| condition == Some("HasTopic"));
     let said = format!("About USD {} a month", dollars(fenced));
     assert!(

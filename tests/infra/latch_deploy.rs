@@ -356,6 +356,8 @@ async fn an_error_in_the_latchs_deployment_is_reported_before_any_change() {
         ("deploy --interval 20", 2, "--interval takes 10 or 30"),
         ("deploy --mode both", 2, "--mode takes absolute or yielding"),
         ("deploy --set Colour=blue", 2, "the template has no parameter Colour"),
+        ("deploy --set KeyArn=x", 2, "a key is in one Region: give --key, once for each Region"),
+        ("deploy --tag Team", 2, "--tag takes KEY=VALUE, not \"Team\""),
         ("deploy --steady long", 2, "--steady takes seconds, not \"long\""),
         ("deploy", 2, "--name is missing, and there is no stack latch in eu-central-1 to update"),
         ("deploy --remove ''", 2, "--remove takes the name of a latch"),
@@ -377,13 +379,18 @@ async fn an_error_in_the_latchs_deployment_is_reported_before_any_change() {
         ("pair --mode yielding", 1, "in the mode yielding it must have"),
         ("pair --primary nonsense", 1, "the health check nonsense cannot be read"),
         ("pair --zone Z1", 1, "the hosted zone Z1 cannot be read"),
+        (
+            "pair --key arn:aws:kms:eu-west-1:000000000000:key/x",
+            2,
+            "--key is missing for eu-central-1: give one in each Region",
+        ),
         ("pair --ranges infra/deploy", 1, "infra/deploy has no range of ROUTE53_HEALTHCHECKS"),
     ];
     for (command, ..) in cases {
         script.extend(["echo '--- '; ", command, " 2>&1\n"]);
     }
     script.push_str(
-        "echo '--- '; pair --dry-run 2>&1; for region in eu-central-1 eu-west-1; do
+        "echo '--- '; pair --tag Team=sre --dry-run 2>&1; for region in eu-central-1 eu-west-1; do
             aws cloudformation list-stacks --region $region --query StackSummaries; done; aws s3 ls; ls \"$STATE\"",
     );
     let said = deployment.run(&script).await;
@@ -393,9 +400,14 @@ async fn an_error_in_the_latchs_deployment_is_reported_before_any_change() {
         assert!(step.contains(text) && step.contains(&format!("ended with {status}")), "{command}: {step}");
     }
     let dry = steps.last().unwrap();
-    for text in
-        ["latch-region.yaml", "latch-control.yaml", "latch-checks.yaml", "would be waiting", "ended with 0"]
-    {
+    for text in [
+        "latch-region.yaml",
+        "latch-control.yaml",
+        "latch-checks.yaml",
+        "would be waiting",
+        "ended with 0",
+        "--s3-bucket failover-lock-000000000000-eu-west-1 --s3-prefix templates --tags Team=sre",
+    ] {
         assert!(dry.contains(text), "{text}: {dry}");
     }
     assert!(dry.ends_with("[]\n[]\nip-ranges.json\n"), "{dry}");

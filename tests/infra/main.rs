@@ -7,6 +7,7 @@ mod alarms;
 mod as_code;
 mod book;
 mod chain;
+mod company;
 mod deploy;
 mod docs;
 mod fence;
