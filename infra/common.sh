@@ -210,6 +210,19 @@ key_of() {
     esac
 }
 
+# must_accept_alarms TOPIC: ends the run if nothing in the topic's policy can let CloudWatch publish: the alarms would go off,
+# and no one be notified. failoverctl doctor judges the whole policy.
+must_accept_alarms() {
+    local policy
+    policy=$(aws sns get-topic-attributes --topic-arn "$1" --query Attributes.Policy) ||
+        die "the topic $1 cannot be read in $region (above)"
+    case $(printf '%s' "$policy" | tr -d ' \t\n') in
+    *'"cloudwatch.amazonaws.com'* | *'"Principal":"*"'* | *'"AWS":"*"'* | *'"AWS":["*"'* | *'"NotPrincipal"'*) ;;
+    *) die "the policy of the topic $1 does not let CloudWatch publish: no one would be notified;" \
+        "docs/lock.md#slack-and-pagerduty has the statement" ;;
+    esac
+}
+
 # must_serve KEY: ends the run unless the policy of this key names every service that uses it in $region. Without one of
 # them its notifications, or alarms that could not be delivered, would be lost silently.
 must_serve() {

@@ -5,7 +5,7 @@
 //! is about site-fence, `latch` about failover-latch, `lease` about lease-keeper.
 //!
 //! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `mute`
-//! (CloudWatch's mute rules), `sns`, `sts`.
+//! (CloudWatch's mute rules), `sns`, `sts`. `topic` judges a topic's policy.
 
 mod answers;
 mod completions;
@@ -43,6 +43,7 @@ mod sts;
 mod switch_over;
 mod text;
 mod timeline;
+mod topic;
 
 use clap::{CommandFactory, Parser, Subcommand};
 

@@ -48,6 +48,17 @@ pub(super) async fn subscriptions(
     .await
 }
 
+/// The policy of a topic, as JSON.
+pub(super) async fn policy(aws: &SdkConfig, topic: &str, deadline: Deadline) -> Result<String, Failure> {
+    let client = Client::new(aws);
+    let output = deadline.persist(async |time| {
+        let request = client.get_topic_attributes().topic_arn(topic);
+        send(Call::new("sns:GetTopicAttributes", "the topic"), time, request.send()).await
+    });
+    let attributes = output.await?.attributes.unwrap_or_default();
+    Ok(attributes.get("Policy").cloned().unwrap_or_default())
+}
+
 /// The filter of a confirmed subscription.
 pub(super) async fn filter(
     aws: &SdkConfig,

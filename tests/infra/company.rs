@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::runbook::programs;
 use crate::support::docs::Step::{Fails, Given, Run, Then};
 use crate::support::docs::{Walk, walk};
 use crate::support::emulator::Emulator;
@@ -141,4 +142,67 @@ async fn a_rule_that_cannot_be_followed_is_refused_before_any_change() {
     let (_, stacks) =
         aws.bash("aws cloudformation list-stacks --query StackSummaries && aws s3 ls", &[]).await;
     assert_eq!(stacks.trim(), "[]");
+}
+
+/// A topic of its own, whose policy names the account's principals alone.
+const TOPIC: &str = r#"
+PATH=$TOOLS:$PATH
+infra/deploy() { command infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 --health-check "$PRIMARY" --set AlarmActionsEnabled=true "$@"; }
+TOPIC=$(aws sns create-topic --name people --query TopicArn --output text) INTEGRATION_URL=https://events.example.com/integration/x/enqueue
+policy() {
+  aws sns set-topic-attributes --topic-arn "$TOPIC" --attribute-name Policy \
+    --attribute-value "{\"Version\": \"2012-10-17\", \"Statement\": [$1]}"
+}
+account='{"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "sns:*", "Resource": "*"}'
+alarms=$(printf %s "$STATEMENT" | sed 's/123456789012/000000000000/g')
+denial='{"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": "*", "Condition": {"StringNotEquals": {"aws:SourceAccount": "999999999999"}}}'
+"#;
+
+const SLACK: &[Walk] = &[(
+    "docs/lock.md",
+    "## Slack and PagerDuty",
+    &[
+        Given("policy \"$account\""),
+        Then(
+            "! infra/deploy --notify \"$TOPIC\"; aws s3 ls",
+            &["does not let CloudWatch publish: no one would be notified; docs/lock.md#slack-and-pagerduty"],
+        ),
+        Given("policy \"$account, $alarms\""),
+        Run(&["SubscriptionArn"]),
+        Then(
+            "infra/deploy --notify \"$TOPIC\" || true",
+            &["NOT GUARDED AS IT SHOULD BE", "https https://events.example.com"],
+        ),
+        // Its text names CloudWatch, and its denial shuts it out.
+        Given("policy \"$account, $alarms, $denial\""),
+        Then(
+            "failoverctl doctor \"$PRIMARY\" || true",
+            &[
+                "WRONG   topic         the policy of arn:aws:sns:us-east-1:000000000000:people does not let CloudWatch publish",
+                "add the statement of docs/lock.md#slack-and-pagerduty",
+            ],
+        ),
+        Given("policy \"$account, $alarms\""),
+        Then(
+            "! failoverctl doctor \"$PRIMARY\" | grep 'does not let CloudWatch'; echo accepted",
+            &["accepted"],
+        ),
+    ],
+)];
+
+#[tokio::test]
+async fn a_topic_whose_policy_shuts_cloudwatch_out_is_refused_and_found() {
+    let aws = Emulator::own_ministack().await;
+    let check = aws.health_check(1).await;
+    let artifact = aws.package("failover-lock");
+    let page = fs::read_to_string(root().join("docs/lock.md")).unwrap();
+    let (_, statement) =
+        page.split_once("## Slack and PagerDuty").unwrap().1.split_once("```json\n").unwrap();
+    let variables = [
+        ("PRIMARY", check.as_str()),
+        ("TOOLS", programs()),
+        ("STATEMENT", statement.split("```").next().unwrap()),
+        ("ARTIFACT", artifact.to_str().expect("UTF-8")),
+    ];
+    walk(&aws, SLACK, TOPIC, &variables).await;
 }

@@ -13,7 +13,7 @@ use futures_util::future::join3;
 
 use super::{LAST_RUNS_MINUTES, last_run, newest, region};
 use crate::cli::findings::Findings;
-use crate::cli::function::Function;
+use crate::cli::function::{Function, alarm_arn};
 use crate::cli::guard::Guard;
 use crate::cli::look;
 use crate::cli::seen::Status;
@@ -21,6 +21,7 @@ use crate::cli::session::{if_there, patience};
 use crate::cli::sns;
 use crate::cli::state::State;
 use crate::cli::text::{plain, quoted, time};
+use crate::cli::topic;
 use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::reason::Reason;
 use crate::remote::aws::{Call, Failure, Kind, send};
@@ -392,6 +393,9 @@ impl Stack<'_> {
             }
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
+        // Each of the alarms has the same actions: one stands for all.
+        let alarm = alarm_arn(topic, &format!("{}-lock-set", self.name));
+        topic::accepts(&self.aws, topic, &alarm, self.findings).await;
         // The alarms' own function tells no one.
         let subscriptions: Vec<_> =
             subscriptions.into_iter().filter(|one| one.endpoint != self.arn).collect();

@@ -9,6 +9,7 @@ use crate::cli::guard::Guard;
 use crate::cli::session::{patience, shortly};
 use crate::cli::sns::{self, Filter, Subscription};
 use crate::cli::text::{plain, quoted, time};
+use crate::cli::topic;
 use crate::failover_lock::alarm::{Alarm, AlarmState};
 use crate::failover_lock::config::{Config, GuardedTag};
 use crate::failover_lock::decide::Health;
@@ -70,7 +71,15 @@ pub(super) async fn alarm_leads_to_lock(
                 ),
                 Err(failure) => findings.unknown("topic", &failure),
                 Ok(subscriptions) => {
-                    locks |= topic_locks(guard, id, action, &subscriptions, deployed, findings).await;
+                    let is_accepted = topic::accepts(
+                        &guard.session.aws_of(action),
+                        action,
+                        &alarm_arn(action, name),
+                        findings,
+                    )
+                    .await;
+                    locks |= topic_locks(guard, id, action, &subscriptions, deployed, findings).await
+                        && is_accepted;
                 }
             }
         }
