@@ -60,6 +60,11 @@ impl Context {
         account + &region.unwrap_or_default() + &profile.unwrap_or_default()
     }
 
+    /// The account's 12 digits, if STS has answered.
+    pub fn account_id(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+
     /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.
     pub fn caller(&self) -> Option<&str> {
         self.caller.as_deref().map(|arn| Arn::parse(arn).map_or(arn, |arn| arn.resource))

@@ -92,6 +92,9 @@ pub enum Error {
     /// A Region without alarms on health checks.
     #[error("--region {0}: Route 53's metrics and their alarms are in us-east-1 alone; leave --region out")]
     Region(String),
+    /// Several accounts, where one is meant.
+    #[error("--profile: {0}; name one profile. Several are for failoverctl status without names")]
+    Profiles(&'static str),
     /// There is no such health check in this account.
     #[error(
         "{0}. It may be of another account: failoverctl status shows this one's; to name another one: --profile"
@@ -282,7 +285,7 @@ impl Error {
             | Self::NotOurs(_)
             | Self::NoTerminal
             | Self::Release(_) => Ended::NotWell.into(),
-            Self::OtherLease(_) | Self::Region(_) => ExitCode::from(2),
+            Self::OtherLease(_) | Self::Profiles(_) | Self::Region(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -92,6 +92,9 @@ enum Command {
 pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { common, command } = arguments;
     common.start_logging();
+    if common.each_profile().is_some() && !matches!(command, Command::Status(_)) {
+        return Err(Error::Profiles("this command works in one account"));
+    }
     let ended = match command {
         Command::Status(arguments) => status::run(&common, arguments).await,
         Command::Doctor(arguments) => doctor::run(&common, arguments).await,

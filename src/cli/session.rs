@@ -6,7 +6,8 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::meta::region::ProvideRegion as _;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
 use aws_config::{Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
@@ -41,12 +42,12 @@ pub(super) const AT_ONCE: usize = 4;
 pub(super) const YEAR: u64 = 366 * 86_400;
 
 /// The options of every command.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Common {
-    /// The AWS CLI's profile to use.
-    #[arg(long, global = true, value_name = "NAME")]
-    profile: Option<String>,
+    /// The AWS CLI's profile to use. `status` accepts several, each after another --profile.
+    #[arg(long = "profile", global = true, value_name = "NAME")]
+    profiles: Vec<String>,
     /// The Region of Route 53's metrics and alarms: us-east-1, except in other partitions than `aws`. For
     /// `fence out` and `fence rejoin`, the Region of the function; for `lease`, of the table.
     #[arg(long, global = true, value_name = "REGION", value_parser = region)]
@@ -143,7 +144,7 @@ impl Common {
 
     /// Lets a program that this one starts reach the same account.
     pub fn hand_on(&self, program: &mut Command) {
-        if let Some(profile) = &self.profile {
+        if let Some(profile) = self.profile() {
             // As here, it precedes keys in the environment.
             for key in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
                 program.env_remove(key);
@@ -167,13 +168,25 @@ impl Common {
         self.output == Output::Json
     }
 
+    /// The profile that `--profile` names.
+    fn profile(&self) -> Option<&String> {
+        self.profiles.first()
+    }
+
+    /// Each profile with the options for it alone, if `--profile` names several.
+    pub fn each_profile(&self) -> Option<Vec<(String, Self)>> {
+        let alone = |profile: &String| Self { profiles: vec![profile.clone()], ..self.clone() };
+        let each = self.profiles.iter().map(|profile| (profile.clone(), alone(profile)));
+        (self.profiles.len() > 1).then(|| each.collect())
+    }
+
     /// The profile that the credentials are from, if one was named. Keys in the environment precede the variable.
     fn named_profile(&self) -> Option<String> {
         let of_environment = || {
             let set = |name| variables::given(&variables::environment, name);
             set("AWS_PROFILE").filter(|_| set("AWS_ACCESS_KEY_ID").is_none())
         };
-        self.profile.clone().or_else(of_environment)
+        self.profile().cloned().or_else(of_environment)
     }
 
     /// Starts the log on standard error. A doubt of `lock` is always printed; everything else that is logged
@@ -208,9 +221,11 @@ impl Common {
         if let Some(url) = &self.endpoint_url {
             loader = loader.endpoint_url(url);
         }
-        if let Some(profile) = &self.profile {
+        if let Some(profile) = self.profile() {
             // As with the AWS CLI, a profile that is named precedes keys in the environment.
-            let http = ProviderConfig::without_region().with_http_client(http_client).with_region(region);
+            let region = self.region_for_credentials(profile, region).await;
+            let http =
+                ProviderConfig::without_region().with_http_client(http_client).with_region(Some(region));
             let provider =
                 ProfileFileCredentialsProvider::builder().configure(&http).profile_name(profile).build();
             loader = loader.profile_name(profile).credentials_provider(provider);
@@ -234,8 +249,7 @@ impl Common {
             match timeout(PATIENCE, provider.provide_credentials()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
-                    let of =
-                        self.profile.as_ref().map(|name| format!("profile {name}: ")).unwrap_or_default();
+                    let of = self.profile().map(|name| format!("profile {name}: ")).unwrap_or_default();
                     let why = of + chain(&error).trim_end_matches('.');
                     return Err(Error::NoCredentials { why, profile: self.named_profile() });
                 }
@@ -247,6 +261,15 @@ impl Common {
         }
         let context = Context::read(&aws, self.named_profile());
         Ok(Session { screen: Screen::new(self.is_json(), Some(context)), aws })
+    }
+
+    /// The Region in which a profile's role is assumed. The SDK has none of its own for a profile that is named.
+    async fn region_for_credentials(&self, profile: &str, given: Option<Region>) -> Region {
+        if let Some(region) = given.or_else(|| self.own_region()) {
+            return region;
+        }
+        let of_profile = ProfileFileRegionProvider::builder().profile_name(profile).build().region().await;
+        of_profile.unwrap_or_else(|| Region::from_static("us-east-1"))
     }
 
     /// An error, with the next step if AWS does not accept the credentials.

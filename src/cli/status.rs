@@ -1,5 +1,7 @@
 //! `failoverctl status`: the state of each health check, and of what could not be read: which part, and why.
 
+mod accounts;
+
 use std::time::Duration;
 
 use anstream::adapter::strip_str;
@@ -34,8 +36,8 @@ const BELOW: usize = 4;
 /// Show the health checks that can be locked, and whether they are.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch primary\n  failoverctl status \
-    --output json | jq '.healthChecks[] | select(.state != \"armed\")'"
+    after_help = "Examples:\n  failoverctl status\n  failoverctl status --watch primary\n  failoverctl status --profile \
+    shop --profile blog\n  failoverctl status --output json | jq '.healthChecks[] | select(.state != \"armed\")'"
 )]
 pub(super) struct Arguments {
     /// The health checks, by id or tag Name; by default every health check of the account that has a path.
@@ -66,6 +68,12 @@ struct Notes(Vec<String>);
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let Arguments { checks, watch, options } = arguments;
+    if let Some(profiles) = common.each_profile() {
+        if !checks.is_empty() {
+            return Err(Error::Profiles("health checks are named in one account"));
+        }
+        return accounts::run(common, &options, profiles, watch).await;
+    }
     let guard = &options.guard(common).await?;
     let mut ids = Vec::new();
     for check in &checks {
