@@ -13,7 +13,7 @@ use crate::support::root;
 #[tokio::test]
 async fn cfn_lint_reports_no_problem() {
     let aws = Emulator::ministack().await;
-    let templates = "failover-lock latch-region latch-checks latch-control site-fence lease-table";
+    let templates = "failover-lock latch-region latch-checks latch-control site-fence lease-table people";
     let said = aws.bash(&format!("for name in {templates}; do cfn-lint infra/$name.yaml; done"), &[]).await;
     assert_eq!(said, (Some(0), String::new()));
 }

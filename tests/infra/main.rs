@@ -14,6 +14,7 @@ mod fence;
 mod latch;
 mod latch_deploy;
 mod layers;
+mod people;
 mod permissions;
 mod policy;
 mod runbook;
