@@ -160,7 +160,7 @@ deploy_stack() {
     local name=$1 template=$2 through all tagged=() pair
     shift 2
     through=$(bucket_for_code)
-    all=$(tags_of "$name")
+    all=$(tags_of "$name") || exit 1
     while IFS= read -r pair; do [ -z "$pair" ] || tagged+=("$pair"); done <<<"$all"
     # A template that another account could write there would be deployed with the caller's permissions.
     [ -n "$dry_run" ] || aws s3api head-bucket --bucket "$through" --expected-bucket-owner "$account" >/dev/null ||
