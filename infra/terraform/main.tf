@@ -38,6 +38,10 @@ locals {
     LockConcurrency        = var.lock_concurrency
     LogRetentionDays       = var.log_retention_days
     DryRun                 = var.dry_run
+    PermissionsBoundaryArn = var.permissions_boundary_arn
+    RolePath               = var.role_path
+    KeyArn                 = var.key_arn
+    CreateDashboard        = var.create_dashboard
   }
 }
 

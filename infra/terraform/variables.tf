@@ -191,3 +191,27 @@ variable "dry_run" {
   type        = bool
   default     = null
 }
+
+variable "permissions_boundary_arn" {
+  description = "The permissions boundary of the functions' roles, if the account requires one. It must allow what their policies allow."
+  type        = string
+  default     = null
+}
+
+variable "role_path" {
+  description = "The path of the functions' roles."
+  type        = string
+  default     = null
+}
+
+variable "key_arn" {
+  description = "An existing customer managed key of this Region for the stack's topics, its queue and its logs. Without it the stack creates one for its topics. Its policy has to let CloudWatch, SNS and CloudWatch Logs use it, see docs/lock.md."
+  type        = string
+  default     = null
+}
+
+variable "create_dashboard" {
+  description = "Create the dashboard, which costs USD 3 a month."
+  type        = bool
+  default     = null
+}

@@ -14,6 +14,7 @@ const FINDINGS = [
   { id: "CloudFormation-Validate::W1001", reason: "a reference to a conditional resource is in an Fn::If with its condition" },
   { id: "CloudFormation-Validate::W1028", reason: "a condition about a value that stands in the template" },
   { id: "CloudFormation-Validate::W1030", reason: "an empty parameter is used nowhere: a condition takes its place" },
+  { id: "CloudFormation-Validate::W2503", reason: "a reference to a conditional resource is in an Fn::If with its condition" },
   { id: "CloudFormation-Validate::W8003", reason: "a condition, or a rule, about a value that stands in the template" },
   { id: "CloudFormation-Validate::W9003", reason: "a number as text, as a parameter's value is" },
 ];
@@ -83,6 +84,20 @@ export interface FailoverLockParameters {
   readonly logRetentionDays?: number;
   /** Decide and log, change nothing. Default: false */
   readonly dryRun?: boolean;
+  /**
+   * The permissions boundary of the functions' roles, if the account requires one. It must allow what their policies
+   * allow.
+   */
+  readonly permissionsBoundaryArn?: string;
+  /** The path of the functions' roles. Default: / */
+  readonly rolePath?: string;
+  /**
+   * An existing customer managed key of this Region for the stack's topics, its queue and its logs. Without it the stack
+   * creates one for its topics. Its policy has to let CloudWatch, SNS and CloudWatch Logs use it, see docs/lock.md.
+   */
+  readonly keyArn?: string;
+  /** Create the dashboard, which costs USD 3 a month. Default: true */
+  readonly createDashboard?: boolean;
 }
 
 /** A health check that has the guarded tag, and the alarm on it. */

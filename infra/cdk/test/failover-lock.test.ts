@@ -44,6 +44,10 @@ const ALL: Required<FailoverLockParameters> = {
   lockConcurrency: 4,
   logRetentionDays: 30,
   dryRun: true,
+  permissionsBoundaryArn: "arn:aws:iam::123456789012:policy/boundary",
+  rolePath: "/service/",
+  keyArn: "arn:aws:kms:us-east-1:123456789012:key/7d8c2b5e-3f7a-4f57-8a7e-5b0a9f2d1c34",
+  createDashboard: false,
 };
 
 /** With what the CDK's validation finds as an error. */
