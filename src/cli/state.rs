@@ -15,7 +15,7 @@ use crate::failover_lock::decide::{self, Finding, Health, Standing, Step};
 use crate::failover_lock::health_check::{HealthCheck, HealthCheckId};
 use crate::failover_lock::outcome::{Outcome, Verdict};
 use crate::failover_lock::reason::Reason;
-use crate::failover_lock::record::{self, Intent, Lock, Record};
+use crate::failover_lock::record::{self, Intent, Record};
 
 /// How a health check stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -140,12 +140,7 @@ impl State {
         let locked_path = config.locked_path.as_str();
         let none = BTreeMap::new();
         let record = match Record::read(tags.unwrap_or(&none), path, check.version, locked_path, Utc::now()) {
-            // Tags that were copied from another check: each lock that was set and each restore changes the check.
-            Ok(record) if check.was_never_changed() && path != locked_path => {
-                let waits =
-                    |lock: &Lock| lock.version.is_none() && lock.on.is_none_or(|on| on == check.version);
-                Record { lock: record.lock.filter(waits), ..Record::default() }
-            }
+            Ok(record) if check.was_never_changed() && path != locked_path => record.of_one_never_changed(),
             Ok(record) => record,
             Err(why) => return Self::unknown(why.to_string()),
         };

@@ -143,7 +143,7 @@ fn unknown_records(system: &FailoverLock, looks: &[Look]) -> Vec<HealthCheckId> 
     let is_unknown = |look: &&Look| {
         let Ok(check) = &look.check else { return false };
         let quiet = matches!(&look.alarms, Some((alarms, None)) if !is_in_alarm(alarms));
-        system.known(check, quiet).is_none() && !(quiet && system.has_no_record(check))
+        system.known(check, quiet).is_none()
     };
     looks.iter().filter(is_unknown).map(|look| look.id.clone()).collect()
 }
@@ -368,9 +368,6 @@ async fn recorded(
     may_call: bool,
     deadline: Deadline,
 ) -> Result<Option<(Tagged, Option<Tags>)>, Error> {
-    if quiet && system.has_no_record(check) {
-        return Ok(Some((Tagged::Guarded(Box::default()), None)));
-    }
     if let Some(known) = system.known(check, quiet) {
         return Ok(Some((known, None)));
     }
@@ -384,6 +381,7 @@ async fn recorded(
             view::void(system, check, &tags, &future, deadline).await;
             return Err(future.into());
         }
+        Ok(record) if quiet && view::was_never_ours(system, check) => record.of_one_never_changed(),
         record => record?,
     };
     if !view::guards(system, &tags, check, &record) {
@@ -475,12 +473,6 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
 // === impl FailoverLock ===
 
 impl FailoverLock {
-    /// Whether nothing can be recorded on a check: [`view::was_never_ours`], and no lock waits for a secondary, the
-    /// one record that leaves the check as it is.
-    fn has_no_record(&self, check: &HealthCheck) -> bool {
-        view::was_never_ours(self, check) && !self.config.secondaries.contains_key(&check.id)
-    }
-
     /// What is known of a check's record from an earlier tick, unless it can have changed without the check.
     fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
         let waits = self.config.secondaries.contains_key(&check.id);

@@ -21,6 +21,7 @@ pub use self::restore::EARLIER;
 pub use self::room::{fits_beside, has_no_room, removed, takes_no_lock};
 
 use self::fields::{Fields, escaped, milliseconds, seconds, with_reason};
+use super::health_check::HealthCheck;
 use crate::program::text::Quoted;
 
 mod cause;
@@ -318,6 +319,15 @@ impl Record {
         let locked = self.lock.as_ref().and_then(|lock| lock.version);
         let restored = self.restore.as_ref().filter(|restore| restore.done.is_some());
         locked.max(restored.map(|restore| restore.version))
+    }
+
+    /// What is recorded of a check that was never changed: a lock that waits. Each lock that was set and each restore changes
+    /// the check, so that another record is of tags that were copied from another check.
+    #[must_use]
+    pub fn of_one_never_changed(self) -> Self {
+        let first = HealthCheck::FIRST_VERSION;
+        let waits = |lock: &Lock| lock.version.is_none() && lock.on.is_none_or(|on| on == first);
+        Self { lock: self.lock.filter(waits), ..Self::default() }
     }
 
     /// Whether nothing is recorded.

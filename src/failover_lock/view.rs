@@ -91,8 +91,8 @@ pub(super) fn is_out(check: &HealthCheck, record: &Record) -> bool {
     record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out
 }
 
-/// Whether a check's tags need not be read: no restore and no lock that was set is recorded on it, since each changes
-/// the check as well, and it is not guarded by a tag.
+/// Whether `lock` need not read a check's tags: no restore and no lock that was set is recorded on it, since each changes
+/// the check as well, and it is not guarded by a tag. A lock that waits may be.
 pub(super) fn was_never_ours(system: &FailoverLock, check: &HealthCheck) -> bool {
     let locked = check.path() == Some(system.config.locked_path.as_str());
     check.was_never_changed() && !locked && system.config.guarded_tag.is_none()

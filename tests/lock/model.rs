@@ -408,7 +408,7 @@ impl Site {
         self.record(tags).intent(&self.text(check.path), check.version.into())
     }
 
-    /// Nothing was ever recorded on a check that was never changed.
+    /// Nothing was ever recorded on a check that was never changed, as far as there is no secondary.
     fn has_no_record(check: Check) -> bool {
         check.version == 1 && check.path != Path::Locked
     }
@@ -639,6 +639,7 @@ impl Site {
             alarms: Some(alarms), step: TickStep::ReadMore { check, tags: Some(tags) }, ..
         } = tick
         {
+            let tags = Self::counted(tags, check, alarms);
             if self.record(tags).is_ahead_of(check.version.into()) && tick.tries < 2 {
                 tick.tries += 1;
                 tick.step = TickStep::Read;
@@ -660,9 +661,7 @@ impl Site {
         let mut tick = world.tick?;
         match (tick.step, what) {
             (TickStep::Read, Do::ReadCheck) => {
-                let check = world.check;
-                let tags = Self::has_no_record(check).then(Tags::default);
-                tick.step = TickStep::ReadMore { check, tags };
+                tick.step = TickStep::ReadMore { check: world.check, tags: None };
             }
             (TickStep::ReadMore { .. }, Do::ReadAlarms) if tick.alarms.is_none() => {
                 tick.alarms = Some(world.in_alarm());
@@ -707,6 +706,11 @@ impl Site {
         }
         world.tick = self.decide_tick(world, tick);
         Some(())
+    }
+
+    /// What counts of the tags that a tick has read.
+    fn counted(tags: Tags, check: Check, alarms: [Option<u16>; 2]) -> Tags {
+        if alarms == [None; 2] && Self::has_no_record(check) { Tags::default() } else { tags }
     }
 
     /// What `Known::get` gives.
@@ -829,7 +833,7 @@ impl Site {
     fn whole_tick(&self, world: &mut World, now: u16, cached: bool) -> Found {
         let (check, alarms) = (world.check, world.in_alarm());
         let known = self.takes(world.known, check, alarms).filter(|_| cached);
-        let tags = if Self::has_no_record(check) { Tags::default() } else { known.unwrap_or(world.tags) };
+        let tags = Self::counted(known.unwrap_or(world.tags), check, alarms);
         let (found, step) = self.tick(now, alarms, check, tags);
         match step {
             None if matches!(found, Found::Armed | Found::Stands) => {

@@ -785,6 +785,36 @@ async fn a_restore_says_that_it_undid_a_lock_that_waits_only_if_it_did() {
 }
 
 #[tokio::test]
+async fn a_lock_that_waits_is_set_also_where_its_secondary_is_named_no_more() {
+    for was_changed in [false, true] {
+        let mut world = waiting(30).await;
+        if was_changed {
+            let world = &world;
+            world.route53.set_path(PRIMARY, HEALTHY);
+        }
+        is(&world.ticks().await, "deferred", "secondary_unhealthy");
+        world.variables.pop();
+        assert_eq!(world.ticks().await["outcome"], "locked", "{was_changed}");
+        assert_eq!(world.path(), LOCKED);
+    }
+}
+
+#[tokio::test]
+async fn the_tags_of_another_check_on_one_that_was_never_changed_count_for_nothing() {
+    let at = "2026-01-05T10:00:00Z";
+    for tag in [
+        ("failover-lock:out", format!("v=8 at={at} alarm={at} before=/lb-check by=a")),
+        ("failover-lock:out", format!("v=0 at={at} on=7 alarm={at} before=/lb-check by=a")),
+        ("failover-lock:in", format!("v=9 seen={at} done={at} to=/lb-check by=a")),
+    ] {
+        let world = World::new().await;
+        world.route53.tag(PRIMARY, tag.0, Some(&tag.1));
+        assert_eq!(world.ticks().await["outcome"], "armed", "{tag:?}");
+        assert_eq!(world.path(), HEALTHY, "{tag:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
     for (at, foreign_tags) in
         [("ChangeTagsForResource", 0), ("UpdateHealthCheck", 0), ("UpdateHealthCheck", 9)]
