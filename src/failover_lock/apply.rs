@@ -96,7 +96,9 @@ pub(super) async fn act(
             if let Some(path) = path.filter(|path| *path != config.healthy_path.as_str()) {
                 warn!(healthCheckId = %id, path, "locking a check that is on neither path of this function; a restore sets this path again");
             }
-            let set = route53.set_path(id, &config.locked_path, version, deadline).await?;
+            // Without a version, no conflict shows a restore between two tries: the caller looks for one before the next.
+            let patience = if version.is_some() { deadline } else { deadline.with_tries(1) };
+            let set = route53.set_path(id, &config.locked_path, version, patience).await?;
             let locked = set.check;
             let version = Some(locked.version);
             if set.perhaps_by_another {

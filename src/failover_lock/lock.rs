@@ -37,6 +37,9 @@ const STALE_READS: u32 = 3;
 /// How many checks of one alarm are read at once: Route 53 allows an account some calls a second.
 const AT_ONCE: usize = 4;
 
+/// What is assumed where a check's record cannot be read.
+const NEWER: &str = "taking the alarm for newer than the last restore";
+
 /// The result of a record, and its message in a queue.
 type Handled = (Option<String>, Result<Outcome, FailedRecord>);
 
@@ -175,20 +178,24 @@ async fn lock_check(
             };
             join(holds_back, view::secondary_is_healthy(system, id, deadline)).await
         };
-        let ((check, mut tags), (holds_back, secondary)) =
+        let ((check, tags), (holds_back, secondary)) =
             join(check_and_tags(system, id, deadline), beside).await;
         let check = check?;
         if let Some(reason) = holds_back.map(Reason::from) {
             log_decision(transition, Some(id), &Decision::Ignore(reason));
             return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, reason));
         }
-        let read = tags.as_ref().ok().cloned();
-        let mut record = tags.as_ref().ok().map(|tags| view::valid_record(system, id, tags, check.as_ref()));
-        if config.guarded_tag.is_some() && !config.guards_tagged(&tags.clone().map_err(Error::NotSeen)?) {
+        let not_seen = |failure: &Failure| Error::NotSeen(failure.to_string());
+        if config.guarded_tag.is_some() && !config.guards_tagged(tags.as_ref().map_err(not_seen)?) {
             log_decision(transition, Some(id), &Decision::Ignore(Reason::NotGuarded));
             return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, Reason::NotGuarded));
         }
-        if let (Some(record), Some(check)) = (&record, &check)
+        let Some(check) = check else {
+            return lock_unread(system, transition, id, tags, secondary, deadline).await;
+        };
+        let read = tags.as_ref().ok();
+        let mut record = read.map(|tags| view::valid_record(system, id, tags, Some(&check)));
+        if let Some(record) = &record
             && record.is_ahead_of(check.version)
             && tries <= STALE_READS
         {
@@ -196,31 +203,68 @@ async fn lock_check(
             return Err(Error::Stale);
         }
         let nothing = Record::default();
-        let mut health = Health::Unasked;
+        let (mut health, mut is_new) = (Health::Unasked, false);
         let decision = loop {
-            let (check, known) = (check.as_ref(), record.as_ref().unwrap_or(&nothing));
-            let seen = Seen { check, record: known, health, now: system.clock.now() };
+            let known = record.as_ref().unwrap_or(&nothing);
+            let seen = Seen { check: Some(&check), record: known, health, now: system.clock.now() };
             match decide::lock(transition, &seen, config)? {
                 Step::AskCheckers => health = view::health(system, id, deadline).await,
                 // The tags were read beside the check, so a restore may have come between the two. Where the
                 // record does not know the version that was read, it is read again.
                 Step::Done(Decision::Lock { version: Some(version) })
-                    if tags.is_ok() && !seen.record.is_empty() && !seen.record.is_newest(version) =>
+                    if !is_new && !seen.record.is_empty() && !seen.record.is_newest(version) =>
                 {
                     let again = system.route53.tags(id, shortly(deadline)).await;
-                    let again = or_warn(id, again, "taking the alarm for newer than the last restore");
-                    record = again.map(|tags| view::valid_record(system, id, &tags, check)).or(record);
-                    tags = Err(String::new());
+                    let again = or_warn(id, again, NEWER);
+                    record = again.map(|tags| view::valid_record(system, id, &tags, Some(&check))).or(record);
+                    is_new = true;
                 }
                 Step::Done(decision) => break decision,
             }
         };
         let decision = decide::interlock(decision, secondary);
         log_decision(transition, Some(id), &decision);
-        let target = Target { id, check: check.as_ref(), record: record.as_ref(), tags: read.as_ref() };
+        let target = Target { id, check: Some(&check), record: record.as_ref(), tags: read };
         act(system, &Cause::from(transition), target, decision, deadline).await
     };
     deadline.persist(read_decide_act).await
+}
+
+/// Decides about a check that could not be read, acts; and starts again when the update failed. It names no version, so that
+/// only the record shows a restore that came meanwhile, which is read again before every try.
+async fn lock_unread(
+    system: &FailoverLock,
+    transition: &AlarmTransition,
+    id: &HealthCheckId,
+    mut tags: Result<Tags, Failure>,
+    secondary: Option<bool>,
+    deadline: Deadline,
+) -> Result<Outcome, Error> {
+    let read_decide_act = async |_| {
+        if tags.as_ref().err().is_none_or(|failure| failure.kind() != Kind::Denied) {
+            let again = system.route53.tags(id, shortly(deadline)).await;
+            if let Some(again) = or_warn(id, again, NEWER) {
+                tags = Ok(again);
+            }
+        }
+        let read = tags.as_ref().ok();
+        let record = read.map(|tags| view::valid_record(system, id, tags, None));
+        let known = record.clone().unwrap_or_default();
+        let seen = Seen { check: None, record: &known, health: Health::Unknown, now: system.clock.now() };
+        let decision = match decide::lock(transition, &seen, &system.config) {
+            Ok(Step::Done(decision)) => decide::interlock(decision, secondary),
+            Ok(Step::AskCheckers) => unreachable!("their verdict is known to be unknown"),
+            Err(cannot) => return Ok(Err(cannot.into())),
+        };
+        log_decision(transition, Some(id), &decision);
+        let target = Target { id, check: None, record: record.as_ref(), tags: read };
+        match act(system, &Cause::from(transition), target, decision, deadline).await {
+            // The update was tried once.
+            Err(Error::Aws(failure)) => Err(failure),
+            result => Ok(result),
+        }
+    };
+    deadline.persist(read_decide_act).await?
 }
 
 /// Reads a check and its tags at once. The check is `None` if it could not be read and is locked all the same:
@@ -229,7 +273,7 @@ async fn check_and_tags(
     system: &FailoverLock,
     id: &HealthCheckId,
     deadline: Deadline,
-) -> (Result<Option<HealthCheck>, Failure>, Result<Tags, String>) {
+) -> (Result<Option<HealthCheck>, Failure>, Result<Tags, Failure>) {
     let FailoverLock { config, route53, .. } = system;
     let named = config.names(id);
     let time = if named { deadline.within(deadline.left() / 2) } else { deadline };
@@ -260,9 +304,8 @@ async fn check_and_tags(
         None => Ok(Tags::new()),
         Some(Ok(tags)) => Ok(tags),
         Some(Err(failure)) => {
-            let error = failure.to_string();
-            warn!(healthCheckId = %id, error, "taking the alarm for newer than the last restore");
-            Err(error)
+            warn!(healthCheckId = %id, error = %failure, "{NEWER}");
+            Err(failure)
         }
     };
     (check, tags)

@@ -815,6 +815,46 @@ async fn the_tags_of_another_check_on_one_that_was_never_changed_count_for_nothi
 }
 
 #[tokio::test]
+async fn an_alarm_from_before_does_not_lock_what_was_restored_while_the_check_could_not_be_read() {
+    // Where it may not be read, the update is tried for long; else, reading the check is.
+    for denied in [true, false] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        world.passes(600);
+        let restored = || {
+            let at = |ago| DateTime::from_timestamp(world.now() - ago, 0).unwrap().to_rfc3339();
+            let tag = format!("v=3 seen={} done={} to=/lb-check by=x", at(2), at(1)).replace("+00:00", "Z");
+            world.route53.set_path(PRIMARY, HEALTHY);
+            world.route53.tag(PRIMARY, "failover-lock:in", Some(&tag));
+        };
+        let unread = if denied { (403, "AccessDenied") } else { (503, "ServiceUnavailable") };
+        world.route53.fail_always("GetHealthCheck", Fault::Error(unread.0, unread.1, "none"));
+        let held = world.route53.hold(if denied { "UpdateHealthCheck" } else { "ListTagsForResource" });
+        let crossing = async {
+            held.reached().await;
+            if denied {
+                world.route53.fail("UpdateHealthCheck", Fault::Error(503, "ServiceUnavailable", "busy"));
+                restored();
+                held.release();
+            } else {
+                held.release();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                restored();
+            }
+        };
+        let system = world.system().await;
+        let event = delivered(&[&world.message(660)]);
+        let handled = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_secs(4)));
+        let (report, ()) = tokio::join!(handled, crossing);
+        let outcome = json!(report.into_answer().unwrap())["outcomes"][0].clone();
+        is(&outcome, "ignored", "older_than_restore");
+        assert_eq!(world.path(), HEALTHY, "{denied}");
+        // Without a restore, it is locked although nothing can be read of it.
+        assert_eq!(world.notified(0).await["outcome"], "locked", "{denied}");
+    }
+}
+
+#[tokio::test]
 async fn an_alarm_that_crosses_a_restore_is_not_swallowed() {
     for (at, foreign_tags) in
         [("ChangeTagsForResource", 0), ("UpdateHealthCheck", 0), ("UpdateHealthCheck", 9)]
