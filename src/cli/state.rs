@@ -368,7 +368,9 @@ pub fn why(reason: Reason) -> &'static str {
         Reason::DryRun => "the function is in a dry run, and locks nothing",
         Reason::EnabledInAlarm => "its alarm's actions were turned on while it was in ALARM",
         Reason::NoData => "its alarms have no data",
-        Reason::NeverGoesOff => "the health of a check never crosses its alarms' thresholds",
+        Reason::NeverGoesOff => {
+            "its alarms never go off: a threshold, dimension, unit or evaluation is wrong"
+        }
         Reason::NoPath => "its type requests no path",
         Reason::Inverted => "it is inverted",
         Reason::Disabled => "it is disabled",

@@ -15,6 +15,8 @@ pub(crate) const NAMESPACE: &str = "AWS/Route53";
 pub(crate) const METRICS: [&str; 2] = ["HealthCheckStatus", "HealthCheckPercentageHealthy"];
 /// The dimension that names the check.
 pub(crate) const DIMENSION: &str = "HealthCheckId";
+/// The units in which a check's health may be reported. An alarm with another one has no data.
+pub(super) const UNITS: [&str; 3] = ["None", "Percent", "Count"];
 
 /// An alarm's change from one state to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +94,7 @@ pub struct Alarm {
     pub breaching: Option<Datapoint>,
     /// When its configuration last changed, its actions included.
     pub configured_at: Option<DateTime<Utc>>,
-    /// Whether the health of a check never crosses its threshold.
+    /// Whether the health of a check never crosses its threshold, or the alarm never sees it.
     pub never_goes_off: bool,
     /// Whether its actions are on.
     pub actions_enabled: bool,
@@ -125,6 +127,9 @@ pub(super) struct Metric {
     /// A metric math expression or a query, which carries no metric of its own.
     #[serde(skip)]
     pub expression: Option<String>,
+    /// Whether its dimensions or its unit make it another metric than the one that Route 53 reports. A message does not say.
+    #[serde(skip)]
+    pub is_never_reported: bool,
 }
 
 /// The value of the dimension `HealthCheckId`, wherever it stands: SNS lists `{"name","value"}`
@@ -228,6 +233,12 @@ pub(super) fn never_goes_off(
     let is_known =
         |metric: &Metric| is_plain(metric) || metric.is_health_by_query() || metric.counts_health();
     below_all && metrics.iter().all(is_known)
+}
+
+/// Whether an alarm over these metrics sees no check's health, because Route 53 reports none of those that it names.
+pub(super) fn sees_no_health(metrics: &[Metric]) -> bool {
+    let mut health = metrics.iter().filter(|metric| metric.is_health()).peekable();
+    health.peek().is_some() && health.all(|metric| metric.is_never_reported)
 }
 
 // === impl Dimensions ===

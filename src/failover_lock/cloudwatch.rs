@@ -7,7 +7,9 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::operation::describe_alarms::DescribeAlarmsOutput;
 use aws_sdk_cloudwatch::primitives::DateTime as DateTimeOf;
-use aws_sdk_cloudwatch::types::{self, AlarmType, Dimension, MetricAlarm, StateValue, Statistic};
+use aws_sdk_cloudwatch::types::{
+    self, AlarmType, Dimension, EvaluationState, MetricAlarm, StandardUnit, StateValue, Statistic,
+};
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
@@ -347,9 +349,14 @@ fn read(alarm: &MetricAlarm) -> Result<Alarm, Failure> {
         return Err(Failure::refused(DESCRIBE_FOR_METRIC, cause));
     };
     let comparison = alarm.comparison_operator().map(types::ComparisonOperator::as_str);
+    let metrics = metrics(alarm);
     // Missing data may count as beyond the threshold.
-    let never_goes_off = alarm.treat_missing_data() != Some("breaching")
-        && alarm::never_goes_off(comparison, alarm.threshold(), statistic(alarm), &metrics(alarm));
+    let is_beyond_all = alarm.treat_missing_data() != Some("breaching")
+        && alarm::never_goes_off(comparison, alarm.threshold(), statistic(alarm), &metrics);
+    let is_invalid = alarm.evaluation_state() == Some(&EvaluationState::EvaluationError);
+    // One that has gone off counts, whatever it has seen.
+    let is_blind = state != AlarmState::Alarm && (is_invalid || alarm::sees_no_health(&metrics));
+    let never_goes_off = is_beyond_all || is_blind;
     Ok(Alarm { name, state, changed_at, breaching, configured_at, never_goes_off, actions_enabled, actions })
 }
 
@@ -381,19 +388,27 @@ fn metrics(alarm: &MetricAlarm) -> Vec<Metric> {
         let ours = dimensions.iter().find(|dimension| dimension.name() == Some(alarm::DIMENSION));
         Some(Dimensions { health_check_id: ours.and_then(|dimension| dimension.value().map(str::to_owned)) })
     };
+    let is_never_reported = |dimensions: &[Dimension], unit: Option<&StandardUnit>| {
+        dimensions.iter().any(|dimension| dimension.name() != Some(alarm::DIMENSION))
+            || unit.is_some_and(|unit| !alarm::UNITS.contains(&unit.as_str()))
+    };
     let one = Metric {
         namespace: alarm.namespace().map(str::to_owned),
         name: alarm.metric_name().map(str::to_owned),
         dimensions: dimensions(alarm.dimensions()),
         expression: None,
+        is_never_reported: is_never_reported(alarm.dimensions(), alarm.unit()),
     };
     let several = alarm.metrics().iter().map(|query| {
         let metric = query.metric_stat().and_then(|stat| stat.metric());
+        let all = metric.map(types::Metric::dimensions).unwrap_or_default();
+        let unit = query.metric_stat().and_then(types::MetricStat::unit);
         Metric {
             namespace: metric.and_then(|metric| metric.namespace()).map(str::to_owned),
             name: metric.and_then(|metric| metric.metric_name()).map(str::to_owned),
-            dimensions: dimensions(metric.map(types::Metric::dimensions).unwrap_or_default()),
+            dimensions: dimensions(all),
             expression: query.expression().map(str::to_owned),
+            is_never_reported: is_never_reported(all, unit),
         }
     });
     several.chain([one].into_iter().filter(|one| one.name.is_some())).collect()

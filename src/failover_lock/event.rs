@@ -343,7 +343,7 @@ impl Notification {
                     namespace: trigger.namespace,
                     name: trigger.metric_name,
                     dimensions: trigger.dimensions,
-                    expression: None,
+                    ..Metric::default()
                 });
             }
         }

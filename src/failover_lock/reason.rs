@@ -36,7 +36,7 @@ pub enum Reason {
     EnabledInAlarm,
     /// No metric alarm watches its health.
     NoAlarm,
-    /// Its alarms have thresholds that the health of a check never crosses.
+    /// Its alarms have thresholds that the health of a check never crosses, or never see it.
     NeverGoesOff,
     /// Its alarms have no data.
     NoData,

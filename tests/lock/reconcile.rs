@@ -1,7 +1,7 @@
 //! What the schedule finds, sets and reports.
 
 use crate::support;
-use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::cloudwatch::{Alarm, Flaw, Kind};
 use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
 use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
@@ -119,6 +119,12 @@ async fn what_nothing_would_lock_is_reported() {
         (restored(), vec![firing()], "older_than_restore"),
         (check(), vec![Alarm::on(PRIMARY, "INSUFFICIENT_DATA", CHANGED)], "no_data"),
         (check(), vec![Alarm { threshold: 0.0, ..Alarm::on(PRIMARY, "OK", CHANGED) }], "never_goes_off"),
+        (check(), vec![flawed(Flaw::Dimension, "OK")], "never_goes_off"),
+        (check(), vec![flawed(Flaw::Dimension, "INSUFFICIENT_DATA")], "never_goes_off"),
+        (check(), vec![flawed(Flaw::Unit("Seconds"), "OK")], "never_goes_off"),
+        (check(), vec![flawed(Flaw::EvaluationState("EVALUATION_ERROR"), "OK")], "never_goes_off"),
+        (check(), vec![flawed_math(Flaw::Dimension)], "never_goes_off"),
+        (check(), vec![flawed_math(Flaw::Unit("Seconds"))], "never_goes_off"),
         (check().with("ResourcePath", "/elsewhere"), vec![Alarm::on(PRIMARY, "OK", CHANGED)], "foreign_path"),
         (check(), vec![Alarm { muted: true, ..firing() }], "actions_muted"),
         (check(), vec![Alarm { muted: true, ..Alarm::on(PRIMARY, "OK", CHANGED) }], "actions_muted"),
@@ -128,6 +134,35 @@ async fn what_nothing_would_lock_is_reported() {
         assert_eq!((&outcome["outcome"], &outcome["reason"]), (&"unprotected".into(), &reason.into()));
         assert_eq!(outcome["healthCheckId"], PRIMARY);
         assert_eq!(writes(&route53), [""; 0], "{reason}");
+    }
+}
+
+fn flawed(flaw: Flaw, state: &'static str) -> Alarm {
+    Alarm { flaw: Some(flaw), ..Alarm::on(PRIMARY, state, CHANGED) }
+}
+
+fn flawed_math(flaw: Flaw) -> Alarm {
+    Alarm { kind: Kind::Math(vec![PRIMARY.to_owned()]), ..flawed(flaw, "OK") }
+}
+
+#[tokio::test]
+async fn an_alarm_that_can_go_off_or_has_gone_off_counts_whatever_speaks_against_it() {
+    // What the metric's unit is, Route 53's documentation does not say of every one; and CloudWatch's own trouble passes.
+    for flaw in [
+        Flaw::Unit("None"),
+        Flaw::Unit("Percent"),
+        Flaw::Unit("Count"),
+        Flaw::EvaluationState("EVALUATION_FAILURE"),
+        Flaw::EvaluationState("PARTIAL_DATA"),
+    ] {
+        let route53 = with(check(), &[flawed(flaw, "OK")]).await;
+        assert_eq!(reconcile(&route53).await["outcome"], "armed", "{flaw:?}");
+    }
+    for flaw in [Flaw::Dimension, Flaw::Unit("Seconds"), Flaw::EvaluationState("EVALUATION_ERROR")] {
+        let route53 = with(check(), &[flawed(flaw, "OK"), Alarm::on(PRIMARY, "OK", CHANGED)]).await;
+        assert_eq!(reconcile(&route53).await["outcome"], "armed", "{flaw:?}");
+        let route53 = with(check(), &[flawed(flaw, "ALARM")]).await;
+        assert_eq!(reconcile(&route53).await["outcome"], "locked", "{flaw:?}");
     }
 }
 

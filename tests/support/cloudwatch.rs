@@ -31,6 +31,19 @@ pub struct Alarm {
     pub configured_at: Option<f64>,
     /// Whether a mute rule is active for it.
     pub muted: bool,
+    /// What keeps it from seeing the health.
+    pub flaw: Option<Flaw>,
+}
+
+/// What is wrong with an alarm on one metric, or on metric math.
+#[derive(Clone, Copy, Debug)]
+pub enum Flaw {
+    /// A dimension beside `HealthCheckId`: no such metric is there.
+    Dimension,
+    /// A unit.
+    Unit(&'static str),
+    /// CloudWatch says this about its evaluation.
+    EvaluationState(&'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +78,7 @@ impl Alarm {
             period: 60,
             configured_at: None,
             muted: false,
+            flaw: None,
         }
     }
 
@@ -79,6 +93,13 @@ impl Alarm {
     /// Of a query CloudWatch tells datapoints and times by contributor.
     fn is_query(&self) -> bool {
         matches!(self.kind, Kind::Query(_) | Kind::Where(_))
+    }
+
+    fn unit(&self) -> Option<(&'static str, Value)> {
+        match self.flaw {
+            Some(Flaw::Unit(unit)) => Some(("Unit", text(unit))),
+            Some(Flaw::Dimension | Flaw::EvaluationState(_)) | None => None,
+        }
     }
 
     fn describe(&self, name: &str) -> Value {
@@ -107,15 +128,22 @@ impl Alarm {
         if let Some(configured_at) = self.configured_at {
             fields.push(("AlarmConfigurationUpdatedTimestamp", time(configured_at)));
         }
+        if let Some(Flaw::EvaluationState(state)) = self.flaw {
+            fields.push(("EvaluationState", text(state)));
+        }
         match &self.kind {
-            Kind::Metric(metric, id) => fields.extend(watched(metric, id)),
+            Kind::Metric(metric, id) => {
+                fields.extend(watched(metric, id, self.flaw));
+                fields.extend(self.unit());
+            }
             Kind::Math(ids) => {
                 let query = |id: &String| {
-                    let stat = map([
-                        ("Metric", map(watched("HealthCheckStatus", id))),
+                    let stat = [
+                        ("Metric", map(watched("HealthCheckStatus", id, self.flaw))),
                         ("Period", Value::from(60)),
                         ("Stat", text("Minimum")),
-                    ]);
+                    ];
+                    let stat = map(stat.into_iter().chain(self.unit()));
                     map([("Id", text("m")), ("MetricStat", stat)])
                 };
                 let expression = map([("Id", text("e")), ("Expression", text("1 - m"))]);
@@ -297,12 +325,14 @@ pub fn error(code: &str, message: &str) -> Vec<u8> {
     encoded(&map([("__type", text(code)), ("message", text(message))]))
 }
 
-fn watched(metric: &'static str, health_check_id: &str) -> Vec<(&'static str, Value)> {
-    let dimension = map([("Name", text("HealthCheckId")), ("Value", text(health_check_id))]);
+fn watched(metric: &'static str, health_check_id: &str, flaw: Option<Flaw>) -> Vec<(&'static str, Value)> {
+    let dimension = |name, value| map([("Name", text(name)), ("Value", text(value))]);
+    let more = matches!(flaw, Some(Flaw::Dimension)).then(|| dimension("Region", "us-east-1"));
+    let dimensions = [dimension("HealthCheckId", health_check_id)].into_iter().chain(more);
     vec![
         ("Namespace", text("AWS/Route53")),
         ("MetricName", text(metric)),
-        ("Dimensions", Value::Array(vec![dimension])),
+        ("Dimensions", Value::Array(dimensions.collect())),
     ]
 }
 

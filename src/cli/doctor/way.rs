@@ -35,8 +35,8 @@ pub(super) async fn alarm_leads_to_lock(
     if alarm.never_goes_off {
         findings.wrong(
             "alarm",
-            format!("{} never goes off: the health of a check does not cross its threshold", plain(name)),
-            "correct its threshold where it is defined (docs/runbook.md#never_goes_off)".to_owned(),
+            format!("{} never goes off: its threshold, dimensions, unit or evaluation is wrong", plain(name)),
+            "correct it where it is defined (docs/runbook.md#never_goes_off)".to_owned(),
         );
         return false;
     }
