@@ -59,6 +59,8 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(1);
 const LONGEST: usize = 256;
 /// The characters that there are for the fields before the free text.
 const FIELDS: usize = LONGEST - " by=".len();
+/// What stands for the version of a lock that waits.
+pub const WAITS: i64 = 0;
 /// What stands for a path from before that does not fit; a path begins with `/`.
 const TOO_LONG: &str = "-";
 /// The end of a restored path that does not fit; a path has no such character.
@@ -124,8 +126,8 @@ pub struct Restore {
     pub done: Option<DateTime<Utc>>,
     /// The path that is set; one that does not fit into the tag ends in [`CUT`].
     pub to: String,
-    /// For one that begins where there is no room for two tags: the lock whose tag it takes the place of, by its version
-    /// and its newest alarm.
+    /// For one that begins where there is no room for two tags: the lock whose tag it takes the place of, by its version,
+    /// [`WAITS`] for one that waits, and its newest alarm.
     pub over: Option<(i64, Option<DateTime<Utc>>)>,
     /// A person's reason.
     pub by: String,
@@ -403,7 +405,7 @@ impl Lock {
 
     /// What the tag's value begins with.
     fn start(&self) -> String {
-        let mut text = format!("v={} at={}", self.version.unwrap_or(0), seconds(self.at));
+        let mut text = format!("v={} at={}", self.version.unwrap_or(WAITS), seconds(self.at));
         if let Some(on) = self.on {
             let _ = write!(text, " on={on}");
         }

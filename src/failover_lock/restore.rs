@@ -120,7 +120,7 @@ async fn restore_check(
         let undoes = verdict == Verdict::Restored || view::is_out(&check, &record);
         let fits = record::fits_beside(&tags, record::IN);
         let replaced = if fits { Vec::new() } else { removed.clone() };
-        let lock = record.lock.as_ref().and_then(|lock| Some((lock.version?, lock.alarm)));
+        let lock = record.lock.as_ref().map(|lock| (lock.version.unwrap_or(record::WAITS), lock.alarm));
         // A try before this one may have taken the place of the lock's tag already.
         let alone = !fits || !tags.contains_key(record::OUT);
         let beginning = Restore { over: lock.filter(|_| alone), ..restore.clone() };

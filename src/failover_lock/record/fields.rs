@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::{Before, CLOCK_SKEW, CUT, InvalidRecord, LAPSES, LONGEST, Lock, Restore, TOO_LONG};
+use super::{Before, CLOCK_SKEW, CUT, InvalidRecord, LAPSES, LONGEST, Lock, Restore, TOO_LONG, WAITS};
 
 /// A tag's value: fields of the form `key=value`, the free text `by=` last.
 pub(super) struct Fields<'a> {
@@ -17,7 +17,7 @@ impl<'a> Fields<'a> {
     pub fn lock(&self) -> Result<Lock, InvalidRecord> {
         let version = self.number("v")?;
         Ok(Lock {
-            version: Some(version).filter(|version| *version > 0),
+            version: Some(version).filter(|version| *version > WAITS),
             on: self.field("on").map(|_| self.number("on")).transpose()?,
             at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
             alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,

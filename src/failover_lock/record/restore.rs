@@ -5,7 +5,7 @@ use std::fmt::Write;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::fields::{escaped_within, milliseconds, with_reason};
-use super::{Before, CUT, FIELDS, Intent, Lock, Record, Restore};
+use super::{Before, CUT, FIELDS, Intent, Lock, Record, Restore, WAITS};
 
 /// How long after a lock its own datapoints may make an alarm go off.
 const RECENT: TimeDelta = TimeDelta::minutes(10);
@@ -61,8 +61,11 @@ impl Restore {
     /// The lock whose tag this one took the place of, as far as it is known.
     pub(super) fn replaced(&self) -> Option<Lock> {
         let (version, alarm) = self.over?;
+        let version = Some(version).filter(|version| *version > WAITS);
+        // One that waits was decided on the version that this restore has read, or on one before it.
+        let on = if version.is_none() { Some(self.version - 1) } else { None };
         let (before, by) = (self.before(), String::new());
-        Some(Lock { version: Some(version), on: None, at: self.seen, alarm, of: None, before, by })
+        Some(Lock { version, on, at: self.seen, alarm, of: None, before, by })
     }
 
     /// The tag's value.

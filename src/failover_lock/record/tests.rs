@@ -44,7 +44,15 @@ fn a_record_is_read_as_it_was_written() {
     let replaced = record.lock.unwrap();
     assert_eq!((replaced.version, replaced.alarm), (Some(8), lock.alarm));
     assert_eq!(replaced.before, Before::Path("/health/v2".to_owned()));
-    assert_eq!(record.restore, Some(alone));
+    assert_eq!(record.restore, Some(alone.clone()));
+    // In that of a lock that waits, which it undoes once it took place.
+    let alone = Restore { over: Some((WAITS, lock.alarm)), lapsed: false, seen: Utc::now(), ..alone };
+    for (version, intent) in [(8, Intent::Out), (9, Intent::In)] {
+        let record = read(&[(IN, &alone.tag())], "/health/v2", version);
+        assert_eq!(record.intent("/health/v2", version), intent, "{version}");
+        let replaced = record.lock.unwrap();
+        assert_eq!((replaced.version, replaced.on, replaced.alarm), (None, Some(8), lock.alarm));
+    }
 }
 
 #[test]
