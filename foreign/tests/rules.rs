@@ -158,6 +158,22 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
     for (time, alerts) in [("21h50m", json!([])), ("24h2m", fired)] {
         tests.push(test(&dry_run, time, &[("LatchDryRun", alerts)]));
     }
+    // Locked, and then no bucket answers: the metric is missing until the release is seen.
+    let locked = vec![
+        (r#"failover_latch_armed{latch="app"}"#.to_owned(), "0x800"),
+        (r#"failover_latch_standing{latch="app"}"#.to_owned(), "1x20 _x400 0x300"),
+        (r#"failover_latch_armed{latch="web"}"#.to_owned(), "1x800"),
+        (r#"failover_latch_standing{latch="web"}"#.to_owned(), "0x20 _x700"),
+    ];
+    let fired = json!([{
+        "exp_labels": { "severity": "critical", "latch": "app" },
+        "exp_annotations": { "summary": summary("LatchLocked") },
+    }]);
+    for (time, alerts) in
+        [("4m", fired.clone()), ("30m", fired.clone()), ("1h44m", fired), ("1h47m", json!([]))]
+    {
+        tests.push(test(&locked, time, &[("LatchLocked", alerts)]));
+    }
     // A latch that no watcher reports any more, beside another one.
     let lost = vec![
         (r#"failover_latch_armed{latch="app"}"#.to_owned(), "1x10"),
