@@ -823,7 +823,12 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         .resource_path("/control")
         .request_interval(10)
         .disabled(true);
-    made(&client, "control", control).await;
+    let control = made(&client, "control", control).await;
+    // Of a stack with another name than `latch`.
+    site.world.lock().put([
+        Record::txt("_control-web-eu-west-1.example.com", "healthy").primary(&control),
+        Record::txt("_control-web-eu-west-1.example.com", "unhealthy").secondary(None),
+    ]);
     site.s3.set_versioned(A, false);
     site.s3.set_blocks_public_access(B, false);
     site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
@@ -845,7 +850,8 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         "failoverctl latch attach app",
         "unseen  watchers",
         "unseen  race          the longest gap between two looks is not known",
-        "unseen  control       _control-eu-central-1.example.com.",
+        "WRONG   control       no sentinel _control shows whether Route 53's checkers see the control object of acme-latch-a",
+        "ok      control       Route 53's checkers see the control object of acme-latch-b",
     ] {
         assert!(ended.out.contains(said), "{said}: {}", ended.out);
     }

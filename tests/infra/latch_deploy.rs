@@ -200,10 +200,150 @@ const REMOVED: &[Step] = &[
     ),
 ];
 
+/// An attached and armed latch, and what others do beside its deployment. `ODD` is what the AWS CLI or dig do then.
+const BESIDE: &str = r#"
+pair >/dev/null 2>&1
+LATCHED=$(cat "$STATE/Latched")
+attach() {
+    record app.example.com A primary PRIMARY "$1" 192.0.2.1
+    record _serving.app.example.com TXT primary PRIMARY "${2-$1}" '\"primary\"'
+}
+attach "$LATCHED"
+deploy --arm >/dev/null 2>&1
+record shop.example.com A primary PRIMARY "$STANDBY" 192.0.2.3
+record shop.example.com A standby SECONDARY "" 192.0.2.4
+mkdir "$STATE/odd.d"
+export STUBS=$(dirname "$(type -P aws)")
+cat >"$STATE/odd.d/aws" <<'SH'
+#!/usr/bin/env bash
+case "$ODD $*" in
+"unreadable "*list-resource-record-sets*) echo "Rate exceeded" >&2; exit 254 ;;
+"changed "*"--stack-name latch "*StackStatus*)
+    # After the run's own first look at both Regions.
+    echo >>"$STATE/looks.log"
+    if [ "$(wc -l <"$STATE/looks.log")" -gt 2 ]; then
+        "$STUBS/aws" "$@" | sed 's/app:serving=.*/&;web:serving=_serving.shop.example.com,primary=p,standby=s/'
+        exit
+    fi ;;
+"lost "*"--stack-name latch "*"=='Latches'"*) echo web:serving=_serving.shop.example.com,primary=p,standby=s; exit ;;
+esac
+exec "$STUBS/aws" "$@"
+SH
+cat >"$STATE/odd.d/dig" <<'SH'
+#!/usr/bin/env bash
+case "$ODD $*" in "nameless "*" A "*) exit ;; esac
+exec "$STUBS/dig" "$@"
+SH
+chmod +x "$STATE/odd.d/aws" "$STATE/odd.d/dig"
+beside() { local odd=$1; shift; ODD=$odd PATH=$STATE/odd.d:$PATH deploy "$@" 2>&1; rm -f "$STATE/looks.log"; }
+sentinels() {
+    aws route53 list-resource-record-sets --hosted-zone-id "$ZONE" --output json --query \
+        "sort_by(ResourceRecordSets[?Type=='TXT'], &join('', [Name, SetIdentifier]))"
+}
+delete() {
+    aws route53 list-resource-record-sets --hosted-zone-id "$ZONE" --output json --query \
+        "{Changes: ResourceRecordSets[?Name=='$1.' && contains('$2', SetIdentifier)].{Action: 'DELETE', ResourceRecordSet: @}}" \
+        >"$STATE/changes.json"
+    aws route53 change-resource-record-sets --hosted-zone-id "$ZONE" --change-batch "file://$STATE/changes.json" >/dev/null
+}
+cp "$STATE/failover-latch.env" "$STATE/before.env"
+sentinels >"$STATE/before.json"
+echo "--- another domain"; deploy --name app --domain shop.example.com --primary "$STANDBY" --standby "$PRIMARY" 2>&1
+echo "--- another name"; deploy --name web --domain app.example.com --zone "$ZONE" --primary "$LATCHED" --standby "$STANDBY" 2>&1
+echo "--- own check"; deploy --name app --primary "$LATCHED" 2>&1
+attach "$LATCHED" "$PRIMARY"
+echo "--- attached by half"; deploy --name app 2>&1
+attach "$LATCHED"
+echo "--- unreadable"; beside unreadable --name app; beside unreadable --arm
+echo "--- without addresses"; beside nameless; beside nameless --arm
+echo "--- changed"; beside changed --name app; beside changed --arm
+echo "--- lost"; beside lost
+cmp "$STATE/failover-latch.env" "$STATE/before.env" && echo "the file is as before"
+sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
+echo "--- arms alone"; deploy --arm --dry-run 2>&1
+delete _standby.app.example.com "healthy unhealthy"
+delete _serving.app.example.com primary
+record _primary.app.example.com TXT healthy PRIMARY "$STANDBY" '\"healthy\"'
+touch "$STATE/_standby.says"
+echo "--- deleted"; deploy --arm 2>&1; deploy 2>&1
+rm "$STATE/_standby.says"
+echo "--- would be anew"; deploy --name app --dry-run 2>&1
+echo "--- anew"; deploy --name app 2>&1
+sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
+echo "--- second stack"
+cp -r "$STATE" "$STATE-2"
+STATE=$STATE-2 deploy --stack latch2 --name shop --domain shop.example.com --zone "$ZONE" --primary "$STANDBY" \
+    --standby "$PRIMARY" --people arn:aws:iam::000000000000:role/sre --email sre@example.com 2>&1
+rm -r "$STATE-2"
+sentinels | grep '"_control'
+"#;
+
+const BESIDE_SAID: &[Step] = &[
+    ("another domain", &["the latch app is the one of app.example.com in the zone Z", "ended with 1"]),
+    ("another name", &["the latch of app.example.com is app: use --name app", "ended with 1"]),
+    ("own check", &["is the latch's own", "ended with 1"]),
+    (
+        "attached by half",
+        &["_serving.app.example.com to ", "run: failoverctl latch attach app", "ended with 1"],
+    ),
+    (
+        "unreadable",
+        &[
+            "Rate exceeded\ninfra/deploy latch: whether the latch app is attached cannot be read (above)",
+            "ended with 1",
+        ],
+    ),
+    ("without addresses", &["has no address: check this machine's DNS\nended with 1\n"]),
+    (
+        "changed",
+        &[
+            "someone else has changed the latches of the stack latch in eu-central-1 meanwhile, from \"app\" to \"app,web\"",
+            "ended with 1",
+        ],
+    ),
+    (
+        "lost",
+        &[
+            "the stack latch in eu-central-1 has no latch app as this command has deployed it",
+            "ended with 1",
+            "the file is as before",
+            "the sentinels are as before",
+        ],
+    ),
+    ("arms alone", &["--parameter-overrides DryRun=false\n", "would arm: app", "ended with 0"]),
+    (
+        "deleted",
+        &[
+            "a name server does not answer _standby.app.example.com, and no watcher would lock. If it was deleted, run: infra/deploy latch --regions eu-central-1,eu-west-1 --name app\nended with 1\n",
+            "deployed, and a name server does not answer _standby.app.example.com: no watcher locks there.",
+        ],
+    ),
+    ("would be anew", &["would be made anew: _standby.app.example.com, PRIMARY", "ended with 0"]),
+    (
+        "anew",
+        &[
+            "made anew: _serving.app.example.com, PRIMARY\nmade anew: _primary.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, SECONDARY\n",
+            "ARMED: app.\nended with 0",
+            "the sentinels are as before",
+        ],
+    ),
+    (
+        "second stack",
+        &[
+            "READY, AND NOT ATTACHED: shop.",
+            "ended with 0",
+            "_control-eu-central-1.example.com.",
+            "_control-latch2-eu-central-1.example.com.",
+            "_control-latch2-eu-west-1.example.com.",
+        ],
+    ),
+];
+
 /// What the reader has set, and differs from AWS.
 const READER: &str = r#"
 ACCOUNT=000000000000 EMAIL=sre@example.com DOMAIN=app.example.com NAME_SERVER=ns-1.awsdns-1.com
 BUCKET=latch-000000000000-eu-west-1 REGION=eu-west-1 REGIONS=
+OTHER_BUCKET=latch-000000000000-eu-central-1 OTHER_REGION=eu-central-1 FIRST_REGION=eu-central-1
 infra/deploy() { shift; deploy "$@"; }
 attach() {
     record app.example.com A primary PRIMARY "$1" 192.0.2.1
@@ -272,6 +412,44 @@ const DOCUMENTED: &[Walk] = &[
         ],
     ),
     (
+        RUNBOOK,
+        "## Make a latch's resources anew",
+        &[
+            Given(
+                "cd \"$STATE\"
+                policy_of() { aws s3api get-bucket-policy --region \"$REGION\" --bucket \"$BUCKET\" --query Policy --output text; }
+                policy_of >policy.before
+                aws s3api put-bucket-policy --region \"$REGION\" --bucket \"$BUCKET\" --policy '{\"Version\": \"2012-10-17\",
+                    \"Statement\": []}'",
+            ),
+            Run(&[]),
+            Then("[ \"$(policy_of)\" = \"$(cat policy.before)\" ] && echo as before; rm policy.json policy.before; cd \"$OLDPWD\"", &["as before"]),
+            Given(
+                "aws s3api put-bucket-lifecycle-configuration --region \"$REGION\" --bucket \"$BUCKET\" --lifecycle-configuration \\
+                    'Rules=[{ID=tidy,Status=Enabled,Prefix=,Expiration={Days=30}}]'",
+            ),
+            Run(&[]),
+            Then(
+                "! aws s3api get-bucket-lifecycle-configuration --region \"$REGION\" --bucket \"$BUCKET\"",
+                &["NoSuchLifecycleConfiguration"],
+            ),
+            Run(&[]),
+            Then(
+                "! checks_of_record _control-eu-west-1.example.com | grep .
+                aws route53 delete-health-check --health-check-id \"$(cat \"$STATE/FirstControl\")\"
+                rm \"$STATE/FirstControl\"; deploy --name app",
+                &["READY, AND NOT ATTACHED: app.", "ended with 0"],
+            ),
+            Run(&[]),
+            Given("CHECK=$(cat \"$STATE/Latched\"); attach \"$PRIMARY\""),
+            Run(&[]),
+            Then(
+                "rm \"$STATE/Latched\"; pair; [ \"$(cat \"$STATE/Latched\")\" != \"$CHECK\" ] && echo another",
+                &["READY, AND NOT ATTACHED: app.", "ended with 0", "another"],
+            ),
+        ],
+    ),
+    (
         PAGE,
         "## Remove",
         &[
@@ -324,8 +502,18 @@ impl Drop for Deployment {
 async fn the_latch_is_deployed_in_a_dry_run_armed_when_it_is_attached_and_removed_when_it_is_detached() {
     let deployment = Deployment::start().await;
     let said = deployment.run(&format!("{DEPLOY_AND_ARM}{REMOVE}")).await;
+    holds(&said, &[ARMED, REMOVED].concat());
+}
+
+#[tokio::test]
+async fn a_deployment_takes_back_nothing_of_others_and_makes_anew_what_they_have_deleted() {
+    let deployment = Deployment::start().await;
+    holds(&deployment.run(BESIDE).await, BESIDE_SAID);
+}
+
+/// Each step of a script prints its texts.
+fn holds(said: &str, expected: &[Step]) {
     let steps: Vec<_> = said.split("--- ").skip(1).collect();
-    let expected: Vec<_> = ARMED.iter().chain(REMOVED).collect();
     assert_eq!(steps.len(), expected.len(), "{said}");
     for (step, (name, texts)) in steps.iter().zip(expected) {
         assert!(step.starts_with(name), "{name}: {step}");

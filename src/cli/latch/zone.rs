@@ -119,15 +119,28 @@ impl Zone {
 
     /// The record sets of this name.
     pub async fn records(&self, name: &str) -> Result<Vec<ResourceRecordSet>, Failure> {
+        let mut records = self.from(name).await?;
+        records.retain(|record| record.name().eq_ignore_ascii_case(name));
+        Ok(records)
+    }
+
+    /// The PRIMARY sentinels of the control checks, of each stack of this zone.
+    pub async fn controls(&self) -> Result<Vec<ResourceRecordSet>, Failure> {
+        const PREFIX: &str = "_control-";
+        let mut records = self.from(&format!("{PREFIX}.{}", self.apex)).await?;
+        records.retain(|record| record.name().starts_with(PREFIX));
+        Ok(primaries(&records))
+    }
+
+    /// The record sets from this name on, as many as an answer has.
+    async fn from(&self, name: &str) -> Result<Vec<ResourceRecordSet>, Failure> {
         let call = Call::new("route53:ListResourceRecordSets", "the hosted zone");
         let listed = patience().persist(async |time| {
             let list =
                 self.client.list_resource_record_sets().hosted_zone_id(&self.id).start_record_name(name);
             send(call, time, list.send()).await
         });
-        let mut records = listed.await?.resource_record_sets;
-        records.retain(|record| record.name().eq_ignore_ascii_case(name));
-        Ok(records)
+        Ok(listed.await?.resource_record_sets)
     }
 
     /// Replaces these records by others, if they are still as they were read, in one change batch, and waits until every

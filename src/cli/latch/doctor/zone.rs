@@ -52,11 +52,7 @@ impl Doctor<'_> {
             }
         }
         for bucket in &config.buckets {
-            let reads = |config: &&HealthCheckConfig| {
-                config.fully_qualified_domain_name() == Some(&host(bucket))
-                    && config.resource_path() == Some("/control")
-            };
-            let read = || checks.all.iter().filter_map(HealthCheck::health_check_config).filter(reads);
+            let read = || controls(&checks, bucket).filter_map(HealthCheck::health_check_config);
             let found = if read().next().is_none() {
                 format!("no check reads the control object of {bucket}")
             } else if read().all(|config| is_disabled(config) || config.inverted() == Some(true)) {
@@ -74,8 +70,13 @@ impl Doctor<'_> {
             Err(incomplete) => return self.findings.wrong("records", incomplete.to_string(), again),
         };
         self.records(&zone, &checks).await;
-        for bucket in &config.buckets {
-            self.control(&zone, bucket).await;
+        match zone.controls().await {
+            Ok(sentinels) => {
+                for bucket in &config.buckets {
+                    self.control(&checks, &sentinels, bucket).await;
+                }
+            }
+            Err(failure) => self.findings.unknown("control", &failure),
         }
         match zone.name_servers().await {
             Ok(servers) => {
@@ -261,10 +262,21 @@ impl Doctor<'_> {
 
     /// Whether Route 53's checkers see the control object of a bucket, by its sentinel: the only proof that they would
     /// see a lock.
-    async fn control(&mut self, zone: &Zone, bucket: &Bucket) {
+    async fn control(&mut self, checks: &Checks, sentinels: &[ResourceRecordSet], bucket: &Bucket) {
         const NAME: &str = "control";
-        let sentinel = format!("_control-{}.{}", bucket.region, zone.apex);
-        let Ok(name) = Name::from_ascii(&sentinel) else { return };
+        // Each stack of a zone has its own.
+        let shows = |record: &&ResourceRecordSet| {
+            let check = record.health_check_id();
+            check.is_some_and(|id| controls(checks, bucket).any(|check| check.id == id))
+        };
+        let Some(sentinel) = sentinels.iter().find(shows).map(ResourceRecordSet::name) else {
+            return self.findings.wrong(
+                NAME,
+                format!("no sentinel _control shows whether Route 53's checkers see the control object of {bucket}"),
+                "make the control checks anew: docs/runbook.md#make-a-latchs-resources-anew".to_owned(),
+            );
+        };
+        let Ok(name) = Name::from_ascii(sentinel) else { return };
         let answers =
             self.latches.name_servers.ask(&[Question::healthy(&name)], Transport::Udp).await.remove(0);
         match Verdict::of(answers) {
@@ -331,6 +343,16 @@ impl Doctor<'_> {
             }
         }
     }
+}
+
+/// The checks that read the control object of a bucket.
+fn controls<'a>(checks: &'a Checks, bucket: &Bucket) -> impl Iterator<Item = &'a HealthCheck> {
+    let host = host(bucket);
+    checks.all.iter().filter(move |check| {
+        check.health_check_config().is_some_and(|config| {
+            config.fully_qualified_domain_name() == Some(&host) && config.resource_path() == Some("/control")
+        })
+    })
 }
 
 /// The whole seconds that are not shorter.
