@@ -266,7 +266,10 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
     let own = own.filter(|own| checks.is_primary(own)).ok_or_else(|| {
         refused(
             latch,
-            &format!("{of_primary} does not refer to the primary's own check: deploy the latch again"),
+            &format!(
+                "{of_primary} does not refer to the primary's own check: run infra/deploy latch --name {}",
+                latch.name
+            ),
         )
     })?;
     let before = records.check.clone();

@@ -54,11 +54,13 @@ pub(super) enum Incomplete {
     Zones(String, String),
     #[error("there is no check of https://{0}: deploy the latch first, with infra/deploy latch")]
     NoLatchCheck(String),
-    #[error("{0} is not inverted: an object would make it healthy. Deploy the latch again")]
+    #[error("{0} is not inverted: an object would make it healthy")]
     NotInverted(String),
     #[error("several calculated checks require the latch checks: {0}. Delete those that no record refers to")]
     Ambiguous(String),
-    #[error("no calculated check requires both latch checks and the primary's own: deploy the latch again")]
+    #[error(
+        "no calculated check requires both latch checks and the primary's own: see docs/runbook.md#make-a-latchs-resources-anew"
+    )]
     NoCalculated,
     #[error(transparent)]
     Aws(#[from] Failure),

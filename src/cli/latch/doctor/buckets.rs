@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
 
 use super::policy::{Denies, Key, Policy};
-use super::{DEPLOY, Doctor};
+use super::{ANEW, DEPLOY, Doctor};
 use crate::cli::function::matches;
 use crate::cli::session::patience;
 use crate::latch::config::{Bucket, HOLDS};
@@ -62,7 +62,7 @@ impl Doctor<'_> {
                             "{bucket}: the lifecycle rule {:?} removes or moves objects, which opens a lock",
                             rule.id().unwrap_or("without a name")
                         ),
-                        format!("{DEPLOY} {}", self.latch.name),
+                        ANEW.to_owned(),
                     );
                 }
             }
@@ -127,7 +127,7 @@ impl Doctor<'_> {
     /// Whether every checker may read the objects, and whether a late write is refused.
     async fn policy(&mut self, client: &aws_sdk_s3::Client, bucket: &Bucket) {
         const NAME: &str = "policy";
-        let again = format!("{DEPLOY} {}", self.latch.name);
+        let again = format!("{DEPLOY} {}; if that changes nothing: {ANEW}", self.latch.name);
         let owner = self.latches.config.bucket_owner.clone();
         let account = owner.as_deref().unwrap_or("000000000000");
         let anyone = format!("arn:aws:iam::{account}:role/of-no-one");

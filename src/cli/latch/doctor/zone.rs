@@ -11,7 +11,7 @@ use hickory_proto::rr::Name;
 
 use super::super::Latches;
 use super::super::zone::{self, Checks, Zone, host};
-use super::{DEPLOY, Doctor};
+use super::{ANEW, DEPLOY, Doctor};
 use crate::latch::config::Bucket;
 use crate::latch::dns::{Question, Transport};
 use crate::latch::seen::{Record, Verdict};
@@ -28,7 +28,7 @@ impl Doctor<'_> {
         let checks = match Checks::of(&aws, &config.buckets, self.latch).await {
             Ok(checks) => checks,
             Err(zone::Incomplete::Aws(failure)) => return self.findings.unknown("checks", &failure),
-            Err(incomplete) => return self.findings.wrong("checks", incomplete.to_string(), again),
+            Err(incomplete) => return self.findings.wrong("checks", incomplete.to_string(), ANEW.to_owned()),
         };
         for (bucket, check) in config.buckets.iter().zip(&checks.latch) {
             let faults = check.health_check_config().map(faults).unwrap_or_default();
@@ -38,7 +38,7 @@ impl Doctor<'_> {
                     format!("{} reads https://{}/{}", check.id, host(bucket), self.latch.key()),
                 );
             } else {
-                self.findings.wrong("checks", format!("{} {}", check.id, faults.join(", ")), again.clone());
+                self.findings.wrong("checks", format!("{} {}", check.id, faults.join(", ")), ANEW.to_owned());
             }
         }
         for id in &checks.primary {
@@ -62,7 +62,7 @@ impl Doctor<'_> {
             } else {
                 continue;
             };
-            self.findings.wrong("checks", found, again.clone());
+            self.findings.wrong("checks", found, ANEW.to_owned());
         }
         let zone = match Zone::of(&aws, self.latch, &config.name_servers).await {
             Ok(zone) => zone,
@@ -273,7 +273,7 @@ impl Doctor<'_> {
             return self.findings.wrong(
                 NAME,
                 format!("no sentinel _control shows whether Route 53's checkers see the control object of {bucket}"),
-                "make the control checks anew: docs/runbook.md#make-a-latchs-resources-anew".to_owned(),
+                ANEW.to_owned(),
             );
         };
         let Ok(name) = Name::from_ascii(sentinel) else { return };
