@@ -18,7 +18,7 @@ use crate::latch::outcome::State;
 use crate::latch::seen::{Object, Verdict};
 
 const DEPLOY: &str = "deploy the latch again: infra/deploy latch --name";
-/// For what CloudFormation does not notice.
+/// For what `CloudFormation` does not notice.
 const ANEW: &str = "docs/runbook.md#make-a-latchs-resources-anew";
 
 /// Check everything that a latch consists of, and show each fault with its repair.
