@@ -20,7 +20,7 @@ use super::mute::{MuteRules, NewRule, PAUSE};
 use super::name::Named;
 use super::screen::say;
 use super::seen::Status;
-use super::session::{Common, patience};
+use super::session::{Common, Interrupts, patience};
 use super::state::State;
 use super::text::{plain, time};
 use crate::failover_lock::alarm::{Alarm, AlarmState};
@@ -99,7 +99,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
             plain(&over)
         ));
     }
-    let names: Vec<_> = alarms.iter().map(|alarm| alarm.name.clone()).collect();
+    let names = names_of(&alarms);
     let question = format!(
         "Pause {id} for {length}? Nothing locks it then, and its alarms notify no one: {}.",
         plain(&names.join(", "))
@@ -119,22 +119,33 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
         screen.show("outcomes", &outcome("would_pause"), text).await?;
         return Ok(Ended::Well);
     }
+    // While the question was open, it may have failed, or have been locked.
+    if !yes && names_of(&pausable(guard, id).await?) != names {
+        return Err(Error::NoPause(format!(
+            "the alarms of {id} have changed while the question was open: repeat the command"
+        )));
+    }
     let name = format!("{PAUSE}{id}-{}-{:04x}", from.format(STARTS), fastrand::u16(..));
     let rule = NewRule { name: &name, alarms: names, from, minutes, description };
-    if let Err(failure) = rules.put(&rule, patience()).await {
+    let mut interrupts = Interrupts::new()?;
+    if let Err(failure) = interrupts.hold_off(Box::pin(rules.put(&rule, patience())), || true).await? {
         if failure.kind() == Kind::Unclear {
             return Err(perhaps(id, &name, &failure));
         }
         return Err(failure.into());
     }
     say(&format!("the pause begins at {}: until then its alarms lock", time(from)));
-    sleep((from - Utc::now()).to_std().unwrap_or_default()).await;
-    let end = Instant::now() + ACTIVE;
-    while !rules.is_active(&name, patience()).await.map_err(|failure| perhaps(id, &name, &failure))? {
-        if Instant::now() >= end {
-            return Err(perhaps(id, &name, &"CloudWatch does not show it as active"));
+    tokio::select! {
+        biased;
+        () = interrupts.recv() => {
+            return Err(Error::TooLate(format!(
+                "interrupted: the mute rule {name} stays, and pauses {id} from {} until {}. To delete the rule: failoverctl \
+                 resume {id}",
+                time(from),
+                time(until)
+            )));
         }
-        sleep(LOOK).await;
+        begun = begins(&rules, id, &name, from) => begun?,
     }
     screen.show("outcomes", &outcome("paused"), || format!("{id}: paused until {}\n", time(until))).await?;
     // It may have failed, or have been locked, before the pause began.
@@ -153,7 +164,25 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
         ));
     }
     say(&format!("{id} {}", now.state.clause()));
+    say(&format!("the pause lasts until {} all the same; to end it: failoverctl resume {id}", time(until)));
     Ok(Ended::NotWell)
+}
+
+/// Waits until the rule of a pause is active.
+async fn begins(rules: &MuteRules, id: &HealthCheckId, name: &str, from: DateTime<Utc>) -> Result<(), Error> {
+    sleep((from - Utc::now()).to_std().unwrap_or_default()).await;
+    let end = Instant::now() + ACTIVE;
+    while !rules.is_active(name, patience()).await.map_err(|failure| perhaps(id, name, &failure))? {
+        if Instant::now() >= end {
+            return Err(perhaps(id, name, &"CloudWatch does not show it as active"));
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+fn names_of(alarms: &[Alarm]) -> Vec<String> {
+    alarms.iter().map(|alarm| alarm.name.clone()).collect()
 }
 
 /// Whether Route 53's checkers find it unhealthy.
@@ -190,7 +219,9 @@ pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, 
         outcome("not_paused", "is not paused").await?;
         return Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell });
     }
-    if screen.ask(&format!("End the pause of {id}? Its alarms lock again."), yes || dry_run).await?
+    if screen
+        .ask(&format!("End the pause of {id}? From then on its alarms may lock it."), yes || dry_run)
+        .await?
         == Ended::NotWell
     {
         return Ok(Ended::NotWell);
@@ -211,8 +242,16 @@ pub(super) async fn resume(common: &Common, arguments: Resume) -> Result<Ended, 
         }
         sleep(LOOK).await;
     }
-    outcome("resumed", "its alarms lock again").await?;
-    Ok(if others.is_empty() { Ended::Well } else { Ended::NotWell })
+    // Its alarms, or what they lead to, may have been changed during the work.
+    let now = look::one(guard, id).await;
+    let locks = now.as_ref().is_ok_and(|now| matches!(now.state, State::Armed | State::Overdue { .. }));
+    outcome("resumed", if locks { "its alarms lock again" } else { "its pause has ended" }).await?;
+    let now = now?;
+    if locks {
+        return Ok(Ended::Well);
+    }
+    say(&format!("{id} {}", now.state.clause()));
+    Ok(Ended::NotWell)
 }
 
 /// The composite alarms over these, and over those, each with one that it is over.

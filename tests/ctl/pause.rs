@@ -1,9 +1,12 @@
 //! `failoverctl pause` and `resume`: planned work, on mute rules that a stand-in keeps.
 
+use std::path::Path;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::failoverctl::{CHANGED, run};
+use crate::failoverctl::{CHANGED, Ended, FAILOVERCTL, command, interrupted, run};
 use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY};
 use crate::support::mute_rules::MuteRule;
@@ -162,4 +165,72 @@ async fn what_is_not_paused_is_named() {
         "{ended:?}"
     );
     assert_eq!(changes(&route53), [""; 0]);
+}
+
+/// Reads until this is said, and returns all that was.
+async fn read_until(output: &mut (impl AsyncRead + Unpin), this: &str) -> String {
+    let mut said = Vec::new();
+    while !String::from_utf8_lossy(&said).contains(this) {
+        said.push(output.read_u8().await.expect("it says so before it ends"));
+    }
+    String::from_utf8(said).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_pause_looks_again_after_its_question() {
+    let route53 = account().await;
+    let typed = format!("{FAILOVERCTL} pause {PRIMARY} --for 2h --reason CHG-42");
+    let mut child = command(Path::new("script"), &route53.url(), &["-qec", &typed, "/dev/null"])
+        .spawn()
+        .expect("it starts");
+    read_until(child.stdout.as_mut().expect("it is piped"), "[y/N]").await;
+    route53.set_path(PRIMARY, LOCKED);
+    child.stdin.as_mut().expect("it is piped").write_all(b"y\n").await.expect("it waits for the answer");
+    let ended = Ended::of(child.wait_with_output().await.expect("it ends"));
+    assert!(ended.status == Some(3) && ended.out.contains("nothing was paused: "), "{ended:?}");
+    assert_eq!(changes(&route53), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_pause_that_is_interrupted_names_the_rule_that_stays() {
+    let route53 = account().await;
+    let mut child = command(Path::new(FAILOVERCTL), &route53.url(), &PAUSE).spawn().expect("it starts");
+    read_until(child.stderr.as_mut().expect("it is piped"), "the pause begins at").await;
+    let ended = interrupted(child).await;
+    let rule = changes(&route53).remove(0);
+    let rule = rule.strip_prefix("PutAlarmMuteRule ").expect("it was made");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    for said in ["interrupted", rule, &format!("failoverctl resume {PRIMARY}")] {
+        assert!(ended.said.contains(said), "{said}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_lock_after_a_pause_is_named() {
+    let off = |alarm: Alarm| Alarm { actions_enabled: false, ..alarm };
+    let disabled = Check::new("HTTP", 80).reported(16).with("Disabled", "true");
+    for (check, alarm, said) in [
+        (None, Some(off(Alarm::on(PRIMARY, "OK", CHANGED))), "actions_disabled"),
+        (None, None, "no_alarm"),
+        (Some(disabled), Some(Alarm::on(PRIMARY, "OK", CHANGED)), "it is disabled"),
+    ] {
+        let route53 = Route53::start().await;
+        route53.put(PRIMARY, check.unwrap_or_else(|| Check::new("HTTP", 80).reported(16)));
+        if let Some(alarm) = alarm {
+            route53.put_alarm("primary-unhealthy", alarm);
+        }
+        let (from, alarms) = (Utc::now() - TimeDelta::minutes(5), vec!["primary-unhealthy".to_owned()]);
+        let rule = MuteRule { alarms, description: "x".to_owned(), from, until: from + TimeDelta::hours(2) };
+        route53.put_mute_rule(&format!("failover-pause-{PRIMARY}-20261127T0900Z-0123"), rule);
+        let ended = run(&route53.url(), &["resume", PRIMARY, "--yes"]).await;
+        assert!(ended.status == Some(3) && ended.out.contains("its pause has ended"), "{ended:?}");
+        assert!(ended.said.contains(said) && !ended.out.contains("lock again"), "{said}: {ended:?}");
+    }
+    let route53 = account().await;
+    let (from, alarms) = (Utc::now() - TimeDelta::minutes(5), vec!["primary-unhealthy".to_owned()]);
+    let rule = MuteRule { alarms, description: "x".to_owned(), from, until: from + TimeDelta::hours(2) };
+    route53.put_mute_rule(&format!("failover-pause-{PRIMARY}-20261127T0900Z-0123"), rule);
+    route53.fail_always("GetHealthCheck", Fault::Error(403, "AccessDenied", "not authorized"));
+    let ended = run(&route53.url(), &["resume", PRIMARY, "--yes"]).await;
+    assert!(ended.status == Some(3) && !ended.out.contains("lock again"), "{ended:?}");
 }
