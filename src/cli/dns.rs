@@ -30,6 +30,8 @@ pub(super) struct Record {
 pub(super) struct Standby {
     /// Its health check.
     pub check: Option<String>,
+    /// Whether Route 53 also evaluates the target of its alias.
+    pub by_alias: bool,
     /// Its values; empty for an alias.
     pub values: Vec<String>,
 }
@@ -189,6 +191,7 @@ fn record(
     };
     let standby = secondary.filter(|_| matches!(role, Role::Primary(_))).map(|set| Standby {
         check: set.health_check_id.clone(),
+        by_alias: is_by_alias(set),
         values: set.resource_records().iter().map(|record| record.value.clone()).collect(),
     });
     Record { name: format!("{} {}", set.name(), set.r#type()), zone: zone.to_owned(), role, follows, standby }
@@ -203,17 +206,21 @@ fn secondary<'a>(primary: &ResourceRecordSet, all: &'a [ResourceRecordSet]) -> O
     })
 }
 
+/// Whether Route 53 evaluates the target of a record's alias.
+fn is_by_alias(record: &ResourceRecordSet) -> bool {
+    record.alias_target().is_some_and(types::AliasTarget::evaluate_target_health)
+}
+
 fn health_of(
     secondary: Option<&ResourceRecordSet>,
     primary: &ResourceRecordSet,
     ids: &BTreeMap<String, Follows>,
 ) -> Secondary {
     let Some(secondary) = secondary else { return Secondary::Missing };
-    let by_alias = secondary.alias_target().is_some_and(types::AliasTarget::evaluate_target_health);
     let fails_too = secondary.health_check_id().is_some_and(|id| ids.get(id) == Some(&Follows::Yes));
     if fails_too || secondary.health_check_id() == primary.health_check_id() {
         Secondary::Same
-    } else if secondary.health_check_id().is_some() || by_alias {
+    } else if secondary.health_check_id().is_some() || is_by_alias(secondary) {
         Secondary::Checked
     } else {
         Secondary::Unchecked

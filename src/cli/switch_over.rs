@@ -322,18 +322,20 @@ async fn other_site(guard: &Guard, record: &Record) -> Result<String, String> {
         }
         (_, Some(check)) => {
             let id = HealthCheckId::try_from(check.to_owned()).map_err(|error| error.to_string())?;
+            let found = guard.route53.health_check(&id, shortly()).await.map_err(|failure| {
+                format!("{name}: whether its secondary {id} is locked cannot be read: {failure}")
+            })?;
+            // Its checkers, and the metric, see that later.
+            if found.path() == Some(guard.config.locked_path.as_str()) {
+                return Err(format!(
+                    "{name}: its secondary {id} is locked: with both locked, no site is in service"
+                ));
+            }
             // Of an inverted one, and of a disabled one, the checkers' results are not the verdict.
-            let turned = guard
-                .route53
-                .health_check(&id, shortly())
-                .await
-                .map(|check| check.inverted || check.disabled);
-            let checkers = match turned {
-                Ok(true) => Err("its checkers' results are not Route 53's verdict".to_owned()),
-                Ok(false) => {
-                    guard.route53.checkers(&id, shortly()).await.map_err(|failure| failure.to_string())
-                }
-                Err(failure) => Err(failure.to_string()),
+            let checkers = if found.inverted || found.disabled {
+                Err("its checkers' results are not Route 53's verdict".to_owned())
+            } else {
+                guard.route53.checkers(&id, shortly()).await.map_err(|failure| failure.to_string())
             };
             let (is_healthy, seen) = match checkers {
                 Ok(checkers) => (checkers.verdict() == Health::Healthy, counted(checkers)),
@@ -354,6 +356,12 @@ async fn other_site(guard: &Guard, record: &Record) -> Result<String, String> {
             };
             if !is_healthy {
                 return Err(format!("{name}: its secondary {id} is not healthy ({seen})"));
+            }
+            if record.standby.as_ref().is_some_and(|standby| standby.by_alias) {
+                return Ok(format!(
+                    "{name}: the check {id} of its secondary is healthy ({seen}); Route 53 judges its alias' target as well, which \
+                     is not seen here"
+                ));
             }
             Ok(format!("{name}: its secondary {id} is healthy ({seen})"))
         }

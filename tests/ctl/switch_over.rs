@@ -10,7 +10,7 @@ use crate::support::lock::LOCKED;
 use crate::support::miniature::Shared;
 use crate::support::miniature::api::Api;
 use crate::support::miniature::dns::NameServers;
-use crate::support::miniature::records::Record;
+use crate::support::miniature::records::{Alias, Record};
 use crate::support::miniature::world::World;
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
@@ -85,8 +85,12 @@ impl Pair {
         Ended::of(self.program(typed).output().await.expect("it starts"))
     }
 
+    /// Whether the primary was changed.
     fn is_changed(&self) -> bool {
-        self.api.calls().iter().any(|call| call.starts_with("Update") || call.starts_with("Change"))
+        let calls = self.api.calls();
+        let mut changes =
+            calls.iter().filter(|call| call.starts_with("Update") || call.starts_with("Change"));
+        changes.any(|call| call.contains(&self.primary))
     }
 
     /// Lets the checkers see what is asked for now.
@@ -182,6 +186,23 @@ async fn a_switch_over_needs_another_site_that_is_healthy() {
     pair.passing(STANDBY, "/lb-check", true);
     pair.records(Some(&pair.primary));
     refused("its secondary has the same health check", &[]).await;
+    // Someone has locked it, and its checkers have not seen that yet.
+    pair.records(Some(&pair.standby));
+    set_path(&pair, &pair.standby, LOCKED).await;
+    refused("is locked", &[]).await;
+}
+
+#[tokio::test]
+async fn the_target_of_a_secondary_that_is_an_alias_with_a_check_is_said_to_be_unseen() {
+    let pair = Pair::start().await;
+    let alias =
+        Alias { zone: "Z35SXDOTRQ7X7K".to_owned(), name: "lb.example.com".to_owned(), evaluate: true };
+    let secondary = Record::a(NAME, STANDBY).secondary(Some(&pair.standby));
+    let secondary = Record { values: Vec::new(), alias: Some(alias), ..secondary };
+    pair.world.lock().put([Record::a(NAME, PRIMARY).primary(&pair.primary), secondary]);
+    let ended = pair.run(&["--dry-run"]).await;
+    assert!(ended.status == Some(0) && ended.out.contains("is healthy (16 of 16"), "{ended:?}");
+    assert!(ended.out.contains("Route 53 judges its alias' target as well"), "{ended:?}");
 }
 
 #[tokio::test]
@@ -204,10 +225,10 @@ async fn a_switch_over_whose_lock_does_not_hold_says_so() {
     assert!(pair.is_changed());
 }
 
-/// The path that the primary's check asks for.
-async fn set_path(pair: &Pair, path: &str) {
+/// Sets the path that a check asks for.
+async fn set_path(pair: &Pair, check: &str, path: &str) {
     let client = Client::new(&aws_at(&pair.api.url()).await);
-    let update = client.update_health_check().health_check_id(&pair.primary).resource_path(path);
+    let update = client.update_health_check().health_check_id(check).resource_path(path);
     update.send().await.expect("it is allowed");
 }
 
@@ -217,7 +238,7 @@ async fn a_lock_that_is_undone_while_traffic_moves_is_no_switch_over() {
     let mut child = pair.program(&[]).spawn().expect("it starts");
     says(child.stderr.take().expect("it is piped"), "is locked: CHG-42").await;
     // It is set back before the checkers have seen it, and then fails for another reason.
-    set_path(&pair, "/lb-check").await;
+    set_path(&pair, &pair.primary, "/lb-check").await;
     pair.passing(PRIMARY, "/lb-check", false);
     let ended = Ended::of(child.wait_with_output().await.expect("it ends"));
     assert_eq!(ended.status, Some(1), "{ended:?}");
