@@ -32,6 +32,10 @@ use crate::remote::aws::Failure;
 /// How far back a function's last run is searched for; CloudWatch returns at most 1,440 minutes at once.
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
 
+/// What no link is about.
+const NOT_LOOKED_AT: &str = "the functions' roles and networks, the keys of topics and queues, the policies of queues, where the \
+                             errors of lock are sent: failoverctl drill tries the way from the alarm to the lock";
+
 /// Check the whole chain from the primary to its lock, and show each fault with its repair.
 #[derive(Debug, Args)]
 #[command(
@@ -105,6 +109,7 @@ async fn walk(guard: &Guard, id: &HealthCheckId) -> Result<Findings, Error> {
     let alarms = alarms.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
     chain(guard, &check, alarms, tags, &mut findings).await;
     records(guard, id, &mut findings).await;
+    findings.beyond(NOT_LOOKED_AT);
     Ok(findings)
 }
 

@@ -23,6 +23,9 @@ struct Link {
     fixable: bool,
 }
 
+/// The link of what is never looked at, which counts for nothing.
+const BEYOND: &str = "not looked at";
+
 /// The findings, in the chain's order.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Link>);
@@ -81,6 +84,11 @@ impl Findings {
         self.add(name, Mood::Unknown, cause.to_string(), None);
     }
 
+    /// What this command never looks at: no fault, and no proof that all is well.
+    pub fn beyond(&mut self, what: &str) {
+        self.add(BEYOND, Mood::Unknown, what.to_owned(), None);
+    }
+
     pub fn add(&mut self, name: &'static str, mood: Mood, found: String, remedy: Option<String>) {
         self.0.push(Link { name, mood, found, remedy, fixable: false });
     }
@@ -99,7 +107,8 @@ impl Findings {
         screen
             .show_in_context("findings", &self.0, || self.0.iter().map(text).collect::<String>() + &profile)
             .await?;
-        let is_well = self.0.iter().all(|link| !matches!(link.mood, Mood::Wrong | Mood::Unknown));
+        let is_well = |link: &Link| link.name == BEYOND || !matches!(link.mood, Mood::Wrong | Mood::Unknown);
+        let is_well = self.0.iter().all(is_well);
         Ok(if is_well { Ended::Well } else { Ended::NotWell })
     }
 }

@@ -8,12 +8,14 @@ use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{FunctionResponseType, State};
+use aws_sdk_lambda::types::{FilterCriteria, FunctionResponseType, State};
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{Error, REFUSED};
 use super::findings::Findings;
+use super::pattern;
+use super::policy::{self, Lets, Request};
 use super::session::if_there;
 use super::text::plain;
 use crate::remote::arn::Arn;
@@ -31,6 +33,8 @@ pub(super) struct Function {
     pub code: String,
     /// When it was deployed last.
     pub deployed: Option<DateTime<Utc>>,
+    /// For how many seconds it may run.
+    pub timeout: Option<i32>,
     /// Why it cannot run, if it cannot.
     pub stopped: Option<Stopped>,
     /// The statements of its resource policy, which allow callers to invoke it.
@@ -148,6 +152,7 @@ impl Function {
         }
         Ok(Some(Self {
             stopped,
+            timeout: found.timeout(),
             name: found.function_name().unwrap_or_default().to_owned(),
             code: found.code_sha256().unwrap_or_default().to_owned(),
             deployed: found.last_modified().and_then(|at| at.parse().ok()),
@@ -158,25 +163,34 @@ impl Function {
         }))
     }
 
-    /// Whether its policy allows this service to invoke it on behalf of this source. Conditions other than on the
-    /// source count as met.
-    pub fn lets(&self, service: &str, source: &str) -> bool {
-        self.policy.iter().any(|statement| {
-            let principal = &statement["Principal"];
-            let is_service = principal == "*"
-                || principal["Service"] == service
-                || principal["Service"].as_array().is_some_and(|all| all.iter().any(|one| one == service));
-            let sources = ["ArnLike", "ArnEquals", "StringEquals", "StringLike"].into_iter();
-            let mut sources = sources.filter_map(|operator| {
-                let condition = statement["Condition"][operator].as_object()?;
-                condition
-                    .iter()
-                    .find(|(key, _)| key.eq_ignore_ascii_case("aws:SourceArn"))
-                    .map(|(_, arn)| arn)
-            });
-            let fits = |arn: &Value| arn.as_str().is_some_and(|pattern| matches(pattern, source));
-            statement["Effect"] == "Allow" && is_service && sources.all(fits)
-        })
+    /// Whether its policy allows this service to invoke it for this source.
+    pub fn lets(&self, service: &str, source: &str) -> Lets {
+        policy::lets(
+            &self.policy,
+            Request { service, action: "lambda:InvokeFunction", resource: None, source },
+        )
+    }
+
+    /// For how many seconds it may run, and how many the template gives it, if those are more.
+    fn short_time(&self) -> Option<(i32, i32)> {
+        let deployed = if self.handler == "reconcile" { 50 } else { 60 };
+        self.timeout.filter(|has| *has < deployed).map(|has| (has, deployed))
+    }
+
+    /// Whether it may run for less time than the template gives it.
+    pub fn is_short(&self) -> bool {
+        self.short_time().is_some()
+    }
+
+    /// Adds that fault, with the command that repairs it, which `--fix` may run if the function is ours.
+    pub fn short_is_found(&self, link: &'static str, region: &str, is_ours: bool, findings: &mut Findings) {
+        let Some((has, deployed)) = self.short_time() else { return };
+        let name = &self.name;
+        let found = format!("{name} may run for {has} s, and has {deployed} s by infra/deploy");
+        let command = format!(
+            "aws lambda update-function-configuration --region {region} --function-name {name} --timeout {deployed}"
+        );
+        findings.repair(is_ours, link, found, command);
     }
 }
 
@@ -188,11 +202,26 @@ pub(super) struct Mapping {
     pub function: String,
     /// `Enabled`, `Disabled`, …
     pub state: String,
+    /// The patterns of the messages that reach it, if not all.
+    pub patterns: Vec<String>,
     /// Whether the function names the messages that failed, so that the queue delivers only those again.
     pub reports_failures: bool,
 }
 
 impl Mapping {
+    /// Whether a message with this body passes; `None` if that is not known. Lambda deletes the others.
+    pub fn passes(&self, body: &Value) -> Option<bool> {
+        if self.patterns.is_empty() {
+            return Some(true);
+        }
+        let message = json!({
+            "messageId": null, "receiptHandle": null, "body": body, "attributes": null, "messageAttributes": null,
+            "md5OfBody": null, "eventSource": "aws:sqs", "eventSourceARN": null, "awsRegion": null,
+        });
+        let of = |text: &String| serde_json::from_str(text).unwrap_or_default();
+        pattern::any(self.patterns.iter().map(|text| pattern::passes(&of(text), &message)))
+    }
+
     /// Whether messages reach the function.
     pub fn is_on(&self) -> bool {
         matches!(self.state.as_str(), "Enabled" | "Enabling" | "Updating" | "Creating")
@@ -214,6 +243,13 @@ pub(super) async fn mappings(
             id: one.uuid().unwrap_or_default().to_owned(),
             function: one.function_arn().unwrap_or_default().to_owned(),
             state: one.state().unwrap_or_default().to_owned(),
+            patterns: one
+                .filter_criteria()
+                .map(FilterCriteria::filters)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|filter| filter.pattern().map(str::to_owned))
+                .collect(),
             reports_failures: one
                 .function_response_types()
                 .contains(&FunctionResponseType::ReportBatchItemFailures),
@@ -274,45 +310,9 @@ pub(super) fn unqualified(arn: &str) -> &str {
     name(arn).1.and_then(|qualifier| arn.strip_suffix(qualifier)?.strip_suffix(':')).unwrap_or(arn)
 }
 
-/// Whether a text matches an IAM pattern: `*` matches any text, `?` one character.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
-    let mut reached = vec![false; text.len() + 1];
-    reached[0] = true;
-    for part in pattern {
-        let mut next = vec![false; text.len() + 1];
-        for at in 0..=text.len() {
-            let from_before = at > 0 && reached[at - 1] && (part == '?' || part == text[at - 1]);
-            let by_star = part == '*' && (reached[at] || (at > 0 && next[at - 1]));
-            next[at] = if part == '*' { by_star } else { from_before };
-        }
-        reached = next;
-    }
-    reached[text.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn a_policy_allows_a_service_for_the_source_that_it_names() {
-        let function = |statement: Value| Function { policy: vec![statement], ..Function::default() };
-        let statement = |arn: &str| {
-            json!({ "Effect": "Allow", "Principal": { "Service": "sns.amazonaws.com" }, "Action": "lambda:InvokeFunction",
-                "Condition": { "ArnLike": { "AWS:SourceArn": arn } } })
-        };
-        let topic = "arn:aws:sns:us-east-1:123456789012:alarms";
-        for (pattern, lets) in
-            [(topic, true), ("arn:aws:sns:*:123456789012:*", true), ("arn:aws:sns:us-east-1:1:x", false)]
-        {
-            assert_eq!(function(statement(pattern)).lets("sns.amazonaws.com", topic), lets, "{pattern}");
-        }
-        assert!(!function(statement(topic)).lets("events.amazonaws.com", topic));
-        assert!(!Function::default().lets("sns.amazonaws.com", topic));
-    }
 
     #[test]
     fn an_arn_names_a_function_with_or_without_a_qualifier() {
@@ -320,18 +320,5 @@ mod tests {
         let qualified = format!("{arn}:live");
         assert_eq!((name(arn), unqualified(arn)), (("lock", None), arn));
         assert_eq!((name(&qualified), unqualified(&qualified)), (("lock", Some("live")), arn));
-    }
-
-    #[test]
-    fn a_pattern_matches_as_in_iam() {
-        for (pattern, text, fits) in [
-            ("*", "", true),
-            ("a*c", "abbc", true),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("a*", "ba", false),
-        ] {
-            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
-        }
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::doctor;
-use super::function::{self, Function, LAMBDA_ALARMS, Mapping, SNS, alarm_arn, unqualified};
+use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn, unqualified};
 use super::guard::Guard;
 use super::mute::MuteRules;
 use super::pause;
+use super::policy::Lets;
 use super::session::patience;
 use super::sns;
 use crate::failover_lock::alarm::Alarm;
@@ -22,8 +23,9 @@ pub(super) async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(Strin
             let subscriptions = sns::subscriptions(&guard.session.aws_of(action), action, patience()).await?;
             for one in subscriptions {
                 let Some(arn) = &one.arn else { continue };
-                let filter = sns::filter(&guard.session.aws_of(action), arn, patience()).await?;
-                if filter.is_some_and(|filter| !filter.is_on_text) {
+                let attributes = sns::attributes(&guard.session.aws_of(action), arn, patience()).await?;
+                let message = sns::message(action, &alarm.name);
+                if attributes.filter.as_ref().and_then(|filter| filter.passes(&message)) == Some(false) {
                     continue;
                 }
                 if one.protocol == "lambda" {
@@ -31,7 +33,10 @@ pub(super) async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(Strin
                 } else if one.protocol == "sqs" {
                     let aws = guard.session.aws_of(&one.endpoint);
                     let mappings = function::mappings(&aws, &one.endpoint, patience()).await?;
-                    let polls = mappings.into_iter().filter(Mapping::is_on);
+                    let body = attributes.in_queue(action, &alarm.name);
+                    let polls = mappings
+                        .into_iter()
+                        .filter(|mapping| mapping.is_on() && mapping.passes(&body) != Some(false));
                     arns.extend(polls.map(|mapping| (mapping.function, None, one.endpoint.clone())));
                 }
             }
@@ -43,7 +48,8 @@ pub(super) async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(Strin
     for (arn, service, source) in arns {
         let function = Function::of(&guard.session.aws_of(&arn), &arn, patience()).await?;
         let is_lock = |function: &Function| {
-            function.handler == "lock" && service.is_none_or(|service| function.lets(service, &source))
+            let lets = |service| matches!(function.lets(service, &source), Lets::Yes | Lets::Perhaps);
+            function.handler == "lock" && service.is_none_or(lets)
         };
         let function = function.filter(is_lock);
         locks.extend(function.map(|function| (unqualified(&arn).to_owned(), function)));

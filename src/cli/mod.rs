@@ -5,7 +5,8 @@
 //! is about site-fence, `latch` about failover-latch, `lease` about lease-keeper.
 //!
 //! What only operators call is here as well, one file for each service: `dns`, `dynamodb`, `function`, `logs`, `mute`
-//! (CloudWatch's mute rules), `sns`, `sts`. `topic` judges a topic's policy.
+//! (CloudWatch's mute rules), `sns`, `sqs`, `sts`. `policy`, `topic` and `pattern` judge what these show: whether a request is
+//! allowed, whether a message passes.
 
 mod answers;
 mod completions;
@@ -30,13 +31,16 @@ mod look;
 mod man;
 mod mute;
 mod name;
+mod pattern;
 mod pause;
+mod policy;
 mod report;
 mod restore;
 pub mod screen;
 mod seen;
 mod session;
 mod sns;
+mod sqs;
 pub mod state;
 mod status;
 mod sts;

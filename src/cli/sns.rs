@@ -2,7 +2,10 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_sns::Client;
+use serde_json::{Value, json};
 
+use super::function::alarm_arn;
+use super::pattern;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
@@ -18,7 +21,18 @@ pub(super) struct Subscription {
     pub arn: Option<String>,
 }
 
-/// Which messages a subscriber gets, if not all.
+/// What is known of a confirmed subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attributes {
+    /// Which messages the subscriber gets, if not all.
+    pub filter: Option<Filter>,
+    /// Whether it gets them without the envelope.
+    pub is_raw: bool,
+    /// Whether those that cannot be delivered are kept in a queue.
+    pub has_dead_letters: bool,
+}
+
+/// Which messages a subscriber gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
     /// The policy, as JSON.
@@ -59,12 +73,12 @@ pub(super) async fn policy(aws: &SdkConfig, topic: &str, deadline: Deadline) -> 
     Ok(attributes.get("Policy").cloned().unwrap_or_default())
 }
 
-/// The filter of a confirmed subscription.
-pub(super) async fn filter(
+/// The attributes of a confirmed subscription.
+pub(super) async fn attributes(
     aws: &SdkConfig,
     subscription: &str,
     deadline: Deadline,
-) -> Result<Option<Filter>, Failure> {
+) -> Result<Attributes, Failure> {
     let client = Client::new(aws);
     let output = deadline
         .persist(async |time| {
@@ -75,5 +89,45 @@ pub(super) async fn filter(
     let attribute = |name: &str| output.attributes().and_then(|all| all.get(name)).cloned();
     let policy = attribute("FilterPolicy").filter(|policy| !policy.is_empty() && policy != "{}");
     let is_on_text = attribute("FilterPolicyScope").as_deref() == Some("MessageBody");
-    Ok(policy.map(|policy| Filter { policy, is_on_text }))
+    Ok(Attributes {
+        filter: policy.map(|policy| Filter { policy, is_on_text }),
+        is_raw: attribute("RawMessageDelivery").as_deref() == Some("true"),
+        has_dead_letters: attribute("RedrivePolicy")
+            .is_some_and(|policy| policy.contains("deadLetterTargetArn")),
+    })
+}
+
+/// The text of a message of this alarm, as [`pattern::passes`] takes it.
+pub(super) fn message(topic: &str, alarm: &str) -> Value {
+    json!({
+        "AlarmName": alarm, "AlarmDescription": null, "AWSAccountId": Arn::parse(topic).map(|arn| arn.account),
+        "AlarmConfigurationUpdatedTimestamp": null, "NewStateValue": "ALARM", "NewStateReason": null,
+        "StateChangeTime": null, "Region": null, "AlarmArn": alarm_arn(topic, alarm), "OldStateValue": null,
+        "OKActions": null, "AlarmActions": null, "InsufficientDataActions": null, "Trigger": null,
+    })
+}
+
+// === impl Filter ===
+
+impl Filter {
+    /// Whether a message of this text passes; `None` if that is not known. An alarm's message has no attributes.
+    pub fn passes(&self, message: &Value) -> Option<bool> {
+        let policy = serde_json::from_str(&self.policy).unwrap_or_default();
+        pattern::passes(&policy, if self.is_on_text { message } else { &Value::Null })
+    }
+}
+
+// === impl Attributes ===
+
+impl Attributes {
+    /// The body of a message of this alarm in a queue.
+    pub fn in_queue(&self, topic: &str, alarm: &str) -> Value {
+        if self.is_raw {
+            return message(topic, alarm);
+        }
+        json!({
+            "Type": "Notification", "MessageId": null, "TopicArn": topic, "Subject": null, "Message": null,
+            "Timestamp": null, "SignatureVersion": null, "Signature": null, "SigningCertURL": null, "UnsubscribeURL": null,
+        })
+    }
 }

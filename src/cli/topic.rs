@@ -1,12 +1,10 @@
 //! What a topic's policy says of an alarm that publishes there. CloudWatch does it as a service: an alarm that the policy shuts
 //! out goes off, and no one is notified.
-//!
-//! The rules are IAM's: <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>.
 
 use serde_json::Value;
 
 use super::findings::Findings;
-use super::function::matches;
+use super::policy::{self, Lets, Request};
 use super::session::patience;
 use super::sns;
 use super::text::quoted;
@@ -15,15 +13,6 @@ use crate::remote::aws::Kind;
 
 const CLOUDWATCH: &str = "cloudwatch.amazonaws.com";
 const PUBLISH: &str = "sns:Publish";
-
-/// Whether an alarm may publish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lets {
-    Yes,
-    No,
-    /// It depends on a condition that is not known here.
-    Perhaps,
-}
 
 /// Checks whether the alarm of this ARN may publish to a topic, and says so where it may not, or may not be able to. A
 /// topic that does not exist is no finding of this.
@@ -44,7 +33,7 @@ pub(super) async fn accepts(
     };
     match lets_publish(&serde_json::from_str(&policy).unwrap_or_default(), topic, alarm) {
         Lets::Yes => true,
-        Lets::No => {
+        Lets::No | Lets::Denied(_) => {
             let said =
                 format!("the policy of {topic} does not let CloudWatch publish {alarm}: no one gets it");
             let see = format!(
@@ -72,109 +61,12 @@ pub(super) async fn accepts(
 /// What the policy of a topic says of this alarm.
 fn lets_publish(policy: &Value, topic: &str, alarm: &str) -> Lets {
     let statements = match &policy["Statement"] {
-        Value::Array(statements) => statements.iter().collect(),
-        Value::Object(_) => vec![&policy["Statement"]],
+        Value::Array(statements) => statements.clone(),
+        Value::Object(_) => vec![policy["Statement"].clone()],
         _ => Vec::new(),
     };
-    let (mut allowed, mut denied) = (Some(false), Some(false));
-    for statement in statements {
-        let which = match statement["Effect"].as_str() {
-            Some("Allow") => &mut allowed,
-            Some("Deny") => &mut denied,
-            _ => continue,
-        };
-        *which = either(*which, applies(statement, topic, alarm));
-    }
-    match (allowed, denied) {
-        (_, Some(true)) | (Some(false), _) => Lets::No,
-        (Some(true), Some(false)) => Lets::Yes,
-        _ => Lets::Perhaps,
-    }
-}
-
-/// Whether one of two is so; `None` if that is not known.
-fn either(one: Option<bool>, other: Option<bool>) -> Option<bool> {
-    if one == Some(true) || other == Some(true) { Some(true) } else { Some(one? || other?) }
-}
-
-/// Whether a statement is about this request; `None` if that depends on what is not known.
-fn applies(statement: &Value, topic: &str, alarm: &str) -> Option<bool> {
-    let is_action = |pattern: &str| matches(&pattern.to_lowercase(), &PUBLISH.to_lowercase());
-    let is_topic = |pattern: &str| matches(pattern, topic);
-    let fits = |name: &str, not: &str, is: &dyn Fn(&str) -> bool| {
-        if statement[name].is_null() && !statement[not].is_null() {
-            !texts(&statement[not]).any(is)
-        } else {
-            texts(&statement[name]).any(is)
-        }
-    };
-    let is_principal = if statement["Principal"].is_null() && !statement["NotPrincipal"].is_null() {
-        !is_cloudwatch(&statement["NotPrincipal"])
-    } else {
-        is_cloudwatch(&statement["Principal"])
-    };
-    if !is_principal
-        || !fits("Action", "NotAction", &is_action)
-        || !fits("Resource", "NotResource", &is_topic)
-    {
-        return Some(false);
-    }
-    let conditions = statement["Condition"].as_object().into_iter().flatten();
-    let conditions = conditions.flat_map(|(operator, keys)| {
-        keys.as_object()
-            .into_iter()
-            .flatten()
-            .map(move |(key, values)| (operator.as_str(), key.as_str(), values))
-    });
-    let held: Vec<_> =
-        conditions.map(|(operator, key, values)| holds(operator, key, values, alarm)).collect();
-    // One that does not hold decides.
-    if held.contains(&Some(false)) {
-        Some(false)
-    } else {
-        held.into_iter().try_fold(true, |all, one| Some(all && one?))
-    }
-}
-
-/// Whether a principal is everyone, or CloudWatch. An account, or its roles, is not.
-fn is_cloudwatch(principal: &Value) -> bool {
-    principal == "*"
-        || texts(&principal["AWS"]).any(|who| who == "*")
-        || texts(&principal["Service"]).any(|service| service == CLOUDWATCH)
-}
-
-/// Whether a condition holds for what CloudWatch sends.
-fn holds(operator: &str, key: &str, values: &Value, alarm: &str) -> Option<bool> {
-    let account = Arn::parse(alarm).map_or("", |arn| arn.account);
-    let found = match key.to_lowercase().as_str() {
-        "aws:sourcearn" => alarm,
-        // The older name is in the policy that SNS gives a new topic.
-        "aws:sourceaccount" | "aws:sourceowner" => account,
-        "aws:securetransport" | "aws:principalisawsservice" => "true",
-        "aws:principalservicename" => CLOUDWATCH,
-        _ => return None,
-    };
-    let operator = operator.strip_suffix("IfExists").unwrap_or(operator);
-    let any = |is: &dyn Fn(&str) -> bool| texts(values).any(is);
-    match operator {
-        "StringEquals" => Some(any(&|value| value == found)),
-        "StringNotEquals" => Some(!any(&|value| value == found)),
-        "Bool" | "StringEqualsIgnoreCase" => Some(any(&|value| value.eq_ignore_ascii_case(found))),
-        "ArnEquals" | "ArnLike" | "StringLike" => Some(any(&|value| matches(value, found))),
-        "ArnNotEquals" | "ArnNotLike" | "StringNotLike" => Some(!any(&|value| matches(value, found))),
-        _ => None,
-    }
-}
-
-/// A text, a list of texts, or a truth value, which a policy may have without quotes.
-fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    let of = |value| match value {
-        &Value::Bool(true) => Some("true"),
-        &Value::Bool(false) => Some("false"),
-        value => value.as_str(),
-    };
-    let list = value.as_array().map(Vec::as_slice);
-    list.unwrap_or(std::slice::from_ref(value)).iter().filter_map(of)
+    let request = Request { service: CLOUDWATCH, action: PUBLISH, resource: Some(topic), source: alarm };
+    policy::lets(&statements, request)
 }
 
 #[cfg(test)]
@@ -187,7 +79,10 @@ mod tests {
     const ALARM: &str = "arn:aws:cloudwatch:us-east-1:123456789012:alarm:failover-locked";
 
     fn lets(statements: &Value) -> Lets {
-        lets_publish(&json!({ "Statement": statements }), TOPIC, ALARM)
+        match lets_publish(&json!({ "Statement": statements }), TOPIC, ALARM) {
+            Lets::Denied(_) => Lets::No,
+            lets => lets,
+        }
     }
 
     fn allow(principal: &Value, condition: &Value) -> Value {

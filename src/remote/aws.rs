@@ -279,6 +279,8 @@ impl Kind {
                     "NoSuchHealthCheck"
                     | "ResourceNotFoundException"
                     | "NotFound"
+                    | "AWS.SimpleQueueService.NonExistentQueue"
+                    | "QueueDoesNotExist"
                     | "LoadBalancerNotFound"
                     | "AcceleratorNotFoundException"
                     | "ListenerNotFoundException"

@@ -404,7 +404,7 @@ fn options(check: &str) -> String {
 }
 
 /// A stack that is guarded, with its primary up.
-async fn deployed(aws: &Emulator, primary: &Primary) -> String {
+pub async fn deployed(aws: &Emulator, primary: &Primary) -> String {
     let check = aws.health_check(primary.address.port()).await;
     let (status, said) = aws.deploy(&options(&check)).await;
     assert_eq!(status, Some(0), "{said}");
@@ -699,6 +699,11 @@ async fn doctor_and_drill_follow_a_queue_before_lock_and_see_what_keeps_alarms_o
         $(aws lambda list-event-source-mappings --query 'EventSourceMappings[0].UUID' --output text)";
     assert_eq!(aws.bash(off, &[]).await.0, Some(0));
     mended("does not invoke").await;
+    let dropped = r#"aws lambda update-event-source-mapping --uuid $(aws lambda list-event-source-mappings \
+        --query 'EventSourceMappings[0].UUID' --output text) \
+        --filter-criteria '{"Filters": [{"Pattern": "{\"body\": {\"severity\": [\"page\"]}}"}]}'"#;
+    assert_eq!(aws.bash(dropped, &[]).await.0, Some(0));
+    mended("Lambda drops the alarms of arn:aws:sqs:us-east-1:000000000000:failover-lock").await;
     let filter = format!(
         r#"aws sns set-subscription-attributes --subscription-arn {} --attribute-name FilterPolicy \
             --attribute-value '{{"team": ["a"]}}'"#,

@@ -4,6 +4,7 @@
 mod support;
 
 mod accounts;
+mod doctor;
 mod failoverctl;
 mod habits;
 mod latch;

@@ -1,53 +1,35 @@
 //! What `infra/deploy` deploys beside `lock`: the functions `restore` and `reconcile`, the alarms and their topic, the
 //! dead letters.
 
+mod alarms;
+mod dead_letters;
+mod people;
+mod schedule;
+
 use std::collections::BTreeSet;
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
-use aws_sdk_eventbridge::types::RuleState;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join3;
 
-use super::{LAST_RUNS_MINUTES, last_run, newest, region};
+use self::alarms::ALARMS;
+use super::{LAST_RUNS_MINUTES, last_run, newest, region, way};
 use crate::cli::findings::Findings;
 use crate::cli::function::{Function, alarm_arn};
 use crate::cli::guard::Guard;
 use crate::cli::look;
 use crate::cli::seen::Status;
-use crate::cli::session::{if_there, patience};
+use crate::cli::session::patience;
 use crate::cli::sns;
 use crate::cli::state::State;
 use crate::cli::text::{plain, quoted, time};
 use crate::cli::topic;
-use crate::failover_lock::cloudwatch::CloudWatch;
 use crate::failover_lock::reason::Reason;
 use crate::remote::aws::{Call, Failure, Kind, send};
 
-/// The template's alarms for people, without the stack's name before them.
-const ALARMS: [&str; 19] = [
-    "dead-letters",
-    "dead-letters-failing",
-    "deferred",
-    "failed",
-    "lock-destination-failing",
-    "lock-events-dropped",
-    "lock-failed",
-    "lock-set",
-    "lock-throttled",
-    "locked",
-    "locked-for-days",
-    "locked-in-vain",
-    "reconcile-failing",
-    "reconcile-silent",
-    "reconcile-throttled",
-    "restore-throttled",
-    "restored",
-    "throttled",
-    "unprotected",
-];
 /// Those that report what is no fault: a lock, and a restore.
 const EXPECTED: [&str; 4] = ["lock-set", "locked", "locked-for-days", "restored"];
 
@@ -109,7 +91,7 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     stack.artifact(lock);
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
-    stack.people(alarms).await;
+    stack.people(alarms, lock).await;
     stack.dead_letters().await;
 }
 
@@ -137,9 +119,14 @@ impl Stack<'_> {
         Function::of(&self.aws, &format!("{}-{what}", self.name), patience()).await
     }
 
+    /// The names of the stack's alarms for people.
+    fn names(&self) -> Vec<String> {
+        ALARMS.iter().map(|alarm| format!("{}-{}", self.name, alarm.name)).collect()
+    }
+
     /// Those of the stack's alarms for people that there are.
     async fn alarms(&self) -> Result<Vec<MetricAlarm>, Failure> {
-        let names: Vec<_> = ALARMS.iter().map(|alarm| format!("{}-{alarm}", self.name)).collect();
+        let names = self.names();
         let client = aws_sdk_cloudwatch::Client::new(&self.aws);
         let found = patience().persist(async |time| {
             let request = client.describe_alarms().set_alarm_names(Some(names.clone()));
@@ -173,31 +160,10 @@ impl Stack<'_> {
     async fn reconcile(&mut self, reconcile: Result<Option<Function>, Failure>, lock: &Function) {
         const NAME: &str = "reconcile";
         let Some(function) = self.examined(NAME, reconcile, lock).await else { return };
-        let name = function.name;
-        let enable = format!("aws events enable-rule --region {} --name {name}", self.region);
-        match self.rule(&name).await {
-            Err(failure) => return self.findings.unknown(NAME, &failure),
-            Ok(None) => {
-                let anew = self.anew();
-                return self.findings.wrong(
-                    NAME,
-                    format!("{name} has no schedule: the rule {name} does not exist"),
-                    anew,
-                );
-            }
-            Ok(Some(state)) if state != RuleState::Enabled => {
-                let said = "its schedule is off: a lost alarm is not found, and an undone lock not reported"
-                    .to_owned();
-                if self.owes_nothing().await {
-                    return self.findings.fixable(NAME, said, enable);
-                }
-                let remedy = format!(
-                    "see failoverctl status: what is not locked there is locked within a minute; then: {enable}"
-                );
-                return self.findings.wrong(NAME, said, remedy);
-            }
-            Ok(Some(_)) => {}
+        if !self.schedule(&function).await {
+            return;
         }
+        let name = function.name;
         let is_new = function.deployed.is_some_and(|deployed| Utc::now() - deployed < LATEST_RUN);
         match newest(self.guard, self.arn, &name, "Invocations").await {
             Err(failure) => self.findings.unknown(NAME, &failure),
@@ -230,16 +196,6 @@ impl Stack<'_> {
         look::all(self.guard).await.is_ok_and(|checks| !checks.iter().any(owes))
     }
 
-    /// The state of the rule of this name; `None` if there is none.
-    async fn rule(&self, name: &str) -> Result<Option<RuleState>, Failure> {
-        let client = aws_sdk_eventbridge::Client::new(&self.aws);
-        let found = patience().persist(async |time| {
-            let request = client.describe_rule().name(name);
-            send(Call::new("events:DescribeRule", "the rule"), time, request.send()).await
-        });
-        Ok(if_there(found.await)?.map(|rule| rule.state.unwrap_or(RuleState::Enabled)))
-    }
-
     /// Examines one of the other functions. Returns it if it is there, can run, and is of one deployment with `lock`.
     async fn examined(
         &mut self,
@@ -264,11 +220,14 @@ impl Stack<'_> {
             self.findings.wrong(what, said, self.anew());
             return None;
         }
-        if let Some(stopped) = &function.stopped {
+        if function.stopped.is_some() || function.is_short() {
             // As soon as it runs, it sets the locks that are owed.
             let moves_nothing = what != "reconcile" || self.owes_nothing().await;
             let is_ours = moves_nothing && function.code == lock.code;
-            stopped.is_found(what, &name, region, is_ours, self.findings);
+            if let Some(stopped) = &function.stopped {
+                stopped.is_found(what, &name, region, is_ours, self.findings);
+            }
+            function.short_is_found(what, region, is_ours, self.findings);
             return None;
         }
         if function.code != lock.code {
@@ -299,18 +258,18 @@ impl Stack<'_> {
     }
 
     /// Checks the alarms, their actions, and the subscriptions of their topics.
-    async fn people(&mut self, alarms: Result<Vec<MetricAlarm>, Failure>) {
+    async fn people(&mut self, alarms: Result<Vec<MetricAlarm>, Failure>, lock: &Function) {
         const NAME: &str = "alarms";
         let alarms = match alarms {
             Ok(alarms) => alarms,
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
         let names: BTreeSet<_> = alarms.iter().filter_map(MetricAlarm::alarm_name).collect();
-        let missing =
-            self.named(ALARMS.iter().filter(|alarm| !names.contains(&*format!("{}-{alarm}", self.name))));
+        let missing: Vec<_> = self.names().into_iter().filter(|name| !names.contains(&**name)).collect();
         if !missing.is_empty() {
-            self.findings.wrong(NAME, format!("deleted: {missing}"), self.anew());
+            self.findings.wrong(NAME, format!("deleted: {}", missing.join(" ")), self.anew());
         }
+        let is_as_defined = self.as_defined(&alarms, lock);
         let off: Vec<_> = alarms
             .iter()
             .filter(|alarm| alarm.actions_enabled() == Some(false))
@@ -361,7 +320,7 @@ impl Stack<'_> {
         }
         let is_well =
             [missing.is_empty(), off.is_empty(), silent.is_empty(), standing.is_empty(), muted.is_empty()];
-        if is_well == [true; 5] && unread.is_none() {
+        if is_well == [true; 5] && is_as_defined && unread.is_none() {
             self.findings.ok(NAME, format!("all {} are there, none is in ALARM", ALARMS.len()));
         }
         let topics: BTreeSet<_> = alarms
@@ -370,12 +329,12 @@ impl Stack<'_> {
             .filter(|action| action.contains(":sns:"))
             .collect();
         for topic in topics {
-            self.topic(topic).await;
+            self.topic(topic, &alarms).await;
         }
     }
 
     /// Checks whether a topic of the alarms has a subscriber.
-    async fn topic(&mut self, topic: &str) {
+    async fn topic(&mut self, topic: &str, alarms: &[MetricAlarm]) {
         const NAME: &str = "people";
         let region = region(topic);
         let subscribe = format!(
@@ -400,9 +359,7 @@ impl Stack<'_> {
         let subscriptions: Vec<_> =
             subscriptions.into_iter().filter(|one| one.endpoint != self.arn).collect();
         let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.arn.is_some());
-        for one in &confirmed {
-            self.findings.ok(NAME, format!("{topic} notifies {} {}", one.protocol, one.endpoint));
-        }
+        self.notified(topic, &confirmed, alarms).await;
         for one in &open {
             let said =
                 format!("{} {} has not confirmed its subscription to {topic}", one.protocol, one.endpoint);
@@ -417,60 +374,7 @@ impl Stack<'_> {
         }
     }
 
-    async fn dead_letters(&mut self) {
-        const NAME: &str = "dead letters";
-        let queue = format!("{}-dead-letters", self.name);
-        let found = CloudWatch::new(&self.aws)
-            .newest(
-                "AWS/SQS",
-                "ApproximateNumberOfMessagesVisible",
-                ("QueueName", &queue),
-                LAST_RUNS_MINUTES,
-                patience(),
-            )
-            .await;
-        match found {
-            Err(failure) => self.findings.unknown(NAME, &failure),
-            Ok(Some((at, messages))) if messages > 0.0 => self.findings.wrong(
-                NAME,
-                format!(
-                    "{queue} has {messages} alarms that did not reach {}-lock, as of {}",
-                    self.name,
-                    time(at)
-                ),
-                format!("docs/runbook.md#{}", in_runbook("dead-letters")),
-            ),
-            Ok(Some((at, _))) => self.findings.ok(NAME, format!("{queue} was empty at {}", time(at))),
-            Ok(None) => {
-                self.findings.ok(
-                    NAME,
-                    format!("{queue} has no datapoint of a day, as an idle queue has, and a deleted one"),
-                );
-            }
-        }
-    }
-
-    fn named<'b>(&self, alarms: impl Iterator<Item = &'b &'b str>) -> String {
-        alarms.map(|alarm| format!("{}-{alarm}", self.name)).collect::<Vec<_>>().join(" ")
-    }
-
     fn anew(&self) -> String {
         format!("make {} anew: docs/runbook.md#make-the-stack-anew", self.name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_alarms_are_those_of_the_template() {
-        let template = include_str!("../../../infra/failover-lock.yaml");
-        let named = template.lines().filter_map(|line| {
-            line.trim().strip_prefix(r#"AlarmName: !Sub "${AWS::StackName}-"#)?.strip_suffix('"')
-        });
-        // The primary's own alarm is a part of the chain.
-        let named: BTreeSet<_> = named.filter(|name| *name != "primary-unhealthy").collect();
-        assert_eq!(named, ALARMS.into_iter().collect());
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{in_region, last_run, newest, region};
 use crate::cli::findings::Findings;
 use crate::cli::function::{self, Function, LAMBDA_ALARMS, Mapping, SNS, alarm_arn};
 use crate::cli::guard::Guard;
+use crate::cli::policy::Lets;
 use crate::cli::session::{patience, shortly};
 use crate::cli::sns::{self, Filter, Subscription};
 use crate::cli::text::{plain, quoted, time};
@@ -78,8 +81,9 @@ pub(super) async fn alarm_leads_to_lock(
                         findings,
                     )
                     .await;
-                    locks |= topic_locks(guard, id, action, &subscriptions, deployed, findings).await
-                        && is_accepted;
+                    let way = Way { topic: action, alarm: name };
+                    locks |=
+                        topic_locks(guard, id, way, &subscriptions, deployed, findings).await && is_accepted;
                 }
             }
         }
@@ -93,15 +97,22 @@ async fn is_healthy(guard: &Guard, id: &HealthCheckId) -> bool {
         || guard.cloudwatch.verdict(id, shortly()).await.is_ok_and(|healthy| healthy == Some(true))
 }
 
+/// A topic, and the alarm that notifies it.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    topic: &'a str,
+    alarm: &'a str,
+}
+
 async fn topic_locks(
     guard: &Guard,
     id: &HealthCheckId,
-    topic: &str,
+    way: Way<'_>,
     subscriptions: &[Subscription],
     deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
 ) -> bool {
-    let mut locks = false;
+    let (topic, mut locks) = (way.topic, false);
     for subscription in subscriptions {
         let Subscription { protocol, endpoint, arn } = subscription;
         let Some(arn) = arn else {
@@ -111,20 +122,33 @@ async fn topic_locks(
             );
             continue;
         };
-        match protocol.as_str() {
-            "lambda" => {
-                let by = By { service: Some(SNS), source: topic, action: topic };
-                let found = function_locks(guard, id, endpoint, by, deployed, findings).await;
-                let is_well = passes(guard, topic, arn, endpoint, found.is_ours(), findings).await;
-                locks |= found == Locks::Yes && is_well;
-            }
-            "sqs" => {
-                let found = queue_locks(guard, id, topic, endpoint, deployed, findings).await;
-                let is_well = passes(guard, topic, arn, endpoint, found.is_ours(), findings).await;
-                locks |= found == Locks::Yes && is_well;
-            }
-            _ => findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}")),
+        if !matches!(protocol.as_str(), "lambda" | "sqs") {
+            findings.ok("topic", format!("{topic} notifies {protocol} {endpoint}"));
+            continue;
         }
+        let attributes = sns::attributes(&guard.session.aws_of(topic), arn, patience()).await;
+        let attributes = attributes.map_err(|failure| findings.unknown("topic", &failure)).ok();
+        let found = if protocol == "lambda" {
+            let by = By { service: Some(SNS), source: topic, action: topic };
+            function_locks(guard, id, endpoint, by, deployed, findings).await
+        } else {
+            let body = attributes.as_ref().map(|all| all.in_queue(topic, way.alarm)).unwrap_or_default();
+            queue_locks(guard, id, (topic, endpoint), &body, deployed, findings).await
+        };
+        let Some(attributes) = attributes else {
+            locks |= found == Locks::Yes;
+            continue;
+        };
+        if protocol == "lambda" && found.is_ours() && !attributes.has_dead_letters {
+            findings.warn(
+                "topic",
+                format!("an alarm of {topic} that SNS cannot deliver to {endpoint} is lost: the subscription has no queue for it"),
+            );
+        }
+        let is_well = attributes
+            .filter
+            .is_none_or(|filter| passes(way, &filter, (arn, endpoint), found.is_ours(), findings));
+        locks |= found == Locks::Yes && is_well;
     }
     if subscriptions.is_empty() {
         findings.warn("topic", format!("{topic} has no subscription"));
@@ -133,50 +157,50 @@ async fn topic_locks(
 }
 
 /// Whether an alarm's message passes a subscription's filter. Only one of a function that guards the check is ours to mend.
-async fn passes(
-    guard: &Guard,
-    topic: &str,
-    subscription: &str,
-    endpoint: &str,
+fn passes(
+    Way { topic, alarm }: Way<'_>,
+    filter: &Filter,
+    (subscription, endpoint): (&str, &str),
     is_ours: bool,
     findings: &mut Findings,
 ) -> bool {
-    match sns::filter(&guard.session.aws_of(topic), subscription, patience()).await {
-        Ok(None) => true,
-        Ok(Some(Filter { policy, is_on_text: true })) => {
+    let policy = &filter.policy;
+    let found = match filter.passes(&sns::message(topic, alarm)) {
+        Some(true) => return true,
+        None => {
             findings
                 .warn("topic", format!("{endpoint} gets only those messages of {topic} that match {policy}"));
-            true
+            return true;
         }
-        Ok(Some(Filter { policy, is_on_text: false })) if !is_ours => {
+        Some(false) if !is_ours => {
             findings.warn("topic", format!("{endpoint} gets no alarm from {topic}, by its filter {policy}"));
-            false
+            return false;
         }
-        Ok(Some(Filter { policy, is_on_text: false })) => {
-            findings.fixable(
-                "topic",
-                format!("{endpoint} gets no alarm from {topic}: alarms have no attributes, which its filter {policy} is about"),
-                format!(
-                    "aws sns set-subscription-attributes --region {} --subscription-arn {subscription} \
-                     --attribute-name FilterPolicy --attribute-value '{{}}'",
-                    region(topic)
-                ),
-            );
-            false
+        Some(false) if filter.is_on_text => {
+            format!("{endpoint} gets no alarm {alarm} from {topic}, by its filter {policy}")
         }
-        Err(failure) => {
-            findings.unknown("topic", &failure);
-            true
-        }
-    }
+        Some(false) => format!(
+            "{endpoint} gets no alarm from {topic}: alarms have no attributes, which its filter {policy} is about"
+        ),
+    };
+    findings.fixable(
+        "topic",
+        found,
+        format!(
+            "aws sns set-subscription-attributes --region {} --subscription-arn {subscription} \
+             --attribute-name FilterPolicy --attribute-value '{{}}'",
+            region(topic)
+        ),
+    );
+    false
 }
 
 /// Whether a function that polls this queue locks the check.
 async fn queue_locks(
     guard: &Guard,
     id: &HealthCheckId,
-    topic: &str,
-    queue: &str,
+    (topic, queue): (&str, &str),
+    body: &Value,
     deployed: &mut BTreeMap<String, Function>,
     findings: &mut Findings,
 ) -> Locks {
@@ -192,8 +216,8 @@ async fn queue_locks(
     }
     let mut locks = Locks::NotOurs;
     for polls in mappings {
-        let is_on = polls.is_on();
-        let Mapping { id: mapping, function, state, reports_failures } = polls;
+        let (is_on, passes) = (polls.is_on(), polls.passes(body));
+        let Mapping { id: mapping, function, state, patterns, reports_failures } = polls;
         let by = By { service: None, source: queue, action: topic };
         let mut found = function_locks(guard, id, &function, by, deployed, findings).await;
         // Another's queue is another's.
@@ -215,6 +239,22 @@ async fn queue_locks(
                     update("--enabled")
                 ),
             );
+        }
+        let patterns = patterns.join(" ");
+        match passes {
+            Some(true) => {}
+            None => findings.warn(
+                "queue",
+                format!("{function} gets only those messages of {queue} that match {patterns}"),
+            ),
+            Some(false) => {
+                found = Locks::No;
+                findings.fixable(
+                    "queue",
+                    format!("Lambda drops the alarms of {queue}: they do not match its filter {patterns}"),
+                    update("--filter-criteria '{}'"),
+                );
+            }
         }
         if !reports_failures {
             found = Locks::No;
@@ -305,25 +345,15 @@ async fn function_locks(
     // What does not guard the check is not ours to change.
     let is_ours = !disagreements.iter().any(|(variable, _)| variable.starts_with("GUARDED_"));
     let mut is_well = true;
-    if let Some(service) = service.filter(|service| !function.lets(service, source)) {
-        is_well = false;
-        let (_, qualifier) = function::name(arn);
-        let qualifier = qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default();
-        let found = format!("{name} does not let {source} invoke it");
-        let command = format!(
-            "aws lambda add-permission --region {} --function-name {name}{qualifier} --statement-id {} \
-             --action lambda:InvokeFunction --principal {service} --source-arn {}",
-            region(arn),
-            statement(source),
-            quoted(source)
-        );
-        findings.repair(is_ours, "function", found, command);
+    if let Some(service) = service {
+        is_well &= lets(&function, arn, (service, source), ("function", is_ours), findings);
     }
     if let Some(stopped) = &function.stopped {
         is_well = false;
         // A queue has kept the alarms meanwhile, and each locks as soon as it is read.
         stopped.is_found("function", name, region(arn), is_ours && service.is_some(), findings);
     }
+    function.short_is_found("function", region(arn), is_ours && service.is_some(), findings);
     for (variable, wrong) in disagreements {
         is_well = false;
         findings.wrong(
@@ -345,7 +375,7 @@ async fn function_locks(
     }
     let run = newest(guard, arn, name, "Invocations").await;
     is_well &= last_run(guard, arn, ("function", name), run, findings).await;
-    if is_well {
+    if is_well && !function.is_short() {
         findings.ok("function", format!("{name} locks when {source} invokes it"));
     }
     if is_ours {
@@ -358,9 +388,62 @@ async fn function_locks(
     }
 }
 
+/// Whether a service may invoke a function for this source, with the repair if it may not: a command that `--fix` may run if
+/// the function is ours.
+pub(super) fn lets(
+    function: &Function,
+    arn: &str,
+    (service, source): (&str, &str),
+    (link, is_ours): (&'static str, bool),
+    findings: &mut Findings,
+) -> bool {
+    let name = &function.name;
+    let (_, qualifier) = function::name(arn);
+    let of = format!(
+        "--region {} --function-name {name}{}",
+        region(arn),
+        qualifier.map(|qualifier| format!(" --qualifier {qualifier}")).unwrap_or_default()
+    );
+    match function.lets(service, source) {
+        Lets::Yes => return true,
+        Lets::Perhaps => {
+            let found = format!(
+                "whether {name} lets {source} invoke it depends on a condition of its policy that was not judged: failoverctl \
+                 drill shows it"
+            );
+            findings.warn(link, found);
+            return true;
+        }
+        Lets::Denied(sid) => findings.wrong(
+            link,
+            format!(
+                "{name} does not let {source} invoke it: the statement {sid:?} of its policy denies that"
+            ),
+            format!(
+                "if no one needs that statement: aws lambda remove-permission {of} --statement-id {}",
+                quoted(&sid)
+            ),
+        ),
+        Lets::No => {
+            let command = format!(
+                "aws lambda add-permission {of} --statement-id {} --action lambda:InvokeFunction --principal {service} \
+                 --source-arn {}",
+                statement(source),
+                quoted(source)
+            );
+            findings.repair(is_ours, link, format!("{name} does not let {source} invoke it"), command);
+        }
+    }
+    false
+}
+
 /// The id of the statement that lets this source invoke a function: one for each source.
 fn statement(source: &str) -> String {
-    let service = if source.contains(":alarm:") { "alarm" } else { "topic" };
+    let service = match source {
+        source if source.contains(":alarm:") => "alarm",
+        source if source.contains(":events:") => "rule",
+        _ => "topic",
+    };
     let name = source.rsplit(':').next().unwrap_or_default();
     let name = name.chars().map(|char| if char.is_ascii_alphanumeric() { char } else { '-' });
     format!("failoverctl-{service}-{}", name.take(80).collect::<String>())

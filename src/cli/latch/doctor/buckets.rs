@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, ExpirationStatus};
 
 use super::policy::{Denies, Key, Policy};
 use super::{ANEW, DEPLOY, Doctor};
-use crate::cli::function::matches;
+use crate::cli::policy::matches;
 use crate::cli::session::patience;
 use crate::latch::config::{Bucket, HOLDS};
 use crate::latch::seen::Object;

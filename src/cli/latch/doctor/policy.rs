@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::cli::function::matches;
+use crate::cli::policy::matches;
 
 /// A bucket's policy.
 pub(super) struct Policy(Vec<Value>);
