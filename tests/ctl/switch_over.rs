@@ -152,8 +152,10 @@ async fn a_switch_over_ends_when_the_traffic_is_seen_at_the_other_site() {
     assert!(pair.is_changed());
 
     let typed = ["--report", folder.name(), "--output", "json"];
+    let mut child = pair.program(&typed).spawn().expect("it starts");
+    says(child.stderr.take().expect("it is piped"), "is locked already").await;
     let ended = tokio::select! {
-        ended = pair.run(&typed) => ended,
+        ended = child.wait_with_output() => Ended::of(ended.expect("it ends")),
         () = pair.time_passes() => unreachable!("it passes for ever"),
     };
     assert_eq!(ended.status, Some(0), "{ended:?}");
