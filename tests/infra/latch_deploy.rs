@@ -435,13 +435,14 @@ const DOCUMENTED: &[Walk] = &[
             ),
             Run(&[]),
             Then(
-                "! checks_of_record _control-eu-west-1.example.com | grep .
+                "echo \"control: <$(checks_of_record _control-eu-west-1.example.com)>\"
                 aws route53 delete-health-check --health-check-id \"$(cat \"$STATE/FirstControl\")\"
                 rm \"$STATE/FirstControl\"; deploy --name app",
-                &["READY, AND NOT ATTACHED: app.", "ended with 0"],
+                &["control: <>", "ATTACHED, AND IN A DRY RUN", "ended with 0"],
             ),
+            Given("CHECK=$(cat \"$STATE/Latched\"); attach \"$PRIMARY\"; deploy --name app"),
             Run(&[]),
-            Given("CHECK=$(cat \"$STATE/Latched\"); attach \"$PRIMARY\""),
+            Then("echo \"serving: <$(checks_of_record _serving.app.example.com)>\"", &["serving: <>"]),
             Run(&[]),
             Then(
                 "rm \"$STATE/Latched\"; pair; [ \"$(cat \"$STATE/Latched\")\" != \"$CHECK\" ] && echo another",

@@ -121,7 +121,7 @@ impl Zone {
 
     /// The record sets of this name.
     pub async fn records(&self, name: &str) -> Result<Vec<ResourceRecordSet>, Failure> {
-        let mut records = self.from(name).await?;
+        let mut records = self.starting_at(name).await?;
         records.retain(|record| record.name().eq_ignore_ascii_case(name));
         Ok(records)
     }
@@ -129,13 +129,13 @@ impl Zone {
     /// The PRIMARY sentinels of the control checks, of each stack of this zone.
     pub async fn controls(&self) -> Result<Vec<ResourceRecordSet>, Failure> {
         const PREFIX: &str = "_control-";
-        let mut records = self.from(&format!("{PREFIX}.{}", self.apex)).await?;
+        let mut records = self.starting_at(&format!("{PREFIX}.{}", self.apex)).await?;
         records.retain(|record| record.name().starts_with(PREFIX));
         Ok(primaries(&records))
     }
 
     /// The record sets from this name on, as many as an answer has.
-    async fn from(&self, name: &str) -> Result<Vec<ResourceRecordSet>, Failure> {
+    async fn starting_at(&self, name: &str) -> Result<Vec<ResourceRecordSet>, Failure> {
         let call = Call::new("route53:ListResourceRecordSets", "the hosted zone");
         let listed = patience().persist(async |time| {
             let list =
