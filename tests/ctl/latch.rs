@@ -829,6 +829,8 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         Record::txt("_control-web-eu-west-1.example.com", "healthy").primary(&control),
         Record::txt("_control-web-eu-west-1.example.com", "unhealthy").secondary(None),
     ]);
+    // Every name server knows them then.
+    site.checkers_look();
     site.s3.set_versioned(A, false);
     site.s3.set_blocks_public_access(B, false);
     site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
