@@ -135,6 +135,8 @@ struct Front {
     asked: watch::Receiver<u32>,
     /// That the first one has been noticed.
     noticed: oneshot::Sender<()>,
+    /// Why it does not listen any more, if that is what asks it to end.
+    silent: oneshot::Receiver<JoinError>,
 }
 
 /// Waits for a thread when it is dropped.
@@ -158,8 +160,9 @@ impl Front {
         let (shows, site) = oneshot::channel();
         let (asks, asked) = watch::channel(0);
         let (noticed, seen) = oneshot::channel();
+        let (silences, silent) = oneshot::channel();
         let thread = thread::spawn(move || {
-            let exits = run::run(front(listen, probes, opened, site, asks, seen))?;
+            let exits = run::run(front(listen, probes, opened, site, (asks, seen, silences)))?;
             if exits {
                 drop(lines.last());
                 process::exit(1);
@@ -167,7 +170,7 @@ impl Front {
             Ok(())
         });
         let (service, probes) = addresses.await??;
-        Ok(Self { thread: Joined(Some(thread)), service, probes, shows, asked, noticed })
+        Ok(Self { thread: Joined(Some(thread)), service, probes, shows, asked, noticed, silent })
     }
 }
 
@@ -177,8 +180,7 @@ async fn front(
     probes: Option<SocketAddr>,
     opened: oneshot::Sender<Result<(String, Option<String>), String>>,
     site: oneshot::Receiver<Site>,
-    asks: watch::Sender<u32>,
-    seen: oneshot::Receiver<()>,
+    (asks, seen, silences): (watch::Sender<u32>, oneshot::Receiver<()>, oneshot::Sender<JoinError>),
 ) -> bool {
     let open = async {
         let service = open("--listen", &listen).await?;
@@ -203,16 +205,23 @@ async fn front(
     tokio::spawn(ignore(hangup));
     let (tells, mut shown) = watch::channel(None::<Site>);
     let started = shown.clone();
-    tokio::spawn(async move {
-        let Ok(site) = site.await else { return };
+    let listening = tokio::spawn(async move {
+        let Ok(site) = site.await else { return pending().await };
         tells.send_replace(Some(site.clone()));
-        if let Some(probes) = probes {
-            tokio::spawn(listener::serve(probes, site.clone(), Callers::Probes));
+        let service = listener::serve(service, site.clone(), Callers::Service);
+        match probes {
+            Some(probes) => {
+                select! { never = service => never, never = listener::serve(probes, site, Callers::Probes) => never }
+            }
+            None => service.await,
         }
-        listener::serve(service, site, Callers::Service).await;
     });
     let watches = async {
-        either(&mut terminate, &mut interrupt).await;
+        select! {
+            () = either(&mut terminate, &mut interrupt) => {}
+            // It would keep the lease for a service that cannot ask whether it has it.
+            Err(error) = listening => drop(silences.send(error)),
+        }
         asks.send_modify(|asked| *asked += 1);
         // Passive at once, whatever the keeper does now.
         let leaving = async {
@@ -284,7 +293,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         return Err("--check: its URL holds a user, who would be in the log: use a URL without".into());
     }
     // Dropped from the last one to the first.
-    let Front { thread: _thread, service, probes, shows, mut asked, noticed } =
+    let Front { thread: _thread, service, probes, shows, mut asked, noticed, mut silent } =
         Front::start(arguments.listen, arguments.probes, lines).await?;
     info!(version = VERSION, %config, listen = service, probes, writer = config.me.writer, "starting");
     let table = Table::open(&config, Https::new(&variables::environment)?.client()).await;
@@ -336,11 +345,15 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         }
         command::run(worked, &arguments.command, &name, &me.name, stop, &running, &metrics).await
     });
-    let mut is_unchecked = false;
+    let mut has_broken = false;
     let ended: Result<_, CannotRun> = select! {
         biased;
         _ = asked.wait_for(|asked| *asked > 0) => {
             let _ = noticed.send(());
+            if let Ok(error) = silent.try_recv() {
+                error!(%error, "no caller is answered any more");
+                has_broken = true;
+            }
             Ok(None)
         }
         kept = &mut keeping => return kept?.map(|()| ExitCode::SUCCESS).map_err(Into::into),
@@ -348,7 +361,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         // It would keep the lease for a service that it does not check any more.
         error = broken(&mut checks) => {
             error!(%error, "the service is not checked any more");
-            is_unchecked = true;
+            has_broken = true;
             Ok(None)
         }
     };
@@ -369,7 +382,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             return Ok(ExitCode::FAILURE);
         }
     }
-    let otherwise = if is_unchecked { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    let otherwise = if has_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     ended.map(|status| status.map_or(otherwise, ExitCode::from)).map_err(Into::into)
 }
 

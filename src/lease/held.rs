@@ -28,6 +28,8 @@ pub enum Obstacle {
     Health,
     /// Processes of the command before cannot be killed.
     Leftovers,
+    /// The service cannot ask whether this instance is active.
+    Listener,
 }
 
 /// What a candidate's side says.

@@ -16,7 +16,7 @@ use super::dynamodb::Table;
 use super::error::Error;
 use super::held::{Lease, Wish, Wishes};
 use super::metrics::Metrics;
-use super::status::Status;
+use super::status::{Status, report};
 
 /// For how long a write that was allowed shows that others are.
 const TRIED: Duration = Duration::from_mins(5);
@@ -383,10 +383,11 @@ impl Keeper {
             () = self.working.closed() => {}
             () = sleep_until(expires) => {
                 warn!("work under the lease has not ended: the lease is not released until it has, and other candidates wait until the term ends");
-                let mut wishes = self.wishes.clone();
+                let (working, mut wishes) = (self.working.clone(), self.wishes.clone());
                 select! {
-                    () = self.working.closed() => {}
+                    () = working.closed() => {}
                     _ = wishes.wait_for(Wishes::leaves) => return,
+                    never = self.follow() => match never {},
                 }
             }
         }
@@ -397,6 +398,15 @@ impl Keeper {
         }
         if self.claim.has_written() {
             error!("the lease was not released: other candidates wait until the term ends");
+        }
+    }
+
+    /// Looks once a period what becomes of the lease, and changes nothing.
+    async fn follow(&mut self) -> Infallible {
+        loop {
+            let seen = self.look().await;
+            self.note(seen.as_ref().err()).await;
+            sleep(about(self.period)).await;
         }
     }
 
@@ -452,35 +462,6 @@ async fn beat(metrics: &Metrics) -> Infallible {
     loop {
         metrics.beat();
         sleep(BEAT).await;
-    }
-}
-
-/// Logs whether this candidate is active, whenever that changes, and why.
-async fn report(mut status: watch::Receiver<Status>, metrics: Metrics) {
-    let (mut active, mut standing) = (None, None);
-    loop {
-        let seen = status.borrow_and_update().clone();
-        let holding = seen.active();
-        let epoch = holding.map(|holding| holding.epoch);
-        if epoch != active {
-            match epoch {
-                Some(epoch) => info!(epoch, before = standing, "active"),
-                None if seen.will != Will::Take => info!(epoch = active, reason = seen.reason(), "passive"),
-                None => warn!(epoch = active, reason = seen.reason(), "passive"),
-            }
-            metrics.changed(epoch.is_some());
-            active = epoch;
-        }
-        let description = seen.description();
-        if epoch.is_none() && seen.will == Will::Take && standing.as_ref() != Some(&description) {
-            info!(reason = description, "still passive");
-        }
-        standing = Some(description);
-        let until = holding.map(|holding| holding.until);
-        select! {
-            changed = status.changed() => if changed.is_err() { return },
-            () = sleep_until(until.unwrap_or_default()), if until.is_some() => {}
-        }
     }
 }
 

@@ -13,6 +13,8 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::str::FromStr;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use http_body_util::Either;
@@ -24,10 +26,12 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
 use tokio::select;
-use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{Instant, Interval, interval, sleep};
+use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 use tracing::{debug, warn};
 
+use super::held::Obstacle;
 use super::places::{Place, Places};
 use super::server::Callers;
 use super::site::Site;
@@ -45,6 +49,8 @@ const BACKLOG: u32 = 1024;
 const MODE: u32 = 0o660;
 /// How often the file of a Unix socket is looked for.
 const LOOK: Duration = Duration::from_secs(1);
+/// After so many looks in a row without it the service cannot ask this candidate, which must not be the active one then.
+const MISSED: u32 = 5;
 /// How soon a message about connections may be logged again.
 const REPEATED: Duration = Duration::from_mins(1);
 
@@ -69,14 +75,35 @@ pub struct InvalidAddress(String);
 pub struct Listener {
     address: Address,
     socket: Socket,
+    /// At the file of a Unix socket.
+    looks: Option<Looks>,
 }
 
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    /// With the device and the inode of its file: a file that another process put in its place is not removed.
-    Unix(UnixListener, PathBuf, (u64, u64)),
+    /// With its file: a file that another process put in its place is not removed.
+    Unix(UnixListener, PathBuf, Identity),
 }
+
+/// The device and the inode of a file.
+type Identity = (u64, u64);
+
+/// Looks at a file once a second, on a thread of its own: a file system may not answer. The thread is started with the
+/// listener, because later there may be no room for one; Tokio's would panic then, and the listener with it.
+#[derive(Debug)]
+struct Looks {
+    every: Interval,
+    thread: mpsc::Sender<oneshot::Sender<Option<Identity>>>,
+    /// The answer that has not come yet.
+    answer: Option<oneshot::Receiver<Option<Identity>>>,
+    /// So many in a row have not found the listener's file.
+    missed: u32,
+}
+
+/// A look had no answer within its second.
+#[derive(Debug)]
+struct Silent;
 
 /// A message that is logged at most once a minute, whatever callers do.
 #[derive(Debug, Default)]
@@ -86,21 +113,38 @@ struct Seldom(Option<Instant>);
 pub async fn serve(mut listener: Listener, site: Site, callers: Callers) -> Infallible {
     let places = Places::new();
     let (mut failing, mut crowded) = (Seldom::default(), Seldom::default());
-    let mut looks = interval(LOOK);
     loop {
         places.vacant().await;
+        let Listener { address, socket, looks } = &mut listener;
         let accepted = select! {
-            accepted = listener.accept() => accepted,
-            () = gone(&listener.socket, &mut looks) => {
-                match Listener::open(&listener.address).await {
-                    Ok(anew) => {
-                        warn!(listener = callers.name(), "the file of the Unix socket was gone: listening on a new one");
-                        listener = anew;
+            accepted = socket.accept() => accepted,
+            (found, missed) = look(looks) => {
+                let able = match found {
+                    Ok(found) if socket.is_file(found) => Ok(()),
+                    Ok(_) => match Socket::open(address).await {
+                        Ok(anew) => {
+                            warn!(listener = callers.name(), "the file of the Unix socket was gone: listening on a new one");
+                            *socket = anew;
+                            Ok(())
+                        }
+                        Err(error) => Err(format!("the file of its Unix socket is gone, and cannot be created: {error}")),
+                    },
+                    Err(Silent) => Err("the file of its Unix socket cannot be looked at: the file system does not answer".to_owned()),
+                };
+                match able {
+                    Ok(()) => {
+                        *missed = 0;
+                        site.lease.able(Obstacle::Listener, Ok(()));
                     }
-                    Err(error) if failing.is_due() => {
-                        warn!(%error, listener = callers.name(), "the file of the Unix socket is gone, and cannot be created");
+                    Err(why) => {
+                        if failing.is_due() {
+                            warn!(listener = callers.name(), "{why}");
+                        }
+                        *missed += 1;
+                        if *missed >= MISSED {
+                            site.lease.able(Obstacle::Listener, Err(why));
+                        }
                     }
-                    Err(_) => {}
                 }
                 continue;
             }
@@ -207,6 +251,25 @@ impl Listener {
     /// The address is in use, or not this machine's; the Unix socket's folder cannot be written; its path is that of
     /// another file.
     pub async fn open(address: &Address) -> io::Result<Self> {
+        let socket = Socket::open(address).await?;
+        let (address, looks) = match &socket {
+            Socket::Tcp(listener) => (Address::Tcp(listener.local_addr()?), None),
+            Socket::Unix(_, path, _) => (address.clone(), Some(Looks::at(path.clone())?)),
+        };
+        Ok(Self { address, socket, looks })
+    }
+
+    /// The address, with the port that the system chose if that was 0.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+// === impl Socket ===
+
+impl Socket {
+    async fn open(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => {
                 let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -215,8 +278,7 @@ impl Listener {
                 socket.set_recv_buffer_size(KERNEL)?;
                 socket.set_send_buffer_size(KERNEL)?;
                 socket.bind(*address)?;
-                let listener = socket.listen(BACKLOG)?;
-                Ok(Self { address: Address::Tcp(listener.local_addr()?), socket: Socket::Tcp(listener) })
+                Ok(Self::Tcp(socket.listen(BACKLOG)?))
             }
             Address::Unix(path) => {
                 remove_stale(path).await?;
@@ -225,34 +287,32 @@ impl Listener {
                 // Before it listens: until then no one can connect.
                 fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
                 let file = identity(path)?;
-                let listener = socket.listen(BACKLOG)?;
-                Ok(Self { address: address.clone(), socket: Socket::Unix(listener, path.clone(), file) })
+                Ok(Self::Unix(socket.listen(BACKLOG)?, path.clone(), file))
             }
         }
     }
 
-    /// The address, with the port that the system chose if that was 0.
-    #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
-    }
-
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
-        match &self.socket {
-            Socket::Tcp(listener) => {
+        match self {
+            Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // An event must not wait for the confirmation of the one before.
                 let _ = stream.set_nodelay(true);
                 Ok(Box::new(stream))
             }
-            Socket::Unix(listener, ..) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Unix(listener, ..) => Ok(Box::new(listener.accept().await?.0)),
         }
+    }
+
+    /// Whether callers that find this file find this socket.
+    fn is_file(&self, found: Option<Identity>) -> bool {
+        matches!(self, Self::Unix(_, _, file) if found == Some(*file))
     }
 }
 
-impl Drop for Listener {
+impl Drop for Socket {
     fn drop(&mut self) {
-        if let Socket::Unix(_, path, file) = &self.socket
+        if let Self::Unix(_, path, file) = self
             && identity(path).is_ok_and(|present| present == *file)
         {
             // A file that cannot be removed is replaced at the next start.
@@ -261,22 +321,52 @@ impl Drop for Listener {
     }
 }
 
-/// Waits until the file of a Unix socket is not there any more, or is another one: callers do not find this listener.
-async fn gone(socket: &Socket, looks: &mut Interval) {
-    let Socket::Unix(_, path, file) = socket else { return pending().await };
-    loop {
-        looks.tick().await;
-        let path = path.clone();
-        // A file system may not answer.
-        let present = spawn_blocking(move || identity(&path)).await;
-        if present.is_ok_and(|present| present.ok() != Some(*file)) {
-            return;
+// === impl Looks ===
+
+impl Looks {
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let (thread, asked) = mpsc::channel::<oneshot::Sender<_>>();
+        let started = thread::Builder::new().spawn(move || {
+            for answer in asked {
+                let _ = answer.send(identity(&path).ok());
+            }
+        });
+        started
+            .map_err(|error| io::Error::new(error.kind(), format!("no thread can be started: {error}")))?;
+        let mut every = interval(LOOK);
+        // After a pause, looks that were missed have missed nothing.
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { every, thread, answer: None, missed: 0 })
+    }
+
+    /// The next look: the file that is there. It may be dropped and called again.
+    async fn next(&mut self) -> Result<Option<Identity>, Silent> {
+        if self.answer.is_none() {
+            self.every.tick().await;
+            let (sender, answer) = oneshot::channel();
+            let _ = self.thread.send(sender);
+            self.answer = Some(answer);
+        }
+        let answer = self.answer.as_mut().expect("it was asked for");
+        select! {
+            biased;
+            found = answer => {
+                self.answer = None;
+                found.map_err(|_| Silent)
+            }
+            _ = self.every.tick() => Err(Silent),
         }
     }
 }
 
-/// The device and the inode of a file.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// The next look at the file of a Unix socket, if it is one, and the count of those that have missed it.
+async fn look(looks: &mut Option<Looks>) -> (Result<Option<Identity>, Silent>, &mut u32) {
+    let Some(looks) = looks else { return pending().await };
+    let found = looks.next().await;
+    (found, &mut looks.missed)
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 

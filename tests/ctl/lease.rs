@@ -157,6 +157,14 @@ async fn status_shows_each_state_of_a_lease_and_what_one_look_does_not_show() {
     );
 }
 
+/// Before an emulator's table, which is described as one with a replica that takes a write only later.
+async fn replicated(emulator: &Emulator) -> Proxy {
+    let proxy = Proxy::start(&emulator.url).await;
+    let replicas = json!([{ "RegionName": "us-west-2", "ReplicaStatus": "ACTIVE" }]);
+    proxy.answer("DescribeTable", json!({ "Table": { "TableName": TABLE, "Replicas": replicas } }));
+    proxy
+}
+
 #[tokio::test]
 async fn the_lease_is_named_by_lease_keepers_file_by_options_or_by_variables() {
     let emulator = Emulator::ministack().await;
@@ -183,6 +191,24 @@ async fn the_lease_is_named_by_lease_keepers_file_by_options_or_by_variables() {
         ended.said.contains("names the lease \"mylease\", but --lease or LEASE_NAME names \"other\""),
         "{ended:?}"
     );
+    // Nor the lease of the same name in another Region, which may be a replica or another table.
+    for command in ["pin", "status"] {
+        let other = ["lease", command, "--config", file, "--region", "us-west-2"];
+        let ended = run_at(&emulator.url, &emulator, &other).await;
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        let said = "names the Region \"us-east-1\", but --region names \"us-west-2\": leave one out";
+        assert!(ended.said.contains(said), "{ended:?}");
+        let same = ["lease", command, "--config", file, "--region", "us-east-1"];
+        let ended = run_at(
+            &emulator.url,
+            &emulator,
+            &[&same[..], if command == "pin" { &["--dry-run"] } else { &[] }].concat(),
+        )
+        .await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+    }
+    let warned = run_at(&replicated(&emulator).await.url, &emulator, &named).await;
+    assert!(warned.said.contains("warning: the table has replicas in us-west-2 as well"), "{warned:?}");
     for (typed, said) in [
         (&["lease", "status"][..], "--table <NAME>"),
         (&["lease", "pin", "--table", TABLE], "--lease <NAME>"),
@@ -224,7 +250,10 @@ async fn pin_keeps_all_candidates_passive_and_unpin_lets_one_continue() {
     create_table(&emulator).await;
     let missing = run(&emulator, &["pin", "--yes"]).await;
     assert_eq!(missing.status, Some(3), "{missing:?}");
-    assert!(missing.out.contains("mylease has no record in table admiral-lease, us-east-1"), "{missing:?}");
+    assert!(
+        missing.out.contains("mylease in us-east-1 has no record in table admiral-lease;"),
+        "{missing:?}"
+    );
 
     let holder = Keeper::start(&emulator, "site-a").await;
     let mut observer = Observer::of(&[&holder]);
@@ -247,7 +276,9 @@ async fn pin_keeps_all_candidates_passive_and_unpin_lets_one_continue() {
     let pinned = run(&emulator, &["pin", "--yes", "--reason", "INC-1"]).await;
     assert_eq!(pinned.status, Some(0), "{pinned:?}");
     assert!(
-        pinned.out.starts_with("mylease is pinned. Each candidate is passive after its next look"),
+        pinned
+            .out
+            .starts_with("mylease in us-east-1 is pinned. Each candidate is passive after its next look"),
         "{pinned:?}"
     );
     observer.passive(&holder).await;
@@ -267,7 +298,7 @@ async fn pin_keeps_all_candidates_passive_and_unpin_lets_one_continue() {
     let unpinned = run(&emulator, &["unpin", "--yes"]).await;
     assert_eq!(unpinned.status, Some(0), "{unpinned:?}");
     assert!(
-        unpinned.out.contains("mylease is unpinned. The first candidate to poll takes it"),
+        unpinned.out.contains("mylease in us-east-1 is unpinned. The first candidate to poll takes it"),
         "{unpinned:?}"
     );
     assert!(observer.anyone().await > epoch);
@@ -306,7 +337,7 @@ async fn a_record_that_changes_before_the_confirmation_is_left_as_it_is() {
         }
         let ended = confirmed_after(&emulator, &[command], put_held(&emulator, "site-z")).await;
         assert_eq!(ended.status, Some(3), "{ended:?}");
-        let said = "mylease was changed after it was read, and is held by site-z now: nothing was changed.";
+        let said = "mylease in us-east-1 was changed after it was read, and is held by site-z now: nothing was changed.";
         assert!(ended.out.contains(said), "{command}: {ended:?}");
         let left = record(&emulator).await;
         assert_eq!((&left["leaseOwner"]["S"], &left["leaseHandover"]), (&json!("site-z"), &Value::Null));
@@ -350,7 +381,11 @@ async fn a_change_whose_answer_is_lost_is_found_done_and_a_denied_one_names_its_
         proxy.only("UpdateItem", Fault::None);
     };
     let (ended, ()) = tokio::join!(run_at(&proxy.url, &emulator, &command), first_answer_lost);
-    assert_eq!((ended.status, ended.out.contains("mylease is pinned")), (Some(0), true), "{ended:?}");
+    assert_eq!(
+        (ended.status, ended.out.contains("mylease in us-east-1 is pinned")),
+        (Some(0), true),
+        "{ended:?}"
+    );
     assert_eq!(record(&emulator).await["leaseOwner"]["S"], "SKIP-LEASE-POD");
 
     // The next try is denied: what the first one has done stands.
@@ -418,7 +453,7 @@ async fn handover_asks_by_one_attribute_and_follows_the_record_until_the_candida
     Observer::of(&[&candidate]).active(&candidate).await;
     let ended = Ended::of(child.wait_with_output().await.expect("it ends"));
     assert_eq!(ended.status, Some(0), "{ended:?}");
-    assert_eq!(ended.out, "mylease is handed over: site-b has it\n");
+    assert_eq!(ended.out, "mylease in us-east-1 is handed over: site-b has it\n");
     let left = record(&emulator).await;
     assert_eq!(
         (&left["leaseOwner"]["S"], &left["leaseHandover"]),
@@ -439,7 +474,10 @@ async fn a_request_that_is_not_answered_is_removed() {
         ended.said.contains("held by site-a, and asked to hand it over to another candidate"),
         "{ended:?}"
     );
-    assert!(ended.out.contains("mylease is held by site-a after 0 s; the request was removed."), "{ended:?}");
+    assert!(
+        ended.out.contains("mylease in us-east-1 is held by site-a after 0 s; the request was removed."),
+        "{ended:?}"
+    );
     let but_the_removal = async || {
         let mut now = record(&emulator).await;
         let removal = now.as_object_mut().expect("a record").remove("leaseChange");
@@ -613,9 +651,9 @@ async fn the_documented_commands_show_pin_and_unpin_the_lease() {
     let (status, said) = bash(hand_over, " --yes --timeout 0").await;
     assert_eq!((status, said.contains("the request was removed")), (Some(3), true), "{said}");
     let (status, said) = bash(pin, " --yes").await;
-    assert_eq!((status, said.contains("mylease is pinned")), (Some(0), true), "{said}");
+    assert_eq!((status, said.contains("mylease in us-east-1 is pinned")), (Some(0), true), "{said}");
     let (status, said) = bash(unpin, " --yes").await;
-    assert_eq!((status, said.contains("mylease is unpinned")), (Some(0), true), "{said}");
+    assert_eq!((status, said.contains("mylease in us-east-1 is unpinned")), (Some(0), true), "{said}");
 
     let ended = run_at(&emulator.url, &emulator, &["completions", "bash"]).await;
     assert!(ended.out.contains("handover") && ended.out.contains("unpin"));

@@ -4,11 +4,14 @@
 use std::future::pending;
 use std::time::Duration;
 
-use crate::command::{is_gone, runs_as};
+use crate::command::{eventually, is_gone, runs_as};
 use crate::support::docs::commands_below;
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, get, pin, put, record, spawn};
 use crate::support::proxy::{Fault, PATIENCE, Proxy};
+use failover::lease::claim::Standing;
+use failover::lease::held::Obstacle;
+use failover::lease::status::Status;
 use failover::lease::{self, Candidate, Table, Terms};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -422,7 +425,7 @@ async fn a_standby_that_may_not_write_says_so() {
     let denied = Fault::Error { status: 400, code: "AccessDeniedException", message: "not authorized" };
     before.only("UpdateItem", denied);
     let standby = Keeper::start_behind(&before.url, &emulator, "site-b", "", &[]).await;
-    standby.says("UpdateItem").await;
+    standby.states("UpdateItem").await;
     let (_, metrics) = standby.get("/metrics").await;
     assert!(metrics.contains("lease_keeper_failing{lease=\"mylease\"} 1"), "{metrics}");
     std::mem::forget(before);
@@ -484,6 +487,49 @@ async fn work_is_dropped_when_the_lease_is_lost_and_work_that_continues_prevents
     let left = record(&emulator).await;
     assert_eq!((&left["leaseOwner"]["S"], &left["leaseReleased"]), (&json!("site-a"), &Value::Null));
     drop(held);
+}
+
+#[tokio::test]
+async fn a_candidate_whose_work_does_not_end_goes_on_looking_and_renews_nothing() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let proxy = Proxy::start(&emulator.url).await;
+    let aws = emulator.config().await.into_builder().endpoint_url(&proxy.url).build();
+    let (period, me) = (Duration::from_secs(1), Candidate::new("site-a").unwrap());
+    let terms = Terms::of(period, 2).unwrap();
+    let table = Table::new(&aws, TABLE, LEASE);
+    let (keeper, lease) = lease::Keeper::new(table, me, period, terms, terms.term());
+    let keeper = keeper.with_stop(Duration::ZERO);
+    let keeping = tokio::spawn(keeper.run());
+    let held = lease.held().await.expect("no other candidate wants it");
+    lease.able(Obstacle::Leftovers, Err("processes are left".to_owned()));
+    let shows = async |what: &str, is_so: &dyn Fn(&Status) -> bool| {
+        eventually(what, async || is_so(&lease.status())).await;
+        let status = lease.status();
+        assert!(status.active().is_none() && status.unwilling.is_some(), "{status:?}");
+    };
+    let looks = proxy.calls("GetItem");
+    proxy.arrived("GetItem", looks + 2).await;
+    let writes = proxy.calls("UpdateItem");
+    pin(&emulator).await;
+    shows("it sees the pin", &|status| status.standing == Standing::Pinned).await;
+    put(&emulator, "site-b", "1").await;
+    shows("it sees the next holder", &|status| {
+        status.record.as_ref().is_some_and(|record| record.owner == "site-b")
+    })
+    .await;
+    emulator.aws(&["dynamodb", "delete-table", "--table-name", TABLE]).await;
+    shows("it sees that the table is gone", &|status| status.failing.is_some()).await;
+    assert_eq!(proxy.calls("UpdateItem"), writes, "it renews nothing, and releases nothing");
+
+    create_table(&emulator).await;
+    drop(held);
+    lease.able(Obstacle::Leftovers, Ok(()));
+    let held = lease.held().await.expect("no other candidate wants it");
+    lease.leave();
+    drop(held);
+    keeping.await.unwrap().unwrap();
+    assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
 }
 
 /// A script that reports its start and TERM.
@@ -718,6 +764,7 @@ async fn the_documented_commands_create_a_table_whose_policy_suffices_and_pin_th
     assert_eq!(status, Some(0), "{said}");
     observer.passive(&holder).await;
     contender.states("SKIP-LEASE-POD keeps all candidates passive").await;
+    let seen = record(&emulator).await["leaseChange"]["S"].as_str().expect("a person's change").to_owned();
     let owner = pin.replace("owner 'leaseOwner <> :pin' SKIP-LEASE-POD", "");
     let (status, said) = emulator.bash(&format!("LEASE=mylease\n{owner}{release}"), &region).await;
     assert_eq!(status, Some(0), "{said}");
@@ -726,6 +773,14 @@ async fn the_documented_commands_create_a_table_whose_policy_suffices_and_pin_th
         status != Some(0) && said.contains("ConditionalCheckFailed"),
         "a lease that is not pinned does not change: {said}"
     );
+    // A late try of the end of the first pin does not end the second one.
+    let (status, said) = emulator.bash(&format!("LEASE=mylease\n{pin}"), &region).await;
+    assert_eq!(status, Some(0), "{said}");
+    let late = format!(r#"aws() {{ case $2 in get-item) echo {seen} ;; *) command aws "$@" ;; esac; }}"#);
+    let (status, said) = emulator.bash(&format!("LEASE=mylease\n{late}\n{owner}{release}"), &region).await;
+    assert!(status != Some(0) && said.contains("ConditionalCheckFailed"), "{said}");
+    let (status, said) = emulator.bash(&format!("LEASE=mylease\n{owner}{release}"), &region).await;
+    assert_eq!(status, Some(0), "{said}");
     assert!(observer.anyone().await > epoch);
     observer.vouch();
 }

@@ -6,17 +6,21 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, getuid, prlimit, setrlimit};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::process::Command;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use crate::command::eventually;
 use crate::support::emulator::Emulator;
-use crate::support::keeper::{Keeper, Observer, create_table, get, spawn};
+use crate::support::keeper::{Keeper, Observer, collect, config, create_table, get, spawn};
+use crate::support::program::program;
 use crate::support::proxy::{Fault, PATIENCE};
 
 /// How many hostile connections a listener receives.
@@ -322,6 +326,84 @@ async fn a_unix_socket_replaces_a_stale_one_and_is_removed_at_the_end() {
     keeper.signal("TERM").await;
     assert_eq!(keeper.ended().await.code(), Some(0));
     assert_eq!(fs::metadata(&path).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_holder_that_its_service_cannot_ask_releases_the_lease_until_it_can() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let folder = socket_path("folder");
+    fs::create_dir(&folder).expect("the folder can be written");
+    let path = folder.join("keeper.sock");
+    let listen = format!("unix:{}", path.display());
+    let arguments = ["--listen", &listen, "--probes", "127.0.0.1:0"];
+    let keeper = Keeper::start_with(&emulator, "site-a", "", &arguments).await;
+    let started: Value = serde_json::from_str(&keeper.says("\"starting\"").await).expect("it is JSON");
+    let probes = started["probes"].as_str().expect("it says where it listens").to_owned();
+    keeper.says("\"active\"").await;
+
+    // As systemd does when another unit with this RuntimeDirectory stops.
+    fs::remove_dir_all(&folder).expect("it is there");
+    let why =
+        "it releases the lease: the file of its Unix socket is gone, and cannot be created: No such file";
+    keeper.says(why).await;
+    keeper.says("\"released\"").await;
+    assert_eq!(ask(&probes, "/ready").await.0, 503);
+    assert!(ask(&probes, "/metrics").await.1.contains("lease_keeper_unwilling{lease=\"mylease\"} 1.0"));
+
+    fs::create_dir(&folder).expect("the folder can be written");
+    eventually("it is active again", async || ask(&probes, "/ready").await.0 == 200).await;
+    assert!(ask_socket(&path, "GET /leader").await.contains("\r\nlease-epoch: "));
+    assert!(ask(&probes, "/metrics").await.1.contains("lease_keeper_unwilling{lease=\"mylease\"} 0.0"));
+    drop(keeper);
+    fs::remove_dir_all(&folder).expect("it is this test's");
+}
+
+#[tokio::test]
+async fn a_listener_that_has_started_needs_no_thread_for_which_there_may_be_no_room() {
+    let folder = socket_path("crowded");
+    fs::create_dir(&folder).expect("the folder can be written");
+    // Any user may read what is needed.
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).expect("it is this test's");
+    let (copy, file) = (folder.join("lease-keeper"), folder.join("lease.yaml"));
+    fs::copy(program("lease-keeper"), &copy).expect("the folder can be written");
+    fs::copy(config("site-a", ""), &file).expect("the folder can be written");
+    // Root has no such limit, and of another user only the keeper's own threads count.
+    let is_root = getuid().is_root();
+    for most in [3, 4, 5, 6, 100] {
+        let path = folder.join(format!("{most}.sock"));
+        let mut keeper = Command::new("prlimit");
+        keeper.arg(format!("--nproc={most}"));
+        if is_root {
+            let user = 1_000_000 + std::process::id() * 10 + most % 10;
+            keeper.args([
+                "setpriv",
+                "--clear-groups",
+                &format!("--reuid={user}"),
+                &format!("--regid={user}"),
+            ]);
+        }
+        keeper.arg(&copy).arg("--config").arg(&file).arg(format!("--listen=unix:{}", path.display()));
+        let keys = [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ACCESS_KEY_ID", "key")];
+        keeper.envs(keys).env("AWS_SECRET_ACCESS_KEY", "key").kill_on_drop(true);
+        let (mut process, log) = collect(&mut keeper);
+        let starts = {
+            let mut log = log.clone();
+            async move {
+                log.wait_for(|lines| lines.iter().any(|line| line.contains("\"starting\""))).await.is_ok()
+            }
+        };
+        let has_started = timeout(PATIENCE, starts).await.expect("it starts or it ends");
+        assert!(has_started || most < 100, "{:#?}", log.borrow());
+        if has_started {
+            // Its first look at the socket's file is over.
+            sleep(Duration::from_millis(500)).await;
+            let is_heard = UnixStream::connect(&path).await.is_ok();
+            assert!(is_heard || process.try_wait().unwrap().is_some(), "{most}: {:#?}", log.borrow());
+        }
+        let _ = process.kill().await;
+    }
+    fs::remove_dir_all(&folder).expect("it is this test's");
 }
 
 #[tokio::test]

@@ -78,8 +78,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     }
     let replaces = if record.handover.is_some() { " This replaces the request in the record." } else { "" };
     let question = format!(
-        "Hand over {} to {next}? It is {state}: {holder} becomes passive. If {next} does not take it, no candidate is active \
-             until the holder takes it again, for up to a term.{replaces}",
+        "Hand over {} to {next}? It is {state}: {holder} becomes passive, and releases it when its command has ended, \
+         which may take its --stop, by default a term. If {next} does not take it then, no candidate is active for another \
+         term, until {holder} takes it again.{replaces}",
         shown(lease)
     );
     if screen.ask(&question, yes).await? == Ended::NotWell {
@@ -166,9 +167,10 @@ fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
         State::Held if is_same => {
             Some(Handed::Otherwise("is still held: the request was removed, or another one replaced it"))
         }
-        // Two candidates may have the same name.
-        State::Held if now.writer.is_some() && now.writer == asked.writer => Some(Handed::Otherwise(
-            "was taken again by its holder: no other candidate has taken it in time. See the log of the one that was to have it",
+        // Its process may have been restarted meanwhile: that is another writer.
+        State::Held if now.owner == asked.owner => Some(Handed::Otherwise(
+            "was taken again by its holder, or by another lease-keeper of that name: no other candidate has taken it in time. \
+             See the log of the one that was to have it",
         )),
         State::Held if now.owner == to || to == ANY => Some(Handed::Over(now.owner.clone())),
         State::Held => Some(Handed::Otherwise(
@@ -230,7 +232,8 @@ mod tests {
             (owned("site-b", 8), "over", "over"),
             (owned("site-c", 8), "otherwise", "over"),
             (Record { epoch: 8, ..asked.clone() }, "otherwise", "otherwise"),
-            (owned("site-a", 8), "otherwise", "over"),
+            // A restarted one, or another one of the same name.
+            (owned("site-a", 8), "otherwise", "otherwise"),
             (owned("SKIP-LEASE-POD", 7), "otherwise", "otherwise"),
             (Record { handover: None, ..asked.clone() }, "otherwise", "otherwise"),
         ] {

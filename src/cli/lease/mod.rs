@@ -79,6 +79,7 @@ enum State {
 #[derive(Debug, Serialize)]
 struct Outcome {
     lease: String,
+    region: String,
     #[serde(rename = "outcome")]
     name: &'static str,
     detail: String,
@@ -139,20 +140,19 @@ impl Which {
         let Self { config, table, lease } = self;
         let config = config.map(|file| read(&file)).transpose()?;
         if let Some(config) = &config {
-            for (option, variable, given, own) in [
-                ("table", "LEASE_TABLE", &table, &config.table),
-                ("lease", "LEASE_NAME", &lease, &config.lease),
+            for (what, options, given, own) in [
+                ("table", "--table or LEASE_TABLE", &table, &config.table),
+                ("lease", "--lease or LEASE_NAME", &lease, &config.lease),
+                ("Region", "--region", &common.region, &config.region),
             ] {
                 if let Some(given) = given.as_ref().filter(|given| *given != own) {
                     let (given, own) = (Quoted(given), Quoted(own));
                     return Err(Error::OtherLease(format!(
-                        "the file of --config names the {option} {own}, but --{option} or {variable} names {given}: \
-                         leave one out"
+                        "the file of --config names the {what} {own}, but {options} names {given}: leave one out"
                     )));
                 }
             }
         }
-        let is_configured = config.is_some();
         let (table, name, region, term) = match config {
             Some(config) => (config.table, config.lease, Some(config.region), Some(config.terms.term())),
             None => (table.expect("clap requires it"), lease.expect("clap requires it"), None, None),
@@ -162,16 +162,14 @@ impl Which {
         let session = common.session_in(region.or_else(|| common.own_region())).await?;
         let region = session.aws.region().cloned().expect("a session has a Region");
         let lease = Lease::new(&session.aws, region, table, name);
-        if !is_configured {
-            let others = lease.eventual_replicas().await;
-            if !others.is_empty() {
-                say(&format!(
-                    "warning: the table has replicas in {} as well, which take a write of {} seconds later, and may undo it: use \
-                     the Region that the candidates use, with --region or their --config",
-                    others.join(", "),
-                    lease.region
-                ));
-            }
+        let others = lease.eventual_replicas().await;
+        if !others.is_empty() {
+            say(&format!(
+                "warning: the table has replicas in {} as well, which take a write of {region} seconds later, and may undo it: \
+                 {region} is right only if it is the Region of every candidate, in its configuration",
+                others.join(", "),
+                region = lease.region
+            ));
         }
         Ok(Opened { lease, term, screen: session.screen })
     }
@@ -196,8 +194,9 @@ impl State {
 impl Outcome {
     /// Done, or done already. `said` is the rest of a sentence about the lease.
     pub fn well(lease: &Lease, name: &'static str, said: &str) -> Self {
-        let detail = format!("{} {said}", plain(&lease.name));
-        Self { lease: lease.name.clone(), name, detail, ended: Ended::Well }
+        let detail = format!("{} in {} {said}", plain(&lease.name), lease.region);
+        let (lease, region) = (lease.name.clone(), lease.region.clone());
+        Self { lease, region, name, detail, ended: Ended::Well }
     }
 
     /// Not done, and why.
@@ -208,9 +207,8 @@ impl Outcome {
     pub fn missing(lease: &Lease) -> Self {
         let table = plain(&lease.table);
         let said = format!(
-            "has no record in table {table}, {}; nothing was changed. Check --lease, --table and --region. A lease-keeper \
-             creates the record when it starts",
-            lease.region
+            "has no record in table {table}; nothing was changed. Check --lease, --table and --region. A lease-keeper \
+             creates the record when it starts"
         );
         Self::refused(lease, "missing", &said)
     }

@@ -184,7 +184,7 @@ impl Status {
                  active, it renews the record every period"
             ),
             State::Pinned => format!(
-                "unknown: {look} does not show whether each candidate has seen the pin, which takes up to a period. \
+                "unknown: {look} does not show whether each candidate has seen the pin, which takes up to two periods. \
                  /leader of each does"
             ),
             State::Unowned | State::Missing => format!(
