@@ -15,8 +15,8 @@ use super::clock::{now, sleep_until, wall};
 use super::dynamodb::Table;
 use super::error::Error;
 use super::held::{Lease, Wish, Wishes};
-use super::metrics::Metrics;
-use super::status::{Status, report};
+use super::metrics::{Metrics, report};
+use super::status::Status;
 
 /// For how long a write that was allowed shows that others are.
 const TRIED: Duration = Duration::from_mins(5);

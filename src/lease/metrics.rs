@@ -12,10 +12,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use tokio::select;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::claim::{Moment, Standing, Will};
-use super::clock::now;
+use super::clock::{now, sleep_until};
 use super::status::{Running, Status};
 use crate::program::{VERSION, lines};
 
@@ -63,6 +66,35 @@ struct Exit {
 /// From 1 ms up to 8 s.
 fn buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 14))
+}
+
+/// Logs whether this candidate is active, whenever that changes, and why.
+pub(super) async fn report(mut status: watch::Receiver<Status>, metrics: Metrics) {
+    let (mut active, mut standing) = (None, None);
+    loop {
+        let seen = status.borrow_and_update().clone();
+        let holding = seen.active();
+        let epoch = holding.map(|holding| holding.epoch);
+        if epoch != active {
+            match epoch {
+                Some(epoch) => info!(epoch, before = standing, "active"),
+                None if seen.will != Will::Take => info!(epoch = active, reason = seen.reason(), "passive"),
+                None => warn!(epoch = active, reason = seen.reason(), "passive"),
+            }
+            metrics.changed(epoch.is_some());
+            active = epoch;
+        }
+        let description = seen.description();
+        if epoch.is_none() && seen.will == Will::Take && standing.as_ref() != Some(&description) {
+            info!(reason = description, "still passive");
+        }
+        standing = Some(description);
+        let until = holding.map(|holding| holding.until);
+        select! {
+            changed = status.changed() => if changed.is_err() { return },
+            () = sleep_until(until.unwrap_or_default()), if until.is_some() => {}
+        }
+    }
 }
 
 // === impl Metrics ===

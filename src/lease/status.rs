@@ -2,13 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::select;
-use tokio::sync::watch;
-use tracing::{info, warn};
-
 use super::claim::{Claim, Holding, NOBODY_MAY, Record, Standing, Will};
-use super::clock::{now, sleep_until};
-use super::metrics::Metrics;
+use super::clock::now;
 
 /// The state of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,35 +38,6 @@ pub enum Running {
     Leftovers(u8),
     /// Its time is over, and whether it has ended is not known.
     Unknown,
-}
-
-/// Logs whether this candidate is active, whenever that changes, and why.
-pub(super) async fn report(mut status: watch::Receiver<Status>, metrics: Metrics) {
-    let (mut active, mut standing) = (None, None);
-    loop {
-        let seen = status.borrow_and_update().clone();
-        let holding = seen.active();
-        let epoch = holding.map(|holding| holding.epoch);
-        if epoch != active {
-            match epoch {
-                Some(epoch) => info!(epoch, before = standing, "active"),
-                None if seen.will != Will::Take => info!(epoch = active, reason = seen.reason(), "passive"),
-                None => warn!(epoch = active, reason = seen.reason(), "passive"),
-            }
-            metrics.changed(epoch.is_some());
-            active = epoch;
-        }
-        let description = seen.description();
-        if epoch.is_none() && seen.will == Will::Take && standing.as_ref() != Some(&description) {
-            info!(reason = description, "still passive");
-        }
-        standing = Some(description);
-        let until = holding.map(|holding| holding.until);
-        select! {
-            changed = status.changed() => if changed.is_err() { return },
-            () = sleep_until(until.unwrap_or_default()), if until.is_some() => {}
-        }
-    }
 }
 
 // === impl Status ===
