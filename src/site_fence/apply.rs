@@ -136,12 +136,12 @@ impl Leave<'_> {
         let site = &accusation.site;
         loop {
             let sight = self.removal.without_gone(system.view.look(accelerator, deadline).await?);
-            let notes = Notes::read(&accelerator.arn, &sight.tags);
+            let notes = &sight.notes;
             // As long as nothing was changed, its age decides.
-            if let Some(rejoined) = self.answered(&notes).filter(|_| self.removed || self.taken_offline) {
+            if let Some(rejoined) = self.answered(notes).filter(|_| self.removed || self.taken_offline) {
                 return self.gives_way(rejoined, &sight.groups);
             }
-            let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes: &notes });
+            let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes });
             if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
                 log_decision(accusation, &decision);
             }
@@ -162,7 +162,7 @@ impl Leave<'_> {
                     if reason == Reason::ReporterIsFenced {
                         self.turn.refuse_if_just_rejoined(&accusation.reporter, deadline).await?;
                     }
-                    return self.refuse(reason, &sight, &notes).await;
+                    return self.refuse(reason, &sight).await;
                 }
                 Decision::AlreadyOut | Decision::AlreadyOutIfUnseen => None,
                 Decision::Remove(leaving) | Decision::RemoveIfUnseen(leaving) => Some(leaving),
@@ -207,9 +207,9 @@ impl Leave<'_> {
                 // Its note may have found no room.
                 let fenced = self.turn.taken_out_by(&accusation.reporter);
                 if fenced.is_some_and(|other| other != *site && !is_in_service(&other, &sight.groups)) {
-                    return self.refuse(Reason::SecondFence, &sight, &notes).await;
+                    return self.refuse(Reason::SecondFence, &sight).await;
                 }
-                if self.remove(&sight, &notes, &leaving).await? {
+                if self.remove(&sight, &leaving).await? {
                     continue;
                 }
             } else {
@@ -301,9 +301,10 @@ impl Leave<'_> {
 
     /// Notes the endpoints, removes them, and notes that the site is out. Returns whether it is in service elsewhere meanwhile, so
     /// that it has to be decided again.
-    async fn remove(&mut self, sight: &Sight, notes: &Notes, leaving: &Leaving<'_>) -> Result<bool, Error> {
+    async fn remove(&mut self, sight: &Sight, leaving: &Leaving<'_>) -> Result<bool, Error> {
         let Self { system, accusation: Accusation { site, .. }, accelerator, deadline, .. } = *self;
         self.is_whole = false;
+        let notes = &sight.notes;
         let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
         // A try before may have noted it.
         if notes.of(site) != Some(&leaver) {
@@ -349,8 +350,9 @@ impl Leave<'_> {
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.
-    async fn refuse(&self, reason: Reason, sight: &Sight, notes: &Notes) -> Result<Out, Error> {
+    async fn refuse(&self, reason: Reason, sight: &Sight) -> Result<Out, Error> {
         let Accusation { site, reporter, .. } = self.accusation;
+        let notes = &sight.notes;
         let fenced = notes.of(reporter).and_then(|note| note.by.as_ref());
         if let (Reason::ReporterIsFenced | Reason::SurvivorUnhealthy | Reason::ReporterWasFenced, Some(by)) =
             (reason, fenced)

@@ -179,12 +179,12 @@ impl Back<'_> {
     async fn plan(&mut self) -> Result<Result<Plan, Outcome>, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let sight = system.view.look(self.accelerator, deadline).await?;
-        let notes = Notes::read(&self.accelerator.arn, &sight.tags);
+        let notes = &sight.notes;
         let unreadable = notes.unreadable(site).map(|text| {
             format!("a note of its endpoints cannot be read: add by hand what it was about: {}", Quoted(text))
         });
         self.details = unreadable.collect();
-        let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes });
+        let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes });
         self.log_decision(&decision);
         let back = match decision {
             Ok(back) => back,
@@ -211,7 +211,7 @@ impl Back<'_> {
             return Ok(Ok(plan));
         }
         // With force each of several partners counts for itself.
-        let parts = match self.replication(&notes, &sight.groups) {
+        let parts = match self.replication(notes, &sight.groups) {
             Ok(Replication { partners, is_mutual }) if *force => partners
                 .into_iter()
                 .map(|partner| Replication { partners: vec![partner], is_mutual })
@@ -390,9 +390,12 @@ impl Back<'_> {
             // Set before the call: it may be done although its answer is lost.
             self.changed = true;
             let added = accelerators.add(&add, deadline.within(deadline.left() * 3 / 4)).await;
-            let is_none = |refused: &Vec<_>| refused.len() == add.len() && !in_service;
+            let added = added.and_then(|mut refused| {
+                let is_none = refused.len() == add.len() && !in_service;
+                if is_none { Err(refused.swap_remove(0).1) } else { Ok(refused) }
+            });
             match added {
-                Ok(refused) if !is_none(&refused) => {
+                Ok(refused) => {
                     self.details.extend(refused.into_iter().map(
                         |(Noted { id, weight, group, .. }, failure)| {
                             format!(
@@ -401,10 +404,9 @@ impl Back<'_> {
                         },
                     ));
                 }
-                added => {
+                Err(failure) => {
                     self.note_former(former).await;
-                    let refused = added?.into_iter().next();
-                    return Err(refused.map_or(Error::NobodyLeft, |(_, failure)| failure.into()));
+                    return Err(failure.into());
                 }
             }
         }
@@ -425,8 +427,8 @@ impl Back<'_> {
         let Ok(sight) = system.view.look(self.accelerator, deadline.within(deadline.left() / 3)).await else {
             return add;
         };
-        let notes = Notes::read(&self.accelerator.arn, &sight.tags);
-        let Ok(back) = decide::rejoin(site, &Seen { groups: &sight.groups, notes: &notes }) else {
+        let notes = &sight.notes;
+        let Ok(back) = decide::rejoin(site, &Seen { groups: &sight.groups, notes }) else {
             return add;
         };
         self.existing(back).await.map_or(add, |(missing, _)| missing)

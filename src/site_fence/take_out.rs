@@ -8,7 +8,7 @@ use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::decide::{self, Seen};
 use super::error::Error;
-use super::notes::{Note, Notes};
+use super::notes::Note;
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::removal::Removal;
 use super::request::TakeOut;
@@ -72,7 +72,7 @@ impl Leave<'_> {
         let dry_run = system.config.dry_run || self.request.dry_run;
         loop {
             let sight = self.removal.without_gone(system.view.look(self.accelerator, deadline).await?);
-            let notes = Notes::read(&self.accelerator.arn, &sight.tags);
+            let notes = &sight.notes;
             let removed = self.removal.is_perhaps_done();
             if removed && !is_in_service(site, &sight.groups) {
                 if !notes.is_out(site) {
@@ -84,7 +84,7 @@ impl Leave<'_> {
                 }
                 return Ok(outcome(Verdict::TakenOut));
             }
-            let decision = decide::take_out(site, &Seen { groups: &sight.groups, notes: &notes });
+            let decision = decide::take_out(site, &Seen { groups: &sight.groups, notes });
             if !self.turn.is_taken() {
                 let decision = if decision.is_ok() { "remove_endpoints" } else { "refuse" };
                 info!(%site, accelerator = self.request.accelerator, decision, reason, "decided");

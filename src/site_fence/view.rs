@@ -33,6 +33,8 @@ pub struct Sight {
     pub groups: Vec<EndpointGroup>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// This system's notes in them.
+    pub notes: Notes,
 }
 
 // === impl Sight ===
@@ -75,7 +77,7 @@ impl View {
                 }
             }
         }
-        Ok(Sight { groups, tags })
+        Ok(Sight { groups, tags, notes })
     }
 
     /// Returns the owner of each of these endpoints of an accelerator, if it is known. For those that the configuration names,

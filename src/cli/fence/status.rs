@@ -15,7 +15,6 @@ use crate::cli::session::{Session, patience, shortly};
 use crate::cli::text::{plain, time};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config;
-use crate::site_fence::notes::Notes;
 use crate::site_fence::site::{EndpointGroup, Owner, Site};
 use crate::site_fence::view::{Sight, View};
 
@@ -122,7 +121,6 @@ fn unserved(groups: &[EndpointGroup]) -> BTreeSet<&str> {
 }
 
 fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
-    let notes = Notes::read(&accelerator.arn, &sight.tags);
     let mut found: BTreeMap<Option<String>, Status> = BTreeMap::new();
     for (group, endpoint) in
         sight.groups.iter().flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)))
@@ -138,7 +136,7 @@ fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
             healthy: endpoint.healthy,
         });
     }
-    for (site, note) in notes.iter() {
+    for (site, note) in sight.notes.iter() {
         let status = entry(&mut found, accelerator, Some(site.as_str().to_owned()));
         status.noted = true;
         if let Some(by) = &note.by {
