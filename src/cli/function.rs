@@ -144,7 +144,6 @@ impl Function {
         } else {
             found.state().filter(|state| **state == State::Failed).map(|_| Stopped::Failed)
         };
-        let policy: Value = serde_json::from_str(&policy).unwrap_or_default();
         if let Some(error) = found.environment().and_then(|environment| environment.error()) {
             let why = error.message().or(error.error_code()).unwrap_or("an error");
             let call = Call::new("lambda:GetFunctionConfiguration", "the function");
@@ -159,7 +158,7 @@ impl Function {
             handler: found.handler().unwrap_or_default().to_owned(),
             runtime: found.runtime().map(|runtime| runtime.as_str().to_owned()).unwrap_or_default(),
             variables: found.environment.and_then(|found| found.variables).unwrap_or_default(),
-            policy: policy["Statement"].as_array().cloned().unwrap_or_default(),
+            policy: policy::statements(&policy),
         }))
     }
 

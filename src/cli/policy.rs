@@ -31,6 +31,16 @@ pub(super) enum Lets {
     Perhaps,
 }
 
+/// The statements of a policy; a document that is no policy has none.
+pub(super) fn statements(document: &str) -> Vec<Value> {
+    let mut policy: Value = serde_json::from_str(document).unwrap_or_default();
+    match policy["Statement"].take() {
+        Value::Array(statements) => statements,
+        statement @ Value::Object(_) => vec![statement],
+        _ => Vec::new(),
+    }
+}
+
 /// What these statements say of a request.
 pub(super) fn lets(statements: &[Value], request: Request<'_>) -> Lets {
     let mut lets = Lets::No;
@@ -63,23 +73,16 @@ fn applies(statement: &Value, request: Request<'_>) -> Option<bool> {
     let is_resource =
         |of: &Value| texts(of).any(|pattern| request.resource.is_some_and(|arn| matches(pattern, arn)));
     // An account, or its roles, is not the service.
-    let is_service = |of: &Value| {
-        of == "*"
-            || texts(&of["AWS"]).any(|who| who == "*")
-            || texts(&of["Service"]).any(|service| service == request.service)
-    };
+    let is_service =
+        |of: &Value| is_everyone(of) || texts(&of["Service"]).any(|service| service == request.service);
     if !fits("Principal", "NotPrincipal", &is_service)
         || !fits("Action", "NotAction", &is_action)
         || (request.resource.is_some() && !fits("Resource", "NotResource", &is_resource))
     {
         return Some(false);
     }
-    let conditions = statement["Condition"].as_object().into_iter().flatten();
-    let conditions = conditions.flat_map(|(operator, keys)| {
-        let keys = keys.as_object().into_iter().flatten();
-        keys.map(move |(key, values)| holds(operator, key, values, request))
-    });
-    let held: Vec<_> = conditions.collect();
+    let held = conditions(statement).map(|(operator, key, values)| holds(operator, key, values, request));
+    let held: Vec<_> = held.collect();
     // One that does not hold decides.
     if held.contains(&Some(false)) {
         Some(false)
@@ -115,8 +118,21 @@ fn holds(
     }
 }
 
+/// The conditions of a statement: operator, key and values.
+pub(super) fn conditions(statement: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+    let conditions = statement["Condition"].as_object().into_iter().flatten();
+    conditions.flat_map(|(operator, keys)| {
+        let keys = keys.as_object().into_iter().flatten();
+        keys.map(move |(key, values)| (operator.as_str(), key.as_str(), values))
+    })
+}
+
+pub(super) fn is_everyone(principal: &Value) -> bool {
+    principal == "*" || texts(&principal["AWS"]).any(|one| one == "*")
+}
+
 /// A text, a list of texts, or a truth value, which a policy may have without quotes.
-fn texts(value: &Value) -> impl Iterator<Item = &str> {
+pub(super) fn texts(value: &Value) -> impl Iterator<Item = &str> {
     let of = |value| match value {
         &Value::Bool(true) => Some("true"),
         &Value::Bool(false) => Some("false"),

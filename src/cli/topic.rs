@@ -1,8 +1,6 @@
 //! What a topic's policy says of an alarm that publishes there. CloudWatch does it as a service: an alarm that the policy shuts
 //! out goes off, and no one is notified.
 
-use serde_json::Value;
-
 use super::findings::Findings;
 use super::policy::{self, Lets, Request};
 use super::session::patience;
@@ -31,7 +29,7 @@ pub(super) async fn accepts(
             return true;
         }
     };
-    match lets_publish(&serde_json::from_str(&policy).unwrap_or_default(), topic, alarm) {
+    match lets_publish(&policy, topic, alarm) {
         Lets::Yes => true,
         Lets::No | Lets::Denied(_) => {
             let said =
@@ -59,19 +57,14 @@ pub(super) async fn accepts(
 }
 
 /// What the policy of a topic says of this alarm.
-fn lets_publish(policy: &Value, topic: &str, alarm: &str) -> Lets {
-    let statements = match &policy["Statement"] {
-        Value::Array(statements) => statements.clone(),
-        Value::Object(_) => vec![policy["Statement"].clone()],
-        _ => Vec::new(),
-    };
+fn lets_publish(policy: &str, topic: &str, alarm: &str) -> Lets {
     let request = Request { service: CLOUDWATCH, action: PUBLISH, resource: Some(topic), source: alarm };
-    policy::lets(&statements, request)
+    policy::lets(&policy::statements(policy), request)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -79,7 +72,7 @@ mod tests {
     const ALARM: &str = "arn:aws:cloudwatch:us-east-1:123456789012:alarm:failover-locked";
 
     fn lets(statements: &Value) -> Lets {
-        match lets_publish(&json!({ "Statement": statements }), TOPIC, ALARM) {
+        match lets_publish(&json!({ "Statement": statements }).to_string(), TOPIC, ALARM) {
             Lets::Denied(_) => Lets::No,
             lets => lets,
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::cli::policy::matches;
+use crate::cli::policy::{conditions, is_everyone, matches, statements, texts};
 
 /// A bucket's policy.
 pub(super) struct Policy(Vec<Value>);
@@ -34,12 +34,7 @@ pub(super) struct Denies<'a> {
 impl Policy {
     /// The policy of this document; one that is no policy has no statement.
     pub fn of(document: &str) -> Self {
-        let policy: Value = serde_json::from_str(document).unwrap_or_default();
-        Self(match &policy["Statement"] {
-            Value::Array(statements) => statements.clone(),
-            Value::Object(_) => vec![policy["Statement"].clone()],
-            _ => Vec::new(),
-        })
+        Self(statements(document))
     }
 
     /// The ranges of addresses from which everyone may read this object.
@@ -112,21 +107,12 @@ pub(super) type Part<'a> = (&'a str, &'a str, Vec<&'a str>);
 
 /// The conditions of a statement.
 fn parts(statement: &Value) -> Vec<Part<'_>> {
-    let conditions = statement["Condition"].as_object().into_iter().flatten();
-    let parts = conditions.flat_map(|(operator, keys)| {
-        let keys = keys.as_object().into_iter().flatten();
-        keys.map(move |(name, values)| (operator.as_str(), name.as_str(), texts(values).collect()))
-    });
-    parts.collect()
+    conditions(statement).map(|(operator, name, values)| (operator, name, texts(values).collect())).collect()
 }
 
 /// Whether a statement is about this action on this object.
 fn covers(statement: &Value, action: &str, key: Key<'_>) -> bool {
     fits_any(&statement["Action"], action) && is_in(&statement["Resource"], key)
-}
-
-fn is_everyone(principal: &Value) -> bool {
-    principal == "*" || texts(&principal["AWS"]).any(|one| one == "*")
 }
 
 /// Whether a condition is only that the request does not use TLS, as no checker's request is.
@@ -152,12 +138,6 @@ fn is_in(resources: &Value, Key { bucket, key }: Key<'_>) -> bool {
 
 fn fits_any(patterns: &Value, text: &str) -> bool {
     texts(patterns).any(|pattern| matches(&pattern.to_ascii_lowercase(), &text.to_ascii_lowercase()))
-}
-
-/// The texts of an element that is one or a list of them.
-fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    list.iter().chain(std::iter::once(value)).filter_map(Value::as_str)
 }
 
 #[cfg(test)]
@@ -205,6 +185,8 @@ mod tests {
         assert_eq!(hides(statement("{}", whole)), Some(true));
         assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": "false"}}"#, whole)), None);
         assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": "true"}}"#, whole)), Some(false));
+        assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": false}}"#, whole)), None);
+        assert_eq!(hides(statement(r#"{"Bool": {"aws:SecureTransport": true}}"#, whole)), Some(false));
         assert_eq!(
             hides(statement(r#"{"StringNotEquals": {"aws:SourceVpce": "vpce-1"}}"#, whole)),
             Some(false)
