@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use chrono::TimeDelta;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use serde::Serialize;
 
@@ -25,6 +26,9 @@ pub(super) struct Context {
     /// Why account and caller are unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown: Option<String>,
+    /// By how much this machine's clock is ahead of AWS's, if STS has said so.
+    #[serde(skip)]
+    ahead: Option<TimeDelta>,
 }
 
 /// A context that is read beside the command's own calls.
@@ -41,10 +45,17 @@ impl Context {
         let context = async move {
             let (caller, unknown) = match caller.await {
                 Ok(Ok(caller)) => (caller, None),
-                Ok(Err(failure)) => (Caller { account: None, arn: None }, Some(failure.to_string())),
-                Err(ended) => (Caller { account: None, arn: None }, Some(ended.to_string())),
+                Ok(Err(failure)) => (Caller::default(), Some(failure.to_string())),
+                Err(ended) => (Caller::default(), Some(ended.to_string())),
             };
-            Self { account: caller.account, caller: caller.arn, region, profile, unknown }
+            Self {
+                account: caller.account,
+                caller: caller.arn,
+                region,
+                profile,
+                unknown,
+                ahead: caller.ahead,
+            }
         };
         context.boxed().shared()
     }
@@ -63,6 +74,13 @@ impl Context {
     /// The account's 12 digits, if STS has answered.
     pub fn account_id(&self) -> Option<&str> {
         self.account.as_deref()
+    }
+
+    /// How wrong this machine's clock is, if STS has shown that it differs from AWS's by more than a minute.
+    pub fn wrong_clock(&self) -> Option<String> {
+        let seconds = self.ahead?.num_seconds();
+        let of = if seconds > 0 { "ahead of" } else { "behind" };
+        (seconds.abs() > 60).then(|| format!("this machine's clock is {} s {of} AWS's", seconds.abs()))
     }
 
     /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.

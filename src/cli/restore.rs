@@ -114,6 +114,11 @@ async fn steps(
             "no alarm of {id} reaches a stack that guards it: it is restored with your own credentials"
         ));
     }
+    if function.is_none()
+        && let Some(wrong) = guard.session.screen.context().await.and_then(|context| context.wrong_clock())
+    {
+        return Err(Error::Clock(wrong));
+    }
     // What changes while the question is open was not decided about.
     let version = check.version;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();

@@ -135,7 +135,7 @@ impl Leave<'_> {
         let Self { system, accusation, accelerator, deadline, .. } = *self;
         let site = &accusation.site;
         loop {
-            let sight = self.removal.without_gone(system.view.look(accelerator, deadline).await?);
+            let sight = self.look().await?;
             let notes = &sight.notes;
             // As long as nothing was changed, its age decides.
             if let Some(rejoined) = self.answered(notes).filter(|_| self.removed || self.taken_offline) {
@@ -240,6 +240,14 @@ impl Leave<'_> {
             }
             return Ok(self.left());
         }
+    }
+
+    /// The accelerator, without what was removed.
+    async fn look(&self) -> Result<Sight, Error> {
+        let Self { system, accelerator, deadline, .. } = *self;
+        let mut sight = self.removal.without_gone(system.view.look(accelerator, deadline).await?);
+        self.turn.attribute(&mut sight.notes, deadline.within(NOTING)).await;
+        Ok(sight)
     }
 
     /// When a person has rejoined the site, if that was after this report was taken up.
@@ -350,7 +358,13 @@ impl Leave<'_> {
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.
+    ///
+    /// # Errors
+    /// The site is out all the same.
     async fn refuse(&self, reason: Reason, sight: &Sight) -> Result<Out, Error> {
+        if self.is_whole {
+            return Err(Error::Refused(reason));
+        }
         let Accusation { site, reporter, .. } = self.accusation;
         let notes = &sight.notes;
         let fenced = notes.of(reporter).and_then(|note| note.by.as_ref());

@@ -6,6 +6,7 @@ use hyper::StatusCode;
 use lambda_runtime::Diagnostic;
 use thiserror::Error;
 
+use super::decide::Reason;
 use super::infinispan;
 use super::request::BadRequest;
 use super::webhook::Malformed;
@@ -71,6 +72,9 @@ pub enum Error {
     /// The site was removed from the accelerator, and what comes after that failed.
     #[error("the site is out of the accelerator; after that: {0}")]
     Removed(#[source] Box<Error>),
+    /// A look after the removal shows what would have refused it.
+    #[error("a look shows {}, which would have refused it", <&str>::from(*.0))]
+    Refused(Reason),
     /// The removal of endpoints failed: what it was decided from may have changed.
     #[error(transparent)]
     Removal(Failure),
@@ -94,6 +98,7 @@ impl Error {
             Self::NoSuchAccelerator(_) => "NoSuchAccelerator",
             Self::OtherReport { .. } | Self::JustChanged { .. } | Self::Rejoined(_) => "OtherReport",
             Self::NobodyLeft => "NobodyLeft",
+            Self::Refused(_) => "Refused",
             Self::Removed(error) => error.error_type(),
             Self::Unfinished(_) => "Unfinished",
             Self::Infinispan(failure) | Self::Replicating(failure) => failure.error_type(),
@@ -116,6 +121,7 @@ impl Error {
             | Self::JustChanged { .. }
             | Self::Rejoined(_)
             | Self::NobodyLeft
+            | Self::Refused(_)
             | Self::Unfinished(_)
             | Self::Infinispan(_)
             | Self::Replicating(_)

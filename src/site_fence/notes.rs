@@ -130,6 +130,13 @@ impl Notes {
         self.out.iter()
     }
 
+    /// Adds who has taken out a site, and when, if its note does not say so.
+    pub fn attribute(&mut self, site: &Site, by: By) {
+        if let Some(note) = self.out.get_mut(site).filter(|note| note.is_by_no_one()) {
+            note.by = Some(by);
+        }
+    }
+
     /// The site of an endpoint of this group that is noted.
     #[must_use]
     pub fn site_of(&self, group: &str, endpoint: &Endpoint) -> Option<&Site> {
@@ -170,6 +177,12 @@ impl Notes {
 // === impl Note ===
 
 impl Note {
+    /// Whether it does not say who has taken out its site: that was not noted yet, or found no room.
+    #[must_use]
+    pub fn is_by_no_one(&self) -> bool {
+        self.by.is_none() && !self.is_unreadable
+    }
+
     /// Returns the note with these endpoints added.
     #[must_use]
     pub fn with(mut self, leaving: &Leaving<'_>) -> Self {

@@ -9,8 +9,10 @@ use tracing::warn;
 use super::SiteFence;
 use super::dynamodb::{Claim, Entry, First, Table};
 use super::error::Error;
+use super::notes::{By, Notes};
 use super::site::Site;
 use crate::program::text::Quoted;
+use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
 /// The time in which another execution's claim is expected to end.
@@ -136,11 +138,7 @@ impl<'a> Turn<'a> {
     /// Refuses what rests on this site being out: if a person has rejoined it a short time ago, by the record, or does so now,
     /// Global Accelerator may only not show it yet.
     pub(super) async fn refuse_if_just_rejoined(&self, site: &Site, deadline: Deadline) -> Result<(), Error> {
-        let record = match self.table {
-            Some(table) if !self.is_taken => table.entry(self.accelerator, deadline).await?,
-            _ => self.replaced.clone(),
-        };
-        let Some(record) = record else { return Ok(()) };
+        let Some(record) = self.record(deadline).await? else { return Ok(()) };
         let (now, out) = (Utc::now(), time(&record.out).filter(|_| record.site == site.as_str()));
         if record.site == site.as_str() && record.reporter.is_empty() && out.is_none() {
             // A person's request about it, which has not ended.
@@ -161,6 +159,30 @@ impl<'a> Turn<'a> {
                 at,
             )),
             None => Ok(()),
+        }
+    }
+
+    /// What is on record of the accelerator, before this turn.
+    async fn record(&self, deadline: Deadline) -> Result<Option<Entry>, Failure> {
+        match self.table {
+            Some(table) if !self.is_taken => table.entry(self.accelerator, deadline).await,
+            _ => Ok(self.replaced.clone()),
+        }
+    }
+
+    /// Adds to the note of another site that does not say who has taken it out what the record says of that.
+    pub(super) async fn attribute(&self, notes: &mut Notes, deadline: Deadline) {
+        if !notes.iter().any(|(_, note)| note.is_by_no_one()) {
+            return;
+        }
+        // Without the record it may have been anyone.
+        let Ok(Some(record)) = self.record(deadline).await else { return };
+        let reporter = Some(&record.reporter).filter(|reporter| !reporter.is_empty());
+        let reporter = reporter.map(|reporter| reporter.parse()).transpose();
+        if let (Ok(site), Some(at), Ok(reporter)) = (record.site.parse(), time(&record.out), reporter)
+            && site != *self.site
+        {
+            notes.attribute(&site, By { at, reporter });
         }
     }
 

@@ -183,6 +183,23 @@ async fn a_person_locks_and_restores_with_the_functions_own_code() {
 }
 
 #[tokio::test]
+async fn a_restore_by_a_machine_whose_clock_is_wrong_is_refused() {
+    let primary = Primary::start("/lb-check").await;
+    let route53 = account(Check::new("HTTP", primary.address.port()), Some(quiet())).await;
+    let url = route53.url();
+    assert_eq!(run(&url, &["lock", PRIMARY, "--reason", "fire", "--yes"]).await.status, Some(0));
+    for (ahead, said) in [(240, " s behind AWS's"), (-240, " s ahead of AWS's")] {
+        route53.set_ahead(ahead);
+        let refused = run(&url, &["restore", PRIMARY, "--direct", "--yes"]).await;
+        assert!(refused.status == Some(3) && refused.said.contains(said), "{refused:?}");
+        assert_eq!(route53.check(PRIMARY).path(), LOCKED, "{refused:?}");
+    }
+    route53.set_ahead(-30);
+    let restored = run(&url, &["restore", PRIMARY, "--direct", "--yes"]).await;
+    assert_eq!(restored.status, Some(0), "{restored:?}");
+}
+
+#[tokio::test]
 async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;

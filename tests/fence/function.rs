@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::support;
-use crate::support::accelerator::Fault;
+use crate::support::accelerator::{Accelerator, Fault, Group};
 use crate::support::lambda::Function;
 use crate::support::program::says_its_version;
 use crate::support::recorded;
-use crate::support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, Sites, alert};
+use crate::support::sites::{DNS_NAME, INFINISPAN_PASSWORD, LABEL, PASSWORD, REGION, Sites, alert};
+use chrono::{SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -73,6 +74,35 @@ async fn a_site_that_is_out_counts_as_fenced_although_the_call_after_that_fails(
     sites.accelerators.fail("RemoveEndpoints", then);
     let answer = fence.invoke(alert("site-a", "site-b"), TIMEOUT).await.unwrap();
     assert_eq!(answer["statusCode"], 503, "{answer}");
+    let lines = fence.stop().await;
+    let counts = |name: &str| lines.iter().any(|line| line.contains(&format!(r#"{{"Name":"{name}""#)));
+    assert!(counts("Fenced") && counts("Failed"), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_site_that_is_out_counts_as_fenced_although_it_would_be_refused_after_that() {
+    let sites = Sites::start().await;
+    let fence = start("fence", &sites, &[]).await;
+    // The answer is lost, and before the next look someone notes the reporter as out.
+    let [a, _] = sites.both();
+    let meddle = Fault::meddle(move |ga| {
+        let before = Accelerator::new(LABEL);
+        let tags = ga.tags(&before.arn);
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        let left = before.listener([Group::new(REGION, [a.clone()])]);
+        let left = tags.iter().fold(left, |left, (key, value)| left.tagged(key, value));
+        ga.put(left.tagged("site-fence:site-a", &format!("{now} +person")));
+    });
+    sites.accelerators.fail("RemoveEndpoints", Fault::CloseAfter);
+    sites.accelerators.fail("ListTagsForResource", Fault::meddle(|_| {}));
+    sites.accelerators.fail("ListTagsForResource", meddle);
+    let answer = fence.invoke(alert("site-a", "site-b"), TIMEOUT).await.unwrap();
+    assert_eq!(answer["statusCode"], 503, "{answer}");
+    let said = answer.to_string();
+    assert!(
+        said.contains("the site is out of the accelerator") && said.contains("reporter_was_fenced"),
+        "{said}"
+    );
     let lines = fence.stop().await;
     let counts = |name: &str| lines.iter().any(|line| line.contains(&format!(r#"{{"Name":"{name}""#)));
     assert!(counts("Fenced") && counts("Failed"), "{lines:#?}");

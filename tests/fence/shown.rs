@@ -171,6 +171,30 @@ async fn of_three_sites_one_reporter_takes_out_one_also_where_no_note_has_room()
 }
 
 #[tokio::test]
+async fn of_three_sites_one_that_another_took_out_by_the_record_is_not_the_reporters() {
+    for (reporter, site, said) in
+        [("site-a", "site-b", "fenced"), ("site-b", "site-a", "refused: second_fence")]
+    {
+        let (sites, _) = with_table().await;
+        let third = sites.balancer("site-c").await;
+        let [a, b] = sites.both();
+        let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+        sites.accelerators.put(Accelerator::new(LABEL).listener([all]));
+        // The endpoint is noted, and not by whom it is out.
+        let full = || Fault::Error("LimitExceededException", "50 tags");
+        sites
+            .accelerators
+            .fail("RemoveEndpoints", Fault::meddle(move |ga| ga.fail_always("TagResource", full())));
+        let system = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
+        assert_eq!(outcomes(&system, &alert("site-b", "site-c")).await, ["fenced"]);
+        assert_eq!(sites.tags().len(), 1);
+        sites.accelerators.recover();
+        sites.age_entries(TimeDelta::minutes(5)).await;
+        assert_eq!(outcomes(&system, &alert(reporter, site)).await, [said]);
+    }
+}
+
+#[tokio::test]
 async fn what_rests_on_a_site_being_out_waits_for_a_minute_after_its_rejoin() {
     for alone in [false, true] {
         let (sites, with_infinispan) = with_table().await;

@@ -83,6 +83,8 @@ struct State {
     pace: VecDeque<Duration>,
     limit: Option<Limit>,
     connections: usize,
+    /// By how many seconds its clock is ahead of this machine's.
+    ahead: i64,
 }
 
 /// STS's answer.
@@ -189,6 +191,11 @@ impl Route53 {
     /// The same over TLS, as `localhost`.
     pub async fn start_over(tls: Tls) -> Self {
         Self::listen(Some(tls)).await
+    }
+
+    /// From here on the dates of its answers are so many seconds ahead of this machine's clock.
+    pub fn set_ahead(&self, seconds: i64) {
+        self.state().ahead = seconds;
     }
 
     async fn listen(tls: Option<Tls>) -> Self {
@@ -381,7 +388,13 @@ impl Route53 {
         match fault {
             Some(Fault::CloseAfter) => Err("closed after it was done"),
             Some(Fault::AnswerAfter(status, body)) => Ok(response(status, body.to_owned())),
-            _ => Ok(done.map_or_else(|failed| failed.response(), |body| response(200, body))),
+            _ => {
+                let mut answer = done.map_or_else(|failed| failed.response(), |body| response(200, body));
+                let now = chrono::Utc::now() + chrono::TimeDelta::seconds(self.state().ahead);
+                let date = now.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+                answer.headers_mut().insert("date", date.parse().expect("a date is a header's value"));
+                Ok(answer)
+            }
         }
     }
 
