@@ -308,6 +308,13 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
 
 #[tokio::test]
 async fn an_interrupt_while_a_release_asks_ends_it() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    assert!(
+        ignored.is_none_or(|mask| mask & 2 == 0),
+        "SIGINT is ignored, as in a job in a shell's background: run the tests in the foreground"
+    );
     let site = locked().await;
     let folder = Folder::of(&site);
     // On a terminal, Ctrl-C is this character.
