@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::failoverctl::{deployed, run};
+use crate::failoverctl::{Ended, FAILOVERCTL, deployed, run};
 use crate::support::emulator::Emulator;
 use crate::support::primary::Primary;
 
@@ -115,6 +115,11 @@ async fn doctor_finds_what_keeps_alarms_from_people() {
     assert!(found.len() == 1 && found[0].0.contains("failover-dead-letters does not exist"), "{found:?}");
     aws.aws(&[&["sqs", "create-queue"], &queue[..]].concat()).await;
 
+    let defined = async || {
+        let query = "sort_by(MetricAlarms, &AlarmName)[].[AlarmName, AlarmDescription, AlarmActions, OKActions, Namespace,             MetricName, Dimensions, Statistic, Period, EvaluationPeriods, DatapointsToAlarm || EvaluationPeriods, Threshold,             ComparisonOperator, TreatMissingData]";
+        aws.aws(&["cloudwatch", "describe-alarms", "--query", query]).await
+    };
+    let before = defined().await;
     let changed = |name: &str, options: &str| {
         format!(
             "aws cloudwatch put-metric-alarm --alarm-name failover-{name} --alarm-actions \
@@ -132,9 +137,7 @@ async fn doctor_finds_what_keeps_alarms_from_people() {
     )
     .await;
     let found = wrong(&aws, &check).await;
-    let said = |said: &str| {
-        found.iter().any(|(found, remedy)| found.contains(said) && remedy.contains("infra/deploy"))
-    };
+    let said = |said: &str| found.iter().any(|(found, _)| found.contains(said));
     assert!(
         said("failover-lock-set is not as this version deploys it: its threshold is 9999, and not 1"),
         "{found:?}"
@@ -144,4 +147,20 @@ async fn doctor_finds_what_keeps_alarms_from_people() {
         "{found:?}"
     );
     assert_eq!(found.len(), 2, "{found:?}");
+    // All but these two and one more, which shows whom they notify.
+    let others = "aws cloudwatch delete-alarms --alarm-names $(aws cloudwatch describe-alarms --output text --query         'MetricAlarms[].AlarmName' | tr '[:space:]' '\n' | grep -v -e primary -e lock-set -e restored -e 'locked$')";
+    does(&aws, others).await;
+    assert_eq!(wrong(&aws, &check).await.len(), 18);
+    let mut program = aws.command(FAILOVERCTL);
+    let fixed = program.args(["doctor", &check, "--fix", "--yes"]).output().await.expect("it starts");
+    assert!(fixed.status.success(), "{:?}", Ended::of(fixed));
+    assert_eq!(defined().await, before);
+    let none_acts = "for alarm in $(aws cloudwatch describe-alarms --output text --query 'MetricAlarms[].AlarmName'); do
+        case $alarm in *primary*) continue ;; esac
+        aws cloudwatch put-metric-alarm --alarm-name $alarm --namespace x --metric-name x --statistic Sum --period 60             --evaluation-periods 1 --threshold 1 --comparison-operator LessThanThreshold
+    done";
+    does(&aws, none_acts).await;
+    let found = wrong(&aws, &check).await;
+    let is_by_hand = |(_, remedy): &(_, String)| remedy.contains("infra/deploy");
+    assert!(found.len() == 19 && found.iter().all(is_by_hand), "whom they notify is not known: {found:?}");
 }

@@ -431,7 +431,8 @@ pub async fn deployed(aws: &Emulator, primary: &Primary) -> String {
 
 /// What these commands have broken, all at once, and not what no command repairs.
 async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
-    for command in broken.iter().chain(&["aws cloudwatch delete-alarms --alarm-names failover-deferred"]) {
+    let untold = "aws sns delete-topic --topic-arn arn:aws:sns:us-east-1:000000000000:failover-notifications";
+    for command in broken.iter().chain(&[untold]) {
         assert_eq!(aws.bash(command, &[]).await.0, Some(0));
     }
     // With the AWS CLI, which it runs.
@@ -450,9 +451,12 @@ async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
     let found = run(&aws.url, &["doctor", check]).await;
     assert!(found.out.contains("has its actions off"), "{found:?}");
     let fixed = fix(&["--yes"]).await;
-    assert!(fixed.said.contains("by hand: deleted: failover-deferred"), "{fixed:?}");
+    assert!(fixed.said.contains("failover-notifications does not exist"), "{fixed:?}");
     let wrong: Vec<_> = fixed.out.lines().filter(|line| line.starts_with("WRONG")).collect();
-    assert!(fixed.status == Some(3) && wrong.len() == 1 && wrong[0].contains("deleted: "), "{fixed:?}");
+    assert!(
+        fixed.status == Some(3) && wrong.len() == 1 && wrong[0].contains("-notifications does not exist"),
+        "{fixed:?}"
+    );
 }
 
 #[tokio::test]
@@ -643,7 +647,8 @@ async fn doctor_finds_what_was_deleted_beside_lock_and_the_runbook_makes_it_anew
     for said in [
         "failover-restore does not exist",
         "failover-reconcile has no schedule: the rule failover-reconcile does not exist",
-        "deleted: failover-failed failover-locked",
+        "deleted: failover-failed",
+        "deleted: failover-locked",
         "failover-notifications does not exist",
         "failover-dead-letters has 2 alarms that did not reach failover-lock",
         "make failover anew: docs/runbook.md#make-the-stack-anew",

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join3;
 
-use self::alarms::ALARMS;
+use self::alarms::Defined;
 use super::{LAST_RUNS_MINUTES, last_run, newest, region, way};
 use crate::cli::findings::Findings;
 use crate::cli::function::{Function, alarm_arn};
@@ -76,8 +76,9 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
         return findings.warn("deployed", not_deployed(&lock.name));
     };
     let mut stack = Stack { guard, name, arn, region: region(arn), aws: guard.session.aws_of(arn), findings };
+    let defined = alarms::defined(name, stack.region, lock);
     let (restore, reconcile, alarms) =
-        Box::pin(join3(stack.function("restore"), stack.function("reconcile"), stack.alarms())).await;
+        Box::pin(join3(stack.function("restore"), stack.function("reconcile"), stack.alarms(&defined))).await;
     // Only what is a part of infra/deploy's stack is missed.
     let is_seen = matches!((&restore, &reconcile), (Ok(Some(_)), _) | (_, Ok(Some(_))))
         || alarms.as_ref().is_ok_and(|alarms| !alarms.is_empty());
@@ -91,7 +92,12 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     stack.artifact(lock);
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
-    stack.people(alarms, lock).await;
+    // Another version's template may have other alarms.
+    let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
+    let version = artifact.strip_prefix("failover-lock-").filter(|rest| rest.starts_with(char::is_numeric));
+    let is_of_this_version =
+        version.is_none_or(|rest| rest.starts_with(concat!(env!("CARGO_PKG_VERSION"), "-")));
+    stack.people(alarms, &defined, is_of_this_version).await;
     stack.dead_letters().await;
 }
 
@@ -119,14 +125,9 @@ impl Stack<'_> {
         Function::of(&self.aws, &format!("{}-{what}", self.name), patience()).await
     }
 
-    /// The names of the stack's alarms for people.
-    fn names(&self) -> Vec<String> {
-        ALARMS.iter().map(|alarm| format!("{}-{}", self.name, alarm.name)).collect()
-    }
-
     /// Those of the stack's alarms for people that there are.
-    async fn alarms(&self) -> Result<Vec<MetricAlarm>, Failure> {
-        let names = self.names();
+    async fn alarms(&self, defined: &[Defined]) -> Result<Vec<MetricAlarm>, Failure> {
+        let names: Vec<_> = defined.iter().map(|alarm| alarm.name.clone()).collect();
         let client = aws_sdk_cloudwatch::Client::new(&self.aws);
         let found = patience().persist(async |time| {
             let request = client.describe_alarms().set_alarm_names(Some(names.clone()));
@@ -258,18 +259,19 @@ impl Stack<'_> {
     }
 
     /// Checks the alarms, their actions, and the subscriptions of their topics.
-    async fn people(&mut self, alarms: Result<Vec<MetricAlarm>, Failure>, lock: &Function) {
+    async fn people(
+        &mut self,
+        alarms: Result<Vec<MetricAlarm>, Failure>,
+        defined: &[Defined],
+        is_of_this_version: bool,
+    ) {
         const NAME: &str = "alarms";
         let alarms = match alarms {
             Ok(alarms) => alarms,
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
         let names: BTreeSet<_> = alarms.iter().filter_map(MetricAlarm::alarm_name).collect();
-        let missing: Vec<_> = self.names().into_iter().filter(|name| !names.contains(&**name)).collect();
-        if !missing.is_empty() {
-            self.findings.wrong(NAME, format!("deleted: {}", missing.join(" ")), self.anew());
-        }
-        let is_as_defined = self.as_defined(&alarms, lock);
+        let is_as_defined = self.as_defined(&alarms, defined, is_of_this_version);
         let off: Vec<_> = alarms
             .iter()
             .filter(|alarm| alarm.actions_enabled() == Some(false))
@@ -282,11 +284,6 @@ impl Stack<'_> {
                 format!("their actions are off: {off}"),
                 format!("aws cloudwatch enable-alarm-actions --region {} --alarm-names {off}", self.region),
             );
-        }
-        let silent = alarms.iter().filter(|alarm| alarm.alarm_actions().is_empty());
-        let silent: Vec<_> = silent.filter_map(MetricAlarm::alarm_name).collect();
-        if !silent.is_empty() {
-            self.findings.wrong(NAME, format!("they have no action: {}", silent.join(" ")), self.anew());
         }
         let (rules, unread) = self.guard.mute_rules().await;
         let is_muted = |name: &&str| rules.iter().any(|rule| rule.alarms.iter().any(|alarm| alarm == name));
@@ -318,10 +315,9 @@ impl Stack<'_> {
             let section = in_runbook(alarm.strip_prefix(self.name).unwrap_or(alarm).trim_start_matches('-'));
             self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
         }
-        let is_well =
-            [missing.is_empty(), off.is_empty(), silent.is_empty(), standing.is_empty(), muted.is_empty()];
-        if is_well == [true; 5] && is_as_defined && unread.is_none() {
-            self.findings.ok(NAME, format!("all {} are there, none is in ALARM", ALARMS.len()));
+        let is_well = [off.is_empty(), standing.is_empty(), muted.is_empty(), unread.is_none()];
+        if is_well == [true; 4] && is_as_defined {
+            self.findings.ok(NAME, format!("all {} are there, none is in ALARM", defined.len()));
         }
         let topics: BTreeSet<_> = alarms
             .iter()

@@ -4,119 +4,101 @@ use aws_sdk_cloudwatch::types::{ComparisonOperator, Dimension, MetricAlarm, Stat
 
 use super::Stack;
 use crate::cli::function::Function;
-use crate::cli::text::plain;
+use crate::cli::text::{plain, quoted};
 use crate::remote::arn::Arn;
 
-/// An alarm of the template: on the sum of a metric in each period, with the threshold 1.
-#[derive(Clone, Copy, Debug)]
+/// The template of the stack.
+const TEMPLATE: &str = include_str!("../../../../infra/failover-lock.yaml");
+
+/// An alarm of the template in a stack: on the sum of a metric in each period.
+#[derive(Clone, Debug)]
 pub(super) struct Defined {
-    /// Without the stack's name before it.
-    pub name: &'static str,
-    of: Of,
+    pub name: String,
+    description: String,
+    namespace: &'static str,
     metric: &'static str,
+    /// The dimension of its metric, if it has one. An error if the variables of `lock` do not tell its value.
+    dimension: Result<Option<(&'static str, String)>, ()>,
+    threshold: &'static str,
+    comparison: &'static str,
     /// Seconds.
-    period: i32,
-    periods: i32,
+    period: &'static str,
+    periods: &'static str,
     /// How many of them have to be beyond the threshold.
-    datapoints: i32,
+    datapoints: &'static str,
     missing: &'static str,
+    /// Whether it also tells people when it is over.
+    tells_end: bool,
 }
 
-/// What a metric is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
-    /// The outcomes of the functions.
-    Outcome,
-    /// A function, by its name without the stack's.
-    Function(&'static str),
-    /// The topic of the primary's alarm.
-    Topic,
+/// The value of a property in a resource of the template.
+fn property(resource: &'static str, key: &str) -> Option<&'static str> {
+    resource.lines().find_map(|line| line.strip_prefix("      ")?.strip_prefix(key)?.strip_prefix(": "))
 }
 
-/// The template's alarms.
-pub(super) const ALARMS: [Defined; 19] = [
-    Defined::once("dead-letters", Of::Topic, "NumberOfNotificationsRedrivenToDlq"),
-    Defined::once("dead-letters-failing", Of::Topic, "NumberOfNotificationsFailedToRedriveToDlq"),
-    Defined::once("deferred", Of::Outcome, "Deferred").in_periods(1, 3),
-    Defined { period: 300, ..Defined::once("failed", Of::Outcome, "Failed").in_periods(2, 3) },
-    Defined::once("lock-destination-failing", Of::Function("lock"), "DestinationDeliveryFailures"),
-    Defined::once("lock-events-dropped", Of::Function("lock"), "AsyncEventsDropped"),
-    Defined::once("lock-failed", Of::Function("lock"), "Errors"),
-    Defined::once("lock-set", Of::Outcome, "Locked"),
-    Defined::once("lock-throttled", Of::Function("lock"), "Throttles"),
-    Defined::once("locked", Of::Outcome, "AlreadyLocked").in_periods(1, 3),
-    Defined::once("locked-for-days", Of::Outcome, "LockedForDays"),
-    Defined::once("locked-in-vain", Of::Outcome, "LockedInVain"),
-    Defined::once("reconcile-failing", Of::Function("reconcile"), "Errors")
-        .in_periods(3, 5)
-        .if_missing("ignore"),
-    Defined::once("reconcile-silent", Of::Function("reconcile"), SILENT)
-        .in_periods(5, 5)
-        .if_missing("breaching"),
-    Defined::once("reconcile-throttled", Of::Function("reconcile"), "Throttles")
-        .in_periods(3, 5)
-        .if_missing("ignore"),
-    Defined::once("restore-throttled", Of::Function("restore"), "Throttles"),
-    Defined::once("restored", Of::Outcome, "Restored"),
-    Defined::once("throttled", Of::Outcome, "Throttled").in_periods(3, 5),
-    Defined::once("unprotected", Of::Outcome, "Unprotected").in_periods(2, 3),
-];
-
-/// The metric whose alarm goes off below its threshold.
-const SILENT: &str = "Invocations";
+/// The alarms for people of a stack, with `lock` as that has it.
+pub(super) fn defined(stack: &str, region: &str, lock: &Function) -> Vec<Defined> {
+    let is_alarm = |resource: &&str| resource.contains("\n    Type: AWS::CloudWatch::Alarm\n");
+    // The primary's own alarm is a part of the chain.
+    let is_for_people = |resource: &&str| !resource.contains("-primary-unhealthy\"");
+    let resources = TEMPLATE.split("\n\n").filter(is_alarm).filter(is_for_people);
+    resources.filter_map(|resource| Defined::read(resource, stack, region, lock)).collect()
+}
 
 // === impl Defined ===
 
 impl Defined {
-    const fn once(name: &'static str, of: Of, metric: &'static str) -> Self {
-        Self { name, of, metric, period: 60, periods: 1, datapoints: 1, missing: "notBreaching" }
-    }
-
-    const fn in_periods(self, datapoints: i32, periods: i32) -> Self {
-        Self { periods, datapoints, ..self }
-    }
-
-    const fn if_missing(self, missing: &'static str) -> Self {
-        Self { missing, ..self }
-    }
-
-    fn namespace(self) -> &'static str {
-        match self.of {
-            Of::Outcome => "FailoverLock",
-            Of::Function(_) => "AWS/Lambda",
-            Of::Topic => "AWS/SNS",
-        }
-    }
-
-    fn comparison(self) -> ComparisonOperator {
-        if self.metric == SILENT {
-            ComparisonOperator::LessThanThreshold
-        } else {
-            ComparisonOperator::GreaterThanOrEqualToThreshold
-        }
-    }
-
-    /// The dimension of its metric in a stack, with `lock` as that has it.
-    fn dimension(self, stack: &str, lock: &Function) -> Option<(&'static str, String)> {
-        let variable = |name: &str| lock.variables.get(name).filter(|value| !value.is_empty()).cloned();
-        match self.of {
-            Of::Outcome if variable("GUARDED_TAG").is_some() => None,
-            Of::Outcome => Some(("HealthCheckId", variable("GUARDED_HEALTH_CHECKS")?)),
-            Of::Function(function) => Some(("FunctionName", format!("{stack}-{function}"))),
-            Of::Topic => {
-                let topic = variable("ALARM_ACTIONS")?;
-                Some(("TopicName", Arn::parse(&topic)?.resource.to_owned()))
+    fn read(resource: &'static str, stack: &str, region: &str, lock: &Function) -> Option<Self> {
+        let variable = |name: &str| lock.variables.get(name).filter(|value| !value.is_empty());
+        let id = variable("GUARDED_HEALTH_CHECKS");
+        // `!Sub "…"`, or `!Sub ["…", { id: … }]`.
+        let text = |key: &str| {
+            let text = property(resource, key)?.split_once('"')?.1.rsplit_once('"')?.0;
+            let text = text.replace("${AWS::StackName}", stack).replace("${AWS::Region}", region);
+            let text = text.replace("${id}", id.map_or("ID", String::as_str));
+            Some(text.replace(
+                "${LockedPath}",
+                variable("LOCKED_PATH").map_or("/lb-check-failed-over", String::as_str),
+            ))
+        };
+        let of = |key: &str| property(resource, key);
+        let dimensions = of("Dimensions")?;
+        let dimension = if dimensions.contains("Name: HealthCheckId") {
+            match variable("GUARDED_TAG") {
+                Some(_) => Ok(None),
+                None => id.map(|id| Some(("HealthCheckId", id.clone()))).ok_or(()),
             }
-        }
+        } else if let Some((_, function)) = dimensions.split_once("Name: FunctionName, Value: !Ref ") {
+            let function = function.split(' ').next()?.to_lowercase();
+            Ok(Some(("FunctionName", format!("{stack}-{function}"))))
+        } else {
+            let topic = variable("ALARM_ACTIONS").and_then(|topic| Arn::parse(topic));
+            topic.map(|topic| Some(("TopicName", topic.resource.to_owned()))).ok_or(())
+        };
+        let periods = of("EvaluationPeriods")?;
+        Some(Self {
+            name: text("AlarmName")?,
+            description: text("AlarmDescription")?,
+            namespace: of("Namespace")?,
+            metric: of("MetricName")?,
+            dimension,
+            threshold: of("Threshold")?,
+            comparison: of("ComparisonOperator")?,
+            period: of("Period")?,
+            periods,
+            datapoints: of("DatapointsToAlarm").unwrap_or(periods),
+            missing: of("TreatMissingData")?,
+            tells_end: of("OKActions").is_some(),
+        })
     }
 
     /// What of an alarm is not as defined.
-    fn changed(self, alarm: &MetricAlarm, dimension: Option<&(&'static str, String)>) -> Vec<String> {
+    fn changed(&self, alarm: &MetricAlarm) -> Vec<String> {
         let named = |dimensions: Vec<(&str, &str)>| {
             let named = dimensions.iter().map(|(name, value)| format!(" {name}={}", plain(value)));
             named.collect::<Vec<_>>().concat()
         };
-        let own = dimension.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let own = self.dimension.iter().flatten().map(|(name, value)| (*name, value.as_str())).collect();
         let dimensions = alarm
             .dimensions()
             .iter()
@@ -130,12 +112,12 @@ impl Defined {
             (
                 "metric",
                 format!("{} {}{}", plain(space), plain(metric), named(dimensions.collect())),
-                format!("{} {}{}", self.namespace(), self.metric, named(own)),
+                format!("{} {}{}", self.namespace, self.metric, named(own)),
             ),
             ("unit", alarm.unit().map_or("none", |unit| unit.as_str()).to_owned(), "none".to_owned()),
             ("statistic", statistic.to_owned(), "Sum".to_owned()),
-            ("threshold", alarm.threshold().unwrap_or_default().to_string(), "1".to_owned()),
-            ("comparison", comparison.to_owned(), self.comparison().as_str().to_owned()),
+            ("threshold", alarm.threshold().unwrap_or_default().to_string(), self.threshold.to_owned()),
+            ("comparison", comparison.to_owned(), self.comparison.to_owned()),
             ("period", format!("{} s", alarm.period().unwrap_or_default()), format!("{} s", self.period)),
             (
                 "number of datapoints",
@@ -158,99 +140,77 @@ impl Defined {
         let said = |(what, is, defined)| format!("its {what} is {is}, and not {defined}");
         changed.into_iter().map(said).collect()
     }
+
+    /// The command that makes it as it is defined, and lets it notify this topic; `None` if its metric is not known.
+    fn make(&self, region: &str, topic: &str) -> Option<String> {
+        let Self { name, description, namespace, metric, threshold, comparison, .. } = self;
+        let dimension = self.dimension.as_ref().ok()?;
+        let dimension = dimension
+            .as_ref()
+            .map(|(name, value)| format!(" --dimensions {}", quoted(&format!("Name={name},Value={value}"))));
+        let topic = quoted(topic);
+        let end = if self.tells_end { format!(" --ok-actions {topic}") } else { String::new() };
+        Some(format!(
+            "aws cloudwatch put-metric-alarm --region {region} --alarm-name {} --namespace {namespace} --metric-name {metric}{} \
+             --statistic Sum --period {} --evaluation-periods {} --datapoints-to-alarm {} --threshold {threshold} \
+             --comparison-operator {comparison} --treat-missing-data {} --alarm-actions {topic}{end} --alarm-description {}",
+            quoted(name),
+            dimension.unwrap_or_default(),
+            self.period,
+            self.periods,
+            self.datapoints,
+            self.missing,
+            quoted(description)
+        ))
+    }
 }
 
 // === impl Stack ===
 
 impl Stack<'_> {
-    /// Finds the alarms that watch something else, or go off at another time, than the template says. Returns whether there
-    /// are none.
-    pub(super) fn as_defined(&mut self, alarms: &[MetricAlarm], lock: &Function) -> bool {
+    /// Finds the alarms that are missing, notify no one, watch something else, or go off at another time, than the template
+    /// says. Each can be made anew where the others show whom they notify, and the stack is of this version. Returns whether
+    /// there are none.
+    pub(super) fn as_defined(
+        &mut self,
+        alarms: &[MetricAlarm],
+        all: &[Defined],
+        is_of_this_version: bool,
+    ) -> bool {
+        let mut topics: Vec<_> =
+            alarms.iter().map(MetricAlarm::alarm_actions).filter(|to| !to.is_empty()).collect();
+        topics.dedup();
+        let topic = match topics.as_slice() {
+            [[topic]] if topic.contains(":sns:") => Some(topic),
+            _ => None,
+        };
+        let topic = topic.filter(|_| is_of_this_version);
         let mut is_well = true;
-        for defined in ALARMS {
-            let name = format!("{}-{}", self.name, defined.name);
-            let Some(alarm) = alarms.iter().find(|alarm| alarm.alarm_name() == Some(&*name)) else {
-                continue;
+        for defined in all {
+            let name = &defined.name;
+            let (said, otherwise) = match alarms.iter().find(|alarm| alarm.alarm_name() == Some(name)) {
+                None => (format!("deleted: {name}"), self.anew()),
+                Some(alarm) => {
+                    let changed = defined.changed(alarm);
+                    if !changed.is_empty() {
+                        let changed = changed.join("; ");
+                        (
+                            format!("{name} is not as this version deploys it: {changed}"),
+                            super::REDEPLOY.to_owned(),
+                        )
+                    } else if alarm.alarm_actions().is_empty() {
+                        (format!("{name} has no action"), self.anew())
+                    } else {
+                        continue;
+                    }
+                }
             };
-            let changed = defined.changed(alarm, defined.dimension(self.name, lock).as_ref());
-            if !changed.is_empty() {
-                is_well = false;
-                let said = format!("{name} is not as this version deploys it: {}", changed.join("; "));
-                self.findings.wrong("alarms", said, super::REDEPLOY.to_owned());
+            is_well = false;
+            match topic.and_then(|topic| defined.make(self.region, topic)) {
+                Some(command) => self.findings.fixable("alarms", said, command),
+                None => self.findings.wrong("alarms", said, otherwise),
             }
         }
         is_well
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    /// The properties of each alarm of the template, by its name.
-    fn template() -> BTreeMap<String, BTreeMap<String, String>> {
-        let mut alarms = BTreeMap::<String, BTreeMap<_, _>>::new();
-        let mut name = None;
-        for line in include_str!("../../../../infra/failover-lock.yaml").lines() {
-            if !line.starts_with("      ") {
-                name = None;
-            }
-            let Some((key, value)) = line.trim().split_once(": ") else { continue };
-            if key == "AlarmName" {
-                let of =
-                    value.strip_prefix(r#"!Sub "${AWS::StackName}-"#).and_then(|of| of.strip_suffix('"'));
-                name = of.map(str::to_owned);
-            } else if let Some(name) = &name {
-                alarms.entry(name.clone()).or_default().insert(key.to_owned(), value.to_owned());
-            }
-        }
-        // The primary's own alarm is a part of the chain.
-        alarms.remove("primary-unhealthy");
-        alarms
-    }
-
-    #[test]
-    fn the_alarms_are_those_of_the_template() {
-        let template = template();
-        let names: Vec<_> = ALARMS.iter().map(|alarm| alarm.name.to_owned()).collect();
-        assert_eq!(template.keys().cloned().collect::<Vec<_>>(), names);
-        for alarm in ALARMS {
-            let of = |key: &str| template[alarm.name].get(key).map(String::as_str);
-            let number = |key: &str| of(key).map(|text| text.parse::<i32>().expect("a number"));
-            let dimension = match alarm.of {
-                Of::Outcome => "!If [Tagged, !Ref AWS::NoValue, [{ Name: HealthCheckId, Value: !Ref HealthCheckId }]]".to_owned(),
-                Of::Function(name) => {
-                    let (first, rest) = name.split_at(1);
-                    format!("[{{ Name: FunctionName, Value: !Ref {}{rest} }}]", first.to_uppercase())
-                }
-                Of::Topic => "[{ Name: TopicName, Value: !If [NewTopic, !GetAtt Topic.TopicName, !Select [5, !Split [\":\", \
-                              !Ref TopicArn]]] }]"
-                    .to_owned(),
-            };
-            assert_eq!(
-                (of("Namespace"), of("MetricName"), of("Statistic"), of("Threshold"), of("Dimensions")),
-                (Some(alarm.namespace()), Some(alarm.metric), Some("Sum"), Some("1"), Some(&*dimension)),
-                "{alarm:?}"
-            );
-            assert_eq!(
-                (
-                    of("ComparisonOperator"),
-                    of("TreatMissingData"),
-                    number("Period"),
-                    number("EvaluationPeriods")
-                ),
-                (
-                    Some(alarm.comparison().as_str()),
-                    Some(alarm.missing),
-                    Some(alarm.period),
-                    Some(alarm.periods)
-                ),
-                "{alarm:?}"
-            );
-            let datapoints = number("DatapointsToAlarm").unwrap_or(alarm.periods);
-            assert_eq!((datapoints, of("Unit")), (alarm.datapoints, None), "{alarm:?}");
-        }
     }
 }
