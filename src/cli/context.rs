@@ -14,6 +14,9 @@ use crate::remote::arn::Arn;
 /// How long a call may take, its retries included, where the rest is shown without it.
 pub(super) const SHORTLY: Duration = Duration::from_secs(3);
 
+/// How far apart two clocks may seem that are not: a date has seconds, and its answer takes some.
+const SHOWN: TimeDelta = TimeDelta::seconds(5);
+
 /// The account, and who works in it. Account and caller are `None` if STS did not answer.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Context {
@@ -76,11 +79,9 @@ impl Context {
         self.account.as_deref()
     }
 
-    /// How wrong this machine's clock is, if STS has shown that it differs from AWS's by more than a minute.
-    pub fn wrong_clock(&self) -> Option<String> {
-        let seconds = self.ahead?.num_seconds();
-        let of = if seconds > 0 { "ahead of" } else { "behind" };
-        (seconds.abs() > 60).then(|| format!("this machine's clock is {} s {of} AWS's", seconds.abs()))
+    /// By how much this machine's clock is ahead of AWS's, if STS has shown that it is wrong.
+    pub fn wrong_by(&self) -> Option<TimeDelta> {
+        self.ahead.filter(|ahead| ahead.abs() > SHOWN)
     }
 
     /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.

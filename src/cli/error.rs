@@ -170,11 +170,6 @@ pub enum Error {
          (docs/runbook.md#restore-without-the-function)"
     )]
     OutOfOrder(#[source] Failure),
-    /// A restore would be recorded with a time that alarms are not compared with.
-    #[error(
-        "nothing was changed: {0}, and a restore counts from the time of the clock where it runs. Set the clock, or restore through the function: without --direct"
-    )]
-    Clock(String),
     /// The configuration file of lease-keeper is invalid.
     #[error("--config {}: {problems}", Quoted(.file))]
     LeaseConfig {
@@ -287,7 +282,6 @@ impl Error {
             | Self::NoPause(_)
             | Self::NoSwitchOver(_)
             | Self::Gate(_)
-            | Self::Clock(_)
             | Self::NotOurs(_)
             | Self::NoTerminal
             | Self::Release(_) => Ended::NotWell.into(),

@@ -1,6 +1,6 @@
 //! `failoverctl lock`: the function's own code, run by an operator.
 
-use chrono::{SecondsFormat, TimeDelta, Utc};
+use chrono::{SecondsFormat, TimeDelta};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use futures_util::future::join;
@@ -85,14 +85,15 @@ pub(super) async fn by_hand(
     let tags = tags.unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
-    let (record, _) = Record::read_without_invalid(&tags, path, check.version, locked_path, Utc::now());
+    let now = guard.clock().await.now();
+    let (record, _) = Record::read_without_invalid(&tags, path, check.version, locked_path, now);
     let restored_at = record.restore.map(|restore| restore.seen);
     let newest = restored_at.max(record.lock.and_then(|lock| lock.alarm));
-    let now = newest.map_or_else(Utc::now, |at| Utc::now().max(at + TimeDelta::seconds(1)));
+    let at = newest.map_or(now, |at| now.max(at + TimeDelta::seconds(1)));
     let message = json!({
         "AlarmName": format!("{BY_HAND}{reason}"),
         "NewStateValue": "ALARM",
-        "StateChangeTime": now.to_rfc3339_opts(SecondsFormat::Millis, true),
+        "StateChangeTime": at.to_rfc3339_opts(SecondsFormat::Millis, true),
         "Trigger": { "Namespace": NAMESPACE, "MetricName": METRICS[0], "Dimensions": [{ "name": DIMENSION, "value": id }] },
     });
     let mut interrupts = Interrupts::new()?;

@@ -90,9 +90,12 @@ pub(super) fn with_reason(mut text: String, reason: &str) -> String {
     text.trim_end().to_owned()
 }
 
-/// A text with the characters that a tag does not take replaced.
+/// A text with the characters that a tag does not take replaced: it takes `[\p{L}\p{Z}\p{N}_.:/=+\-@]`. What only follows a
+/// letter, such as a vowel sign, is alphabetic and no letter.
 fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
-    let fits = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
+    let fits = |c: char| {
+        c.is_numeric() || c.is_alphabetic() && unicode_ident::is_xid_start(c) || " _.:/=+-@".contains(c)
+    };
     text.chars().map(move |c| if fits(c) { c } else { '_' })
 }
 

@@ -73,6 +73,19 @@ fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
 }
 
 #[test]
+fn letters_and_numbers_of_any_script_stay_in_a_tag_and_what_is_neither_does_not() {
+    // Vowel signs of Hindi and Thai, a circled letter and a combining accent are alphabetic, or look so.
+    for (given, written) in [
+        ("同步 abgeschlossen ж ½", "同步 abgeschlossen ж ½"),
+        ("सिंक हो", "स__क ह_"),
+        ("กิ Ⓐ e\u{301}", "ก_ _ e_"),
+        ("℘ ℮", "_ _"),
+    ] {
+        assert_eq!(fields::with_reason(String::new(), given).trim_start(), format!("by={written}"));
+    }
+}
+
+#[test]
 fn a_tag_that_no_function_writes_is_an_error() {
     for text in ["", "v=1", "v=x at=2026-01-05T10:00:00Z", "v=1 at=yesterday", "v=1 at=2999-01-05T10:00:00Z"]
     {
