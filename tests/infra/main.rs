@@ -8,6 +8,7 @@ mod as_code;
 mod book;
 mod chain;
 mod company;
+mod dependencies;
 mod deploy;
 mod docs;
 mod fence;
