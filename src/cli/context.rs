@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use chrono::TimeDelta;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use serde::Serialize;
 
@@ -13,9 +12,6 @@ use crate::remote::arn::Arn;
 
 /// How long a call may take, its retries included, where the rest is shown without it.
 pub(super) const SHORTLY: Duration = Duration::from_secs(3);
-
-/// How far apart two clocks may seem that are not: a date has seconds, and its answer takes some.
-const SHOWN: TimeDelta = TimeDelta::seconds(5);
 
 /// The account, and who works in it. Account and caller are `None` if STS did not answer.
 #[derive(Clone, Debug, Serialize)]
@@ -29,9 +25,6 @@ pub(super) struct Context {
     /// Why account and caller are unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     unknown: Option<String>,
-    /// By how much this machine's clock is ahead of AWS's, if STS has said so.
-    #[serde(skip)]
-    ahead: Option<TimeDelta>,
 }
 
 /// A context that is read beside the command's own calls.
@@ -51,14 +44,7 @@ impl Context {
                 Ok(Err(failure)) => (Caller::default(), Some(failure.to_string())),
                 Err(ended) => (Caller::default(), Some(ended.to_string())),
             };
-            Self {
-                account: caller.account,
-                caller: caller.arn,
-                region,
-                profile,
-                unknown,
-                ahead: caller.ahead,
-            }
+            Self { account: caller.account, caller: caller.arn, region, profile, unknown }
         };
         context.boxed().shared()
     }
@@ -77,11 +63,6 @@ impl Context {
     /// The account's 12 digits, if STS has answered.
     pub fn account_id(&self) -> Option<&str> {
         self.account.as_deref()
-    }
-
-    /// By how much this machine's clock is ahead of AWS's, if STS has shown that it is wrong.
-    pub fn wrong_by(&self) -> Option<TimeDelta> {
-        self.ahead.filter(|ahead| ahead.abs() > SHOWN)
     }
 
     /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.

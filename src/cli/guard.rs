@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chrono::{TimeDelta, Utc};
 use clap::Args;
 
+use super::clock;
 use super::error::Error;
 use super::screen::say;
 use super::session::{Common, Interrupts, Session, is_reachable, patience, shortly};
@@ -96,18 +96,6 @@ impl Guard {
         FailoverLock::new(self.config.clone(), &self.session.aws)
     }
 
-    /// The clock that alarms are compared with, also if this machine's is wrong.
-    pub async fn clock(&self) -> Clock {
-        match self.wrong_by().await {
-            Some(ahead) => Clock::new(move || Utc::now() - ahead),
-            None => Clock::default(),
-        }
-    }
-
-    async fn wrong_by(&self) -> Option<TimeDelta> {
-        self.session.screen.context().await.and_then(|context| context.wrong_by())
-    }
-
     /// The alarms on a check's health, and where no plain one leads to `lock` those on metric math and on queries as well,
     /// or why these could not be read.
     ///
@@ -151,11 +139,12 @@ impl Guard {
         handler: Handler,
         event: &str,
     ) -> Result<Outcome, Error> {
-        if let Some(ahead) = self.wrong_by().await.map(|ahead| ahead.num_seconds()) {
+        self.session.screen.context().await;
+        if let Some(ahead) = clock::wrong_by().map(|ahead| ahead.num_seconds()) {
             let of = if ahead > 0 { "ahead of" } else { "behind" };
             say(&format!("this machine's clock is {} s {of} AWS's, whose time is used", ahead.abs()));
         }
-        let system = self.system().with_clock(self.clock().await);
+        let system = self.system().with_clock(Clock::new(clock::now));
         let changes = system.changes();
         let work = Box::pin(system.handle(handler, event, patience()));
         let report = match interrupts {

@@ -6,6 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use futures_util::future::join;
 use serde_json::json;
 
+use super::clock;
 use super::error::{Ended, Error};
 use super::guard::{Guard, Options};
 use super::name::{self, Named, Tags};
@@ -85,7 +86,8 @@ pub(super) async fn by_hand(
     let tags = tags.unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let locked_path = guard.config.locked_path.as_str();
-    let now = guard.clock().await.now();
+    guard.session.screen.context().await;
+    let now = clock::now();
     let (record, _) = Record::read_without_invalid(&tags, path, check.version, locked_path, now);
     let restored_at = record.restore.map(|restore| restore.seen);
     let newest = restored_at.max(record.lock.and_then(|lock| lock.alarm));

@@ -5,11 +5,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::Utc;
 use futures_util::future::{join, join3, join4};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::sleep;
 
+use super::clock;
 use super::error::Error;
 use super::guard::Guard;
 use super::name::{self, Tags};
@@ -231,7 +231,7 @@ impl Read {
     fn is_torn(&self, config: &Config) -> bool {
         let (Ok(check), Ok(tags)) = (&self.check, &self.tags) else { return false };
         let (path, locked_path) = (check.path().unwrap_or_default(), config.locked_path.as_str());
-        let Ok(record) = Record::read(tags, path, check.version, locked_path, Utc::now()) else {
+        let Ok(record) = Record::read(tags, path, check.version, locked_path, clock::now()) else {
             return false;
         };
         let stands = record.stands(path, check.version);

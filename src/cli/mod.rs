@@ -9,6 +9,7 @@
 //! allowed, whether a message passes.
 
 mod answers;
+mod clock;
 mod completions;
 mod context;
 mod dns;

@@ -13,6 +13,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::clock;
 use super::error::{Ended, Error};
 use super::guard::{Guard, Options};
 use super::look;
@@ -111,7 +112,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
     let context = screen.context().await;
     let by = context.as_ref().and_then(|context| context.caller()).unwrap_or("by whom is unknown");
     let description = format!("{reason} ({by})");
-    let from = next_minute(Utc::now());
+    let from = next_minute(clock::now());
     let until = from + TimeDelta::minutes(minutes);
     let outcome = |outcome| json!([{ "healthCheckId": id, "outcome": outcome, "from": time(from), "until": time(until) }]);
     if dry_run {
@@ -170,7 +171,7 @@ pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Er
 
 /// Waits until the rule of a pause is active.
 async fn begins(rules: &MuteRules, id: &HealthCheckId, name: &str, from: DateTime<Utc>) -> Result<(), Error> {
-    sleep((from - Utc::now()).to_std().unwrap_or_default()).await;
+    sleep((from - clock::now()).to_std().unwrap_or_default()).await;
     let end = Instant::now() + ACTIVE;
     while !rules.is_active(name, patience()).await.map_err(|failure| perhaps(id, name, &failure))? {
         if Instant::now() >= end {

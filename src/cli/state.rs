@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use super::clock;
 use super::mute::PAUSE;
 use super::screen::{Mood, paint};
 use super::text::{ago, plain, time};
@@ -139,7 +140,8 @@ impl State {
         };
         let locked_path = config.locked_path.as_str();
         let none = BTreeMap::new();
-        let record = match Record::read(tags.unwrap_or(&none), path, check.version, locked_path, Utc::now()) {
+        let record = match Record::read(tags.unwrap_or(&none), path, check.version, locked_path, clock::now())
+        {
             Ok(record) if check.was_never_changed() && path != locked_path => record.of_one_never_changed(),
             Ok(record) => record,
             Err(why) => return Self::unknown(why.to_string()),
@@ -160,7 +162,7 @@ impl State {
             alarms: &alarms,
             health,
             turns_within: check.turns_within,
-            now: Utc::now(),
+            now: clock::now(),
         };
         let finding = match decide::reconcile(&standing(Health::Unasked), config) {
             Step::Done(finding) => finding,
@@ -236,7 +238,7 @@ impl State {
     /// The state of a check that could not be read, with what its tags record.
     #[must_use]
     pub fn unread(why: String, tags: Option<&BTreeMap<String, String>>, config: &Config) -> Self {
-        let read = |tags| Record::read(tags, "", 0, config.locked_path.as_str(), Utc::now()).ok();
+        let read = |tags| Record::read(tags, "", 0, config.locked_path.as_str(), clock::now()).ok();
         let record = tags.and_then(read).filter(|record| record.intent("", 0) == Intent::Out);
         let lock = record.and_then(|record| record.lock);
         let by = lock.as_ref().map(|lock| lock.by.clone()).filter(|by| !by.is_empty());

@@ -1,6 +1,5 @@
 //! STS in failoverctl's terms: the only place that knows its SDK.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -8,8 +7,9 @@ use aws_sdk_sts::Client;
 use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
 use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_sts::error::BoxError;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::DateTime;
 
+use super::clock;
 use crate::remote::aws::{Call, Failure, send};
 
 /// The owner of the credentials.
@@ -18,20 +18,17 @@ pub(super) struct Caller {
     /// The account's 12 digits.
     pub account: Option<String>,
     pub arn: Option<String>,
-    /// By how much this machine's clock is ahead of AWS's, to a second and the time that the answer took; `None` if the answer
-    /// had no date.
-    pub ahead: Option<TimeDelta>,
 }
 
-/// Compares the date of an answer with this machine's clock.
-#[derive(Clone, Debug, Default)]
-struct Clocks(Arc<OnceLock<TimeDelta>>);
+/// Reads the date of an answer.
+#[derive(Debug)]
+struct Dated;
 
-// === impl Clocks ===
+// === impl Dated ===
 
-impl Intercept for Clocks {
+impl Intercept for Dated {
     fn name(&self) -> &'static str {
-        "Clocks"
+        "Dated"
     }
 
     fn read_before_deserialization(
@@ -40,23 +37,21 @@ impl Intercept for Clocks {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date =
-            context.response().headers().get("date").and_then(|date| DateTime::parse_from_rfc2822(date).ok());
-        if let Some(date) = date {
-            // A retry's answer changes nothing.
-            let _ = self.0.set(Utc::now().signed_duration_since(date));
+        let date = context.response().headers().get("date");
+        if let Some(date) = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()) {
+            clock::told(date.to_utc());
         }
         Ok(())
     }
 }
 
-/// Asks once whose credentials these are. [No permission is needed][1].
+/// Asks once whose credentials these are, and tells the clock. [No permission is needed][1].
 ///
 /// [1]: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 pub(super) async fn caller(aws: SdkConfig, time: Duration) -> Result<Caller, Failure> {
     let call = Call::new("sts:GetCallerIdentity", "the account");
-    let clocks = Clocks::default();
-    let request = Client::new(&aws).get_caller_identity().customize().interceptor(clocks.clone());
-    let output = send(call, time, request.send()).await?;
-    Ok(Caller { account: output.account, arn: output.arn, ahead: clocks.0.get().copied() })
+    let output =
+        send(call, time, Client::new(&aws).get_caller_identity().customize().interceptor(Dated).send())
+            .await?;
+    Ok(Caller { account: output.account, arn: output.arn })
 }

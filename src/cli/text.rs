@@ -1,5 +1,6 @@
 //! Texts for people: times, ages, lines that fit, and texts from outside.
 
+use super::clock;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 /// The columns of a narrow terminal.
@@ -29,7 +30,7 @@ pub(super) fn age(seconds: u64) -> String {
 /// Formats a time as its age. A time that is ahead of this machine's clock has an age of 0 s.
 #[must_use]
 pub(super) fn ago(at: DateTime<Utc>) -> String {
-    let since = (Utc::now() - at).max(TimeDelta::zero());
+    let since = (clock::now() - at).max(TimeDelta::zero());
     format!("{} ago", age(since.num_seconds().unsigned_abs()))
 }
 

@@ -1,7 +1,6 @@
 //! What the primary's health check asks for, and what the primary answers.
 
-use chrono::Utc;
-
+use crate::cli::clock;
 use crate::cli::findings::Findings;
 use crate::cli::guard::Guard;
 use crate::cli::name::Tags;
@@ -20,7 +19,7 @@ pub(super) fn path_in_service(
     let (path, locked_path) = (check.path().unwrap_or_default(), guard.config.locked_path.as_str());
     let configured = || guard.config.healthy_path.clone();
     let Some(tags) = tags else { return (configured(), path == locked_path) };
-    let (record, _) = Record::read_without_invalid(tags, path, check.version, locked_path, Utc::now());
+    let (record, _) = Record::read_without_invalid(tags, path, check.version, locked_path, clock::now());
     let in_service = match decide::restore(check, &record, None, &guard.config) {
         Ok(Release::Restore(before)) => ResourcePath::try_from(before).ok(),
         Ok(Release::AlreadyRestored) => ResourcePath::try_from(path.to_owned()).ok(),

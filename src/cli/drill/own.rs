@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{Instant, sleep};
 
 use super::LOOK;
+use crate::cli::clock;
 use crate::cli::error::Error;
 use crate::cli::guard::Guard;
 use crate::cli::session::patience;
@@ -48,7 +49,7 @@ impl Own<'_> {
             let check = guard.route53.health_check(id, patience()).await?;
             let tags = guard.route53.tags(id, patience()).await?;
             let (path, version) = (check.path().unwrap_or_default(), check.version);
-            let (record, _) = Record::read_without_invalid(&tags, path, version, locked_path, Utc::now());
+            let (record, _) = Record::read_without_invalid(&tags, path, version, locked_path, clock::now());
             let is_locked = record.is_locked(path, version, locked_path);
             let lock = record.lock.as_ref().filter(|_| record.intent(path, version) == Intent::Out);
             let made = self.after + if self.by_metric { 2 } else { 1 };
