@@ -641,6 +641,8 @@ async fn a_latch_is_not_attached_or_detached_where_that_would_move_traffic() {
     let sentinels = of_new(&site.world.lock());
     let deleted = sentinels.iter().cloned().map(Change::Delete).collect();
     site.world.lock().change(deleted).expect("they are there");
+    // On every name server.
+    site.world.lock().pass(Duration::from_mins(2));
     refused(&["attach", "app", "--yes"], "repeat infra/deploy latch --name app").await;
     site.world.lock().put(sentinels);
     site.world.lock().pass(Duration::from_mins(2));
