@@ -34,6 +34,8 @@ pub(super) struct Standby {
     pub by_alias: bool,
     /// Its values; empty for an alias.
     pub values: Vec<String>,
+    /// Whether its check cannot be healthy because of checks that are locked: it, or those that it is calculated from.
+    pub is_locked: bool,
 }
 
 /// Whether a record, or a calculated check, is unhealthy whenever a health check that it depends on is.
@@ -70,38 +72,59 @@ pub(super) enum Secondary {
     Checked,
 }
 
-/// The records of all hosted zones that depend on this check.
+/// The records of all hosted zones that depend on this check; a check on `locked_path` is locked.
 ///
 /// # Errors
 /// A call failed and did not pass before the deadline.
 pub(super) async fn records(
     aws: &SdkConfig,
     id: &HealthCheckId,
+    locked_path: &str,
     deadline: Deadline,
 ) -> Result<Vec<Record>, Failure> {
     let client = Client::new(aws);
-    let ids = with_parents(&client, id, deadline).await?;
+    let checks = health_checks(&client, deadline).await?;
+    let ids = with_parents(&checks, id);
     let mut records = Vec::new();
     for zone in hosted_zones(&client, deadline).await? {
         let sets = record_sets(&client, &zone, deadline).await?;
         let ours = sets.iter().filter_map(|set| Some((set, ids.get(set.health_check_id()?)?)));
-        records.extend(ours.map(|(set, follows)| record(set, follows.clone(), &zone, &sets, &ids)));
+        records.extend(ours.map(|(set, follows)| {
+            let mut record = record(set, follows.clone(), &zone, &sets, &ids);
+            if let Some(Standby { check: Some(check), is_locked, .. }) = &mut record.standby {
+                *is_locked = !may_be_healthy(check, &checks, locked_path, checks.len());
+            }
+            record
+        }));
     }
     Ok(records)
 }
 
-/// The id of a check, and of the calculated checks that it is part of, at any depth, and whether these follow it.
-async fn with_parents(
-    client: &Client,
-    id: &HealthCheckId,
-    deadline: Deadline,
-) -> Result<BTreeMap<String, Follows>, Failure> {
+async fn health_checks(client: &Client, deadline: Deadline) -> Result<Vec<types::HealthCheck>, Failure> {
     let call = Call::new("route53:ListHealthChecks", "the health check");
-    let all = pages(deadline, async |time, marker| {
+    pages(deadline, async |time, marker| {
         let page = send(call, time, client.list_health_checks().set_marker(marker).send()).await?;
         Ok((page.health_checks, page.next_marker))
-    });
-    let all: Vec<types::HealthCheck> = all.await?;
+    })
+    .await
+}
+
+/// Whether a check can be healthy while those on `locked_path` are not, looking `depth` levels below it.
+fn may_be_healthy(id: &str, all: &[types::HealthCheck], locked_path: &str, depth: usize) -> bool {
+    let config = all.iter().find(|check| check.id == id).and_then(|check| check.health_check_config());
+    let Some(config) = config.filter(|_| depth > 0) else { return true };
+    // Of an inverted one the checkers decide.
+    if config.disabled().unwrap_or_default() || config.inverted().unwrap_or_default() {
+        return true;
+    }
+    let children = config.child_health_checks();
+    let healthy = children.iter().filter(|child| may_be_healthy(child, all, locked_path, depth - 1)).count();
+    let threshold = config.health_threshold().and_then(|threshold| usize::try_from(threshold).ok());
+    config.resource_path() != Some(locked_path) && (children.is_empty() || healthy >= threshold.unwrap_or(0))
+}
+
+/// The id of a check, and of the calculated checks that it is part of, at any depth, and whether these follow it.
+fn with_parents(all: &[types::HealthCheck], id: &HealthCheckId) -> BTreeMap<String, Follows> {
     let own = (id.as_str().to_owned(), Follows::Yes);
     let mut ids = BTreeMap::from([own.clone()]);
     // Each round sees one level more; circles end with the number of checks.
@@ -116,7 +139,7 @@ async fn with_parents(
         }
         ids = next;
     }
-    Ok(ids)
+    ids
 }
 
 /// Whether a calculated check is unhealthy whenever those of its children are that follow the check; `None` if it has none
@@ -193,6 +216,7 @@ fn record(
         check: set.health_check_id.clone(),
         by_alias: is_by_alias(set),
         values: set.resource_records().iter().map(|record| record.value.clone()).collect(),
+        is_locked: false,
     });
     Record { name: format!("{} {}", set.name(), set.r#type()), zone: zone.to_owned(), role, follows, standby }
 }
@@ -224,5 +248,66 @@ fn health_of(
         Secondary::Checked
     } else {
         Secondary::Unchecked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
+
+    use super::*;
+
+    const LOCKED: &str = "/locked";
+
+    fn check(
+        id: &str,
+        config: aws_sdk_route53::types::builders::HealthCheckConfigBuilder,
+    ) -> types::HealthCheck {
+        types::HealthCheck::builder()
+            .id(id)
+            .caller_reference(id)
+            .health_check_config(config.build().expect("it has a type"))
+            .health_check_version(1)
+            .build()
+            .expect("it is complete")
+    }
+
+    #[test]
+    fn a_check_that_is_calculated_from_locked_ones_cannot_be_healthy() {
+        let of_path =
+            |path: &str| HealthCheckConfig::builder().r#type(HealthCheckType::Http).resource_path(path);
+        let calculated = |threshold, children: &[&str]| {
+            let children = children.iter().map(|child| (*child).to_owned()).collect();
+            let config = HealthCheckConfig::builder().r#type(HealthCheckType::Calculated);
+            config.health_threshold(threshold).set_child_health_checks(Some(children))
+        };
+        let all = [
+            check("up", of_path("/up")),
+            check("locked", of_path(LOCKED)),
+            check("inverted", of_path(LOCKED).inverted(true)),
+            check("one", calculated(1, &["locked"])),
+            check("any", calculated(1, &["locked", "up"])),
+            check("both", calculated(2, &["locked", "up"])),
+            check("never", calculated(0, &["locked"])),
+            check("above", calculated(1, &["one", "both"])),
+            check("disabled", calculated(1, &["locked"]).disabled(true)),
+            check("circle", calculated(1, &["circle"])),
+            check("unknown", calculated(1, &["elsewhere"])),
+        ];
+        for (id, may) in [
+            ("up", true),
+            ("locked", false),
+            ("inverted", true),
+            ("one", false),
+            ("any", true),
+            ("both", false),
+            ("never", true),
+            ("above", false),
+            ("disabled", true),
+            ("circle", true),
+            ("unknown", true),
+        ] {
+            assert_eq!(may_be_healthy(id, &all, LOCKED, all.len()), may, "{id}");
+        }
     }
 }

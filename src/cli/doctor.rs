@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::future::join;
 
-pub(super) use self::way::disagreements;
+pub(super) use self::way::{IS_NOT_GUARDED, disagreements};
 use super::dns::{self, Follows, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
@@ -277,10 +277,11 @@ async fn last_run(
 
 /// Checks the DNS records that depend on the check.
 async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
-    let records = match dns::records(&guard.session.aws, id, patience()).await {
-        Ok(records) => records,
-        Err(failure) => return findings.unknown("records", &failure),
-    };
+    let records =
+        match dns::records(&guard.session.aws, id, guard.config.locked_path.as_str(), patience()).await {
+            Ok(records) => records,
+            Err(failure) => return findings.unknown("records", &failure),
+        };
     if records.is_empty() {
         return findings.warn(
             "records",

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use self::own::Own;
+use super::clock;
 use super::error::{Ended, Error};
 use super::function;
 use super::guard::{Guard, Options};
@@ -114,7 +115,7 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     let (check, _, path, alarm) = ready(guard, id, drill).await?;
 
     let reason = format!("failoverctl drill {:016x}", fastrand::u64(..));
-    let mut progress = Progress { reason, fired_at: Utc::now(), ..Progress::default() };
+    let mut progress = Progress { reason, fired_at: clock::now(), ..Progress::default() };
     let mut interrupts = Interrupts::new()?;
     let locked = tokio::select! {
         locked = fire_and_follow(guard, &check, &alarm, drill, &mut progress) => locked,
@@ -127,7 +128,7 @@ pub(super) async fn run(common: &Common, drill: Arguments) -> Result<Ended, Erro
     // The notification may still be under way, and a restore does not count for an alarm of the same second. Nor for one that
     // is later by a clock that is behind.
     let fired_at = progress.alarmed_at.unwrap_or(progress.fired_at);
-    let later = fired_at.trunc_subsecs(0) + TimeDelta::seconds(1) - Utc::now();
+    let later = fired_at.trunc_subsecs(0) + TimeDelta::seconds(1) - clock::now();
     sleep(later.min(BEHIND).to_std().unwrap_or_default()).await;
     if progress.alarmed_at.is_none() {
         progress.alarmed_at = alarmed_at(guard, id, &alarm, drill.by_metric, &progress).await.ok().flatten();
@@ -206,7 +207,7 @@ async fn ready(
             state.words()
         ));
     }
-    let records = dns::records(&guard.session.aws, id, deadline).await?;
+    let records = dns::records(&guard.session.aws, id, guard.config.locked_path.as_str(), deadline).await?;
     if let Some(record) = records.first().filter(|_| !drill.in_service) {
         return refuse(format!(
             "{} depends on {id}: a drill moves its traffic. Use a check of its own, or add --in-service",
@@ -289,7 +290,7 @@ async fn fire_and_follow(
     progress: &mut Progress,
 ) -> Result<(), Error> {
     let id = &check.id;
-    let began = Utc::now();
+    let began = clock::now();
     // An interrupt may leave a call that is done.
     (progress.fired, progress.fired_at) = (true, began);
     let (fired, source, what) = if drill.by_metric {

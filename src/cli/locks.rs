@@ -72,7 +72,7 @@ pub(super) async fn restorers(guard: &Guard, id: &HealthCheckId) -> Result<BTree
         for (arn, lock) in functions(guard, alarm).await? {
             let config = Config::read(&|variable| lock.variables.get(variable).cloned());
             let guards = doctor::disagreements(guard, id, &lock, config.as_ref());
-            if guards.iter().any(|(variable, _)| *variable == "GUARDED_HEALTH_CHECKS") {
+            if guards.iter().any(|(variable, _)| doctor::IS_NOT_GUARDED.contains(variable)) {
                 continue;
             }
             let Some(restore) = arn.strip_suffix("-lock").map(|stack| format!("{stack}-restore")) else {

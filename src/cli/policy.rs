@@ -112,8 +112,12 @@ fn holds(
         "StringEquals" => Some(any(&|value| value == found)),
         "StringNotEquals" => Some(!any(&|value| value == found)),
         "Bool" | "StringEqualsIgnoreCase" => Some(any(&|value| value.eq_ignore_ascii_case(found))),
-        "ArnEquals" | "ArnLike" | "StringLike" => Some(any(&|value| matches(value, found))),
-        "ArnNotEquals" | "ArnNotLike" | "StringNotLike" => Some(!any(&|value| matches(value, found))),
+        "StringLike" => Some(any(&|value| matches(value, found))),
+        "StringNotLike" => Some(!any(&|value| matches(value, found))),
+        // What a pattern without parts matches is not documented.
+        "ArnEquals" | "ArnLike" | "ArnNotEquals" | "ArnNotLike" if any(&|value| value == "*") => None,
+        "ArnEquals" | "ArnLike" => Some(any(&|value| matches_arn(value, found))),
+        "ArnNotEquals" | "ArnNotLike" => Some(!any(&|value| matches_arn(value, found))),
         _ => None,
     }
 }
@@ -140,6 +144,15 @@ pub(super) fn texts(value: &Value) -> impl Iterator<Item = &str> {
     };
     let list = value.as_array().map(Vec::as_slice);
     list.unwrap_or(std::slice::from_ref(value)).iter().filter_map(of)
+}
+
+/// Whether an ARN matches a pattern of an ARN's condition: each of the [six parts by itself][1].
+///
+/// [1]: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html#Conditions_ARN
+fn matches_arn(pattern: &str, arn: &str) -> bool {
+    let parts = |text: &str| text.splitn(6, ':').map(str::to_owned).collect::<Vec<_>>();
+    let (patterns, parts) = (parts(pattern), parts(arn));
+    patterns.len() == parts.len() && patterns.iter().zip(&parts).all(|(pattern, part)| matches(pattern, part))
 }
 
 /// Whether a text matches an IAM pattern: `*` matches any text, `?` one character.
@@ -194,6 +207,14 @@ mod tests {
             (of("123456789012"), Lets::Yes),
             (json!({ "Principal": "*", "Action": ["lambda:Get*", "lambda:invoke*"] }), Lets::Yes),
             (from("arn:aws:sns:us-east-1:1:x"), Lets::No),
+            (from("arn:aws:sns:us-east-1:*"), Lets::No),
+            (from("arn:aws:sns:*:alarms"), Lets::No),
+            (from("*"), Lets::Perhaps),
+            (from("arn:*:sns:us-*-1:*:al?rms"), Lets::Yes),
+            (
+                json!({ "Condition": { "StringLike": { "AWS:SourceArn": "arn:aws:sns:*:alarms" } } }),
+                Lets::Yes,
+            ),
             (of("999999999999"), Lets::No),
             (json!({ "Action": "lambda:GetFunction" }), Lets::No),
             (json!({ "Principal": { "Service": "events.amazonaws.com" } }), Lets::No),

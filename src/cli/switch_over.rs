@@ -246,7 +246,9 @@ async fn ready(
     let (check, tags) = lock::read(guard, id).await?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     let title = name::title(id, tags.as_ref());
-    let records = dns::records(&guard.session.aws, id, Deadline::after(ALL_ZONES)).await?;
+    let records =
+        dns::records(&guard.session.aws, id, guard.config.locked_path.as_str(), Deadline::after(ALL_ZONES))
+            .await?;
     let (primaries, records): (Vec<_>, Vec<_>) =
         records.into_iter().partition(|record| matches!(record.role, Role::Primary(_)));
     if primaries.is_empty() {
@@ -325,8 +327,9 @@ async fn other_site(guard: &Guard, record: &Record) -> Result<String, String> {
             let found = guard.route53.health_check(&id, shortly()).await.map_err(|failure| {
                 format!("{name}: whether its secondary {id} is locked cannot be read: {failure}")
             })?;
-            // Its checkers, and the metric, see that later.
-            if found.path() == Some(guard.config.locked_path.as_str()) {
+            // Its checkers, and the metric, see that later; so do those of checks that it is calculated from.
+            let is_below = record.standby.as_ref().is_some_and(|standby| standby.is_locked);
+            if is_below || found.path() == Some(guard.config.locked_path.as_str()) {
                 return Err(format!(
                     "{name}: its secondary {id} is locked: with both locked, no site is in service"
                 ));

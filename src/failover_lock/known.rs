@@ -23,6 +23,8 @@ struct Entry {
     version: i64,
     read: Instant,
     tags: Tagged,
+    /// Whether it is guarded and meant to be out of service.
+    is_out: bool,
 }
 
 /// What a check's tags say.
@@ -51,6 +53,12 @@ impl Known {
         usable.then(|| entry.tags.clone())
     }
 
+    /// The checks that are meant to be out of service.
+    pub fn out(&self) -> Vec<HealthCheckId> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter(|(_, entry)| entry.is_out).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Its record is not known any more: it was written.
     pub fn forget(&self, id: &HealthCheckId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
@@ -65,7 +73,8 @@ impl Known {
             // Spread over time, so that what is read at once at the start is not read at once again.
             let spread = FRESH.mul_f64(fastrand::f64() / 2.0);
             let read = Instant::now().checked_sub(spread).unwrap_or_else(Instant::now);
-            let entry = Entry { version: check.version, read, tags };
+            let is_out = matches!(&tags, Tagged::Guarded(record) if view::is_out(check, record));
+            let entry = Entry { version: check.version, read, tags, is_out };
             known.insert(check.id.clone(), entry);
         }
     }

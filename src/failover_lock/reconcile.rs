@@ -123,7 +123,12 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
             Err(failure) => warn!(error = %failure, "reading the alarms check by check"),
         }
     }
-    let ids = by_name.unwrap_or_else(|| listed.keys().filter(|id| config.guards(id)).cloned().collect());
+    let ids = by_name.unwrap_or_else(|| {
+        let mut ids: Vec<_> = listed.keys().filter(|id| config.guards(id)).cloned().collect();
+        // Whoever deletes one that is locked, and makes another in its place, has put its site back.
+        ids.extend(system.known.out().into_iter().filter(|id| !listed.contains_key(id)));
+        ids
+    });
     let looks = ids.into_iter().map(|id| (listed.remove(&id), id)).collect::<Vec<_>>();
     let looks = looks.into_iter().enumerate().map(async |(place, (check, id))| {
         let check = match check {

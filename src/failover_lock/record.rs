@@ -397,10 +397,18 @@ impl Lock {
         self.is_by(alarm) || self.is_by(&found_for(alarm))
     }
 
-    /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record.
+    /// Whether no function with a `GUARDED_TAG` has recorded it, and this tag fits into the record beside the path from before.
     #[must_use]
     pub fn can_be_owned_by(&self, tag: String) -> bool {
-        self.of.is_none() && Self { of: Some(tag), ..self.clone() }.owner_field().is_some()
+        let owned = Self { of: Some(tag), ..self.clone() };
+        let fits = |owner: String| owned.path_field(owner.len()) == self.path_field(0);
+        self.of.is_none() && owned.owner_field().is_some_and(fits)
+    }
+
+    /// The characters that there are for the fields before the free text, of which the beginning says what has set the lock.
+    fn room(&self) -> usize {
+        let beginning = cause::beginning(&self.by).map_or(0, str::len);
+        FIELDS - beginning
     }
 
     /// What the tag's value begins with.
@@ -415,30 +423,31 @@ impl Lock {
         text
     }
 
-    /// The path from before as the tag's value has it.
-    fn path_field(&self) -> Option<String> {
+    /// The path from before as the tag's value has it, beside an owner of so many characters.
+    fn path_field(&self, owner: usize) -> Option<String> {
         let before = match &self.before {
             Before::Unknown => return None,
             Before::TooLong => TOO_LONG.to_owned(),
             Before::Path(path) => escaped(path),
         };
-        let fits = self.start().len() + " before=".len() + before.len() <= FIELDS;
+        let fits = self.start().len() + owner + " before=".len() + before.len() <= self.room();
         Some(format!(" before={}", if fits { &before } else { TOO_LONG }))
     }
 
-    /// The `GUARDED_TAG` as the tag's value has it, if it fits beside the path.
+    /// The `GUARDED_TAG` as the tag's value has it, if it fits. A path has to give way: without its owner, a lock whose check
+    /// loses its tag would be no one's; without its path, a restore asks for it.
     fn owner_field(&self) -> Option<String> {
         let owner = self.of.as_deref().map(|of| format!(" of={}", escaped(of)))?;
-        let path = self.path_field().unwrap_or_default();
-        (self.start().len() + owner.len() + path.len() <= FIELDS).then_some(owner)
+        let path = " before=".len() + TOO_LONG.len();
+        (self.start().len() + owner.len() + path <= self.room()).then_some(owner)
     }
 
     /// The tag's value.
     #[must_use]
     pub fn tag(&self) -> String {
-        let mut text = self.start();
-        text.extend(self.owner_field());
-        text.extend(self.path_field());
+        let (mut text, owner) = (self.start(), self.owner_field().unwrap_or_default());
+        text += &owner;
+        text.extend(self.path_field(owner.len()));
         with_reason(text, &self.by)
     }
 }

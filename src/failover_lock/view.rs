@@ -128,11 +128,11 @@ pub(super) async fn secondary_is_healthy(
     }
 }
 
-/// Whether Route 53's verdict on a check is what its checkers find: not, if it is inverted or disabled.
+/// Whether Route 53's verdict on a check is certainly what its checkers find: not, if it is inverted or disabled.
 async fn counts_its_checkers(system: &FailoverLock, id: &HealthCheckId, deadline: Deadline) -> bool {
     let check = system.route53.health_check(id, deadline).await;
-    let check = or_warn(id, check, "taking it for a check that is neither inverted nor disabled");
-    check.is_none_or(|check| !check.inverted && !check.disabled)
+    let check = or_warn(id, check, "taking the secondary for healthy");
+    check.is_some_and(|check| !check.inverted && !check.disabled)
 }
 
 /// Whether a secondary that is a primary itself was locked so short a time ago that Route 53's verdict may not show it yet.

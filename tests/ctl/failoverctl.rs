@@ -484,6 +484,18 @@ async fn doctor_names_what_a_stack_runs_and_finds_code_that_was_not_deployed() {
     assert!(found.out.contains("failover-lock does not run the artifact of its stack"), "{found:?}");
 }
 
+/// A secondary is never locked, although nothing says which checks are guarded.
+async fn never_locks_a_secondary(aws: &Emulator, check: &str) {
+    let as_secondary = format!(
+        "aws lambda update-function-configuration --function-name failover-lock --environment \
+        \"Variables={{SECONDARY_HEALTH_CHECKS=6dc5e927-6632-468a-b2ff-32e2947321c9={check}}}\""
+    );
+    assert_eq!(aws.bash(&as_secondary, &[]).await.0, Some(0));
+    let found = run(&aws.url, &["doctor", check]).await;
+    let said = "names this health check as a secondary";
+    assert!(found.status == Some(3) && found.out.contains(said), "{found:?}");
+}
+
 /// A function that guards another check is another's, whatever is wrong with it.
 async fn leaves_others_alone(aws: &Emulator, check: &str, idle: &str) {
     let other = "aws lambda update-function-configuration --function-name failover-lock --environment \
@@ -575,6 +587,7 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         let found = configured(variables).await;
         assert!(found.status == Some(3) && found.out.contains(said), "{said}: {found:?}");
     }
+    never_locks_a_secondary(&aws, &check).await;
     leaves_others_alone(&aws, &check, idle[0].as_str()).await;
     primary.set_up(false);
     aws.deploy("--set DryRun=true").await;

@@ -533,6 +533,17 @@ async fn a_secondary_is_judged_by_route_53s_own_verdict_if_there_is_one() {
     }
 }
 
+#[tokio::test]
+async fn a_secondary_that_may_not_be_read_holds_up_no_lock() {
+    let pair = format!("{PRIMARY}={SECOND}");
+    let route53 = with_check(Check::new("HTTP", 80)).await;
+    route53.put(SECOND, Check::new("HTTP", 80).with("Disabled", "true").reported(0));
+    route53.fail("GetHealthCheck", Fault::Pass);
+    route53.fail("GetHealthCheck", Fault::Error(403, "AccessDenied", "not authorized"));
+    let answer = lock_with(&route53, &[("SECONDARY_HEALTH_CHECKS", &pair)], &alarm()).await.unwrap();
+    assert_eq!(answer["outcomes"][0]["outcome"], "locked");
+}
+
 /// A composite alarm's message, with these children and their states as those that triggered it.
 fn composite(children: &[(&str, &str)]) -> String {
     let child = |(name, state): &(&str, &str)| {

@@ -6,6 +6,7 @@ use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
 use crate::support::route53::{Check, Fault, Route53};
 use failover::failover_lock::Handler;
 use serde_json::Value;
+use std::time::Duration;
 
 const SECOND: &str = "d2f991db-4143-47b0-9015-e781df145c7c";
 /// 2026-11-21T02:36:15.490Z, when the documented alarm changed.
@@ -422,7 +423,9 @@ async fn many_checks_are_read_by_the_page_and_one_that_does_not_answer_costs_the
     let system = support::lock::system(&route53, &guarded).await;
     let tick = async || {
         let before = route53.calls().len();
-        let answer = support::lock::invoke(&system, Handler::Reconcile, "{}").await;
+        // Of all the time that it has, the one that does not answer takes most.
+        let time = Duration::from_secs(45);
+        let answer = support::lock::invoke_within(&system, Handler::Reconcile, "{}", time).await;
         (answer, route53.calls()[before..].to_vec())
     };
     let (answer, calls) = tick().await;
@@ -462,6 +465,28 @@ async fn checks_may_be_guarded_by_a_tag() {
     let request = serde_json::json!({ "healthCheckId": SECOND, "force": true }).to_string();
     let error = support::lock::run(&route53, &guarded, Handler::Restore, &request).await.unwrap_err();
     assert!(error.contains("not in this function's GUARDED_HEALTH_CHECKS"), "{error}");
+}
+
+#[tokio::test]
+async fn a_locked_check_with_the_tag_that_is_deleted_is_reported() {
+    let route53 = with(check().tagged("guarded", "yes"), &[firing()]).await;
+    let system = support::lock::system(&route53, &[("GUARDED_TAG", "guarded")]).await;
+    let tick = async || support::lock::invoke(&system, Handler::Reconcile, "{}").await;
+    assert_eq!(tick().await.unwrap()["outcomes"][0]["outcome"], "locked");
+    assert_eq!(tick().await.unwrap()["outcomes"][0]["outcome"], "already_locked");
+    // As Terraform replaces it: the site is back.
+    route53.delete(PRIMARY);
+    route53.put(SECOND, check().tagged("guarded", "yes"));
+    let error = tick().await.unwrap_err().to_string();
+    assert!(error.contains("NoSuchHealthCheck") && error.contains(PRIMARY), "{error}");
+    // One in service may go.
+    route53.put(PRIMARY, check().changed().tagged("guarded", "yes"));
+    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "OK", CHANGED));
+    let system = support::lock::system(&route53, &[("GUARDED_TAG", "guarded")]).await;
+    let tick = async || support::lock::invoke(&system, Handler::Reconcile, "{}").await;
+    assert_eq!(tick().await.unwrap()["outcomes"].as_array().unwrap().len(), 2);
+    route53.delete(PRIMARY);
+    assert_eq!(tick().await.unwrap()["outcomes"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

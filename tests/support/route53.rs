@@ -222,6 +222,11 @@ impl Route53 {
         self.state().checks.insert(id.to_owned(), check);
     }
 
+    /// Deletes a health check.
+    pub fn delete(&self, id: &str) {
+        self.state().checks.remove(id);
+    }
+
     pub fn put_alarm(&self, name: &str, alarm: Alarm) {
         self.state().alarms.insert(name.to_owned(), alarm);
     }

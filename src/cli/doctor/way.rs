@@ -343,7 +343,9 @@ async fn function_locks(
         }
     }
     // What does not guard the check is not ours to change.
-    let is_ours = !disagreements.iter().any(|(variable, _)| variable.starts_with("GUARDED_"));
+    let is_ours = !disagreements
+        .iter()
+        .any(|(variable, _)| *variable == "GUARDED_TAG" || IS_NOT_GUARDED.contains(variable));
     let mut is_well = true;
     if let Some(service) = service {
         is_well &= lets(&function, arn, (service, source), ("function", is_ours), findings);
@@ -449,6 +451,9 @@ fn statement(source: &str) -> String {
     format!("failoverctl-{service}-{}", name.take(80).collect::<String>())
 }
 
+/// The variables by whose disagreement a function does not guard a check, whatever its tags.
+pub(in crate::cli) const IS_NOT_GUARDED: [&str; 2] = ["GUARDED_HEALTH_CHECKS", "SECONDARY_HEALTH_CHECKS"];
+
 /// The variables with which the function would not lock this check as this command expects, and why.
 pub(in crate::cli) fn disagreements(
     guard: &Guard,
@@ -478,6 +483,12 @@ pub(in crate::cli) fn disagreements(
     }
     match config {
         Err(invalid) => found.push(("variables", format!("do not let it start: {invalid}"))),
+        Ok(config) if !config.guards(id) && config.guarded.is_none() => {
+            found.push((
+                "SECONDARY_HEALTH_CHECKS",
+                "names this health check as a secondary, which is never locked".to_owned(),
+            ));
+        }
         Ok(config) if config.dry_run => {
             found.push(("DRY_RUN", "is true: it decides and changes nothing".to_owned()));
         }

@@ -21,5 +21,10 @@ pub const BY_HAND: &str = "by hand: ";
 /// Whether a person is the cause of a lock.
 #[must_use]
 pub fn is_by_hand(by: &str) -> bool {
-    by.starts_with(BY_HAND)
+    by.starts_with(BY_HAND.trim_end())
+}
+
+/// The beginning of a cause that says what it is, if it is no alarm's name.
+pub(super) fn beginning(by: &str) -> Option<&'static str> {
+    [BY_HAND.trim_end(), FOUND].into_iter().find(|beginning| by.starts_with(beginning))
 }

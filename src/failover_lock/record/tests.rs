@@ -73,6 +73,35 @@ fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
 }
 
 #[test]
+fn what_set_a_lock_is_read_back_beside_the_longest_path_and_owner() {
+    let (start, now) = (at("10:00:00"), Utc::now());
+    for (by, of) in [
+        ("by hand: fire", None),
+        ("by hand: fire", Some("failover=".to_owned() + &"u".repeat(141))),
+        ("found on the locked path", None),
+        ("found on the locked path: primary-unhealthy", Some("k".repeat(150))),
+        ("primary-unhealthy", Some("k".repeat(150))),
+    ] {
+        for length in 1..=254 {
+            let path = format!("/{}", "a".repeat(length - 1));
+            let (before, by, alarm) = (Before::Path(path.clone()), by.to_owned(), Some(start));
+            let lock = Lock { version: Some(8), on: None, at: start, alarm, of: of.clone(), before, by };
+            let tag = lock.tag();
+            let read = Fields { key: OUT, text: &tag, now }.lock().unwrap();
+            assert!(tag.len() <= LONGEST && read.of == of, "{tag}");
+            assert_eq!(
+                (is_by_hand(&read.by), is_found(&read.by)),
+                (is_by_hand(&lock.by), is_found(&lock.by)),
+                "{tag}"
+            );
+            assert!(read.before == Before::Path(path.clone()) || read.before == Before::TooLong, "{tag}");
+            let short = length <= if of.is_some() { 4 } else { 150 };
+            assert!(!short || read.before == Before::Path(path), "{tag}");
+        }
+    }
+}
+
+#[test]
 fn letters_and_numbers_of_any_script_stay_in_a_tag_and_what_is_neither_does_not() {
     // Vowel signs of Hindi and Thai, a circled letter and a combining accent are alphabetic, or look so.
     for (given, written) in [
