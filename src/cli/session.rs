@@ -328,7 +328,7 @@ fn url(text: &str) -> Result<String, String> {
 }
 
 /// Reads a Region's name: `us-east-1`, `us-iso-east-1`.
-fn region(text: &str) -> Result<String, String> {
+pub(super) fn region(text: &str) -> Result<String, String> {
     let parts: Vec<_> = text.split('-').collect();
     let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, says};
+use crate::report::Folder as Report;
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
@@ -293,6 +294,12 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
         assert_eq!(site.s3.history(A, KEY).len() + site.s3.history(B, HOLD).len(), before);
     };
     refused(&site, &[], "app is not locked").await;
+    let report = Report::new("latch-release");
+    refused(&site, &["--report", report.name()], "app is not locked").await;
+    let steps = [("dns", "the primary: healthy"), ("lock", "acme-latch-a: absent, acme-latch-b: absent")];
+    assert!(report.has_steps(&steps), "{}", report.json());
+    let written = report.json();
+    assert_eq!((&written["cause"], &written["isChanged"]), (&"app is not locked".into(), &false.into()));
     site.fails_over();
     assert_eq!(look(&site.watcher().await).await.as_deref(), Ok("locked"));
     site.checkers_look();
@@ -361,11 +368,25 @@ async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
             site.checkers_look();
         }
     };
-    let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes", "--output", "json"]), checkers);
+    let report = Report::new("latch-drill");
+    let typed = ["drill", "app", "--yes", "--output", "json", "--report", report.name()];
+    let (ended, ()) = tokio::join!(run(&site, &typed), checkers);
     assert_eq!(ended.status, Some(0), "{ended:?}");
     let json: Value = serde_json::from_str(&ended.out).unwrap();
     let outcome = &json["outcomes"][0];
     assert!(outcome["lockedSeconds"].is_f64() && outcome["releasedSeconds"].is_f64(), "{json}");
+    let steps = [
+        ("dns", "app is armed, and both sites are healthy"),
+        ("lock", "acme-latch-a: created"),
+        ("dns", "every name server answers the standby"),
+        ("lock", "acme-latch-b: locked "),
+        ("lock", "1/4 watchers are held off"),
+        ("lock", "acme-latch-b: locked "),
+        ("lock", "3/4 every object is deleted"),
+        ("dns", "every name server has said for a minute that the primary serves"),
+    ];
+    assert!(report.has_steps(&steps), "{}", report.json());
+    assert_eq!(report.json()["isDone"], true);
     assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("primary"));
     site.standby(false);
     let ended = run(&site, &["drill", "app", "--yes"]).await;
@@ -475,8 +496,12 @@ async fn a_lock_by_hand_takes_the_primary_out() {
     let dry = run(&site, &["lock", "app", "--dry-run", "--reason", "maintenance"]).await;
     assert!(dry.status == Some(0) && dry.out.matches("would_create").count() == 2, "{dry:?}");
     assert_eq!(site.objects(), [false, false]);
-    let ended = run(&site, &["lock", "app", "--yes", "--reason", "maintenance"]).await;
+    let report = Report::new("latch-lock");
+    let typed = ["lock", "app", "--yes", "--reason", "maintenance", "--report", report.name()];
+    let ended = run(&site, &typed).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(report.has_steps(&[("lock", "acme-latch-a: created"), ("lock", "acme-latch-b: created")]));
+    assert_eq!(report.json()["subject"], "app");
     assert_eq!(site.objects(), [true, true]);
     assert!(site.s3.object(A, KEY).unwrap().text().contains("maintenance"));
     site.checkers_look();
