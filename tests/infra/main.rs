@@ -11,6 +11,7 @@ mod company;
 mod deploy;
 mod docs;
 mod fence;
+mod gates;
 mod latch;
 mod latch_deploy;
 mod layers;
