@@ -24,7 +24,7 @@ const ASKED: &str = " | ";
 const DATE: &str = "%Y%m%dT%H%M%SZ";
 
 /// Whether a second person has to approve.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Options {
     /// Go on only if a second person approves, by failoverctl approve. Their ARN has to match the pattern, in which * stands
     /// for any text; without one, it has to be of the caller's account.

@@ -12,7 +12,7 @@ use super::text::plain;
 use super::timeline::{Source, Timeline};
 
 /// The gates.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Gates {
     /// Go on only if this command ends with status 0: for example a check of the replication. It is run by sh, before and
     /// after the question. May be repeated.

@@ -24,7 +24,7 @@ const ROW: f64 = 36.0;
 const APART: f64 = 22.0;
 
 /// Where to write it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Options {
     /// Write a report into this folder: as JSON, as Markdown, and as a page with the timeline drawn.
     #[arg(long, value_name = "FOLDER")]

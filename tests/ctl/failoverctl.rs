@@ -1142,6 +1142,25 @@ async fn fence_rejoin_asks_and_makes_the_function_rejoin_the_site() {
     let ended = run_at(&sites, &[&out[..], &["--report", again.name()]].concat()).await;
     assert_eq!((ended.status, sites.in_service().len()), (Some(0), 1), "{ended:?}");
     assert!(again.has_steps(&[("function", "site-fence: site-b: taken_out")]), "{}", again.json());
+    let at = ["--accelerator", DNS_NAME, "--yes"];
+    let pause = ["fence", "pause", "--all", "--for", "2h", "--reason", "CHG-42"];
+    let ended = run_at(&sites, &[&pause[..], &at, &["--dry-run"]].concat()).await;
+    assert!(ended.status == Some(0) && ended.out.starts_with("all sites: would_pause (until 2"), "{ended:?}");
+    let ended = run_at(&sites, &[&pause[..], &at].concat()).await;
+    assert!(ended.status == Some(0) && ended.said.contains("site-paused stands until"), "{ended:?}");
+    assert!(ended.out.starts_with("all sites: paused (until 2") && ended.out.contains("CHG-42"), "{ended:?}");
+    let status = run_at(&sites, &["fence", "status", "--output", "json"]).await;
+    let json: Value = serde_json::from_str(&status.out).unwrap();
+    let site = json["sites"].as_array().and_then(|sites| sites.iter().find(|site| site["site"] == "site-a"));
+    assert_eq!(site.expect("it is behind the accelerator")["pauseReason"], "CHG-42", "{json}");
+    let status = run_at(&sites, &["fence", "status"]).await;
+    assert_eq!(status.out.matches("; paused until 2").count(), 2, "{status:?}");
+    for outcome in ["all sites: resumed\n", "all sites: not_paused\n"] {
+        let ended = run_at(&sites, &[&["fence", "resume", "--all"], &at[..]].concat()).await;
+        assert_eq!((ended.status, ended.out.as_str()), (Some(0), outcome), "{ended:?}");
+    }
+    let unsaid = run_at(&sites, &[&["fence", "resume"], &at[..]].concat()).await;
+    assert_eq!(unsaid.status, Some(2), "which sites is not said: {unsaid:?}");
     let nowhere = ["fence", "rejoin", "site-b", "--accelerator", "other.example.com", "--yes"];
     let ended = run_at(&sites, &nowhere).await;
     assert_eq!(ended.status, Some(1));

@@ -1,6 +1,7 @@
-//! `failoverctl fence`: the sites behind an accelerator, those that were taken out, and their rejoining.
+//! `failoverctl fence`: the sites behind an accelerator, those that were taken out, their rejoining, and pauses.
 
 mod out;
+mod pause;
 mod rejoin;
 mod status;
 
@@ -17,12 +18,11 @@ use super::report::{self, Operation};
 use super::session::{Common, Session};
 use super::text::plain;
 use super::timeline::{Source, Timeline};
-use crate::site_fence::site::Site;
 
 /// The function's own timeout, and the time of its start.
 const INVOCATION: Duration = Duration::from_secs(70);
 
-/// Show the sites behind AWS Global Accelerator, and rejoin one that site-fence has taken out.
+/// Show the sites behind AWS Global Accelerator, take one out, rejoin it, and pause site-fence.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -34,6 +34,8 @@ enum Command {
     Status(status::Arguments),
     Rejoin(rejoin::Arguments),
     Out(out::Arguments),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
@@ -43,6 +45,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         Command::Status(arguments) => status::run(&session, region, arguments).await,
         Command::Rejoin(arguments) => rejoin::run(common, &session, region, arguments).await,
         Command::Out(arguments) => out::run(common, &session, region, arguments).await,
+        Command::Pause(arguments) => pause::pause(common, &session, region, arguments).await,
+        Command::Resume(arguments) => pause::resume(common, &session, region, arguments).await,
     }
 }
 
@@ -50,7 +54,8 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 struct Change<'a> {
     /// The command.
     command: &'static str,
-    site: &'a Site,
+    /// The site, or all of them.
+    site: &'a str,
     accelerator: &'a str,
     question: String,
     /// The function, and what it is asked for.
@@ -123,7 +128,7 @@ async fn steps(
     timeline.changed = !dry_run && !is_untouched;
     let answer = answer?;
     let outcome = answer["outcome"].as_str().unwrap_or_default();
-    if outcome == *would || outcome == "refused" || outcome.starts_with("already_") {
+    if outcome == *would || ["refused", "not_paused"].contains(&outcome) || outcome.starts_with("already_") {
         timeline.changed = false;
     }
     let line = line(site, &answer);
@@ -154,7 +159,7 @@ fn region_of(session: &Session, region: Option<Region>, function: &str) -> SdkCo
 }
 
 /// The outcome in a line of words.
-fn line(site: &Site, outcome: &Value) -> String {
+fn line(site: &str, outcome: &Value) -> String {
     let word = |key: &str| outcome[key].as_str().map(plain);
     let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
     let detail = word("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();

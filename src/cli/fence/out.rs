@@ -54,7 +54,7 @@ pub(super) async fn run(
         request: json!({ "takeOut": site, "accelerator": accelerator, "reason": reason, "dryRun": dry_run }),
         done: ["taken_out", "already_out"],
         would: "would_take_out",
-        site: &site,
+        site: site.as_str(),
         accelerator: &accelerator,
         function: &function,
         dry_run,

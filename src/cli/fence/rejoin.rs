@@ -58,7 +58,7 @@ pub(super) async fn run(
         request: json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run }),
         done: ["rejoined", "already_rejoined"],
         would: "would_rejoin",
-        site: &site,
+        site: site.as_str(),
         accelerator: &accelerator,
         function: &function,
         dry_run,
