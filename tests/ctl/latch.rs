@@ -16,6 +16,7 @@ use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing, S
 use crate::support::miniature::world::World;
 use crate::support::s3::{Down, Fault, PERSON, S3, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
+use crate::support::sts::{Person, Sts};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
@@ -311,6 +312,46 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
     site.s3.put(A, HOLD, r#"{"id":"1","by":"ada@laptop","at":"2026-11-26T03:00:00Z"}"#);
     refused(&site, &["--force"], "it is held by ada@laptop since 2026-11-26T03:00:00Z").await;
     assert_eq!(site.objects(), [true, true]);
+}
+
+#[tokio::test]
+async fn a_release_begins_once_a_second_person_has_approved_it_in_the_region_of_a_bucket() {
+    let site = locked().await;
+    let folder = Folder::of(&site);
+    let person = |arn| Person { arn, session_token: None };
+    let sts = Sts::start(&[
+        (PERSON, person("arn:aws:iam::123456789012:user/jane")),
+        ("bob", person("arn:aws:iam::123456789012:user/bob")),
+    ])
+    .await;
+    let reached = |mut command: Command| {
+        command.env("AWS_ENDPOINT_URL_STS", sts.url());
+        command
+    };
+    let release = ["release", "app", "--yes", "--force"];
+    let typed = [&release[..], &["--require-approval"]].concat();
+    let asked = Ended::of(reached(program(&site, &folder, &typed)).output().await.expect("it starts"));
+    let (_, plan) = asked.said.split_once("failoverctl approve '").unwrap_or_else(|| panic!("{asked:?}"));
+    let plan = plan.split_once('\'').expect("it is quoted").0;
+    let expected =
+        "latch release app in acme-latch-a, acme-latch-b --force: no reason | 123456789012 eu-central-1 ";
+    assert!(asked.status == Some(3) && plan.starts_with(expected), "{asked:?}");
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
+
+    let mut approve = reached(at(&site, &folder, FAILOVERCTL, &["approve", plan, "--yes"]));
+    approve.envs([("AWS_ACCESS_KEY_ID", "bob"), ("AWS_SECRET_ACCESS_KEY", "bob")]);
+    let approved = Ended::of(approve.output().await.expect("it starts"));
+    assert_eq!(approved.status, Some(0), "{approved:?}");
+    let report = Report::new("latch-approved");
+    let typed = [&release[..], &["--approval", approved.out.trim(), "--report", report.name()]].concat();
+    let mut release = reached(program(&site, &folder, &typed)).spawn().expect("it starts");
+    says(release.stderr.as_mut().expect("it is piped"), "1/4 watchers are held off").await;
+    let ended = interrupted(release).await;
+    assert_eq!((ended.status, site.objects(), holds(&site)), (Some(1), [true, true], [false, false]));
+    let steps =
+        [("person", "approved by arn:aws:iam::123456789012:user/bob: latch release app"), ("lock", "1/4")];
+    assert!(report.has_steps(&steps), "{}", report.json());
+    assert_eq!(report.json()["isChanged"], true);
 }
 
 #[tokio::test]
