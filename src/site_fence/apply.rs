@@ -242,19 +242,6 @@ impl Leave<'_> {
         }
     }
 
-    /// Decides, and returns the pause that keeps this report from removing anything. What has begun is finished.
-    fn decide<'s>(&self, sight: &'s Sight) -> (Decision<'s>, Option<String>) {
-        let seen = Seen { groups: &sight.groups, notes: &sight.notes };
-        let decision = decide::fence(self.accusation, &seen);
-        let pauses = Pauses::read(&sight.tags, Utc::now());
-        let pause = decide::pause(self.accusation, &decision, &pauses).filter(|_| !self.removed);
-        let decision = if pause.is_some() { Decision::Refuse(Reason::Paused) } else { decision };
-        if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
-            log_decision(self.accusation, &decision);
-        }
-        (decision, pause.map(ToString::to_string))
-    }
-
     /// When a person has rejoined the site, if that was after this report was taken up.
     fn answered(&self, notes: &Notes) -> Option<DateTime<Utc>> {
         answered(&self.accusation.site, self.since, notes)
@@ -360,6 +347,19 @@ impl Leave<'_> {
         let is_elsewhere = left.iter().any(|group| group.of(site).any(|endpoint| !is_noted(group, endpoint)));
         self.is_whole = !is_elsewhere;
         Ok(is_elsewhere)
+    }
+
+    /// Decides, and returns the pause that keeps this report from removing anything. What has begun is finished.
+    fn decide<'s>(&self, sight: &'s Sight) -> (Decision<'s>, Option<String>) {
+        let seen = Seen { groups: &sight.groups, notes: &sight.notes };
+        let decision = decide::fence(self.accusation, &seen);
+        let pauses = Pauses::read(&sight.tags, Utc::now());
+        let pause = decide::pause(self.accusation, &decision, &pauses).filter(|_| !self.removed);
+        let decision = if pause.is_some() { Decision::Refuse(Reason::Paused) } else { decision };
+        if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
+            log_decision(self.accusation, &decision);
+        }
+        (decision, pause.map(ToString::to_string))
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.
