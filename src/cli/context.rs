@@ -65,6 +65,11 @@ impl Context {
         self.account.as_deref()
     }
 
+    /// The caller's ARN, if STS has answered.
+    pub fn arn(&self) -> Option<&str> {
+        self.caller.as_deref()
+    }
+
     /// The caller, for example `assumed-role/Operator/jane`, if STS has answered.
     pub fn caller(&self) -> Option<&str> {
         self.caller.as_deref().map(|arn| Arn::parse(arn).map_or(arn, |arn| arn.resource))

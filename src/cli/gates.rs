@@ -1,23 +1,42 @@
-//! What has to be before traffic moves: commands of the user's own.
+//! What has to be before traffic moves: commands of the user's own, a person's agreement, and a second person's approval.
 
 use std::process::Stdio;
 
 use clap::Args;
 use tokio::process::Command;
 
+use super::approval;
 use super::error::{Ended, Error};
-use super::screen::Screen;
-use super::session::Common;
+use super::session::{Common, Session};
 use super::text::plain;
 use super::timeline::{Source, Timeline};
 
-/// The commands.
-#[derive(Debug, Args)]
+/// The gates.
+#[derive(Debug, Default, Args)]
 pub(super) struct Gates {
     /// Go on only if this command ends with status 0: for example a check of the replication. It is run by sh, before and
     /// after the question. May be repeated.
     #[arg(long = "require-command", value_name = "COMMAND")]
     commands: Vec<String>,
+    #[command(flatten)]
+    approval: approval::Options,
+}
+
+/// What a person is asked.
+pub(super) struct Ask<'a> {
+    pub question: &'a str,
+    /// Whether the person has agreed already.
+    pub yes: bool,
+    /// Whether nothing is to be changed: then no one is asked.
+    pub dry_run: bool,
+    /// What a second person approves: the operation with its options, and its reason.
+    pub what: String,
+}
+
+/// All gates are passed.
+pub(super) struct Passed {
+    /// The name of the second person, if one had to approve.
+    approved_by: Option<String>,
 }
 
 // === impl Gates ===
@@ -25,31 +44,40 @@ pub(super) struct Gates {
 impl Gates {
     /// Whether there are none, so that no time goes by.
     pub fn is_empty(&self) -> bool {
-        self.commands.is_empty()
+        self.commands.is_empty() && !self.approval.is_required()
     }
 
-    /// Runs the commands, asks the question unless it `is_answered`, and then runs them again: it may have been open for
-    /// hours.
+    /// Runs the commands, asks the question and for the approval, and then runs the commands again: it may have taken hours.
+    /// Returns `None` if the person has declined.
     ///
     /// # Errors
-    /// One did not end with status 0; there is no terminal to ask.
+    /// A command did not end with status 0; there is no terminal to ask; it is not approved.
     pub async fn ask(
         &self,
         common: &Common,
-        screen: &Screen,
-        question: &str,
-        is_answered: bool,
+        session: &Session,
+        asked: &Ask<'_>,
         timeline: &mut Timeline,
-    ) -> Result<Ended, Error> {
+    ) -> Result<Option<Passed>, Error> {
+        let Ask { question, yes, dry_run, what } = asked;
         self.pass(common, timeline).await?;
-        let ended = screen.ask(question, is_answered).await?;
-        if ended == Ended::NotWell {
-            timeline.add(Source::Person, "declined".to_owned());
-        } else if !is_answered {
-            timeline.add(Source::Person, format!("agreed: {question}"));
+        let is_answered = *yes || *dry_run;
+        if timeline.ask(&session.screen, question, is_answered).await? == Ended::NotWell {
+            return Ok(None);
+        }
+        let is_required = self.approval.is_required();
+        let approved_by = if is_required && *dry_run {
+            timeline.now(Source::Person, "a second person would have to approve".to_owned());
+            None
+        } else if is_required {
+            Some(self.approval.get(session, what, timeline).await?)
+        } else {
+            None
+        };
+        if !is_answered || approved_by.is_some() {
             self.pass(common, timeline).await?;
         }
-        Ok(ended)
+        Ok(Some(Passed { approved_by }))
     }
 
     /// Runs the commands one after the other, with the last line that each prints as what was seen.
@@ -80,5 +108,18 @@ impl Gates {
             timeline.now(Source::Command, what);
         }
         Ok(())
+    }
+}
+
+// === impl Passed ===
+
+impl Passed {
+    /// The reason to record. The approval is its beginning: a long reason may be cut.
+    pub fn reason(&self, given: Option<&str>) -> Option<String> {
+        match (&self.approved_by, given) {
+            (None, given) => given.map(str::to_owned),
+            (Some(by), None) => Some(format!("approved by {by}")),
+            (Some(by), Some(given)) => Some(format!("approved by {by}: {given}")),
+        }
     }
 }

@@ -9,6 +9,8 @@
 //! allowed, whether a message passes.
 
 mod answers;
+mod approval;
+mod approve;
 mod clock;
 mod completions;
 mod context;
@@ -79,6 +81,7 @@ enum Command {
     Lock(lock::Arguments),
     Restore(restore::Arguments),
     SwitchOver(switch_over::Arguments),
+    Approve(approve::Arguments),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Explain(explain::Arguments),
@@ -106,6 +109,7 @@ pub async fn run(arguments: Arguments) -> Result<Ended, Error> {
         Command::Lock(arguments) => lock::run(&common, arguments).await,
         Command::Restore(arguments) => restore::run(&common, arguments).await,
         Command::SwitchOver(arguments) => switch_over::run(&common, arguments).await,
+        Command::Approve(arguments) => approve::run(&common, arguments).await,
         Command::Pause(arguments) => pause::pause(&common, arguments).await,
         Command::Resume(arguments) => pause::resume(&common, arguments).await,
         Command::Explain(arguments) => explain::run(&common, arguments).await,

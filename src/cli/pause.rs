@@ -80,7 +80,7 @@ pub(super) struct Resume {
 
 /// The length of a pause, in minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Length(i64);
+pub(super) struct Length(pub i64);
 
 pub(super) async fn pause(common: &Common, arguments: Pause) -> Result<Ended, Error> {
     let Pause { check, length, reason, dry_run, yes, options } = arguments;

@@ -24,7 +24,7 @@ const ROW: f64 = 36.0;
 const APART: f64 = 22.0;
 
 /// Where to write it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Options {
     /// Write a report into this folder: as JSON, as Markdown, and as a page with the timeline drawn.
     #[arg(long, value_name = "FOLDER")]
@@ -35,7 +35,7 @@ pub(super) struct Options {
 pub(super) struct Operation<'a> {
     /// The command.
     pub command: &'static str,
-    /// The health check, with its name.
+    /// What it is about: a health check with its name, a latch, or a site.
     pub subject: &'a str,
     /// Whether nothing was to be changed.
     pub is_dry_run: bool,
@@ -48,7 +48,7 @@ pub(super) struct Operation<'a> {
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
     command: &'static str,
-    /// The health check, with its name.
+    /// What it was about: a health check with its name, a latch, or a site.
     subject: &'a str,
     /// Whether nothing was to be changed.
     is_dry_run: bool,
@@ -136,7 +136,7 @@ impl Report<'_> {
     async fn write(&self, screen: &Screen, folder: &Path) -> Result<(), Error> {
         let context = screen.context().await.map(|context| context.line()).unwrap_or_default();
         let json = screen.document(KEY, self).await?;
-        let name = format!("{}-{}", self.command, Utc::now().format("%Y%m%dT%H%M%S%3fZ"));
+        let name = format!("{}-{}", self.command.replace(' ', "-"), Utc::now().format("%Y%m%dT%H%M%S%3fZ"));
         for (extension, text) in
             [("json", json + "\n"), ("md", self.markdown(&context)), ("html", self.page(&context))]
         {

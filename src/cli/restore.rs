@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
 use super::function;
-use super::gates::Gates;
+use super::gates::{Ask, Gates};
 use super::guard::{Guard, Options};
 use super::lock;
 use super::locks;
@@ -119,9 +119,20 @@ async fn steps(
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let question = format!("Are the sites synchronised? Restoring {title} brings traffic to {asks} again.");
     let screen = &guard.session.screen;
-    if gates.ask(common, screen, &question, *yes || *dry_run, timeline).await? == Ended::NotWell {
+    let option = |is_set: bool, option: &str| if is_set { format!(" {option}") } else { String::new() };
+    let what = format!(
+        "restore {id}{}{}{}{}: {}",
+        path.as_ref().map(|path| format!(" --path {path}")).unwrap_or_default(),
+        option(*force, "--force"),
+        option(function.is_none(), "--direct"),
+        function.as_ref().map(|function| format!(" --function {function}")).unwrap_or_default(),
+        reason.as_deref().unwrap_or("no reason")
+    );
+    let asked = Ask { question: &question, yes: *yes, dry_run: *dry_run, what };
+    let Some(passed) = gates.ask(common, &guard.session, &asked, timeline).await? else {
         return Ok(Ended::NotWell);
-    }
+    };
+    let reason = passed.reason(reason.as_deref());
     // An interrupt ends the wait alone: what was done is shown, and the report says it.
     let mut interrupts = Interrupts::new()?;
     let is_recorded = |outcome: &Value| outcome["reason"] != <&str>::from(Reason::NotRecorded);

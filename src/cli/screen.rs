@@ -245,13 +245,8 @@ impl Screen {
             say(self.line().await.trim_end());
             return Ok(Ended::Well);
         }
-        if !io::stdin().is_terminal() {
-            return Err(Error::NoTerminal);
-        }
-        write!(anstream::stderr(), "{}{question} [y/N] ", self.line().await)?;
-        anstream::stderr().flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
+        let question = format!("{}{question} [y/N] ", self.line().await);
+        let Some(answer) = read_line(&question)? else { return Err(Error::NoTerminal) };
         if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
             Ok(Ended::Well)
         } else {
@@ -259,6 +254,21 @@ impl Screen {
             Ok(Ended::NotWell)
         }
     }
+}
+
+/// Asks for a line; `None` without a terminal.
+///
+/// # Errors
+/// The terminal is gone.
+pub(super) fn read_line(prompt: &str) -> io::Result<Option<String>> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    write!(anstream::stderr(), "{prompt}")?;
+    anstream::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(Some(line))
 }
 
 /// Prints a line of progress for people; a failed write is ignored.

@@ -49,7 +49,7 @@ pub(super) struct Common {
     #[arg(long = "profile", global = true, value_name = "NAME")]
     profiles: Vec<String>,
     /// The Region of Route 53's metrics and alarms: us-east-1, except in other partitions than `aws`. For
-    /// `fence out` and `fence rejoin`, the Region of the function; for `lease`, of the table.
+    /// `fence out`, `rejoin`, `pause` and `resume`, the Region of the function; for `lease`, of the table.
     #[arg(long, global = true, value_name = "REGION", value_parser = region)]
     pub region: Option<String>,
     /// The URL of AWS's APIs, for example of an emulator.
@@ -328,7 +328,7 @@ fn url(text: &str) -> Result<String, String> {
 }
 
 /// Reads a Region's name: `us-east-1`, `us-iso-east-1`.
-fn region(text: &str) -> Result<String, String> {
+pub(super) fn region(text: &str) -> Result<String, String> {
     let parts: Vec<_> = text.split('-').collect();
     let is_word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase());
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

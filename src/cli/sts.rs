@@ -1,5 +1,7 @@
 //! STS in failoverctl's terms: the only place that knows its SDK.
 
+mod presigned;
+
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -8,6 +10,8 @@ use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRe
 use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_sts::error::BoxError;
 use chrono::DateTime;
+
+pub(super) use self::presigned::{Signature, VALID, sign_for, signer};
 
 use super::clock;
 use crate::remote::aws::{Call, Failure, send};

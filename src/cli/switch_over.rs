@@ -12,7 +12,7 @@ use tokio::time::{Instant, interval_at, sleep};
 use super::answers::{self, Asked, Values};
 use super::dns::{self, Follows, Record, Role, Secondary};
 use super::error::{Ended, Error};
-use super::gates::Gates;
+use super::gates::{Ask, Gates};
 use super::guard::{Guard, Options};
 use super::lock;
 use super::name::{self, Named};
@@ -135,10 +135,12 @@ async fn steps(
             subject.title,
             subject.also()
         );
-        let (screen, is_answered) = (&guard.session.screen, arguments.yes || arguments.dry_run);
-        if arguments.gates.ask(common, screen, &question, is_answered, timeline).await? == Ended::NotWell {
+        let Arguments { reason, yes, dry_run, gates, .. } = arguments;
+        let what = format!("switch-over {id}: {reason}");
+        let asked = Ask { question: &question, yes: *yes, dry_run: *dry_run, what };
+        let Some(passed) = gates.ask(common, &guard.session, &asked, timeline).await? else {
             return Ok(Ended::NotWell);
-        }
+        };
         if arguments.dry_run {
             timeline.now(Source::Lock, format!("{} would be locked", subject.title));
             return Ok(Ended::Well);
@@ -152,7 +154,8 @@ async fn steps(
             let what = format!("{} was locked meanwhile, and not by this command", subject.title);
             timeline.now(Source::Lock, what);
         } else {
-            interrupts = Some(locks(guard, &subject, &arguments.reason, timeline).await?);
+            let reason = passed.reason(Some(reason)).unwrap_or_default();
+            interrupts = Some(locks(guard, &subject, &reason, timeline).await?);
         }
     }
     if arguments.dry_run {

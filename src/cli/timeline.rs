@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use super::screen::say;
+use super::error::{Ended, Error};
+use super::screen::{Screen, say};
 use super::text::time;
 
 /// The steps so far.
@@ -22,7 +23,7 @@ pub(super) enum Source {
     Person,
     /// A command that has to succeed before.
     Command,
-    /// The health check: its path, and its lock.
+    /// A lock: a health check's path, or a latch's objects and holds.
     Lock,
     /// An alarm.
     Alarm,
@@ -82,6 +83,20 @@ impl Timeline {
     pub fn step(&mut self, at: DateTime<Utc>, source: Source, what: String) {
         say(&format!("{what} …"));
         self.steps.push((at, source, what));
+    }
+
+    /// Asks a question, unless it `is_answered`, and adds the person's answer.
+    ///
+    /// # Errors
+    /// There is no terminal to ask.
+    pub async fn ask(&mut self, screen: &Screen, question: &str, is_answered: bool) -> Result<Ended, Error> {
+        let ended = screen.ask(question, is_answered).await?;
+        if ended == Ended::NotWell {
+            self.add(Source::Person, "declined".to_owned());
+        } else if !is_answered {
+            self.add(Source::Person, format!("agreed: {question}"));
+        }
+        Ok(ended)
     }
 
     /// The steps in the order of their times. The times of steps that AWS reports are on its clock.

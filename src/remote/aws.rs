@@ -109,6 +109,12 @@ impl Failure {
         self.kind
     }
 
+    /// What AWS said, or what happened, without advice to the owner of the credentials.
+    #[must_use]
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
     /// Whether the call may succeed with other credentials: AWS does not accept these, their role does not allow the
     /// call, or none could be loaded.
     #[must_use]

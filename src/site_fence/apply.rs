@@ -13,6 +13,7 @@ use super::error::Error;
 use super::infinispan::{self, Session, State};
 use super::notes::{Note, Notes};
 use super::outcome::{About, Outcome, Verdict};
+use super::pauses::Pauses;
 use super::removal::Removal;
 use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
 use super::turn::{CLOCKS, Turn};
@@ -53,7 +54,8 @@ pub(super) async fn take_out(
                 Reason::OlderThanRejoin | Reason::SeenAgain => Verdict::Ignored,
                 _ => Verdict::Refused,
             };
-            return Ok(Outcome { detail, ..outcome(verdict).because(reason) });
+            let pauses = (reason == Reason::Paused).then_some(1);
+            return Ok(Outcome { detail, pauses, ..outcome(verdict).because(reason) });
         }
     };
     Ok(outcome(verdict))
@@ -141,15 +143,13 @@ impl Leave<'_> {
             if let Some(rejoined) = self.answered(notes).filter(|_| self.removed || self.taken_offline) {
                 return self.gives_way(rejoined, &sight.groups);
             }
-            let decision = decide::fence(accusation, &Seen { groups: &sight.groups, notes });
-            if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
-                log_decision(accusation, &decision);
-            }
+            let (decision, pause) = self.decide(&sight);
             let if_unseen = matches!(decision, Decision::RemoveIfUnseen(_) | Decision::AlreadyOutIfUnseen)
                 && !self.removed;
             let leaving = match decision {
                 // A removal whose answer was lost, and that could not be noted, leaves endpoints of unknown sites.
                 Decision::Refuse(Reason::SiteUnknown) if self.removed => None,
+                Decision::Refuse(Reason::Paused) => return Ok(Out::Stays(Reason::Paused, pause)),
                 Decision::Refuse(reason) => {
                     // Its removal is noted, whatever happened to the reporter since.
                     if self.removed && !is_in_service(site, &sight.groups) {
@@ -355,6 +355,19 @@ impl Leave<'_> {
         let is_elsewhere = left.iter().any(|group| group.of(site).any(|endpoint| !is_noted(group, endpoint)));
         self.is_whole = !is_elsewhere;
         Ok(is_elsewhere)
+    }
+
+    /// Decides, and returns the pause that keeps this report from removing anything. What has begun is finished.
+    fn decide<'s>(&self, sight: &'s Sight) -> (Decision<'s>, Option<String>) {
+        let seen = Seen { groups: &sight.groups, notes: &sight.notes };
+        let decision = decide::fence(self.accusation, &seen);
+        let pauses = Pauses::read(&sight.tags, Utc::now());
+        let pause = decide::pause(self.accusation, &decision, &pauses).filter(|_| !self.removed);
+        let decision = if pause.is_some() { Decision::Refuse(Reason::Paused) } else { decision };
+        if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
+            log_decision(self.accusation, &decision);
+        }
+        (decision, pause.map(ToString::to_string))
     }
 
     /// Returns the refusal and, if it is known, the report that it rests on.

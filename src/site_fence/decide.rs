@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::notes::{Noted, Notes};
+use super::pauses::{Pause, Pauses};
 use super::site::{Endpoint, EndpointGroup, Leaving, Owner, Site, is_in_service};
 use super::webhook::{Accusation, Alert, Malformed, Status};
 use crate::remote::arn::Arn;
@@ -97,6 +98,8 @@ pub enum Reason {
     NothingNoted,
     /// The sites do not see each other: the site would be rejoined with stale data, and could not replicate.
     SitesDisconnected,
+    /// A person has paused the reports about the site, or from the reporter, for planned work.
+    Paused,
 }
 
 /// Decides from the alert alone whether it concerns this function: whether it has one of these names, and is firing.
@@ -162,6 +165,15 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         Age::MayBeOver => Decision::RemoveIfUnseen(leaving),
         Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
     }
+}
+
+/// Returns the pause that keeps a report from taking a site out: that of the site, or of the reporter. What is out already is
+/// not put back, and the rest of its fence is done.
+#[must_use]
+pub fn pause<'a>(accusation: &Accusation, decision: &Decision<'_>, pauses: &'a Pauses) -> Option<&'a Pause> {
+    let sites = [&accusation.site, &accusation.reporter];
+    let takes_out = matches!(decision, Decision::Remove(_) | Decision::RemoveIfUnseen(_));
+    sites.into_iter().filter(|_| takes_out).filter_map(|site| pauses.of(site)).max_by_key(|pause| pause.until)
 }
 
 /// Returns the reason for which the absence of a site does not settle its report: in one of the listeners that it was taken out
@@ -414,7 +426,8 @@ impl Reason {
             | Self::ReporterIsFenced
             | Self::OtherReportWasFirst
             | Self::NothingNoted
-            | Self::SitesDisconnected => false,
+            | Self::SitesDisconnected
+            | Self::Paused => false,
         }
     }
 }
@@ -441,6 +454,7 @@ impl From<Reason> for &'static str {
             Reason::SiteUnknown => "site_unknown",
             Reason::NothingNoted => "nothing_noted",
             Reason::SitesDisconnected => "sites_disconnected",
+            Reason::Paused => "paused",
         }
     }
 }

@@ -9,7 +9,8 @@ use super::config::{Config, Login};
 use super::decide::{self, Concern, Reason};
 use super::error::Error;
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
-use super::request::TakeOut;
+use super::pause;
+use super::request::{Pause, TakeOut};
 use super::site::Site;
 use super::take_out;
 use super::topic::{self, Notification};
@@ -18,11 +19,17 @@ use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 
 /// Handles one event: a request to the function's URL, whose credentials are checked, or messages of its topic. A person
-/// who may invoke the function directly may request to take a site out.
+/// who may invoke the function directly may request to take a site out, or to pause the reports.
 pub(super) async fn fence(system: &SiteFence, event: &str, deadline: Deadline) -> Report {
     if let Some(request) = TakeOut::read(event) {
         return Report::to_invoker(match request {
             Ok(request) => take_out::take_out(system, request, deadline).await,
+            Err(bad) => Err(Failed { about: About::default(), error: bad.into() }),
+        });
+    }
+    if let Some(request) = Pause::read(event) {
+        return Report::to_invoker(match request {
+            Ok(request) => pause::pause(system, request, deadline).await,
             Err(bad) => Err(Failed { about: About::default(), error: bad.into() }),
         });
     }

@@ -11,7 +11,8 @@
 //!
 //! One execution at a time changes an accelerator: it decides on what it reads after its claim, and every claim ends.
 //!
-//! A person may also take a site out for maintenance: the same, without a report, and replication stays.
+//! A person may also take a site out for maintenance: the same, without a report, and replication stays. Or pause the reports
+//! for planned work, which ends by itself.
 //! Each step is safe to repeat, and the answer to an unfinished alert makes Alertmanager send it again. Only
 //! `rejoin` ever brings a site back; IAM decides who may invoke it.
 
@@ -27,6 +28,8 @@ pub mod infinispan;
 pub mod load_balancer;
 pub mod notes;
 pub mod outcome;
+mod pause;
+pub mod pauses;
 mod rejoin;
 mod removal;
 pub mod request;

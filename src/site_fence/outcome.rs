@@ -65,6 +65,9 @@ pub struct Outcome {
     /// Details for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// How many pauses there are now, where that was seen.
+    #[serde(skip)]
+    pub pauses: Option<u32>,
 }
 
 /// One alert or request that failed.
@@ -102,6 +105,16 @@ pub enum Verdict {
     WouldTakeOut,
     /// The site was already out.
     AlreadyOut,
+    /// Reports take the site out no more, until the pause ends.
+    Paused,
+    /// They would not, were this not a dry run.
+    WouldPause,
+    /// The pause has ended.
+    Resumed,
+    /// The pause would end, were this not a dry run.
+    WouldResume,
+    /// There was no pause.
+    NotPaused,
 }
 
 // === impl Report ===
@@ -222,7 +235,9 @@ impl lambda::Report for Report {
                 }
                 Err(_) => [Some("Failed"), None],
             };
-            let counts: Vec<_> = names.into_iter().flatten().map(|name| Metric::count(name, 1)).collect();
+            let counts = names.into_iter().flatten().map(|name| Metric::count(name, 1));
+            let pauses = result.as_ref().ok().and_then(|outcome| outcome.pauses);
+            let counts: Vec<_> = counts.chain(pauses.map(|count| Metric::count("Paused", count))).collect();
             let of_function = ("FunctionName", function);
             let by: &[&[_]] = match result {
                 // Each site's reports have a path of their own.
@@ -278,7 +293,7 @@ fn metric_of(reason: Reason) -> Option<&'static str> {
 
 impl Outcome {
     pub(super) fn new(about: About, outcome: Verdict) -> Self {
-        Self { about, outcome, reason: None, detail: None }
+        Self { about, outcome, reason: None, detail: None, pauses: None }
     }
 
     pub(super) fn because(self, reason: Reason) -> Self {
@@ -331,7 +346,12 @@ impl Verdict {
             | Self::AlreadyRejoined
             | Self::TakenOut
             | Self::WouldTakeOut
-            | Self::AlreadyOut => None,
+            | Self::AlreadyOut
+            | Self::Paused
+            | Self::WouldPause
+            | Self::Resumed
+            | Self::WouldResume
+            | Self::NotPaused => None,
         }
     }
 }
@@ -350,6 +370,11 @@ impl From<Verdict> for &'static str {
             Verdict::TakenOut => "taken_out",
             Verdict::WouldTakeOut => "would_take_out",
             Verdict::AlreadyOut => "already_out",
+            Verdict::Paused => "paused",
+            Verdict::WouldPause => "would_pause",
+            Verdict::Resumed => "resumed",
+            Verdict::WouldResume => "would_resume",
+            Verdict::NotPaused => "not_paused",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use crate::report::Folder;
 use crate::support;
 use crate::support::accelerator::{Accelerator, Group};
 use crate::support::cloudwatch::{Alarm, Kind};
@@ -1137,9 +1138,11 @@ async fn fence_rejoin_asks_and_makes_the_function_rejoin_the_site() {
         {"Effect": "Allow", "Action": "*", "Resource": "*"}]}'"#;
     assert_eq!(sites.aws.bash(role, &[]).await.0, Some(0));
     let role = "arn:aws:iam::000000000000:role/any";
-    let create = ["lambda", "create-function", "--function-name", "site-rejoin", "--handler", "rejoin"];
     let code = ["--runtime", "provided.al2023", "--timeout", "60", "--zip-file", &zip, "--role", role];
-    sites.aws.aws(&[&create[..], &code[..], &["--environment", &environment]].concat()).await;
+    for (name, handler) in [("site-rejoin", "rejoin"), ("site-fence", "fence")] {
+        let create = ["lambda", "create-function", "--function-name", name, "--handler", handler];
+        sites.aws.aws(&[&create[..], &code[..], &["--environment", &environment]].concat()).await;
+    }
 
     let rejoin = ["fence", "rejoin", "site-b", "--accelerator", DNS_NAME];
     let ended = run_at(&sites, &rejoin).await;
@@ -1149,7 +1152,18 @@ async fn fence_rejoin_asks_and_makes_the_function_rejoin_the_site() {
     assert_eq!(ended.status, Some(0), "{}", ended.said);
     assert!(ended.out.starts_with("site-b: would_rejoin (arn:aws:elasticloadbalancing:"), "{}", ended.out);
     assert_eq!(sites.in_service().len(), 1);
-    let ended = run_at(&sites, &[&rejoin[..], &["--yes", "--reason", "INC-1"]].concat()).await;
+    let unapproved =
+        run_at(&sites, &[&rejoin[..], &["--yes", "--force", "--require-approval"]].concat()).await;
+    let plan = format!(
+        "failoverctl approve 'fence rejoin site-b --accelerator {DNS_NAME} --function site-rejoin --force: no reason |"
+    );
+    assert!(unapproved.status == Some(3) && unapproved.said.contains(&plan), "{unapproved:?}");
+    assert_eq!(sites.in_service().len(), 1);
+    let report = Folder::new("rejoin");
+    let options = ["--yes", "--reason", "INC-1", "--report", report.name()];
+    let ended = run_at(&sites, &[&rejoin[..], &options].concat()).await;
+    assert!(report.has_steps(&[("function", "site-rejoin: site-b: rejoined")]), "{}", report.json());
+    assert_eq!((&report.json()["isDone"], &report.json()["isChanged"]), (&true.into(), &true.into()));
     assert_eq!((ended.status, ended.out.as_str()), (Some(0), "site-b: rejoined\n"), "{}", ended.said);
     assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
 
@@ -1161,6 +1175,34 @@ async fn fence_rejoin_asks_and_makes_the_function_rejoin_the_site() {
         "{}",
         ended.said
     );
+    let (report, again) = (Folder::new("out"), Folder::new("out"));
+    let out = ["fence", "out", "site-b", "--accelerator", DNS_NAME, "--yes"];
+    let gate = ["--require-command", "echo not in sync; exit 4", "--report", report.name()];
+    let unready = run_at(&sites, &[&out[..], &gate].concat()).await;
+    assert!(unready.status == Some(3) && unready.said.contains("not in sync"), "{unready:?}");
+    assert_eq!((&report.json()["isDone"], sites.in_service().len()), (&false.into(), 2));
+    let ended = run_at(&sites, &[&out[..], &["--report", again.name()]].concat()).await;
+    assert_eq!((ended.status, sites.in_service().len()), (Some(0), 1), "{ended:?}");
+    assert!(again.has_steps(&[("function", "site-fence: site-b: taken_out")]), "{}", again.json());
+    let at = ["--accelerator", DNS_NAME, "--yes"];
+    let pause = ["fence", "pause", "--all", "--for", "2h", "--reason", "CHG-42"];
+    let ended = run_at(&sites, &[&pause[..], &at, &["--dry-run"]].concat()).await;
+    assert!(ended.status == Some(0) && ended.out.starts_with("all sites: would_pause (until 2"), "{ended:?}");
+    let ended = run_at(&sites, &[&pause[..], &at].concat()).await;
+    assert!(ended.status == Some(0) && ended.said.contains("site-paused stands until"), "{ended:?}");
+    assert!(ended.out.starts_with("all sites: paused (until 2") && ended.out.contains("CHG-42"), "{ended:?}");
+    let status = run_at(&sites, &["fence", "status", "--output", "json"]).await;
+    let json: Value = serde_json::from_str(&status.out).unwrap();
+    let site = json["sites"].as_array().and_then(|sites| sites.iter().find(|site| site["site"] == "site-a"));
+    assert_eq!(site.expect("it is behind the accelerator")["pauseReason"], "CHG-42", "{json}");
+    let status = run_at(&sites, &["fence", "status"]).await;
+    assert_eq!(status.out.matches("; paused until 2").count(), 2, "{status:?}");
+    for outcome in ["all sites: resumed\n", "all sites: not_paused\n"] {
+        let ended = run_at(&sites, &[&["fence", "resume", "--all"], &at[..]].concat()).await;
+        assert_eq!((ended.status, ended.out.as_str()), (Some(0), outcome), "{ended:?}");
+    }
+    let unsaid = run_at(&sites, &[&["fence", "resume"], &at[..]].concat()).await;
+    assert_eq!(unsaid.status, Some(2), "which sites is not said: {unsaid:?}");
     let nowhere = ["fence", "rejoin", "site-b", "--accelerator", "other.example.com", "--yes"];
     let ended = run_at(&sites, &nowhere).await;
     assert_eq!(ended.status, Some(1));

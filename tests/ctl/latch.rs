@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, says};
+use crate::report::Folder as Report;
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
@@ -15,6 +16,7 @@ use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing, S
 use crate::support::miniature::world::World;
 use crate::support::s3::{Down, Fault, PERSON, S3, WATCHER};
 use crate::support::site::{A, B, BUCKETS, HOLD, KEY, Site, look};
+use crate::support::sts::{Person, Sts};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
@@ -293,6 +295,12 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
         assert_eq!(site.s3.history(A, KEY).len() + site.s3.history(B, HOLD).len(), before);
     };
     refused(&site, &[], "app is not locked").await;
+    let report = Report::new("latch-release");
+    refused(&site, &["--report", report.name()], "app is not locked").await;
+    let steps = [("dns", "the primary: healthy"), ("lock", "acme-latch-a: absent, acme-latch-b: absent")];
+    assert!(report.has_steps(&steps), "{}", report.json());
+    let written = report.json();
+    assert_eq!((&written["cause"], &written["isChanged"]), (&"app is not locked".into(), &false.into()));
     site.fails_over();
     assert_eq!(look(&site.watcher().await).await.as_deref(), Ok("locked"));
     site.checkers_look();
@@ -304,6 +312,46 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
     site.s3.put(A, HOLD, r#"{"id":"1","by":"ada@laptop","at":"2026-11-26T03:00:00Z"}"#);
     refused(&site, &["--force"], "it is held by ada@laptop since 2026-11-26T03:00:00Z").await;
     assert_eq!(site.objects(), [true, true]);
+}
+
+#[tokio::test]
+async fn a_release_begins_once_a_second_person_has_approved_it_in_the_region_of_a_bucket() {
+    let site = locked().await;
+    let folder = Folder::of(&site);
+    let person = |arn| Person { arn, session_token: None };
+    let sts = Sts::start(&[
+        (PERSON, person("arn:aws:iam::123456789012:user/jane")),
+        ("bob", person("arn:aws:iam::123456789012:user/bob")),
+    ])
+    .await;
+    let reached = |mut command: Command| {
+        command.env("AWS_ENDPOINT_URL_STS", sts.url());
+        command
+    };
+    let release = ["release", "app", "--yes", "--force"];
+    let typed = [&release[..], &["--require-approval"]].concat();
+    let asked = Ended::of(reached(program(&site, &folder, &typed)).output().await.expect("it starts"));
+    let (_, plan) = asked.said.split_once("failoverctl approve '").unwrap_or_else(|| panic!("{asked:?}"));
+    let plan = plan.split_once('\'').expect("it is quoted").0;
+    let expected =
+        "latch release app in acme-latch-a, acme-latch-b --force: no reason | 123456789012 eu-central-1 ";
+    assert!(asked.status == Some(3) && plan.starts_with(expected), "{asked:?}");
+    assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
+
+    let mut approve = reached(at(&site, &folder, FAILOVERCTL, &["approve", plan, "--yes"]));
+    approve.envs([("AWS_ACCESS_KEY_ID", "bob"), ("AWS_SECRET_ACCESS_KEY", "bob")]);
+    let approved = Ended::of(approve.output().await.expect("it starts"));
+    assert_eq!(approved.status, Some(0), "{approved:?}");
+    let report = Report::new("latch-approved");
+    let typed = [&release[..], &["--approval", approved.out.trim(), "--report", report.name()]].concat();
+    let mut release = reached(program(&site, &folder, &typed)).spawn().expect("it starts");
+    says(release.stderr.as_mut().expect("it is piped"), "1/4 watchers are held off").await;
+    let ended = interrupted(release).await;
+    assert_eq!((ended.status, site.objects(), holds(&site)), (Some(1), [true, true], [false, false]));
+    let steps =
+        [("person", "approved by arn:aws:iam::123456789012:user/bob: latch release app"), ("lock", "1/4")];
+    assert!(report.has_steps(&steps), "{}", report.json());
+    assert_eq!(report.json()["isChanged"], true);
 }
 
 #[tokio::test]
@@ -368,11 +416,25 @@ async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
             site.checkers_look();
         }
     };
-    let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes", "--output", "json"]), checkers);
+    let report = Report::new("latch-drill");
+    let typed = ["drill", "app", "--yes", "--output", "json", "--report", report.name()];
+    let (ended, ()) = tokio::join!(run(&site, &typed), checkers);
     assert_eq!(ended.status, Some(0), "{ended:?}");
     let json: Value = serde_json::from_str(&ended.out).unwrap();
     let outcome = &json["outcomes"][0];
     assert!(outcome["lockedSeconds"].is_f64() && outcome["releasedSeconds"].is_f64(), "{json}");
+    let steps = [
+        ("dns", "app is armed, and both sites are healthy"),
+        ("lock", "acme-latch-a: created"),
+        ("dns", "every name server answers the standby"),
+        ("lock", "acme-latch-b: locked "),
+        ("lock", "1/4 watchers are held off"),
+        ("lock", "acme-latch-b: locked "),
+        ("lock", "3/4 every object is deleted"),
+        ("dns", "every name server has said for a minute that the primary serves"),
+    ];
+    assert!(report.has_steps(&steps), "{}", report.json());
+    assert_eq!(report.json()["isDone"], true);
     assert_eq!(site.world.lock().text(0, SERVING_SENTINEL).as_deref(), Some("primary"));
     site.standby(false);
     let ended = run(&site, &["drill", "app", "--yes"]).await;
@@ -482,8 +544,12 @@ async fn a_lock_by_hand_takes_the_primary_out() {
     let dry = run(&site, &["lock", "app", "--dry-run", "--reason", "maintenance"]).await;
     assert!(dry.status == Some(0) && dry.out.matches("would_create").count() == 2, "{dry:?}");
     assert_eq!(site.objects(), [false, false]);
-    let ended = run(&site, &["lock", "app", "--yes", "--reason", "maintenance"]).await;
+    let report = Report::new("latch-lock");
+    let typed = ["lock", "app", "--yes", "--reason", "maintenance", "--report", report.name()];
+    let ended = run(&site, &typed).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(report.has_steps(&[("lock", "acme-latch-a: created"), ("lock", "acme-latch-b: created")]));
+    assert_eq!(report.json()["subject"], "app");
     assert_eq!(site.objects(), [true, true]);
     assert!(site.s3.object(A, KEY).unwrap().text().contains("maintenance"));
     site.checkers_look();

@@ -4,11 +4,13 @@
 mod support;
 
 mod accounts;
+mod approval;
 mod doctor;
 mod failoverctl;
 mod habits;
 mod latch;
 mod lease;
 mod pause;
+mod report;
 mod status;
 mod switch_over;

@@ -1,10 +1,11 @@
 //! `failoverctl switch-over`, on a Route 53 in miniature with its API, its checkers and its name servers.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, says};
+use crate::report::Folder;
 use crate::support::aws::aws_at;
 use crate::support::lock::LOCKED;
 use crate::support::miniature::Shared;
@@ -12,6 +13,7 @@ use crate::support::miniature::api::Api;
 use crate::support::miniature::dns::NameServers;
 use crate::support::miniature::records::{Alias, Record};
 use crate::support::miniature::world::World;
+use crate::support::sts::{Person, Sts};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
 use serde_json::Value;
@@ -102,46 +104,21 @@ impl Pair {
     }
 }
 
-/// A folder for a report.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn of(pair: &Pair, name: &str) -> Self {
-        Self(std::env::temp_dir().join(format!("switch-over-{name}-{}", pair.api.address.port())))
-    }
-
-    fn name(&self) -> &str {
-        self.0.to_str().expect("UTF-8")
-    }
-
-    /// The first report's file with this extension.
-    fn file(&self, extension: &str) -> String {
-        let files = fs::read_dir(&self.0).expect("it was made").map(|file| file.expect("it is there").path());
-        let mut files: Vec<_> =
-            files.filter(|file| file.extension().is_some_and(|is| is == extension)).collect();
-        files.sort();
-        fs::read_to_string(files.first().expect("there is one")).expect("UTF-8")
-    }
-
-    fn json(&self) -> Value {
-        let mut json: Value = serde_json::from_str(&self.file("json")).expect("JSON");
-        json["report"].take()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[tokio::test]
 async fn a_switch_over_ends_when_the_traffic_is_seen_at_the_other_site() {
     let pair = Pair::start().await;
-    let folder = Folder::of(&pair, "done");
+    let folder = Folder::new("switch-over-done");
     let gate = "echo lag 2 s";
-    let ended = pair.run(&["--dry-run", "--require-command", gate]).await;
+    let ended = pair.run(&["--dry-run", "--require-command", gate, "--require-approval"]).await;
     assert!(ended.status == Some(0) && ended.out.contains("would be locked"), "{ended:?}");
+    assert!(ended.out.contains("a second person would have to approve"), "{ended:?}");
+    let jane = Person { arn: "arn:aws:iam::123456789012:user/jane", session_token: None };
+    let sts = Sts::start(&[("test", jane)]).await;
+    let mut program = pair.program(&["--require-approval=*/ada"]);
+    let program = program.env("AWS_ENDPOINT_URL_STS", sts.url()).stdin(Stdio::null());
+    let ended = Ended::of(program.output().await.expect("it starts"));
+    let plan = format!("failoverctl approve 'switch-over {}: CHG-42 | ", pair.primary);
+    assert!(ended.status == Some(3) && ended.said.contains(&plan), "{ended:?}");
     assert!(!pair.is_changed());
 
     // Interrupted, it stays locked; repeated, it goes on.
@@ -211,7 +188,7 @@ async fn the_target_of_a_secondary_that_is_an_alias_with_a_check_is_said_to_be_u
 async fn a_switch_over_whose_lock_does_not_hold_says_so() {
     let pair = Pair::start().await;
     pair.passing(PRIMARY, LOCKED, true);
-    let folder = Folder::of(&pair, "late");
+    let folder = Folder::new("switch-over-late");
     let mut child = pair.program(&["--timeout", "1", "--report", folder.name()]).spawn().expect("it starts");
     says(child.stderr.take().expect("it is piped"), "is locked: CHG-42").await;
     // Where traffic is to go, nothing is well any more.
@@ -249,7 +226,7 @@ async fn a_lock_that_is_undone_while_traffic_moves_is_no_switch_over() {
 #[tokio::test]
 async fn where_no_name_server_answers_the_traffic_was_not_seen_to_move() {
     let pair = Pair::start().await;
-    let folder = Folder::of(&pair, "unseen");
+    let folder = Folder::new("switch-over-unseen");
     // The later option counts.
     let nowhere = ["--dns-server", "127.0.0.1:9", "--report", folder.name()];
     let dry = pair.run(&[&nowhere[..], &["--dry-run"]].concat()).await;

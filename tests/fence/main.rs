@@ -10,6 +10,7 @@ mod function;
 mod half;
 mod infinispan;
 mod order;
+mod pause;
 mod regions;
 mod rejoin;
 mod secrets;

@@ -57,6 +57,16 @@ done
 const RUNBOOK: &str = "docs/runbook.md";
 
 const DOCUMENTED: &[Walk] = &[
+    (
+        RUNBOOK,
+        "## site-paused",
+        &[
+            Given(
+                "failoverctl fence pause site-b --accelerator \"$ACCELERATOR\" --region \"$REGION\" --for 2h --reason 'upgrade CHG-42'",
+            ),
+            Run(&["site-b: resumed"]),
+        ],
+    ),
     (RUNBOOK, "## Take a site out", &[Run(&["site-b: taken_out"])]),
     (RUNBOOK, "## site-fenced", &[Run(&["site-a  1/1      in service", "site-b  0/0      "])]),
     (

@@ -12,6 +12,7 @@ mod dependencies;
 mod deploy;
 mod docs;
 mod fence;
+mod gates;
 mod latch;
 mod latch_deploy;
 mod layers;

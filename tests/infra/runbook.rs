@@ -21,7 +21,7 @@ aws() {
   command aws "$@"
 }
 failoverctl() {
-  case "$1 ${2-}" in lock* | restore* | "fence out") set -- "$@" --yes ;; esac
+  case "$1 ${2-}" in lock* | restore* | "fence out" | "fence pause" | "fence resume") set -- "$@" --yes ;; esac
   command failoverctl "$@"
 }
 "#;

@@ -2,7 +2,7 @@
 //! sites offline and brings them online, for all caches at once. It keeps a state per site and cache,
 //! remembers every call, and follows a fault script.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -23,6 +23,8 @@ use super::tls::Tls;
 
 /// Where the container is, which tells what sites are seen.
 const CONTAINER: [&str; 3] = ["rest", "v2", "container"];
+/// Where the caches are.
+const CACHES: [&str; 3] = ["rest", "v2", "caches"];
 /// Where the backups are.
 const BACKUPS: [&str; 5] = ["rest", "v2", "container", "x-site", "backups"];
 
@@ -59,6 +61,8 @@ type Caches = BTreeMap<String, bool>;
 #[derive(Default)]
 struct State {
     sites: BTreeMap<String, Caches>,
+    /// The state transfers, by cache and site.
+    transfers: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether no other site is seen.
     is_cut_off: bool,
     calls: Vec<String>,
@@ -109,6 +113,12 @@ impl Infinispan {
         let mut state = self.state();
         let caches = state.sites.get_mut(site).expect("the site is backed up to");
         *caches.get_mut(cache).expect("the cache is backed up") = online;
+    }
+
+    /// The last state transfer of a cache to a site is in this state.
+    pub fn set_transfer(&self, cache: &str, site: &str, transfer: &str) {
+        let mut state = self.state();
+        state.transfers.entry(cache.to_owned()).or_default().insert(site.to_owned(), transfer.to_owned());
     }
 
     /// The connection to the other sites breaks, or is back.
@@ -175,6 +185,10 @@ impl Infinispan {
         let (what, site) = match (&parts.method, segments.strip_prefix(&BACKUPS), parts.uri.query()) {
             (&Method::GET, None, None) if segments == CONTAINER => ("view", ""),
             (&Method::GET, Some([]), None) => ("status", ""),
+            (&Method::GET, None, None) if segments == CACHES => ("caches", ""),
+            (&Method::GET, None, Some("action=push-state-status")) if segments.starts_with(&CACHES) => {
+                ("transfers", segments.get(3).copied().unwrap_or_default())
+            }
             (&Method::POST, Some([site]), Some("action=take-offline")) => ("take-offline", *site),
             (&Method::POST, Some([site]), Some("action=bring-online")) => ("bring-online", *site),
             _ => ("unknown", parts.uri.path()),
@@ -216,6 +230,14 @@ impl Infinispan {
             let sites: BTreeMap<_, _> =
                 state.sites.iter().map(|(site, caches)| (site, status_of(caches))).collect();
             return response(200, json!(sites).to_string());
+        }
+        if what == "caches" {
+            let caches: BTreeSet<_> = state.sites.values().flat_map(BTreeMap::keys).collect();
+            return response(200, json!(caches).to_string());
+        }
+        if what == "transfers" {
+            let none = BTreeMap::new();
+            return response(200, json!(state.transfers.get(site).unwrap_or(&none)).to_string());
         }
         let online = match what {
             "take-offline" => false,

@@ -42,6 +42,8 @@ pub mod signature;
 pub mod site;
 #[cfg(feature = "fence")]
 pub mod sites;
+#[cfg(any(feature = "latch", feature = "lock"))]
+pub mod sts;
 pub mod tls;
 pub mod wire;
 

@@ -1,6 +1,7 @@
-//! `failoverctl fence`: the sites behind an accelerator, those that were taken out, and their rejoining.
+//! `failoverctl fence`: the sites behind an accelerator, those that were taken out, their rejoining, and pauses.
 
 mod out;
+mod pause;
 mod rejoin;
 mod status;
 
@@ -8,18 +9,20 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{Ended, Error};
 use super::function;
+use super::gates::{Ask, Gates};
+use super::report::{self, Operation};
 use super::session::{Common, Session};
 use super::text::plain;
-use crate::site_fence::site::Site;
+use super::timeline::{Source, Timeline};
 
 /// The function's own timeout, and the time of its start.
 const INVOCATION: Duration = Duration::from_secs(70);
 
-/// Show the sites behind AWS Global Accelerator, and rejoin one that site-fence has taken out.
+/// Show the sites behind AWS Global Accelerator, take one out, rejoin it, and pause site-fence.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -31,6 +34,8 @@ enum Command {
     Status(status::Arguments),
     Rejoin(rejoin::Arguments),
     Out(out::Arguments),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
@@ -39,8 +44,99 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     match arguments.command {
         Command::Status(arguments) => status::run(&session, region, arguments).await,
         Command::Rejoin(arguments) => rejoin::run(common, &session, region, arguments).await,
-        Command::Out(arguments) => out::run(&session, region, arguments).await,
+        Command::Out(arguments) => out::run(common, &session, region, arguments).await,
+        Command::Pause(arguments) => pause::pause(common, &session, region, arguments).await,
+        Command::Resume(arguments) => pause::resume(common, &session, region, arguments).await,
     }
+}
+
+/// What a function is to do with a site.
+struct Change<'a> {
+    /// The command.
+    command: &'static str,
+    /// The site, or all of them.
+    site: &'a str,
+    accelerator: &'a str,
+    question: String,
+    /// The function, and what it is asked for.
+    function: &'a str,
+    request: Value,
+    /// The outcomes after which it is done.
+    done: [&'a str; 2],
+    /// The outcome of a dry run.
+    would: &'a str,
+    dry_run: bool,
+    yes: bool,
+    gates: &'a Gates,
+    report: &'a report::Options,
+}
+
+/// Asks, and invokes the function.
+async fn change(
+    common: &Common,
+    session: &Session,
+    region: Option<Region>,
+    change: Change<'_>,
+) -> Result<Ended, Error> {
+    change.report.prepare()?;
+    let mut timeline = Timeline::default();
+    let mut shown = Ok(());
+    let ended = steps(common, session, region, &change, &mut timeline, &mut shown).await;
+    let Change { command, site, accelerator, dry_run, report, .. } = change;
+    let subject = format!("{site} behind {}", plain(accelerator));
+    let operation = Operation { command, subject: &subject, is_dry_run: dry_run, timeline: &timeline };
+    report.end(&session.screen, operation, ended, shown).await
+}
+
+async fn steps(
+    common: &Common,
+    session: &Session,
+    region: Option<Region>,
+    change: &Change<'_>,
+    timeline: &mut Timeline,
+    shown: &mut Result<(), Error>,
+) -> Result<Ended, Error> {
+    let Change {
+        command,
+        site,
+        accelerator,
+        question,
+        function,
+        request,
+        done,
+        would,
+        dry_run,
+        yes,
+        gates,
+        ..
+    } = change;
+    let given = request["reason"].as_str();
+    let what = format!(
+        "{command} {site} --accelerator {accelerator} --function {function}{}: {}",
+        if request["force"] == true { " --force" } else { "" },
+        given.unwrap_or("no reason")
+    );
+    let asked = Ask { question, yes: *yes, dry_run: *dry_run, what };
+    let Some(passed) = gates.ask(common, session, &asked, timeline).await? else {
+        return Ok(Ended::NotWell);
+    };
+    let mut request = request.clone();
+    request["reason"] = json!(passed.reason(given));
+    let answer = invoke(session, region, function, &request).await;
+    // An answer may be lost after it was done.
+    let is_untouched = matches!(answer, Err(Error::Aws(_) | Error::Function { may_be_done: false, .. }));
+    timeline.changed = !dry_run && !is_untouched;
+    let answer = answer?;
+    let outcome = answer["outcome"].as_str().unwrap_or_default();
+    if outcome == *would || ["refused", "not_paused"].contains(&outcome) || outcome.starts_with("already_") {
+        timeline.changed = false;
+    }
+    let line = line(site, &answer);
+    timeline.add(Source::Function, format!("{}: {}", function::name(function).0, line.trim_end()));
+    *shown = session.screen.show("outcomes", &[&answer], || line).await;
+    // A function in a dry run does nothing.
+    let is_well = done.contains(&outcome) || *dry_run && outcome == *would;
+    Ok(if is_well { Ended::Well } else { Ended::NotWell })
 }
 
 async fn invoke(
@@ -62,12 +158,10 @@ fn region_of(session: &Session, region: Option<Region>, function: &str) -> SdkCo
     }
 }
 
-async fn show(session: &Session, site: &Site, outcome: &Value) -> Result<(), Error> {
-    let show = || {
-        let word = |key: &str| outcome[key].as_str().map(plain);
-        let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
-        let detail = word("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
-        format!("{site}: {}{reason}{detail}\n", word("outcome").unwrap_or_default())
-    };
-    session.screen.show("outcomes", &[outcome], show).await
+/// The outcome in a line of words.
+fn line(site: &str, outcome: &Value) -> String {
+    let word = |key: &str| outcome[key].as_str().map(plain);
+    let reason = word("reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+    let detail = word("detail").map(|detail| format!(" ({detail})")).unwrap_or_default();
+    format!("{site}: {}{reason}{detail}\n", word("outcome").unwrap_or_default())
 }

@@ -4,9 +4,11 @@ use aws_config::Region;
 use clap::Args;
 use serde_json::json;
 
-use super::{invoke, show};
+use super::{Change, change};
 use crate::cli::error::{Ended, Error};
-use crate::cli::session::Session;
+use crate::cli::gates::Gates;
+use crate::cli::report;
+use crate::cli::session::{Common, Session};
 use crate::site_fence::site::Site;
 
 /// Take a site out of the accelerator for maintenance: its endpoints are noted with their weights, and `rejoin` adds them
@@ -29,30 +31,36 @@ pub(super) struct Arguments {
     /// Show what would be done, change nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    gates: Gates,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    report: report::Options,
 }
 
 /// Invokes the function: it waits for reports that are handled at the same time.
 pub(super) async fn run(
+    common: &Common,
     session: &Session,
     region: Option<Region>,
     arguments: Arguments,
 ) -> Result<Ended, Error> {
-    let Arguments { site, accelerator, function, reason, dry_run, yes } = arguments;
-    let question =
-        format!("No traffic of {accelerator} will reach {site} until it is rejoined. Take it out?");
-    if session.screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
-        return Ok(Ended::NotWell);
-    }
-    let request = json!({ "takeOut": site, "accelerator": accelerator, "reason": reason, "dryRun": dry_run });
-    let outcome = invoke(session, region, &function, &request).await?;
-    show(session, &site, &outcome).await?;
-    Ok(match outcome["outcome"].as_str() {
-        Some("taken_out" | "already_out") => Ended::Well,
-        // A function in a dry run does nothing.
-        Some("would_take_out") if dry_run => Ended::Well,
-        _ => Ended::NotWell,
-    })
+    let Arguments { site, accelerator, function, reason, dry_run, gates, yes, report } = arguments;
+    let out = Change {
+        command: "fence out",
+        question: format!("No traffic of {accelerator} will reach {site} until it is rejoined. Take it out?"),
+        request: json!({ "takeOut": site, "accelerator": accelerator, "reason": reason, "dryRun": dry_run }),
+        done: ["taken_out", "already_out"],
+        would: "would_take_out",
+        site: site.as_str(),
+        accelerator: &accelerator,
+        function: &function,
+        dry_run,
+        yes,
+        gates: &gates,
+        report: &report,
+    };
+    change(common, session, region, out).await
 }

@@ -4,11 +4,11 @@ use aws_config::Region;
 use clap::Args;
 use serde_json::json;
 
-use super::{invoke, show};
+use super::{Change, change};
 use crate::cli::error::{Ended, Error};
 use crate::cli::gates::Gates;
+use crate::cli::report;
 use crate::cli::session::{Common, Session};
-use crate::cli::timeline::Timeline;
 use crate::site_fence::site::Site;
 
 /// Rejoin a site, once the sites are synchronised: into Infinispan's replication, then into the accelerator.
@@ -38,6 +38,8 @@ pub(super) struct Arguments {
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    report: report::Options,
 }
 
 /// Invokes the function: it has the password of Infinispan, and reaches it.
@@ -47,20 +49,22 @@ pub(super) async fn run(
     region: Option<Region>,
     arguments: Arguments,
 ) -> Result<Ended, Error> {
-    let Arguments { site, accelerator, function, force, reason, dry_run, gates, yes } = arguments;
-    let question =
-        format!("Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again.");
-    let (screen, is_answered) = (&session.screen, yes || dry_run);
-    if gates.ask(common, screen, &question, is_answered, &mut Timeline::default()).await? == Ended::NotWell {
-        return Ok(Ended::NotWell);
-    }
-    let request = json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run });
-    let outcome = invoke(session, region, &function, &request).await?;
-    show(session, &site, &outcome).await?;
-    Ok(match outcome["outcome"].as_str() {
-        Some("rejoined" | "already_rejoined") => Ended::Well,
-        // A function in a dry run does nothing.
-        Some("would_rejoin") if dry_run => Ended::Well,
-        _ => Ended::NotWell,
-    })
+    let Arguments { site, accelerator, function, force, reason, dry_run, gates, yes, report } = arguments;
+    let rejoin = Change {
+        command: "fence rejoin",
+        question: format!(
+            "Are the sites synchronised? Rejoining {site} to {accelerator} sends traffic to it again."
+        ),
+        request: json!({ "accelerator": accelerator, "site": site, "force": force, "reason": reason, "dryRun": dry_run }),
+        done: ["rejoined", "already_rejoined"],
+        would: "would_rejoin",
+        site: site.as_str(),
+        accelerator: &accelerator,
+        function: &function,
+        dry_run,
+        yes,
+        gates: &gates,
+        report: &report,
+    };
+    change(common, session, region, rejoin).await
 }

@@ -15,6 +15,7 @@ use crate::cli::session::{Session, patience, shortly};
 use crate::cli::text::{plain, time};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config;
+use crate::site_fence::pauses::Pauses;
 use crate::site_fence::site::{EndpointGroup, Owner, Site};
 use crate::site_fence::view::{Sight, View};
 
@@ -46,6 +47,11 @@ struct Status {
     fenced_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reporter: Option<Site>,
+    /// Until when no report about it, or from it, takes a site out, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_until: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_reason: Option<String>,
     /// Whether it is noted as taken out.
     noted: bool,
     /// Whether no other site behind the accelerator is known.
@@ -143,6 +149,13 @@ fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
             (status.fenced_at, status.reporter) = (Some(by.at), by.reporter.clone());
         }
     }
+    let pauses = Pauses::read(&sight.tags, Utc::now());
+    for status in found.values_mut() {
+        let site = status.site.as_ref().and_then(|site| site.parse().ok());
+        let pause = site.and_then(|site: Site| pauses.of(&site).cloned());
+        status.paused_until = pause.as_ref().map(|pause| pause.until);
+        status.pause_reason = pause.map(|pause| pause.reason);
+    }
     if found.keys().flatten().count() == 1 {
         for status in found.values_mut() {
             status.alone = status.site.is_some();
@@ -162,6 +175,8 @@ fn entry<'a>(
         endpoints: Vec::new(),
         fenced_at: None,
         reporter: None,
+        paused_until: None,
+        pause_reason: None,
         noted: false,
         alone: false,
     })
@@ -195,7 +210,7 @@ impl Status {
             Mood::Unknown
         } else if !self.endpoints.is_empty() && self.healthy() == 0 {
             Mood::Wrong
-        } else if self.endpoints.is_empty() || self.noted || self.alone {
+        } else if self.endpoints.is_empty() || self.noted || self.alone || self.paused_until.is_some() {
             Mood::Warn
         } else {
             Mood::Ok
@@ -203,6 +218,14 @@ impl Status {
     }
 
     fn words(&self) -> String {
+        let paused = self.paused_until.map(|until| {
+            let reason = self.pause_reason.as_deref().unwrap_or_default();
+            format!("; paused until {}: {}", time(until), plain(reason))
+        });
+        self.place() + &paused.unwrap_or_default()
+    }
+
+    fn place(&self) -> String {
         let since = match (&self.fenced_at, &self.reporter) {
             (Some(at), Some(reporter)) => format!(" since {}, reported by {reporter}", time(*at)),
             (Some(at), None) => format!(" since {}, taken out by a person", time(*at)),

@@ -10,8 +10,10 @@ use super::lock::{ALREADY_THERE, DRILL, Locked, lock};
 use super::release::{Own, Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
+use crate::cli::report::{self, Operation};
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts, YEAR};
+use crate::cli::timeline::{Source, Timeline};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::outcome::State;
@@ -33,6 +35,8 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
+    report: report::Options,
+    #[command(flatten)]
     file: File,
 }
 
@@ -48,23 +52,38 @@ struct Drill {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { latch, timeout, yes, file } = arguments;
-    let latches = file.open(common).await?;
-    let latch = latches.named(&latch)?;
-    ready(&latches, latch).await?;
+    let latches = arguments.file.open(common).await?;
+    let latch = latches.named(&arguments.latch)?;
+    arguments.report.prepare()?;
+    let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
+    let ended = steps(&latches, latch, &arguments, &mut timeline, &mut shown).await;
+    let operation =
+        Operation { command: "latch drill", subject: &latch.name, is_dry_run: false, timeline: &timeline };
+    arguments.report.end(&latches.session.screen, operation, ended, shown).await
+}
+
+async fn steps(
+    latches: &Latches,
+    latch: &Latch,
+    arguments: &Arguments,
+    timeline: &mut Timeline,
+    shown: &mut Result<(), Error>,
+) -> Result<Ended, Error> {
+    ready(latches, latch).await?;
+    timeline.now(Source::Dns, format!("{} is armed, and both sites are healthy", latch.name));
     let question =
         format!("Drill on {}? Its primary leaves service, and comes back minutes later.", latch.name);
     let screen = &latches.session.screen;
-    if screen.ask(&question, yes).await? == Ended::NotWell {
+    if timeline.ask(screen, &question, arguments.yes).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
     // It may have been locked while the question was open.
-    ready(&latches, latch).await?;
+    ready(latches, latch).await?;
     let (started, mut interrupts) = (Instant::now(), Interrupts::new()?);
-    let timeout = Duration::from_secs(timeout);
+    let timeout = Duration::from_secs(arguments.timeout);
     // Half of a hold for the steps beside.
     let lasts = timeout + HOLD / 2;
-    let Locked { buckets, ended, id, from } = lock(&latches, latch, DRILL, Some(lasts)).await?;
+    let Locked { buckets, ended, id, from } = lock(latches, latch, DRILL, Some(lasts), timeline).await?;
     if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
         return Err(Error::NotOurs(format!(
             "{name}: someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl \
@@ -73,36 +92,42 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         )));
     }
     let followed = match ended {
-        Ended::Well => until_standby(&latches, latch, timeout, &mut interrupts).await,
+        Ended::Well => until_standby(latches, latch, timeout, &mut interrupts).await,
         Ended::NotWell => Err(Error::Release(format!("{}: a bucket did not take the object", latch.name))),
     };
     let locked_seconds = started.elapsed().as_secs_f64();
     if followed.is_ok() {
-        say(&format!("every name server answers the standby after {locked_seconds:.0} s"));
+        let what = format!("every name server answers the standby after {locked_seconds:.0} s");
+        timeline.now(Source::Dns, what);
     }
     if let Err(Error::Interrupted) = followed {
         // Someone who has locked it meanwhile was told to do this.
-        say(&format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name));
+        let what =
+            format!("the drill leaves {} locked: failoverctl latch release {}", latch.name, latch.name);
+        say(&what);
+        timeline.add(Source::Lock, what);
         return Err(Error::Interrupted);
     }
     let started = Instant::now();
     // Otherwise the primary comes back, whatever happened.
-    match release(&latches, latch, false, Some(Own { id: &id, lasts }), async || Ok(Some(interrupts))).await {
+    let own = Own { id: &id, lasts };
+    let confirm = async |_: &mut Timeline| Ok(Some(interrupts));
+    match release(latches, latch, false, Some(own), confirm, timeline).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {
             let (name, keys) = (&latch.name, latches.keys(latch).await);
-            if keys.iter().any(|key| key.stored().is_some()) {
-                say(&format!("the drill leaves {name} locked: failoverctl latch release {name}"));
+            let what = if keys.iter().any(|key| key.stored().is_some()) {
+                format!("the drill leaves {name} locked: failoverctl latch release {name}")
             } else if keys.iter().any(|key| *key != Object::Absent) {
-                say(&format!(
+                format!(
                     "it is not known whether the drill leaves {name} locked, because a bucket cannot be read: failoverctl latch \
                      status {name}"
-                ));
+                )
             } else {
-                say(&format!(
-                    "no object of {name} was seen after the drill: failoverctl latch status {name}"
-                ));
-            }
+                format!("no object of {name} was seen after the drill: failoverctl latch status {name}")
+            };
+            say(&what);
+            timeline.add(Source::Lock, what);
             return Err(error);
         }
     }
@@ -111,7 +136,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let found = Drill { latch: latch.name.clone(), locked_seconds, released_seconds };
     let text =
         || format!("{}: locked in {locked_seconds:.0} s, released in {released_seconds:.0} s\n", latch.name);
-    screen.show("outcomes", &[found], text).await?;
+    *shown = screen.show("outcomes", &[found], text).await;
     Ok(Ended::Well)
 }
 

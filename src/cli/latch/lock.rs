@@ -10,8 +10,11 @@ use tokio::time::sleep;
 use super::s3::{Hands, LATE, harmless, id, now, person};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
+use crate::cli::report::{self, Operation};
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
+use crate::cli::text::plain;
+use crate::cli::timeline::{Source, Timeline};
 use crate::latch::config::Latch;
 use crate::latch::decide::Put;
 use crate::latch::seen::Object;
@@ -43,32 +46,53 @@ pub(super) struct Arguments {
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
+    report: report::Options,
+    #[command(flatten)]
     file: File,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { latch, reason, dry_run, yes, file } = arguments;
-    let latches = file.open(common).await?;
-    let latch = latches.named(&latch)?;
+    let latches = arguments.file.open(common).await?;
+    let latch = latches.named(&arguments.latch)?;
+    arguments.report.prepare()?;
+    let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
+    let ended = steps(&latches, latch, &arguments, &mut timeline, &mut shown).await;
+    let operation = Operation {
+        command: "latch lock",
+        subject: &latch.name,
+        is_dry_run: arguments.dry_run,
+        timeline: &timeline,
+    };
+    arguments.report.end(&latches.session.screen, operation, ended, shown).await
+}
+
+async fn steps(
+    latches: &Latches,
+    latch: &Latch,
+    arguments: &Arguments,
+    timeline: &mut Timeline,
+    shown: &mut Result<(), Error>,
+) -> Result<Ended, Error> {
+    let Arguments { reason, dry_run, yes, .. } = arguments;
     let question = format!(
         "Take the primary of {} out of service? If the standby is healthy, traffic moves there.",
         latch.name
     );
     let screen = &latches.session.screen;
-    if screen.ask(&question, yes || dry_run).await? == Ended::NotWell {
+    if timeline.ask(screen, &question, *yes || *dry_run).await? == Ended::NotWell {
         return Ok(Ended::NotWell);
     }
-    let (buckets, ended) = if dry_run {
-        would_lock(&latches, latch).await
+    let (buckets, ended) = if *dry_run {
+        would_lock(latches, latch, timeline).await
     } else {
-        let Locked { buckets, ended, .. } = lock(&latches, latch, &reason, None).await?;
+        let Locked { buckets, ended, .. } = lock(latches, latch, reason, None, timeline).await?;
         (buckets, ended)
     };
     let found = json!([{ "latch": latch.name, "buckets": buckets }]);
     let line =
         |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
-    screen.show("outcomes", &found, || buckets.iter().map(line).collect()).await?;
-    if dry_run {
+    *shown = screen.show("outcomes", &found, || buckets.iter().map(line).collect()).await;
+    if *dry_run {
         return Ok(ended);
     }
     if ended == Ended::Well {
@@ -82,7 +106,11 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 }
 
 /// Reads what [`lock`] would do in each bucket, and whether it can be seen in each.
-async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, Ended) {
+async fn would_lock(
+    latches: &Latches,
+    latch: &Latch,
+    timeline: &mut Timeline,
+) -> (Map<String, Value>, Ended) {
     let mut ended = Ended::Well;
     let buckets = latches.config.buckets.iter().zip(latches.keys(latch).await).map(|(bucket, key)| {
         let would = match key {
@@ -95,7 +123,9 @@ async fn would_lock(latches: &Latches, latch: &Latch) -> (Map<String, Value>, En
         };
         (bucket.name.clone(), json!(would))
     });
-    (buckets.collect(), ended)
+    let buckets = buckets.collect();
+    done_in(&buckets, timeline);
+    (buckets, ended)
 }
 
 /// What became of a lock by hand.
@@ -117,6 +147,7 @@ pub(super) async fn lock(
     latch: &Latch,
     reason: &str,
     lasts: Option<Duration>,
+    timeline: &mut Timeline,
 ) -> Result<Locked, Error> {
     let id = id();
     let mut body =
@@ -128,24 +159,28 @@ pub(super) async fn lock(
     // Ended now, it would leave a latch that a deletion from before opens.
     let _ignored = Interrupts::new()?;
     let hands = Hands::new(latches, "a lock");
+    // An answer may be lost after it was done.
+    timeline.changed = true;
     let (mut buckets, _) = create(latches, &hands, latch, &body).await;
     // A release that finds another's hold in the place of its own deletes nothing; and none begins under this one.
     let taken = hands.take_over(latch).await;
-    let mut is_drills = find_out(latches, latch, &id, &mut buckets, &[]).await;
+    let mut is_drills = find_out(latches, latch, &id, &mut buckets, &[], timeline).await;
     let told: Vec<_> =
         buckets.iter().filter(|(_, done)| *done == ALREADY_THERE).map(|(bucket, _)| bucket.clone()).collect();
     if let Some(holder) = &taken.from {
         let name = &latch.name;
-        say(&format!("{name} was held by {holder}: that is stopped, unless it has ended by now"));
+        let what = format!("{name} was held by {holder}: that is stopped, unless it has ended by now");
+        timeline.now(Source::Lock, what);
         say(&format!(
             "after an attachment or a detachment, see that {name} is attached: failoverctl latch doctor {name}"
         ));
     }
     if taken.from.is_some() || taken.unknown.is_some() || taken.may_land {
-        say(&format!(
+        let what = format!(
             "waiting {} s, also when interrupted, until nothing from before can land",
             LATE.as_secs()
-        ));
+        );
+        timeline.now(Source::Lock, what);
         sleep(LATE).await;
     }
     let (again, mut ended) = create(latches, &hands, latch, &body).await;
@@ -153,18 +188,20 @@ pub(super) async fn lock(
     let again: Vec<_> = again.into_iter().filter(|(bucket, _)| !is_new(bucket)).collect();
     buckets.extend(again);
     // Where the first try had no answer, it is known only now whose object is there.
-    is_drills |= find_out(latches, latch, &id, &mut buckets, &told).await;
+    is_drills |= find_out(latches, latch, &id, &mut buckets, &told, timeline).await;
     if is_drills {
-        say(
-            "the hold stays, so that the drill does not release it: a release is possible again in 10 minutes",
-        );
+        let what = "the hold stays, so that the drill does not release it: a release is possible again in 10 minutes";
+        timeline.now(Source::Lock, what.to_owned());
     } else {
         hands.remove_holds(latch).await;
     }
     if let Some(cause) = &taken.unknown {
-        say(&format!("it is not known whether a release is under way that will delete the objects: {cause}"));
+        let what =
+            format!("it is not known whether a release is under way that will delete the objects: {cause}");
+        timeline.now(Source::Lock, what);
         ended = Ended::NotWell;
     }
+    done_in(&buckets, timeline);
     Ok(Locked { buckets, ended, id, from: taken.from })
 }
 
@@ -175,6 +212,7 @@ async fn find_out(
     id: &str,
     buckets: &mut Map<String, Value>,
     told: &[String],
+    timeline: &mut Timeline,
 ) -> bool {
     let mut is_drills = false;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
@@ -187,11 +225,18 @@ async fn find_out(
             // The answer to its creation was lost.
             Before::Own => drop(buckets.insert(bucket.name.clone(), json!(CREATED))),
             Before::Other(whose) | Before::Drills(whose) => {
-                say(&format!("{} was locked before, {whose}", latch.name));
+                timeline.now(Source::Lock, format!("{} was locked before, {whose}", latch.name));
             }
         }
     }
     is_drills
+}
+
+/// Adds what was done in each bucket to the steps; the outcome shows it as well.
+fn done_in(buckets: &Map<String, Value>, timeline: &mut Timeline) {
+    for (bucket, done) in buckets {
+        timeline.add(Source::Lock, format!("{bucket}: {}", plain(done.as_str().unwrap_or_default())));
+    }
 }
 
 /// Whose object was there before.

@@ -10,13 +10,14 @@ use tokio::select;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::s3::Hands;
-use super::status::word;
+use super::status::{object, word};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::gates::Gates;
-use crate::cli::screen::say;
+use crate::cli::gates::{Ask, Gates};
+use crate::cli::report::{self, Operation};
 use crate::cli::session::{Common, Interrupts};
-use crate::cli::timeline::Timeline;
+use crate::cli::text::age;
+use crate::cli::timeline::{Source, Timeline};
 use crate::latch::config::Latch;
 use crate::latch::dns::Question;
 use crate::latch::release::{
@@ -48,6 +49,8 @@ pub(super) struct Arguments {
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
+    #[command(flatten)]
+    report: report::Options,
     #[command(flatten)]
     file: File,
 }
@@ -92,25 +95,55 @@ struct Ready {
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { latch, force, reason, gates, yes, file } = arguments;
-    let latches = file.open(common).await?;
-    let latch = latches.named(&latch)?;
+    let latches = arguments.file.open(common).await?;
+    let latch = latches.named(&arguments.latch)?;
+    arguments.report.prepare()?;
+    let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
+    let ended = steps(common, &latches, latch, &arguments, &mut timeline, &mut shown).await;
+    let operation =
+        Operation { command: "latch release", subject: &latch.name, is_dry_run: false, timeline: &timeline };
+    arguments.report.end(&latches.session.screen, operation, ended, shown).await
+}
+
+async fn steps(
+    common: &Common,
+    latches: &Latches,
+    latch: &Latch,
+    arguments: &Arguments,
+    timeline: &mut Timeline,
+    shown: &mut Result<(), Error>,
+) -> Result<Ended, Error> {
+    let Arguments { force, reason, gates, yes, .. } = arguments;
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
+    let buckets: Vec<_> = latches.config.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    let what = format!(
+        "latch release {} in {}{}: {}",
+        latch.name,
+        buckets.join(", "),
+        if *force { " --force" } else { "" },
+        reason.as_deref().unwrap_or("no reason")
+    );
+    let asked = Ask { question: &question, yes: *yes, dry_run: false, what };
+    let mut recorded = reason.clone();
     // Until then an interrupt ends the process: nothing was changed.
-    let confirm = async || {
-        let asked = gates.ask(common, screen, &question, yes, &mut Timeline::default()).await?;
-        Ok(if asked == Ended::Well { Some(Interrupts::new()?) } else { None })
+    let confirm = async |timeline: &mut Timeline| {
+        let Some(passed) = gates.ask(common, &latches.session, &asked, timeline).await? else {
+            return Ok(None);
+        };
+        recorded = passed.reason(reason.as_deref());
+        Ok(Some(Interrupts::new()?))
     };
-    let outcome = match release(&latches, latch, force, None, confirm).await? {
+    let outcome = match release(latches, latch, *force, None, confirm, timeline).await? {
         Released::Open => "released",
         Released::NotLocked => "not_locked",
         Released::Declined => return Ok(Ended::NotWell),
     };
-    let found = json!([{ "latch": latch.name, "outcome": outcome, "reason": reason }]);
+    let found = json!([{ "latch": latch.name, "outcome": outcome, "reason": recorded }]);
     let words = outcome.replace('_', " ");
-    screen.show("outcomes", &found, || format!("{} is {words}\n", latch.name)).await?;
+    timeline.add(Source::Lock, format!("{} is {words}", latch.name));
+    *shown = screen.show("outcomes", &found, || format!("{} is {words}\n", latch.name)).await;
     Ok(Ended::Well)
 }
 
@@ -124,10 +157,12 @@ pub(super) async fn release(
     latch: &Latch,
     force: bool,
     own: Option<Own<'_>>,
-    confirm: impl AsyncFnOnce() -> Result<Option<Interrupts>, Error>,
+    confirm: impl AsyncFnOnce(&mut Timeline) -> Result<Option<Interrupts>, Error>,
+    timeline: &mut Timeline,
 ) -> Result<Released, Error> {
     let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force, own };
     let (holds, keys, primary, read_at) = release.read().await;
+    release.seen(&keys, primary, timeline);
     let other = holds.iter().find_map(|hold| match hold {
         Held::Other(_, holder) => Some(holder.clone()),
         _ => None,
@@ -137,6 +172,7 @@ pub(super) async fn release(
     }
     match begin(&holds, &keys, primary, force).map_err(|stop| release.refused(&stop))? {
         Begin::TidyUp(left) => {
+            timeline.changed = true;
             for (bucket, etag) in left {
                 let deletion = release.hands.delete(bucket, &latch.hold(), &etag, read_at).await;
                 if let Deletion::Unconfirmed(cause) = deletion {
@@ -147,16 +183,17 @@ pub(super) async fn release(
                     )));
                 }
             }
-            say("what a broken-off command had left behind is deleted");
+            let what = "what a broken-off command had left behind is deleted";
+            timeline.now(Source::Lock, what.to_owned());
             Ok(Released::NotLocked)
         }
         Begin::Hold(replace) => {
-            let Some(mut interrupts) = confirm().await? else {
+            let Some(mut interrupts) = confirm(timeline).await? else {
                 return Ok(Released::Declined);
             };
-            release.hold(&replace).await?;
-            release.open(&keys, &mut interrupts).await?;
-            release.settle(&mut interrupts).await?;
+            release.hold(&replace, timeline).await?;
+            release.open(&keys, &mut interrupts, timeline).await?;
+            release.settle(&mut interrupts, timeline).await?;
             Ok(Released::Open)
         }
     }
@@ -171,11 +208,24 @@ impl Release<'_> {
         (holds, self.latches.keys(self.latch).await, self.primary().await, read_at)
     }
 
+    /// Adds what was read to the steps.
+    fn seen(&self, keys: &[Object], primary: Verdict, timeline: &mut Timeline) {
+        let primary = word(primary, ["healthy", "unhealthy"]);
+        timeline.now(Source::Dns, format!("the name servers say of the primary: {primary}"));
+        let objects = self.latches.config.buckets.iter().zip(keys).map(|(bucket, key)| match key.stored() {
+            Some(stored) => format!("{}: locked {} ago", bucket.name, age(stored.age.as_secs())),
+            None => format!("{}: {}", bucket.name, object(key)),
+        });
+        timeline.now(Source::Lock, objects.collect::<Vec<_>>().join(", "));
+    }
+
     async fn primary(&self) -> Verdict {
         self.latches.name_servers.primaries(&[self.latch]).await[0]
     }
 
-    async fn hold(&self, replace: &[Option<String>]) -> Result<(), Error> {
+    async fn hold(&self, replace: &[Option<String>], timeline: &mut Timeline) -> Result<(), Error> {
+        // A hold that is put, and deleted again, has kept watchers off.
+        timeline.changed = true;
         if let Err(failure) = self.hands.hold(self.latch, replace).await {
             // Of two that begin at once, one finds the hold of the other.
             let (holds, _) = self.hands.holds(self.latch).await;
@@ -189,17 +239,24 @@ impl Release<'_> {
                 |stop| self.refused(&stop),
             ));
         }
-        say(&format!("1/4 watchers are held off {} for 10 minutes at most", self.latch.name));
+        let what = format!("1/4 watchers are held off {} for 10 minutes at most", self.latch.name);
+        timeline.now(Source::Lock, what);
         Ok(())
     }
 
     /// Waits, reads everything again, and deletes the objects.
-    async fn open(&self, began: &[Object], interrupts: &mut Interrupts) -> Result<(), Error> {
-        say(&format!("2/4 waiting {} s, until no write from before can land", WAIT.as_secs()));
+    async fn open(
+        &self,
+        began: &[Object],
+        interrupts: &mut Interrupts,
+        timeline: &mut Timeline,
+    ) -> Result<(), Error> {
+        let what = format!("2/4 waiting {} s, until no write from before can land", WAIT.as_secs());
+        timeline.now(Source::Lock, what);
         let ready = select! {
             biased;
             () = interrupts.recv() => Err(Error::Interrupted),
-            ready = self.ready(began) => ready,
+            ready = self.ready(began, timeline) => ready,
         };
         let Ready { objects, bodies, read_at, read } = match ready {
             Ok(ready) => ready,
@@ -216,20 +273,21 @@ impl Release<'_> {
         let deletions = join_all(deletions).await;
         match release::deleted(&deletions) {
             Deleted::All => {
-                say("3/4 every object is deleted");
+                timeline.now(Source::Lock, "3/4 every object is deleted".to_owned());
                 Ok(())
             }
             Deleted::PutBack(absent) => {
-                Err(self.put_back(&objects, &bodies, &deletions, &absent, read).await)
+                Err(self.put_back(&objects, &bodies, &deletions, &absent, read, timeline).await)
             }
         }
     }
 
     /// Waits, and reads which objects to delete.
-    async fn ready(&self, began: &[Object]) -> Result<Ready, Error> {
+    async fn ready(&self, began: &[Object], timeline: &mut Timeline) -> Result<Ready, Error> {
         sleep(WAIT).await;
         let (holds, keys, primary, read_at) = self.read().await;
         let read = Instant::now();
+        self.seen(&keys, primary, timeline);
         if let Some(stop) = stop_of_new_lock(began, &keys) {
             return Err(self.refused(&stop));
         }
@@ -265,6 +323,7 @@ impl Release<'_> {
         deletions: &[(usize, Deletion)],
         absent: &[usize],
         read: Instant,
+        timeline: &mut Timeline,
     ) -> Error {
         let mut states = Vec::new();
         let mut is_certain = true;
@@ -316,7 +375,8 @@ impl Release<'_> {
                 });
             }
             if round == 0 {
-                say("the objects are put back; waiting until no deletion can arrive any more");
+                let what = "the objects are put back; waiting until no deletion can arrive any more";
+                timeline.now(Source::Lock, what.to_owned());
                 sleep_until(read + SIGNATURE + CLOCKS).await;
             }
         }
@@ -331,8 +391,9 @@ impl Release<'_> {
     }
 
     /// Waits until the primary serves, and deletes the holds.
-    async fn settle(&self, interrupts: &mut Interrupts) -> Result<(), Error> {
-        say("4/4 waiting until every name server has said for a minute that the primary serves");
+    async fn settle(&self, interrupts: &mut Interrupts, timeline: &mut Timeline) -> Result<(), Error> {
+        let what = "4/4 waiting until every name server has said for a minute that the primary serves";
+        timeline.now(Source::Dns, what.to_owned());
         let (started, mut settling) = (Instant::now(), Settling::default());
         // The monotonic clock stands still while a computer sleeps.
         let began = SystemTime::now();
@@ -373,10 +434,14 @@ impl Release<'_> {
                 () = interrupts.recv() => false,
             };
             if !goes_on {
-                say("the objects are deleted; the holds stay, and watchers ignore them after 10 minutes");
+                let what =
+                    "the objects are deleted; the holds stay, and watchers ignore them after 10 minutes";
+                timeline.now(Source::Lock, what.to_owned());
                 return Err(Error::Interrupted);
             }
         }
+        let what = "every name server has said for a minute that the primary serves";
+        timeline.now(Source::Dns, what.to_owned());
         self.hands.remove_holds(self.latch).await;
         Ok(())
     }

@@ -104,7 +104,7 @@ fn status(latches: &Latches, latch: &Latch, seen: &Seen) -> Status {
     }
 }
 
-fn object(object: &Object) -> &'static str {
+pub(super) fn object(object: &Object) -> &'static str {
     match object {
         Object::Absent => "absent",
         Object::Present(_) => "present",
