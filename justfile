@@ -52,9 +52,9 @@ as-code:
 bench NAME *ARGS:
     cargo bench --locked --all-features --bench {{ NAME }} -- {{ ARGS }}
 
-# What a cold lock costs; ARGS may be `-- check` or `-- record`. Needs valgrind
-cold-lock *ARGS:
-    cargo bench --locked --package failover-lock-foreign --bench cold_lock {{ ARGS }}
+# What the functions' cold starts cost; ARGS may be `-- check` or `-- record`, and a function's name. Needs valgrind
+cold-start *ARGS:
+    cargo bench --locked --package failover-lock-foreign --bench cold_start {{ ARGS }}
 
 # A failover and the way back on loopback; with FILE, what that event would do
 sandbox *FILE:

@@ -97,9 +97,14 @@ impl Sites {
         sites.balancer_b = sites.balancer("site-b").await;
         sites.secret("webhook-password", PASSWORD).await;
         sites.secret("infinispan-password", INFINISPAN_PASSWORD).await;
-        let group = Group::new(REGION, sites.both());
-        sites.accelerators.put(Accelerator::new(LABEL).dual_stack().listener([group]));
+        sites.both_in_service();
         sites
+    }
+
+    /// Puts both sites in service, in the one group of the one listener, as if no site had ever been out.
+    pub fn both_in_service(&self) {
+        let group = Group::new(REGION, self.both());
+        self.accelerators.put(Accelerator::new(LABEL).dual_stack().listener([group]));
     }
 
     /// An endpoint for each site, set up unlike each other.
@@ -198,6 +203,15 @@ impl Sites {
         for (name, value) in attributes.iter().chain(&[("accelerator", arn.as_str())]) {
             request = request.item(*name, AttributeValue::S((*value).to_owned()));
         }
+        request.send().await.expect("the table is there");
+    }
+
+    /// Removes the accelerator's entry from the table.
+    pub async fn forget(&self) {
+        use aws_sdk_dynamodb::types::AttributeValue;
+        let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
+        let key = AttributeValue::S(Accelerator::new(LABEL).arn);
+        let request = client.delete_item().table_name(self.table_name()).key("accelerator", key);
         request.send().await.expect("the table is there");
     }
 

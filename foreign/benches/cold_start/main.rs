@@ -1,15 +1,17 @@
-//! The cost of a lock for a function that has never run: each contestant between a Runtime API and a Route 53 over
-//! TLS on loopback, which checks signatures and keeps state.
+//! The cost of the first event for a function that has never run: each contestant between a Runtime API and stand-ins over
+//! TLS on loopback, which check signatures and keep state.
 //!
 //! ```text
-//! cargo bench --bench cold_lock              the tables in docs/performance.md, in a few minutes
-//! cargo bench --bench cold_lock -- count     instructions, for callgrind_annotate
-//! cargo bench --bench cold_lock -- check     instructions and size against baseline.json, as .ci/run does
-//! cargo bench --bench cold_lock -- record    writes baseline.json
+//! cargo bench --bench cold_start                      the tables in docs/performance.md, in a few minutes
+//! cargo bench --bench cold_start -- count [FUNCTION]  instructions, for callgrind_annotate; of failover-lock, if none is named
+//! cargo bench --bench cold_start -- check [FUNCTION]  instructions and size against baseline.json, of every function,
+//!                                                     if none is named
+//! cargo bench --bench cold_start -- record [FUNCTION] writes baseline.json, likewise
 //! ```
-//! in the folder `foreign`. A baseline is of one architecture, and of one kind of processor, whose extensions *ring* uses.
-//! Needs valgrind, the tools of `infra/package`, and for the table the tools of the tests. Shares of CPU are left
-//! out if no control group can be created, which requires root.
+//! in the folder `foreign`. Each builds the artifacts that it needs, as they are deployed: `.ci/run`, which has no time for
+//! three, names failover-lock. A baseline is of one architecture, and of one kind of processor, whose extensions *ring* uses.
+//! Needs valgrind and the tools of `infra/package`; site-fence and the tables also need the tools of the tests. Shares of CPU
+//! are left out if no control group can be created, which requires root.
 
 use std::env;
 use std::ffi::OsString;
@@ -24,35 +26,37 @@ use wait4::Wait4 as _;
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
+mod work;
 
+use support::emulator;
 use support::lambda::Runtime;
-use support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
-use support::route53::{Check, Route53};
-use support::tls::Tls;
-use support::{emulator, recorded};
+use work::{Stage, Work};
 
+/// The Lambda functions, each with its first event.
+const FUNCTIONS: [(&str, Work); 3] =
+    [("failover-lock", LOCK), ("site-fence", Work::Fence), ("failover-latch", Work::Look)];
+const LOCK: Work = Work::Lock { changed: false, answer: None };
 const ROUNDS: usize = 15;
 const WARM: u32 = 200;
-const TIMEOUT: Duration = Duration::from_mins(2);
+/// How long a start or an answer may take.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// The allowed growth of instructions and size over the baseline.
 const GROWTH: f64 = 1.1;
 /// Memory settings, in MB.
 const SETTINGS: [u32; 3] = [128, 256, 512];
 
-/// A function that locks, or the empty one.
+/// A function, and what it is invoked for.
 #[derive(Clone)]
 struct Contestant {
     name: &'static str,
     command: Vec<OsString>,
     artifact: Option<PathBuf>,
-    locks: bool,
-    /// Whether the checks that it locks were changed before.
-    changed: bool,
+    work: Work,
 }
 
 /// Where all contestants run.
 struct Arena {
-    route53: Route53,
+    stage: Stage,
     folder: PathBuf,
     bundle: PathBuf,
 }
@@ -89,35 +93,41 @@ async fn main() {
     let arena = Arena::new().await;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => table(&arena).await,
-        ["count"] => {
-            let counted = arena.instructions(&Contestant::function(), 1).await[0];
-            println!("{counted} instructions in {}", arena.folder.join("callgrind.out").display());
-        }
-        ["check"] => check(&arena).await,
-        ["record"] => record(&arena).await,
+        ["count"] => count(&arena, FUNCTIONS[0].0).await,
+        ["count", function] => count(&arena, function).await,
+        ["check", named @ ..] => check(&arena, named).await,
+        ["record", named @ ..] => record(&arena, named).await,
         other => panic!("{other:?}: the argument is count, check, record, or none"),
     }
 }
 
+async fn count(arena: &Arena, function: &str) {
+    let counted = arena.instructions(&Contestant::function(function), 1).await[0];
+    println!("{counted} instructions in {}", arena.folder.join("callgrind.out").display());
+}
+
 // === The baseline ===
 
-async fn check(arena: &Arena) {
-    let function = Contestant::function();
+async fn check(arena: &Arena, named: &[&str]) {
     let baseline: Value = serde_json::from_slice(&fs::read(baseline()).expect("baseline.json can be read"))
         .expect("baseline.json is JSON");
-    let Some(baseline) = baseline.get(env::consts::ARCH) else {
-        println!(
-            "baseline.json has no entry for {}: cargo bench --bench cold_lock -- record",
-            env::consts::ARCH
-        );
-        return;
-    };
     let mut grown = Vec::new();
-    for (what, now) in arena.counts(&function).await {
-        let before = baseline[what].as_f64().expect("it was recorded");
-        println!("{what}: {now:.0}, {:+.1} % over the baseline's {before:.0}", (now / before - 1.0) * 100.0);
-        if now > before * GROWTH {
-            grown.push(what);
+    for function in functions(named) {
+        let Some(baseline) = baseline.get(env::consts::ARCH).and_then(|baseline| baseline.get(function))
+        else {
+            println!(
+                "baseline.json has no {function} for {}: cargo bench --bench cold_start -- record {function}",
+                env::consts::ARCH
+            );
+            continue;
+        };
+        for (what, now) in arena.counts(&Contestant::function(function)).await {
+            let before = baseline[what].as_f64().expect("it was recorded");
+            let percent = (now / before - 1.0) * 100.0;
+            println!("{function}, {what}: {now:.0}, {percent:+.1} % over the baseline's {before:.0}");
+            if now > before * GROWTH {
+                grown.push(format!("the {what} of {function}"));
+            }
         }
     }
     assert!(
@@ -127,18 +137,25 @@ async fn check(arena: &Arena) {
     );
 }
 
-async fn record(arena: &Arena) {
+async fn record(arena: &Arena, named: &[&str]) {
     let mut all: Value = fs::read(baseline())
         .map_or(json!({}), |text| serde_json::from_slice(&text).expect("baseline.json is JSON"));
-    for (what, count) in arena.counts(&Contestant::function()).await {
-        all[env::consts::ARCH][what] = json!(count.round());
+    for function in functions(named) {
+        for (what, count) in arena.counts(&Contestant::function(function)).await {
+            all[env::consts::ARCH][function][what] = json!(count.round());
+        }
     }
     fs::write(baseline(), format!("{all:#}\n")).expect("baseline.json can be written");
     println!("{all:#}");
 }
 
+/// Those that are named, or all.
+fn functions<'a>(named: &[&'a str]) -> Vec<&'a str> {
+    if named.is_empty() { FUNCTIONS.iter().map(|(name, _)| *name).collect() } else { named.to_vec() }
+}
+
 fn baseline() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cold_lock/baseline.json")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cold_start/baseline.json")
 }
 
 // === The table ===
@@ -165,25 +182,21 @@ async fn table(arena: &Arena) {
     for (contestant, samples) in contestants.iter().zip(&mut samples) {
         arena.warm(contestant, samples).await;
     }
-    println!("Medians of {ROUNDS} runs in turn, from the first to the third quartile in brackets.\n");
-    println!(
-        "| | zip, bytes | million instructions | CPU, ms | memory, MB | minor page faults | init, ms | first event, ms | warm event, ms | CPU of a warm event, ms |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|---|");
+    println!("| | zip, bytes | million instructions | memory, MB | minor page faults |");
+    println!("|---|---|---|---|---|");
     for (contestant, samples) in contestants.iter().zip(&samples) {
         let zip = contestant.artifact.as_deref().map_or("–".to_owned(), |zip| size(zip).to_string());
         let instructions = median(&arena.instructions(contestant, 1).await) / 1e6;
-        println!(
-            "| {} | {zip} | {instructions:.2} | {} | {} | {:.0} | {} | {} | {} | {} |",
-            contestant.name,
-            shown(&samples.cpu),
-            shown(&samples.memory),
-            median(&samples.page_faults),
-            shown(&samples.init),
-            shown(&samples.first),
-            shown(&samples.warm),
-            shown(&samples.warm_cpu)
-        );
+        let (memory, page_faults) = (median(&samples.memory), median(&samples.page_faults));
+        println!("| {} | {zip} | {instructions:.2} | {memory:.2} | {page_faults:.0} |", contestant.name);
+    }
+    println!("\nMedians of {ROUNDS} runs in turn, from the first to the third quartile in brackets.\n");
+    println!("| ms | CPU | init | first event | warm event | CPU of a warm event |");
+    println!("|---|---|---|---|---|---|");
+    for (contestant, samples) in contestants.iter().zip(&samples) {
+        let Samples { cpu, init, first, warm, warm_cpu, .. } = samples;
+        let shown = [cpu, init, first, warm, warm_cpu].map(|samples| shown(samples));
+        println!("| {} | {} |", contestant.name, shown.join(" | "));
     }
     if samples[0].at[0].is_empty() {
         println!("\nNo control group can be made here: shares of CPU are left out.");
@@ -232,36 +245,45 @@ fn size(file: &Path) -> f64 {
 
 impl Contestant {
     /// The artifact as it is deployed.
-    fn function() -> Self {
-        Self::built("failover-lock", "failover-lock", true)
+    fn function(name: &str) -> Self {
+        let known = FUNCTIONS.iter().find(|(known, _)| *known == name);
+        let (program, work) = known.unwrap_or_else(|| {
+            let names = FUNCTIONS.map(|(name, _)| name).join(", ");
+            panic!("{name} is not one of the functions: {names}")
+        });
+        Self::built(program, program, *work)
     }
 
-    fn all() -> [Self; 5] {
+    fn all() -> Vec<Self> {
         let python = emulator::tools().join("python");
-        let documented = Self {
-            name: "the documented function, Python 3 and boto3",
-            command: [python.into(), "-m".into(), "awslambdaric".into(), "documented.handler".into()].into(),
-            artifact: None,
-            locks: true,
-            changed: false,
-        };
-        let function = Self::function();
-        let again = Self {
+        let mut all: Vec<_> = FUNCTIONS.iter().map(|(name, _)| Self::function(name)).collect();
+        let changed = Self {
             name: "failover-lock, a check that was changed before",
-            changed: true,
-            ..function.clone()
+            work: Work::Lock { changed: true, answer: None },
+            ..all[0].clone()
         };
-        [
-            function,
-            again,
-            documented,
-            Self::built("the floor: std, rustls and a signature", "cold-lock-floor", true),
-            Self::built("an empty function on lambda_runtime", "cold-lock-empty", false),
-        ]
+        let far = Self {
+            name: "failover-lock, Route 53 takes 50 ms for an answer",
+            work: Work::Lock { changed: false, answer: Some(Duration::from_millis(50)) },
+            ..all[0].clone()
+        };
+        all.splice(1..1, [changed, far]);
+        all.extend([
+            Self {
+                name: "the documented function, Python 3 and boto3",
+                command: [python.into(), "-m".into(), "awslambdaric".into(), "documented.handler".into()]
+                    .into(),
+                artifact: None,
+                work: LOCK,
+            },
+            Self::built("the floor: std, rustls and a signature", "cold-start-floor", LOCK),
+            Self::built("an empty function on lambda_runtime", "cold-start-empty", Work::Nothing),
+        ]);
+        all
     }
 
     /// A program of this package, built as `infra/package` builds what is deployed.
-    fn built(name: &'static str, program: &str, locks: bool) -> Self {
+    fn built(name: &'static str, program: &str, work: Work) -> Self {
         let root = support::root();
         let arch = if env::consts::ARCH == "aarch64" { "arm64" } else { env::consts::ARCH };
         let mut package = Command::new(root.join("infra/package"));
@@ -280,8 +302,7 @@ impl Contestant {
             name,
             command: vec![package.join(format!("{program}-{arch}/bootstrap")).into()],
             artifact: Some(package.join(format!("{program}-{arch}.zip"))),
-            locks,
-            changed: false,
+            work,
         }
     }
 }
@@ -290,27 +311,26 @@ impl Contestant {
 
 impl Arena {
     async fn new() -> Self {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cold_lock");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cold_start");
         fs::create_dir_all(&folder).expect("the target folder can be written");
-        let route53 = Route53::start_over(Tls::new()).await;
-        // A function reads its own five roots once, and a bundle twice, to check it first: with two of
-        // the five and the stand-in's it reads as much as it does without a bundle.
+        let stage = Stage::new().await;
+        // Without a bundle a function reads five roots of its own: so many are in this one.
         let roots = fs::read_to_string(support::root().join("src/remote/amazon-roots.pem"));
         let roots = roots.expect("the roots can be read");
-        let two: String = roots.split_inclusive("END CERTIFICATE-----\n").take(2).collect();
+        let four: String = roots.split_inclusive("END CERTIFICATE-----\n").take(4).collect();
         let bundle = folder.join("bundle.pem");
-        fs::write(&bundle, two + route53.root()).expect("the target folder can be written");
-        Self { route53, folder, bundle }
+        fs::write(&bundle, four + stage.root()).expect("the target folder can be written");
+        Self { stage, folder, bundle }
     }
 
-    /// Instructions to the end of the first lock and the artifact's bytes.
+    /// Instructions to the end of the first event and the artifact's bytes.
     async fn counts(&self, contestant: &Contestant) -> [(&'static str, f64); 2] {
         let instructions = median(&self.instructions(contestant, 3).await);
         let zip = contestant.artifact.as_deref().expect("it was built");
         [("instructions", instructions), ("zip", size(zip))]
     }
 
-    /// Instructions from the process's start to the end of the first lock, run by run.
+    /// Instructions from the process's start to the end of the first event, run by run.
     async fn instructions(&self, contestant: &Contestant, runs: usize) -> Vec<f64> {
         let mut counted = Vec::new();
         for _ in 0..runs {
@@ -319,7 +339,7 @@ impl Arena {
             file.push(&out);
             let valgrind = ["valgrind".into(), "--tool=callgrind".into(), "--quiet".into(), file];
             let mut running = Running::start(self, contestant, &valgrind).await;
-            running.first().await;
+            running.handle(0).await;
             // It writes its counts when the program ends, also after a signal.
             let killed = Command::new("kill").args(["-TERM", &running.child.id().to_string()]).status();
             assert!(killed.expect("kill is there").success());
@@ -337,7 +357,7 @@ impl Arena {
         let started = Instant::now();
         let mut running = Running::start(self, contestant, &[]).await;
         samples.init.push(milliseconds(started.elapsed()));
-        samples.first.push(milliseconds(running.first().await));
+        samples.first.push(milliseconds(running.handle(0).await));
         samples.memory.push(running.peak_memory());
         samples.page_faults.push(running.page_faults());
         running.child.kill().expect("a child can be killed");
@@ -348,7 +368,7 @@ impl Arena {
     async fn first_at(&self, contestant: &Contestant, share: &Share) -> f64 {
         let mut running = Running::start(self, contestant, &[]).await;
         share.admit(running.child.id());
-        let first = running.first().await;
+        let first = running.handle(0).await;
         running.end();
         milliseconds(first)
     }
@@ -358,7 +378,7 @@ impl Arena {
         let mut running = Running::spawn(self, contestant, &[]).await;
         share.admit(running.child.id());
         running.asks().await;
-        running.first().await;
+        running.handle(0).await;
         let took = started.elapsed();
         running.end();
         milliseconds(took)
@@ -366,12 +386,10 @@ impl Arena {
 
     async fn warm(&self, contestant: &Contestant, samples: &mut Samples) {
         let mut running = Running::start(self, contestant, &[]).await;
-        running.first().await;
-        for number in 0..WARM {
-            let id = format!("00000000-0000-0000-0000-{number:012}");
-            let event = delivered(&[&message(&id, "ALARM", CHANGED_AT)]);
+        running.handle(0).await;
+        for number in 1..=WARM {
             let before = running.cpu();
-            samples.warm.push(milliseconds(running.lock(&id, event).await));
+            samples.warm.push(milliseconds(running.handle(number).await));
             samples.warm_cpu.push(running.cpu() - before);
         }
         running.end();
@@ -394,17 +412,14 @@ impl<'a> Running<'a> {
         let log = File::create(arena.folder.join("output.log")).expect("the target folder can be written");
         let child = Command::new(&command[0])
             .args(&command[1..])
-            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cold_lock"))
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cold_start"))
             .env_clear()
             .envs(runtime.variables())
             .env("PATH", "/usr/bin:/bin")
             // The documented function's folder is this one.
             .env("PYTHONDONTWRITEBYTECODE", "1")
-            // Of the documented function: Route 53 in its own Region signs for us-east-1 by itself.
-            .env("AWS_DEFAULT_REGION", "us-east-1")
-            .env("_HANDLER", "lock")
-            .env("AWS_ENDPOINT_URL", arena.route53.url())
             .env("AWS_CA_BUNDLE", &arena.bundle)
+            .envs(arena.stage.variables(contestant.work).await)
             .stdin(Stdio::null())
             .stderr(log.try_clone().expect("a file can be shared"))
             .stdout(log)
@@ -415,32 +430,23 @@ impl<'a> Running<'a> {
 
     /// Waits until it asks for its next event.
     async fn asks(&mut self) {
-        if timeout(TIMEOUT, self.runtime.asked()).await.is_err() {
+        if timeout(PATIENCE, self.runtime.asked()).await.is_err() {
             let log = self.arena.folder.join("output.log");
             let ended = self.child.try_wait();
             panic!("{} asks for no event: {ended:?}, {}", self.contestant.name, log.display());
         }
     }
 
-    /// The first event: the guide's own alarm.
-    async fn first(&mut self) -> Duration {
-        self.lock(PRIMARY, recorded("sns/keycloak-alarm.json")).await
-    }
-
-    /// Handles an alarm on a check with the healthy path, until the answer.
-    async fn lock(&mut self, id: &str, event: String) -> Duration {
-        let route53 = &self.arena.route53;
-        let check = Check::new("HTTPS", 443);
-        route53.put(id, if self.contestant.changed { check.changed() } else { check });
+    /// Handles the event of this number, until the answer.
+    async fn handle(&mut self, number: u32) -> Duration {
+        let (stage, Contestant { name, work, .. }) = (&self.arena.stage, self.contestant);
+        let event = stage.event(*work, number).await;
         let started = Instant::now();
-        let answer = timeout(TIMEOUT, self.runtime.invoke(event, TIMEOUT)).await;
+        let answer = timeout(PATIENCE, self.runtime.invoke(event, work.timeout())).await;
         let took = started.elapsed();
-        match answer {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => panic!("{}: {error}", self.contestant.name),
-            Err(late) => panic!("{}: {late}, {:?}", self.contestant.name, self.child.try_wait()),
-        }
-        assert_eq!(route53.check(id).path() == LOCKED, self.contestant.locks, "{}", self.contestant.name);
+        let answer = answer.unwrap_or_else(|late| panic!("{name}: {late}, {:?}", self.child.try_wait()));
+        let log = self.arena.folder.join("output.log");
+        assert!(stage.is_done(*work, number, &answer).await, "{name}: {answer:?}, {}", log.display());
         self.asks().await;
         took
     }
@@ -485,7 +491,7 @@ impl Share {
     fn new(megabytes: u32) -> Option<Self> {
         const PERIOD: u32 = 20_000;
         let quota = megabytes * PERIOD / 1769;
-        let name = format!("cold-lock-{}", std::process::id());
+        let name = format!("cold-start-{}", std::process::id());
         let make = |folder: &str, files: &[(&str, String)]| {
             let group = Path::new(folder).join(&name);
             fs::create_dir(&group).ok()?;
