@@ -12,3 +12,4 @@ mod lease;
 mod pause;
 mod status;
 mod switch_over;
+mod versions;

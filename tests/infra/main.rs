@@ -18,3 +18,4 @@ mod people;
 mod permissions;
 mod policy;
 mod runbook;
+mod upgrade;
