@@ -107,6 +107,14 @@ parameters_of() {
         "$root/infra/$1"
 }
 
+# Their defaults, as NAME=VALUE.
+defaults_of() {
+    awk '/^Parameters:/ { on = 1; next } /^[^ #]/ { on = 0 }
+        on && /^  [A-Za-z]+:$/ { if (name) print name "=" value; name = $1; sub(/:/, "", name); value = "" }
+        on && /^    Default: / { value = substr($0, 14); gsub(/^"|"$/, "", value) }
+        END { if (name) print name "=" value }' "$root/infra/$1"
+}
+
 # The status and the parameters of a stack in $region, as NAME<tab>VALUE; nothing if there is no such stack. Fails if it
 # cannot be updated.
 read_stack() {

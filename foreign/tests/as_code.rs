@@ -16,7 +16,7 @@ healthy() {
   aws cloudwatch put-metric-data --namespace AWS/Route53 --metric-name HealthCheckStatus \
     --dimensions "HealthCheckId=$1" --value 1
 }
-reconcile() { aws lambda invoke --function-name "$1-reconcile" --payload '{}' /dev/stdout; }
+reconcile() { aws lambda invoke --function-name "$1-reconcile:live" --payload '{}' /dev/stdout; }
 fail() { state "$1" ALARM; until path "$2" | grep -x /lb-check-failed-over; do :; done; }
 "#;
 

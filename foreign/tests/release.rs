@@ -256,6 +256,7 @@ failoverctl() {
   command failoverctl "$@"
 }
 path() { aws route53 get-health-check --health-check-id "$PRIMARY" --query HealthCheck.HealthCheckConfig.ResourcePath --output text; }
+runs() { aws lambda get-function-configuration --function-name failover-lock:live --query Environment.Variables.ARTIFACT --output text; }
 artifact() { aws cloudformation describe-stacks --stack-name failover --output text --query "Stacks[0].Outputs[?OutputKey=='Artifact'].OutputValue"; }
 healthy() {
   aws cloudwatch put-metric-data --namespace AWS/Route53 --metric-name HealthCheckStatus \
@@ -311,7 +312,22 @@ const DOCUMENTED: &[Walk] = &[
         &[
             Then("grep -h CodeKey -A 2 infra/failover-lock.yaml", &["Default: failover-lock-0.1.0-"]),
             Run(&["is guarded."]),
-            Then("artifact", &["failover-lock-0.2.0-"]),
+            Then("artifact; runs", &["failover-lock-0.2.0-", "\nfailover-lock-0.2.0-"]),
+        ],
+    ),
+    (
+        PAGE,
+        "## Roll back",
+        &[
+            Run(&["failover-lock: back from version 2, failover-lock-0.2.0-", "look    versions ", "is guarded."]),
+            Then("runs", &["failover-lock-0.1.0-"]),
+            Given(
+                "aws cloudwatch set-alarm-state --alarm-name failover-primary-unhealthy --state-value ALARM --state-reason test
+                until path | grep -x /lb-check-failed-over; do :; done
+                healthy",
+            ),
+            Then("failoverctl restore \"$PRIMARY\"", &["restored"]),
+            Then("../failover-lock-0.2.0/infra/deploy --wait 30; runs", &["from version 1 to 2", "\nfailover-lock-0.2.0-"]),
             Then(
                 "bash ../infra/deploy --release \"file://$WORK/download/failover-lock-0.1.0.tar.gz\" --set DryRun=true --wait 0",
                 &["which ends with infra/deploy --release file:///"],
@@ -337,7 +353,7 @@ const DOCUMENTED: &[Walk] = &[
 ];
 
 #[tokio::test]
-async fn a_reader_without_a_compiler_installs_deploys_restores_and_updates_from_releases_alone() {
+async fn a_reader_without_a_compiler_installs_deploys_restores_updates_and_rolls_back_from_releases_alone() {
     let (aws, work) = (Emulator::own_ministack().await, Folder::new());
     let script = r#"
 checkout a; artifacts a 0.1.0; release a 0.1.0
@@ -346,7 +362,7 @@ sed -i 's/^version = "0.1.0"$/version = "0.2.0"/' Cargo.toml
 sed -i '/^name = "failover-lock"$/{n;s/0.1.0/0.2.0/;}' Cargo.lock
 commit next; artifacts next 0.2.0; release next 0.2.0
 mkdir "$WORK/download"; cp "$WORK"/a/target/dist/*.tar.gz* target/dist/failover-lock-0.2.0.tar.gz* "$WORK/download"
-mkdir "$WORK/download/infra"; cp infra/deploy infra/common.sh "$WORK/download/infra"; touch "$WORK/download/Cargo.toml"
+mkdir "$WORK/download/infra"; cp infra/deploy infra/common.sh infra/versions.sh "$WORK/download/infra"; touch "$WORK/download/Cargo.toml"
 "#;
     let (status, said) = work.run(&aws, script).await;
     assert_eq!(status, Some(0), "{said}");

@@ -11,7 +11,7 @@ locals {
   folder = substr(filesha256(local.template), 0, 16)
 
   # A parameter that is null is not passed: the template's default applies.
-  parameters = {
+  given = {
     HealthCheckId          = var.health_check_id
     GuardedTag             = var.guarded_tag
     SecondaryHealthCheckId = var.secondary_health_check_id
@@ -43,6 +43,13 @@ locals {
     KeyArn                 = var.key_arn
     CreateDashboard        = var.create_dashboard
   }
+  passed = { for name, value in local.given : name => tostring(value) if value != null }
+
+  # With each change of the template, of the artifact or of a parameter the functions are published as other versions. The
+  # alarm's actions are no part of a function.
+  deployment = substr(sha256(jsonencode([
+    local.folder, [for name, value in local.passed : "${name}=${value}" if name != "AlarmActionsEnabled"]
+  ])), 0, 16)
 }
 
 resource "aws_s3_object" "template" {
@@ -78,7 +85,7 @@ resource "aws_cloudformation_stack" "this" {
     aws_s3_object.template.bucket,
     aws_s3_object.template.key,
   ])
-  parameters   = { for name, value in local.parameters : name => tostring(value) if value != null }
+  parameters   = merge(local.passed, { Deployment = local.deployment })
   capabilities = ["CAPABILITY_IAM"]
   tags         = var.tags
 

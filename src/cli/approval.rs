@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{NaiveDateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{NaiveDateTime, SecondsFormat, TimeDelta};
 use clap::Args;
 
 use super::clock;

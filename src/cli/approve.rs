@@ -1,7 +1,7 @@
 //! `failoverctl approve`: the second person's part of an operation with `--require-approval`.
 
 use aws_config::Region;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use clap::Args;
 use serde_json::json;
 

@@ -15,6 +15,7 @@ pub(super) use self::way::{IS_NOT_GUARDED, disagreements};
 use super::dns::{self, Follows, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
+use super::function::LIVE;
 use super::guard::{Guard, Options};
 use super::name::{Named, Tags};
 use super::screen::{Mood, say};
@@ -153,7 +154,9 @@ async fn chain(
             ),
         );
     }
-    for (arn, lock) in &deployed {
+    // By its alias and without it, it is one function.
+    let is_behind = |arn: &str| !deployed.contains_key(&format!("{arn}:{LIVE}"));
+    for (arn, lock) in deployed.iter().filter(|(arn, _)| is_behind(arn)) {
         Box::pin(deployed::beside(guard, arn, lock, findings)).await;
     }
     let tags = tags.map_err(|failure| findings.unknown("history", &failure)).ok();

@@ -8,7 +8,9 @@ use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{FilterCriteria, FunctionResponseType, State};
+use aws_sdk_lambda::types::{
+    EnvironmentResponse, FilterCriteria, FunctionConfiguration, FunctionResponseType, State,
+};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -22,10 +24,19 @@ use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, Kind, pages, send};
 use crate::remote::deadline::Deadline;
 
+/// The alias by which everything invokes the functions that `infra/deploy` has deployed.
+pub(super) const LIVE: &str = "live";
+/// What a function is apart from its versions.
+pub(super) const LATEST: &str = "$LATEST";
+
 /// The properties of a function that the commands need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Function {
     pub name: String,
+    /// The name or ARN by which it was read, with its version or alias.
+    pub by: String,
+    /// The version that it runs when it is invoked by that, or `$LATEST`.
+    pub version: String,
     pub handler: String,
     pub runtime: String,
     pub variables: HashMap<String, String>,
@@ -122,6 +133,15 @@ async fn configuration(
 // === impl Function ===
 
 impl Function {
+    /// The alias `live` of the function of this name or ARN, or the function itself where it has none; `None` if it does not
+    /// exist.
+    pub async fn live(aws: &SdkConfig, name: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
+        match Self::of(aws, &format!("{name}:{LIVE}"), deadline).await? {
+            None => Self::of(aws, name, deadline).await,
+            live => Ok(live),
+        }
+    }
+
     /// The function of this ARN, in the Region that `aws` is in; `None` if it does not exist.
     pub async fn of(aws: &SdkConfig, arn: &str, deadline: Deadline) -> Result<Option<Self>, Failure> {
         let client = Client::new(aws);
@@ -153,6 +173,8 @@ impl Function {
             stopped,
             timeout: found.timeout(),
             name: found.function_name().unwrap_or_default().to_owned(),
+            by: arn.to_owned(),
+            version: found.version().unwrap_or(LATEST).to_owned(),
             code: found.code_sha256().unwrap_or_default().to_owned(),
             deployed: found.last_modified().and_then(|at| at.parse().ok()),
             handler: found.handler().unwrap_or_default().to_owned(),
@@ -162,12 +184,16 @@ impl Function {
         }))
     }
 
+    /// Whether it was read by its alias `live`.
+    pub fn is_live(&self) -> bool {
+        name(&self.by).1 == Some(LIVE)
+    }
+
     /// Whether its policy allows this service to invoke it for this source.
     pub fn lets(&self, service: &str, source: &str) -> Lets {
-        policy::lets(
-            &self.policy,
-            Request { service, action: "lambda:InvokeFunction", resource: None, source },
-        )
+        // A function and each of its aliases have statements of their own.
+        let resource = Arn::parse(&self.by).is_some().then_some(self.by.as_str());
+        policy::lets(&self.policy, Request { service, action: "lambda:InvokeFunction", resource, source })
     }
 
     /// For how many seconds it may run, and how many the template gives it, if those are more.
@@ -189,8 +215,54 @@ impl Function {
         let command = format!(
             "aws lambda update-function-configuration --region {region} --function-name {name} --timeout {deployed}"
         );
-        findings.repair(is_ours, link, found, command);
+        if self.version == LATEST {
+            return findings.repair(is_ours, link, found, command);
+        }
+        // A version stays as it was published.
+        let remedy = format!(
+            "{command}; then publish that: infra/deploy with --set Deployment=, and a value of your own"
+        );
+        findings.wrong(link, found, remedy);
     }
+}
+
+/// The versions of a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Versions {
+    /// The number of the newest; `None` if there is none.
+    pub newest: Option<u64>,
+    /// Whether the function's code or configuration is another than that of the newest.
+    pub has_changed: bool,
+}
+
+/// The versions of the function of this name.
+pub(super) async fn versions(
+    aws: &SdkConfig,
+    function: &str,
+    deadline: Deadline,
+) -> Result<Versions, Failure> {
+    let client = Client::new(aws);
+    let all = pages(deadline, async |time, marker| {
+        let request = client.list_versions_by_function().function_name(function).set_marker(marker);
+        let page =
+            send(Call::new("lambda:ListVersionsByFunction", "the function"), time, request.send()).await?;
+        Ok((page.versions.unwrap_or_default(), page.next_marker))
+    })
+    .await?;
+    let number = |one: &FunctionConfiguration| one.version().and_then(|version| version.parse::<u64>().ok());
+    let newest = all.iter().filter(|one| number(one).is_some()).max_by_key(|one| number(one));
+    let itself = all.iter().find(|one| number(one).is_none());
+    let what = |one: &FunctionConfiguration| {
+        let variables = one.environment().and_then(EnvironmentResponse::variables).cloned();
+        (
+            one.code_sha256().map(str::to_owned),
+            one.handler().map(str::to_owned),
+            one.timeout(),
+            one.memory_size(),
+            variables,
+        )
+    };
+    Ok(Versions { newest: newest.and_then(number), has_changed: newest.map(what) != itself.map(what) })
 }
 
 /// How Lambda polls a queue for a function.

@@ -79,10 +79,11 @@ pub(super) async fn restorers(guard: &Guard, id: &HealthCheckId) -> Result<BTree
                 continue;
             };
             // Another's may have that name.
-            let deployed = Function::of(&guard.session.aws_of(&restore), &restore, patience()).await?;
-            if deployed.is_some_and(|function| function.handler != "restore") {
+            let deployed = Function::live(&guard.session.aws_of(&restore), &restore, patience()).await?;
+            if deployed.as_ref().is_some_and(|function| function.handler != "restore") {
                 continue;
             }
+            let restore = deployed.map_or(restore, |function| function.by);
             let tagged = config.ok().and_then(|config| config.guarded_tag);
             // It may have locked the check while that had its tag.
             if tagged.is_none_or(|tag| tag.is_among(&tags)) { &mut found } else { &mut untagged }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::failoverctl::{Ended, FAILOVERCTL, deployed, run};
+use crate::failoverctl::{Ended, FAILOVERCTL, deployed, deployed_without_versions, run};
 use crate::support::emulator::Emulator;
 use crate::support::primary::Primary;
 
@@ -41,7 +41,7 @@ async fn is_mended(aws: &Emulator, check: &str, broken: &str, said: &str) {
 async fn doctor_finds_what_keeps_a_function_from_being_invoked_or_from_ending() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
-    let check = deployed(&aws, &primary).await;
+    let check = deployed_without_versions(&aws, &primary).await;
     assert_eq!(wrong(&aws, &check).await, []);
     let lets = |function: &str, options: &str| {
         format!(
@@ -57,10 +57,10 @@ async fn doctor_finds_what_keeps_a_function_from_being_invoked_or_from_ending() 
     let does_not_let = format!("failover-lock does not let {TOPIC} invoke it");
     let of_another = format!("{by_topic} {to_invoke} --source-account 999999999999");
     for (broken, said) in [
-        (lets("failover-lock", &format!("{by_topic} --action lambda:GetFunction")), &*does_not_let),
-        (lets("failover-lock", &of_another), &does_not_let),
+        (lets("failover-lock:live", &format!("{by_topic} --action lambda:GetFunction")), &*does_not_let),
+        (lets("failover-lock:live", &of_another), &does_not_let),
         (
-            lets("failover-reconcile", &format!("--principal sns.amazonaws.com {to_invoke}")),
+            lets("failover-reconcile:live", &format!("--principal sns.amazonaws.com {to_invoke}")),
             "failover-reconcile does not let",
         ),
     ] {

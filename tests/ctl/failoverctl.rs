@@ -211,7 +211,7 @@ async fn a_machine_whose_clock_is_wrong_records_awss_time() {
 async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
-    let check = deployed(&aws, &primary).await;
+    let check = deployed_without_versions(&aws, &primary).await;
     let restore = async |options: &[&str]| {
         run(&aws.url, &[&["restore", &check, "--yes", "--reason", "INC-1"], options].concat()).await
     };
@@ -220,7 +220,7 @@ async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check(
     assert_eq!(dry.out, format!("{check}: would be restored ({LOCKED} → /lb-check)\n"), "{dry:?}");
     primary.set_up(false);
     let refused = restore(&[]).await;
-    assert!(refused.status == Some(3) && refused.said.contains("failover-restore: "), "{refused:?}");
+    assert!(refused.status == Some(3) && refused.said.contains("failover-restore:live: "), "{refused:?}");
     assert!(refused.said.contains("/lb-check answers 503"), "{refused:?}");
     primary.set_up(true);
     // In a dry run it restores nothing, and that is no success.
@@ -430,8 +430,17 @@ fn options(check: &str) -> String {
 
 /// A stack that is guarded, with its primary up.
 pub async fn deployed(aws: &Emulator, primary: &Primary) -> String {
+    deployed_with(aws, primary, "").await
+}
+
+/// The same, whose functions have no versions: a change by hand reaches what runs.
+pub async fn deployed_without_versions(aws: &Emulator, primary: &Primary) -> String {
+    deployed_with(aws, primary, "--set Deployment=").await
+}
+
+async fn deployed_with(aws: &Emulator, primary: &Primary, others: &str) -> String {
     let check = aws.health_check(primary.address.port()).await;
-    let (status, said) = aws.deploy(&options(&check)).await;
+    let (status, said) = aws.deploy(&format!("{} {others}", options(&check))).await;
     assert_eq!(status, Some(0), "{said}");
     aws.report(&check, "1", 0).await;
     check
@@ -471,7 +480,7 @@ async fn doctor_fixes(aws: &Emulator, check: &str, broken: &[&str]) {
 async fn doctor_names_what_a_stack_runs_and_finds_code_that_was_not_deployed() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
-    let check = deployed(&aws, &primary).await;
+    let check = deployed_without_versions(&aws, &primary).await;
     let found = run(&aws.url, &["doctor", &check]).await;
     assert!(found.out.contains("failover-lock runs failover-lock-"), "{found:?}");
     let zip = std::env::temp_dir().join(format!("other-{}.zip", std::process::id()));
@@ -513,15 +522,15 @@ async fn leaves_others_alone(aws: &Emulator, check: &str, idle: &str) {
 async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs_it() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
-    let check = deployed(&aws, &primary).await;
+    let check = deployed_without_versions(&aws, &primary).await;
     let doctor = async || run(&aws.url, &["doctor", &check, "--output", "json"]).await;
     let well = doctor().await;
     assert_eq!(well.status, Some(0), "{well:?}");
 
     let topic = "arn:aws:sns:us-east-1:000000000000:failover-alarms";
     let off = "aws cloudwatch disable-alarm-actions --alarm-names failover-primary-unhealthy";
-    let closed = "aws lambda remove-permission --function-name failover-lock --statement-id \
-        $(aws lambda get-policy --function-name failover-lock --query Policy --output text | grep -o 'failover-Lock[^\"]*')";
+    let closed = "aws lambda remove-permission --function-name failover-lock:live --statement-id \
+        $(aws lambda get-policy --function-name failover-lock:live --query Policy --output text | grep -o 'failover-Lock[^\"]*')";
     let idle = |function: &str| {
         format!(
             "aws lambda put-function-concurrency --function-name failover-{function} --reserved-concurrent-executions 0"
@@ -559,7 +568,7 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
         assert_eq!(well.status, Some(0), "{well:?}");
     }
 
-    let closed = "aws lambda remove-permission --function-name failover-lock --statement-id failoverctl-topic-failover-alarms";
+    let closed = "aws lambda remove-permission --function-name failover-lock:live --statement-id failoverctl-topic-failover-alarms";
     let idle = ["lock", "restore", "reconcile"].map(idle);
     let [lock, restore, reconcile] = idle.each_ref().map(String::as_str);
     doctor_fixes(&aws, &check, &[off, closed, lock, restore, reconcile, schedule_off, told_off]).await;
@@ -721,8 +730,14 @@ async fn doctor_and_drill_follow_a_queue_before_lock_and_see_what_keeps_alarms_o
         "{found:?}"
     );
     assert_eq!(drill().await.status, Some(3));
-    let map =
-        ["lambda", "create-event-source-mapping", "--function-name", "failover-lock", "--batch-size", "10"];
+    let map = [
+        "lambda",
+        "create-event-source-mapping",
+        "--function-name",
+        "failover-lock:live",
+        "--batch-size",
+        "10",
+    ];
     aws.aws(&[&map[..], &["--event-source-arn", queue]].concat()).await;
     let remedy = |found: &Ended, said: &str| {
         let mut lines = found.out.lines().skip_while(|line| !line.contains(said));
@@ -899,7 +914,7 @@ async fn a_drill_follows_the_alarm_to_the_lock_and_restores() {
 async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
-    let check = deployed(&aws, &primary).await;
+    let check = deployed_without_versions(&aws, &primary).await;
     let tags = async || {
         let list =
             ["route53", "list-tags-for-resource", "--resource-type", "healthcheck", "--resource-id", &check];
@@ -929,7 +944,7 @@ async fn a_drill_that_goes_wrong_leaves_the_check_as_it_was_and_no_late_lock() {
     let before =
         support::lock::delivered(&[&support::lock::message(&check, "ALARM", support::lock::CHANGED_AT)]);
     let invoke =
-        ["lambda", "invoke", "--function-name", "failover-lock", "--payload", &before, "/dev/stdout"];
+        ["lambda", "invoke", "--function-name", "failover-lock:live", "--payload", &before, "/dev/stdout"];
     let answer = aws.aws(&invoke).await.to_string();
     assert!(answer.contains("older_than_restore"), "{answer}");
     let calm =
@@ -981,7 +996,7 @@ async fn cut_off(aws: &Emulator, is_cut_off: bool) {
 async fn a_drill_leaves_every_lock_that_is_not_its_own() {
     let aws = Emulator::own_ministack().await;
     let primary = Primary::start("/lb-check").await;
-    let check = deployed(&aws, &primary).await;
+    let check = deployed_without_versions(&aws, &primary).await;
     cut_off(&aws, true).await;
     let route53 = aws_sdk_route53::Client::new(&aws.config().await);
     // Records this lock, or removes its record, and returns the tags from before.

@@ -14,3 +14,4 @@ mod pause;
 mod report;
 mod status;
 mod switch_over;
+mod versions;

@@ -10,8 +10,9 @@ use crate::support::root;
 const TEMPLATE: &str = "infra/failover-lock.yaml";
 const MODULE: &str = "infra/terraform";
 const CONSTRUCT: &str = "infra/cdk/lib/failover-lock.ts";
-/// The parameters that follow from the artifact.
-const CODE: [&str; 2] = ["CodeBucket", "CodeKey"];
+/// The parameters that follow from the artifact and from the others.
+const CODE: [&str; 3] = ["CodeBucket", "CodeKey", DEPLOYMENT];
+const DEPLOYMENT: &str = "Deployment";
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -122,11 +123,14 @@ fn tables() -> String {
 #[test]
 fn the_module_passes_each_parameter_of_the_template_and_no_other() {
     let main = read(&format!("{MODULE}/main.tf"));
-    let map = main.split("\n  parameters = {\n").nth(1).and_then(|rest| rest.split("\n  }\n").next());
+    let map = main.split("\n  given = {\n").nth(1).and_then(|rest| rest.split("\n  }\n").next());
     let passed = map.expect("main.tf has a map of parameters").lines();
     let passed =
         passed.filter_map(|line| line.strip_prefix("    ")?.split_once(" = ").map(|(name, _)| name.trim()));
-    let passed: BTreeSet<_> = passed.filter(|name| name.starts_with(char::is_uppercase)).collect();
+    let mut passed: BTreeSet<_> = passed.filter(|name| name.starts_with(char::is_uppercase)).collect();
+    if main.contains("\n  parameters   = merge(local.passed, { Deployment = local.deployment })\n") {
+        passed.insert(DEPLOYMENT);
+    }
     let parameters = section("Parameters");
     assert_eq!(passed, parameters.keys().map(String::as_str).collect());
 
@@ -208,7 +212,7 @@ fn the_construct_has_each_parameter_of_the_template() {
     for (name, parameter) in parameters {
         let first = parameter.get("Description").and_then(|text| text.split(". ").next()).unwrap_or_default();
         let first = renamed(first.trim_end_matches('.'), camel);
-        let own = ["CodeBucket", "CodeKey", "SecondaryHealthChecks"].contains(&name.as_str());
+        let own = CODE.contains(&name.as_str()) || name == "SecondaryHealthChecks";
         assert!(own || said.contains(&first), "{CONSTRUCT}: {name} is {first:?}");
     }
 }

@@ -116,7 +116,7 @@ impl Chain {
 
     /// The next tick, ahead of time.
     async fn reconcile(&self) -> String {
-        let invoke = ["lambda", "invoke", "--function-name", "failover-reconcile", "/dev/stdout"];
+        let invoke = ["lambda", "invoke", "--function-name", "failover-reconcile:live", "/dev/stdout"];
         self.aws.aws(&invoke).await.to_string()
     }
 }

@@ -20,3 +20,4 @@ mod people;
 mod permissions;
 mod policy;
 mod runbook;
+mod upgrade;

@@ -88,7 +88,7 @@ const LOCK: &[Walk] = &[
             Run(&[r#""ResourcePath": "/lb-check""#]),
             Then("failoverctl status", &["\narmed "]),
             Then(
-                "aws lambda invoke --function-name failover-reconcile --payload '{}' /dev/stdout",
+                "aws lambda invoke --function-name failover-reconcile:live --payload '{}' /dev/stdout",
                 &[r#""outcome": "armed""#],
             ),
         ],
@@ -245,7 +245,7 @@ const LOCK: &[Walk] = &[
                     --namespace AWS/Route53 --metric-name HealthCheckStatus --dimensions "Name=HealthCheckId,Value=$PRIMARY" \
                     --statistic Minimum --period 60 --evaluation-periods 1 --threshold 1 --comparison-operator LessThanThreshold
                 aws cloudwatch set-alarm-state --alarm-name another --state-value OK --state-reason test
-                aws lambda invoke --function-name many-reconcile --payload '{}' /dev/stdout"#,
+                aws lambda invoke --function-name many-reconcile:live --payload '{}' /dev/stdout"#,
                 &[r#""outcome": "armed""#],
             ),
             Given("STACK=; aws cloudwatch delete-alarms --alarm-names another; aws cloudformation delete-stack --stack-name many"),

@@ -194,6 +194,14 @@ export class FailoverLock extends Stack {
       }
       values[name.charAt(0).toUpperCase() + name.slice(1)] = text;
     }
+    // With each change of the template, of the artifact or of a parameter the functions are published as other versions. The
+    // alarm's actions are no part of a function.
+    const { CodeBucket, AlarmActionsEnabled, ...parts } = values;
+    values.Deployment = createHash("sha256")
+      .update(readFileSync(TEMPLATE))
+      .update(JSON.stringify(Object.entries(parts).sort()))
+      .digest("hex")
+      .slice(0, 16);
     this.template = new CfnInclude(this, "Template", { templateFile: TEMPLATE, parameters: values });
 
     Validations.of(this).acknowledge(...FINDINGS);

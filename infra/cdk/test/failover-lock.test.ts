@@ -104,6 +104,11 @@ function plain(node: any): any {
   );
 }
 
+/** For what the functions' versions are published. */
+function deployment(made: Json): string {
+  return made["Resources"]["LockVersion"].Properties.Description["Fn::Sub"].split(" ")[0];
+}
+
 function isTheTemplate(made: Json, values: Json) {
   const { Parameters, ...expected } = template();
   const left = Object.entries(Parameters).filter(([name]) => !(name in values));
@@ -117,16 +122,25 @@ function isTheTemplate(made: Json, values: Json) {
 }
 
 test("without a parameter it is the template", () => {
-  isTheTemplate(synthesised(), CODE);
+  const made = synthesised();
+  isTheTemplate(made, { ...CODE, Deployment: deployment(made) });
 });
 
 test("with every parameter it is the template with their values", () => {
-  const values: Json = { ...CODE };
+  const made = synthesised(ALL);
+  const values: Json = { ...CODE, Deployment: deployment(made) };
   for (const [name, value] of Object.entries({ ...ALL, secondaryHealthChecks: "a=b,c=d" })) {
     values[name.charAt(0).toUpperCase() + name.slice(1)] = String(value);
   }
   assert.deepEqual(Object.keys(values).sort(), Object.keys(template()["Parameters"]).sort());
-  isTheTemplate(synthesised(ALL), values);
+  isTheTemplate(made, values);
+});
+
+test("a parameter of the functions gives them other versions, and the alarm's actions do not", () => {
+  const plain = deployment(synthesised());
+  assert.match(plain, /^[0-9a-f]{16}$/);
+  assert.notEqual(deployment(synthesised({ lockedPath: "/closed" })), plain);
+  assert.equal(deployment(synthesised({ alarmActionsEnabled: true })), plain);
 });
 
 test("a health check with the tag has the template's alarm", () => {

@@ -10,9 +10,9 @@ mock_provider "aws" {
         Artifact       = "artifact"
         Topic          = "arn:aws:sns:us-east-1:123456789012:failover-alarms"
         Notifications  = "arn:aws:sns:us-east-1:123456789012:failover-notifications"
-        Lock           = "failover-lock"
-        Reconcile      = "failover-reconcile"
-        Restore        = "failover-restore"
+        Lock           = "failover-lock:live"
+        Reconcile      = "failover-reconcile:live"
+        Restore        = "failover-restore:live"
         DeadLetters    = "https://sqs.us-east-1.amazonaws.com/123456789012/failover-dead-letters"
         Status         = "status"
         RestoreCommand = "restore"
@@ -33,11 +33,13 @@ run "only_what_is_given_is_passed" {
     alarm_threshold         = 18.1
     secondary_health_checks = { a = "b", c = "d" }
     dry_run                 = true
+    alarm_actions_enabled   = true
   }
 
   assert {
     condition = aws_cloudformation_stack.this.parameters == tomap({
       HealthCheckId         = "primary"
+      AlarmActionsEnabled   = "true"
       AlarmThreshold        = "18.1"
       SecondaryHealthChecks = "a=b,c=d"
       DryRun                = "true"
@@ -45,15 +47,23 @@ run "only_what_is_given_is_passed" {
       Architecture          = "arm64"
       CodeBucket            = "code"
       CodeKey               = aws_s3_object.artifact.key
+      Deployment            = local.deployment
     })
     error_message = "The parameters are others."
+  }
+  assert {
+    condition = local.deployment == substr(sha256(jsonencode([local.folder, [
+      "AlarmThreshold=18.1", "Architecture=arm64", "CodeBucket=code", "CodeKey=${aws_s3_object.artifact.key}", "DryRun=true",
+      "HealthCheckId=primary", "NotificationEmail=sre@example.com", "SecondaryHealthChecks=a=b,c=d",
+    ]])), 0, 16)
+    error_message = "The deployment does not follow from the template, the artifact and the functions' parameters."
   }
   assert {
     condition     = aws_cloudformation_stack.this.template_url == "https://s3.us-east-1.amazonaws.com/code/${aws_s3_object.template.key}"
     error_message = "The template's URL is another."
   }
   assert {
-    condition     = output.alarm == null && output.restore == "failover-restore"
+    condition     = output.alarm == null && output.restore == "failover-restore:live"
     error_message = "The outputs are others."
   }
 }

@@ -5,6 +5,7 @@ mod alarms;
 mod dead_letters;
 mod people;
 mod schedule;
+mod versions;
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ use futures_util::future::join3;
 use self::alarms::Defined;
 use super::{LAST_RUNS_MINUTES, last_run, newest, region, way};
 use crate::cli::findings::Findings;
-use crate::cli::function::{Function, alarm_arn};
+use crate::cli::function::{Function, alarm_arn, unqualified};
 use crate::cli::guard::Guard;
 use crate::cli::look;
 use crate::cli::seen::Status;
@@ -90,6 +91,16 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
         };
     }
     stack.artifact(lock);
+    let live: Vec<_> = [
+        Some(lock),
+        restore.as_ref().ok().and_then(Option::as_ref),
+        reconcile.as_ref().ok().and_then(Option::as_ref),
+    ]
+    .into_iter()
+    .flatten()
+    .cloned()
+    .collect();
+    stack.versions(&live).await;
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
     // Another version's template may have other alarms.
@@ -122,7 +133,7 @@ fn not_deployed(lock: &str) -> String {
 
 impl Stack<'_> {
     async fn function(&self, what: &str) -> Result<Option<Function>, Failure> {
-        Function::of(&self.aws, &format!("{}-{what}", self.name), patience()).await
+        Function::live(&self.aws, &format!("{}-{what}", self.name), patience()).await
     }
 
     /// Those of the stack's alarms for people that there are.
@@ -352,8 +363,10 @@ impl Stack<'_> {
         let alarm = alarm_arn(topic, &format!("{}-lock-set", self.name));
         topic::accepts(&self.aws, topic, &alarm, self.findings).await;
         // The alarms' own function tells no one.
-        let subscriptions: Vec<_> =
-            subscriptions.into_iter().filter(|one| one.endpoint != self.arn).collect();
+        let subscriptions: Vec<_> = subscriptions
+            .into_iter()
+            .filter(|one| unqualified(&one.endpoint) != unqualified(self.arn))
+            .collect();
         let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.arn.is_some());
         self.notified(topic, &confirmed, alarms).await;
         for one in &open {

@@ -5,7 +5,7 @@ use aws_sdk_eventbridge::operation::describe_rule::DescribeRuleOutput;
 use aws_sdk_eventbridge::types::{RuleState, Target};
 
 use super::{Stack, way};
-use crate::cli::function::{Function, unqualified};
+use crate::cli::function::{Function, LIVE, unqualified};
 use crate::cli::policy::Lets;
 use crate::cli::session::{if_there, patience};
 use crate::cli::text::plain;
@@ -52,25 +52,41 @@ impl Stack<'_> {
             "{}{name}",
             unqualified(self.arn).strip_suffix(&format!("{}-lock", self.name)).unwrap_or_default()
         );
-        match self.targets(name).await {
-            Ok(targets) if targets.iter().any(|target| target.arn() == arn) => {}
-            Ok(_) => {
-                let said = format!("its schedule does not invoke {name}: that is no target of the rule");
-                let command = format!(
-                    "aws events put-targets --region {region} --rule {name} --targets Id=reconcile,Arn={arn}"
-                );
-                self.runs_again(said, command).await;
+        let live = format!("{arn}:{LIVE}");
+        let targets = match self.targets(name).await {
+            Ok(targets) => targets,
+            Err(failure) => {
+                self.findings.unknown(NAME, &failure);
+                return false;
+            }
+        };
+        let invokes = |arn: &&String| targets.iter().any(|target| target.arn() == arn.as_str());
+        let Some(arn) = [&live, &arn].into_iter().find(invokes) else {
+            let arn = if function.is_live() { &live } else { &arn };
+            let said = format!("its schedule does not invoke {name}: that is no target of the rule");
+            let command = format!(
+                "aws events put-targets --region {region} --rule {name} --targets Id=reconcile,Arn={arn}"
+            );
+            self.runs_again(said, command).await;
+            return false;
+        };
+        // Each has a policy of its own.
+        let target = match Function::of(&self.aws, arn, patience()).await {
+            Ok(Some(target)) => target,
+            Ok(None) => {
+                let said = format!("its schedule invokes {arn}, which does not exist");
+                self.findings.wrong(NAME, said, self.anew());
                 return false;
             }
             Err(failure) => {
                 self.findings.unknown(NAME, &failure);
                 return false;
             }
-        }
+        };
         let Some(Arn { partition, account, .. }) = Arn::parse(self.arn) else { return true };
         let rule = format!("arn:{partition}:events:{region}:{account}:rule/{name}");
-        let moves_nothing = function.lets(EVENTS, &rule) == Lets::Yes || self.owes_nothing().await;
-        way::lets(function, &arn, (EVENTS, &rule), (NAME, moves_nothing), self.findings)
+        let moves_nothing = target.lets(EVENTS, &rule) == Lets::Yes || self.owes_nothing().await;
+        way::lets(&target, arn, (EVENTS, &rule), (NAME, moves_nothing), self.findings)
     }
 
     /// Adds what keeps `reconcile` from running, with the command that lets it run: `--fix` may run that if no lock is owed.

@@ -1,0 +1,146 @@
+//! `failoverctl` over functions with versions: what counts is what their alias `live` runs.
+
+use serde_json::Value;
+
+use crate::failoverctl::{Ended, deployed, run};
+use crate::support::emulator::Emulator;
+use crate::support::lock::LOCKED;
+use crate::support::primary::Primary;
+
+const TOPIC: &str = "arn:aws:sns:us-east-1:000000000000:failover-alarms";
+
+async fn does(aws: &Emulator, command: &str) {
+    let (status, printed) = aws.bash(command, &[]).await;
+    assert_eq!(status, Some(0), "{command}: {printed}");
+}
+
+/// What doctor says, and what it finds about a link with this rating: each with its remedy.
+async fn found(aws: &Emulator, check: &str, rating: &str) -> (Ended, Vec<(String, String)>) {
+    let ended = run(&aws.url, &["doctor", check, "--output", "json"]).await;
+    let json: Value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
+    let text = |link: &Value, key: &str| link[key].as_str().unwrap_or_default().to_owned();
+    let links = json["findings"].as_array().expect("a list").iter().filter(|link| link["result"] == rating);
+    let links = links.map(|link| (text(link, "found"), text(link, "remedy"))).collect();
+    (ended, links)
+}
+
+/// Gives a function another variable; `then` is done with its new version.
+fn changed(function: &str, variable: &str, then: &str) -> String {
+    format!(
+        r#"aws lambda update-function-configuration --function-name failover-{function} --environment "$(
+            aws lambda get-function-configuration --function-name failover-{function} --query Environment --output json |
+            sed 's|"Variables": {{|"Variables": {{{variable},|')"
+        publish() {{ aws lambda publish-version --function-name failover-{function} --query Version --output text; }}
+        live() {{ aws lambda update-alias --function-name failover-{function} --name live --function-version "$1"; }}
+        {then}"#
+    )
+}
+
+#[tokio::test]
+async fn doctor_judges_the_version_that_runs_and_says_how_to_go_forward() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let newest = "failover-lock runs version 1, failover-restore runs version 1, failover-reconcile runs version 1, the newest";
+    let (_, ok) = found(&aws, &check, "ok").await;
+    assert!(ok.iter().any(|(said, _)| said == newest), "{ok:?}");
+
+    // The function itself is not what runs.
+    let cut_off = r#""AWS_ENDPOINT_URL_ROUTE_53": "http://127.0.0.1:9""#;
+    let looks = [
+        (
+            changed("lock", cut_off, ""),
+            "changed since the newest version was published, which does not run: failover-lock",
+        ),
+        (
+            changed("lock", r#""ANOTHER": "x""#, "publish"),
+            "rolled back, or changed by hand: failover-lock runs version 1, and 2 is the newest",
+        ),
+    ];
+    for (change, said) in looks {
+        does(&aws, &change).await;
+        let (ended, looks) = found(&aws, &check, "warn").await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let (_, remedy) =
+            looks.iter().find(|(found, _)| found == said).unwrap_or_else(|| panic!("{said}: {looks:?}"));
+        assert!(remedy.contains("infra/deploy --stack failover"), "{remedy}");
+    }
+
+    // Of what runs, each fault is found: another version of one of the three, and one that is short of time.
+    does(&aws, &changed("reconcile", r#""SECONDARY_HEALTH_CHECKS": "a=b""#, "live \"$(publish)\"")).await;
+    let (ended, wrong) = found(&aws, &check, "wrong").await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let other = r#"failover-reconcile: SECONDARY_HEALTH_CHECKS is "a=b", and "" for failover-lock"#;
+    assert!(wrong.iter().any(|(said, _)| said == other), "{wrong:?}");
+    let short = "aws lambda update-function-configuration --function-name failover-reconcile --timeout 1";
+    does(&aws, &changed("reconcile", r#""ANOTHER": "x""#, &format!("{short}; live \"$(publish)\""))).await;
+    let (_, wrong) = found(&aws, &check, "wrong").await;
+    let said = "failover-reconcile may run for 1 s, and has 50 s by infra/deploy";
+    let (_, remedy) = wrong.iter().find(|(found, _)| found == said).unwrap_or_else(|| panic!("{wrong:?}"));
+    assert!(remedy.contains("infra/deploy with --set Deployment="), "{remedy}");
+    does(&aws, "aws lambda update-alias --function-name failover-reconcile --name live --function-version 1")
+        .await;
+    assert_eq!(found(&aws, &check, "wrong").await.1, []);
+
+    // The alias has a policy of its own, and so has the function.
+    let no_target = "aws events remove-targets --rule failover-reconcile --ids reconcile";
+    let past_it = "aws events put-targets --rule failover-reconcile \
+        --targets Id=reconcile,Arn=arn:aws:lambda:us-east-1:000000000000:function:failover-reconcile";
+    for (broken, said, mends) in [
+        (no_target, "its schedule does not invoke failover-reconcile", ":function:failover-reconcile:live"),
+        (past_it, "failover-reconcile does not let", "--function-name failover-reconcile --statement-id "),
+    ] {
+        does(&aws, broken).await;
+        let (_, wrong) = found(&aws, &check, "wrong").await;
+        let [(found_, remedy)] = &wrong[..] else { panic!("{broken}: {wrong:?}") };
+        assert!(found_.contains(said) && remedy.contains(mends), "{wrong:?}");
+        does(&aws, remedy).await;
+        assert_eq!(found(&aws, &check, "wrong").await.1, [], "{remedy}");
+    }
+}
+
+/// As an earlier version of the template has deployed it.
+const WITHOUT_ALIASES: &str = r#"
+arn_of() { aws lambda get-function-configuration --function-name "failover-$1" --query FunctionArn --output text; }
+aws sns unsubscribe --subscription-arn "$(aws sns list-subscriptions --output text \
+  --query "Subscriptions[?Protocol=='lambda'].SubscriptionArn")"
+aws sns subscribe --topic-arn "$TOPIC" --protocol lambda --notification-endpoint "$(arn_of lock)"
+aws lambda add-permission --function-name failover-lock --statement-id topic --action lambda:InvokeFunction \
+  --principal sns.amazonaws.com --source-arn "$TOPIC"
+"#;
+const NOT_EVEN_ALIASES: &str = r#"
+arn_of() { aws lambda get-function-configuration --function-name "failover-$1" --query FunctionArn --output text; }
+for name in lock restore reconcile; do aws lambda delete-alias --function-name "failover-$name" --name live; done
+aws events put-targets --rule failover-reconcile --targets "Id=reconcile,Arn=$(arn_of reconcile)"
+aws lambda add-permission --function-name failover-reconcile --statement-id rule --action lambda:InvokeFunction \
+  --principal events.amazonaws.com --source-arn arn:aws:events:us-east-1:000000000000:rule/failover-reconcile
+"#;
+
+#[tokio::test]
+async fn a_subscription_and_a_stack_without_the_alias_are_judged_and_restored_as_before() {
+    let aws = Emulator::own_ministack().await;
+    let primary = Primary::start("/lb-check").await;
+    let check = deployed(&aws, &primary).await;
+    let restored = async |function: &str| {
+        assert_eq!(run(&aws.url, &["lock", &check, "--reason", "test", "--yes"]).await.status, Some(0));
+        let restored =
+            run(&aws.url, &["restore", &check, "--yes", "--reason", "test", "--output", "json"]).await;
+        let json: Value = serde_json::from_str(&restored.out).unwrap_or_else(|_| panic!("{restored:?}"));
+        assert_eq!(json["outcomes"][0]["previousPath"], LOCKED, "{restored:?}");
+        let log = "aws logs filter-log-events --log-group-name /aws/lambda/failover-restore --output text \
+            --query 'events[].message' | tr '\\t' '\\n' | grep '^START RequestId' | tail -1";
+        let (_, last) = aws.bash(log, &[]).await;
+        assert!(last.trim_end().ends_with(function), "{function}: {last}");
+    };
+    restored("Version: 1").await;
+
+    for script in [WITHOUT_ALIASES, NOT_EVEN_ALIASES] {
+        let (status, said) = aws.bash(script, &[("TOPIC", TOPIC)]).await;
+        assert_eq!(status, Some(0), "{said}");
+        let (ended, looks) = found(&aws, &check, "warn").await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let said = "failover-lock is invoked without its alias live, and 1 is its newest version";
+        assert!(looks.iter().any(|(found, _)| found.contains(said)), "{looks:?}");
+        restored(if script == WITHOUT_ALIASES { "Version: 1" } else { "Version: $LATEST" }).await;
+    }
+}
