@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Decision, Reason, Seen};
+use super::decide::{self, Decision, Proof, Reason, Seen};
 use super::error::Error;
 use super::infinispan::{self, Session, State};
 use super::notes::{Note, Notes};
@@ -144,11 +144,9 @@ impl Leave<'_> {
                 return self.gives_way(rejoined, &sight.groups);
             }
             let (decision, pause) = self.decide(&sight);
-            let if_unseen = matches!(decision, Decision::RemoveIfUnseen(_) | Decision::AlreadyOutIfUnseen)
-                && !self.removed;
-            let leaving = match decision {
+            let (leaving, proof) = match decision {
                 // A removal whose answer was lost, and that could not be noted, leaves endpoints of unknown sites.
-                Decision::Refuse(Reason::SiteUnknown) if self.removed => None,
+                Decision::Refuse(Reason::SiteUnknown) if self.removed => (None, Proof::None),
                 Decision::Refuse(Reason::Paused) => return Ok(Out::Stays(Reason::Paused, pause)),
                 Decision::Refuse(reason) => {
                     // Its removal is noted, whatever happened to the reporter since.
@@ -164,11 +162,11 @@ impl Leave<'_> {
                     }
                     return self.refuse(reason, &sight).await;
                 }
-                Decision::AlreadyOut | Decision::AlreadyOutIfUnseen => None,
-                Decision::Remove(leaving) | Decision::RemoveIfUnseen(leaving) => Some(leaving),
+                Decision::AlreadyOut(proof) => (None, proof),
+                Decision::Remove(leaving, proof) => (Some(leaving), proof),
             };
             self.is_whole |= leaving.is_none() && self.removed;
-            if if_unseen {
+            if proof != Proof::None && !self.removed {
                 let (over, unknown) = if accusation.is_late {
                     (Reason::SeenAgain, Reason::DeliveredLate)
                 } else {
@@ -178,8 +176,8 @@ impl Leave<'_> {
                 match self.sees().await? {
                     Some(true) => return Ok(Out::Stays(over, None)),
                     Some(false) => {}
-                    // Nothing is left to do.
-                    None if is_noted => {}
+                    // Nothing is left to do, or a person has said that the site is lost.
+                    None if is_noted || proof == Proof::UnseenIfKnown => {}
                     None => return Ok(Out::Stays(unknown, None)),
                 }
             }
@@ -440,10 +438,10 @@ async fn note(system: &SiteFence, accelerator: &Accelerator, site: &Site, note: 
 fn log_decision(accusation: &Accusation, decision: &Decision<'_>) {
     let (decision, reason) = match decision {
         Decision::Refuse(reason) => ("refuse", Some(<&str>::from(*reason))),
-        Decision::AlreadyOut => ("take_offline", None),
-        Decision::AlreadyOutIfUnseen => ("take_offline_if_unseen", None),
-        Decision::Remove(_) => ("remove_endpoints", None),
-        Decision::RemoveIfUnseen(_) => ("remove_endpoints_if_unseen", None),
+        Decision::AlreadyOut(Proof::None) => ("take_offline", None),
+        Decision::AlreadyOut(_) => ("take_offline_if_unseen", None),
+        Decision::Remove(_, Proof::None) => ("remove_endpoints", None),
+        Decision::Remove(..) => ("remove_endpoints_if_unseen", None),
     };
     info!(
         site = %accusation.site,

@@ -35,25 +35,24 @@ pub struct Seen<'a> {
 pub enum Decision<'a> {
     /// Leave the site in service.
     Refuse(Reason),
-    /// The site is out of the accelerator; make sure that this is noted, and that it is also out of replication.
-    AlreadyOut,
-    /// The same, if the reporter still does not see the site: the report may be over, and a rejoin under way.
-    AlreadyOutIfUnseen,
-    /// Remove these endpoints of these groups.
-    Remove(Leaving<'a>),
-    /// Remove them if the reporter still does not see the site: the report may be over. The sites saw each other at a rejoin
-    /// since, or its message was delivered late.
-    RemoveIfUnseen(Leaving<'a>),
+    /// The site is out of the accelerator: if there is this proof, make sure that this is noted, and that it is also out of
+    /// replication.
+    AlreadyOut(Proof),
+    /// Remove these endpoints of these groups, if there is this proof.
+    Remove(Leaving<'a>, Proof),
 }
 
-/// What a report's age means.
-enum Age {
-    /// It is about the present.
-    New,
-    /// It began to fire before a rejoin, or was delivered late: it may be over.
-    MayBeOver,
-    /// It began to fire before a person rejoined the site by force.
-    OlderThanForce,
+/// What has to be seen before a report is acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: the report is about the present.
+    None,
+    /// The reporter still does not see the site: the report may be over. It began to fire before a rejoin, or was delivered
+    /// late.
+    Unseen,
+    /// The same if the sites have Infinispan. The report began to fire before a person rejoined the reporter by force, which
+    /// says that the other site is lost: where nothing shows whether it is, the report is acted on.
+    UnseenIfKnown,
 }
 
 /// Why no change is made, or not yet.
@@ -145,13 +144,9 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         // The note is newer than any rejoin then, and one that is under way holds the claim. A person may have taken it out, or
         // bring it online, since a message that was delivered late.
         if seen.notes.is_out(site) {
-            return if accusation.is_late { Decision::AlreadyOutIfUnseen } else { Decision::AlreadyOut };
+            return Decision::AlreadyOut(if accusation.is_late { Proof::Unseen } else { Proof::None });
         }
-        return match age(accusation, seen.notes) {
-            Age::New => Decision::AlreadyOut,
-            Age::MayBeOver => Decision::AlreadyOutIfUnseen,
-            Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
-        };
+        return proof(accusation, seen.notes).map_or_else(Decision::Refuse, Decision::AlreadyOut);
     }
     if has_fenced_another(accusation, seen) {
         return Decision::Refuse(Reason::SecondFence);
@@ -160,10 +155,9 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
         Ok(leaving) => leaving,
         Err(reason) => return Decision::Refuse(reason),
     };
-    match age(accusation, seen.notes) {
-        Age::New => Decision::Remove(leaving),
-        Age::MayBeOver => Decision::RemoveIfUnseen(leaving),
-        Age::OlderThanForce => Decision::Refuse(Reason::RejoinedByForce),
+    match proof(accusation, seen.notes) {
+        Ok(proof) => Decision::Remove(leaving, proof),
+        Err(reason) => Decision::Refuse(reason),
     }
 }
 
@@ -172,7 +166,7 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
 #[must_use]
 pub fn pause<'a>(accusation: &Accusation, decision: &Decision<'_>, pauses: &'a Pauses) -> Option<&'a Pause> {
     let sites = [&accusation.site, &accusation.reporter];
-    let takes_out = matches!(decision, Decision::Remove(_) | Decision::RemoveIfUnseen(_));
+    let takes_out = matches!(decision, Decision::Remove(..));
     sites.into_iter().filter(|_| takes_out).filter_map(|site| pauses.of(site)).max_by_key(|pause| pause.until)
 }
 
@@ -246,20 +240,22 @@ fn leaving<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Result<Leaving<'a>, 
     Ok(leaving)
 }
 
-/// Compares a report with the last rejoins of both sites. After a rejoin by force only the reports about that site are
-/// old: its own report is the one that takes out a site that is lost.
-fn age(accusation: &Accusation, notes: &Notes) -> Age {
+/// Compares a report with the last rejoins of both sites. After a rejoin by force the reports about that site are refused: its
+/// own report is the one that takes out a site that is lost.
+fn proof(accusation: &Accusation, notes: &Notes) -> Result<Proof, Reason> {
     let Accusation { site, reporter, began, is_late, .. } = accusation;
-    let new = if *is_late { Age::MayBeOver } else { Age::New };
+    let if_not_late = |proof| if *is_late { Proof::Unseen } else { proof };
     // A report without a readable time may be from before.
     let later = |site| notes.rejoined(site).filter(|rejoined| began.is_none_or(|began| began < rejoined.at));
     match (later(site), later(reporter)) {
         // The newer force is the person's last word: the site that was forced before is lost now.
-        (Some(before), Some(last)) if before.forced && last.forced && before.at < last.at => new,
-        (Some(rejoined), _) if rejoined.forced => Age::OlderThanForce,
-        (Some(_), _) => Age::MayBeOver,
-        (None, Some(rejoined)) if !rejoined.forced => Age::MayBeOver,
-        (None, _) => new,
+        (Some(before), Some(last)) if before.forced && last.forced && before.at < last.at => {
+            Ok(if_not_late(Proof::UnseenIfKnown))
+        }
+        (Some(rejoined), _) if rejoined.forced => Err(Reason::RejoinedByForce),
+        (None, Some(rejoined)) if rejoined.forced => Ok(if_not_late(Proof::UnseenIfKnown)),
+        (None, None) => Ok(if_not_late(Proof::None)),
+        (Some(_), _) | (None, Some(_)) => Ok(Proof::Unseen),
     }
 }
 

@@ -308,6 +308,36 @@ async fn of_two_rejoins_by_force_the_newer_one_says_which_site_is_lost() {
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
 }
 
+/// The alert goes on to fire, or is delivered again, although the other site was only slow.
+#[tokio::test]
+async fn a_report_from_before_a_rejoin_by_force_takes_out_no_site_that_its_reporter_sees() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let (by_a, by_b) = (alert_since(ago(60), "site-a", "site-b"), alert_since(ago(60), "site-b", "site-a"));
+    let force = async |site: &str, silent: &infinispan::Infinispan| {
+        silent.fail_always("status", infinispan::Fault::Status(503, "{}"));
+        let forced = json!({ "accelerator": DNS_NAME, "site": site, "force": true });
+        let outcome = rejoin_within(&system, &forced, Duration::from_secs(3)).await.unwrap();
+        assert_eq!(outcome["outcome"], "rejoined", "{outcome}");
+        assert!(outcome["detail"].as_str().unwrap().starts_with("not replicated to: "), "{outcome}");
+        silent.recover();
+        for balancer in [&sites.balancer_a, &sites.balancer_b] {
+            sites.accelerators.set_health(balancer, "HEALTHY");
+        }
+    };
+    assert_eq!(outcomes(&system, &by_a).await, ["fenced"]);
+    force("site-b", &sites.a).await;
+    assert_eq!(outcomes(&system, &by_b).await, ["ignored: older_than_rejoin"]);
+    assert_eq!(fence(&system, &by_b).await.0, 204);
+    assert_eq!((sites.in_service().len(), sites.b.status("site-a").as_str()), (2, "online"));
+    // The link breaks: the site that a person chose takes out the other one, and then that one is the person's choice.
+    sites.b.cut_off(true);
+    assert_eq!(outcomes(&system, &by_b).await, ["fenced"]);
+    force("site-a", &sites.b).await;
+    assert_eq!(outcomes(&system, &by_a).await, ["ignored: older_than_rejoin"]);
+    assert_eq!(sites.in_service().len(), 2);
+}
+
 #[tokio::test]
 async fn a_person_who_takes_out_the_last_but_one_at_once_with_another_is_told() {
     let sites = Sites::start().await;
@@ -420,6 +450,7 @@ async fn the_death_of_the_site_that_stayed_is_not_settled() {
     assert!(outcome["detail"].as_str().unwrap().starts_with("site-a reported site-b at "), "{outcome}");
     // A person decides that the stale site serves; its report then takes out the dead one.
     sites.a.fail_always("status", infinispan::Fault::CloseBefore);
+    sites.b.cut_off(true);
     let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
     assert_eq!(rejoin_within(&system, &forced, Duration::from_secs(3)).await.unwrap()["outcome"], "rejoined");
     sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
