@@ -64,23 +64,38 @@ fn the_rules_report_an_unseen_site_and_show_that_they_are_alive() {
         "exp_annotations": { "summary": "site-b is no longer seen, and will be fenced. docs/runbook.md#siteoffline" } }]);
     let alive = json!([{ "exp_labels": labels("none") }]);
     let missing = json!([{ "exp_labels": { "namespace": "datagrid", "severity": "warning" }, "exp_annotations": {
-        "summary": "Infinispan's metric site_view_status is missing: this cluster cannot report the other site to \
-            site-fence. docs/runbook.md#siteviewmissing" } }]);
+        "summary": "No node of Infinispan reports in site_view_status whether it sees the other site: this cluster cannot \
+            report that site to site-fence. docs/runbook.md#siteviewmissing" } }]);
 
     let mut tests = Vec::new();
     // Infinispan 15 has the prefix, 16.1 has not. 0 is unseen, 1 seen, 2 unknown to the node that was asked.
     for metric in ["vendor_jgroups_site_view_status", "jgroups_site_view_status"] {
-        for (values, fires) in [("1x12", json!([])), ("1 0x11", offline.clone()), ("2x12", json!([]))] {
-            let of =
-                |namespace: &str| format!(r#"{metric}{{namespace="{namespace}", site="site-b", node="1"}}"#);
-            // Another cluster's view is none of this site's.
-            let series = [(of("datagrid"), values), (of("other"), "0x12")];
-            tests.push(test(
-                &series,
-                "2m30s",
-                &[("SiteOffline", fires), ("SiteFenceWatchdog", alive.clone())],
-            ));
+        let of = |namespace: &str, node: u8| {
+            format!(r#"{metric}{{namespace="{namespace}", site="site-b", node="{node}"}}"#)
+        };
+        for (values, fires) in [("1x44", json!([])), ("1x34 0x10", offline.clone())] {
+            // Only the primary relay node knows. Another cluster's view is none of this site's.
+            let series = [(of("datagrid", 1), values), (of("datagrid", 2), "2x44"), (of("other", 1), "0x44")];
+            let alerts = [
+                ("SiteOffline", fires),
+                ("SiteFenceWatchdog", alive.clone()),
+                ("SiteViewMissing", json!([])),
+            ];
+            tests.push(test(&series, "10m45s", &alerts));
         }
+        // The primary relay node is no longer scraped: no other node can report the site.
+        let series =
+            [(of("datagrid", 1), "1x20 stale"), (of("datagrid", 2), "2x100"), (of("other", 1), "1x100")];
+        let silent = [
+            ("SiteOffline", json!([])),
+            ("SiteFenceWatchdog", json!([])),
+            ("SiteViewMissing", missing.clone()),
+        ];
+        tests.push(test(&series, "18m", &silent));
+        // Another node takes its place within minutes.
+        let series = [(of("datagrid", 1), "1x20 stale"), (of("datagrid", 2), "2x30 1x70")];
+        let well = [("SiteFenceWatchdog", alive.clone()), ("SiteViewMissing", json!([]))];
+        tests.push(test(&series, "18m", &well));
     }
     tests.push(test(&[], "11m", &[("SiteFenceWatchdog", json!([])), ("SiteViewMissing", missing)]));
     holds(FENCE, &tests);
