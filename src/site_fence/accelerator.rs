@@ -261,8 +261,8 @@ impl Accelerators {
         Ok(())
     }
 
-    /// Adds endpoints as they are noted. Returns those that Global Accelerator refuses, because of one that is not valid any
-    /// more for example, each with the cause.
+    /// Adds endpoints as they are noted. Returns those that Global Accelerator refuses or denies, because of one that is not
+    /// valid any more or is another account's, for example, each with the cause.
     ///
     /// # Errors
     /// The call failed otherwise and did not pass before the deadline; with [`Kind::Conflict`] one of them exists.
@@ -282,17 +282,15 @@ impl Accelerators {
             for endpoints in endpoints.chunks(MOST) {
                 match self.add_to(group, endpoints, deadline).await {
                     // One that is refused keeps the others out.
-                    Err(failure) if failure.kind() == Kind::Refused && endpoints.len() > 1 => {
+                    Err(failure) if is_refused(&failure) && endpoints.len() > 1 => {
                         for noted in endpoints {
                             match self.add_to(group, &[noted], deadline).await {
-                                Err(failure) if failure.kind() == Kind::Refused => {
-                                    refused.push((*noted, failure));
-                                }
+                                Err(failure) if is_refused(&failure) => refused.push((*noted, failure)),
                                 added => added?,
                             }
                         }
                     }
-                    Err(failure) if failure.kind() == Kind::Refused => refused.push((endpoints[0], failure)),
+                    Err(failure) if is_refused(&failure) => refused.push((endpoints[0], failure)),
                     added => added?,
                 }
             }
@@ -315,6 +313,12 @@ impl Accelerators {
         });
         added.await.map(drop)
     }
+}
+
+/// Whether another try would fail as well. An endpoint of another account is denied without an attachment to the accelerator's,
+/// as is one whose kind needs a permission that the caller lacks.
+fn is_refused(failure: &Failure) -> bool {
+    matches!(failure.kind(), Kind::Refused | Kind::Denied)
 }
 
 fn endpoint(described: &EndpointDescription) -> Endpoint {

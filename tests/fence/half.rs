@@ -135,8 +135,11 @@ async fn rejoined(sites: &Sites, force: bool) -> Result<Value, String> {
 
 #[tokio::test]
 async fn an_endpoint_that_is_not_valid_any_more_does_not_keep_the_others_out() {
-    let refused = || Fault::Error("InvalidArgumentException", "it is not valid");
-    for force in [false, true] {
+    let invalid = Fault::Error("InvalidArgumentException", "it is not valid");
+    // Of another account, or of a kind for which a permission is missing.
+    let denied = Fault::Error("AccessDeniedException", "it is not valid for this account");
+    for (force, refused) in [(false, &invalid), (true, &invalid), (false, &denied), (true, &denied)] {
+        let refused = || refused.clone();
         let sites = Sites::start().await;
         let ga = &sites.accelerators;
         let second = sites.balancer("second").await;
@@ -156,9 +159,34 @@ async fn an_endpoint_that_is_not_valid_any_more_does_not_keep_the_others_out() {
         let outcome = rejoined(&sites, force).await.unwrap();
         assert_eq!(outcome["outcome"], "rejoined", "{outcome}");
         let detail = outcome["detail"].as_str().unwrap();
-        assert!(detail.contains("was left out of ") && detail.contains("add it by hand: "), "{detail}");
-        assert_eq!(sites.in_service().len(), 2);
+        let left_out = format!("{} (weight 55) was left out of ", sites.balancer_b);
+        assert!(detail.starts_with(&left_out) && detail.contains("add it by hand: "), "{detail}");
+        assert!(detail.contains("it is not valid"), "{detail}");
+        assert_eq!(sites.in_service(), [sites.balancer_a.as_str(), second.as_str()]);
     }
+}
+
+#[tokio::test]
+async fn where_an_endpoint_is_denied_a_site_that_was_added_by_hand_is_rejoined_without_it() {
+    let sites = Sites::start().await;
+    let ga = &sites.accelerators;
+    let [a, b] = sites.both();
+    let both = || [Group::new(REGION, [a.clone(), b.clone()])];
+    let accelerator = Accelerator::new(LABEL).listener(both()).listener(both());
+    let groups = accelerator.group_arns();
+    ga.put(accelerator);
+    assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"]);
+    ga.add(&groups[0], b.clone());
+    ga.fail_always("AddEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
+    let outcome = rejoined(&sites, false).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined", "{outcome}");
+    let left_out =
+        format!("{} (weight 55) was left out of {}: add it by hand: ", sites.balancer_b, groups[1]);
+    assert!(outcome["detail"].as_str().unwrap().contains(&left_out), "{outcome}");
+    assert_eq!(ga.endpoints(&groups[1]).len(), 1);
+    // Its own reports count again: where it serves it may take out the lost site.
+    let notes = sites.tags();
+    assert_eq!((notes.len(), notes[0].0.as_str()), (1, "site-fence:site-b:rejoined"), "{notes:?}");
 }
 
 #[tokio::test]
