@@ -108,7 +108,10 @@ enum Cause {
     NoBackup(Site, String),
     #[error("its state of the backup site {0} is still {1}")]
     Stays(Site, State),
-    #[error("the node that answered does not know which sites it sees")]
+    #[error(
+        "the node that answered does not know which sites it sees. If it is not a relay node, set maxRelayNodes of this site's Infinispan \
+         to at least the number of its nodes (docs/fence.md#deploy)"
+    )]
     NoView,
 }
 

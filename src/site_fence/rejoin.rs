@@ -303,7 +303,8 @@ impl Back<'_> {
         Ok(Replication { partners, is_mutual: false })
     }
 
-    /// Asks the sites for their replication, and unless that is all there is to do, whether they see each other.
+    /// Asks the sites for their replication, and unless that is all there is to do, whether they see each other. A dry run always
+    /// asks that: it shows whether a later rejoin gets an answer.
     async fn link(&self, replication: &Replication, is_idle: bool) -> Result<Link, Error> {
         let Self { system, request: Request { site, .. }, deadline, .. } = self;
         let deadline = deadline.within(deadline.left() / 3);
@@ -312,7 +313,8 @@ impl Back<'_> {
         for (at, other) in replication.ways(site) {
             online &= infinispan.state(at, other, deadline).await? == State::Online;
         }
-        if online && is_idle {
+        let is_done = online && is_idle;
+        if is_done && !self.is_dry_run() {
             return Ok(Link::Replicating);
         }
         for (at, other) in replication.ways(site) {
@@ -320,7 +322,7 @@ impl Back<'_> {
                 return Ok(Link::Broken(at.clone(), other.clone()));
             }
         }
-        Ok(Link::Connected)
+        Ok(if is_done { Link::Replicating } else { Link::Connected })
     }
 
     /// Takes the turn. Returns whether this was needed and possible: with force the site is rejoined although the table

@@ -65,7 +65,30 @@ async fn a_node_that_does_not_know_what_it_sees_is_asked_again() {
     sites.a.fail_always("view", infinispan::Fault::Status(200, "{}"));
     let error = rejoin_within(&system, &request("site-b"), Duration::from_secs(3)).await.unwrap_err();
     assert!(error.contains("the node that answered does not know which sites it sees"), "{error}");
+    assert!(error.contains("set maxRelayNodes"), "{error}");
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_before_any_fence_whether_a_rejoin_would_be_answered() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let dry = json!({ "accelerator": DNS_NAME, "site": "site-b", "dryRun": true });
+    assert_eq!(rejoin(&system, &dry).await.unwrap()["outcome"], "already_rejoined");
+    for site in [&sites.a, &sites.b] {
+        site.fail_always(
+            "view",
+            infinispan::Fault::Status(200, r#"{ "relay_node": false, "sites_view": [] }"#),
+        );
+        let error = rejoin_within(&system, &dry, Duration::from_secs(3)).await.unwrap_err();
+        assert!(error.contains("set maxRelayNodes"), "{error}");
+        // A rejoin that finds nothing to do needs no answer.
+        assert_eq!(rejoin(&system, &request("site-b")).await.unwrap()["outcome"], "already_rejoined");
+        site.recover();
+    }
+    sites.b.cut_off(true);
+    let outcome = rejoin(&system, &dry).await.unwrap();
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("refused"), &json!("sites_disconnected")));
 }
 
 #[tokio::test]
