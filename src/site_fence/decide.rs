@@ -369,6 +369,23 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
     Ok(back)
 }
 
+/// Returns the listeners in which the site has endpoints, or is to get these, and that send traffic to none of them: their
+/// weights, or the traffic dials of their groups, are 0.
+#[must_use]
+pub fn without_traffic<'a>(site: &Site, add: &[Noted], groups: &'a [EndpointGroup]) -> BTreeSet<&'a str> {
+    let (mut all, mut with_traffic) = (BTreeSet::new(), BTreeSet::new());
+    for group in groups {
+        let added = add.iter().filter(|noted| noted.group == group.arn).map(|noted| noted.weight);
+        for weight in group.of(site).map(|endpoint| endpoint.weight).chain(added) {
+            all.insert(group.listener());
+            if group.gets_traffic && weight > 0 {
+                with_traffic.insert(group.listener());
+            }
+        }
+    }
+    &all - &with_traffic
+}
+
 /// Returns the group of a noted endpoint. If that was made anew, it is the only one of the listener, or if that has none, of
 /// the accelerator, in the Region of the load balancer, if that one `is_free`: if no other note of the same endpoint is
 /// about it.

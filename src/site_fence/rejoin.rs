@@ -198,6 +198,11 @@ impl Back<'_> {
         };
         let (add, left) = self.existing(back).await?;
         self.details.extend(left);
+        self.details.extend(decide::without_traffic(site, &add, &sight.groups).into_iter().map(|listener| {
+            format!(
+                "the site gets no traffic from {listener}: set its weight or traffic dial above 0 by hand"
+            )
+        }));
         let in_service = is_in_service(site, &sight.groups);
         if add.is_empty() && !in_service {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));

@@ -1119,6 +1119,16 @@ async fn fence_status_shows_the_sites_in_service_and_those_that_were_taken_out()
     assert_eq!(found[0]["endpoints"][0]["id"], json!(sites.balancer_a));
     assert!(found[1]["noted"] == true && found[1]["fencedAt"].is_string(), "{found}");
 
+    // A site that was drained.
+    let [a, b] = sites.both();
+    let drained = [Group::new(REGION, [a, b.weight(0)])];
+    sites.accelerators.put(Accelerator::new(LABEL).listener(drained));
+    let ended = run_at(&sites, &["fence", "status"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.out.contains(&line("site-a", "1/1      in service")), "{}", ended.out);
+    let words = "1/1      gets no traffic: its weight or traffic dial is 0 (listener 0123vx00)";
+    assert!(ended.out.contains(&line("site-b", words)), "{}", ended.out);
+
     // An operator removes all traces of the other site.
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
     let ended = run_at(&sites, &["fence", "status"]).await;

@@ -341,6 +341,38 @@ async fn two_endpoints_of_one_load_balancer_come_back_as_two() {
 }
 
 #[tokio::test]
+async fn a_site_that_was_drained_before_its_fence_is_not_said_to_serve() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let [a, b] = sites.both();
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    let of_a = Group::new("eu-west-1", [a]);
+    for groups in [
+        [of_a.clone(), Group::new(REGION, [b.clone().weight(0)])],
+        [of_a.clone(), Group::new(REGION, [b.clone()]).dial(0.0)],
+    ] {
+        let accelerator = Accelerator::new(LABEL).listener(groups);
+        let listener = accelerator.group_arns()[0].split("/endpoint-group/").next().unwrap().to_owned();
+        let detail = format!(
+            "the site gets no traffic from {listener}: set its weight or traffic dial above 0 by hand"
+        );
+        sites.accelerators.put(accelerator);
+        assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+        for outcome in ["rejoined", "already_rejoined"] {
+            let answer = rejoin(&system, &request).await.unwrap();
+            assert_eq!((&answer["outcome"], &answer["detail"]), (&json!(outcome), &json!(detail)));
+        }
+    }
+    // One of several endpoints may be.
+    let spare = Endpoint::new(&sites.balancer("spare").await).weight(0);
+    sites.tag_balancer(&spare.id, "site-b").await;
+    sites.accelerators.put(Accelerator::new(LABEL).listener([of_a, Group::new(REGION, [b, spare])]));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    let answer = rejoin(&system, &request).await.unwrap();
+    assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("rejoined"), &json!(null)));
+}
+
+#[tokio::test]
 async fn a_person_takes_a_site_out_for_maintenance_and_rejoins_it() {
     let sites = Sites::start().await;
     sites.table().await;

@@ -15,6 +15,7 @@ use crate::cli::session::{Session, patience, shortly};
 use crate::cli::text::{plain, time};
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config;
+use crate::site_fence::decide;
 use crate::site_fence::pauses::Pauses;
 use crate::site_fence::site::{EndpointGroup, Owner, Site};
 use crate::site_fence::view::{Sight, View};
@@ -56,6 +57,9 @@ struct Status {
     noted: bool,
     /// Whether no other site behind the accelerator is known.
     alone: bool,
+    /// The listeners that send traffic to none of its endpoints.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    without_traffic: BTreeSet<String>,
 }
 
 /// An endpoint in service, with the values for a command by hand.
@@ -151,10 +155,12 @@ fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
     }
     let pauses = Pauses::read(&sight.tags, Utc::now());
     for status in found.values_mut() {
-        let site = status.site.as_ref().and_then(|site| site.parse().ok());
-        let pause = site.and_then(|site: Site| pauses.of(&site).cloned());
+        let Some(Ok(site)) = status.site.as_deref().map(str::parse::<Site>) else { continue };
+        let pause = pauses.of(&site).cloned();
         status.paused_until = pause.as_ref().map(|pause| pause.until);
         status.pause_reason = pause.map(|pause| pause.reason);
+        let listeners = decide::without_traffic(&site, &[], &sight.groups);
+        status.without_traffic = listeners.into_iter().map(str::to_owned).collect();
     }
     if found.keys().flatten().count() == 1 {
         for status in found.values_mut() {
@@ -179,6 +185,7 @@ fn entry<'a>(
         pause_reason: None,
         noted: false,
         alone: false,
+        without_traffic: BTreeSet::new(),
     })
 }
 
@@ -210,7 +217,12 @@ impl Status {
             Mood::Unknown
         } else if !self.endpoints.is_empty() && self.healthy() == 0 {
             Mood::Wrong
-        } else if self.endpoints.is_empty() || self.noted || self.alone || self.paused_until.is_some() {
+        } else if self.endpoints.is_empty()
+            || self.noted
+            || self.alone
+            || self.paused_until.is_some()
+            || !self.without_traffic.is_empty()
+        {
             Mood::Warn
         } else {
             Mood::Ok
@@ -244,6 +256,10 @@ impl Status {
             format!("in service, though noted as fenced{since}: rejoin it")
         } else if self.healthy() == 0 {
             "in service, not healthy".to_owned()
+        } else if !self.without_traffic.is_empty() {
+            let ids = self.without_traffic.iter().map(|arn| arn.rsplit('/').next().unwrap_or(arn));
+            let ids: Vec<_> = ids.map(plain).collect();
+            format!("gets no traffic: its weight or traffic dial is 0 (listener {})", ids.join(", "))
         } else if self.alone {
             "in service; no other site is known".to_owned()
         } else {
