@@ -93,7 +93,9 @@ pub enum Error {
     #[error("--region {0}: Route 53's metrics and their alarms are in us-east-1 alone; leave --region out")]
     Region(String),
     /// Several accounts, where one is meant.
-    #[error("--profile: {0}; name one profile. Several are for failoverctl status without names")]
+    #[error(
+        "--profile: {0}; name one profile. Several are for failoverctl status without names or --versions"
+    )]
     Profiles(&'static str),
     /// There is no such health check in this account.
     #[error(

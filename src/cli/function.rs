@@ -115,6 +115,53 @@ pub(super) async fn variables(
     Ok(found.map(|found| found.environment.and_then(|all| all.variables).unwrap_or_default()))
 }
 
+/// A function as far as a list shows it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub name: String,
+    /// The number of its version, or `$LATEST`.
+    pub version: String,
+    /// The key of what was deployed; empty for a function of others.
+    pub artifact: String,
+    pub deployed: Option<DateTime<Utc>>,
+}
+
+/// The functions of the Region.
+pub(super) async fn list(aws: &SdkConfig, deadline: Deadline) -> Result<Vec<Listed>, Failure> {
+    let (client, call) = (Client::new(aws), Call::new("lambda:ListFunctions", "the functions"));
+    let all: Vec<FunctionConfiguration> = pages(deadline, async |time, marker| {
+        let page = send(call, time, client.list_functions().set_marker(marker).send()).await?;
+        Ok((page.functions.unwrap_or_default(), page.next_marker))
+    })
+    .await?;
+    let listed = all.into_iter().map(|one| Listed {
+        name: one.function_name.unwrap_or_default(),
+        version: one.version.unwrap_or_default(),
+        artifact: artifact(one.environment),
+        deployed: one.last_modified.and_then(|at| at.parse().ok()),
+    });
+    Ok(listed.collect())
+}
+
+/// The function, version or alias of this name; `None` if it does not exist.
+pub(super) async fn listed(
+    aws: &SdkConfig,
+    name: &str,
+    deadline: Deadline,
+) -> Result<Option<Listed>, Failure> {
+    let found = configuration(aws, name, deadline).await?;
+    Ok(found.map(|one| Listed {
+        name: one.function_name.unwrap_or_default(),
+        version: one.version.unwrap_or_default(),
+        artifact: artifact(one.environment),
+        deployed: one.last_modified.and_then(|at| at.parse().ok()),
+    }))
+}
+
+fn artifact(environment: Option<EnvironmentResponse>) -> String {
+    environment.and_then(|all| all.variables?.remove("ARTIFACT")).unwrap_or_default()
+}
+
 async fn configuration(
     aws: &SdkConfig,
     function: &str,

@@ -1,6 +1,7 @@
 //! `failoverctl status`: the state of each health check, and of what could not be read: which part, and why.
 
 mod accounts;
+mod versions;
 
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub(super) struct Arguments {
     /// Show them again every 10 seconds, until interrupted.
     #[arg(long)]
     watch: bool,
+    /// Show instead what the functions of the Region run, and whether it is the newest that is deployed there.
+    #[arg(long, conflicts_with_all = ["watch", "checks"])]
+    versions: bool,
     #[command(flatten)]
     options: Options,
 }
@@ -67,12 +71,19 @@ struct Shown {
 struct Notes(Vec<String>);
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { checks, watch, options } = arguments;
+    let Arguments { checks, watch, versions, options } = arguments;
     if let Some(profiles) = common.each_profile() {
         if !checks.is_empty() {
             return Err(Error::Profiles("health checks are named in one account"));
         }
+        if versions {
+            return Err(Error::Profiles("--versions shows one account"));
+        }
         return accounts::run(common, &options, profiles, watch).await;
+    }
+    if versions {
+        let session = common.session().await?;
+        return versions::run(&session).await;
     }
     let guard = &options.guard(common).await?;
     let mut ids = Vec::new();

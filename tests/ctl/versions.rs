@@ -144,3 +144,49 @@ async fn a_subscription_and_a_stack_without_the_alias_are_judged_and_restored_as
         restored(if script == WITHOUT_ALIASES { "Version: 1" } else { "Version: $LATEST" }).await;
     }
 }
+
+#[tokio::test]
+async fn status_shows_what_each_function_runs_and_whether_another_one_is_newer() {
+    let aws = Emulator::own_ministack().await;
+    let nothing = run(&aws.url, &["status", "--versions"]).await;
+    assert!(nothing.status == Some(3) && nothing.out.contains("There is no function of"), "{nothing:?}");
+    let primary = Primary::start("/lb-check").await;
+    deployed(&aws, &primary).await;
+    let shown = async || {
+        let ended = run(&aws.url, &["status", "--versions", "--output", "json"]).await;
+        let json: Value = serde_json::from_str(&ended.out).unwrap_or_else(|_| panic!("{ended:?}"));
+        let each = json["functions"].as_array().expect("a list").iter();
+        let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+        let each = each.map(|one| {
+            [text(&one["function"]), text(&one["version"]), text(&one["live"]), one["newest"].to_string()]
+                .join(" ")
+        });
+        (ended.status, each.collect::<Vec<_>>())
+    };
+    let names = ["lock", "reconcile", "restore"];
+    // The tests' artifact has no version in its name.
+    assert_eq!(shown().await, (Some(0), names.map(|name| format!("failover-{name} - 1 null")).to_vec()));
+    let runs = |function: &str, artifact: &str, then: &str| {
+        let publish = "aws lambda publish-version --function-name failover";
+        format!(
+            "aws lambda update-function-configuration --function-name failover-{function} \
+                 --environment 'Variables={{ARTIFACT=failover-lock-{artifact}-arm64-0.zip}}'
+             version=$({publish}-{function} --query Version --output text)
+             {then} aws lambda update-alias --function-name failover-{function} --name live --function-version \"$version\""
+        )
+    };
+    for (function, then) in [("lock", ""), ("reconcile", ""), ("restore", ":")] {
+        does(&aws, &runs(function, "0.9.0-aaaaaaaaaaaa", "")).await;
+        does(&aws, &runs(function, "0.10.0-bbbbbbbbbbbb", then)).await;
+    }
+    let expected = ["lock 0.10.0 3 true", "reconcile 0.10.0 3 true", "restore 0.9.0 2 false"];
+    assert_eq!(shown().await, (Some(3), expected.map(|one| format!("failover-{one}")).to_vec()));
+    let ended = run(&aws.url, &["status", "--versions"]).await;
+    assert!(ended.out.contains("version 2, by its alias live"), "{ended:?}");
+    for wrong in [
+        &["status", "--versions", "--watch"][..],
+        &["status", "--versions", "--profile", "a", "--profile", "b"],
+    ] {
+        assert_eq!(run(&aws.url, wrong).await.status, Some(2));
+    }
+}
