@@ -12,7 +12,7 @@ use std::{env, fs, io, panic, process, thread};
 
 use clap::Parser;
 use failover::lease::check::{self, Check, Rhythm};
-use failover::lease::command::{self, CannotRun};
+use failover::lease::command::{self, CannotRun, Limits};
 use failover::lease::config::Config;
 use failover::lease::descendants;
 use failover::lease::listener::{self, Address, Listener};
@@ -308,8 +308,11 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let table = if arguments.one_region { table.in_one_region() } else { table };
     let (keeper, lease) = Keeper::new(table, me.clone(), config.period, config.terms, config.longest);
     let seconds = |count: u32| Duration::from_secs(count.into());
-    let stop = arguments.stop.map_or(config.terms.term(), seconds);
+    let term = config.terms.term();
+    let stop = arguments.stop.map_or(term, seconds);
     let keeper = keeper.with_stop(stop);
+    let start = if arguments.check.is_some() { seconds(arguments.check_start).max(term) } else { term };
+    let limits = Limits { start, stop };
     let (running, runs) = watch::channel(Running::No);
     let runs = Some(runs).filter(|_| !arguments.command.is_empty());
     if runs.is_some() || matches!(arguments.check, Some(Check::Command(_))) {
@@ -323,7 +326,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             failures: arguments.check_failures,
             successes: arguments.check_successes,
             start: seconds(arguments.check_start),
-            rest: config.terms.term() * 3,
+            rest: term * 3,
         };
         checks = Some(tokio::spawn(check::watch(check, rhythm, lease.clone(), runs.clone())));
     }
@@ -343,7 +346,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
         if arguments.command.is_empty() {
             return std::future::pending().await;
         }
-        command::run(worked, &arguments.command, &name, &me.name, stop, &running, &metrics).await
+        command::run(worked, &arguments.command, &name, &me.name, limits, &running, &metrics).await
     });
     let mut has_broken = false;
     let ended: Result<_, CannotRun> = select! {

@@ -80,6 +80,7 @@ fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         // No process can be started now, or no memory is left.
         ErrorKind::WouldBlock | ErrorKind::OutOfMemory => "",
+        ErrorKind::TimedOut => ". Look at the file system of its program",
         _ => ". Correct the command after --",
     }
 }
@@ -117,6 +118,15 @@ struct Shows<'a> {
     metrics: &'a Metrics,
 }
 
+/// How long a command may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Until it runs: its program may be on a file system that does not answer.
+    pub start: Duration,
+    /// To end.
+    pub stop: Duration,
+}
+
 /// The end of a command, as far as it is known.
 #[derive(Debug, Default)]
 struct End {
@@ -134,19 +144,18 @@ struct End {
 
 /// Runs the command whenever the lease is held, and ends it when the lease is lost: TERM at once, KILL at the moment
 /// by which no work may depend on the lease, both for every process that it has started. Returns the status of a
-/// command that ended by itself, or `None` when the lease is released. It may take `stop` to end at most. `running` and
-/// `metrics` show its state.
+/// command that ended by itself, or `None` when the lease is released. `running` and `metrics` show its state.
 ///
 /// All children of the process have to be started on the calling thread, which must not be the main thread.
 ///
 /// # Errors
-/// The guard or the command cannot be started.
+/// The guard or the command cannot be started, or not in its time.
 pub async fn run(
     lease: Lease,
     command: &[OsString],
     name: &str,
     owner: &str,
-    stop: Duration,
+    limits: Limits,
     running: &watch::Sender<Running>,
     metrics: &Metrics,
 ) -> Result<Option<u8>, CannotRun> {
@@ -154,7 +163,7 @@ pub async fn run(
     while let Some(held) = lease.held().await {
         let started = start(&held, command, name, owner);
         let (mut guard, link) = started.map_err(|cause| CannotRun::new(command, "started", cause))?;
-        let (status, end) = until_ended(&held, &mut guard, link, stop, shows).await;
+        let (status, end) = until_ended(&held, &mut guard, link, limits, shows).await;
         // Nothing is left behind, whatever happened to the guard.
         if timeout(LONG, Descendants::Adopted.end()).await.is_err() {
             warn!(
@@ -201,14 +210,14 @@ async fn until_ended(
     held: &Held,
     guard: &mut Child,
     link: UnixStream,
-    stop: Duration,
+    limits: Limits,
     shows: Shows<'_>,
 ) -> (io::Result<ExitStatus>, End) {
     let (reports, mut orders) = link.into_split();
     let mut reports = BufReader::new(reports).lines();
     let mut end = End::default();
     let Holding { mut until, mut ends, .. } = held.holding();
-    let (mut stops, mut is_open) = (None, true);
+    let (starts, mut stops, mut is_open) = (now() + limits.start, None, true);
     let ended = loop {
         // It would not say that the command has ended, nor end it with TERM.
         if let Some(guard) = id_of(guard).filter(|id| descendants::is_stopped(id.as_raw_pid())) {
@@ -227,7 +236,7 @@ async fn until_ended(
             () = sleep_until(ends) => {}
         }
         if end.lost && stops.is_none() {
-            stops = Some(now() + stop);
+            stops = Some(now() + limits.stop);
         }
         select! {
             biased;
@@ -237,9 +246,16 @@ async fn until_ended(
                 Ok(None) | Err(_) => is_open = false,
             },
             () = held.lost(), if !end.lost => end.loses(shows),
-            later = held.extended(ends, end.lost) => Holding { until, ends, .. } = later,
+            // What a command has left behind that ended by itself has no more time, as its guard knows: otherwise one process
+            // that cannot be killed would keep the lease for a command that has ended.
+            later = held.extended(ends, end.lost), if end.by_itself.is_none() => Holding { until, ends, .. } = later,
             () = sleep_until(ends) => break None,
             () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
+            () = sleep_until(starts), if end.since.is_none() && !end.lost => {
+                let cause = format!("it did not start within {:?}", limits.start);
+                end.failed = Some(io::Error::new(ErrorKind::TimedOut, cause));
+                break None;
+            }
         }
     };
     let due_killed = ended.is_none();
@@ -257,8 +273,9 @@ async fn until_ended(
     while let Ok(Ok(Some(report))) = timeout(KILLING, reports.next_line()).await {
         end.note(&report, held.epoch(), shows);
     }
-    // Of a command that had ended by itself only the guard knows whether anything was left to kill.
-    end.killed |= due_killed && end.by_itself.is_none();
+    // Of a command that had ended by itself the guard knows whether anything was left to kill, unless it was killed.
+    let guard_was_killed = status.as_ref().is_ok_and(|status| status.signal().is_some());
+    end.killed |= due_killed && (end.by_itself.is_none() || guard_was_killed);
     (status, end)
 }
 

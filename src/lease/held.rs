@@ -139,6 +139,11 @@ impl Wishes {
         self.leaves
     }
 
+    /// Whether work that has had its time cannot be ended.
+    pub fn has_leftovers(&self) -> bool {
+        self.obstacles.contains_key(&Obstacle::Leftovers)
+    }
+
     pub fn wish(&self) -> Wish {
         match self.obstacles.values().next() {
             _ if self.leaves => Wish::Leave,

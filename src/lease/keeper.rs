@@ -359,8 +359,9 @@ impl Keeper {
                 sleep_until(grace).await;
                 working.closed().await;
             };
-            // Work that notices the loss late has another period to end.
-            let limit = now() + self.stop + self.period;
+            // Work that notices the loss late has another period to end. Processes that cannot be killed keep no lease.
+            let may_end = !self.wishes.borrow().has_leftovers();
+            let limit = if may_end { now() + self.stop + self.period } else { now() };
             let renewed = async {
                 while self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now())) {
                     if let Err(error) = self.turn().await {

@@ -629,3 +629,65 @@ async fn a_command_is_not_said_to_be_ended_while_no_file_can_be_opened_to_see_th
     allow_files(&keeper, 1024);
     eventually("it is ended", async || is_gone(&left)).await;
 }
+
+#[tokio::test]
+async fn what_cannot_be_killed_keeps_no_lease_for_a_command_that_has_ended_by_itself() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let end = absent("unseen");
+    let command = format!(
+        "(setsid sh -c '{STUBBORN}' &); echo child of $PPID; until test -e {}; do sleep 0.05; done; exit 3",
+        end.display()
+    );
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
+    let mut observer = Observer::of(&[&holder]);
+    observer.active(&holder).await;
+    let contender = Keeper::start(&emulator, "site-b").await;
+    observer.add(&contender);
+    contender.states("it is site-a's").await;
+    let left = runs_as(&holder).await;
+    let guard = holder.says("child of").await;
+    let guard = guard.rsplit(' ').next().expect("it ends with a number");
+    let keeper = holder.id().expect("it runs").to_string();
+    holder.states("\"running\":true").await;
+    // They find no process any more, and so they kill none.
+    allow_files(guard, 3);
+    fs::write(&end, "").unwrap();
+    holder.says("the command ended by itself").await;
+    allow_files(&keeper, 3);
+    holder.says("processes of the command cannot be killed").await;
+    observer.active(&contender).await;
+    assert!(!is_gone(&left));
+    allow_files(&keeper, 1024);
+    assert_eq!(holder.ended().await.code(), Some(3));
+    assert!(is_gone(&left));
+}
+
+/// Holds a file so that no one can open it to execute it, as one of a file system that does not answer, until its input
+/// ends.
+const HOLD: &str = "import fcntl, os, signal, sys\n\
+                    signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                    file = os.open(sys.argv[1], os.O_RDWR)\n\
+                    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+                    print('held', flush=True)\n\
+                    sys.stdin.read()";
+
+#[tokio::test]
+async fn a_command_whose_program_does_not_open_costs_the_lease() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let program = absent("hangs");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let program = program.to_str().unwrap();
+    let mut holding = Command::new("python3");
+    holding.args(["-c", HOLD, program]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut holding = holding.spawn().expect("python3 is there");
+    let mut held = BufReader::new(holding.stdout.take().unwrap()).lines();
+    assert_eq!(held.next_line().await.unwrap().as_deref(), Some("held"));
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", program, "600"]).await;
+    let said = holder.says("it did not start within 3s").await;
+    assert!(said.contains("Look at the file system of its program"), "{said}");
+    assert_eq!(holder.ended().await.code(), Some(1));
+    assert_eq!(holder.said("\"the command runs\""), 0);
+    assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
+}
