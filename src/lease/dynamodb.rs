@@ -75,6 +75,8 @@ pub struct Table {
     name: String,
     lease: String,
     one_region: bool,
+    /// The ARN of the table that was seen first: other credentials may lead to another one of its name.
+    arn: Option<String>,
     /// From where the client has its credentials, if they can be read anew.
     source: Option<Source>,
 }
@@ -86,7 +88,7 @@ impl Table {
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str, lease: &str) -> Self {
         let (name, lease) = (table.to_owned(), lease.to_owned());
-        Self { client: client(aws), name, lease, one_region: false, source: None }
+        Self { client: client(aws), name, lease, one_region: false, arn: None, source: None }
     }
 
     /// The lease of this configuration, with credentials from all of the SDKs' sources.
@@ -119,17 +121,29 @@ impl Table {
         &self.lease
     }
 
-    /// Checks that this table can keep a lease.
+    /// Whether the name of the table leads to one table alone, whatever the credentials are.
+    pub(super) fn is_by_arn(&self) -> bool {
+        self.name.starts_with("arn:")
+    }
+
+    /// Checks that this table can keep a lease, and is the one that was seen first.
     ///
     /// # Errors
-    /// It is another kind of table, or the call failed.
-    pub(super) async fn check(&self, time: Duration) -> Result<(), Error> {
+    /// It is another table, or another kind of table, or the call failed.
+    pub(super) async fn check(&mut self, time: Duration) -> Result<(), Error> {
         let request = self.client.describe_table().table_name(&self.name);
         let table = send(DESCRIBE, time, request.send()).await?.table;
         let table = table
             .filter(|table| !table.key_schema().is_empty())
             .ok_or_else(|| Failure::unclear(DESCRIBE, "the answer does not describe the table".to_owned()))?;
-        keeps_leases(&table, self.one_region)
+        if let (Some(first), Some(now)) = (&self.arn, table.table_arn())
+            && first != now
+        {
+            return Err(Error::OtherTable { first: first.clone(), now: now.to_owned() });
+        }
+        keeps_leases(&table, self.one_region)?;
+        self.arn = self.arn.take().or(table.table_arn);
+        Ok(())
     }
 
     /// Reads the record, consistently.

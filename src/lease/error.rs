@@ -22,6 +22,19 @@ pub enum Error {
          candidate names the same region, add --one-region"
     )]
     EventualTable,
+    /// The credentials that were read anew show another table of that name, for example another account's: correct them.
+    #[error(
+        "the credentials that were read anew lead to the table {}, not to {}: nothing is read or written there. Correct the \
+         credentials, or restart lease-keeper to use that table. With the table's ARN as tableName, other credentials are refused",
+        Quoted(now),
+        Quoted(first)
+    )]
+    OtherTable {
+        /// The ARN of the table that was seen first.
+        first: String,
+        /// The ARN of the table of that name now.
+        now: String,
+    },
     /// An attribute of the record is invalid: correct the item, or delete it.
     #[error(
         "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute if a person \
@@ -45,7 +58,8 @@ impl Error {
     pub(super) fn is_for_good(&self) -> bool {
         match self {
             Self::NotALeaseTable(_) | Self::EventualTable => true,
-            Self::Unreadable { .. } | Self::Aws(_) => false,
+            // A new start would use the other table.
+            Self::OtherTable { .. } | Self::Unreadable { .. } | Self::Aws(_) => false,
         }
     }
 
@@ -58,6 +72,7 @@ impl Error {
     pub(super) fn may_pass_with_other_credentials(&self) -> bool {
         match self {
             Self::Aws(failure) => failure.may_pass_with_other_credentials(),
+            Self::OtherTable { .. } => true,
             Self::NotALeaseTable(_) | Self::EventualTable | Self::Unreadable { .. } => false,
         }
     }

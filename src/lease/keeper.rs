@@ -259,6 +259,8 @@ impl Keeper {
         if is_due && self.table.reread_credentials().await {
             self.reread = Some(now());
             self.allowed = None;
+            // They may lead to another account's table of that name: nothing is read or written before it is seen.
+            self.checked &= self.table.is_by_arn();
             info!("the credentials were read anew");
         }
     }
@@ -315,6 +317,9 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<Option<Write>, Error> {
+        if !self.checked {
+            self.check().await?;
+        }
         let started = Instant::now();
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::command::{STUBBORN, is_gone, runs_as};
 use crate::support::emulator::Emulator;
 use crate::support::issuer::{CONTAINER, Issuer};
-use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, spawn_with};
+use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, record, spawn_with};
 use crate::support::proxy::{Fault, PATIENCE, Proxy};
 
 /// A file of Admiral with a list of identities to ignore, which has a section `dynamoDB` of its own.
@@ -225,6 +225,34 @@ async fn a_profiles_keys_can_be_rotated_as_a_table_that_checks_them_sees_it() {
         emulator.aws(&[&["iam", "delete-access-key", "--access-key-id", &id], &user[..]].concat()).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn keys_of_another_account_lead_to_no_other_table_of_the_same_name() {
+    let (emulator, other) = (Emulator::ministack().await, Emulator::ministack().await);
+    create_released(&emulator).await;
+    create_released(&other).await;
+    let released = record(&other).await;
+    let home = Home::new();
+    let write = |key: &str, token: &str| {
+        let (name, text) = profile(key, key, token);
+        home.write(name, &text)
+    };
+    write(&emulator.key, TOKEN[0]);
+    let keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+    let observer = Observer::of(&[&keeper]);
+    let epoch = observer.active(&keeper).await;
+    write(&other.key, TOKEN[1]);
+    keeper.proxy.refuse(TOKEN[0]);
+    let state = keeper.states("the credentials that were read anew lead to the table").await;
+    let failing = state["failing"].as_str().unwrap();
+    assert!(failing.contains(emulator.account()) && failing.contains(other.account()), "{failing}");
+    assert_eq!(record(&other).await, released);
+    // Once they are corrected, it goes on.
+    write(&emulator.key, TOKEN[1]);
+    keeper.states("\"failing\":null").await;
+    assert_eq!(record(&other).await, released);
+    assert_eq!(observer.active(&keeper).await, epoch);
 }
 
 #[tokio::test]
