@@ -101,6 +101,8 @@ pub struct Claim {
     watched: Option<(Option<Record>, Moment)>,
     pending: Option<Pending>,
     held: Option<Holding>,
+    /// Whether its record has given it the lease: not before the first renewal of one that it took without a writer.
+    won: bool,
     will: Will,
     /// Whether it releases the lease for others: it waits for a term before it takes what it has released itself.
     gives_way: bool,
@@ -232,6 +234,7 @@ impl Claim {
             watched: None,
             pending: None,
             held: None,
+            won: false,
             will: Will::Take,
             gives_way: false,
             beats: 0,
@@ -306,6 +309,7 @@ impl Claim {
         self.highest = self.highest.max(record.as_ref().map_or(0, |record| record.epoch));
         // A write without an answer was done if this is its record.
         let done = self.pending.take().filter(|write| is_same(record.as_ref(), Some(&write.record)));
+        self.won = self.standing() == Standing::Mine && done.as_ref().map_or(self.won, |done| done.holds);
         let next = match (self.standing(), &record) {
             (Standing::Mine, Some(record)) if self.will == Will::Release => {
                 Some(self.released(record, updated_time))
@@ -389,6 +393,7 @@ impl Claim {
 
     fn hold(&mut self, done: &Pending) {
         self.highest = self.highest.max(done.record.epoch);
+        self.won = done.holds;
         let holds = done.holds && self.will != Will::Release;
         self.gives_way &= !holds || self.will != Will::Take;
         self.held = holds.then(|| self.terms.holding(done.record.epoch, done.asked));
@@ -422,8 +427,9 @@ impl Claim {
         Record { updated_time, beat: self.beats + 1, term: self.terms.term, ..record.clone() }
     }
 
+    /// The record after its release. Before it was won, Admiral's checker may still be active, and others wait for a term.
     fn released(&self, record: &Record, updated_time: i64) -> Record {
-        Record { owner: String::new(), released: true, ..self.renewed(record, updated_time) }
+        Record { owner: String::new(), released: self.won, ..self.renewed(record, updated_time) }
     }
 
     /// A record without an owner, to watch for a term: a deleted record may still have a holder, and a missing record

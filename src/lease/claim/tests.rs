@@ -205,3 +205,29 @@ fn a_holder_that_is_asked_hands_over_and_others_go_first() {
         Some("site-b".to_owned())
     );
 }
+
+#[test]
+fn a_candidate_that_takes_over_from_admirals_checker_hands_over_at_once_only_after_its_first_renewal() {
+    for renewals in [0, 1] {
+        let mut claim = contender(3);
+        let of_checker = written_whole("other");
+        claim.saw(Some(of_checker.clone()), both(seconds(1)), 1);
+        let mut now = 4;
+        let mut own = claim.saw(Some(of_checker), both(seconds(now)), 1).unwrap().record;
+        claim.wrote(both(seconds(now)), None);
+        for _ in 0..renewals {
+            now += 1;
+            let Step::Write(renewed) = claim.next(both(seconds(now)), 1) else { panic!("it is renewed") };
+            claim.wrote(both(seconds(now)), None);
+            own = renewed.record;
+        }
+        assert_eq!(claim.holding().is_some(), renewals > 0);
+        claim.want(Will::Release);
+        let left = claim.saw(Some(own), both(seconds(now)), 1).unwrap().record;
+        assert_eq!((left.owner.as_str(), left.released), ("", renewals > 0), "{renewals}");
+        // Another candidate.
+        let mut next = Claim::new(candidate("site-c"), Terms::of(seconds(1), 3).unwrap(), seconds(3));
+        assert_eq!(next.saw(Some(left.clone()), both(seconds(9)), 1).is_some(), renewals > 0);
+        assert!(next.saw(Some(left), both(seconds(12)), 1).is_some(), "a term later");
+    }
+}
