@@ -57,13 +57,11 @@ pub(super) enum Change<'a> {
 /// What became of a change.
 #[derive(Debug)]
 pub(super) enum Changed {
-    Done,
+    /// It was made, and this is its id.
+    Done(String),
     /// The record had changed since it was read, and this is it now. `surely` says that the change was not made; otherwise
     /// an earlier try gave no answer.
-    Refused {
-        now: Option<Seen>,
-        surely: bool,
-    },
+    Refused { now: Option<Seen>, surely: bool },
 }
 
 // === impl Lease ===
@@ -108,7 +106,8 @@ impl Lease {
 
     /// Makes a change if the record is still the one that was seen, except for renewals.
     pub async fn change(&self, seen: &Seen, change: Change<'_>) -> Result<Changed, Error> {
-        let id = text(&format!("{:016x}", fastrand::u64(..)));
+        let own = format!("{:016x}", fastrand::u64(..));
+        let id = text(&own);
         let written = patience()
             .persist(async |time| {
                 let mut request = self.client.update_item().table_name(&self.table);
@@ -142,19 +141,28 @@ impl Lease {
                 send(UPDATE, time, request.send()).await
             })
             .await;
-        let Err(failure) = written else { return Ok(Changed::Done) };
+        let Err(failure) = written else { return Ok(Changed::Done(own)) };
         let may_be_done = failure.may_be_done();
         if !may_be_done && failure.kind() != Kind::Conflict {
             return Err(failure.into());
         }
         let Ok(now) = self.look().await else { return Err(failure.into()) };
         if now.as_ref().is_some_and(|now| now.item.get(CHANGE) == Some(&id)) {
-            Ok(Changed::Done)
+            Ok(Changed::Done(own))
         } else if failure.kind() == Kind::Conflict {
             Ok(Changed::Refused { now, surely: !may_be_done })
         } else {
             Err(failure.into())
         }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Whether the change of this id is the last one that a person has made.
+    pub fn is_changed_by(&self, id: &str) -> bool {
+        self.item.get(CHANGE) == Some(&text(id))
     }
 }
 

@@ -495,6 +495,23 @@ async fn a_request_that_is_not_answered_is_removed() {
     assert_ne!(second.1, first.1, "a try from before the first one would count again");
 }
 
+#[tokio::test]
+async fn a_request_for_the_same_candidate_that_has_replaced_another_is_left_in_the_record() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    put_held(&emulator, "site-a").await;
+    let mut first = start(&emulator, &["handover", "--to", "site-b", "--yes", "--timeout", "5"]);
+    says(first.stderr.take().expect("it is piped"), "asked to hand it over").await;
+    let mut second = start(&emulator, &["handover", "--to", "site-b", "--yes", "--timeout", "600"]);
+    says(second.stderr.take().expect("it is piped"), "asked to hand it over").await;
+    let first = Ended::of(first.wait_with_output().await.expect("it ends"));
+    assert_eq!(first.status, Some(3), "{first:?}");
+    assert!(first.out.contains("another one replaced it"), "{first:?}");
+    assert_eq!(record(&emulator).await["leaseHandover"]["S"], "site-b");
+    assert_eq!(interrupted(second).await.status, Some(1));
+    assert_eq!(record(&emulator).await["leaseHandover"], Value::Null);
+}
+
 /// Runs a command whose first write is held on its way, until the proxy delivers it.
 async fn run_with_a_late_try(emulator: &Emulator, typed: &[&str]) -> (Ended, Proxy) {
     let proxy = Proxy::start(&emulator.url).await;

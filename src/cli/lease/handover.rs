@@ -90,13 +90,16 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let timeout = timeout.map_or(term * 3, Duration::from_secs);
     // A signal from here on removes the request.
     let mut interrupts = Interrupts::new()?;
-    if let Changed::Refused { now, surely } = lease.change(&seen, Change::Ask(to)).await? {
-        return Outcome::changed(lease, now.as_ref(), surely).show(screen).await;
-    }
+    let id = match lease.change(&seen, Change::Ask(to)).await? {
+        Changed::Done(id) => id,
+        Changed::Refused { now, surely } => {
+            return Outcome::changed(lease, now.as_ref(), surely).show(screen).await;
+        }
+    };
     let asked = Record { handover: Some(to.to_owned()), ..record.clone() };
     progress(&asked);
     let followed = tokio::select! {
-        handed = follow(lease, &asked, to, timeout) => Ok(handed),
+        handed = follow(lease, &asked, to, &id, timeout) => Ok(handed),
         () = interrupts.recv() => Err(Error::Interrupted),
     };
     match &followed {
@@ -106,18 +109,22 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         }
         Ok(None) | Err(_) => {}
     }
-    let withdrawn = withdraw(lease, to).await;
+    let withdrawn = withdraw(lease, &id).await;
     if withdrawn.is_err() {
         say(&screen::error("the request is still in the record: remove its attribute leaseHandover"));
     }
     followed?;
     let now = withdrawn?.map(|now| now.record);
-    if let Some(Handed::Over(owner)) = handed(&asked, now.as_ref(), to) {
+    if let Some(Handed::Over(owner)) = handed(&asked, now.as_ref(), to, true) {
         return over(lease, &owner).show(screen).await;
     }
     let state = now.as_ref().map_or_else(|| "deleted".to_owned(), words);
+    let request = match now.as_ref().and_then(|now| now.handover.as_ref()) {
+        None => "the request was removed",
+        Some(_) => "another request has replaced this one",
+    };
     let said = format!(
-        "is {state} after {} s; the request was removed. See the log and /state of {holder}'s lease-keeper, and of \
+        "is {state} after {} s; {request}. See the log and /state of {holder}'s lease-keeper, and of \
          {next}'s",
         timeout.as_secs()
     );
@@ -130,18 +137,19 @@ fn over(lease: &Lease, owner: &str) -> Outcome {
 
 /// Shows each change of the record, except for renewals, until the hand-over has ended; `None` if it has not in this
 /// time.
-async fn follow(lease: &Lease, asked: &Record, to: &str, timeout: Duration) -> Option<Handed> {
+async fn follow(lease: &Lease, asked: &Record, to: &str, id: &str, timeout: Duration) -> Option<Handed> {
     let end = Instant::now() + timeout;
     let mut shown = words(asked);
     loop {
         match lease.look().await {
             Ok(now) => {
+                let is_own = now.as_ref().is_some_and(|now| now.is_changed_by(id));
                 let now = now.map(|now| now.record);
                 if let Some(now) = now.as_ref().filter(|now| words(now) != shown) {
                     progress(now);
                     shown = words(now);
                 }
-                let handed = handed(asked, now.as_ref(), to);
+                let handed = handed(asked, now.as_ref(), to, is_own);
                 if handed.is_some() {
                     return handed;
                 }
@@ -156,14 +164,15 @@ async fn follow(lease: &Lease, asked: &Record, to: &str, timeout: Duration) -> O
     }
 }
 
-/// How the hand-over has ended; `None` if it has not yet.
-fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
+/// How the hand-over has ended; `None` if it has not yet. `is_own` says that a request in the record is this one, and not
+/// another person's for the same candidate.
+fn handed(asked: &Record, now: Option<&Record>, to: &str, is_own: bool) -> Option<Handed> {
     let Some(now) = now else { return Some(Handed::Otherwise("has no record any more: it was deleted")) };
     let is_same = (now.epoch, &now.writer, &now.owner) == (asked.epoch, &asked.writer, &asked.owner);
     match State::of(Some(now)) {
         State::Pinned => Some(Handed::Otherwise("was pinned meanwhile, which ends the request")),
         State::Released | State::Unowned | State::Missing => None,
-        State::Held if is_same && now.handover.as_deref() == Some(to) => None,
+        State::Held if is_same && is_own && now.handover.as_deref() == Some(to) => None,
         State::Held if is_same => {
             Some(Handed::Otherwise("is still held: the request was removed, or another one replaced it"))
         }
@@ -179,10 +188,10 @@ fn handed(asked: &Record, now: Option<&Record>, to: &str) -> Option<Handed> {
     }
 }
 
-/// Removes the request, if it is still there, and returns the record as it is then.
-async fn withdraw(lease: &Lease, to: &str) -> Result<Option<Seen>, Error> {
+/// Removes the request of this id, if it is still there, and returns the record as it is then.
+async fn withdraw(lease: &Lease, id: &str) -> Result<Option<Seen>, Error> {
     match lease.look().await? {
-        Some(now) if now.record.handover.as_deref() == Some(to) => {
+        Some(now) if now.record.handover.is_some() && now.is_changed_by(id) => {
             lease.change(&now, Change::Withdraw).await?;
             lease.look().await
         }
@@ -238,7 +247,7 @@ mod tests {
             (Record { handover: None, ..asked.clone() }, "otherwise", "otherwise"),
         ] {
             for (to, ends) in [("site-b", to_b), (ANY, to_any)] {
-                let ended = match handed(&asked, Some(&now), to) {
+                let ended = match handed(&asked, Some(&now), to, true) {
                     None => "waits",
                     Some(Handed::Over(_)) => "over",
                     Some(Handed::Otherwise(_)) => "otherwise",
@@ -246,6 +255,9 @@ mod tests {
                 assert_eq!(ended, ends, "{to}: {now:?}");
             }
         }
-        assert!(matches!(handed(&asked, None, ANY), Some(Handed::Otherwise(_))));
+        assert!(matches!(handed(&asked, None, ANY, true), Some(Handed::Otherwise(_))));
+        // Another person's request for the same candidate.
+        assert_eq!(handed(&asked, Some(&asked), "site-b", true), None);
+        assert!(matches!(handed(&asked, Some(&asked), "site-b", false), Some(Handed::Otherwise(_))));
     }
 }

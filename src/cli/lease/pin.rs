@@ -64,7 +64,7 @@ pub(super) async fn pin(common: &Common, Pin { confirmed }: Pin) -> Result<Ended
         return Ok(Ended::NotWell);
     }
     let outcome = match lease.change(&seen, Change::Pin(reason)).await? {
-        Changed::Done => {
+        Changed::Done(_) => {
             let said = "is pinned. Each candidate is passive after its next look, within two periods, or once its term \
                         is over if it cannot reach the table: its /leader answers 503. Its command may take until \
                         its term ends: wait until lease_keeper_command_running and lease_keeper_command_ending are 0. To end the pin: failoverctl lease unpin";
@@ -97,7 +97,7 @@ pub(super) async fn unpin(common: &Common, Unpin { confirmed }: Unpin) -> Result
         return Ok(Ended::NotWell);
     }
     let outcome = match lease.change(&seen, Change::Unpin(reason)).await? {
-        Changed::Done => Outcome::well(
+        Changed::Done(_) => Outcome::well(
             lease,
             "unpinned",
             "is unpinned. The first candidate to poll takes it, a term later; one that started during the pin \
