@@ -63,7 +63,7 @@ async fn watch(arguments: Arguments, output: BoxMakeWriter) -> Result<(), Box<dy
         // Credentials come from the environment, a profile, or the pod's or machine's role, in a Region of a bucket.
         sdk::no_endpoint_is_empty(env::vars_os())?;
         let region = lookup("AWS_REGION").unwrap_or_else(|| config.buckets[0].region.clone());
-        sdk::load(sdk::aws_config(https.client()).region(Region::new(region))).await
+        sdk::load(sdk::aws_config(https.client()).region(Region::new(region))).await?
     } else {
         sdk::function_aws(lookup, &https, &[s3::SERVICE])?
     };

@@ -296,7 +296,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let Front { thread: _thread, service, probes, shows, mut asked, noticed, mut silent } =
         Front::start(arguments.listen, arguments.probes, lines).await?;
     info!(version = VERSION, %config, listen = service, probes, writer = config.me.writer, "starting");
-    let table = Table::open(&config, Https::new(&variables::environment)?.client()).await;
+    let table = Table::open(&config, Https::new(&variables::environment)?.client()).await?;
     if !config.ignored.is_empty() {
         info!(
             sections = config.ignored.join(", "),

@@ -231,7 +231,7 @@ impl Common {
             loader = loader.profile_name(profile).credentials_provider(provider);
         }
         sdk::no_endpoint_is_empty(env::vars_os())?;
-        let aws = sdk::load(loader).await;
+        let aws = sdk::load(loader).await?;
         // The SDK ignores an invalid one, or fails with it later, with a dump of its request.
         let text = |text: OsString| text.to_string_lossy().into_owned();
         let variables = env::vars_os().map(|(name, url)| (text(name), text(url)));

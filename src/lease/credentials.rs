@@ -19,7 +19,7 @@ use tracing::warn;
 use super::config::Config;
 use super::descendants::OfLibrary;
 use crate::remote::aws::chain;
-use crate::remote::sdk;
+use crate::remote::sdk::{self, InvalidSetting};
 
 /// Where a process has its credentials from.
 #[derive(Clone, Debug)]
@@ -58,8 +58,11 @@ impl Source {
     }
 
     /// Returns AWS with these credentials. Files and variables are read as they are now.
-    pub async fn load(&self) -> SdkConfig {
-        let mut aws = sdk::load(sdk::aws_config(self.http.clone()).region(self.region.clone())).await;
+    ///
+    /// # Errors
+    /// The profile has an empty endpoint.
+    pub async fn load(&self) -> Result<SdkConfig, InvalidSetting> {
+        let mut aws = sdk::load(sdk::aws_config(self.http.clone()).region(self.region.clone())).await?;
         if let Some(role) = &self.role {
             let role = AssumeRoleProvider::builder(role).session_name(&self.session);
             let role = role.region(self.region.clone()).configure(&aws).build().await;
@@ -71,7 +74,7 @@ impl Source {
         let cache = IdentityCache::lazy().load_timeout(self.time * 2).build();
         let mut aws = aws.into_builder().identity_cache(cache);
         aws.set_credentials_provider(credentials);
-        aws.build()
+        Ok(aws.build())
     }
 }
 

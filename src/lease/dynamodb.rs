@@ -18,6 +18,7 @@
 //! takes the lease removes it.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use super::config::Config;
 use super::credentials::Source;
 use super::error::Error;
 use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::sdk::InvalidSetting;
 
 const DESCRIBE: Call = Call::new("dynamodb:DescribeTable", "the table");
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
@@ -95,18 +97,26 @@ impl Table {
     ///
     /// A `credential_process` that takes longer than two fifths of a period is killed. So are other processes that the
     /// polling thread has started meanwhile, unless they are in a process group of their own.
-    pub async fn open(config: &Config, http: SharedHttpClient) -> Self {
+    ///
+    /// # Errors
+    /// The profile has an empty endpoint.
+    pub async fn open(config: &Config, http: SharedHttpClient) -> Result<Self, InvalidSetting> {
         let source = Source::new(config, http);
-        let table = Self::new(&source.load().await, &config.table, &config.lease);
-        Self { source: Some(source), ..table }
+        let table = Self::new(&source.load().await?, &config.table, &config.lease);
+        Ok(Self { source: Some(source), ..table })
     }
 
     /// Reads the credentials anew from their source: the environment, and the files as they are now. Returns `false`
     /// for a table that was not opened with a configuration.
-    pub(super) async fn reread_credentials(&mut self) -> bool {
-        let Some(source) = &self.source else { return false };
-        self.client = client(&source.load().await);
-        true
+    ///
+    /// # Errors
+    /// They cannot be used, and the former ones stay.
+    pub(super) async fn reread_credentials(&mut self) -> Result<bool, Box<dyn StdError + Send + Sync>> {
+        let Some(source) = self.source.clone() else { return Ok(false) };
+        // The SDK panics at some contents of files.
+        let aws = tokio::spawn(async move { source.load().await }).await??;
+        self.client = client(&aws);
+        Ok(true)
     }
 
     /// The table, used in the same Region by all candidates, so that its replicas do not matter.

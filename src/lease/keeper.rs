@@ -256,8 +256,15 @@ impl Keeper {
     /// Reads the credentials anew, at most once a period: they may have been rotated.
     async fn reread_credentials(&mut self) {
         let is_due = self.reread.is_none_or(|last| (last + self.period).has_come(now()));
-        if is_due && self.table.reread_credentials().await {
-            self.reread = Some(now());
+        if !is_due {
+            return;
+        }
+        let reread = self.table.reread_credentials().await;
+        self.reread = Some(now());
+        if let Err(error) = &reread {
+            warn!(%error, "the credentials cannot be read anew: the former ones are used");
+        }
+        if matches!(reread, Ok(true)) {
             self.allowed = None;
             // They may lead to another account's table of that name: nothing is read or written before it is seen.
             self.checked &= self.table.is_by_arn();

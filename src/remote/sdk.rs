@@ -20,7 +20,27 @@ use thiserror::Error;
 use super::https::Https;
 use crate::program::variables::{Lookup, boolean, environment, given};
 
-/// One of the SDKs' own variables is invalid.
+/// The services that the programs and their sources of credentials call, as the SDKs name them.
+const SERVICES: [&str; 16] = [
+    "CloudWatch",
+    "CloudWatch Logs",
+    "DynamoDB",
+    "Elastic Load Balancing v2",
+    "EventBridge",
+    "Global Accelerator",
+    "Lambda",
+    "Route 53",
+    "S3",
+    "Secrets Manager",
+    "Signin",
+    "SNS",
+    "SQS",
+    "SSO",
+    "SSO OIDC",
+    "STS",
+];
+
+/// One of the SDKs' own variables, or of a profile's settings, is invalid.
 #[derive(Debug, PartialEq, Eq, Error)]
 #[error("{0}: {1}")]
 pub struct InvalidSetting(String, String);
@@ -92,13 +112,37 @@ pub fn no_endpoint_is_empty(
     }
 }
 
-/// Loads a configuration whose credentials can be sent: the SDKs panic at a key id that cannot.
-pub async fn load(loader: ConfigLoader) -> SdkConfig {
+/// Loads a configuration whose credentials can be sent, and whose profile has no empty endpoint: the SDKs panic at a key
+/// id, and at an endpoint, that cannot be used.
+///
+/// # Errors
+/// Names the endpoint.
+pub async fn load(loader: ConfigLoader) -> Result<SdkConfig, InvalidSetting> {
     let aws = loader.load().await;
-    match aws.credentials_provider() {
+    if let Some(of) = empty_endpoint(&aws) {
+        let problem = "it is empty in the profile: remove the line, or set it to a URL".to_owned();
+        return Err(InvalidSetting(of, problem));
+    }
+    Ok(match aws.credentials_provider() {
         Some(credentials) => aws.into_builder().credentials_provider(sendable(credentials)).build(),
         None => aws,
-    }
+    })
+}
+
+/// Returns the name of an endpoint that is empty.
+fn empty_endpoint(aws: &SdkConfig) -> Option<String> {
+    const ENDPOINT: &str = "endpoint_url";
+    // One that the program was given precedes those of a profile.
+    let services = aws.service_config().filter(|_| !aws.get_origin(ENDPOINT).is_client_config())?;
+    let is_empty = |service: &&str| {
+        let key = ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile(ENDPOINT);
+        key.build().is_ok_and(|key| services.load_config(key).is_some_and(|url| url.is_empty()))
+    };
+    let empty: Vec<_> = SERVICES.into_iter().filter(is_empty).collect();
+    let service = empty.first()?;
+    // The profile's own endpoint is that of every service.
+    let is_common = empty.len() == SERVICES.len();
+    Some(if is_common { ENDPOINT.to_owned() } else { format!("{ENDPOINT} of {service}") })
 }
 
 /// Credentials of which those that no request can carry are an error, and asked for again.

@@ -150,3 +150,19 @@ async fn an_organisations_role_reaches_another_account() {
     assert_eq!(other["healthChecks"][0]["account"], "222222222222", "{json}");
     assert_eq!(other["healthChecks"][0]["path"], "/lb-check", "{json}");
 }
+
+#[tokio::test]
+async fn an_empty_endpoint_of_a_profile_is_named() {
+    let keys = "[profile shop]\naws_access_key_id = x\naws_secret_access_key = x\n";
+    for (endpoint, named) in [
+        ("endpoint_url =\n", "endpoint_url: it is empty in the profile"),
+        (
+            "services = local\n[services local]\ndynamodb =\n  endpoint_url =\n",
+            "endpoint_url of DynamoDB: it is empty in the profile",
+        ),
+    ] {
+        let ended = Config::new(&format!("{keys}{endpoint}")).run(&["status", "--profile", "shop"]).await;
+        assert_eq!(ended.status, Some(1), "{ended:?}");
+        assert!(ended.said.contains(named) && !ended.said.contains("panicked"), "{ended:?}");
+    }
+}

@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use crate::command::{STUBBORN, is_gone, runs_as};
 use crate::support::emulator::Emulator;
 use crate::support::issuer::{CONTAINER, Issuer};
-use crate::support::keeper::{Keeper, LEASE, Observer, TABLE, create_table, record, spawn_with};
+use crate::support::keeper::{
+    Keeper, LEASE, Observer, TABLE, collect, command, create_table, record, spawn_with,
+};
 use crate::support::proxy::{Fault, PATIENCE, Proxy};
 
 /// A file of Admiral with a list of identities to ignore, which has a section `dynamoDB` of its own.
@@ -225,6 +227,59 @@ async fn a_profiles_keys_can_be_rotated_as_a_table_that_checks_them_sees_it() {
         emulator.aws(&[&["iam", "delete-access-key", "--access-key-id", &id], &user[..]].concat()).await;
     })
     .await;
+}
+
+/// A file of a profile with this endpoint.
+fn at(endpoint: &str) -> [String; 2] {
+    [
+        format!("[default]\nendpoint_url = {endpoint}\n"),
+        format!("[default]\nservices = local\n[services local]\ndynamodb =\n  endpoint_url = {endpoint}\n"),
+    ]
+}
+
+#[tokio::test]
+async fn an_empty_endpoint_in_a_profile_costs_a_holder_nothing_and_is_named() {
+    for (kind, named) in
+        ["endpoint_url: it is empty", "endpoint_url of DynamoDB: it is empty"].iter().enumerate()
+    {
+        let emulator = Emulator::ministack().await;
+        create_released(&emulator).await;
+        let home = Home::new();
+        let write = |token: &str, endpoint: &str| {
+            let (name, text) = profile(&emulator.key, &emulator.key, token);
+            home.write(".aws/config", &at(endpoint)[kind]);
+            home.write(name, &text);
+        };
+        let proxy = Proxy::start(&emulator.url).await;
+        let url = proxy.url.clone();
+        let file = home.write("lease.yaml", SECTION);
+        let folder = home.path("");
+        let spawned = || {
+            let variables = [("HOME", &*folder), ("AWS_EC2_METADATA_DISABLED", "true")];
+            let mut command = command("", Path::new(&file), &variables, &[]);
+            collect(command.env_remove("AWS_ENDPOINT_URL"))
+        };
+        write(TOKEN[0], &url);
+        let keeper = Keeper::of(proxy, spawned()).await;
+        let observer = Observer::of(&[&keeper]);
+        let epoch = observer.active(&keeper).await;
+        write(TOKEN[1], "");
+        keeper.proxy.refuse(TOKEN[0]);
+        let said = keeper.says("the credentials cannot be read anew").await;
+        assert!(said.contains(named), "{said}");
+
+        let (mut new, mut log) = spawned();
+        let said = log.wait_for(|lines| lines.iter().any(|line| line.contains(named))).await;
+        assert!(said.is_ok(), "{named}");
+        drop(said);
+        assert_eq!(new.wait().await.unwrap().code(), Some(1));
+        assert!(!log.borrow().iter().any(|line| line.contains("panicked")));
+
+        write(TOKEN[1], &url);
+        keeper.states("\"failing\":null").await;
+        assert_eq!(observer.active(&keeper).await, epoch);
+        assert_eq!(observer.losses(&keeper), 0);
+    }
 }
 
 #[tokio::test]
