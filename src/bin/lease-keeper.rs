@@ -315,8 +315,10 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let limits = Limits { start, stop };
     let (running, runs) = watch::channel(Running::No);
     let runs = Some(runs).filter(|_| !arguments.command.is_empty());
+    // Otherwise only what a process for credentials leaves behind is adopted, and that is not required.
+    let adopts = descendants::adopt();
     if runs.is_some() || matches!(arguments.check, Some(Check::Command(_))) {
-        descendants::adopt()?;
+        adopts?;
     }
     tokio::spawn(command::reap());
     let mut checks = None;

@@ -45,11 +45,15 @@ pub(super) enum Descendants {
     Adopted,
 }
 
-/// The processes that a library has started on the calling thread since a moment. A library leaves them in this
-/// process's own group; none that this program starts itself is in it.
+/// The processes that a library has started on the calling thread since a moment, and those that they have left behind if
+/// this process [adopts][adopt] them. A library leaves them in this process's own group; none that this program starts
+/// itself is in it.
 #[derive(Debug)]
 pub(super) struct OfLibrary {
     before: BTreeSet<i32>,
+    /// Whether the orphans in the group may be another program's: one that was there before this program took its place, as
+    /// the first process of a container may have, leaves its orphans to this process as well.
+    may_be_others: bool,
 }
 
 /// Makes this process the parent of each of its descendants whose own parent ends.
@@ -203,21 +207,25 @@ impl Descendants {
 
 impl OfLibrary {
     pub fn from_now() -> Self {
-        Self { before: of_own_group() }
+        let before = of_own_group();
+        let may_be_others = before.iter().any(|pid| !is_of_this_thread(*pid));
+        Self { before, may_be_others }
     }
 
     /// Kills those that still run, with the processes that they have started.
     pub fn kill(self) {
-        kill(&of_own_group().difference(&self.before).copied().collect());
+        let since = of_own_group().into_iter().filter(|pid| !self.before.contains(pid));
+        kill(&since.filter(|pid| !self.may_be_others || is_of_this_thread(*pid)).collect());
     }
 }
 
-/// The children that the calling thread has started, and that are in this process's own group.
+/// The children of this process that are in its own group. If the group's leader is outside of the container, others look as
+/// if they were in it: then only those that the calling thread has started.
 fn of_own_group() -> BTreeSet<i32> {
     let processes = Processes::now();
     let own = processes.group(getpid().as_raw_pid());
-    let children = processes.children().filter(|pid| processes.group(*pid) == own && is_of_this_thread(*pid));
-    children.collect()
+    let children = processes.children().filter(|pid| processes.group(*pid) == own);
+    children.filter(|pid| own != Some(0) || is_of_this_thread(*pid)).collect()
 }
 
 /// Kills these processes and their descendants, and what they start meanwhile.

@@ -324,6 +324,29 @@ async fn a_process_for_credentials_that_hangs_is_killed_and_the_next_one_is_used
     Observer::of(&[&keeper]).active(&keeper).await;
 }
 
+#[tokio::test]
+async fn what_a_process_for_credentials_leaves_behind_is_killed_if_it_holds_its_output() {
+    let emulator = Emulator::ministack().await;
+    create_released(&emulator).await;
+    let home = Home::new();
+    let (started, holds) = (home.path("started"), home.write("holds", ""));
+    let printed = json!({ "Version": 1, "AccessKeyId": emulator.key, "SecretAccessKey": emulator.key });
+    let script = home.write(
+        "credentials.sh",
+        &format!("if test -e {holds}; then sleep 600 & echo $! >>{started}; fi\necho '{printed}'\n"),
+    );
+    home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
+    let section = "dynamoDB:\n  leaseName: mylease\n  podIdentifier: site-a\n  waitTimeInSeconds: 2\n  \
+                   failureThreshold: 20\n  tableName: admiral-lease\n  region: us-east-1\n";
+    let keeper = home.keeper(&emulator, section, &[], &[]).await;
+    eventually("they are gone", async || {
+        first_three(&started).is_some_and(|first| first.iter().all(|id| is_gone(id)))
+    })
+    .await;
+    fs::remove_file(&holds).unwrap();
+    Observer::of(&[&keeper]).active(&keeper).await;
+}
+
 /// A check whose processes hide in the group, in another session, and there as orphans, and which then ends so. The
 /// file holds their numbers.
 fn hiding(home: &Home, end: &str) -> (String, String) {
