@@ -4,7 +4,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::future::pending;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -282,11 +282,14 @@ async fn open(option: &str, address: &Address) -> Result<Listener, String> {
     Listener::open(address).await.map_err(|error| format!("{option} {address}: {error}"))
 }
 
-async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
-    let file = arguments.config.expect("clap requires it");
+fn configured(file: &Path) -> Result<Config, String> {
     let unusable = |error: &dyn Error| format!("--config {}: {error}", file.display());
-    let config = fs::read_to_string(&file).map_err(|error| unusable(&error))?;
-    let config = Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))?;
+    let config = fs::read_to_string(file).map_err(|error| unusable(&error))?;
+    Config::parse(&config, &variables::environment).map_err(|error| unusable(&error))
+}
+
+async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    let config = configured(&arguments.config.expect("clap requires it"))?;
     sdk::no_endpoint_is_empty(env::vars_os())?;
     command::check(&arguments.command)?;
     if arguments.check.as_ref().is_some_and(Check::has_user) {

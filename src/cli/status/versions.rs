@@ -15,7 +15,7 @@ use crate::remote::aws::Failure;
 /// A function that runs an artifact of this project.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Deployed {
+struct Runs {
     function: String,
     /// The program in it, for example `failover-lock`.
     program: String,
@@ -42,7 +42,7 @@ pub(super) async fn run(session: &Session) -> Result<Ended, Error> {
     let live = join_all(listed.iter().map(|one| live(aws, one))).await;
     let mut all = Vec::new();
     for (listed, live) in listed.iter().zip(live) {
-        all.extend(Deployed::new(listed, live?));
+        all.extend(Runs::new(listed, live?));
     }
     let newest: Vec<_> = all.iter().map(|one| one.is_newest(&all)).collect();
     for (one, newest) in all.iter_mut().zip(newest) {
@@ -66,20 +66,20 @@ fn program(artifact: &str) -> Option<(&'static str, &str)> {
         .find_map(|program| Some((program, artifact.strip_prefix(program)?.strip_prefix('-')?)))
 }
 
-fn text(all: &[Deployed]) -> String {
+fn text(all: &[Runs]) -> String {
     if all.is_empty() {
         return wrapped(
             "There is no function of failover-lock, failover-latch or site-fence in this Region. Another one: --region",
             0,
         );
     }
-    let rows: Vec<_> = all.iter().map(Deployed::row).collect();
+    let rows: Vec<_> = all.iter().map(Runs::row).collect();
     table(["FUNCTION", "RUNS", "COMMIT", "NEWEST"], &rows)
 }
 
-// === impl Deployed ===
+// === impl Runs ===
 
-impl Deployed {
+impl Runs {
     fn new(listed: &Listed, live: Option<Listed>) -> Option<Self> {
         let number = live.as_ref().map(|live| live.version.clone());
         let Listed { name, artifact, deployed, .. } = live.unwrap_or_else(|| listed.clone());
@@ -141,7 +141,7 @@ impl Deployed {
 mod tests {
     use super::*;
 
-    fn deployed(function: &str, artifact: &str, at: &str) -> Deployed {
+    fn deployed(function: &str, artifact: &str, at: &str) -> Runs {
         let deployed = Some(at.parse().expect("a time"));
         let listed = Listed {
             name: function.to_owned(),
@@ -149,7 +149,7 @@ mod tests {
             artifact: artifact.to_owned(),
             deployed,
         };
-        Deployed::new(&listed, None).expect("it is ours")
+        Runs::new(&listed, None).expect("it is ours")
     }
 
     #[test]
