@@ -261,6 +261,13 @@ echo "--- lost"; beside lost
 cmp "$STATE/failover-latch.env" "$STATE/before.env" && echo "the file is as before"
 sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
 echo "--- arms alone"; deploy --arm --dry-run 2>&1
+# Every name server answers "primary" or "healthy" then, whatever the checks say.
+delete _serving.app.example.com standby
+echo "--- alone"; deploy --arm 2>&1; deploy 2>&1; deploy --name app 2>&1
+record _standby.app.example.com TXT unhealthy SECONDARY "" '\"healthy\"'
+record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"site-a\"'
+echo "--- another text"; deploy --arm 2>&1; deploy --name app 2>&1
+sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
 delete _standby.app.example.com "healthy unhealthy"
 delete _serving.app.example.com primary
 record _primary.app.example.com TXT healthy PRIMARY "$STANDBY" '\"healthy\"'
@@ -311,6 +318,25 @@ const BESIDE_SAID: &[Step] = &[
         ],
     ),
     ("arms alone", &["--parameter-overrides DryRun=false\n", "would arm: app", "ended with 0"]),
+    (
+        "alone",
+        &[
+            "infra/deploy latch: someone has deleted or changed _serving.app.example.com (SECONDARY): ",
+            "Run: infra/deploy latch --regions eu-central-1,eu-west-1 --name app\nended with 1\n",
+            "infra/deploy latch: deployed, and someone has deleted or changed _serving.app.example.com (SECONDARY): ",
+            "made anew: _serving.app.example.com, SECONDARY\n",
+            "ARMED: app.\nended with 0",
+        ],
+    ),
+    (
+        "another text",
+        &[
+            "someone has deleted or changed _serving.app.example.com (PRIMARY) _standby.app.example.com (SECONDARY): ",
+            "made anew: _serving.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, SECONDARY\n",
+            "ARMED: app.\nended with 0",
+            "the sentinels are as before",
+        ],
+    ),
     (
         "deleted",
         &[
