@@ -136,6 +136,18 @@ echo "--- would remove"; deploy --remove app --dry-run 2>&1
 aws s3api put-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
 echo "--- removed while locked"; deploy --remove app 2>&1
 aws s3api delete-object --region eu-west-1 --bucket latch-000000000000-eu-west-1 --key latches/app >/dev/null
+mkdir "$STATE/late.d"
+export STUBS=$(dirname "$(type -P aws)") ZONE LATCHED
+export -f record
+cat >"$STATE/late.d/aws" <<'SH'
+#!/usr/bin/env bash
+"$STUBS/aws" "$@" || exit
+# As `failoverctl latch attach` does while the stacks are updated.
+case "$*" in "--region eu-west-1 "*" deploy --stack-name latch "*) record app.example.com A primary PRIMARY "$LATCHED" 192.0.2.1 ;; esac
+SH
+chmod +x "$STATE/late.d/aws"
+echo "--- attached meanwhile"; PATH=$STATE/late.d:$PATH deploy --remove app 2>&1
+record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
 echo "--- removed"; deploy --remove app 2>&1
 cat "$STATE/failover-latch.env"
 for region in eu-central-1 eu-west-1; do
@@ -170,10 +182,18 @@ const REMOVED: &[Step] = &[
             "READY",
         ],
     ),
-    ("would remove", &["delete-stack", "would write", "ended with 0"]),
+    // The stack of a latch that was armed has the latch's check for _serving, which would stay.
+    ("would remove", &["Attached=false", "delete-stack", "would write", "ended with 0"]),
     (
         "removed while locked",
         &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"],
+    ),
+    (
+        "attached meanwhile",
+        &[
+            "the PRIMARY record of app.example.com refers to the latch's check. Someone has attached it meanwhile",
+            "run: failoverctl latch detach app, then repeat this command\nended with 1",
+        ],
     ),
     (
         "removed",
@@ -225,6 +245,7 @@ case "$ODD $*" in
         "$STUBS/aws" "$@" | sed 's/app:serving=.*/&;web:serving=_serving.shop.example.com,primary=p,standby=s/'
         exit
     fi ;;
+"unlike "*"--region eu-west-1 "*"=='WatchBy'"*) echo process; exit ;;
 "lost "*"--stack-name latch "*"=='Latches'"*) echo web:serving=_serving.shop.example.com,primary=p,standby=s; exit ;;
 esac
 exec "$STUBS/aws" "$@"
@@ -257,6 +278,7 @@ attach "$LATCHED"
 echo "--- unreadable"; beside unreadable --name app; beside unreadable --arm
 echo "--- without addresses"; beside nameless; beside nameless --arm
 echo "--- changed"; beside changed --name app; beside changed --arm
+echo "--- unlike"; beside unlike; beside unlike --arm
 echo "--- lost"; beside lost
 cmp "$STATE/failover-latch.env" "$STATE/before.env" && echo "the file is as before"
 sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
@@ -306,6 +328,14 @@ const BESIDE_SAID: &[Step] = &[
         &[
             "someone else has changed the latches of the stack latch in eu-central-1 meanwhile, from \"app\" to \"app,web\"",
             "ended with 1",
+        ],
+    ),
+    (
+        "unlike",
+        &[
+            "deployed, and the stack latch has WatchBy=function in eu-central-1 and WatchBy=process in eu-west-1: no function watches in one",
+            "\ninfra/deploy latch: the stack latch has WatchBy=function",
+            "--set WatchBy=function (or, where processes watch in both Regions, WatchBy=process)\nended with 1\n",
         ],
     ),
     (
