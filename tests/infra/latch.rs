@@ -329,6 +329,18 @@ fn the_watcher_runs_each_minute_without_retries_and_ticks_may_overlap() {
 }
 
 #[test]
+fn a_creation_that_fails_leaves_nothing_behind_that_would_refuse_the_next_one() {
+    for template in ["latch-region", "latch-checks", "latch-control"] {
+        let text = fs::read_to_string(root().join(format!("infra/{template}.yaml"))).unwrap();
+        let policies: Vec<_> = text.lines().filter(|line| line.contains(" DeletionPolicy:")).collect();
+        assert!(
+            policies.iter().all(|line| line.ends_with(": RetainExceptOnCreate")),
+            "{template}: {policies:?}"
+        );
+    }
+}
+
+#[test]
 fn a_latch_check_is_unhealthy_if_and_only_if_the_object_answers() {
     let template = fs::read_to_string(root().join("infra/latch-checks.yaml")).unwrap();
     let resources: Vec<_> = template.split("\n\n").collect();
@@ -337,7 +349,7 @@ fn a_latch_check_is_unhealthy_if_and_only_if_the_object_answers() {
     {
         let check = resources.iter().find(|resource| resource.contains(&format!("  {name}:\n"))).unwrap();
         for line in [
-            "    DeletionPolicy: Retain\n    UpdateReplacePolicy: Retain\n",
+            "    DeletionPolicy: RetainExceptOnCreate\n    UpdateReplacePolicy: Retain\n",
             "        Type: HTTPS\n",
             &format!(
                 "        FullyQualifiedDomainName: !Sub \"${{{bucket}}}.s3.${{{region}}}.amazonaws.com\"\n"
