@@ -621,7 +621,9 @@ async fn unattached() -> (Site, Api) {
             Record::txt(SERVING_SENTINEL, "primary").primary(&primary),
             Record::txt(SERVING_SENTINEL, "standby").secondary(None),
             Record::txt(PRIMARY_SENTINEL, "healthy").primary(&primary),
+            Record::txt(PRIMARY_SENTINEL, "unhealthy").secondary(None),
             Record::txt(STANDBY_SENTINEL, "healthy").primary(&standby),
+            Record::txt(STANDBY_SENTINEL, "unhealthy").secondary(None),
             Record::txt(NEW_CHECK, "healthy").primary(&serving),
             Record::txt(NEW_CHECK, "unhealthy").secondary(None),
         ]);
@@ -929,6 +931,31 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         "unseen  race          the longest gap between two looks is not known",
         "WRONG   control       no sentinel _control shows whether Route 53's checkers see the control object of acme-latch-a",
         "ok      control       Route 53's checkers see the control object of acme-latch-b",
+    ] {
+        assert!(ended.out.contains(said), "{said}: {}", ended.out);
+    }
+    for none in ["text of _", "which is not in this account"] {
+        assert!(!ended.out.contains(none), "{none}: {}", ended.out);
+    }
+    let of = |name: &str, routing: Routing| -> Vec<Change> {
+        let world = site.world.lock();
+        let records =
+            world.records().iter().filter(|record| record.name == name && record.routing == routing);
+        records.cloned().map(Change::Delete).collect()
+    };
+    let deleted =
+        [of(STANDBY_SENTINEL, Routing::Secondary), of(SERVING_SENTINEL, Routing::Secondary)].concat();
+    site.world.lock().change(deleted).expect("they are there");
+    site.world.lock().put([
+        Record::txt(PRIMARY_SENTINEL, "healthy").secondary(None),
+        Record::txt(STANDBY_SENTINEL, "healthy").primary("6dc5e927-6632-468a-b2ff-32e2947321c9"),
+    ]);
+    let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
+    for said in [
+        "the SECONDARY text of _serving.app.example.com., \"standby\", is missing",
+        "the SECONDARY text of _primary.app.example.com., \"unhealthy\", is \"healthy\"",
+        "the SECONDARY text of _standby.app.example.com., \"unhealthy\", is missing",
+        "refers to 6dc5e927-6632-468a-b2ff-32e2947321c9, which is not in this account",
     ] {
         assert!(ended.out.contains(said), "{said}: {}", ended.out);
     }

@@ -2,6 +2,7 @@
 
 mod buckets;
 mod policy;
+mod sentinels;
 mod watchers;
 mod zone;
 

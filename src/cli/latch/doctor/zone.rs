@@ -121,6 +121,7 @@ impl Doctor<'_> {
         for (name, records) in names.iter().zip(&sets).take(2) {
             self.attached(checks, name, records);
         }
+        self.sentinels(names.iter().zip(&sets).skip(1));
         let secondaries = |records: &[ResourceRecordSet]| -> BTreeSet<Option<String>> {
             let is_secondary = |record: &&ResourceRecordSet| {
                 record.failover() == Some(&ResourceRecordSetFailover::Secondary)
@@ -184,6 +185,10 @@ impl Doctor<'_> {
                     again,
                 );
             }
+            Some(check) if config(&check).is_none() => self.findings.unknown(
+                NAME,
+                &format!("{} refers to {check}, which is not in this account, or was deleted", names[3]),
+            ),
             Some(_) => {}
         }
         if yielding.is_some() {
