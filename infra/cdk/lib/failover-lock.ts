@@ -15,6 +15,7 @@ const FINDINGS = [
   { id: "CloudFormation-Validate::W1028", reason: "a condition about a value that stands in the template" },
   { id: "CloudFormation-Validate::W1030", reason: "an empty parameter is used nowhere: a condition takes its place" },
   { id: "CloudFormation-Validate::W2503", reason: "a reference to a conditional resource is in an Fn::If with its condition" },
+  { id: "CloudFormation-Validate::W3694", reason: "an alias is invoked as its function is" },
   { id: "CloudFormation-Validate::W8003", reason: "a condition, or a rule, about a value that stands in the template" },
   { id: "CloudFormation-Validate::W9003", reason: "a number as text, as a parameter's value is" },
 ];

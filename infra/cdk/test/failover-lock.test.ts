@@ -98,7 +98,7 @@ function plain(node: any): any {
   return Object.fromEntries(
     Object.entries(node).map(([key, value]) => {
       if (key === "Fn::GetAtt" && Array.isArray(value)) return [key, value.join(".")];
-      if (key === "DependsOn") return [key, [value].flat()];
+      if (key === "DependsOn") return [key, [value].flat().sort()];
       return [key, plain(value)];
     }),
   );
