@@ -158,11 +158,13 @@ async fn asked(handler: Handler, guards: Guards) -> Permissions {
                 let quiet = Alarm::on(PRIMARY, "OK", 1_795_228_575.49);
                 route53.put_alarm("primary-unhealthy", Alarm { muted: true, ..quiet });
                 let _ = support::lock::run(&route53, &variables, handler, &event).await;
-                // The other one fails as well, as far as its checkers say.
-                route53.put(PRIMARY, check.clone());
-                route53.put(SECONDARY, Check::new("HTTP", 80).reported(0));
-                route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49));
-                let _ = support::lock::run(&route53, &variables, handler, &event).await;
+                if pages && plain {
+                    // The other one fails as well, as far as its checkers say.
+                    route53.put(PRIMARY, check.clone());
+                    route53.put(SECONDARY, Check::new("HTTP", 80).reported(0));
+                    route53.put_alarm("primary-unhealthy", Alarm::on(PRIMARY, "ALARM", 1_795_228_575.49));
+                    let _ = support::lock::run(&route53, &variables, handler, &event).await;
+                }
                 asked.extend(route53.calls().iter().map(|call| permission(call, guards)));
             }
         }
