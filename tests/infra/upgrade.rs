@@ -202,6 +202,7 @@ fn former(template: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "it takes minutes"]
 async fn every_alarm_locks_while_a_stack_without_versions_gets_them_and_there_is_nothing_to_roll_back_to() {
     let stack = Stack::new().await;
     let before = stack.folder.join("before/infra");
@@ -337,6 +338,7 @@ async fn a_rollback_that_would_go_anywhere_else_is_refused_before_any_change() {
 }
 
 #[tokio::test]
+#[ignore = "it takes minutes"]
 async fn what_the_functions_have_gives_them_new_versions_and_nothing_else_does() {
     let stack = Stack::new().await;
     let deploy = "deploy a --health-check \"$CHECK\" --email sre@example.com --set AlarmActionsEnabled";
