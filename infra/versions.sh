@@ -45,13 +45,29 @@ keep() {
     case $2 in '' | \$LATEST) ;; *) point "$1" before "$2" --description "before $deployment" ;; esac
 }
 
+kept=() # what the alias `before` was, as FUNCTION<tab>VERSION<tab>DESCRIPTION
+
 # Before an update.
 keep_live() {
     local name live
     [ -n "$standing" ] && [ "$deployment" != "$(previous Deployment)" ] || return 0
     for name in "${functions[@]}"; do
         live=$(alias_of "$name" live)
+        kept+=("$name"$'\t'"$(alias_of "$name" before)")
         keep "$name" "${live%%$'\t'*}"
+    done
+}
+
+# After an update that has failed: what ran before the last one that has not.
+put_back() {
+    local one name version said
+    for one in ${kept[@]+"${kept[@]}"}; do
+        IFS=$'\t' read -r name version said <<<"$one"
+        if [ -n "$version" ]; then
+            point "$name" before "$version" --description "$said" || true
+        else
+            change aws lambda delete-alias --function-name "$stack-$name" --name before || true
+        fi
     done
 }
 
@@ -94,13 +110,16 @@ must_not_be_changing() {
 
 # A version with other paths does not know a lock with these.
 must_know_the_lock() {
-    local paths='Environment.Variables.[HEALTHY_PATH, LOCKED_PATH, GUARDED_HEALTH_CHECKS]' now after id path
+    local paths='Environment.Variables.[HEALTHY_PATH, LOCKED_PATH, GUARDED_HEALTH_CHECKS]' now after id path seen
     now=$(fact_of lock live "$paths")
     after=$(fact_of lock before "$paths")
     [ "$now" != "$after" ] || return 0
     IFS=$'\t' read -r _ path id <<<"$now"
-    [ "$id" = None ] || [ "$(aws route53 get-health-check --health-check-id "$id" \
-        --query HealthCheck.HealthCheckConfig.ResourcePath)" != "$path" ] ||
+    [ "$id" != None ] ||
+        die "the version before has other paths, which would not know the locks of now: go forward, or deploy the older paths"
+    seen=$(aws route53 get-health-check --health-check-id "$id" --query HealthCheck.HealthCheckConfig.ResourcePath) ||
+        die "the version before has other paths, and whether the health check $id is locked cannot be read (above)"
+    [ "$seen" != "$path" ] ||
         die "the health check $id is locked, and the version before has other paths: restore it first, see" \
             "docs/runbook.md#restore-a-primary"
 }

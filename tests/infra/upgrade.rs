@@ -261,6 +261,9 @@ async fn a_rollback_is_repeated_until_it_is_whole_and_needs_no_cloudformation() 
             "#
         )
     };
+    // An update that fails has no version to go back from.
+    let failing = without("cloudformation deploy");
+    stack.does(&format!("{failing}! cut_off deploy a")).await;
     let dry = stack.does("infra/deploy --rollback --dry-run; live").await;
     assert!(dry.contains("would go back from version 2, ") && dry.contains("live: 2 2 2"), "{dry}");
 
