@@ -49,7 +49,7 @@ pub(super) struct Plan {
     pub by: String,
     /// When it was asked for.
     pub at: String,
-    /// Told from every other plan.
+    /// A random number, in which two plans differ that are alike otherwise.
     nonce: String,
 }
 

@@ -1,4 +1,4 @@
-//! AWS's clock, as far as an answer has told it: what is recorded, and what is read, is compared with AWS's times.
+//! AWS's clock, once an answer has shown its time: what is recorded, and what is read, is compared with AWS's times.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use chrono::{DateTime, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
-/// A clock that nobody sets, and that also runs while the machine is suspended.
+/// A clock that is never set, and that also runs while the machine is suspended.
 #[cfg(target_os = "linux")]
 const STEADY: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
@@ -16,7 +16,7 @@ const STEADY: ClockId = ClockId::Monotonic;
 const SHOWN: TimeDelta = TimeDelta::seconds(5);
 
 /// The date of an answer, and when it came by the steady clock.
-static TOLD: Mutex<Option<(DateTime<Utc>, TimeDelta)>> = Mutex::new(None);
+static KNOWN: Mutex<Option<(DateTime<Utc>, TimeDelta)>> = Mutex::new(None);
 
 fn steady() -> TimeDelta {
     let now = clock_gettime(STEADY);
@@ -24,13 +24,13 @@ fn steady() -> TimeDelta {
 }
 
 /// An answer that has come now has this date.
-pub(super) fn told(date: DateTime<Utc>) {
-    *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, steady()));
+pub(super) fn set(date: DateTime<Utc>) {
+    *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some((date, steady()));
 }
 
 /// By how much this machine's clock is ahead of AWS's now, if that has shown that it is wrong.
 pub(super) fn wrong_by() -> Option<TimeDelta> {
-    let (date, at) = (*TOLD.lock().unwrap_or_else(PoisonError::into_inner))?;
+    let (date, at) = (*KNOWN.lock().unwrap_or_else(PoisonError::into_inner))?;
     let ahead = Utc::now() - (date + (steady() - at));
     Some(ahead).filter(|ahead| ahead.abs() > SHOWN)
 }

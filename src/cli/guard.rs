@@ -23,15 +23,19 @@ use crate::remote::aws::Failure;
 use crate::remote::deadline::Deadline;
 use crate::remote::sdk;
 
+/// The paths that failover-lock has by default.
+const HEALTHY: &str = "/lb-check";
+const LOCKED: &str = "/lb-check-failed-over";
+
 /// The options of the commands about locks: the functions' variables, as far as a command needs them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options that have to agree with the functions' variables")]
 pub(super) struct Options {
     /// The path of a health check in service.
-    #[arg(long, value_name = "PATH", env = "HEALTHY_PATH", default_value = "/lb-check")]
+    #[arg(long, value_name = "PATH", env = "HEALTHY_PATH", default_value = HEALTHY)]
     healthy_path: String,
     /// The path of a locked health check.
-    #[arg(long, value_name = "PATH", env = "LOCKED_PATH", default_value = "/lb-check-failed-over")]
+    #[arg(long, value_name = "PATH", env = "LOCKED_PATH", default_value = LOCKED)]
     locked_path: String,
     /// The topics and functions by which an alarm reaches `lock`, comma-separated ARNs; any, if left out.
     #[arg(long, value_name = "ARNS", env = "ALARM_ACTIONS")]
@@ -51,6 +55,14 @@ pub(super) struct Guard {
 // === impl Options ===
 
 impl Options {
+    /// The paths as words of a plan, if they are not the usual ones.
+    pub fn paths(&self) -> String {
+        let of = |option: &str, path: &str, usual: &str| {
+            if path == usual { String::new() } else { format!(" {option} {path}") }
+        };
+        of("--healthy-path", &self.healthy_path, HEALTHY) + &of("--locked-path", &self.locked_path, LOCKED)
+    }
+
     /// The functions' configuration with these options, and with what `others` says of the other variables.
     ///
     /// # Errors

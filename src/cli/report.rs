@@ -92,11 +92,29 @@ impl Options {
         self.end(screen, operation, ended, shown).await
     }
 
+    /// Does an operation about this subject, writes the report, if one was asked for, and returns how it ended. Its `steps` record
+    /// what they see and do, and whether its outcome was shown.
+    ///
+    /// # Errors
+    /// The operation's; or the folder cannot be written to, of which it is not begun; or standard output or a file cannot.
+    pub async fn of(
+        &self,
+        screen: &Screen,
+        (command, subject, is_dry_run): (&'static str, &str, bool),
+        steps: impl AsyncFnOnce(&mut Timeline, &mut Result<(), Error>) -> Result<Ended, Error>,
+    ) -> Result<Ended, Error> {
+        self.prepare()?;
+        let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
+        let ended = steps(&mut timeline, &mut shown).await;
+        let operation = Operation { command, subject, is_dry_run, timeline: &timeline };
+        self.end(screen, operation, ended, shown).await
+    }
+
     /// Writes the report, if one was asked for, and returns how the operation ended; its outcome has been `shown`.
     ///
     /// # Errors
     /// The operation's; or standard output or a file cannot be written.
-    pub async fn end(
+    async fn end(
         &self,
         screen: &Screen,
         operation: Operation<'_>,

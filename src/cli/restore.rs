@@ -12,7 +12,7 @@ use super::guard::{Guard, Options};
 use super::lock;
 use super::locks;
 use super::name::{self, Named};
-use super::report::{self, Operation};
+use super::report;
 use super::screen::say;
 use super::seen;
 use super::session::{Common, Interrupts, YEAR};
@@ -85,15 +85,12 @@ const INVOCATION: Duration = Duration::from_secs(70);
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let guard = arguments.options.guard(common).await?;
     let id = arguments.check.find(&guard).await?;
-    arguments.report.prepare()?;
     let (check, tags) = lock::read(&guard, &id).await?;
     let title = name::title(&id, tags.as_ref());
-    let mut timeline = Timeline::default();
-    let mut shown = Ok(());
-    let ended = steps(common, &guard, &check, &title, &arguments, &mut timeline, &mut shown).await;
-    let operation =
-        Operation { command: "restore", subject: &title, is_dry_run: arguments.dry_run, timeline: &timeline };
-    arguments.report.end(&guard.session.screen, operation, ended, shown).await
+    let steps = async |timeline: &mut _, shown: &mut _| {
+        steps(common, &guard, &check, &title, &arguments, timeline, shown).await
+    };
+    arguments.report.of(&guard.session.screen, ("restore", &title, arguments.dry_run), steps).await
 }
 
 async fn steps(
@@ -121,10 +118,11 @@ async fn steps(
     let screen = &guard.session.screen;
     let option = |is_set: bool, option: &str| if is_set { format!(" {option}") } else { String::new() };
     let what = format!(
-        "restore {id}{}{}{}{}: {}",
+        "restore {id}{}{}{}{}{}: {}",
         path.as_ref().map(|path| format!(" --path {path}")).unwrap_or_default(),
         option(*force, "--force"),
         option(function.is_none(), "--direct"),
+        if function.is_none() { arguments.options.paths() } else { String::new() },
         function.as_ref().map(|function| format!(" --function {function}")).unwrap_or_default(),
         reason.as_deref().unwrap_or("no reason")
     );

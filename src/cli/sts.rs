@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
-use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_sts::error::BoxError;
-use chrono::DateTime;
 
 pub(super) use self::presigned::{Signature, VALID, sign_for, signer};
 
 use super::clock;
 use crate::remote::aws::{Call, Failure, send};
+use crate::remote::date::Date;
 
 /// The owner of the credentials.
 #[derive(Clone, Debug, Default)]
@@ -24,38 +21,18 @@ pub(super) struct Caller {
     pub arn: Option<String>,
 }
 
-/// Reads the date of an answer.
-#[derive(Debug)]
-struct Dated;
-
-// === impl Dated ===
-
-impl Intercept for Dated {
-    fn name(&self) -> &'static str {
-        "Dated"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date");
-        if let Some(date) = date.and_then(|date| DateTime::parse_from_rfc2822(date).ok()) {
-            clock::told(date.to_utc());
-        }
-        Ok(())
-    }
-}
-
-/// Asks once whose credentials these are, and tells the clock. [No permission is needed][1].
+/// Asks once whose credentials these are, and sets AWS's clock by the answer. [No permission is needed][1].
 ///
 /// [1]: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
 pub(super) async fn caller(aws: SdkConfig, time: Duration) -> Result<Caller, Failure> {
     let call = Call::new("sts:GetCallerIdentity", "the account");
-    let output =
-        send(call, time, Client::new(&aws).get_caller_identity().customize().interceptor(Dated).send())
-            .await?;
+    let date = Date::default();
+    let request = Client::new(&aws).get_caller_identity().customize().interceptor(date.clone());
+    let output = send(call, time, request.send()).await;
+    // A refusal has one as well.
+    if let Some(date) = date.get() {
+        clock::set(date.into());
+    }
+    let output = output?;
     Ok(Caller { account: output.account, arn: output.arn })
 }

@@ -136,7 +136,7 @@ async fn steps(
             subject.also()
         );
         let Arguments { reason, yes, dry_run, gates, .. } = arguments;
-        let what = format!("switch-over {id}: {reason}");
+        let what = format!("switch-over {id}{}: {reason}", arguments.options.paths());
         let asked = Ask { question: &question, yes: *yes, dry_run: *dry_run, what };
         let Some(passed) = gates.ask(common, &guard.session, &asked, timeline).await? else {
             return Ok(Ended::NotWell);

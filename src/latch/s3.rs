@@ -2,12 +2,11 @@
 //!
 //! A watcher reads objects and creates them. It deletes none: what it calls here is all that its role allows.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::BeforeDeserializationInterceptorContextRef;
-use aws_sdk_s3::config::{Builder, Intercept, Region, RuntimeComponents};
+use aws_sdk_s3::config::{Builder, Region};
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::types::ServerSideEncryption;
@@ -15,8 +14,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
-use aws_smithy_types::config_bag::ConfigBag;
-use aws_smithy_types::date_time::{DateTime, Format};
+use aws_smithy_types::date_time::DateTime;
 use aws_types::SdkConfig;
 use futures_util::future::join_all;
 use tokio::time::timeout;
@@ -25,6 +23,7 @@ use super::config::Bucket;
 use super::decide::Put;
 use super::seen::{Clock, Object, Stored};
 use crate::remote::aws::{self, Call, Failure, Kind, chain};
+use crate::remote::date::Date;
 use crate::remote::https::Https;
 
 /// The service's name, as the SDKs' variables have it.
@@ -57,10 +56,6 @@ pub struct Shown {
     /// S3's time with each answer.
     pub clocks: Vec<Clock>,
 }
-
-/// Keeps the time that an answer has from S3's clock.
-#[derive(Clone, Debug, Default)]
-struct Date(Arc<OnceLock<SystemTime>>);
 
 // === impl S3 ===
 
@@ -171,7 +166,7 @@ impl S3 {
     async fn object(&self, bucket: usize, key: String) -> (Object, Option<Clock>) {
         let (date, sent) = (Date::default(), SystemTime::now());
         let object = self.get(bucket, &key, date.clone()).await;
-        let clock = date.clock(sent);
+        let clock = clock(&date, sent);
         let object = match object {
             Ok(None) => Object::Absent,
             Ok(Some(output)) => Object::Present(Stored::new(output.e_tag(), output.last_modified(), clock)),
@@ -221,11 +216,11 @@ impl S3 {
             let page = match aws::send(LIST, ANSWER, page.send()).await {
                 Ok(page) => page,
                 Err(failure) => {
-                    clocks.push(date.clock(sent));
+                    clocks.push(clock(&date, sent));
                     return (vec![self.unseen(at, &failure); names.len()], clocks);
                 }
             };
-            let clock = date.clock(sent);
+            let clock = clock(&date, sent);
             clocks.push(clock);
             for object in page.contents() {
                 let name = object.key().and_then(|key| key.strip_prefix(prefix));
@@ -303,30 +298,7 @@ impl Stored {
     }
 }
 
-// === impl Date ===
-
-impl Date {
-    fn clock(&self, sent: SystemTime) -> Option<Clock> {
-        Some(Clock { date: *self.0.get()?, sent, received: SystemTime::now() })
-    }
-}
-
-impl Intercept for Date {
-    fn name(&self) -> &'static str {
-        "Date"
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date");
-        let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
-        if let Some(date) = date.and_then(|date| SystemTime::try_from(date).ok()) {
-            let _ = self.0.set(date);
-        }
-        Ok(())
-    }
+/// S3's time with an answer to what was sent then, which comes now.
+fn clock(date: &Date, sent: SystemTime) -> Option<Clock> {
+    Some(Clock { date: date.get()?, sent, received: SystemTime::now() })
 }

@@ -15,6 +15,15 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
+/// A text with the characters that a tag's value does not take replaced: AWS takes `[\p{L}\p{Z}\p{N}_.:/=+\-@]`. What only follows
+/// a letter, such as a vowel sign, is alphabetic and no letter.
+pub fn fitting_a_tag(text: &str) -> impl Iterator<Item = char> + '_ {
+    let fits = |c: char| {
+        c.is_numeric() || c.is_alphabetic() && unicode_ident::is_xid_start(c) || " _.:/=+-@".contains(c)
+    };
+    text.chars().map(move |c| if fits(c) { c } else { '_' })
+}
+
 /// A JSON parser's message, cut to a length that fits a log line: it may quote the whole text.
 #[must_use]
 pub fn brief(error: &serde_json::Error) -> String {

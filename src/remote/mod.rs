@@ -2,6 +2,7 @@
 
 pub mod arn;
 pub mod aws;
+pub mod date;
 pub mod deadline;
 pub mod http;
 pub mod https;

@@ -6,6 +6,7 @@ use std::fmt;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::site::Site;
+use crate::program::text::fitting_a_tag;
 
 /// Not the prefix of notes: an earlier version, which knows no pauses, leaves these tags alone.
 const PREFIX: &str = "site-fence-paused:";
@@ -81,8 +82,7 @@ impl Pause {
     /// The value of the tag that holds it: without the characters that a tag's value may not have.
     #[must_use]
     pub fn value(&self) -> String {
-        let may_be = |c: char| c.is_alphanumeric() || " _.:/=+-@".contains(c);
-        let reason = self.reason.chars().map(|c| if may_be(c) { c } else { '_' }).take(ROOM);
+        let reason = fitting_a_tag(&self.reason).take(ROOM);
         format!("{} {}", self.written(), reason.collect::<String>())
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::error::{Ended, Error};
 use super::function;
 use super::gates::{Ask, Gates};
-use super::report::{self, Operation};
+use super::report;
 use super::session::{Common, Session};
 use super::text::plain;
 use super::timeline::{Source, Timeline};
@@ -78,14 +78,12 @@ async fn change(
     region: Option<Region>,
     change: Change<'_>,
 ) -> Result<Ended, Error> {
-    change.report.prepare()?;
-    let mut timeline = Timeline::default();
-    let mut shown = Ok(());
-    let ended = steps(common, session, region, &change, &mut timeline, &mut shown).await;
     let Change { command, site, accelerator, dry_run, report, .. } = change;
     let subject = format!("{site} behind {}", plain(accelerator));
-    let operation = Operation { command, subject: &subject, is_dry_run: dry_run, timeline: &timeline };
-    report.end(&session.screen, operation, ended, shown).await
+    let steps = async |timeline: &mut _, shown: &mut _| {
+        steps(common, session, region, &change, timeline, shown).await
+    };
+    report.of(&session.screen, (command, &subject, dry_run), steps).await
 }
 
 async fn steps(

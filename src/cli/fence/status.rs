@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::region_of;
+use crate::cli::clock;
 use crate::cli::error::{Ended, Error};
 use crate::cli::function;
 use crate::cli::screen::{Mood, Row, say, table};
@@ -153,7 +154,7 @@ fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
             (status.fenced_at, status.reporter) = (Some(by.at), by.reporter.clone());
         }
     }
-    let pauses = Pauses::read(&sight.tags, Utc::now());
+    let pauses = Pauses::read(&sight.tags, clock::now());
     for status in found.values_mut() {
         let Some(Ok(site)) = status.site.as_deref().map(str::parse::<Site>) else { continue };
         let pause = pauses.of(&site).cloned();

@@ -10,7 +10,7 @@ use super::lock::{ALREADY_THERE, DRILL, Locked, lock};
 use super::release::{Own, Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::report::{self, Operation};
+use crate::cli::report;
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts, YEAR};
 use crate::cli::timeline::{Source, Timeline};
@@ -54,12 +54,9 @@ struct Drill {
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let latches = arguments.file.open(common).await?;
     let latch = latches.named(&arguments.latch)?;
-    arguments.report.prepare()?;
-    let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
-    let ended = steps(&latches, latch, &arguments, &mut timeline, &mut shown).await;
-    let operation =
-        Operation { command: "latch drill", subject: &latch.name, is_dry_run: false, timeline: &timeline };
-    arguments.report.end(&latches.session.screen, operation, ended, shown).await
+    let steps =
+        async |timeline: &mut _, shown: &mut _| steps(&latches, latch, &arguments, timeline, shown).await;
+    arguments.report.of(&latches.session.screen, ("latch drill", &latch.name, false), steps).await
 }
 
 async fn steps(

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::s3::{Hands, LATE, harmless, id, now, person};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
-use crate::cli::report::{self, Operation};
+use crate::cli::report;
 use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts};
 use crate::cli::text::plain;
@@ -54,16 +54,9 @@ pub(super) struct Arguments {
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let latches = arguments.file.open(common).await?;
     let latch = latches.named(&arguments.latch)?;
-    arguments.report.prepare()?;
-    let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
-    let ended = steps(&latches, latch, &arguments, &mut timeline, &mut shown).await;
-    let operation = Operation {
-        command: "latch lock",
-        subject: &latch.name,
-        is_dry_run: arguments.dry_run,
-        timeline: &timeline,
-    };
-    arguments.report.end(&latches.session.screen, operation, ended, shown).await
+    let steps =
+        async |timeline: &mut _, shown: &mut _| steps(&latches, latch, &arguments, timeline, shown).await;
+    arguments.report.of(&latches.session.screen, ("latch lock", &latch.name, arguments.dry_run), steps).await
 }
 
 async fn steps(

@@ -14,7 +14,7 @@ use super::status::{object, word};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
 use crate::cli::gates::{Ask, Gates};
-use crate::cli::report::{self, Operation};
+use crate::cli::report;
 use crate::cli::session::{Common, Interrupts};
 use crate::cli::text::age;
 use crate::cli::timeline::{Source, Timeline};
@@ -97,12 +97,10 @@ struct Ready {
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
     let latches = arguments.file.open(common).await?;
     let latch = latches.named(&arguments.latch)?;
-    arguments.report.prepare()?;
-    let (mut timeline, mut shown) = (Timeline::default(), Ok(()));
-    let ended = steps(common, &latches, latch, &arguments, &mut timeline, &mut shown).await;
-    let operation =
-        Operation { command: "latch release", subject: &latch.name, is_dry_run: false, timeline: &timeline };
-    arguments.report.end(&latches.session.screen, operation, ended, shown).await
+    let steps = async |timeline: &mut _, shown: &mut _| {
+        steps(common, &latches, latch, &arguments, timeline, shown).await
+    };
+    arguments.report.of(&latches.session.screen, ("latch release", &latch.name, false), steps).await
 }
 
 async fn steps(

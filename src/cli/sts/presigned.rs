@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
@@ -19,6 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::Caller;
+use crate::cli::clock;
 use crate::remote::aws::{Call, Failure, chain, send};
 
 const CALLER: Call = Call::new("sts:GetCallerIdentity", "the account");
@@ -144,7 +145,7 @@ impl Instead {
             .identity(&identity)
             .region(&self.region)
             .name("sts")
-            .time(SystemTime::now())
+            .time(clock::now().into())
             .settings(settings)
             .build()?
             .into();

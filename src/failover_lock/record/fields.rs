@@ -5,6 +5,7 @@ use std::fmt::Write;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::{Before, CLOCK_SKEW, CUT, InvalidRecord, LAPSES, LONGEST, Lock, Restore, TOO_LONG, WAITS};
+use crate::program::text::fitting_a_tag;
 
 /// A tag's value: fields of the form `key=value`, the free text `by=` last.
 pub(super) struct Fields<'a> {
@@ -85,18 +86,9 @@ pub(super) fn milliseconds(at: DateTime<Utc>) -> String {
 /// Appends the free text, cut to what fits and without the characters that a tag does not take.
 pub(super) fn with_reason(mut text: String, reason: &str) -> String {
     let room = LONGEST.saturating_sub(text.chars().count() + " by=".len());
-    let reason: String = fitting(reason).take(room).collect();
+    let reason: String = fitting_a_tag(reason).take(room).collect();
     let _ = write!(text, " by={reason}");
     text.trim_end().to_owned()
-}
-
-/// A text with the characters that a tag does not take replaced: it takes `[\p{L}\p{Z}\p{N}_.:/=+\-@]`. What only follows a
-/// letter, such as a vowel sign, is alphabetic and no letter.
-fn fitting(text: &str) -> impl Iterator<Item = char> + '_ {
-    let fits = |c: char| {
-        c.is_numeric() || c.is_alphabetic() && unicode_ident::is_xid_start(c) || " _.:/=+-@".contains(c)
-    };
-    text.chars().map(move |c| if fits(c) { c } else { '_' })
 }
 
 /// A path in the characters that a tag takes: others become `+` and their code in hexadecimal.
