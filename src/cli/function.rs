@@ -134,12 +134,9 @@ pub(super) async fn list(aws: &SdkConfig, deadline: Deadline) -> Result<Vec<List
         Ok((page.functions.unwrap_or_default(), page.next_marker))
     })
     .await?;
-    let listed = all.into_iter().map(|one| Listed {
-        name: one.function_name.unwrap_or_default(),
-        version: one.version.unwrap_or_default(),
-        artifact: artifact(one.environment),
-        deployed: one.last_modified.and_then(|at| at.parse().ok()),
-    });
+    let listed = all
+        .into_iter()
+        .map(|one| Listed::new(one.function_name, one.version, one.environment, one.last_modified));
     Ok(listed.collect())
 }
 
@@ -150,16 +147,7 @@ pub(super) async fn listed(
     deadline: Deadline,
 ) -> Result<Option<Listed>, Failure> {
     let found = configuration(aws, name, deadline).await?;
-    Ok(found.map(|one| Listed {
-        name: one.function_name.unwrap_or_default(),
-        version: one.version.unwrap_or_default(),
-        artifact: artifact(one.environment),
-        deployed: one.last_modified.and_then(|at| at.parse().ok()),
-    }))
-}
-
-fn artifact(environment: Option<EnvironmentResponse>) -> String {
-    environment.and_then(|all| all.variables?.remove("ARTIFACT")).unwrap_or_default()
+    Ok(found.map(|one| Listed::new(one.function_name, one.version, one.environment, one.last_modified)))
 }
 
 async fn configuration(
@@ -175,6 +163,24 @@ async fn configuration(
         })
         .await;
     if_there(found)
+}
+
+// === impl Listed ===
+
+impl Listed {
+    fn new(
+        name: Option<String>,
+        version: Option<String>,
+        environment: Option<EnvironmentResponse>,
+        deployed: Option<String>,
+    ) -> Self {
+        Self {
+            name: name.unwrap_or_default(),
+            version: version.unwrap_or_default(),
+            artifact: environment.and_then(|all| all.variables?.remove("ARTIFACT")).unwrap_or_default(),
+            deployed: deployed.and_then(|at| at.parse().ok()),
+        }
+    }
 }
 
 // === impl Function ===
@@ -267,7 +273,7 @@ impl Function {
         }
         // A version stays as it was published.
         let remedy = format!(
-            "{command}; then publish that: infra/deploy with --set Deployment=, and a value of your own"
+            "{command}; then publish that: infra/deploy with --set Deployment=VALUE, with a VALUE of your own"
         );
         findings.wrong(link, found, remedy);
     }

@@ -125,7 +125,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
     }
     let ids = by_name.unwrap_or_else(|| {
         let mut ids: Vec<_> = listed.keys().filter(|id| config.guards(id)).cloned().collect();
-        // Whoever deletes one that is locked, and makes another in its place, has put its site back.
+        // Where one is deleted that is locked, and another made in its place, its site is back.
         ids.extend(system.known.out().into_iter().filter(|id| !listed.contains_key(id)));
         ids
     });

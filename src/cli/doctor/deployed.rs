@@ -13,11 +13,12 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures_util::future::join3;
 
 use self::alarms::Defined;
 use super::{LAST_RUNS_MINUTES, last_run, newest, region, way};
+use crate::cli::clock;
 use crate::cli::findings::Findings;
 use crate::cli::function::{Function, alarm_arn, unqualified};
 use crate::cli::guard::Guard;
@@ -29,6 +30,7 @@ use crate::cli::state::State;
 use crate::cli::text::{plain, quoted, time};
 use crate::cli::topic;
 use crate::failover_lock::reason::Reason;
+use crate::program::VERSION;
 use crate::remote::aws::{Call, Failure, Kind, send};
 
 /// Those that report what is no fault: a lock, and a restore.
@@ -106,8 +108,9 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     // Another version's template may have other alarms.
     let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
     let version = artifact.strip_prefix("failover-lock-").filter(|rest| rest.starts_with(char::is_numeric));
-    let is_of_this_version =
-        version.is_none_or(|rest| rest.starts_with(concat!(env!("CARGO_PKG_VERSION"), "-")));
+    // With its commit, if that is known of this program.
+    let own = VERSION.replace(" (", "-").replace(')', "") + "-";
+    let is_of_this_version = version.is_none_or(|rest| rest.starts_with(&own));
     stack.people(alarms, &defined, is_of_this_version).await;
     stack.dead_letters().await;
 }
@@ -176,10 +179,10 @@ impl Stack<'_> {
             return;
         }
         let name = function.name;
-        let is_new = function.deployed.is_some_and(|deployed| Utc::now() - deployed < LATEST_RUN);
+        let is_new = function.deployed.is_some_and(|deployed| clock::now() - deployed < LATEST_RUN);
         match newest(self.guard, self.arn, &name, "Invocations").await {
             Err(failure) => self.findings.unknown(NAME, &failure),
-            Ok(run @ Some((at, _))) if Utc::now() - at < LATEST_RUN => {
+            Ok(run @ Some((at, _))) if clock::now() - at < LATEST_RUN => {
                 last_run(self.guard, self.arn, (NAME, &name), Ok(run), self.findings).await;
             }
             Ok(_) if is_new => self.findings.ok(NAME, format!("{name} was deployed just now")),

@@ -13,7 +13,7 @@ use crate::cli::text::{ago, plain, wrapped};
 use crate::remote::aws::Failure;
 
 /// A function that runs an artifact of this project.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Runs {
     function: String,
@@ -44,9 +44,11 @@ pub(super) async fn run(session: &Session) -> Result<Ended, Error> {
     for (listed, live) in listed.iter().zip(live) {
         all.extend(Runs::new(listed, live?));
     }
-    let newest: Vec<_> = all.iter().map(|one| one.is_newest(&all)).collect();
-    for (one, newest) in all.iter_mut().zip(newest) {
-        one.newest = newest;
+    // What an alias does not run, after a rollback, is deployed as well.
+    let deployed: Vec<_> =
+        listed.iter().filter_map(|one| Runs::new(one, None)).chain(all.iter().cloned()).collect();
+    for one in &mut all {
+        one.newest = one.is_newest(&deployed);
     }
     all.sort_by(|one, other| one.function.cmp(&other.function));
     session.screen.show_in_context("functions", &all, || text(&all)).await?;

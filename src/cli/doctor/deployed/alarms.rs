@@ -17,7 +17,7 @@ pub(super) struct Defined {
     description: String,
     namespace: &'static str,
     metric: &'static str,
-    /// The dimension of its metric, if it has one. An error if the variables of `lock` do not tell its value.
+    /// The dimension of its metric, if it has one. An error if its value is not in the variables of `lock`.
     dimension: Result<Option<(&'static str, String)>, ()>,
     threshold: &'static str,
     comparison: &'static str,
@@ -131,7 +131,8 @@ impl Defined {
             ),
         ]
         .into_iter()
-        .filter(|(_, is, defined)| is != defined)
+        // Of a metric whose dimension is not known, the rest is looked at.
+        .filter(|(what, is, defined)| is != defined && (*what != "metric" || self.dimension.is_ok()))
         .collect();
         // On another metric, it does not matter when it goes off.
         if changed.first().is_some_and(|(what, ..)| *what == "metric") {
