@@ -17,7 +17,7 @@ healthy() {
     --dimensions "HealthCheckId=$1" --value 1
 }
 reconcile() { aws lambda invoke --function-name "$1-reconcile:live" --payload '{}' /dev/stdout; }
-fail() { state "$1" ALARM; until path "$2" | grep -x /lb-check-failed-over; do :; done; }
+fail() { state "$1" ALARM; until path "$2" | grep -x /lb-check-failed-over; do sleep 0.1; done; }
 "#;
 
 /// Terraform's provider is `provider.py`, whose packages are installed by the first run.

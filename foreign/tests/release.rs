@@ -282,7 +282,7 @@ const DOCUMENTED: &[Walk] = &[
             Then("artifact", &["failover-lock-0.1.0-"]),
             Given(
                 "aws cloudwatch set-alarm-state --alarm-name failover-primary-unhealthy --state-value ALARM --state-reason test
-                until path | grep -x /lb-check-failed-over; do :; done
+                until path | grep -x /lb-check-failed-over; do sleep 0.1; done
                 healthy",
             ),
             Then("failoverctl restore \"$PRIMARY\"", &["restored"]),
@@ -323,7 +323,7 @@ const DOCUMENTED: &[Walk] = &[
             Then("runs", &["failover-lock-0.1.0-"]),
             Given(
                 "aws cloudwatch set-alarm-state --alarm-name failover-primary-unhealthy --state-value ALARM --state-reason test
-                until path | grep -x /lb-check-failed-over; do :; done
+                until path | grep -x /lb-check-failed-over; do sleep 0.1; done
                 healthy",
             ),
             Then("failoverctl restore \"$PRIMARY\"", &["restored"]),

@@ -1,14 +1,20 @@
 //! The whole chain on an emulator, set up by `infra/deploy` with the template as it is: metric →
 //! alarm → topic → function → health check, and back; and the schedule, if a notification is lost.
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use crate::support::emulator::Emulator;
 use crate::support::lock::LOCKED;
 use crate::support::primary::Primary;
 
 /// How often the state is read while the test waits for a change; each read is a run of the AWS CLI.
-const LOOKS: usize = 60;
+const LOOKS: usize = 300;
 /// The same while the test waits for the schedule, which runs once a minute.
 const LOOKS_AT_THE_SCHEDULE: usize = 400;
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(400);
 const ALARM: &str = "failover-primary-unhealthy";
 
 struct Chain {
@@ -59,6 +65,7 @@ impl Chain {
             if self.alarm_state().await == state {
                 return;
             }
+            sleep(PAUSE).await;
         }
         panic!("the alarm does not become {state}");
     }
@@ -94,6 +101,7 @@ impl Chain {
             if last == path {
                 return;
             }
+            sleep(PAUSE).await;
         }
         panic!("the path stays {last} and does not become {path}; lock said:\n{}", self.log("lock").await);
     }
@@ -110,6 +118,7 @@ impl Chain {
             if self.log(handler).await.contains(text) {
                 return;
             }
+            sleep(PAUSE).await;
         }
         panic!("{handler} does not say {text}:\n{}", self.log(handler).await);
     }

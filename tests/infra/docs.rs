@@ -87,8 +87,11 @@ const ALARMS: &str = r#"
 path() { aws route53 get-health-check --health-check-id "$PRIMARY" --query HealthCheck.HealthCheckConfig.ResourcePath --output text; }
 fire() {
   quiet
+  # `lock` takes the alarms of one second for one.
+  local now=$(date +%s)
+  until [ "$(date +%s)" -gt "$now" ]; do sleep 0.1; done
   aws cloudwatch set-alarm-state --region us-east-1 --alarm-name "$ALARM" --state-value ALARM --state-reason test
-  for look in {1..20}; do [ "$(path)" = /lb-check ] || { echo locked; return; }; done
+  for look in {1..200}; do [ "$(path)" = /lb-check ] || { echo locked; return; }; sleep 0.1; done
   echo LOST
 }
 quiet() {
@@ -99,9 +102,13 @@ quiet() {
 }
 # How often the guide's function, and this one, have locked; a run may still be under way.
 count() {
-  local now before=none
-  until now=$(aws logs filter-log-events --region "$REGION" --log-group-name "/aws/lambda/$FUNCTION" --output text \
-    --query "length(events[?contains(message, '$1')])") && [ "$now" = "$before" ]; do before=$now; done
+  local now before=none same=0
+  until [ "$same" = 5 ]; do
+    now=$(aws logs filter-log-events --region "$REGION" --log-group-name "/aws/lambda/$FUNCTION" --output text \
+      --query "length(events[?contains(message, '$1')])")
+    if [ "$now" = "$before" ]; then same=$((same + 1)); else same=0; fi
+    before=$now
+  done
   echo "$now"
 }
 guide() { count ResponseMetadata; }

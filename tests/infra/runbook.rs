@@ -50,9 +50,9 @@ healthy() {
     --dimensions "HealthCheckId=$PRIMARY" --value 1
   state OK
 }
-fire() { state ALARM; until path | grep -x /lb-check-failed-over; do :; done; }
+fire() { state ALARM; until path | grep -x /lb-check-failed-over; do sleep 0.1; done; }
 # The tag of a restore by hand has seconds: one in the second of its lock is not after it.
-next_second() { local now=$(date +%s); until [ "$(date +%s)" -gt "$now" ]; do :; done; }
+next_second() { local now=$(date +%s); until [ "$(date +%s)" -gt "$now" ]; do sleep 0.1; done; }
 back() { failoverctl restore "$PRIMARY" --reason test; }
 tags() { aws route53 list-tags-for-resource --resource-type healthcheck --resource-id "$PRIMARY" --output text; }
 reserved() { aws lambda get-function-concurrency --function-name "failover-$1" --query ReservedConcurrentExecutions --output text; }
@@ -159,7 +159,7 @@ const LOCK: &[Walk] = &[
     ),
     (RUNBOOK, "### lock_does_not_hold", &[
             Run(&["is guarded."]),
-            Then("state ALARM; until path | grep -x /another-path; do :; done; healthy", &["/another-path"]),
+            Then("state ALARM; until path | grep -x /another-path; do sleep 0.1; done; healthy", &["/another-path"]),
             Given("LOCKED_PATH=/another-path back; infra/deploy --locked-path /lb-check-failed-over"),
         ],
     ),
@@ -259,7 +259,7 @@ const LOCK: &[Walk] = &[
         Then(r#"aws sqs send-message --queue-url "$(aws sqs get-queue-url --queue-name failover-lock --query QueueUrl --output text)" \
             --message-body "$(python -c "import json, sys; print(json.load(open('events/sns/keycloak-alarm.json'))['Records'][0]['Sns']['Message'])" |
             sed "s/233e180f-f023-45a3-954e-415303f21eab/$PRIMARY/g; s/2026-11-21T02:36:15.490/$(date -u +%Y-%m-%dT%H:%M:%S.000)/g")"
-            until path | grep -x /lb-check-failed-over; do :; done"#, &["/lb-check-failed-over"]),
+            until path | grep -x /lb-check-failed-over; do sleep 0.1; done"#, &["/lb-check-failed-over"]),
         Given("back"),
     ]),
     (PAGE, "## Remove", &[

@@ -36,10 +36,11 @@ at=$(date -u -d "@$next" +%Y-%m-%dT%H:%M:%S)
 "$AWS" route53 update-health-check --health-check-id "$CHECK" --resource-path /lb-check >"$FOLDER/answer"
 "$AWS" sns publish --topic-arn arn:aws:sns:us-east-1:000000000000:failover-alarms --message "${MESSAGE/AT/$at.500+0000}" >"$FOLDER/answer"
 log() { "$AWS" logs filter-log-events --log-group-name /aws/lambda/failover-lock --start-time "$((now - 2))000" --output text --query 'events[].message'; }
-for look in {1..60}; do
+for look in {1..200}; do
   version=$(log | tr '\t' '\n' | awk -v at="\"changedAt\":\"$at.500" '/^START RequestId/ { version = $NF } index($0, at) { print version; exit }')
   path=$("$AWS" route53 get-health-check --health-check-id "$CHECK" --query HealthCheck.HealthCheckConfig.ResourcePath --output text)
   if [ -n "$version" ] && [ "$path" = /lb-check-failed-over ]; then echo "$version"; exit; fi
+  sleep 0.1
 done
 echo "LOST: $at, $path"; log
 "#;
