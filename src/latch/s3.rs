@@ -10,8 +10,10 @@ use aws_sdk_s3::config::{Builder, Region};
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
 use aws_sdk_s3::types::ServerSideEncryption;
+use aws_smithy_checksums::ChecksumAlgorithm;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::base64;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::date_time::DateTime;
@@ -135,6 +137,7 @@ impl S3 {
             .bucket(&bucket.name)
             .key(key)
             .if_none_match("*")
+            .checksum_sha256(checksum(body))
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_expected_bucket_owner(self.owner.clone())
             .presigned(signature(start))
@@ -296,6 +299,16 @@ impl Stored {
         let age = clock.zip(modified).and_then(|(clock, modified)| clock.date.duration_since(modified).ok());
         Self { etag: etag.unwrap_or_default().to_owned(), age: age.unwrap_or_default() }
     }
+}
+
+/// A body's checksum in Base64, without which S3 refuses to write into a bucket whose [Object Lock gives each object a retention][1].
+///
+/// [1]: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-managing.html
+#[must_use]
+pub fn checksum(body: &str) -> String {
+    let mut checksum = ChecksumAlgorithm::Sha256.into_impl();
+    checksum.update(body.as_bytes());
+    base64::encode(checksum.finalize())
 }
 
 /// S3's time with an answer to what was sent then, which comes now.

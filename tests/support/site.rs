@@ -45,6 +45,7 @@ impl Site {
         let world = Shared::new(world);
         let servers = NameServers::start(&world).await;
         let s3 = S3::start(&BUCKETS).await;
+        s3.set_retains(B, true);
         Self { world, servers, s3, checks }
     }
 

@@ -17,7 +17,7 @@ use crate::cli::screen::say;
 use crate::latch::config::{Bucket, HOLDS, KEYS, Latch};
 use crate::latch::decide::Put;
 use crate::latch::release::{Deletion, Held};
-use crate::latch::s3::{S3, SIGNATURE, refusal, signature};
+use crate::latch::s3::{S3, SIGNATURE, checksum, refusal, signature};
 use crate::latch::seen::{HOLD, Object, shown};
 use crate::remote::aws::chain;
 
@@ -315,6 +315,7 @@ impl<'a> Hands<'a> {
             .key(key)
             .server_side_encryption(ServerSideEncryption::Aes256)
             .set_expected_bucket_owner(self.owner.map(str::to_owned))
+            .checksum_sha256(checksum(&body))
             .body(ByteStream::from(body.into_bytes()))
     }
 

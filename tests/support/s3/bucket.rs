@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::body::Bytes;
 use ring::digest::{SHA256, digest};
 
@@ -18,6 +20,8 @@ const PAGE: usize = 1000;
 pub struct Bucket {
     pub region: String,
     pub versioned: bool,
+    /// Whether its Object Lock gives each object a retention.
+    pub retains: bool,
     pub lifecycle: Option<String>,
     pub blocks_public_access: bool,
     pub policy: Option<String>,
@@ -93,6 +97,7 @@ impl Bucket {
         Self {
             region: region.to_owned(),
             versioned: true,
+            retains: false,
             lifecycle: None,
             blocks_public_access: true,
             policy: None,
@@ -207,6 +212,21 @@ impl Bucket {
     }
 
     fn put_object(&mut self, asked: &Asked, now: SystemTime) -> Result<Done, Failed> {
+        let hash = STANDARD.encode(digest(&SHA256, &asked.body));
+        match asked.header("x-amz-checksum-sha256") {
+            Some(given) if given != hash => {
+                return Err(Failed::new(
+                    400,
+                    "BadDigest",
+                    "The SHA256 you specified did not match the calculated checksum.",
+                ));
+            }
+            None if self.retains => {
+                let message = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters";
+                return Err(Failed::new(400, "InvalidRequest", message));
+            }
+            _ => {}
+        }
         let current = self.object(&asked.key);
         match asked.header("if-none-match") {
             Some("*") if current.is_some() => return Err(Failed::precondition("If-None-Match")),

@@ -130,6 +130,11 @@ impl S3 {
         self.state().bucket(bucket).versioned = versioned;
     }
 
+    /// Sets whether its Object Lock gives each object a default retention.
+    pub fn set_retains(&self, bucket: &str, retains: bool) {
+        self.state().bucket(bucket).retains = retains;
+    }
+
     /// Sets the rules of `GetBucketLifecycleConfiguration`, in XML. The stand-in reports them and expires nothing.
     pub fn set_lifecycle(&self, bucket: &str, rules: Option<&str>) {
         self.state().bucket(bucket).lifecycle = rules.map(str::to_owned);
