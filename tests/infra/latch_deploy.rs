@@ -78,6 +78,9 @@ record app.example.com A primary PRIMARY "$LATCHED" 192.0.2.1
 record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"primary\"'
 echo "--- attached"; deploy 2>&1
 echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
+printf '%s.\n' ns1.vanity.com NS1.elsewhere.info >"$STATE/delegation.says"
+echo "--- moved"; deploy --arm 2>&1; deploy 2>&1
+rm "$STATE/delegation.says"
 echo '"standby"' >"$STATE/_serving.says"
 echo "--- failed over"; deploy --arm 2>&1
 rm "$STATE/_serving.says"
@@ -114,6 +117,14 @@ const ARMED: &[Step] = &[
     ),
     ("early", &["the latch app is not attached", "ended with 1", "dry runs: true true"]),
     ("attached", &["ATTACHED, AND IN A DRY RUN", "ended with 0", "attached still: LATCHED"]),
+    (
+        "moved",
+        &[
+            "infra/deploy latch: example.com. is delegated to ns1.elsewhere.info., which does not serve the hosted zone",
+            "infra/deploy latch: deployed, and example.com. is delegated to ns1.elsewhere.info.",
+            "ended with 1",
+        ],
+    ),
     ("failed over", &["does not say \"primary\" on all name servers", "ended with 1"]),
     ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),
     ("armed", &["ARMED: app.", "ended with 0", "dry runs: false false", "attached still: LATCHED"]),

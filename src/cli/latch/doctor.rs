@@ -1,10 +1,13 @@
 //! `failoverctl latch doctor`: everything that a latch consists of, compared with what it has to be.
 
 mod buckets;
+mod delegation;
 mod policy;
 mod sentinels;
 mod watchers;
 mod zone;
+
+use std::net::SocketAddr;
 
 use clap::Args;
 
@@ -31,6 +34,9 @@ const ANEW: &str = "docs/runbook.md#make-a-latchs-resources-anew";
 pub(super) struct Arguments {
     /// The latch.
     latch: String,
+    /// The DNS resolver that is asked to whom the domain is delegated, by default the first one in /etc/resolv.conf.
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = delegation::address)]
+    resolver: Option<SocketAddr>,
     #[command(flatten)]
     file: File,
 }
@@ -39,14 +45,15 @@ pub(super) struct Arguments {
 struct Doctor<'a> {
     latches: &'a Latches,
     latch: &'a Latch,
+    resolver: Option<SocketAddr>,
     findings: Findings,
 }
 
 pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, Error> {
-    let Arguments { latch, file } = arguments;
+    let Arguments { latch, resolver, file } = arguments;
     let latches = file.open(common).await?;
     let latch = latches.named(&latch)?;
-    let mut doctor = Doctor { latches: &latches, latch, findings: Findings::default() };
+    let mut doctor = Doctor { latches: &latches, latch, resolver, findings: Findings::default() };
     doctor.now().await;
     for (at, bucket) in latches.config.buckets.iter().enumerate() {
         doctor.bucket(at, bucket).await;

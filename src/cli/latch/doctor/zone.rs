@@ -96,6 +96,7 @@ impl Doctor<'_> {
                         again,
                     );
                 }
+                self.delegation(&zone, &servers).await;
             }
             Err(failure) => self.findings.unknown("name servers", &failure),
         }
