@@ -118,7 +118,7 @@ async fn steps(
     let screen = &guard.session.screen;
     let option = |is_set: bool, option: &str| if is_set { format!(" {option}") } else { String::new() };
     let what = format!(
-        "restore {id}{}{}{}{}{}: {}",
+        "restore {id} at its version {version}{}{}{}{}{}: {}",
         path.as_ref().map(|path| format!(" --path {path}")).unwrap_or_default(),
         option(*force, "--force"),
         option(function.is_none(), "--direct"),

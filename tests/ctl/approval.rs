@@ -90,7 +90,9 @@ async fn a_restore_is_done_once_a_second_person_has_approved_that_very_plan() {
     let unasked = account.refused(&[APPROVERS], "repeat the command with --approval TOKEN").await;
     let plan = plan(&unasked.said);
     assert!(
-        plan.starts_with(&format!("restore {PRIMARY} --force --direct: INC-1 | 123456789012 us-east-1 ")),
+        plan.starts_with(&format!(
+            "restore {PRIMARY} at its version 1 --force --direct: INC-1 | 123456789012 us-east-1 "
+        )),
         "{plan}"
     );
     let token = account.approval("bob", plan).await;
@@ -111,6 +113,11 @@ async fn a_restore_is_done_once_a_second_person_has_approved_that_very_plan() {
     let tags = account.route53.check(PRIMARY).tags;
     let by = "approved by assumed-role/Approver/bob: INC-1";
     assert!(tags["failover-lock:in"].contains(by), "{tags:?}");
+    // It was for that lock, and not for the next one.
+    account.route53.set_path(PRIMARY, LOCKED);
+    let ended = account.restore(&[&[APPROVERS], &approved[..]].concat()).await;
+    assert!(ended.status == Some(3) && ended.said.contains("the approval is of another plan"), "{ended:?}");
+    assert_eq!(account.route53.check(PRIMARY).path(), LOCKED);
     let approved = "approved by arn:aws:sts::123456789012:assumed-role/Approver/bob: restore";
     assert!(folder.has_steps(&[("person", approved), ("lock", "restored")]), "{}", folder.json());
 }

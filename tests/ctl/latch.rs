@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::failoverctl::{Ended, FAILOVERCTL, command, interrupted, programs, says};
@@ -20,8 +20,12 @@ use crate::support::sts::{Person, Sts};
 use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
+use hickory_proto::op::{Message, OpCode};
+use hickory_proto::rr::rdata::NS;
+use hickory_proto::rr::{Name, RData, Record as DnsRecord, RecordType};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UdpSocket;
 use tokio::process::Command;
 
 /// A folder with the file of the names that the deployment writes.
@@ -75,6 +79,45 @@ fn documented(site: &Site, folder: &Folder, page: &str, heading: &str) -> Comman
         {commands}"#
     );
     at(site, folder, "bash", &["-c", &script])
+}
+
+/// A resolver that knows whom a zone is delegated to.
+#[derive(Clone, Default)]
+struct Resolver(Arc<Mutex<Vec<String>>>);
+
+impl Resolver {
+    /// Returns its address as well.
+    async fn start(servers: &[&str]) -> (String, Self) {
+        let resolver = Self::default();
+        resolver.set(servers);
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = socket.local_addr().expect("it has an address").to_string();
+        let answering = resolver.clone();
+        tokio::spawn(async move {
+            let mut datagram = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut datagram).await {
+                let query = Message::from_vec(&datagram[..length]).expect("it is DNS");
+                let [asked] = &query.queries[..] else { panic!("it asks one question") };
+                assert!(
+                    query.metadata.recursion_desired && asked.query_type() == RecordType::NS,
+                    "{query:?}"
+                );
+                let mut answer = Message::response(query.metadata.id, OpCode::Query);
+                answer.add_query(asked.clone());
+                let servers = answering.0.lock().unwrap().clone();
+                answer.add_answers(servers.iter().map(|server| {
+                    let server = Name::from_ascii(format!("{server}.")).expect("a name");
+                    DnsRecord::from_rdata(asked.name().clone(), 300, RData::NS(NS(server)))
+                }));
+                socket.send_to(&answer.to_vec().expect("it is short"), from).await.expect("loopback is up");
+            }
+        });
+        (address, resolver)
+    }
+
+    fn set(&self, servers: &[&str]) {
+        *self.0.lock().unwrap() = servers.iter().map(ToString::to_string).collect();
+    }
 }
 
 async fn run(site: &Site, typed: &[&str]) -> Ended {
@@ -333,9 +376,12 @@ async fn a_release_begins_once_a_second_person_has_approved_it_in_the_region_of_
     let asked = Ended::of(reached(program(&site, &folder, &typed)).output().await.expect("it starts"));
     let (_, plan) = asked.said.split_once("failoverctl approve '").unwrap_or_else(|| panic!("{asked:?}"));
     let plan = plan.split_once('\'').expect("it is quoted").0;
-    let expected =
-        "latch release app in acme-latch-a, acme-latch-b --force: no reason | 123456789012 eu-central-1 ";
-    assert!(asked.status == Some(3) && plan.starts_with(expected), "{asked:?}");
+    let tags = [A, B].map(|bucket| site.s3.object(bucket, KEY).expect("it is locked").etag.replace('"', ""));
+    let expected = format!(
+        "latch release app in acme-latch-a, acme-latch-b, objects {} --force: no reason | 123456789012 eu-central-1 ",
+        tags.join(" ")
+    );
+    assert!(asked.status == Some(3) && plan.starts_with(&expected), "{asked:?}");
     assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
 
     let mut approve = reached(at(&site, &folder, FAILOVERCTL, &["approve", plan, "--yes"]));
@@ -352,6 +398,12 @@ async fn a_release_begins_once_a_second_person_has_approved_it_in_the_region_of_
         [("person", "approved by arn:aws:iam::123456789012:user/bob: latch release app"), ("lock", "1/4")];
     assert!(report.has_steps(&steps), "{}", report.json());
     assert_eq!(report.json()["isChanged"], true);
+
+    // It was for that lock, and not for the next one.
+    site.s3.put(A, KEY, "{}");
+    let typed = ["release", "app", "--yes", "--force", "--approval", approved.out.trim()];
+    let ended = Ended::of(reached(program(&site, &folder, &typed)).output().await.expect("it starts"));
+    assert!(ended.status == Some(3) && ended.said.contains("the approval is of another plan"), "{ended:?}");
 }
 
 #[tokio::test]
@@ -911,9 +963,12 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     site.s3.set_versioned(A, false);
     site.s3.set_blocks_public_access(B, false);
     site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
-    let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
+    let (resolver, delegated) = Resolver::start(&NAMES).await;
+    let doctor = ["doctor", "app", "--resolver", &resolver];
+    let ended = run_with_route53(&site, &api, &doctor).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
     for said in [
+        "ok      delegation    example.com. is delegated to the zone's name servers",
         "armed: serving primary, primary healthy, standby healthy",
         "acme-latch-a keeps no versions",
         "Block Public Access is not wholly on for acme-latch-b",
@@ -950,14 +1005,26 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
         Record::txt(PRIMARY_SENTINEL, "healthy").secondary(None),
         Record::txt(STANDBY_SENTINEL, "healthy").primary("6dc5e927-6632-468a-b2ff-32e2947321c9"),
     ]);
-    let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
+    // Another zone of the name has taken over the domain; a part of its servers is enough.
+    delegated.set(&[NAMES[0], "NS-1.elsewhere.example"]);
+    let ended = run_with_route53(&site, &api, &doctor).await;
     for said in [
+        "example.com. is delegated to ns-1.elsewhere.example, which do not serve this zone",
         "the SECONDARY text of _serving.app.example.com., \"standby\", is missing",
         "the SECONDARY text of _primary.app.example.com., \"unhealthy\", is \"healthy\"",
         "the SECONDARY text of _standby.app.example.com., \"unhealthy\", is missing",
         "refers to 6dc5e927-6632-468a-b2ff-32e2947321c9, which is not in this account",
     ] {
         assert!(ended.out.contains(said), "{said}: {}", ended.out);
+    }
+    // It answers that it knows none; no one answers.
+    delegated.set(&[]);
+    let none = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let silent = none.local_addr().expect("it has an address").to_string();
+    for (resolver, why) in [(&resolver, "it knows no name server of it"), (&silent, "timed out")] {
+        let ended = run_with_route53(&site, &api, &["doctor", "app", "--resolver", resolver]).await;
+        let said = format!("unseen  delegation    who serves example.com. cannot be seen: {resolver}: {why}");
+        assert!(ended.out.contains(&said), "{said}: {}", ended.out);
     }
     // Of two zones, the one that the watcher asks, whatever their names.
     api.add_zone("app.example.com");

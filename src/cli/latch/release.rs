@@ -116,10 +116,14 @@ async fn steps(
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
     let buckets: Vec<_> = latches.config.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    // Not a lock that comes after it was approved.
+    let keys = if gates.is_empty() { Vec::new() } else { latches.keys(latch).await };
+    let tags = keys.iter().filter_map(|key| Some(key.stored()?.etag.trim_matches('"')));
     let what = format!(
-        "latch release {} in {}{}: {}",
+        "latch release {} in {}, objects {}{}: {}",
         latch.name,
         buckets.join(", "),
+        tags.collect::<Vec<_>>().join(" "),
         if *force { " --force" } else { "" },
         reason.as_deref().unwrap_or("no reason")
     );
