@@ -82,13 +82,17 @@ async fn doctor_judges_the_version_that_runs_and_says_how_to_go_forward() {
         .await;
     assert_eq!(found(&aws, &check, "wrong").await.1, []);
 
-    // The alias has a policy of its own, and so has the function.
+    // What invokes it past the alias would run what a rollback takes back.
     let no_target = "aws events remove-targets --rule failover-reconcile --ids reconcile";
     let past_it = "aws events put-targets --rule failover-reconcile \
         --targets Id=reconcile,Arn=arn:aws:lambda:us-east-1:000000000000:function:failover-reconcile";
+    let by_another = "aws events remove-targets --rule failover-reconcile --ids reconcile; aws events put-targets \
+        --rule failover-reconcile \
+        --targets Id=mine,Arn=arn:aws:lambda:us-east-1:000000000000:function:failover-reconcile:other";
     for (broken, said, mends) in [
         (no_target, "its schedule does not invoke failover-reconcile", ":function:failover-reconcile:live"),
-        (past_it, "failover-reconcile does not let", "--function-name failover-reconcile --statement-id "),
+        (past_it, ":function:failover-reconcile, and not arn", ":function:failover-reconcile:live"),
+        (by_another, ":function:failover-reconcile:other, and not arn", "Id=mine,Arn="),
     ] {
         does(&aws, broken).await;
         let (_, wrong) = found(&aws, &check, "wrong").await;
@@ -164,8 +168,9 @@ async fn status_shows_what_each_function_runs_and_whether_another_one_is_newer()
         (ended.status, each.collect::<Vec<_>>())
     };
     let names = ["lock", "reconcile", "restore"];
-    // The tests' artifact has no version in its name.
-    assert_eq!(shown().await, (Some(0), names.map(|name| format!("failover-{name} - 1 null")).to_vec()));
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = names.map(|name| format!("failover-{name} {version} 1 true"));
+    assert_eq!(shown().await, (Some(0), expected.to_vec()));
     let runs = |function: &str, artifact: &str, then: &str| {
         let publish = "aws lambda publish-version --function-name failover";
         format!(
@@ -183,6 +188,9 @@ async fn status_shows_what_each_function_runs_and_whether_another_one_is_newer()
     assert_eq!(shown().await, (Some(3), expected.map(|one| format!("failover-{one}")).to_vec()));
     let ended = run(&aws.url, &["status", "--versions"]).await;
     assert!(ended.out.contains("version 2, by its alias live"), "{ended:?}");
+    // An artifact that infra/package has not made has no version in its name.
+    does(&aws, &runs("restore", "made-by-hand", "")).await;
+    assert_eq!(shown().await.1[2], "failover-restore - 4 null");
     for wrong in [
         &["status", "--versions", "--watch"][..],
         &["status", "--versions", "--profile", "a", "--profile", "b"],

@@ -36,6 +36,13 @@ const WITH_THE_TEST: &str = r#"
     kill -KILL -- "-$!"
     rm -rf -- "$TMPDIR"
 "#;
+/// Zips a program as `infra/package` does, with this version.
+const ZIPPED: &str = "
+import sys, zipfile
+with zipfile.ZipFile('function.zip.new', 'w') as archive:
+    archive.writestr('VERSION', sys.argv[1] + '\\n')
+    archive.write('bootstrap', compress_type=zipfile.ZIP_DEFLATED)
+";
 /// The access key that an emulator treats as the owner of account 000000000000, as whom its functions act.
 const OWNER: &str = "test";
 
@@ -195,7 +202,7 @@ impl Emulator {
         self.aws(&[&["cloudwatch", "put-metric-data"], &metric[..], &datum].concat()).await;
     }
 
-    /// This program, zipped as Lambda takes it.
+    /// This program, zipped as Lambda takes it, with its version as `infra/package` writes it.
     pub fn package(&self, name: &str) -> PathBuf {
         let binary = program(name);
         let mut hasher = DefaultHasher::new();
@@ -209,7 +216,7 @@ impl Emulator {
         if !made(&zip).is_ok_and(|zip| zip > made(&binary).expect("the binary is there")) {
             fs::copy(&binary, folder.join("bootstrap")).expect("the binary can be copied");
             run(BlockingCommand::new(self.tools.join("python"))
-                .args(["-m", "zipfile", "-c", "function.zip.new", "bootstrap"])
+                .args(["-c", ZIPPED, &format!("{name} {} (tests)", env!("CARGO_PKG_VERSION"))])
                 .current_dir(&folder));
             fs::rename(folder.join("function.zip.new"), &zip).expect("target/tmp can be written");
         }

@@ -20,7 +20,7 @@ use self::alarms::Defined;
 use super::{LAST_RUNS_MINUTES, last_run, newest, region, way};
 use crate::cli::clock;
 use crate::cli::findings::Findings;
-use crate::cli::function::{Function, alarm_arn, unqualified};
+use crate::cli::function::{self, Function, alarm_arn, unqualified};
 use crate::cli::guard::Guard;
 use crate::cli::look;
 use crate::cli::seen::Status;
@@ -105,12 +105,7 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     stack.versions(&live).await;
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
-    // Another version's template may have other alarms.
-    let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
-    let version = artifact.strip_prefix("failover-lock-").filter(|rest| rest.starts_with(char::is_numeric));
-    // With its commit, if that is known of this program.
-    let own = VERSION.replace(" (", "-").replace(')', "") + "-";
-    let is_of_this_version = version.is_none_or(|rest| rest.starts_with(&own));
+    let is_of_this_version = stack.is_of_this_version(lock).await;
     stack.people(alarms, &defined, is_of_this_version).await;
     stack.dead_letters().await;
 }
@@ -149,6 +144,19 @@ impl Stack<'_> {
             send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
         });
         Ok(found.await?.metric_alarms.unwrap_or_default())
+    }
+
+    /// Whether the stack is of this program's version, and of its commit, if that is known of both: another template may have
+    /// other alarms. A rollback changes what `live` runs, and no alarm.
+    async fn is_of_this_version(&mut self, lock: &Function) -> bool {
+        let latest = function::variables(&self.aws, &lock.name, patience()).await;
+        let variables = latest.unwrap_or_else(|failure| {
+            self.findings.unknown("artifact", &failure);
+            None
+        });
+        let artifact = variables.and_then(|mut all| all.remove(ARTIFACT)).unwrap_or_default();
+        let own = format!("failover-lock-{}-", VERSION.replace(" (", "-").replace(')', ""));
+        artifact.starts_with(&own)
     }
 
     /// Names what `lock` runs, if its code has the hash of what was deployed.

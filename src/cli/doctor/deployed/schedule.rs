@@ -8,7 +8,7 @@ use super::{Stack, way};
 use crate::cli::function::{Function, LIVE, unqualified};
 use crate::cli::policy::Lets;
 use crate::cli::session::{if_there, patience};
-use crate::cli::text::plain;
+use crate::cli::text::{plain, quoted};
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, pages, send};
 
@@ -60,18 +60,27 @@ impl Stack<'_> {
                 return false;
             }
         };
-        let invokes = |arn: &&String| targets.iter().any(|target| target.arn() == arn.as_str());
-        let Some(arn) = [&live, &arn].into_iter().find(invokes) else {
-            let arn = if function.is_live() { &live } else { &arn };
-            let said = format!("its schedule does not invoke {name}: that is no target of the rule");
+        let arn = if function.is_live() { live } else { arn };
+        if !targets.iter().any(|target| target.arn() == arn) {
+            let (said, id) =
+                match targets.iter().find(|target| unqualified(target.arn()) == unqualified(&arn)) {
+                    Some(other) => {
+                        (format!("its schedule invokes {}, and not {arn}", plain(other.arn())), other.id())
+                    }
+                    None => (
+                        format!("its schedule does not invoke {name}: that is no target of the rule"),
+                        "reconcile",
+                    ),
+                };
             let command = format!(
-                "aws events put-targets --region {region} --rule {name} --targets Id=reconcile,Arn={arn}"
+                "aws events put-targets --region {region} --rule {name} --targets Id={},Arn={arn}",
+                quoted(id)
             );
             self.runs_again(said, command).await;
             return false;
-        };
+        }
         // Each has a policy of its own.
-        let target = match Function::of(&self.aws, arn, patience()).await {
+        let target = match Function::of(&self.aws, &arn, patience()).await {
             Ok(Some(target)) => target,
             Ok(None) => {
                 let said = format!("its schedule invokes {arn}, which does not exist");
@@ -86,7 +95,7 @@ impl Stack<'_> {
         let Some(Arn { partition, account, .. }) = Arn::parse(self.arn) else { return true };
         let rule = format!("arn:{partition}:events:{region}:{account}:rule/{name}");
         let moves_nothing = target.lets(EVENTS, &rule) == Lets::Yes || self.owes_nothing().await;
-        way::lets(&target, arn, (EVENTS, &rule), (NAME, moves_nothing), self.findings)
+        way::lets(&target, &arn, (EVENTS, &rule), (NAME, moves_nothing), self.findings)
     }
 
     /// Adds what keeps `reconcile` from running, with the command that lets it run: `--fix` may run that if no lock is owed.
