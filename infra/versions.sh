@@ -45,24 +45,31 @@ keep() {
     case $2 in '' | \$LATEST) ;; *) point "$1" before "$2" --description "before $deployment" ;; esac
 }
 
-kept=() # what the alias `before` was, as FUNCTION<tab>VERSION<tab>DESCRIPTION
+kept=() # FUNCTION<tab>LIVE<tab>BEFORE<tab>DESCRIPTION: to which versions its aliases referred before an update
 
 # Before an update.
 keep_live() {
     local name live
     [ -n "$standing" ] && [ "$deployment" != "$(previous Deployment)" ] || return 0
     for name in "${functions[@]}"; do
-        live=$(alias_of "$name" live)
-        kept+=("$name"$'\t'"$(alias_of "$name" before)")
-        keep "$name" "${live%%$'\t'*}"
+        live=$(alias_of "$name" live) live=${live%%$'\t'*}
+        kept+=("$name"$'\t'"$live"$'\t'"$(alias_of "$name" before)")
+        keep "$name" "$live"
     done
 }
 
-# After an update that has failed: what ran before the last one that has not.
+# After an update that has failed: what ran before the last one that has not. Where `live` has another version by now, the update
+# was done all the same.
 put_back() {
-    local one name version said
-    for one in ${kept[@]+"${kept[@]}"}; do
-        IFS=$'\t' read -r name version said <<<"$one"
+    local one name live version said now state
+    [ ${#kept[@]} -gt 0 ] || return 0
+    # One that was only interrupted here may still be done.
+    state=$(aws cloudformation describe-stacks --stack-name "$stack" --query 'Stacks[0].StackStatus') || return 0
+    case $state in *_COMPLETE_CLEANUP_IN_PROGRESS) ;; *_IN_PROGRESS) return 0 ;; esac
+    for one in "${kept[@]}"; do
+        IFS=$'\t' read -r name live version said <<<"$one"
+        now=$(alias_of "$name" live) || continue
+        [ "${now%%$'\t'*}" = "$live" ] || continue
         if [ -n "$version" ]; then
             point "$name" before "$version" --description "$said" || true
         else
