@@ -250,19 +250,21 @@ async fn every_alarm_locks_while_a_stack_without_versions_gets_them_and_there_is
 async fn a_rollback_is_repeated_until_it_is_whole_and_needs_no_cloudformation() {
     let stack = Stack::new().await;
     stack.deployed().await;
-    stack.does("deploy b").await;
-    // The AWS CLI without one of its calls, and failoverctl, with which a deployment ends.
-    let without = |call: &str| {
+    // The AWS CLI without the answer to one of its calls, which is made or not, and failoverctl, with which a deployment ends.
+    let cut_off = |call: &str, made: &str| {
         format!(
             r#"mkdir -p "$FOLDER/without"
-            printf '%s\n' '#!/bin/sh' 'case "$*" in *"{call}"*) echo no answer >&2; exit 255 ;; esac' 'exec "$AWS" "$@"' \
+            printf '%s\n' '#!/bin/sh' 'case "$*" in *"{call}"*) {made} echo no answer >&2; exit 255 ;; esac' 'exec "$AWS" "$@"' \
               >"$FOLDER/without/aws"
             chmod 755 "$FOLDER/without/aws"
             cut_off() {{ PATH=$FOLDER/without:$CTL:$PATH "$@"; }}
             "#
         )
     };
-    // An update that fails has no version to go back from.
+    let without = |call: &str| cut_off(call, "");
+    // An update that was done, whatever was heard of it, can be taken back; of one that has failed there is nothing to take back.
+    let lost = cut_off("cloudformation deploy", "\"$AWS\" \"$@\";");
+    stack.does(&format!("{lost}! cut_off deploy b")).await;
     let failing = without("cloudformation deploy");
     stack.does(&format!("{failing}! cut_off deploy a")).await;
     let dry = stack.does("infra/deploy --rollback --dry-run; live").await;

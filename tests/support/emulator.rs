@@ -274,6 +274,8 @@ impl Process {
         // Its pipe must not fill up, even if no test reads the lines.
         thread::spawn(move || {
             output.lines().map_while(Result::ok).for_each(|line| drop(lines.send(line)));
+            // Whoever waits for a line is not to wait for the shell as well, which ends with the test.
+            drop(lines);
             child.wait()
         });
         let listens = format!("Running on {url}");
