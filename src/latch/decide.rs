@@ -152,7 +152,9 @@ fn state(holds: &[Object], keys: &[Object], said: Verdicts, split_for: Duration)
     if let Some(state) = objects {
         return state;
     }
-    if serves_primary {
+    if said.is_overdue() {
+        State::Unsettled
+    } else if serves_primary {
         State::Armed
     } else if said.primary == Verdict::Agreed(Record::Primary) {
         State::LatchSuspect

@@ -135,6 +135,13 @@ impl Verdicts {
     pub fn is(&self, verdict: Verdict) -> bool {
         self.serving == verdict || self.standby == verdict
     }
+
+    /// Whether Route 53 answers with the primary, although the primary is unhealthy and the standby is not: it does not fail over.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        let [primary, secondary] = [Record::Primary, Record::Secondary].map(Verdict::Agreed);
+        self.serving == primary && self.primary == secondary && self.standby == primary
+    }
 }
 
 // === impl Clock ===

@@ -81,6 +81,33 @@ fn documented(site: &Site, folder: &Folder, page: &str, heading: &str) -> Comman
     at(site, folder, "bash", &["-c", &script])
 }
 
+/// Of a failover that Route 53 does not make, the watchers cannot tell: they do not ask about the primary while it serves.
+#[tokio::test]
+async fn a_primary_that_serves_although_it_is_unhealthy_is_not_armed() {
+    let site = Site::start().await;
+    let standby = {
+        let world = site.world.lock();
+        let is_standby =
+            |record: &&Record| record.name == SERVING_SENTINEL && record.routing == Routing::Secondary;
+        world.records().iter().find(is_standby).expect("it has one").clone()
+    };
+    site.world.lock().change(vec![Change::Delete(standby)]).expect("it is there");
+    assert_eq!(run(&site, &["status", "app"]).await.status, Some(0));
+    site.fails_over();
+    let ended = run(&site, &["status", "app"]).await;
+    assert!(
+        ended.status == Some(3) && ended.out.contains("unsettled  app    primary  unhealthy"),
+        "{ended:?}"
+    );
+    let ended = run(&site, &["doctor", "app"]).await;
+    let said = "WRONG   now           unsettled: serving primary, primary unhealthy, standby healthy";
+    assert!(ended.out.contains(said) && ended.out.contains("Route 53 does not fail over"), "{ended:?}");
+    // Both are: in the mode yielding that is as it should be.
+    site.standby(false);
+    let ended = run(&site, &["status", "app"]).await;
+    assert!(ended.out.contains("armed"), "{ended:?}");
+}
+
 /// A resolver that knows whom a zone is delegated to.
 #[derive(Clone, Default)]
 struct Resolver(Arc<Mutex<Vec<String>>>);

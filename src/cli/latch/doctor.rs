@@ -80,6 +80,11 @@ impl Doctor<'_> {
         match seen.state {
             State::Armed | State::Locked | State::Holding => self.findings.ok("now", said),
             State::Failed(cause) => self.findings.unknown("now", &cause),
+            State::Unsettled if seen.said.is_overdue() => self.findings.wrong(
+                "now",
+                said,
+                "if that lasts for a minute: Route 53 does not fail over, and no lock would hold; see the lines below".to_owned(),
+            ),
             State::Blind | State::Unsettled => self.findings.wrong(
                 "now",
                 said,
