@@ -99,6 +99,7 @@ async fn a_primary_that_serves_although_it_is_unhealthy_is_not_armed() {
         ended.status == Some(3) && ended.out.contains("unsettled  app    primary  unhealthy"),
         "{ended:?}"
     );
+    assert!(ended.out.contains("Route 53 does not fail over: failoverctl latch doctor app"), "{ended:?}");
     let ended = run(&site, &["doctor", "app"]).await;
     let said = "WRONG   now           unsettled: serving primary, primary unhealthy, standby healthy";
     assert!(ended.out.contains(said) && ended.out.contains("Route 53 does not fail over"), "{ended:?}");

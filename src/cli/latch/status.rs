@@ -156,8 +156,14 @@ fn text(found: &[Status]) -> String {
     for status in found {
         if status.state == State::Unsettled {
             let name = &status.latch;
-            let _ =
-                write!(text, "\n{name}: a watcher for which this has lasted a minute is blind: look again\n");
+            let said = if (status.serving, status.primary) == ("primary", "unhealthy") {
+                format!(
+                    "if this lasts for a minute, Route 53 does not fail over: failoverctl latch doctor {name}"
+                )
+            } else {
+                "a watcher for which this has lasted a minute is blind: look again".to_owned()
+            };
+            let _ = write!(text, "\n{name}: {said}\n");
         }
         if let Some(cause) = &status.cause {
             let _ = write!(text, "\n{}: {cause}\n", status.latch);
