@@ -79,6 +79,8 @@ pub struct Table {
     one_region: bool,
     /// The ARN of the table that was seen first: other credentials may lead to another one of its name.
     arn: Option<String>,
+    /// The access key with which it was seen last.
+    key: Option<String>,
     /// From where the client has its credentials, if they can be read anew.
     source: Option<Source>,
 }
@@ -90,7 +92,7 @@ impl Table {
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str, lease: &str) -> Self {
         let (name, lease) = (table.to_owned(), lease.to_owned());
-        Self { client: client(aws), name, lease, one_region: false, arn: None, source: None }
+        Self { client: client(aws), name, lease, one_region: false, arn: None, key: None, source: None }
     }
 
     /// The lease of this configuration, with credentials from all of the SDKs' sources.
@@ -136,6 +138,12 @@ impl Table {
         self.name.starts_with("arn:")
     }
 
+    /// Whether other credentials are used by now than those with which the table was seen. Where its name alone leads to it, they may
+    /// lead to another account's.
+    pub(super) fn has_other_credentials(&self) -> bool {
+        !self.is_by_arn() && self.source.as_ref().and_then(Source::key) != self.key
+    }
+
     /// Checks that this table can keep a lease, and is the one that was seen first.
     ///
     /// # Errors
@@ -153,6 +161,7 @@ impl Table {
         }
         keeps_leases(&table, self.one_region)?;
         self.arn = self.arn.take().or(table.table_arn);
+        self.key = self.source.as_ref().and_then(Source::key);
         Ok(())
     }
 

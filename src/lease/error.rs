@@ -22,9 +22,9 @@ pub enum Error {
          candidate names the same region, add --one-region"
     )]
     EventualTable,
-    /// The credentials that were read anew show another table of that name, for example another account's: correct them.
+    /// The credentials lead to another table of that name by now, for example another account's: correct them.
     #[error(
-        "the credentials that were read anew lead to the table {}, not to {}: nothing is read or written there. Correct the \
+        "the credentials lead to the table {} by now, not to {}: nothing is read or written there. Correct the \
          credentials, or restart lease-keeper to use that table. With the table's ARN as tableName, other credentials are refused",
         Quoted(now),
         Quoted(first)
@@ -63,9 +63,13 @@ impl Error {
         }
     }
 
-    /// Whether the table does not exist, so that it may be created again as another kind.
-    pub(super) fn shows_no_table(&self) -> bool {
-        matches!(self, Self::Aws(failure) if failure.kind() == Kind::NotFound)
+    /// Whether the table does not exist, so that it may be created again as another kind, or is another one.
+    pub(super) fn shows_other_table(&self) -> bool {
+        match self {
+            Self::OtherTable { .. } => true,
+            Self::Aws(failure) => failure.kind() == Kind::NotFound,
+            Self::NotALeaseTable(_) | Self::EventualTable | Self::Unreadable { .. } => false,
+        }
     }
 
     /// Whether the call may succeed with credentials that are read anew.

@@ -227,7 +227,7 @@ impl Keeper {
             warn!(%error, "the lease could not be claimed or renewed");
         }
         // It may be created again as another kind.
-        self.checked &= !done.as_ref().is_err_and(Error::shows_no_table);
+        self.checked &= !done.as_ref().is_err_and(Error::shows_other_table);
         self.note(done.as_ref().err()).await;
         let pause = match (done, self.claim.holding()) {
             (Err(error), _) if error.is_for_good() => return Err(error),
@@ -302,7 +302,7 @@ impl Keeper {
         self.metrics.called("describe", started, became(checked.is_ok()));
         match checked {
             Ok(()) => (self.checked, self.perhaps_other) = (true, false),
-            Err(error) if self.checked && !error.is_for_good() && !error.shows_no_table() => {
+            Err(error) if self.checked && !error.is_for_good() && !error.shows_other_table() => {
                 warn!(%error, "the table cannot be described, as far as is known it is the same");
             }
             Err(error) => return Err(error),
@@ -330,6 +330,11 @@ impl Keeper {
         let started = Instant::now();
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
+        // A source may give another account's by itself: nothing that they show is used before the table is seen.
+        if record.is_ok() && self.table.has_other_credentials() {
+            self.checked = false;
+            self.check().await?;
+        }
         let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
         self.perhaps_other |= has_gone;
         self.has_gone = has_gone;

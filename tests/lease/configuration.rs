@@ -299,7 +299,7 @@ async fn keys_of_another_account_lead_to_no_other_table_of_the_same_name() {
     let epoch = observer.active(&keeper).await;
     write(&other.key, TOKEN[1]);
     keeper.proxy.refuse(TOKEN[0]);
-    let state = keeper.states("the credentials that were read anew lead to the table").await;
+    let state = keeper.states("the credentials lead to the table").await;
     let failing = state["failing"].as_str().unwrap();
     assert!(failing.contains(emulator.account()) && failing.contains(other.account()), "{failing}");
     assert_eq!(record(&other).await, released);
@@ -308,6 +308,42 @@ async fn keys_of_another_account_lead_to_no_other_table_of_the_same_name() {
     keeper.states("\"failing\":null").await;
     assert_eq!(record(&other).await, released);
     assert_eq!(observer.active(&keeper).await, epoch);
+}
+
+#[tokio::test]
+async fn a_process_that_gives_another_accounts_keys_by_itself_leads_to_no_other_table_either() {
+    for is_empty in [true, false] {
+        let (emulator, other) = (Emulator::ministack().await, Emulator::ministack().await);
+        create_released(&emulator).await;
+        create_released(&other).await;
+        if is_empty {
+            let key = json!({ "leaseName": { "S": LEASE } }).to_string();
+            other.aws(&["dynamodb", "delete-item", "--table-name", TABLE, "--key", &key]).await;
+        }
+        let released = record(&other).await;
+        let home = Home::new();
+        let key = home.write("key", &emulator.key);
+        // They are loaded again before each call: a short time before they expire.
+        let script = format!(
+            "key=$(cat '{key}'); until=$(date -u -d '+5 seconds' +%Y-%m-%dT%H:%M:%SZ)\n\
+             printf '{{\"Version\": 1, \"AccessKeyId\": \"%s\", \"SecretAccessKey\": \"%s\", \"Expiration\": \"%s\"}}' \
+             \"$key\" \"$key\" \"$until\""
+        );
+        let script = home.write("credentials.sh", &script);
+        home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
+        let keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+        let observer = Observer::of(&[&keeper]);
+        let epoch = observer.active(&keeper).await;
+        home.write("key", &other.key);
+        let state = keeper.states("the credentials lead to the table").await;
+        assert!(state["failing"].as_str().unwrap().contains(other.account()), "{state}");
+        keeper.states("\"active\":false").await;
+        assert_eq!(record(&other).await, released);
+        home.write("key", &emulator.key);
+        keeper.states("\"active\":true").await;
+        assert_eq!(record(&other).await, released);
+        assert!(observer.active(&keeper).await >= epoch);
+    }
 }
 
 #[tokio::test]
