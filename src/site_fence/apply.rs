@@ -141,7 +141,10 @@ impl Leave<'_> {
             let notes = &sight.notes;
             // As long as nothing was changed, its age decides.
             if let Some(rejoined) = self.answered(notes).filter(|_| self.removed || self.taken_offline) {
-                return self.gives_way(rejoined, &sight.groups);
+                // What this report has removed is no record of a fence any more.
+                self.is_whole = false;
+                self.removal.gives_way(rejoined, site, &sight, (system, accelerator, deadline)).await?;
+                return Ok(Out::Stays(Reason::OlderThanRejoin, None));
             }
             let (decision, pause) = self.decide(&sight);
             let (leaving, proof) = match decision {
@@ -253,16 +256,6 @@ impl Leave<'_> {
         answered(&self.accusation.site, self.since, notes)
     }
 
-    /// Leaves the site as the rejoin has it. What this report has removed is no record of a fence any more.
-    fn gives_way(&mut self, rejoined: DateTime<Utc>, groups: &[EndpointGroup]) -> Result<Out, Error> {
-        self.is_whole = false;
-        let missing = self.removal.is_undone(rejoined, groups);
-        if missing.is_empty() {
-            return Ok(Out::Stays(Reason::OlderThanRejoin, None));
-        }
-        Err(Error::Rejoined(missing))
-    }
-
     fn left(&self) -> Out {
         Out::Left { changed: self.removed || self.taken_offline }
     }
@@ -318,11 +311,7 @@ impl Leave<'_> {
         }
         self.removal.begin(leaver, notes.of(site));
         let since = self.since;
-        let goes_on = async || {
-            let deadline = deadline.within(NOTING.min(deadline.left() / 4));
-            let notes = notes_of(system, accelerator, deadline).await;
-            !notes.is_ok_and(|notes| answered(site, since, &notes).is_some())
-        };
+        let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         let removed = self.removal.remove(system, leaving, goes_on, deadline).await;
         self.removed |= self.removal.is_perhaps_done();
         if !removed? {
@@ -360,7 +349,8 @@ impl Leave<'_> {
         let seen = Seen { groups: &sight.groups, notes: &sight.notes };
         let decision = decide::fence(self.accusation, &seen);
         let pauses = Pauses::read(&sight.tags, Utc::now());
-        let pause = decide::pause(self.accusation, &decision, &pauses).filter(|_| !self.removed);
+        let is_begun = self.removed || sight.notes.is_partly_out(&self.accusation.site, &sight.groups);
+        let pause = decide::pause(self.accusation, &decision, &pauses).filter(|_| !is_begun);
         let decision = if pause.is_some() { Decision::Refuse(Reason::Paused) } else { decision };
         if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
             log_decision(self.accusation, &decision);
@@ -407,9 +397,21 @@ impl Leave<'_> {
 }
 
 /// When a person has rejoined the site, if that was since then. A time from the future is none.
-fn answered(site: &Site, since: DateTime<Utc>, notes: &Notes) -> Option<DateTime<Utc>> {
+pub(super) fn answered(site: &Site, since: DateTime<Utc>, notes: &Notes) -> Option<DateTime<Utc>> {
     let rejoined = notes.rejoined(site).map(|rejoined| rejoined.at);
     rejoined.filter(|at| *at > since && *at <= Utc::now() + CLOCKS)
+}
+
+/// Whether no person has rejoined the site since then, as far as that can be read.
+pub(super) async fn stays_out(
+    system: &SiteFence,
+    accelerator: &Accelerator,
+    site: &Site,
+    since: DateTime<Utc>,
+    deadline: Deadline,
+) -> bool {
+    let notes = notes_of(system, accelerator, deadline.within(NOTING.min(deadline.left() / 4))).await;
+    !notes.is_ok_and(|notes| answered(site, since, &notes).is_some())
 }
 
 /// What is noted of the accelerator's sites now.

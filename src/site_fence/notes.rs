@@ -157,6 +157,13 @@ impl Notes {
         self.stays_out(site, |by, rejoined| rejoined.at < by.at)
     }
 
+    /// Whether the removal of a site was begun, and has not ended: its endpoints are noted, and some of them are not in these groups.
+    #[must_use]
+    pub fn is_partly_out(&self, site: &Site, groups: &[EndpointGroup]) -> bool {
+        let noted = self.of(site).filter(|note| note.by.is_none());
+        noted.is_some_and(|note| note.endpoints.iter().any(|noted| !noted.is_in(groups)))
+    }
+
     /// Whether a site may be stale: it was taken out, and no rejoin since has ended. One without force removes the note last.
     #[must_use]
     pub fn is_to_stay_out(&self, site: &Site) -> bool {

@@ -65,6 +65,9 @@ pub struct Outcome {
     /// Details for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Whether something was changed before it was refused.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub changed: bool,
     /// How many pauses there are now, where that was seen.
     #[serde(skip)]
     pub pauses: Option<u32>,
@@ -293,7 +296,7 @@ fn metric_of(reason: Reason) -> Option<&'static str> {
 
 impl Outcome {
     pub(super) fn new(about: About, outcome: Verdict) -> Self {
-        Self { about, outcome, reason: None, detail: None, pauses: None }
+        Self { about, outcome, reason: None, detail: None, changed: false, pauses: None }
     }
 
     pub(super) fn because(self, reason: Reason) -> Self {

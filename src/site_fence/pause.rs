@@ -47,7 +47,8 @@ async fn planned(system: &SiteFence, request: &request::Pause, deadline: Deadlin
             Verdict::NotPaused
         };
         let left = Pauses::read(&accelerators.tags(&accelerator, deadline).await?, Utc::now());
-        return Ok(Outcome { pauses: Some(left.count()), ..outcome(verdict) });
+        let detail = left.others(site).map(|left| format!("still paused: {left}"));
+        return Ok(Outcome { detail, pauses: Some(left.count()), ..outcome(verdict) });
     }
     // A misspelt one would be paused in vain.
     if site.is_some_and(|site| !is_in_service(site, &sight.groups) && sight.notes.of(site).is_none()) {

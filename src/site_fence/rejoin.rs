@@ -23,11 +23,8 @@ pub(super) async fn rejoin(system: &SiteFence, request: &str, deadline: Deadline
     let failed = |about, error: Error| Failed { about, error };
     let request: Request = serde_json::from_str(request)
         .map_err(|error| failed(About::default(), BadRequest::from(error).into()))?;
-    let about = About {
-        site: Some(request.site.clone()),
-        reporter: None,
-        accelerator: Some(request.accelerator.clone()),
-    };
+    let (site, accelerator) = (Some(request.site.clone()), Some(request.accelerator.clone()));
+    let about = About { site, reporter: None, accelerator };
     let outcome = bring_back(system, &request, deadline).await;
     outcome.map(|outcome| Outcome { about: about.clone(), ..outcome }).map_err(|error| failed(about, error))
 }
@@ -136,7 +133,11 @@ impl Back<'_> {
         loop {
             let plan = match self.plan().await? {
                 Ok(plan) => plan,
-                Err(outcome) => return Ok(outcome),
+                Err(outcome) => {
+                    let said = "a part of it was done: repeat the request, or take the site out";
+                    self.details.extend(self.changed.then(|| said.to_owned()));
+                    return Ok(Outcome { changed: self.changed, ..outcome });
+                }
             };
             if self.is_dry_run() && plan.is_idle() {
                 return Ok(self.is_back());

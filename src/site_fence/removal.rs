@@ -124,9 +124,32 @@ impl Removal {
         sight
     }
 
+    /// Leaves the site as a person has rejoined it at that time.
+    ///
+    /// # Errors
+    /// Endpoints may be missing since, or the note that it is out stays.
+    pub async fn gives_way(
+        &mut self,
+        rejoined: DateTime<Utc>,
+        site: &Site,
+        sight: &Sight,
+        (system, accelerator, deadline): (&SiteFence, &Accelerator, Deadline),
+    ) -> Result<(), Error> {
+        let missing = self.is_undone(rejoined, &sight.groups);
+        if !missing.is_empty() {
+            return Err(Error::Rejoined(missing));
+        }
+        // It was noted after the rejoin had removed the notes.
+        if sight.notes.is_out(site) {
+            let keys = Note::keys(site, &sight.tags);
+            system.view.accelerators.untag(accelerator, keys, deadline).await?;
+        }
+        Ok(())
+    }
+
     /// A person has rejoined the site at that time. Returns, by name, the endpoints that may be missing since: those that are not
     /// in these groups, and all where one was removed after the rejoin may have looked.
-    pub fn is_undone(&mut self, rejoined: DateTime<Utc>, groups: &[EndpointGroup]) -> String {
+    fn is_undone(&mut self, rejoined: DateTime<Utc>, groups: &[EndpointGroup]) -> String {
         self.is_undone = true;
         let is_late = self.gone.is_some_and(|gone| gone > rejoined);
         let missing = self.note.endpoints.iter().filter(|noted| is_late || !noted.is_in(groups));

@@ -1,12 +1,13 @@
 //! Takes a site out of the accelerator when a person requests it, for maintenance. Replication stays as it is, so that
 //! the site's data stays current as long as it is up.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tracing::info;
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
-use super::decide::{self, Seen};
+use super::apply::{answered, stays_out};
+use super::decide::{self, Reason, Seen};
 use super::error::Error;
 use super::notes::Note;
 use super::outcome::{About, Failed, Outcome, Verdict};
@@ -44,6 +45,7 @@ async fn planned(system: &SiteFence, request: &TakeOut, deadline: Deadline) -> R
         accelerator: &accelerator,
         removal: Removal::default(),
         turn: Turn::new(system, &accelerator.arn, &request.take_out, None, deadline),
+        since: Utc::now(),
         deadline: within,
     };
     let done = within.persist(async |_| leave.accelerator().await).await;
@@ -62,6 +64,8 @@ struct Leave<'a> {
     removal: Removal,
     /// The permission to change the accelerator.
     turn: Turn<'a>,
+    /// When it was requested: a later rejoin of the site is a person's newer word.
+    since: DateTime<Utc>,
     deadline: Deadline,
 }
 
@@ -73,6 +77,11 @@ impl Leave<'_> {
         loop {
             let sight = self.removal.without_gone(system.view.look(self.accelerator, deadline).await?);
             let notes = &sight.notes;
+            if let Some(rejoined) = answered(site, self.since, notes) {
+                self.removal.gives_way(rejoined, site, &sight, (system, self.accelerator, deadline)).await?;
+                let detail = Some("a person has rejoined the site since this was requested".to_owned());
+                return Ok(Outcome { detail, ..outcome(Verdict::Refused).because(Reason::OlderThanRejoin) });
+            }
             let removed = self.removal.is_perhaps_done();
             if removed && !is_in_service(site, &sight.groups) {
                 if !notes.is_out(site) {
@@ -99,7 +108,8 @@ impl Leave<'_> {
                 Err(reason) => {
                     let left = "endpoints of the site were removed before that: rejoin it, or take it out again later";
                     let detail = removed.then(|| left.to_owned());
-                    return Ok(Outcome { detail, ..outcome(Verdict::Refused).because(reason) });
+                    let changed = removed;
+                    return Ok(Outcome { detail, changed, ..outcome(Verdict::Refused).because(reason) });
                 }
             };
             if dry_run {
@@ -119,26 +129,30 @@ impl Leave<'_> {
                 self.note_out().await?;
                 return Ok(outcome(Verdict::TakenOut));
             }
-            self.remove(&leaving, leaver, notes.of(site)).await?;
+            if self.remove(&leaving, leaver, notes.of(site)).await? {
+                self.note_out().await?;
+            }
         }
     }
 
-    /// Notes the endpoints, and removes them. Without the note nothing is removed: nothing is urgent.
+    /// Notes the endpoints, and removes them, as long as no person rejoins the site. Without the note nothing is removed: nothing is
+    /// urgent. Returns whether they were all removed.
     async fn remove(
         &mut self,
         leaving: &Leaving<'_>,
         leaver: Note,
         before: Option<&Note>,
-    ) -> Result<(), Error> {
-        let Self { system, request: TakeOut { take_out: site, .. }, deadline, .. } = *self;
+    ) -> Result<bool, Error> {
+        let Self { system, request: TakeOut { take_out: site, .. }, accelerator, since, deadline, .. } =
+            *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
         if before != Some(&note) {
             accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         }
         self.removal.begin(note, before);
-        self.removal.remove(system, leaving, async || true, deadline).await?;
-        self.note_out().await
+        let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
+        self.removal.remove(system, leaving, goes_on, deadline).await
     }
 
     /// Notes that the site is out.

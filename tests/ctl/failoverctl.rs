@@ -1222,6 +1222,16 @@ async fn fence_rejoin_asks_and_makes_the_function_rejoin_the_site() {
     assert_eq!(site.expect("it is behind the accelerator")["pauseReason"], "CHG-42", "{json}");
     let status = run_at(&sites, &["fence", "status"]).await;
     assert_eq!(status.out.matches("; paused until 2").count(), 2, "{status:?}");
+    // A site has a pause of its own beside it.
+    let of_site = [&["fence", "pause", "site-b", "--for", "1h", "--reason", "disks"], &at[..]].concat();
+    assert_eq!(run_at(&sites, &of_site).await.status, Some(0));
+    let ended = run_at(&sites, &[&["fence", "resume", "site-b", "--dry-run"], &at[..]].concat()).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let ended = run_at(&sites, &[&["fence", "resume", "site-b"], &at[..]].concat()).await;
+    assert!(
+        ended.status == Some(3) && ended.out.contains("resumed (still paused: all sites until 2"),
+        "{ended:?}"
+    );
     for outcome in ["all sites: resumed\n", "all sites: not_paused\n"] {
         let ended = run_at(&sites, &[&["fence", "resume", "--all"], &at[..]].concat()).await;
         assert_eq!((ended.status, ended.out.as_str()), (Some(0), outcome), "{ended:?}");

@@ -9,7 +9,7 @@ use crate::support::infinispan;
 use crate::support::proxy::{self, Proxy};
 use crate::support::sites::{
     DNS_NAME, INFINISPAN_PASSWORD, LABEL, REGION, Sites, alert, alert_since, fence, fence_within, outcomes,
-    outcomes_within, rejoin, rejoin_within, take_out,
+    outcomes_within, rejoin, rejoin_within, take_out, take_out_within,
 };
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use failover::remote::deadline::Deadline;
@@ -305,6 +305,44 @@ async fn a_report_that_is_under_way_gives_way_to_a_rejoin_by_force() {
         (&json!("rejoined"), &["ignored: older_than_rejoin".to_owned()][..])
     );
     assert_eq!((sites.in_service().len(), sites.a.status("site-b").as_str()), (2, "online"));
+}
+
+/// A person takes the site out, and that is slow; another person rejoins it.
+#[tokio::test]
+async fn a_planned_removal_that_is_under_way_gives_way_to_a_rejoin_by_force() {
+    let sites = Sites::start().await;
+    // With a table, this is what a rejoin does that no claim holds back.
+    let system = sites.system(&[]);
+    let both = sites.both().to_vec();
+    let accelerator = Accelerator::new(LABEL)
+        .listener([Group::new(REGION, both.clone())])
+        .listener([Group::new(REGION, both)]);
+    let groups = accelerator.group_arns();
+    sites.accelerators.put(accelerator);
+    // It leaves the first listener; the other one does not answer.
+    sites.accelerators.fail("RemoveEndpoints", Fault::meddle(|_| {}));
+    for _ in 0..3 {
+        sites.accelerators.fail("RemoveEndpoints", Fault::Hang);
+    }
+    let forced = async {
+        while sites.in_service().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        let forced = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+        rejoin_within(&system, &forced, Duration::from_secs(12)).await.unwrap()
+    };
+    let (out, forced) = tokio::join!(take_out_within(&system, "site-b", Duration::from_secs(40)), forced);
+    // A removal without an answer may be done later: the person is told.
+    assert_eq!((&forced["outcome"], out.as_str()), (&json!("rejoined"), "failed: OtherReport"));
+    for group in &groups {
+        assert_eq!(sites.accelerators.endpoints(group).len(), 2, "{group}");
+    }
+    // Nothing says any more that it is out.
+    for balancer in [&sites.balancer_a, &sites.balancer_b] {
+        sites.accelerators.set_health(balancer, "HEALTHY");
+    }
+    assert_eq!(outcomes(&system, &alert("site-b", "site-a")).await, ["fenced"]);
+    assert_eq!(sites.in_service(), [sites.balancer_b.as_str()]);
 }
 
 #[tokio::test]

@@ -109,6 +109,50 @@ async fn a_pause_that_comes_between_two_tries_of_a_removal_counts_if_nothing_is_
     assert_eq!(sites.in_service().len(), 2);
 }
 
+/// Of two listeners, the first has let it go when the execution ends.
+#[tokio::test]
+async fn a_removal_that_has_begun_is_finished_in_spite_of_a_pause() {
+    let sites = Sites::start().await;
+    let both = sites.both().to_vec();
+    let accelerator = Accelerator::new(LABEL)
+        .listener([Group::new(REGION, both.clone())])
+        .listener([Group::new(REGION, both)]);
+    sites.accelerators.put(accelerator);
+    let system = sites.system(&[]);
+    sites.accelerators.fail("RemoveEndpoints", Fault::meddle(|_| {}));
+    sites.accelerators.fail("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["failed: AccessDenied"]);
+    // Of the first listener.
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str()]);
+    assert_eq!(ask(&system, json!({ "pauseMinutes": 5 })).await.0, "paused");
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(sites.a.status("site-b"), "offline");
+}
+
+#[tokio::test]
+async fn the_end_of_a_pause_names_what_still_holds_reports_back() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let pause = |site: Option<&str>, minutes: i64| {
+        with_accelerator(json!({ "pauseMinutes": minutes, "site": site, "reason": "x" })).to_string()
+    };
+    let detail = async |request: String| {
+        let report = system.handle(Handler::Fence, &request, Deadline::after(Duration::from_secs(20))).await;
+        let answer = report.into_answer().unwrap();
+        answer["outcomes"][0]["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    detail(pause(Some("site-b"), 60)).await;
+    let left = detail(pause(None, 0)).await;
+    assert!(left.starts_with("still paused: site-b until 2"), "{left}");
+    detail(pause(None, 60)).await;
+    let left = detail(pause(Some("site-b"), 0)).await;
+    assert!(left.starts_with("still paused: all sites until 2") && !left.contains("site-b"), "{left}");
+    assert_eq!(detail(pause(None, 0)).await, "");
+    // One of another site holds none of this one's back.
+    detail(pause(Some("site-a"), 60)).await;
+    assert_eq!(detail(pause(Some("site-b"), 0)).await, "");
+}
+
 #[tokio::test]
 async fn a_request_that_would_pause_nothing_or_for_too_long_is_refused() {
     let sites = Sites::start().await;

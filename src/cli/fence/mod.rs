@@ -127,13 +127,16 @@ async fn steps(
     let answer = answer?;
     let outcome = answer["outcome"].as_str().unwrap_or_default();
     if outcome == *would || ["refused", "not_paused"].contains(&outcome) || outcome.starts_with("already_") {
-        timeline.changed = false;
+        timeline.changed = answer["changed"] == true;
     }
     let line = line(site, &answer);
     timeline.add(Source::Function, format!("{}: {}", function::name(function).0, line.trim_end()));
     *shown = session.screen.show("outcomes", &[&answer], || line).await;
     // A function in a dry run does nothing.
     let is_well = done.contains(&outcome) || *dry_run && outcome == *would;
+    // Another pause than the one that was ended.
+    let is_paused = *command == "fence resume" && answer["detail"].is_string();
+    let is_well = is_well && !is_paused;
     Ok(if is_well { Ended::Well } else { Ended::NotWell })
 }
 
