@@ -53,23 +53,37 @@ keep_live() {
     [ -n "$standing" ] && [ "$deployment" != "$(previous Deployment)" ] || return 0
     for name in "${functions[@]}"; do
         live=$(alias_of "$name" live) live=${live%%$'\t'*}
+        case $live in '' | \$LATEST) continue ;; esac
         kept+=("$name"$'\t'"$live"$'\t'"$(alias_of "$name" before)")
         keep "$name" "$live"
     done
 }
 
-# After an update that has failed: what ran before the last one that has not. Where `live` has another version by now, the update
-# was done all the same.
+# After an update that did not succeed: the alias `before` is again the version from before the last one that did. Where a function
+# runs the new deployment all the same, that is left alone, and can be rolled back.
 put_back() {
     local one name live version said now state
     [ ${#kept[@]} -gt 0 ] || return 0
-    # One that was only interrupted here may still be done.
-    state=$(aws cloudformation describe-stacks --stack-name "$stack" --query 'Stacks[0].StackStatus') || return 0
-    case $state in *_COMPLETE_CLEANUP_IN_PROGRESS) ;; *_IN_PROGRESS) return 0 ;; esac
+    state=$(aws cloudformation describe-stacks --stack-name "$stack" --query 'Stacks[0].StackStatus') || state='not known'
+    case $state in
+    UPDATE_IN_PROGRESS | 'not known')
+        say "whether the update succeeds was not seen ($state). If it fails, there is nothing to roll back to until the next one"
+        return 0 ;;
+    esac
+    # While CloudFormation takes it back, an alias may still show it.
+    case $state in
+    UPDATE_ROLLBACK_FAILED | UPDATE_COMPLETE*)
+        for one in "${kept[@]}"; do
+            name=${one%%$'\t'*}
+            now=$(fact_of "$name" live Description) || return 0
+            [ "${now%% *}" != "$deployment" ] || return 0
+        done ;;
+    esac
     for one in "${kept[@]}"; do
         IFS=$'\t' read -r name live version said <<<"$one"
-        now=$(alias_of "$name" live) || continue
-        [ "${now%%$'\t'*}" = "$live" ] || continue
+        now=$(alias_of "$name" live) now=${now%%$'\t'*}
+        [ "$now" = "$live" ] ||
+            say "$stack-$name runs version $now, and ran version $live before. If it stays so: infra/deploy --stack $stack --rollback"
         if [ -n "$version" ]; then
             point "$name" before "$version" --description "$said" || true
         else
@@ -123,7 +137,7 @@ must_know_the_lock() {
     [ "$now" != "$after" ] || return 0
     IFS=$'\t' read -r _ path id <<<"$now"
     [ "$id" != None ] ||
-        die "the version before has other paths, which would not know the locks of now: go forward, or deploy the older paths"
+        die "the version before has other paths, which would not know the locks of the health checks with the guarded tag. $older"
     seen=$(aws route53 get-health-check --health-check-id "$id" --query HealthCheck.HealthCheckConfig.ResourcePath) ||
         die "the version before has other paths, and whether the health check $id is locked cannot be read (above)"
     [ "$seen" != "$path" ] ||
