@@ -7,7 +7,7 @@ mod people;
 mod schedule;
 mod versions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
@@ -79,7 +79,9 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
         return findings.warn("deployed", not_deployed(&lock.name));
     };
     let mut stack = Stack { guard, name, arn, region: region(arn), aws: guard.session.aws_of(arn), findings };
-    let defined = alarms::defined(name, stack.region, lock);
+    // The alarms are those of the last deployment: a rollback changes what `live` runs, and no alarm.
+    let latest = stack.latest(lock).await;
+    let defined = alarms::defined(name, stack.region, &latest);
     let (restore, reconcile, alarms) =
         Box::pin(join3(stack.function("restore"), stack.function("reconcile"), stack.alarms(&defined))).await;
     // Only what is a part of infra/deploy's stack is missed.
@@ -105,8 +107,13 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     stack.versions(&live).await;
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
-    let is_of_this_version = stack.is_of_this_version(lock).await;
-    stack.people(alarms, &defined, is_of_this_version).await;
+    let but_artifact = |function: &Function| {
+        let mut variables = function.variables.clone();
+        variables.remove(ARTIFACT);
+        variables
+    };
+    let is_rolled_back = but_artifact(&latest) != but_artifact(lock);
+    stack.people(alarms, &defined, !is_rolled_back && is_of_this_version(&latest)).await;
     stack.dead_letters().await;
 }
 
@@ -121,6 +128,14 @@ fn hash_of(artifact: &str) -> Option<String> {
     let bytes = (0..hash.len()).step_by(2).map(|at| u8::from_str_radix(hash.get(at..at + 2)?, 16).ok());
     let bytes = bytes.collect::<Option<Vec<_>>>().filter(|bytes| bytes.len() == SHA256)?;
     Some(STANDARD.encode(bytes))
+}
+
+/// Whether a function is of this program's version, and of its commit, if that is known of both: another template may have other
+/// alarms.
+fn is_of_this_version(lock: &Function) -> bool {
+    let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
+    let own = format!("failover-lock-{}-", VERSION.replace(" (", "-").replace(')', ""));
+    artifact.starts_with(&own)
 }
 
 fn not_deployed(lock: &str) -> String {
@@ -146,17 +161,15 @@ impl Stack<'_> {
         Ok(found.await?.metric_alarms.unwrap_or_default())
     }
 
-    /// Whether the stack is of this program's version, and of its commit, if that is known of both: another template may have
-    /// other alarms. A rollback changes what `live` runs, and no alarm.
-    async fn is_of_this_version(&mut self, lock: &Function) -> bool {
-        let latest = function::variables(&self.aws, &lock.name, patience()).await;
-        let variables = latest.unwrap_or_else(|failure| {
-            self.findings.unknown("artifact", &failure);
-            None
-        });
-        let artifact = variables.and_then(|mut all| all.remove(ARTIFACT)).unwrap_or_default();
-        let own = format!("failover-lock-{}-", VERSION.replace(" (", "-").replace(')', ""));
-        artifact.starts_with(&own)
+    /// `lock` with the variables that it was deployed with last.
+    async fn latest(&mut self, lock: &Function) -> Function {
+        match function::variables(&self.aws, &lock.name, patience()).await {
+            Ok(variables) => Function { variables: variables.unwrap_or_default(), ..lock.clone() },
+            Err(failure) => {
+                self.findings.unknown("alarms", &failure);
+                Function { variables: HashMap::new(), ..lock.clone() }
+            }
+        }
     }
 
     /// Names what `lock` runs, if its code has the hash of what was deployed.
