@@ -251,7 +251,7 @@ async fn until_ended(
             later = held.extended(ends, end.lost), if end.by_itself.is_none() => Holding { until, ends, .. } = later,
             () = sleep_until(ends) => break None,
             () = sleep_until(stops.unwrap_or_default()), if stops.is_some() => break None,
-            () = sleep_until(starts), if end.since.is_none() && !end.lost => {
+            () = sleep_until(starts), if end.since.is_none() => {
                 let cause = format!("it did not start within {:?}", limits.start);
                 end.failed = Some(io::Error::new(ErrorKind::TimedOut, cause));
                 break None;

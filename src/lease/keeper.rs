@@ -274,8 +274,7 @@ impl Keeper {
 
     async fn ask(&mut self) -> Result<(), Error> {
         // So may a table that could not be seen, as soon as no lease is held.
-        let holds = self.claim.holding().is_some_and(|held| !held.until.may_have_come(now()));
-        self.perhaps_other |= self.failing.is_some() && !holds;
+        self.perhaps_other |= self.failing.is_some() && !self.holds();
         self.check().await?;
         let write = match self.claim.next(now(), wall()) {
             Step::Write(write) => Some(write),
@@ -302,12 +301,21 @@ impl Keeper {
         self.metrics.called("describe", started, became(checked.is_ok()));
         match checked {
             Ok(()) => (self.checked, self.perhaps_other) = (true, false),
+            // It was seen to keep them: with an eventual replica as well, no lease is given up for it.
+            Err(error) if error.is_for_good() && self.holds() => {
+                warn!(%error, "the table has changed, and is used while the lease is held");
+                (self.checked, self.perhaps_other) = (true, true);
+            }
             Err(error) if self.checked && !error.is_for_good() && !error.shows_other_table() => {
                 warn!(%error, "the table cannot be described, as far as is known it is the same");
             }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    fn holds(&self) -> bool {
+        self.claim.holding().is_some_and(|held| !held.until.may_have_come(now()))
     }
 
     /// Tries, while there is nothing to write, whether this candidate could take the lease: a standby that may only read is none.
@@ -377,12 +385,11 @@ impl Keeper {
                 working.closed().await;
             };
             // Work that notices the loss late has another period to end. Processes that cannot be killed keep no lease.
-            let may_end = !self.wishes.borrow().has_leftovers();
-            let limit = if may_end { now() + self.stop + self.period } else { now() };
+            let (mut wishes, limit) = (self.wishes.clone(), now() + self.stop + self.period);
             let renewed = async {
                 while self.claim.holding().is_some_and(|held| !held.ends.may_have_come(now())) {
                     if let Err(error) = self.turn().await {
-                        warn!(%error, "the lease is not renewed any more");
+                        warn!(%error, "{NO_MORE}");
                         break;
                     }
                 }
@@ -390,7 +397,8 @@ impl Keeper {
             select! {
                 biased;
                 () = ended => {}
-                () = sleep_until(limit) => warn!("work under the lease has not ended in time: the lease is not renewed any more"),
+                Ok(_) = wishes.wait_for(Wishes::has_leftovers) => warn!("work under the lease cannot be ended: {NO_MORE}"),
+                () = sleep_until(limit) => warn!("work under the lease has not ended in time: {NO_MORE}"),
                 () = renewed => {}
             }
         }
@@ -449,22 +457,18 @@ impl Keeper {
 
     /// Releases the lease. Returns whether that was done.
     async fn release(&mut self) -> Result<bool, Error> {
-        match self.look().await? {
-            None => Ok(false),
-            Some(write) => self.write(&write).await,
-        }
+        let Some(write) = self.look().await? else { return Ok(false) };
+        self.write(&write).await
     }
 
     fn publish(&mut self) {
         self.last = self.claim.holding().or(self.last);
         let status = Status::of(&self.claim, self.failing.clone(), self.unwilling.clone());
-        self.status.send_if_modified(|before| {
-            let changed = *before != status;
-            *before = status;
-            changed
-        });
+        self.status.send_if_modified(|before| std::mem::replace(before, status.clone()) != status);
     }
 }
+
+const NO_MORE: &str = "the lease is not renewed any more";
 
 /// Returns a pause of this length, or up to a tenth shorter or longer, so that candidates do not call in step.
 fn about(pause: Duration) -> Duration {
