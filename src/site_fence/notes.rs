@@ -160,7 +160,7 @@ impl Notes {
     /// Whether the removal of a site was begun, and has not ended: its endpoints are noted, and some of them are not in these groups.
     #[must_use]
     pub fn is_partly_out(&self, site: &Site, groups: &[EndpointGroup]) -> bool {
-        let noted = self.of(site).filter(|note| note.by.is_none());
+        let noted = self.of(site).filter(|_| !self.is_out(site));
         noted.is_some_and(|note| note.endpoints.iter().any(|noted| !noted.is_in(groups)))
     }
 

@@ -47,7 +47,7 @@ async fn planned(system: &SiteFence, request: &request::Pause, deadline: Deadlin
             Verdict::NotPaused
         };
         let left = Pauses::read(&accelerators.tags(&accelerator, deadline).await?, Utc::now());
-        let detail = left.others(site).map(|left| format!("still paused: {left}"));
+        let detail = left.in_words().map(|left| format!("still paused: {left}"));
         return Ok(Outcome { detail, pauses: Some(left.count()), ..outcome(verdict) });
     }
     // A misspelt one would be paused in vain.

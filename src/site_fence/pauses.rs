@@ -57,14 +57,12 @@ impl Pauses {
             .max_by_key(|pause| pause.until)
     }
 
-    /// In words, the pauses that still hold reports of this site back, or of any site; `None` if none does.
+    /// Each of them in words; `None` if there are none.
     #[must_use]
-    pub fn others(&self, site: Option<&Site>) -> Option<String> {
-        let holds = |other: &Option<Site>| site.is_none() || other.is_none() || other.as_ref() == site;
-        let name = |other: &Option<Site>| other.as_ref().map_or("all sites".to_owned(), ToString::to_string);
-        let held = self.0.iter().filter(|(other, _)| holds(other));
-        let held: Vec<_> = held.map(|(other, pause)| format!("{} {pause}", name(other))).collect();
-        (!held.is_empty()).then(|| held.join("; "))
+    pub fn in_words(&self) -> Option<String> {
+        let name = |site: &Option<Site>| site.as_ref().map_or("all sites".to_owned(), ToString::to_string);
+        let all: Vec<_> = self.0.iter().map(|(site, pause)| format!("{} {pause}", name(site))).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     /// The pause of exactly this site, or of exactly all sites.

@@ -21,7 +21,7 @@ use aws_sdk_route53::Client;
 use aws_sdk_route53::types::builders::HealthCheckConfigBuilder;
 use aws_sdk_route53::types::{HealthCheckConfig, HealthCheckType};
 use hickory_proto::op::{Message, OpCode};
-use hickory_proto::rr::rdata::NS;
+use hickory_proto::rr::rdata::{A as A_, NS};
 use hickory_proto::rr::{Name, RData, Record as DnsRecord, RecordType};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -109,7 +109,11 @@ async fn a_primary_that_serves_although_it_is_unhealthy_is_not_armed() {
     assert!(ended.out.contains("armed"), "{ended:?}");
 }
 
-/// A resolver that knows whom a zone is delegated to.
+/// Name servers' addresses that it knows: those of the watcher's own are on loopback.
+const ADDRESSES: [(&str, &str); 2] =
+    [("ns1.vanity.example", "127.0.0.1"), ("ns-1.elsewhere.example", "192.0.2.53")];
+
+/// A resolver that knows the name servers of a zone.
 #[derive(Clone, Default)]
 struct Resolver(Arc<Mutex<Vec<String>>>);
 
@@ -126,17 +130,24 @@ impl Resolver {
             while let Ok((length, from)) = socket.recv_from(&mut datagram).await {
                 let query = Message::from_vec(&datagram[..length]).expect("it is DNS");
                 let [asked] = &query.queries[..] else { panic!("it asks one question") };
-                assert!(
-                    query.metadata.recursion_desired && asked.query_type() == RecordType::NS,
-                    "{query:?}"
-                );
+                assert!(query.metadata.recursion_desired, "{query:?}");
                 let mut answer = Message::response(query.metadata.id, OpCode::Query);
                 answer.add_query(asked.clone());
-                let servers = answering.0.lock().unwrap().clone();
-                answer.add_answers(servers.iter().map(|server| {
-                    let server = Name::from_ascii(format!("{server}.")).expect("a name");
-                    DnsRecord::from_rdata(asked.name().clone(), 300, RData::NS(NS(server)))
-                }));
+                let name = || asked.name().clone();
+                match asked.query_type() {
+                    RecordType::NS => answer.add_answers(answering.0.lock().unwrap().iter().map(|server| {
+                        let server = Name::from_ascii(format!("{server}.")).expect("a name");
+                        DnsRecord::from_rdata(name(), 300, RData::NS(NS(server)))
+                    })),
+                    RecordType::A => answer.add_answers(
+                        ADDRESSES.iter().filter(|(server, _)| name().to_ascii() == format!("{server}.")).map(
+                            |(_, address)| {
+                                DnsRecord::from_rdata(name(), 300, RData::A(A_(address.parse().unwrap())))
+                            },
+                        ),
+                    ),
+                    _ => panic!("{query:?}"),
+                };
                 socket.send_to(&answer.to_vec().expect("it is short"), from).await.expect("loopback is up");
             }
         });
@@ -406,8 +417,8 @@ async fn a_release_begins_once_a_second_person_has_approved_it_in_the_region_of_
     let plan = plan.split_once('\'').expect("it is quoted").0;
     let tags = [A, B].map(|bucket| site.s3.object(bucket, KEY).expect("it is locked").etag.replace('"', ""));
     let expected = format!(
-        "latch release app in acme-latch-a, acme-latch-b, objects {} --force: no reason | 123456789012 eu-central-1 ",
-        tags.join(" ")
+        "latch release app in acme-latch-a {}, acme-latch-b {} --force: no reason | 123456789012 eu-central-1 ",
+        tags[0], tags[1]
     );
     assert!(asked.status == Some(3) && plan.starts_with(&expected), "{asked:?}");
     assert_eq!((site.objects(), holds(&site)), ([true, true], [false, false]));
@@ -991,12 +1002,9 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     site.s3.set_versioned(A, false);
     site.s3.set_blocks_public_access(B, false);
     site.s3.set_lifecycle(B, Some("<Rule><ID>tidy</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days></Expiration></Rule>"));
-    let (resolver, delegated) = Resolver::start(&NAMES).await;
-    let doctor = ["doctor", "app", "--resolver", &resolver];
-    let ended = run_with_route53(&site, &api, &doctor).await;
+    let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
     for said in [
-        "ok      delegation    example.com. is delegated to the zone's name servers",
         "armed: serving primary, primary healthy, standby healthy",
         "acme-latch-a keeps no versions",
         "Block Public Access is not wholly on for acme-latch-b",
@@ -1031,28 +1039,18 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     site.world.lock().change(deleted).expect("they are there");
     site.world.lock().put([
         Record::txt(PRIMARY_SENTINEL, "healthy").secondary(None),
+        Record::txt("_control-web-eu-west-1.example.com", "healthy").secondary(None),
         Record::txt(STANDBY_SENTINEL, "healthy").primary("6dc5e927-6632-468a-b2ff-32e2947321c9"),
     ]);
-    // Another zone of the name has taken over the domain; a part of its servers is enough.
-    delegated.set(&[NAMES[0], "NS-1.elsewhere.example"]);
-    let ended = run_with_route53(&site, &api, &doctor).await;
+    let ended = run_with_route53(&site, &api, &["doctor", "app"]).await;
     for said in [
-        "example.com. is delegated to ns-1.elsewhere.example, which do not serve this zone",
+        "the SECONDARY text of _control-web-eu-west-1.example.com., \"unhealthy\", is \"healthy\"",
         "the SECONDARY text of _serving.app.example.com., \"standby\", is missing",
         "the SECONDARY text of _primary.app.example.com., \"unhealthy\", is \"healthy\"",
         "the SECONDARY text of _standby.app.example.com., \"unhealthy\", is missing",
         "refers to 6dc5e927-6632-468a-b2ff-32e2947321c9, which is not in this account",
     ] {
         assert!(ended.out.contains(said), "{said}: {}", ended.out);
-    }
-    // It answers that it knows none; no one answers.
-    delegated.set(&[]);
-    let none = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has a free port");
-    let silent = none.local_addr().expect("it has an address").to_string();
-    for (resolver, why) in [(&resolver, "it knows no name server of it"), (&silent, "timed out")] {
-        let ended = run_with_route53(&site, &api, &["doctor", "app", "--resolver", resolver]).await;
-        let said = format!("unseen  delegation    who serves example.com. cannot be seen: {resolver}: {why}");
-        assert!(ended.out.contains(&said), "{said}: {}", ended.out);
     }
     // Of two zones, the one that the watcher asks, whatever their names.
     api.add_zone("app.example.com");
@@ -1064,4 +1062,35 @@ async fn doctor_finds_what_is_wrong_and_hides_nothing_that_it_saw() {
     std::fs::write(&file, text).expect("it can be written");
     let ended = with_route53(&site, &api, program(&site, &folder, &["doctor", "app"])).await;
     assert!(ended.out.contains("4 of the zone's own"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn doctor_asks_a_resolver_for_the_domains_name_servers() {
+    let (site, api) = unattached().await;
+    let (resolver, served) = Resolver::start(&[]).await;
+    let none = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let silent = none.local_addr().expect("it has an address").to_string();
+    let unseen = "unseen  delegation    the name servers of example.com. were not seen:";
+    let cases: [(&str, &[&str], String); 5] = [
+        // One by a name of the domain's own.
+        (&resolver, &[NAMES[0], "ns1.vanity.example"], "answers with the zone's name servers for".to_owned()),
+        // Another zone of the name has taken over the domain; a part of its servers is enough.
+        (
+            &resolver,
+            &[NAMES[0], "NS-1.elsewhere.example"],
+            "answers with ns-1.elsewhere.example for example.com., which do not serve this zone".to_owned(),
+        ),
+        (
+            &resolver,
+            &["ns1.nowhere.example"],
+            "example.com. has the name server ns1.nowhere.example, whose address was not seen".to_owned(),
+        ),
+        (&resolver, &[], format!("{unseen} {resolver}: it knows none")),
+        (&silent, &[], format!("{unseen} {silent}: timed out")),
+    ];
+    for (resolver, servers, said) in cases {
+        served.set(servers);
+        let ended = run_with_route53(&site, &api, &["doctor", "app", "--resolver", resolver]).await;
+        assert!(ended.out.contains(&said), "{said}: {}", ended.out);
+    }
 }

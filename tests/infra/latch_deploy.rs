@@ -79,7 +79,9 @@ record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"primary\"'
 echo "--- attached"; deploy 2>&1
 echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
 printf '%s.\n' ns1.vanity.com NS1.elsewhere.info >"$STATE/delegation.says"
-echo "--- moved"; deploy --arm 2>&1; deploy 2>&1
+echo "--- moved"; deploy --arm 2>&1; deploy 2>&1; deploy --dry-run 2>&1
+printf '%s.\n' ns1.nowhere.test >"$STATE/delegation.says"
+echo "--- unseen"; deploy --arm 2>&1
 rm "$STATE/delegation.says"
 echo '"standby"' >"$STATE/_serving.says"
 echo "--- failed over"; deploy --arm 2>&1
@@ -120,10 +122,14 @@ const ARMED: &[Step] = &[
     (
         "moved",
         &[
-            "infra/deploy latch: example.com. is delegated to ns1.elsewhere.info., which does not serve the hosted zone",
-            "infra/deploy latch: deployed, and example.com. is delegated to ns1.elsewhere.info.",
+            "infra/deploy latch: example.com. has the name server ns1.elsewhere.info., which does not serve the hosted zone",
+            "infra/deploy latch: deployed, and example.com. has the name server ns1.elsewhere.info.",
             "ended with 1",
         ],
+    ),
+    (
+        "unseen",
+        &["example.com. has the name server ns1.nowhere.test., whose address was not seen", "ended with 1"],
     ),
     ("failed over", &["does not say \"primary\" on all name servers", "ended with 1"]),
     ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),

@@ -108,7 +108,7 @@ async fn steps(
     let started = Instant::now();
     // Otherwise the primary comes back, whatever happened.
     let own = Own { id: &id, lasts };
-    let confirm = async |_: &mut Timeline| Ok(Some(interrupts));
+    let confirm = async |_: &[Object], _: &mut Timeline| Ok(Some(interrupts));
     match release(latches, latch, false, Some(own), confirm, timeline).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
         Err(error) => {

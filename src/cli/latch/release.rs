@@ -115,22 +115,21 @@ async fn steps(
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
-    let buckets: Vec<_> = latches.config.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
-    // Not a lock that comes after it was approved.
-    let keys = if gates.is_empty() { Vec::new() } else { latches.keys(latch).await };
-    let tags = keys.iter().filter_map(|key| Some(key.stored()?.etag.trim_matches('"')));
-    let what = format!(
-        "latch release {} in {}, objects {}{}: {}",
-        latch.name,
-        buckets.join(", "),
-        tags.collect::<Vec<_>>().join(" "),
-        if *force { " --force" } else { "" },
-        reason.as_deref().unwrap_or("no reason")
-    );
-    let asked = Ask { question: &question, yes: *yes, dry_run: false, what };
+    // With the objects' ETags: a lock that comes after the approval has others.
+    let what = |keys: &[Object]| {
+        let etag = |key: &Object| {
+            key.stored().map_or(object(key).to_owned(), |stored| stored.etag.trim_matches('"').to_owned())
+        };
+        let buckets = latches.config.buckets.iter().zip(keys);
+        let objects: Vec<_> = buckets.map(|(bucket, key)| format!("{} {}", bucket.name, etag(key))).collect();
+        let force = if *force { " --force" } else { "" };
+        let reason = reason.as_deref().unwrap_or("no reason");
+        format!("latch release {} in {}{force}: {reason}", latch.name, objects.join(", "))
+    };
     let mut recorded = reason.clone();
     // Until then an interrupt ends the process: nothing was changed.
-    let confirm = async |timeline: &mut Timeline| {
+    let confirm = async |keys: &[Object], timeline: &mut Timeline| {
+        let asked = Ask { question: &question, yes: *yes, dry_run: false, what: what(keys) };
         let Some(passed) = gates.ask(common, &latches.session, &asked, timeline).await? else {
             return Ok(None);
         };
@@ -159,7 +158,7 @@ pub(super) async fn release(
     latch: &Latch,
     force: bool,
     own: Option<Own<'_>>,
-    confirm: impl AsyncFnOnce(&mut Timeline) -> Result<Option<Interrupts>, Error>,
+    confirm: impl AsyncFnOnce(&[Object], &mut Timeline) -> Result<Option<Interrupts>, Error>,
     timeline: &mut Timeline,
 ) -> Result<Released, Error> {
     let release = Release { latches, latch, hands: Hands::new(latches, "a release"), force, own };
@@ -190,7 +189,7 @@ pub(super) async fn release(
             Ok(Released::NotLocked)
         }
         Begin::Hold(replace) => {
-            let Some(mut interrupts) = confirm(timeline).await? else {
+            let Some(mut interrupts) = confirm(&keys, timeline).await? else {
                 return Ok(Released::Declined);
             };
             release.hold(&replace, timeline).await?;

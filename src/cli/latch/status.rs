@@ -156,7 +156,9 @@ fn text(found: &[Status]) -> String {
     for status in found {
         if status.state == State::Unsettled {
             let name = &status.latch;
-            let said = if (status.serving, status.primary) == ("primary", "unhealthy") {
+            let said = if (status.serving, status.primary, status.standby)
+                == ("primary", "unhealthy", "healthy")
+            {
                 format!(
                     "if this lasts for a minute, Route 53 does not fail over: failoverctl latch doctor {name}"
                 )

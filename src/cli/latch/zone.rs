@@ -126,12 +126,12 @@ impl Zone {
         Ok(records)
     }
 
-    /// The PRIMARY sentinels of the control checks, of each stack of this zone.
+    /// The sentinels of the control checks, of each stack of this zone.
     pub async fn controls(&self) -> Result<Vec<ResourceRecordSet>, Failure> {
         const PREFIX: &str = "_control-";
         let mut records = self.starting_at(&format!("{PREFIX}.{}", self.apex)).await?;
         records.retain(|record| record.name().starts_with(PREFIX));
-        Ok(primaries(&records))
+        Ok(records)
     }
 
     /// The record sets from this name on, as many as an answer has.

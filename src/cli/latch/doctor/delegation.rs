@@ -6,7 +6,6 @@ use std::io;
 use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::net::UdpSocket;
@@ -14,7 +13,6 @@ use tokio::time::timeout;
 
 use super::super::zone::Zone;
 use super::Doctor;
-use crate::remote::resolve;
 
 const NAME: &str = "delegation";
 /// The port of DNS.
@@ -29,47 +27,49 @@ const DATAGRAM: usize = 512;
 impl Doctor<'_> {
     /// Whether a resolver is led to these name servers, which are the zone's own.
     pub(super) async fn delegation(&mut self, zone: &Zone, own: &[String]) {
-        let named = match self.resolver.map_or_else(resolver, Ok) {
-            Ok(resolver) => {
-                delegated(resolver, &zone.apex).await.map_err(|error| format!("{resolver}: {error}"))
+        let apex = &zone.apex;
+        let other = "to ask another resolver: --resolver ADDRESS, for example 1.1.1.1";
+        let resolver = match self.resolver.map_or_else(resolver, Ok) {
+            Ok(resolver) => resolver,
+            Err(error) => {
+                return self.findings.unknown(NAME, &format!("/etc/resolv.conf: {error}; {other}"));
             }
-            Err(error) => Err(format!("/etc/resolv.conf: {error}")),
         };
-        let named = match named {
+        let named = match name_servers(resolver, apex).await {
             Ok(named) => named,
-            Err(why) => {
-                let said =
-                    format!("who serves {} cannot be seen: {why}. Ask another one: --resolver", zone.apex);
+            Err(error) => {
+                let said = format!("the name servers of {apex} were not seen: {resolver}: {error}; {other}");
                 return self.findings.unknown(NAME, &said);
             }
         };
-        let is_own = join_all(named.iter().map(|name| self.is_own(name, own))).await;
-        let others: Vec<_> =
-            named.iter().zip(is_own).filter(|(_, is_own)| !is_own).map(|(name, _)| name.as_str()).collect();
-        if others.is_empty() {
-            return self.findings.ok(NAME, format!("{} is delegated to the zone's name servers", zone.apex));
+        let known: Vec<_> =
+            self.latches.config.name_servers.iter().map(|server| server.address.ip()).collect();
+        let mut foreign = Vec::new();
+        for name in named.iter().filter(|name| !own.contains(name)) {
+            // A domain may have names of its own for them.
+            match addresses(resolver, name).await {
+                Ok(found) if found.iter().any(|address| known.contains(address)) => {}
+                Ok(_) => foreign.push(name.as_str()),
+                Err(error) => {
+                    let said = format!(
+                        "{apex} has the name server {name}, whose address was not seen: {resolver}: {error}; {other}"
+                    );
+                    return self.findings.unknown(NAME, &said);
+                }
+            }
         }
-        self.findings.wrong(
-            NAME,
-            format!(
-                "{} is delegated to {}, which do not serve this zone: what it says of the latch reaches no one who is led there",
-                zone.apex,
-                others.join(", ")
-            ),
-            "delegate the domain to this zone's name servers, or remove the latch and deploy it in the zone that serves; if this network has a zone \
-             of its own by this name, ask the internet: --resolver 1.1.1.1"
-                .to_owned(),
+        if foreign.is_empty() {
+            return self
+                .findings
+                .ok(NAME, format!("{resolver} answers with the zone's name servers for {apex}"));
+        }
+        let said = format!(
+            "{resolver} answers with {} for {apex}, which do not serve this zone: its records are not what clients get",
+            foreign.join(", ")
         );
-    }
-
-    /// Whether this is one of the zone's own name servers, by its name, or by its address where the domain has names of its own.
-    async fn is_own(&self, name: &str, own: &[String]) -> bool {
-        if own.iter().any(|own| own == name) {
-            return true;
-        }
-        let found = timeout(TIME, resolve::addresses(name, DNS)).await;
-        let found = found.ok().and_then(Result::ok).unwrap_or_default();
-        self.latches.config.name_servers.iter().any(|server| found.contains(&server.address))
+        let remedy = "delegate the domain to this zone's name servers, or remove the latch and deploy it in the zone that serves; if this \
+                      network has a private zone of this name, ask the internet: --resolver 1.1.1.1";
+        self.findings.wrong(NAME, said, remedy.to_owned());
     }
 }
 
@@ -86,11 +86,35 @@ fn resolver() -> io::Result<SocketAddr> {
 }
 
 /// The names of the name servers that a resolver finds for a zone, in lowercase and without the dot at the end.
-async fn delegated(resolver: SocketAddr, apex: &str) -> io::Result<Vec<String>> {
-    let name = Name::from_ascii(apex).map_err(io::Error::other)?;
-    let mut query = Message::query();
-    query.metadata.recursion_desired = true;
-    query.add_query(Query::query(name.clone(), RecordType::NS));
+async fn name_servers(resolver: SocketAddr, apex: &str) -> io::Result<Vec<String>> {
+    let found = ask(resolver, apex, RecordType::NS).await?;
+    let names = found.into_iter().filter_map(|data| match data {
+        RData::NS(server) => Some(server.0.to_ascii().trim_end_matches('.').to_lowercase()),
+        _ => None,
+    });
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { Err(io::Error::other("it knows none")) } else { Ok(names) }
+}
+
+/// The IPv4 addresses of a host.
+async fn addresses(resolver: SocketAddr, host: &str) -> io::Result<Vec<IpAddr>> {
+    let found = ask(resolver, host, RecordType::A).await?;
+    let addresses = found.into_iter().filter_map(|data| match data {
+        RData::A(address) => Some(IpAddr::from(address.0)),
+        _ => None,
+    });
+    let addresses: Vec<_> = addresses.collect();
+    if addresses.is_empty() { Err(io::Error::other("it knows none")) } else { Ok(addresses) }
+}
+
+/// The records of this type that a resolver answers.
+async fn ask(resolver: SocketAddr, name: &str, kind: RecordType) -> io::Result<Vec<RData>> {
+    let mut name = Name::from_ascii(name).map_err(io::Error::other)?;
+    name.set_fqdn(true);
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    let query = Query::query(name, kind);
+    message.add_query(query.clone());
     let any = if resolver.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
@@ -98,38 +122,34 @@ async fn delegated(resolver: SocketAddr, apex: &str) -> io::Result<Vec<String>> 
     };
     let socket = UdpSocket::bind::<SocketAddr>(any).await?;
     socket.connect(resolver).await?;
-    let message = query.to_vec().map_err(io::Error::other)?;
+    let datagram = message.to_vec().map_err(io::Error::other)?;
     let mut answer = Err(io::ErrorKind::TimedOut.into());
     for _ in 0..TRIES {
-        socket.send(&message).await?;
-        match timeout(TIME, answered(&socket, query.metadata.id, &name)).await {
-            Ok(Ok(said)) => {
-                answer = Ok(said);
-                break;
-            }
-            Ok(Err(error)) => answer = Err(error),
-            Err(_) => {}
+        socket.send(&datagram).await?;
+        match timeout(TIME, answered(&socket, message.metadata.id, &query)).await {
+            Ok(said) => answer = said,
+            Err(_) => continue,
+        }
+        if answer.is_ok() {
+            break;
         }
     }
     let answer = answer?;
-    if answer.metadata.response_code != ResponseCode::NoError || answer.metadata.truncation {
-        return Err(io::Error::other(format!("it answers {}", answer.metadata.response_code)));
+    match answer.metadata.response_code {
+        _ if answer.metadata.truncation => Err(io::Error::other("its answer is longer than 512 bytes")),
+        ResponseCode::NoError => Ok(answer.answers.into_iter().map(|record| record.data).collect()),
+        code => Err(io::Error::other(format!("it answers {code}"))),
     }
-    let names = answer.answers.iter().filter_map(|record| match &record.data {
-        RData::NS(server) if record.name == name => Some(server.0.to_ascii()),
-        _ => None,
-    });
-    let names: Vec<_> = names.map(|name| name.trim_end_matches('.').to_lowercase()).collect();
-    if names.is_empty() { Err(io::Error::other("it knows no name server of it")) } else { Ok(names) }
 }
 
-/// The answer to the question about this zone.
-async fn answered(socket: &UdpSocket, id: u16, name: &Name) -> io::Result<Message> {
+/// The answer to this question.
+async fn answered(socket: &UdpSocket, id: u16, query: &Query) -> io::Result<Message> {
     let mut datagram = [0; DATAGRAM];
     loop {
         let length = socket.recv(&mut datagram).await?;
         let Ok(message) = Message::from_vec(&datagram[..length]) else { continue };
-        let is_about = |query: &Query| query.name() == name && query.query_type() == RecordType::NS;
+        let is_about =
+            |asked: &Query| asked.name() == query.name() && asked.query_type() == query.query_type();
         if message.metadata.id == id && message.queries.iter().any(is_about) {
             return Ok(message);
         }

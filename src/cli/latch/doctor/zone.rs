@@ -11,6 +11,7 @@ use hickory_proto::rr::Name;
 
 use super::super::Latches;
 use super::super::zone::{self, Checks, Zone, host};
+use super::sentinels::HEALTH;
 use super::{ANEW, DEPLOY, Doctor};
 use crate::latch::config::Bucket;
 use crate::latch::dns::{Question, Transport};
@@ -275,13 +276,18 @@ impl Doctor<'_> {
             let check = record.health_check_id();
             check.is_some_and(|id| controls(checks, bucket).any(|check| check.id == id))
         };
-        let Some(sentinel) = sentinels.iter().find(shows).map(ResourceRecordSet::name) else {
+        let primaries = zone::primaries(sentinels);
+        let Some(sentinel) = primaries.iter().find(shows).map(ResourceRecordSet::name) else {
             return self.findings.wrong(
                 NAME,
                 format!("no sentinel _control shows whether Route 53's checkers see the control object of {bucket}"),
                 ANEW.to_owned(),
             );
         };
+        let records: Vec<_> = sentinels.iter().filter(|record| record.name() == sentinel).cloned().collect();
+        if !self.sentinel(sentinel, &records, HEALTH, ANEW) {
+            return;
+        }
         let Ok(name) = Name::from_ascii(sentinel) else { return };
         let answers =
             self.latches.name_servers.ask(&[Question::healthy(&name)], Transport::Udp).await.remove(0);
