@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use aws_smithy_types::base64;
 use hyper::body::Bytes;
 use ring::digest::{SHA256, digest};
 
@@ -212,7 +211,7 @@ impl Bucket {
     }
 
     fn put_object(&mut self, asked: &Asked, now: SystemTime) -> Result<Done, Failed> {
-        let hash = STANDARD.encode(digest(&SHA256, &asked.body));
+        let hash = base64::encode(digest(&SHA256, &asked.body));
         match asked.header("x-amz-checksum-sha256") {
             Some(given) if given != hash => {
                 return Err(Failed::new(
