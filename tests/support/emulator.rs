@@ -101,8 +101,9 @@ impl Emulator {
     /// moto's server, an independent second opinion on the wire protocol.
     pub async fn moto() -> Self {
         let started = spawn_blocking(|| {
-            let port = free_port();
-            Process::start("moto_server", &["-H", "127.0.0.1", "-p", &port], &Vec::new(), &port)
+            Process::at_free_port(|port| {
+                Process::start("moto_server", &["-H", "127.0.0.1", "-p", port], &Vec::new(), port)
+            })
         });
         Self::of(Arc::new(started.await.expect("moto starts")), OWNER.to_owned())
     }
@@ -238,22 +239,36 @@ impl Emulator {
 
 impl Process {
     fn ministack(variables: &Variables) -> Self {
-        let port = free_port();
-        let own = [
-            ("BIND_HOST", "127.0.0.1"),
-            ("GATEWAY_PORT", &port),
-            ("LAMBDA_EXECUTOR", "local"),
-            ("IOT_MTLS_ENABLED", "0"),
-        ];
-        let own = own.map(|(name, value)| (name, value.to_owned()));
-        Self::start("ministack", &[], &own.into_iter().chain(variables.clone()).collect(), &port)
+        Self::at_free_port(|port| {
+            let own = [
+                ("BIND_HOST", "127.0.0.1"),
+                ("GATEWAY_PORT", port),
+                ("LAMBDA_EXECUTOR", "local"),
+                ("IOT_MTLS_ENABLED", "0"),
+            ];
+            let own = own.map(|(name, value)| (name, value.to_owned()));
+            Self::start("ministack", &[], &own.into_iter().chain(variables.clone()).collect(), port)
+        })
     }
 
-    fn start(program: &str, arguments: &[&str], variables: &Variables, port: &str) -> Self {
+    /// Another program may take a free port before the emulator does.
+    fn at_free_port(start: impl Fn(&str) -> Result<Self, String>) -> Self {
+        loop {
+            match start(&free_port()) {
+                Ok(process) => return process,
+                Err(said) if said.contains(" in use") => {}
+                Err(said) => panic!("the emulator ended before it listened:\n{said}"),
+            }
+        }
+    }
+
+    /// Starts an emulator at this port. Returns what it has said if it ends before it listens.
+    fn start(program: &str, arguments: &[&str], variables: &Variables, port: &str) -> Result<Self, String> {
         let tools = tools();
         let url = format!("http://127.0.0.1:{port}");
         // What functions are unpacked into, some hundred megabytes.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{program}-{port}"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{program}-{port}-{:08x}", fastrand::u32(..)));
         fs::create_dir_all(&folder).expect("target/tmp can be written");
         let mut child = BlockingCommand::new("bash")
             .args(["-c", WITH_THE_TEST, "bash"])
@@ -282,11 +297,11 @@ impl Process {
         let mut said = Vec::new();
         for line in seen {
             if line.contains(&listens) {
-                return Self { url, _input: input };
+                return Ok(Self { url, _input: input });
             }
             said.push(line);
         }
-        panic!("the emulator {program} ended before it listened:\n{}", said.join("\n"));
+        Err(said.join("\n"))
     }
 }
 
