@@ -1084,11 +1084,15 @@ async fn watching_ends_when_it_is_interrupted() {
     assert_eq!(interrupted(child).await.status, Some(0));
 }
 
-/// Route 53's checkers, for whom this check's path decides.
+/// How many looks in a row have to fail.
+const FAILURE_THRESHOLD: u32 = 30;
+
+/// Route 53's checkers, for whom this check's path decides: one that fails for a moment is not unhealthy yet.
 async fn checkers_of(aws: &Emulator, check: &str) {
+    let mut failing_looks = 0;
     loop {
-        let value = if aws.path(check).await == "/lb-check" { "1" } else { "0" };
-        aws.report(check, value, 0).await;
+        failing_looks = if aws.path(check).await == "/lb-check" { 0 } else { failing_looks + 1 };
+        aws.report(check, if failing_looks > FAILURE_THRESHOLD { "0" } else { "1" }, 0).await;
     }
 }
 
