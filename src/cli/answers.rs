@@ -24,7 +24,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How often it is asked: a datagram may be lost.
 const TRIES: usize = 3;
 /// The port of DNS.
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 /// The largest answer over UDP without EDNS, and more.
 const DATAGRAM: usize = 1500;
 
@@ -58,6 +58,16 @@ impl Asked {
             None => name_servers(aws, &record.zone).await?,
         };
         Ok(Self { name, kind, servers, are_own: server.is_none() })
+    }
+
+    /// The records of this name and type at this resolver.
+    ///
+    /// # Errors
+    /// The name is none.
+    pub fn at(resolver: SocketAddr, name: &str, kind: RecordType) -> Result<Self, String> {
+        let mut name = Name::from_ascii(name).map_err(|error| error.to_string())?;
+        name.set_fqdn(true);
+        Ok(Self { name, kind, servers: vec![resolver], are_own: false })
     }
 
     pub fn kind(&self) -> RecordType {
@@ -132,7 +142,7 @@ impl Asked {
 pub(super) fn value(kind: RecordType, value: &str) -> Option<String> {
     match kind {
         RecordType::A | RecordType::AAAA => value.parse::<IpAddr>().ok().map(|address| address.to_string()),
-        RecordType::CNAME => Some(plain(value.trim_end_matches('.')).to_lowercase()),
+        RecordType::CNAME | RecordType::NS => Some(plain(value.trim_end_matches('.')).to_lowercase()),
         _ => None,
     }
 }

@@ -1086,7 +1086,7 @@ async fn doctor_asks_a_resolver_for_the_domains_name_servers() {
             "example.com. has the name server ns1.nowhere.example, whose address was not seen".to_owned(),
         ),
         (&resolver, &[], format!("{unseen} {resolver}: it knows none")),
-        (&silent, &[], format!("{unseen} {silent}: timed out")),
+        (&silent, &[], format!("{unseen} {silent}: no answer")),
     ];
     for (resolver, servers, said) in cases {
         served.set(servers);
