@@ -108,8 +108,11 @@ impl Leave<'_> {
                 Err(reason) => {
                     let left = "endpoints of the site were removed before that: rejoin it, or take it out again later";
                     let detail = removed.then(|| left.to_owned());
-                    let changed = removed;
-                    return Ok(Outcome { detail, changed, ..outcome(Verdict::Refused).because(reason) });
+                    return Ok(Outcome {
+                        detail,
+                        changed: removed,
+                        ..outcome(Verdict::Refused).because(reason)
+                    });
                 }
             };
             if dry_run {

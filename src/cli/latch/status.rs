@@ -44,6 +44,9 @@ struct Status {
     /// `healthy`, `unhealthy`, `contradictory` or `unknown`.
     primary: &'static str,
     standby: &'static str,
+    /// Whether Route 53 does not fail over, although it should.
+    #[serde(skip)]
+    is_overdue: bool,
     buckets: Vec<InBucket>,
 }
 
@@ -100,6 +103,7 @@ fn status(latches: &Latches, latch: &Latch, seen: &Seen) -> Status {
         serving: word(seen.said.serving, ["primary", "standby"]),
         primary: word(seen.said.primary, ["healthy", "unhealthy"]),
         standby: word(seen.said.standby, ["healthy", "unhealthy"]),
+        is_overdue: seen.said.is_overdue(),
         buckets: buckets.collect(),
     }
 }
@@ -156,9 +160,7 @@ fn text(found: &[Status]) -> String {
     for status in found {
         if status.state == State::Unsettled {
             let name = &status.latch;
-            let said = if (status.serving, status.primary, status.standby)
-                == ("primary", "unhealthy", "healthy")
-            {
+            let said = if status.is_overdue {
                 format!(
                     "if this lasts for a minute, Route 53 does not fail over: failoverctl latch doctor {name}"
                 )
