@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -695,6 +697,16 @@ const HOLD: &str = "import fcntl, os, signal, sys\n\
                     print('held', flush=True)\n\
                     sys.stdin.read()";
 
+/// Holds it until what is returned is dropped or killed.
+async fn hold(program: &str) -> Child {
+    let mut holding = Command::new("python3");
+    holding.args(["-c", HOLD, program]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut holding = holding.spawn().expect("python3 is there");
+    let mut held = BufReader::new(holding.stdout.take().unwrap()).lines();
+    assert_eq!(held.next_line().await.unwrap().as_deref(), Some("held"));
+    holding
+}
+
 #[tokio::test]
 async fn a_command_whose_program_does_not_open_costs_the_lease() {
     let emulator = Emulator::ministack().await;
@@ -702,15 +714,50 @@ async fn a_command_whose_program_does_not_open_costs_the_lease() {
     let program = absent("hangs");
     fs::copy("/bin/sleep", &program).unwrap();
     let program = program.to_str().unwrap();
-    let mut holding = Command::new("python3");
-    holding.args(["-c", HOLD, program]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    let mut holding = holding.spawn().expect("python3 is there");
-    let mut held = BufReader::new(holding.stdout.take().unwrap()).lines();
-    assert_eq!(held.next_line().await.unwrap().as_deref(), Some("held"));
+    let _held = hold(program).await;
     let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", program, "600"]).await;
     let said = holder.says("it did not start within 3s").await;
     assert!(said.contains("Look at the file system of its program"), "{said}");
     assert_eq!(holder.ended().await.code(), Some(1));
     assert_eq!(holder.said("\"the command runs\""), 0);
     assert_eq!(record(&emulator).await["leaseReleased"]["BOOL"], true);
+}
+
+/// A process that this one has started, once there is one.
+async fn first_child(of: &str) -> String {
+    let mut found = None;
+    eventually("it starts a process", async || {
+        let threads = fs::read_dir(format!("/proc/{of}/task")).expect("it runs").flatten();
+        let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        found = children.collect::<String>().split_whitespace().next().map(str::to_owned);
+        found.is_some()
+    })
+    .await;
+    found.expect("it was found")
+}
+
+#[tokio::test]
+async fn a_program_that_opens_only_after_the_term_is_not_executed() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    for signal in ["KILL", "STOP"] {
+        let program = absent("late");
+        fs::copy("/bin/touch", &program).unwrap();
+        let program = program.to_str().unwrap();
+        let mut held = hold(program).await;
+        let made = absent("made");
+        let keeper =
+            Keeper::start_with(&emulator, "site-a", "", &["--", program, made.to_str().unwrap()]).await;
+        let guard = first_child(&keeper.id().expect("it runs").to_string()).await;
+        let command = first_child(&guard).await;
+        keeper.signal(signal).await;
+        eventually("guard and command have ended", async || is_gone(&guard) && is_gone(&command)).await;
+        let opened = open(program, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty());
+        assert_eq!(opened.expect_err("it still does not open"), Errno::WOULDBLOCK);
+        held.kill().await.unwrap();
+        keeper.signal("CONT").await;
+        drop(keeper);
+        fs::write(program, "").expect("no one executes it");
+        assert!(!made.exists(), "it was executed");
+    }
 }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::{
@@ -53,17 +54,9 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let mut started = process::Command::new(program);
     // In a group without the guard, which can be stopped and killed as a whole.
     started.args(arguments).stdin(Stdio::null()).process_group(0);
-    let child = match started.spawn() {
-        Ok(child) => child,
-        Err(cause) => {
-            let number = cause.raw_os_error().unwrap_or_default();
-            send(&mut reports, &format!("{FAILED}{number}")).await;
-            return Ok(STATUS_OF_MISSING);
-        }
-    };
-    send(&mut reports, &format!("{RUNS}{}", child.id())).await;
-    let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (mut status, mut ending, mut lost) = (None, false, false);
+    // Its program may be on a file system that does not answer. Killed meanwhile, it executes nothing of it later.
+    let mut starting = spawn_blocking(move || started.spawn().map(|child| child.id()));
+    let (mut child, mut status, mut ending, mut lost) = (None, None, false, false);
     let of = |status: Option<u8>| status.unwrap_or(STATUS_OF_KILLED);
     loop {
         select! {
@@ -104,7 +97,19 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
             }
-            _ = ended.recv() => {
+            started = &mut starting, if child.is_none() => match started.map_err(io::Error::other).flatten() {
+                Ok(id) => {
+                    child = i32::try_from(id).ok().and_then(Pid::from_raw);
+                    send(&mut reports, &format!("{RUNS}{id}")).await;
+                }
+                Err(cause) => {
+                    let number = cause.raw_os_error().unwrap_or_default();
+                    send(&mut reports, &format!("{FAILED}{number}")).await;
+                    return Ok(STATUS_OF_MISSING);
+                }
+            },
+            // Until then, that of a program that does not start is the thread's that starts it.
+            _ = ended.recv(), if child.is_some() => {
                 let is_left = Descendants::All.reap(|pid, how| {
                     if Some(pid) == child {
                         let signal = how.terminating_signal().unwrap_or_default();
