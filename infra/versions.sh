@@ -131,18 +131,21 @@ must_not_be_changing() {
 
 # A version with other paths does not know a lock with these.
 must_know_the_lock() {
-    local paths='Environment.Variables.[HEALTHY_PATH, LOCKED_PATH, GUARDED_HEALTH_CHECKS]' now after id path seen
-    now=$(fact_of lock live "$paths")
-    after=$(fact_of lock before "$paths")
-    [ "$now" != "$after" ] || return 0
-    IFS=$'\t' read -r _ path id <<<"$now"
-    [ "$id" != None ] ||
-        die "the version before has other paths, which would not know the locks of the health checks with the guarded tag. $older"
-    seen=$(aws route53 get-health-check --health-check-id "$id" --query HealthCheck.HealthCheckConfig.ResourcePath) ||
-        die "the version before has other paths, and whether the health check $id is locked cannot be read (above)"
-    [ "$seen" != "$path" ] ||
-        die "the health check $id is locked, and the version before has other paths: restore it first, see" \
-            "docs/runbook.md#restore-a-primary"
+    local paths='Environment.Variables.[HEALTHY_PATH, LOCKED_PATH, GUARDED_HEALTH_CHECKS]' name now after id path seen
+    # A rollback that has ended in the middle has taken some back already.
+    for name in "${functions[@]}"; do
+        now=$(fact_of "$name" live "$paths")
+        after=$(fact_of "$name" before "$paths")
+        [ "$now" != "$after" ] || continue
+        IFS=$'\t' read -r _ path id <<<"$now"
+        [ "$id" != None ] ||
+            die "the version before has other paths, which would not know the locks of the health checks with the guarded tag. $older"
+        seen=$(aws route53 get-health-check --health-check-id "$id" --query HealthCheck.HealthCheckConfig.ResourcePath) ||
+            die "the version before has other paths, and whether the health check $id is locked cannot be read (above)"
+        [ "$seen" != "$path" ] ||
+            die "the health check $id is locked, and the version before has other paths: restore it first, see" \
+                "docs/runbook.md#restore-a-primary"
+    done
 }
 
 # Points `live` of each function to its `before`. It needs Lambda alone.

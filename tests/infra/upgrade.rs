@@ -334,6 +334,15 @@ async fn a_rollback_that_would_go_anywhere_else_is_refused_before_any_change() {
     stack.does(&format!("{at} /lb-check; deploy b --locked-path /closed || true; {at} /closed")).await;
     let said = "is locked, and the version before has other paths: restore it first";
     refused("infra/deploy --rollback", said).await;
+    // The same where an earlier try has taken the first function back.
+    let live = |version| {
+        format!(
+            "aws lambda update-alias --function-name failover-lock --name live --function-version {version}"
+        )
+    };
+    stack.does(&live(2)).await;
+    refused("infra/deploy --rollback", said).await;
+    stack.does(&live(4)).await;
 
     // Versions of two deployments.
     let other = "aws lambda update-alias --function-name failover-restore --name before --function-version 1";
