@@ -141,6 +141,7 @@ const REMOVE: &str = r#"
 echo "--- unknown"; deploy --remove web 2>&1
 echo "--- still attached"; deploy --remove app 2>&1
 record app.example.com A primary PRIMARY "$PRIMARY" 192.0.2.1
+record app.example.com AAAA standby6 SECONDARY "" 2001:db8::2
 record app.example.com AAAA primary6 PRIMARY "$LATCHED" 2001:db8::1
 echo "--- one of two attached"; deploy --remove app 2>&1
 record app.example.com AAAA primary6 PRIMARY "$PRIMARY" 2001:db8::1
@@ -302,6 +303,21 @@ sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
 echo "--- arms alone"; deploy --arm --dry-run 2>&1
 # Every name server answers "primary" or "healthy" then, whatever the checks say.
 delete _serving.app.example.com standby
+six() {
+    aws route53 change-resource-record-sets --hosted-zone-id "$ZONE" --change-batch '{"Changes": [{"Action": "'"$1"'",
+        "ResourceRecordSet": {"Name": "app.example.com", "Type": "AAAA", "TTL": 5, '"$2"'
+        "ResourceRecords": [{"Value": "2001:db8::1"}]}}]}' >/dev/null
+}
+six CREATE ""
+echo "--- beside the pair"; deploy --arm 2>&1; deploy 2>&1
+six DELETE ""
+alone='"SetIdentifier": "primary", "Failover": "PRIMARY", "HealthCheckId": "'"$LATCHED"'",'
+six CREATE "$alone"
+echo "--- without a standby"; deploy --name app 2>&1
+six DELETE "$alone"
+record app.example.com A standby SECONDARY "$STANDBY" 192.0.2.2
+echo "--- with a check"; deploy --arm 2>&1
+record app.example.com A standby SECONDARY "" 192.0.2.2
 echo "--- alone"; deploy --arm 2>&1; deploy 2>&1; deploy --name app 2>&1
 record _standby.app.example.com TXT unhealthy SECONDARY "" '\"healthy\"'
 record _serving.app.example.com TXT primary PRIMARY "$LATCHED" '\"site-a\"'
@@ -365,6 +381,28 @@ const BESIDE_SAID: &[Step] = &[
         ],
     ),
     ("arms alone", &["--parameter-overrides DryRun=false\n", "would arm: app", "ended with 0"]),
+    (
+        "beside the pair",
+        &[
+            "infra/deploy latch: app.example.com has a record of type AAAA that does not fail over",
+            "infra/deploy latch: deployed, and app.example.com has a record of type AAAA that does not fail over",
+            "ended with 1",
+        ],
+    ),
+    (
+        "without a standby",
+        &[
+            "infra/deploy latch: the zone has no SECONDARY record of app.example.com of type AAAA",
+            "ended with 1",
+        ],
+    ),
+    (
+        "with a check",
+        &[
+            "infra/deploy latch: the SECONDARY record of app.example.com of type A has the health check",
+            "ended with 1",
+        ],
+    ),
     (
         "alone",
         &[
