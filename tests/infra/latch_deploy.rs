@@ -332,6 +332,8 @@ rm "$STATE/_standby.says"
 echo "--- would be anew"; deploy --name app --dry-run 2>&1
 echo "--- anew"; deploy --name app 2>&1
 sentinels | cmp - "$STATE/before.json" && echo "the sentinels are as before"
+echo "--- second name"; deploy --stack latch2 --name app --domain shop.example.com --zone "$ZONE" --primary "$STANDBY" \
+    --standby "$PRIMARY" 2>&1
 echo "--- second stack"
 cp -r "$STATE" "$STATE-2"
 STATE=$STATE-2 deploy --stack latch2 --name shop --domain shop.example.com --zone "$ZONE" --primary "$STANDBY" \
@@ -436,6 +438,13 @@ const BESIDE_SAID: &[Step] = &[
             "made anew: _serving.app.example.com, PRIMARY\nmade anew: _primary.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, SECONDARY\n",
             "ARMED: app.\nended with 0",
             "the sentinels are as before",
+        ],
+    ),
+    (
+        "second name",
+        &[
+            "the stack latch in eu-central-1 has a latch app, and the metrics of both would be the same",
+            "ended with 1",
         ],
     ),
     (
