@@ -6,6 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as Socket;
 use std::os::unix::process::CommandExt as _;
 use std::process::{self, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -13,7 +16,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::{
@@ -22,6 +26,9 @@ use super::{
 use crate::lease::claim::Moment;
 use crate::lease::clock::{now, sleep_until};
 use crate::lease::descendants::{self, Descendants};
+
+/// The pause before another look whether a command that is being started has come.
+const SOON: Duration = Duration::from_millis(1);
 
 /// Runs as the guard: runs the command as long as the orders on standard input, a socket, allow it, and ends when no
 /// process that it has started is left. Returns the command's status as a shell would report it.
@@ -51,11 +58,10 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(io::Error::other("it is empty")));
     };
-    let mut started = process::Command::new(program);
+    let mut starts = process::Command::new(program);
     // In a group without the guard, which can be stopped and killed as a whole.
-    started.args(arguments).stdin(Stdio::null()).process_group(0);
-    // Its program may be on a file system that does not answer. Killed meanwhile, it executes nothing of it later.
-    let mut starting = spawn_blocking(move || started.spawn().map(|child| child.id()));
+    starts.args(arguments).stdin(Stdio::null()).process_group(0);
+    let mut start = Start::of(starts);
     let (mut child, mut status, mut ending, mut lost) = (None, None, false, false);
     let of = |status: Option<u8>| status.unwrap_or(STATUS_OF_KILLED);
     loop {
@@ -78,7 +84,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
                 // The keeper has ended.
                 Ok(None) | Err(_) => {
-                    Descendants::All.end().await;
+                    start.end_all().await;
                     return Ok(of(status));
                 }
             },
@@ -93,14 +99,20 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 if let (None, Some(group)) = (status, child) {
                     let _ = kill_process_group(group, Signal::KILL);
                 }
-                Descendants::All.end().await;
+                start.end_all().await;
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
             }
-            started = &mut starting, if child.is_none() => match started.map_err(io::Error::other).flatten() {
+            started = &mut start.result, if child.is_none() => match started.map_err(io::Error::other).flatten() {
                 Ok(id) => {
                     child = i32::try_from(id).ok().and_then(Pid::from_raw);
-                    send(&mut reports, &format!("{RUNS}{id}")).await;
+                    // TERM may have come before it, or have ended it before it executed anything.
+                    if ending {
+                        Descendants::All.signal(Signal::TERM);
+                    }
+                    if !ending || !child.is_none_or(|child| descendants::has_ended(child.as_raw_pid())) {
+                        send(&mut reports, &format!("{RUNS}{id}")).await;
+                    }
                 }
                 Err(cause) => {
                     let number = cause.raw_os_error().unwrap_or_default();
@@ -127,6 +139,47 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                     return Ok(of(status));
                 }
             }
+        }
+    }
+}
+
+/// The start of the command, on a thread of its own: its program may be on a file system that does not answer. Killed
+/// meanwhile, it executes nothing of it later.
+struct Start {
+    /// The process's number, if it was started.
+    result: Receiver<io::Result<u32>>,
+    /// Whether it has begun, or may not begin any more.
+    is_decided: Arc<AtomicBool>,
+}
+
+impl Start {
+    fn of(mut command: process::Command) -> Self {
+        let (sends, result) = oneshot::channel();
+        let is_decided = Arc::new(AtomicBool::new(false));
+        let decides = Arc::clone(&is_decided);
+        thread::spawn(move || {
+            if decides.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            let _ = sends.send(command.spawn().map(|child| child.id()));
+            // A command that has asked for a signal at its parent's death gets it when this thread ends.
+            loop {
+                thread::park();
+            }
+        });
+        Self { result, is_decided }
+    }
+
+    /// Kills everything that was started, until none is left and nothing will be.
+    async fn end_all(&mut self) {
+        let has_begun = self.is_decided.swap(true, Ordering::Relaxed);
+        loop {
+            let may_come = has_begun && matches!(self.result.try_recv(), Err(TryRecvError::Empty));
+            Descendants::All.end().await;
+            if !may_come {
+                return;
+            }
+            sleep(SOON).await;
         }
     }
 }
