@@ -158,7 +158,8 @@ impl State {
             path,
             version: check.version,
             record: &record,
-            is_full: tags.is_some_and(record::takes_no_lock),
+            // Of one that cannot be recorded, this look is not the first one.
+            seen_locked: if tags.is_some_and(record::takes_no_lock) { record::EARLIER } else { clock::now() },
             alarms: &alarms,
             health,
             turns_within: check.turns_within,

@@ -72,7 +72,11 @@ pub(super) async fn act(
         Decision::Defer(reason) => {
             // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
             // Without its record it would be: then this invocation fails, and the alarm comes again.
-            if !config.dry_run && !target.waits_for(cause) {
+            if config.dry_run {
+                // Nothing is on record, and so nothing waits.
+                return Ok(Outcome { reason: Some(reason), ..on_locked_path(Verdict::WouldLock, None) });
+            }
+            if !target.waits_for(cause) {
                 Box::pin(record(system, cause, target, None, deadline)).await.map_err(Error::NotDeferred)?;
             }
             Ok(cause.not_locked(Some(id), Verdict::Deferred, reason))

@@ -30,9 +30,10 @@ pub struct Datapoint {
 /// The period of an alarm whose message does not say it: the shortest of Route 53's metrics.
 const PERIOD: i64 = 60;
 
-/// The newest datapoint that made an alarm change, by its reason in data or in words, and its period in seconds.
+/// The newest datapoint that made an alarm change, by its reason in words or in data, and its period in seconds. The words
+/// name those alone that breach; the data names all that were evaluated, and does not say which of them breach.
 pub(super) fn newest(data: Option<&str>, words: Option<&str>, period: Option<i64>) -> Option<Datapoint> {
-    let began = data.and_then(newest_of).or_else(|| words.and_then(newest_in))?;
+    let began = words.and_then(newest_in).or_else(|| data.and_then(newest_of))?;
     let period = TimeDelta::try_seconds(period.unwrap_or(PERIOD))?;
     Some(Datapoint { began, ended: began.checked_add_signed(period)? })
 }
@@ -77,6 +78,9 @@ mod tests {
         let ended =
             |data, period| super::newest(data, Some(text), period).map(|point| point.ended.to_rfc3339());
         assert_eq!(ended(Some(start), None).as_deref(), Some("2026-11-21T02:37:00+00:00"));
+        // The newest one that was evaluated is well.
+        let m_of_n = r#"{"evaluatedDatapoints":[{"timestamp":"2026-11-21T02:40:00.000+0000","value":1.0},{"timestamp":"2026-11-21T02:36:00.000+0000","value":0.0}]}"#;
+        assert_eq!(ended(Some(m_of_n), None).as_deref(), Some("2026-11-21T02:37:00+00:00"));
         assert_eq!(ended(Some("free text"), Some(300)).as_deref(), Some("2026-11-21T02:41:00+00:00"));
         assert_eq!(ended(None, Some(i64::MAX)), None);
     }

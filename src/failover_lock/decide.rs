@@ -105,8 +105,8 @@ pub struct Standing<'a> {
     pub version: i64,
     /// What is recorded on it.
     pub record: &'a Record,
-    /// Whether no lock can be recorded on it.
-    pub is_full: bool,
+    /// When this process first saw it locked without a record.
+    pub seen_locked: DateTime<Utc>,
     /// The alarms on its health.
     pub alarms: &'a [Alarm],
     /// What Route 53's checkers find.
@@ -195,10 +195,12 @@ pub fn lock(
     let Some(check) = seen.check else {
         // Which path it has is not known: a restore that was begun may not have taken place.
         let done = seen.record.restore.as_ref().filter(|restore| restore.done.is_some());
-        let older = done.is_some_and(|restore| is_older(changed_at, restore.seen));
-        let decision =
-            if older { Decision::Ignore(Reason::OlderThanRestore) } else { Decision::Lock { version: None } };
-        return Ok(Step::Done(decision));
+        let older = |restore| older_than(restore, changed_at, breaching, seen.health, TimeDelta::zero());
+        return Ok(match done.map(older) {
+            Some(None) => Step::AskCheckers,
+            Some(Some(true)) => Step::Done(Decision::Ignore(Reason::OlderThanRestore)),
+            Some(Some(false)) | None => Step::Done(Decision::Lock { version: None }),
+        });
     };
     let (path, version) = (check.path().unwrap_or_default(), check.version);
     if let Some(restore) = seen.record.restored(path, version) {
@@ -226,7 +228,8 @@ pub fn lock(
 }
 
 /// Whether an alarm is from before a restore: it changed earlier, or its breaching datapoints show the lock.
-/// `None` if only Route 53's checkers can tell: the datapoints are from the time in which they turn.
+/// `None` if only Route 53's checkers can tell: the datapoints are from the time in which they turn, or from before the restore
+/// although the alarm changed long after them.
 fn older_than(
     restore: &Restore,
     changed_at: DateTime<Utc>,
@@ -237,12 +240,9 @@ fn older_than(
     if is_older(changed_at, restore.seen) {
         return Some(true);
     }
-    // A datapoint that is much older than the alarm's change did not make it change: the failure lasts.
-    let Some(breaching) = breaching.filter(|breaching| changed_at - breaching.ended <= PROMPT) else {
-        return Some(false);
-    };
+    let Some(breaching) = breaching else { return Some(false) };
     let done = restore.done.unwrap_or(restore.seen);
-    if breaching.began < done {
+    if breaching.began < done && changed_at - breaching.ended <= PROMPT {
         Some(true)
     } else if breaching.began < done + turns_within {
         match health {
@@ -316,11 +316,10 @@ pub fn reconcile<'a>(seen: &Standing<'a>, config: &Config) -> Step<Finding<'a>> 
             done(Finding::LockStands { unknown, unrecorded: lock.version != Some(version) || is_nobodys })
         }
         _ if locked => {
-            // One that cannot be recorded: since when it stands is not known.
+            // Since when it stands is not known: the next tick has it on record, if it can be recorded.
             let since = alarms.iter().filter(|alarm| is_ok(alarm)).map(|alarm| alarm.changed_at).max();
-            if seen.is_full
-                && may_be_healthy(true)
-                && since.is_some_and(|since| seen.now - since >= must_fail)
+            if may_be_healthy(true)
+                && since.is_some_and(|since| seen.now - since.max(seen.seen_locked) >= must_fail)
                 && let Some(step) = holds()
             {
                 return step;
@@ -404,8 +403,8 @@ fn in_service<'a>(alarm: &'a Alarm, restored: Option<&Restore>, seen: &Standing<
     if alarm.configured_at.is_some_and(|configured_at| configured_at > alarm.changed_at) {
         // Its actions may have been off when it went off: someone was at work on the primary.
         return match health {
-            Health::Healthy => Step::Done(Finding::Unprotected(Reason::EnabledInAlarm)),
-            _ => ask_unless(Finding::NeverLocked(alarm)),
+            Health::Unhealthy => Step::Done(Finding::NeverLocked(alarm)),
+            _ => ask_unless(Finding::Unprotected(Reason::EnabledInAlarm)),
         };
     }
     Step::Done(Finding::NeverLocked(alarm))

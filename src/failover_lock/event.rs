@@ -113,6 +113,9 @@ pub fn records(event: &str) -> Result<Vec<Record>, Malformed> {
     Ok(records.into_iter().map(|record| Record::read(record.get())).collect())
 }
 
+/// The keys that tell an alarm's message from another one, in its three shapes.
+const OF_ALARMS: [&str; 5] = ["AlarmName", "NewStateValue", "Trigger", "alarmData", "detail-type"];
+
 /// Whether `event` looks like something that a machine sends rather than a person.
 pub(super) fn is_machine_made(event: &BTreeMap<String, &RawValue>) -> bool {
     ["Records", "source", "detail-type", "alarmData", "AlarmName"].iter().any(|key| event.contains_key(*key))
@@ -145,13 +148,16 @@ impl Record {
     }
 }
 
-/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. What
-/// begins as JSON does and breaks off may have been an alarm.
+/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. A text that is not
+/// JSON was an alarm if it names what only an alarm's message has.
 fn enveloped(text: &str) -> Result<Message, Malformed> {
-    if text.trim_start().starts_with('{') {
-        message(text)
-    } else {
-        Ok(Message::Foreign("a text that is not JSON".to_owned()))
+    let is_object = serde_json::from_str::<Parts>(text).is_ok();
+    if !is_object && !OF_ALARMS.iter().any(|key| text.contains(&format!("\"{key}\""))) {
+        return Ok(Message::Foreign("a text that is no JSON object".to_owned()));
+    }
+    match message(text) {
+        Err(Malformed::RestoreRequest) => Ok(Message::Foreign("an object of another system".to_owned())),
+        read => read,
     }
 }
 
@@ -383,8 +389,7 @@ impl AlarmData {
         }
         let metrics: Vec<_> =
             self.configuration.metrics.into_iter().flatten().map(MetricQuery::metric).collect();
-        let comparison_unknown =
-            metrics.iter().any(Metric::is_health) && tells_recovery(Some("GreaterThan"), &metrics);
+        let comparison_unknown = tells_recovery(Some("GreaterThan"), &metrics);
         let contributor =
             self.alarm_contributor.as_ref().and_then(|contributor| contributor.attributes.as_ref());
         let transition = change.of_metrics(metrics, contributor)?;

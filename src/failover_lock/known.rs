@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::health_check::{HealthCheck, HealthCheckId};
@@ -16,7 +17,11 @@ const FRESH: Duration = Duration::from_mins(20);
 
 /// What was read of the checks' records, by version, in earlier ticks of this process.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known(Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>);
+pub(super) struct Known {
+    records: Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>,
+    /// When a check was first seen on the locked path.
+    locked: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -41,7 +46,7 @@ pub(super) enum Tagged {
 impl Known {
     /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
     pub fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.get(&check.id).filter(|entry| entry.version == check.version)?;
         if entry.read.elapsed() >= FRESH {
             return None;
@@ -55,17 +60,28 @@ impl Known {
 
     /// The checks that are meant to be out of service.
     pub fn out(&self) -> Vec<HealthCheckId> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().filter(|(_, entry)| entry.is_out).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Since when this process has seen the check on the locked path, in each look: now, if it is not, or was not before.
+    pub fn locked_since(&self, id: &HealthCheckId, is_locked: bool, now: DateTime<Utc>) -> DateTime<Utc> {
+        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_locked {
+            *locked.entry(id.clone()).or_insert(now)
+        } else {
+            locked.remove(id);
+            now
+        }
     }
 
     /// Its record is not known any more: it was written.
     pub fn forget(&self, id: &HealthCheckId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
     pub fn put(&self, check: &HealthCheck, tags: Tagged) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.get(&check.id).is_some_and(|entry| {
             entry.version == check.version && entry.read.elapsed() < FRESH && entry.tags == tags
         });

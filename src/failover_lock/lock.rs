@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all, maybe_done};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::FailoverLock;
@@ -29,6 +29,10 @@ use crate::remote::deadline::{Deadline, MayPass};
 /// their own. Where the answer comes sooner, reading one after the other costs less, and often the tags need not be read
 /// at all.
 const BESIDE: Duration = Duration::from_millis(20);
+
+/// How long a check's answer may take without a restore's two calls between those for its tags and for itself. A check without
+/// a record is not asked for its tags again otherwise, which would be one more round trip before its first lock.
+const AT_ONCE_READ: Duration = Duration::from_secs(1);
 
 /// How often a check that was changed while it was read is read again; a record that no function wrote may be ahead for
 /// ever.
@@ -170,6 +174,7 @@ async fn lock_check(
     let mut tries = 0;
     let read_decide_act = async |_| {
         tries += 1;
+        let asked = Instant::now();
         let beside = async {
             // All that is read beside the check, so that the lock stands after two round trips.
             let holds_back = async {
@@ -181,6 +186,7 @@ async fn lock_check(
         let ((check, tags), (holds_back, secondary)) =
             join(check_and_tags(system, id, deadline), beside).await;
         let check = check?;
+        let was_slow = asked.elapsed() > AT_ONCE_READ;
         if let Some(reason) = holds_back.map(Reason::from) {
             log_decision(transition, Some(id), &Decision::Ignore(reason));
             return Ok(Cause::from(transition).not_locked(Some(id), Verdict::Ignored, reason));
@@ -212,7 +218,9 @@ async fn lock_check(
                 // The tags were read beside the check, so a restore may have come between the two. Where the
                 // record does not know the version that was read, it is read again.
                 Step::Done(Decision::Lock { version: Some(version) })
-                    if !is_new && !seen.record.is_empty() && !seen.record.is_newest(version) =>
+                    if !is_new
+                        && (was_slow || !seen.record.is_empty())
+                        && !seen.record.is_newest(version) =>
                 {
                     let again = system.route53.tags(id, shortly(deadline)).await;
                     let again = or_warn(id, again, NEWER);
@@ -250,11 +258,14 @@ async fn lock_unread(
         let read = tags.as_ref().ok();
         let record = read.map(|tags| view::valid_record(system, id, tags, None));
         let known = record.clone().unwrap_or_default();
-        let seen = Seen { check: None, record: &known, health: Health::Unknown, now: system.clock.now() };
-        let decision = match decide::lock(transition, &seen, &system.config) {
-            Ok(Step::Done(decision)) => decide::interlock(decision, secondary),
-            Ok(Step::AskCheckers) => unreachable!("their verdict is known to be unknown"),
-            Err(cannot) => return Ok(Err(cannot.into())),
+        let mut health = Health::Unasked;
+        let decision = loop {
+            let seen = Seen { check: None, record: &known, health, now: system.clock.now() };
+            match decide::lock(transition, &seen, &system.config) {
+                Ok(Step::Done(decision)) => break decide::interlock(decision, secondary),
+                Ok(Step::AskCheckers) => health = view::health(system, id, deadline).await,
+                Err(cannot) => return Ok(Err(cannot.into())),
+            }
         };
         log_decision(transition, Some(id), &decision);
         let target = Target { id, check: None, record: record.as_ref(), tags: read };
@@ -278,9 +289,12 @@ async fn check_and_tags(
     let named = config.names(id);
     let time = if named { deadline.within(deadline.left() / 2) } else { deadline };
     let mut check = pin!(maybe_done(route53.health_check(id, time)));
-    // It begins when the check is asked for: making the request may take a small function longer than its answer.
-    let mut beside = pin!(maybe_done(async { sleep(BESIDE).await }));
-    let mut tags = pin!(maybe_done(route53.tags(id, shortly(deadline))));
+    // Those of a tag are needed in any case. Otherwise it begins when the check is asked for: making the request may take a small function longer than its answer.
+    let beside = if config.guarded_tag.is_some() { Duration::ZERO } else { BESIDE };
+    let mut beside = pin!(maybe_done(async move { sleep(beside).await }));
+    // Without them it is not known whether the check is guarded at all.
+    let for_tags = if config.guarded_tag.is_some() { deadline } else { shortly(deadline) };
+    let mut tags = pin!(maybe_done(route53.tags(id, for_tags)));
     poll_fn(|context| {
         let read = check.as_mut().poll(context).is_ready();
         let checked = check.as_mut().output_mut().and_then(|check| check.as_ref().ok());

@@ -27,6 +27,7 @@ mod follow;
 pub mod health_check;
 mod known;
 mod lock;
+mod notes;
 pub mod outcome;
 pub mod probe;
 pub mod reason;

@@ -77,6 +77,8 @@ pub(super) enum Note {
     LockedForDays,
     /// The check was restored since the tick before.
     Restored,
+    /// Its lock was undone, or does not hold.
+    Undone,
 }
 
 /// What was done.
@@ -171,6 +173,7 @@ impl lambda::Report for Report {
                 let note = outcome.notes.map(|note| match note {
                     Note::LockedForDays => "LockedForDays",
                     Note::Restored => "Restored",
+                    Note::Undone => "Undone",
                 });
                 outcome.metric().into_iter().chain(note).map(|name| line(name, id)).collect::<Vec<_>>()
             }
@@ -205,8 +208,9 @@ impl Outcome {
             Verdict::Deferred if self.reason == Some(Reason::Throttled) => Some("Throttled"),
             Verdict::Deferred => Some("Deferred"),
             Verdict::Restored => Some("Restored"),
-            Verdict::Unprotected => Some("Unprotected"),
-            Verdict::WouldLock | Verdict::WouldRestore | Verdict::AlreadyRestored | Verdict::Armed => None,
+            // In a dry run, a failure locks nothing.
+            Verdict::Unprotected | Verdict::WouldLock => Some("Unprotected"),
+            Verdict::WouldRestore | Verdict::AlreadyRestored | Verdict::Armed => None,
         }
     }
 

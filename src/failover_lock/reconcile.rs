@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-use chrono::TimeDelta;
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
 
@@ -21,6 +20,7 @@ use super::error::{Error, FailedRecord};
 use super::follow::{Unrecorded, follow};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
+use super::notes::{is_due, restored};
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
@@ -35,9 +35,6 @@ const AT_ONCE: usize = 32;
 const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
-/// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
-const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
-
 /// A check as this tick sees it.
 struct Look {
     id: HealthCheckId,
@@ -63,9 +60,17 @@ pub(super) async fn reconcile(
     let deadline = deadline.with_tries(TRIES);
     let looks = match look(system, deadline).await {
         Ok(looks) => looks,
+        // Not a failure, here and below: others need the calls more, and the next tick comes in a minute.
+        Err(failure) if failure.kind() == Kind::Throttled => {
+            warn!(error = %failure, decision = "defer", "decided");
+            return match &system.config.guarded {
+                Some(ids) => ids.iter().map(|id| throttled(Some(id))).map(Ok).collect(),
+                None => vec![Ok(throttled(None))],
+            };
+        }
         Err(failure) => {
-            let error = failure.into();
-            return vec![Err(FailedRecord { record: None, alarm: None, health_check_id: None, error })];
+            let (error, alarm, health_check_id) = (failure.into(), None, None);
+            return vec![Err(FailedRecord { record: None, alarm, health_check_id, error })];
         }
     };
     let tags = view::tags_of(system, &unknown_records(system, &looks), deadline).await;
@@ -75,16 +80,15 @@ pub(super) async fn reconcile(
         let failed =
             |error| FailedRecord { record: None, alarm: None, health_check_id: Some(id.clone()), error };
         let result = match reconcile_check(system, look, tags.get(&id), &tick, deadline).await {
-            // Not a failure: others need the calls more, and the next tick comes in a minute.
             Err(Error::Aws(failure)) if failure.kind() == Kind::Throttled => {
                 tick.give_way();
                 warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
-                Ok(Some(throttled(&id)))
+                Ok(Some(throttled(Some(&id))))
             }
             // Nor this: no one else waits for CloudWatch's limit.
             Err(Error::AlarmsUnread(failure)) if failure.kind() == Kind::Throttled => {
                 warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
-                Ok(Some(throttled(&id)))
+                Ok(Some(throttled(Some(&id))))
             }
             result => result,
         };
@@ -112,7 +116,7 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
     if !is_few {
         match route53.health_checks(deadline).await {
             Ok(checks) => listed.extend(checks.into_iter().map(|check| (check.id.clone(), check))),
-            Err(failure) if by_name.is_none() => return Err(failure),
+            Err(failure) if by_name.is_none() || failure.kind() == Kind::Throttled => return Err(failure),
             Err(failure) => warn!(error = %failure, "reading the health checks one by one"),
         }
     }
@@ -199,13 +203,14 @@ async fn decide_and_act(
     let (record, tags) = match recorded(system, check, quiet, tags, tick.may_act(), deadline).await? {
         Some((Tagged::Guarded(record), tags)) => (record, tags),
         Some((Tagged::NotGuarded, _)) => return Ok(None),
-        None => return Ok(Some(throttled(id))),
+        None => return Ok(Some(throttled(Some(id)))),
     };
     let path = match decide::can_hold(check) {
         Ok(path) => path,
         Err(cannot) => {
             warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
-            return Ok(Some(unprotected(check, Reason::from(&cannot))));
+            let notes = restored(system, check, &record, false);
+            return Ok(Some(Outcome { notes, ..unprotected(check, Reason::from(&cannot)) }));
         }
     };
     if record.is_ahead_of(check.version) && !last {
@@ -214,18 +219,23 @@ async fn decide_and_act(
     }
     let (record, is_restored_now) = completed(system, check, path, record, deadline).await;
     let record = without_abandoned(system, check, record, deadline).await;
+    let is_locked = path == system.config.locked_path.as_str();
+    let first_seen = system.known.locked_since(id, is_locked, system.clock.now());
+    let seen_locked =
+        if tags.as_ref().is_some_and(record::takes_no_lock) { record::EARLIER } else { first_seen };
     let mut acting = alarms.to_vec();
     let mut muted = false;
     let finding = loop {
+        let now = system.clock.now();
         let seen = Standing {
             path,
             version: check.version,
             record: &record,
-            is_full: tags.as_ref().is_some_and(record::takes_no_lock),
+            seen_locked,
             alarms: &acting,
             health: Health::Unasked,
             turns_within: check.turns_within,
-            now: system.clock.now(),
+            now,
         };
         let finding = decided(system, id, seen, deadline).await;
         match finding {
@@ -285,7 +295,7 @@ async fn conclude(
 ) -> Result<Outcome, Error> {
     let FailoverLock { config, known, .. } = system;
     let OnRecord { record, tags, is_restored_now } = on_record;
-    let (id, path, now) = (&check.id, check.path().unwrap_or_default(), system.clock.now());
+    let (id, now) = (&check.id, system.clock.now());
     let target = Target { id, check: Some(check), record: Some(record), tags };
     let to_follow = |unknown: Option<&Alarm>| {
         if !config.dry_run && !tags.is_some_and(record::takes_no_lock) {
@@ -300,15 +310,11 @@ async fn conclude(
             tick.follow(Unrecorded { check: check.clone(), record: Box::new(record.clone()), cause });
         }
     };
-    // Also one by failoverctl or by hand.
-    let restored = || {
-        let restore = record.restored(path, check.version)?;
-        (is_restored_now || now - restore.done? < JUST_NOW).then_some(Note::Restored)
-    };
     let cause = match finding {
         Finding::Armed => {
             known.put(check, Tagged::Guarded(Box::new(record.clone())));
-            return Ok(Outcome { notes: restored(), ..outcome(check, Verdict::Armed) });
+            let notes = restored(system, check, record, is_restored_now);
+            return Ok(Outcome { notes, ..outcome(check, Verdict::Armed) });
         }
         Finding::LockStands { unknown: None, unrecorded: false } => {
             // Read between a lock's update and its record, it would be kept as it is not any more.
@@ -321,20 +327,26 @@ async fn conclude(
         }
         Finding::LockStands { unknown, .. } => {
             to_follow(unknown);
-            return Ok(outcome(check, Verdict::AlreadyLocked));
+            // One that cannot be recorded stands about as long as its alarm.
+            let is_due = unknown.is_some_and(|alarm| is_due(now - alarm.changed_at));
+            let notes = is_due.then_some(Note::LockedForDays);
+            return Ok(Outcome { notes, ..outcome(check, Verdict::AlreadyLocked) });
         }
         Finding::Unprotected(reason) => {
             let is_behind = record.lock.as_ref().is_some_and(|lock| lock.version != Some(check.version));
             if reason == Reason::LockDoesNotHold && is_behind {
                 to_follow(None);
             }
-            return Ok(Outcome { notes: restored(), ..unprotected(check, reason) });
+            let is_undone = matches!(reason, Reason::UndoneByHand | Reason::LockDoesNotHold);
+            let undone = is_undone.then_some(Note::Undone);
+            let notes = undone.or_else(|| restored(system, check, record, is_restored_now));
+            return Ok(Outcome { notes, ..unprotected(check, reason) });
         }
         Finding::NeverLocked(alarm) => Cause::from(alarm),
         Finding::Recorded => recorded_cause(record),
     };
     if !tick.may_act() {
-        return Ok(throttled(id));
+        return Ok(throttled(Some(id)));
     }
     if !tags.is_none_or(|tags| config.guards_tagged(tags)) {
         return Ok(unprotected(check, Reason::UndoneByHand));
@@ -444,18 +456,12 @@ fn unprotected(check: &HealthCheck, reason: Reason) -> Outcome {
     Outcome { reason: Some(reason), ..outcome(check, Verdict::Unprotected) }
 }
 
-fn throttled(id: &HealthCheckId) -> Outcome {
-    Outcome { reason: Some(Reason::Throttled), ..Outcome::new(Some(id), Verdict::Deferred) }
+fn throttled(id: Option<&HealthCheckId>) -> Outcome {
+    Outcome { reason: Some(Reason::Throttled), ..Outcome::new(id, Verdict::Deferred) }
 }
 
 fn is_in_alarm(alarms: &[Alarm]) -> bool {
     alarms.iter().any(|alarm| alarm.state == AlarmState::Alarm)
-}
-
-/// Whether a day, or several, have passed just now.
-fn is_due(since: TimeDelta) -> bool {
-    const DAY: i64 = 24 * 60;
-    since.num_minutes() >= DAY && since.num_minutes() % DAY < JUST_NOW.num_minutes()
 }
 
 fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {

@@ -248,6 +248,12 @@ impl Record {
         }
     }
 
+    /// When the newest alarm changed for which a lock was set; not one that waits.
+    #[must_use]
+    pub fn newest_alarm(&self) -> Option<DateTime<Utc>> {
+        self.lock.as_ref().filter(|lock| lock.version.is_some())?.alarm
+    }
+
     /// When the newest lock or restore was recorded, in whole seconds.
     fn newest(&self) -> Option<DateTime<Utc>> {
         let locked_at = self.lock.as_ref().map(|lock| lock.at);

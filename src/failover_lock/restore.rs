@@ -57,14 +57,13 @@ async fn restore_check(
         let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
         let Recorded { record, tags, invalid } = recorded(system, request, &check, began, deadline).await?;
-        let first = *looked_at.get_or_insert(check.version);
+        let (first, known) = *looked_at.get_or_insert((check.version, record.newest_alarm()));
         if let Some(seen) = request.version.filter(|seen| *seen != first) {
             return Err(Refusal::Changed { seen, now: first }.into());
         }
         let asked = request.path.as_ref().map(ResourcePath::as_str);
         let decision = decide::restore(&check, &record, asked, config)?;
-        // Who has locked it meanwhile, and is not on record yet, may have done so for a newer alarm.
-        let is_told = request.version.is_none() && record.is_newest(check.version);
+        let is_told = request.version.is_none() && shows_change(&record, check.version, known);
         if first != check.version && !is_told && matches!(decision, Release::Restore(_)) {
             return Err(Refusal::Changed { seen: first, now: check.version }.into());
         }
@@ -159,6 +158,15 @@ async fn restore_check(
         Ok(outcome(verdict, to.as_str(), restored.version))
     };
     deadline.persist(read_decide_act).await
+}
+
+/// Whether the record shows that another alarm than the one `known` first has made this version of the check: the failure that
+/// this restore ends. Who has locked it and is not on record yet may have done so for a newer alarm; a person does not mean
+/// that failure, and a tick that finds a person's change records it for the alarm from before.
+fn shows_change(record: &Record, version: i64, known: Option<DateTime<Utc>>) -> bool {
+    let is_alarms =
+        |lock: &Lock| lock.alarm > known && !record::is_by_hand(&lock.by) && !record::is_found(&lock.by);
+    record.lock.as_ref().is_some_and(|lock| lock.version == Some(version) && is_alarms(lock))
 }
 
 /// A check's tags, and what is recorded in them.

@@ -43,7 +43,7 @@ async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
     let function = start("lock", &route53).await;
     let deep = format!(r#"{{"AlarmName":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let long =
-        json!({ "Records": [{ "Sns": { "Message": format!("{{{}", "x".repeat(256 * 1024)) } }] }).to_string();
+        json!({ "Records": [{ "Sns": { "Message": format!("{{\"AlarmName\":{}", "x".repeat(256 * 1024)) } }] }).to_string();
     let mut many = String::new();
     for key in 0..20_000 {
         let _ = write!(many, r#""key{key}":"","#);

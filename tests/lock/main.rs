@@ -4,6 +4,7 @@
 mod support;
 
 mod events;
+mod evidence;
 mod faults;
 mod function;
 mod https;

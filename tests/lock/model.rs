@@ -599,7 +599,7 @@ impl Site {
             path: &self.text(check.path),
             version: check.version.into(),
             record: &record,
-            is_full: false,
+            seen_locked: self.at(now),
             alarms: &alarms,
             health: Health::Unasked,
             now: self.at(now),

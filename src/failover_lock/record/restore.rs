@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::fields::{escaped_within, milliseconds, with_reason};
 use super::{Before, CUT, FIELDS, Intent, Lock, Record, Restore, WAITS};
 
-/// How long after a lock its own datapoints may make an alarm go off.
-const RECENT: TimeDelta = TimeDelta::minutes(10);
+/// How long after a lock its own datapoints may make an alarm go off: its periods, and its evaluation.
+const RECENT: TimeDelta = TimeDelta::hours(1);
 
 /// When a path had been set that was not seen to be set.
 pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -17,7 +17,7 @@ pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 impl Record {
     /// When the path of a check in service had been set, as far as that is on record, for a restore that has `seen` it so. Who
-    /// has undone a lock has not said when: of one that was set minutes ago, just now.
+    /// has undone a lock has not said when: of one that is recent, just now.
     #[must_use]
     pub fn set_before(&self, path: &str, version: i64, seen: DateTime<Utc>) -> DateTime<Utc> {
         let is_recent = |lock: &Lock| lock.version.is_some() && seen - lock.at < RECENT;

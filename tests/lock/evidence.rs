@@ -1,0 +1,248 @@
+//! What an alarm shows, what a restore crosses, and what is told of it.
+
+use std::time::{Duration, SystemTime};
+
+use failover::failover_lock::{FailoverLock, Handler};
+use failover::lambda::Report as _;
+use failover::remote::deadline::Deadline;
+use serde_json::{Value, json};
+
+use crate::record::{HEALTHY, World, is, message_of};
+use crate::support::cloudwatch::{Alarm, Kind};
+use crate::support::lock::{LOCKED, PRIMARY, delivered};
+use crate::support::route53::Fault;
+
+const BUSY: Fault = Fault::Error(503, "ServiceUnavailable", "busy");
+const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
+
+/// What a tick answers, and what it counts.
+async fn ticks_of(system: &FailoverLock) -> (Value, String) {
+    let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
+    let metrics = report.metrics("failover-reconcile", SystemTime::now()).collect();
+    (json!(report.into_answer().expect("it succeeds"))["outcomes"][0].clone(), metrics)
+}
+
+async fn counted(world: &World) -> String {
+    ticks_of(&world.system().await).await.1
+}
+
+#[tokio::test]
+async fn a_query_that_goes_off_on_a_recovery_locks_nothing_whatever_delivers_it() {
+    let query =
+        r#"SELECT MIN(HealthCheckStatus) FROM SCHEMA("AWS/Route53", HealthCheckId) GROUP BY HealthCheckId"#;
+    let state = json!({ "value": "ALARM", "timestamp": "2026-11-21T02:36:15.490+0000" });
+    let configuration = json!({ "metrics": [{ "id": "q", "expression": query, "returnData": true }] });
+    let contributor = json!({ "id": "c", "attributes": { "HealthCheckId": PRIMARY } });
+    let event = json!({ "alarmData": { "alarmName": "q", "state": state, "configuration": configuration,
+        "alarmContributor": contributor } });
+    for (comparison, locks) in [("GreaterThanThreshold", false), ("LessThanThreshold", true)] {
+        let world = World::new().await;
+        let alarm = Alarm { comparison, ..Alarm::of(Kind::Query(vec![PRIMARY.to_owned()]), "ALARM") };
+        world.route53.put_alarm("q", alarm);
+        let outcome = world.call(Handler::Lock, &event.to_string()).await.unwrap();
+        assert_eq!(outcome["outcome"] == "locked", locks, "{comparison}: {outcome}");
+        assert_eq!(world.path() == LOCKED, locks);
+    }
+}
+
+#[tokio::test]
+async fn the_locks_own_echo_does_not_lock_a_check_that_cannot_be_read() {
+    for (status, code) in [(403, "AccessDenied"), (503, "ServiceUnavailable")] {
+        for (began, locks) in [(90, false), (10, true)] {
+            let world = World::new().await;
+            world.fails_and_is_locked().await;
+            world.restore().await.unwrap();
+            world.passes(40);
+            world.route53.fail_always("GetHealthCheck", Fault::Error(status, code, "none"));
+            let system = world.system().await;
+            let event = delivered(&[&message_of(&world, began)]);
+            let report = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_secs(2))).await;
+            let outcome = json!(report.into_answer().unwrap())["outcomes"][0].clone();
+            assert_eq!(outcome["outcome"] == "locked", locks, "{code}, {began}: {outcome}");
+            assert_eq!(world.path() == LOCKED, locks);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_old_alarm_does_not_lock_what_was_restored_while_the_check_was_slow_to_answer() {
+    let world = World::new().await;
+    let system = world.system().await;
+    // It has a version of its own already, and nothing is on record.
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.route53.fail_always("GetHealthCheck", BUSY);
+    let held = world.route53.hold("ListTagsForResource");
+    let event = delivered(&[&world.message(900)]);
+    let handled = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_mins(1)));
+    let restored = async {
+        held.reached().await;
+        held.release();
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        world.route53.fail_never("GetHealthCheck");
+        assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    };
+    let (report, ()) = tokio::join!(handled, restored);
+    is(&json!(report.into_answer().unwrap())["outcomes"][0], "ignored", "older_than_restore");
+    assert_eq!(world.path(), HEALTHY);
+}
+
+#[tokio::test]
+async fn the_tags_of_a_check_that_only_its_tag_guards_are_read_as_long_as_there_is_time() {
+    let mut world = World::new().await;
+    world.variables = vec![("GUARDED_TAG", "failover")];
+    world.route53.tag(PRIMARY, "failover", Some("x"));
+    world.route53.fail_always("ListTagsForResource", THROTTLED);
+    let system = world.system().await;
+    let event = delivered(&[&world.message(0)]);
+    let handled = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_mins(1)));
+    let passes = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.route53.fail_never("ListTagsForResource");
+    };
+    let (report, ()) = tokio::join!(handled, passes);
+    assert_eq!(json!(report.into_answer().unwrap())["outcomes"][0]["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_tick_whose_list_is_throttled_gives_way_and_reads_nothing_one_by_one() {
+    let mut world = World::new().await;
+    world.variables = vec![("GUARDED_TAG", "failover")];
+    world.route53.fail_always("ListHealthChecks", THROTTLED);
+    is(&world.ticks().await, "deferred", "throttled");
+    let ids: Vec<_> = (0..20).map(|number| format!("check-{number}")).collect();
+    world.variables = vec![("GUARDED_HEALTH_CHECKS", ids.join(",").leak())];
+    is(&world.ticks().await, "deferred", "throttled");
+    assert!(!world.route53.calls().iter().any(|call| call.starts_with("GetHealthCheck")));
+}
+
+#[tokio::test]
+async fn an_alarm_whose_actions_came_on_late_locks_on_route_53s_verdict_alone() {
+    let world = World::new().await;
+    let changed = world.seconds_of_alarm();
+    world.passes(60);
+    let alarm =
+        Alarm { configured_at: Some(world.seconds_of_alarm()), ..Alarm::on(PRIMARY, "ALARM", changed) };
+    world.put(alarm);
+    world.route53.fail_always("GetHealthCheckStatus", THROTTLED);
+    is(&world.ticks().await, "unprotected", "enabled_in_alarm");
+    world.route53.fail_never("GetHealthCheckStatus");
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.reported(0));
+    assert_eq!(world.ticks().await["outcome"], "locked");
+}
+
+#[tokio::test]
+async fn a_restore_that_another_persons_lock_crosses_is_refused_whoever_recorded_it_and_whatever_the_clock() {
+    for by_function in [true, false] {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        world.alarm("OK");
+        let held = world.route53.hold("UpdateHealthCheck");
+        let crossing = async {
+            held.reached().await;
+            world.route53.set_path(PRIMARY, LOCKED);
+            if by_function {
+                // A tick finds what a person has done with the AWS CLI, and records it.
+                assert_eq!(world.ticks().await["outcome"], "already_locked");
+            } else {
+                // failoverctl records it, on a machine whose clock is behind.
+                let at = chrono::DateTime::from_timestamp(world.now() - 4, 0).unwrap().to_rfc3339();
+                let at = at.replace("+00:00", "Z");
+                let version = world.route53.check(PRIMARY).version;
+                let tag = format!("v={version} at={at} alarm={at} before=/lb-check by=by hand: STOP");
+                world.route53.tag(PRIMARY, "failover-lock:out", Some(&tag));
+            }
+            held.release();
+        };
+        let (restored, ()) = tokio::join!(world.restore(), crossing);
+        let refused = restored.unwrap_err();
+        assert!(refused.contains("was changed since it was looked at"), "{refused}");
+        assert_eq!(world.path(), LOCKED, "{by_function}");
+    }
+}
+
+#[tokio::test]
+async fn an_undone_lock_and_one_that_does_not_hold_count_beside_what_else_is_unprotected() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    assert!(!counted(&world).await.contains("Undone"));
+    world.alarm("OK");
+    world.passes(600);
+    assert!(counted(&world).await.contains("\"Undone\":1"), "it does not hold");
+    world.route53.set_path(PRIMARY, HEALTHY);
+    let undone = counted(&world).await;
+    assert!(undone.contains("\"Undone\":1") && undone.contains("\"Unprotected\":1"), "{undone}");
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_the_failure_that_it_does_not_lock() {
+    let mut world = World::new().await;
+    world.variables.push(("DRY_RUN", "true"));
+    world.alarm("ALARM");
+    assert_eq!(world.notified(0).await["outcome"], "would_lock");
+    assert!(counted(&world).await.contains("\"Unprotected\":1"));
+}
+
+#[tokio::test]
+async fn a_lock_that_lasts_for_a_day_is_told_once_also_without_a_record() {
+    for full in [false, true] {
+        let world = World::new().await;
+        if full {
+            world.has_tags_of_others(10);
+        }
+        world.fails_and_is_locked().await;
+        let mut told = Vec::new();
+        for minute in 1..1445 {
+            world.passes(60);
+            if minute < 1435 {
+                continue;
+            }
+            let counted = counted(&world).await;
+            if counted.contains("\"LockedForDays\":1") {
+                told.push(minute);
+            }
+        }
+        assert_eq!(told, [1439, 1440], "{full}");
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_found_an_undone_lock_hours_later_is_told() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.set_path(PRIMARY, HEALTHY);
+    world.alarm("OK");
+    world.passes(3 * 3600);
+    assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+    assert!(counted(&world).await.contains("\"Restored\":1"));
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_recorded_and_does_not_hold_is_reported_after_some_minutes() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.tag(PRIMARY, "failover-lock:out", None);
+    let denied = Fault::Error(403, "AccessDenied", "not authorized");
+    world.route53.fail_always("ChangeTagsForResource", denied);
+    world.alarm("OK");
+    // Of one process, which remembers when it has seen it first.
+    let system = world.system().await;
+    for (passed, outcome) in [(3600, "already_locked"), (240, "already_locked"), (60, "unprotected")] {
+        world.passes(passed);
+        assert_eq!(ticks_of(&system).await.0["outcome"], outcome, "{passed}");
+    }
+}
+
+#[tokio::test]
+async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
+    let world = World::new().await;
+    for other in ["{deploy} of shop is done", r#"{"healthCheckId": "x"}"#, r#"{"force": true}"#, "[1]", "5"] {
+        is(
+            &world.call(Handler::Lock, &delivered(&[other])).await.unwrap(),
+            "ignored",
+            "not_a_health_check_alarm",
+        );
+    }
+    // What breaks off may have been an alarm.
+    world.call(Handler::Lock, &delivered(&[r#"{"AlarmName":"x","New"#])).await.unwrap_err();
+}
