@@ -53,7 +53,7 @@ impl Chain {
         chain.aws.report(&chain.check, "1", 0).await;
         let (status, said) = chain.aws.deploy("").await;
         assert_eq!(status, Some(0), "{said}");
-        assert!(said.contains(&format!("{} is guarded", chain.check)), "{said}");
+        assert!(said.contains(&format!("{} is armed. ", chain.check)), "{said}");
         chain
     }
 

@@ -213,7 +213,10 @@ async fn a_second_run_changes_nothing_and_a_stack_keeps_its_health_check() {
     let options = format!("--health-check {check} --email sre@example.com --set AlarmActionsEnabled=true");
     let (status, said) = aws.deploy(&options).await;
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains(&format!("{check} is guarded.")), "{said}");
+    let seen = format!(
+        "{check} is armed. Whether its locked path fails, and people are notified, was not looked at: run failoverctl"
+    );
+    assert!(said.contains(&seen), "{said}");
     let (status, said) = aws.deploy("").await;
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("No changes to deploy"), "{said}");
@@ -279,7 +282,7 @@ async fn one_stack_guards_every_check_with_a_tag_and_says_which_is_not_guarded()
     aws.bash(&alarm(&second, "second"), &[]).await;
     let (status, said) = aws.deploy("").await;
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.contains("each of 2 health checks with the tag failover=on is guarded."), "{said}");
+    assert!(said.contains("each of 2 health checks with the tag failover=on is armed."), "{said}");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn the_drill_locks_and_restores_a_check_of_its_own() {
     let script = replaced(&script, "Type=HTTPS,FullyQualifiedDomainName=$HOST,Port=443", &local);
     let script = replaced(&script, "infra/deploy ", "checkers \"$DRILL\" &\ninfra/deploy ");
     let said = run(&aws, &[], &script).await;
-    for step in ["is guarded", "/lb-check-failed-over\n", "\"restored\"", "/lb-check\nOK\n"] {
+    for step in ["is armed. ", "/lb-check-failed-over\n", "\"restored\"", "/lb-check\nOK\n"] {
         assert!(said.contains(step), "{step}: {said}");
     }
     let (_, left) = aws.bash("aws route53 list-health-checks --query HealthChecks", &[]).await;
