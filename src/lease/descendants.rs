@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -35,6 +36,10 @@ const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_000
 /// The capability to see other processes, as a bit.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CAP_SYS_PTRACE: u64 = 1 << 19;
+
+/// The children that were there before this program took its process's place, as one that a shell starts before its `exec`: they
+/// are another's.
+static OTHERS: OnceLock<BTreeSet<Process>> = OnceLock::new();
 
 /// Some of the descendants of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,10 @@ pub fn adopt() -> io::Result<()> {
              without ProtectProc), or with CAP_SYS_PTRACE",
         ));
     }
+    OTHERS.get_or_init(|| {
+        let processes = Processes::now();
+        processes.those(processes.children()).collect()
+    });
     rustix::process::set_child_subreaper(Some(getpid())).map_err(Into::into)
 }
 
@@ -123,7 +132,7 @@ impl Descendants {
     /// Sends a signal to each of them.
     pub fn signal(self, signal: Signal) {
         let processes = Processes::now();
-        send(signal, &processes.below(self.children(&processes).collect()));
+        send(signal, &processes.below(self.own(&processes)));
     }
 
     /// Kills them, until none is left.
@@ -133,7 +142,7 @@ impl Descendants {
             let mut known = BTreeSet::new();
             for _ in 0..LOOKS {
                 let processes = Processes::now();
-                let found = processes.below(self.children(&processes).collect());
+                let found = processes.below(self.own(&processes));
                 // A stopped process starts no other one while the others are killed, and keeps its number and its group's.
                 let stopped = send(Signal::STOP, &found);
                 for signal in [Signal::STOP, Signal::KILL] {
@@ -141,7 +150,8 @@ impl Descendants {
                 }
                 send(Signal::KILL, &stopped);
                 // Their numbers stay theirs until this process has taken note of their ends.
-                for pid in self.of_main_thread().into_iter().filter_map(Pid::from_raw) {
+                let adopted = self.of_main_thread().into_iter().filter(|pid| !is_others(*pid));
+                for pid in adopted.filter_map(Pid::from_raw) {
                     let _ = kill_process(pid, Signal::KILL);
                 }
                 // One that ends without having been seen may have started another one.
@@ -164,7 +174,8 @@ impl Descendants {
     /// Takes note of the ends of those that are children of this process. Returns whether another one is left.
     pub fn reap(self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
         // Without others, of which only `/proc` tells them: a rule of a security module may hide them there.
-        if self == Self::All || !has_own_children() {
+        let has_others = OTHERS.get().is_some_and(|others| others.iter().any(|other| other.is_there()));
+        if !has_others && (self == Self::All || !has_own_children()) {
             // The kernel knows also one that has started the next one and ended before it was seen.
             loop {
                 match wait(WaitOptions::NOHANG) {
@@ -180,7 +191,7 @@ impl Descendants {
         for pid in known.into_iter().filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => ended(pid, status),
-                _ => is_left = true,
+                _ => is_left |= !is_others(pid.as_raw_pid()),
             }
         }
         is_left
@@ -195,6 +206,11 @@ impl Descendants {
         let listed = fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
         let listed = listed.split_whitespace().filter_map(|pid| pid.parse().ok());
         listed.filter(|pid| self == Self::All || !is_of_this_thread(*pid)).collect()
+    }
+
+    /// Those that are children of this process, and not another's.
+    fn own(self, processes: &Processes) -> BTreeSet<i32> {
+        self.children(processes).filter(|pid| !is_others(*pid)).collect()
     }
 
     /// Those that are children of this process.
@@ -251,6 +267,11 @@ fn kill(roots: &BTreeSet<i32>) {
 fn has_own_children() -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT | OF_THIS_THREAD;
     !matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
+}
+
+/// Whether this child was there before this program.
+fn is_others(pid: i32) -> bool {
+    OTHERS.get().is_some_and(|others| others.iter().any(|other| other.pid == pid && other.is_there()))
 }
 
 /// Whether the calling thread has started this child.
@@ -358,9 +379,12 @@ impl Processes {
         while let Some(of) = next.pop() {
             next.extend(self.children_of(of).filter(|pid| found.insert(*pid)));
         }
-        let seen =
-            found.into_iter().filter_map(|pid| Some(Process { pid, begun: self.all.get(&pid)?.begun }));
-        seen.collect()
+        self.those(found).collect()
+    }
+
+    /// The processes that have these numbers.
+    fn those(&self, pids: impl IntoIterator<Item = i32>) -> impl Iterator<Item = Process> {
+        pids.into_iter().filter_map(|pid| Some(Process { pid, begun: self.all.get(&pid)?.begun }))
     }
 
     /// Sends a signal to the groups in which nothing but these processes was seen, and of which a stopped one keeps the

@@ -761,3 +761,29 @@ async fn a_program_that_opens_only_after_the_term_is_not_executed() {
         assert!(!made.exists(), "it was executed");
     }
 }
+
+#[tokio::test]
+async fn what_was_there_before_lease_keeper_is_not_ended_with_the_command() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let keys = [("AWS_ACCESS_KEY_ID", emulator.key.as_str()), ("AWS_SECRET_ACCESS_KEY", &emulator.key)];
+    let proxy = Proxy::start(&emulator.url).await;
+    let arguments = ["--", "sh", "-c", "echo child of $(cat /proc/$PPID/comm) $PPID; sleep 600"];
+    let keeper = keeper::command(&proxy.url, &config("site-a", ""), &keys, &arguments);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "sleep 600 & echo runs as $!; exec \"$0\" \"$@\""]).kill_on_drop(true);
+    shell.arg(keeper.as_std().get_program()).args(keeper.as_std().get_args());
+    shell.env_clear();
+    for (name, value) in keeper.as_std().get_envs() {
+        shell.env(name, value.expect("it has a value"));
+    }
+    let mut keeper = Keeper::of(proxy, keeper::collect(&mut shell)).await;
+    let helper = runs_as(&keeper).await;
+    // As pgrep and ps show it.
+    keeper.says("child of lease-keeper").await;
+    keeper.signal("TERM").await;
+    assert_eq!(keeper.ended().await.code(), Some(0));
+    assert!(!is_gone(&helper), "it was killed");
+    let helper = helper.parse().ok().and_then(Pid::from_raw);
+    kill_process(helper.expect("it has a number"), Signal::KILL).expect("it runs");
+}

@@ -40,6 +40,9 @@ const SOON: Duration = Duration::from_millis(1);
 pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     let failed = |cause| CannotRun::new(command, "started", cause);
     descendants::adopt().map_err(failed)?;
+    // As its argument says: it was executed as /proc/self/exe.
+    #[cfg(target_os = "linux")]
+    let _ = std::fs::write("/proc/self/comm", "lease-keeper");
     // A terminal sends it to the whole group.
     let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
     // The kernel sends it to this group when the keeper ends while a process of it is stopped.
