@@ -219,8 +219,8 @@ async fn lock_check(
                 // record does not know the version that was read, it is read again.
                 Step::Done(Decision::Lock { version: Some(version) })
                     if !is_new
-                        && (was_slow || !seen.record.is_empty())
-                        && !seen.record.is_newest(version) =>
+                        && !seen.record.is_newest(version)
+                        && (!seen.record.is_empty() || (was_slow && !check.was_never_changed())) =>
                 {
                     let again = system.route53.tags(id, shortly(deadline)).await;
                     let again = or_warn(id, again, NEWER);

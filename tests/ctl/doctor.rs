@@ -166,7 +166,7 @@ async fn doctor_finds_what_keeps_alarms_from_people() {
     // All but these two and one more, which shows whom they notify.
     let others = "aws cloudwatch delete-alarms --alarm-names $(aws cloudwatch describe-alarms --output text --query         'MetricAlarms[].AlarmName' | tr '[:space:]' '\n' | grep -v -e primary -e lock-set -e restored -e 'locked$')";
     does(&aws, others).await;
-    assert_eq!(wrong(&aws, &check).await.len(), 18);
+    assert_eq!(wrong(&aws, &check).await.len(), 19);
     let mut program = aws.command(FAILOVERCTL);
     let fixed = program.args(["doctor", &check, "--fix", "--yes"]).output().await.expect("it starts");
     assert!(fixed.status.success(), "{:?}", Ended::of(fixed));

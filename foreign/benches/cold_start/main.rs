@@ -41,7 +41,7 @@ const WARM: u32 = 200;
 /// How long a start or an answer may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// The allowed growth of instructions and size over the baseline.
-const GROWTH: f64 = 1.1;
+const GROWTH: f64 = 1.05;
 /// Memory settings, in MB.
 const SETTINGS: [u32; 3] = [128, 256, 512];
 
