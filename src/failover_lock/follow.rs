@@ -45,8 +45,17 @@ pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, d
         if record != *it.record || replaces {
             return;
         }
+        let mut version = it.check.version;
+        if it.cause.changed_at.is_some() {
+            // A restore that is under way has not seen this alarm: it meets a conflict.
+            let path = &system.config.locked_path;
+            let touched = system.route53.set_path(id, path, Some(version), deadline).await;
+            let touched = or_warn(id, touched, "the next tick records the alarm");
+            let Some(set) = touched.filter(|set| !set.perhaps_by_another) else { return };
+            version = set.check.version;
+        }
         let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
-        let written = write(system, &it.cause, target, Some(it.check.version), deadline).await;
+        let written = write(system, &it.cause, target, Some(version), deadline).await;
         or_warn(id, written, "the lock could not be recorded");
     });
     stream::iter(records).buffer_unordered(AT_ONCE).collect::<()>().await;

@@ -246,3 +246,21 @@ async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
     // What breaks off may have been an alarm.
     world.call(Handler::Lock, &delivered(&[r#"{"AlarmName":"x","New"#])).await.unwrap_err();
 }
+
+#[tokio::test]
+async fn a_restore_that_a_newer_alarm_crosses_is_refused_also_where_a_tick_was_first_to_see_it() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let held = world.route53.hold("UpdateHealthCheck");
+    let crossing = async {
+        held.reached().await;
+        world.passes(5);
+        world.alarm("ALARM");
+        assert_eq!(world.ticks().await["outcome"], "already_locked");
+        assert_eq!(world.notified(0).await["outcome"], "already_locked");
+        held.release();
+    };
+    let (restored, ()) = tokio::join!(world.restore(), crossing);
+    assert!(restored.unwrap_err().contains("not restored: "));
+    assert_eq!(world.path(), LOCKED);
+}

@@ -26,7 +26,6 @@
 //! | [`SAME_BY_HAND`] | a restore reads version 3; a person sets the same path by hand, which makes version 4; the restore is recorded as begun, for version 4, and refused | the set-back by hand counts as a restore |
 //! | [`UNREAD_NOTE`] | `lock` updates; `reconcile` reads check and tags; `lock` records; `reconcile` records | the path from before, or the newer one of two alarms, is no longer on record |
 //! | | `lock` updates; a person sets the path back; a restore reads check and tags, and is recorded before `lock` or after it | the same |
-//! | [`UNTOUCHED`] | a restore reads the check; a second alarm; `reconcile` records it; its notification finds it on record; the restore updates; the alarm is OK | the check is in service although a newer alarm was answered |
 //!
 //! Four cases are narrower. The model accepts either answer:
 //! - A person sets the path back between `lock`'s update and its record, or before the next tick if that execution
@@ -47,8 +46,8 @@
 //! - A restore that has only begun counts at its own version and on its own path. Without its version, its path or
 //!   `done`, a set-back by hand counts as a restore, or a restore does not count.
 //! - A restore that has only begun does not vouch for its version (`is_newest`).
-//! - `reconcile` records a lock that is not on record and an alarm that is not known, decides by the newest alarm,
-//!   reports a lock that was undone, and sets it again only for a newer alarm.
+//! - `reconcile` records a lock that is not on record, and an alarm that is not known with a new version; it decides by
+//!   the newest alarm, reports a lock that was undone, and sets it again only for a newer alarm.
 //! - A restore sets the path from before the lock.
 //!
 //! Two changes are not caught: an alarm counts as known although the check is meant to be in service, and a
@@ -200,9 +199,27 @@ struct Ticking {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum TickStep {
     Read,
-    ReadMore { check: Check, tags: Option<Tags> },
-    Update { check: Check, tags: Tags, alarm: Option<u16> },
-    Note { out: Out, over: Option<Out>, at: u8, alarm: Option<u16>, updated: bool },
+    ReadMore {
+        check: Check,
+        tags: Option<Tags>,
+    },
+    Update {
+        check: Check,
+        tags: Tags,
+        alarm: Option<u16>,
+    },
+    /// The alarm is one that a restore under way has not seen.
+    Touch {
+        check: Check,
+        tags: Tags,
+        alarm: u16,
+    },
+    Note {
+        out: Out,
+        over: Option<Out>,
+        at: u8,
+        alarm: Option<u16>,
+    },
 }
 
 /// An execution of `restore`.
@@ -216,6 +233,8 @@ struct Restoring {
     answered: [bool; 2],
     /// Whether someone changed the check in a try before.
     again: bool,
+    /// The newest alarm for which a lock was set, as the first try read it.
+    known: Option<u16>,
     step: RestoreStep,
 }
 
@@ -320,7 +339,6 @@ const PROMISES: [&str; 6] = [OLDER, NEWER, RELOCK, BEFORE, ARMED, SETTLES];
 const FIRST_RECORD: &str = "the first record";
 const NOT_YET_DONE: &str = "a person changes the check before its restore is on record as done";
 const SAME_BY_HAND: &str = "a person sets what a restore under way is about to set";
-const UNTOUCHED: &str = "reconcile records an alarm while a restore is under way";
 const UNREAD_NOTE: &str = "a record takes the place of one that its writer has not read";
 
 /// What a tick ends with.
@@ -620,13 +638,12 @@ impl Site {
         match finding {
             Finding::Armed => (Found::Armed, None),
             Finding::LockStands { unknown: None, unrecorded: false } => (Found::Stands, None),
-            Finding::LockStands { unknown, .. } => {
-                let alarm = unknown.map(tick);
-                let out = self.lock_record(now, alarm, check, tags, check.version);
-                (
-                    Found::Stands,
-                    Some(TickStep::Note { out, over: tags.out, at: check.version, alarm, updated: false }),
-                )
+            Finding::LockStands { unknown: Some(alarm), .. } => {
+                (Found::Stands, Some(TickStep::Touch { check, tags, alarm: tick(alarm) }))
+            }
+            Finding::LockStands { unknown: None, unrecorded: true } => {
+                let out = self.lock_record(now, None, check, tags, check.version);
+                (Found::Stands, Some(TickStep::Note { out, over: tags.out, at: check.version, alarm: None }))
             }
             Finding::NeverLocked(alarm) => (Found::Locks, update(Some(tick(alarm)))),
             Finding::Recorded => (Found::Locks, update(tags.out.and_then(|out| out.alarm))),
@@ -677,8 +694,7 @@ impl Site {
                 if check.version == world.check.version {
                     self.sets_lock(world, alarm, true);
                     let out = self.lock_record(world.now, alarm, check, tags, check.version + 1);
-                    tick.step =
-                        TickStep::Note { out, over: tags.out, at: check.version + 1, alarm, updated: true };
+                    tick.step = TickStep::Note { out, over: tags.out, at: check.version + 1, alarm };
                 } else {
                     tick.tries += 1;
                     tick.step = TickStep::Read;
@@ -686,11 +702,18 @@ impl Site {
                 world.tick = Some(tick).filter(|tick| tick.tries < 3);
                 return Some(());
             }
-            (TickStep::Note { out, over, at, alarm, updated }, Do::Go) => {
-                let restoring = world.restore.is_some_and(|restore| restore.step != RestoreStep::Read);
-                if alarm.is_some() && !updated && (restoring || world.check.version != at) {
-                    world.truth.excused = Some(UNTOUCHED);
+            (TickStep::Touch { check, tags, alarm }, Do::Go) => {
+                world.tick = None;
+                if check.version == world.check.version {
+                    let at = check.version + 1;
+                    self.sets_lock(world, Some(alarm), true);
+                    let out = self.lock_record(world.now, Some(alarm), check, tags, at);
+                    tick.step = TickStep::Note { out, over: tags.out, at, alarm: Some(alarm) };
+                    world.tick = Some(tick);
                 }
+                return Some(());
+            }
+            (TickStep::Note { out, over, at, alarm }, Do::Go) => {
                 world.records(out, over);
                 if world.check.version == at {
                     world.truth.meant = Meant::Out;
@@ -721,16 +744,17 @@ impl Site {
     }
 
     /// What a restore does; `again` after someone changed the check.
-    fn release(&self, check: Check, tags: Tags, again: bool) -> Option<Release> {
+    fn release(&self, check: Check, tags: Tags, again: bool, known: Option<u16>) -> Option<Release> {
         let record = self.record(tags);
-        let is_told = !again || record.is_newest(check.version.into());
+        let is_of = record.lock.as_ref().is_some_and(|lock| lock.version == Some(check.version.into()));
+        let is_told = !again || (is_of && record.newest_alarm() > known.map(|known| self.at(known)));
         let release = decide::restore(&self.health_check(check), &record, None, &self.config).ok();
         release.filter(|release| is_told || matches!(release, Release::AlreadyRestored))
     }
 
     fn step_restore(&self, world: &mut World) -> Option<()> {
         let mut restoring = world.restore?;
-        let Restoring { began, seen, read, answered, again, step } = restoring;
+        let Restoring { began, seen, read, answered, again, step, .. } = restoring;
         let back = |check: Check, to| {
             let done = self.lacks(Rule::Done).then_some(world.now);
             let seen = if self.lacks(Rule::Seen) { world.now } else { seen };
@@ -748,11 +772,15 @@ impl Site {
                     world.restore = None;
                     return Some(());
                 }
+                if !again {
+                    let known = self.record(tags).newest_alarm();
+                    restoring.known = tags.out.and_then(|out| out.alarm).filter(|_| known.is_some());
+                }
                 if check.path == Path::Locked && world.truth.unrecorded.is_some() {
                     // The path from before is not on record yet.
                     world.truth.before = None;
                 }
-                match self.release(check, tags, again) {
+                match self.release(check, tags, again, restoring.known) {
                     None => {
                         world.restore = None;
                         return Some(());
@@ -842,6 +870,10 @@ impl Site {
             Some(TickStep::Update { alarm, .. }) => {
                 world.check = Check { path: Path::Locked, version: check.version + 1 };
                 world.tags.out = Some(self.lock_record(now, alarm, check, tags, check.version + 1));
+            }
+            Some(TickStep::Touch { alarm, .. }) => {
+                world.check.version += 1;
+                world.tags.out = Some(self.lock_record(now, Some(alarm), check, tags, check.version + 1));
             }
             Some(TickStep::Note { out, .. }) => world.tags.out = Some(out),
             _ => {}
@@ -1005,7 +1037,7 @@ impl Model for Site {
                         actions.extend([Action::Tick(Do::ReadTags), Action::Tick(Do::TakeKnown)]);
                     }
                 }
-                TickStep::Update { .. } | TickStep::Note { .. } => {
+                TickStep::Update { .. } | TickStep::Touch { .. } | TickStep::Note { .. } => {
                     actions.push(Action::Tick(Do::Go));
                     actions.extend((crashes > 0).then_some(Action::CrashTick));
                 }
@@ -1053,6 +1085,7 @@ impl Model for Site {
                     seen: world.now,
                     read: world.now,
                     answered: world.truth.answered,
+                    known: None,
                     again: false,
                     step: RestoreStep::Read,
                 });
@@ -1106,7 +1139,6 @@ impl Model for Site {
             Property::sometimes(NOT_YET_DONE, |_, world: &World| world.truth.excused == Some(NOT_YET_DONE)),
             Property::sometimes(SAME_BY_HAND, |_, world: &World| world.truth.excused == Some(SAME_BY_HAND)),
             Property::sometimes(UNREAD_NOTE, |_, world: &World| world.truth.excused == Some(UNREAD_NOTE)),
-            Property::sometimes(UNTOUCHED, |_, world: &World| world.truth.excused == Some(UNTOUCHED)),
         ]
     }
 }
@@ -1324,7 +1356,6 @@ fn each_exception_occurs() {
         (NOT_YET_DONE, Site { path: Path::Locked, budget: Budget { hands: 1, ..restore }, ..one() }),
         (SAME_BY_HAND, Site { budget: Budget { hands: 1, ..restore }, ..one() }),
         (UNREAD_NOTE, Site { budget: tick, ..one() }),
-        (UNTOUCHED, Site { at_once: 1, budget: Budget { ticks: 1, ..restore }, ..two() }),
     ] {
         let checked = check(site, HasDiscoveries::AnyOf([exception].into()));
         assert!(checked.discovery(exception).is_some(), "{exception}");

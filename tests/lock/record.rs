@@ -1131,7 +1131,7 @@ async fn a_lock_for_which_there_is_no_room_is_recorded_as_soon_as_there_is() {
     }
     world.route53.tag(PRIMARY, "team:9", None);
     assert_eq!(tick().await, "already_locked");
-    assert!(world.route53.check(PRIMARY).tags["failover-lock:out"].starts_with("v=2 "));
+    assert!(world.route53.check(PRIMARY).tags["failover-lock:out"].starts_with("v=3 "));
 }
 
 #[tokio::test]
