@@ -743,6 +743,11 @@ impl Site {
         (version == check.version && (quiet || self.intent(tags, check) == Intent::Out)).then_some(tags)
     }
 
+    /// The newest alarm for which a lock was set.
+    fn newest_alarm(&self, tags: Tags) -> Option<u16> {
+        tags.out.and_then(|out| out.alarm).filter(|_| self.record(tags).newest_alarm().is_some())
+    }
+
     /// What a restore does; `again` after someone changed the check.
     fn release(&self, check: Check, tags: Tags, again: bool, known: Option<u16>) -> Option<Release> {
         let record = self.record(tags);
@@ -773,8 +778,7 @@ impl Site {
                     return Some(());
                 }
                 if !again {
-                    let known = self.record(tags).newest_alarm();
-                    restoring.known = tags.out.and_then(|out| out.alarm).filter(|_| known.is_some());
+                    restoring.known = self.newest_alarm(tags);
                 }
                 if check.path == Path::Locked && world.truth.unrecorded.is_some() {
                     // The path from before is not on record yet.
