@@ -46,7 +46,7 @@ pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, d
             return;
         }
         let mut version = it.check.version;
-        if it.cause.changed_at.is_some() {
+        if it.cause.changed_at.is_some_and(|alarm| system.known.is_to_be_touched(id, alarm)) {
             // A restore that is under way has not seen this alarm: it meets a conflict.
             let path = &system.config.locked_path;
             let touched = system.route53.set_path(id, path, Some(version), deadline).await;

@@ -21,6 +21,8 @@ pub(super) struct Known {
     records: Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>,
     /// When a check was first seen on the locked path.
     locked: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
+    /// For which alarm a locked check was last given a new version.
+    touched: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +75,12 @@ impl Known {
             locked.remove(id);
             now
         }
+    }
+
+    /// Whether a locked check has to be given a new version for an alarm that changed then: once, also if that cannot be recorded.
+    pub fn is_to_be_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) -> bool {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.insert(id.clone(), alarm) != Some(alarm)
     }
 
     /// Its record is not known any more: it was written.

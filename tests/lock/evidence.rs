@@ -264,3 +264,17 @@ async fn a_restore_that_a_newer_alarm_crosses_is_refused_also_where_a_tick_was_f
     assert!(restored.unwrap_err().contains("not restored: "));
     assert_eq!(world.path(), LOCKED);
 }
+
+#[tokio::test]
+async fn an_alarm_that_cannot_be_recorded_makes_no_new_version_in_each_tick() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.route53.fail_always("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
+    world.alarm("ALARM");
+    let (system, before) = (world.system().await, world.route53.check(PRIMARY).version);
+    for _ in 0..3 {
+        world.passes(60);
+        assert_eq!(ticks_of(&system).await.0["outcome"], "already_locked");
+    }
+    assert_eq!(world.route53.check(PRIMARY).version, before + 1);
+}
