@@ -221,6 +221,16 @@ impl Terms {
     }
 }
 
+// === impl Holding ===
+
+impl Holding {
+    /// Whether its holder is active: neither of the two clocks has reached [`Holding::until`].
+    #[must_use]
+    pub fn is_active(&self, now: Moment) -> bool {
+        !self.until.may_have_come(now)
+    }
+}
+
 // === impl Claim ===
 
 impl Claim {

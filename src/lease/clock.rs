@@ -75,3 +75,19 @@ pub(super) fn wall() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
+
+#[cfg(all(test, any(target_os = "linux", target_os = "android")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_of_the_clock_that_includes_suspension_and_of_the_hardwares_raw_one() {
+        assert_eq!(CLOCKS, (ClockId::Boottime, ClockId::MonotonicRaw));
+        let read = || [ClockId::Boottime, ClockId::MonotonicRaw].map(clock_gettime);
+        let (before, moment, after) = (read(), now(), read());
+        for (index, time) in [moment.adjusted, moment.raw].into_iter().enumerate() {
+            let [before, after] = [before, after].map(|times| Duration::try_from(times[index]).unwrap());
+            assert!((before..=after).contains(&time), "{index}: {before:?} {time:?} {after:?}");
+        }
+    }
+}

@@ -315,7 +315,7 @@ impl Keeper {
     }
 
     fn holds(&self) -> bool {
-        self.claim.holding().is_some_and(|held| !held.until.may_have_come(now()))
+        self.claim.holding().is_some_and(|held| held.is_active(now()))
     }
 
     /// Tries, while there is nothing to write, whether this candidate could take the lease: a standby that may only read is none.

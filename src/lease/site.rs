@@ -43,7 +43,7 @@ impl Site {
             // Until when it may run is not known any more.
             (_, None) => Running::Unknown,
             (_, Some(held)) if held.ends.may_have_come(now()) => Running::Unknown,
-            (Running::Since(since), Some(held)) if held.until.may_have_come(now()) => Running::Ending(since),
+            (Running::Since(since), Some(held)) if !held.is_active(now()) => Running::Ending(since),
             (running, Some(_)) => running,
         })
     }

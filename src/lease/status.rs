@@ -52,8 +52,7 @@ impl Status {
     /// The lease, if this candidate is active at this very moment.
     #[must_use]
     pub fn active(&self) -> Option<Holding> {
-        let active = |holding: &Holding| self.will == Will::Take && !holding.until.may_have_come(now());
-        self.holding.filter(active)
+        self.holding.filter(|holding| self.will == Will::Take && holding.is_active(now()))
     }
 
     /// Whether the lease is not held, and its term, if it was, has been over for so long.

@@ -8,12 +8,13 @@
 //! forgets nothing.
 //!
 //! A candidate that steps down, also because a person asks it to hand over, works until its work has ended, and releases
-//! the lease then. Later it may want the lease again. The guard of a command ends it at `Holding::ends`, which is what
-//! counts here as work.
+//! the lease then. Later it may want the lease again. The guard of a command ends it at `Holding::ends`, until which the
+//! holder counts here as working. If there is a grace, its readers work as well: whenever the holder is active, a reader
+//! has just read so, and works for the grace, also if the holder is killed. The holder waits for it before it releases.
 //!
 //! Not in the model: a third candidate, the two clocks of one process (`drift` stands for the holder's further and the
-//! contender's less advanced one), wrong wall clocks, a person who writes the same item twice, to the second, and the grace
-//! of those who have just read that the lease is held: a test of the process shows that the release waits for it.
+//! contender's less advanced one), wrong wall clocks, and a person who writes the same item twice, to the second. The model
+//! assumes that the release waits for the readers: a test of the process shows it.
 
 use stateright::{Model, Property};
 
@@ -32,6 +33,8 @@ struct Lease {
     /// Each candidate's term, in ticks, like all times here.
     terms: [u64; 2],
     margin: u64,
+    /// For how long a reader works that has read that the lease is held. 0: there are no readers.
+    grace: u64,
     /// How much the second candidate's clock may be ahead of the first one's: over any time the two clocks differ by
     /// at most this much.
     drift: u64,
@@ -91,6 +94,8 @@ struct World {
     repeated: bool,
     /// How often the owner has changed.
     changes: u64,
+    /// Which candidates have owned the lease.
+    owned: [bool; 2],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +104,8 @@ struct Process {
     call: Option<Call>,
     /// Abandoned writes that are still on their way.
     late: Vec<Write>,
+    /// For how many ticks the last of its readers still works.
+    read: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -147,7 +154,7 @@ const fn at(time: Duration) -> Moment {
 impl Lease {
     fn claim(&self, index: usize, life: u8) -> Claim {
         let me = Candidate { name: format!("{index}"), writer: format!("{index}{life}") };
-        let terms = Terms::new(ticks(self.terms[index]), ticks(self.margin), Duration::ZERO).unwrap();
+        let terms = Terms::new(ticks(self.terms[index]), ticks(self.margin), ticks(self.grace)).unwrap();
         Claim::new(me, terms, ticks(self.longest))
     }
 }
@@ -157,7 +164,7 @@ impl Model for Lease {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let process = |index| Process { claim: self.claim(index, 0), call: None, late: Vec::new() };
+        let process = |index| Process { claim: self.claim(index, 0), call: None, late: Vec::new(), read: 0 };
         let owner = String::new();
         let released = Record {
             owner,
@@ -177,6 +184,7 @@ impl Model for Lease {
             highest: 1,
             repeated: false,
             changes: 0,
+            owned: [false; 2],
         }]
     }
 
@@ -198,7 +206,7 @@ impl Model for Lease {
                 Some(Call::Written(_)) => actions.extend([Action::Answer(index), Action::GiveUp(index)]),
             }
             actions.extend((0..process.late.len()).map(|late| Action::Arrive(index, late)));
-            if process.claim.will() == Will::Retire {
+            if process.claim.will() == Will::Retire && !process.has_to_wait() {
                 actions.push(Action::Ended(index));
             }
             if process.claim.will() == Will::Release && process.call.is_none() {
@@ -217,8 +225,8 @@ impl Model for Lease {
             Action::Tick(ahead) => {
                 let second = 1 + ahead - world.ahead;
                 world.ahead = ahead;
-                world.processes[0].claim.grow_older(ticks(1));
-                world.processes[1].claim.grow_older(ticks(second));
+                world.processes[0].grow_older(1, self.grace);
+                world.processes[1].grow_older(second, self.grace);
             }
             Action::Ask(index) => {
                 let wall_clock = world.wall_clock();
@@ -285,6 +293,7 @@ impl Model for Lease {
                 }
             }
         }
+        world.processes.iter_mut().for_each(|process| process.is_read(self.grace));
         if !self.exact {
             world.forget();
         }
@@ -297,9 +306,7 @@ impl Model for Lease {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always(ONE, |_, world: &World| {
-                !world.processes.iter().all(|process| process.claim.is_active())
-            }),
+            Property::always(ONE, |_, world: &World| !world.processes.iter().all(Process::works)),
             Property::always(KNOWS, |_, world: &World| {
                 let knows = |claim: &Claim| !matches!(claim.standing(), Standing::Mine | Standing::Unseen);
                 !world.processes.iter().any(|process| knows(&process.claim) && process.claim.is_active())
@@ -308,8 +315,9 @@ impl Model for Lease {
             Property::always(LIVES, |model: &Self, world: &World| {
                 !model.lives || model.becomes_active(world)
             }),
+            // Where only one of them ever owns the lease, they cannot work at once.
             Property::sometimes(TAKES_OVER, |_, world: &World| {
-                world.processes[1].claim.is_active() && world.highest > 2
+                world.owned == [true; 2] && world.processes.iter().any(Process::works)
             }),
         ]
     }
@@ -318,7 +326,7 @@ impl Model for Lease {
 const ONE: &str = "one works at most";
 const KNOWS: &str = "a process that knows of another process's record is passive";
 const EPOCHS: &str = "each owner has an epoch of its own, higher than all before";
-const TAKES_OVER: &str = "the second one takes over from the first one";
+const TAKES_OVER: &str = "one works after both have owned the lease";
 const LIVES: &str = "once nothing fails any more, a candidate becomes active";
 
 impl Lease {
@@ -327,7 +335,8 @@ impl Lease {
     fn becomes_active(&self, world: &World) -> bool {
         let is_pinned = world.record.as_ref().is_some_and(|record| record.owner == NOBODY_MAY);
         let wants = |process: &Process| process.claim.will() == Will::Take;
-        if is_pinned || !world.processes.iter().any(wants) {
+        let is_active = |process: &Process| wants(process) && process.claim.is_active();
+        if is_pinned || !world.processes.iter().any(wants) || world.processes.iter().any(is_active) {
             return true;
         }
         let mut world = world.clone();
@@ -343,7 +352,7 @@ impl Lease {
                         world = self.next_state(&world, step).unwrap_or(world);
                     }
                 }
-                if world.processes.iter().any(|process| wants(process) && process.claim.is_active()) {
+                if world.processes.iter().any(is_active) {
                     return true;
                 }
             }
@@ -382,6 +391,9 @@ impl World {
             let is_new = before.is_none_or(|before| of(&before) != of(&write.record));
             let is_new = is_new && !write.record.owner.is_empty();
             self.changes += u64::from(is_new);
+            if is_new && let Ok(index) = write.record.owner.parse::<usize>() {
+                self.owned[index] = true;
+            }
             self.repeated |= is_new && write.record.epoch <= self.highest;
             self.highest = self.highest.max(write.record.epoch);
         }
@@ -391,6 +403,37 @@ impl World {
     /// For whom a person asks the holder to release the lease.
     fn asked(&self) -> Option<String> {
         self.record.as_ref().and_then(|record| record.handover.clone())
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Whether it or one of its readers works.
+    fn works(&self) -> bool {
+        self.claim.is_active() || self.read > 0
+    }
+
+    /// A reader reads whether it is active. It may read, and end its work, as late as just before a tick.
+    fn is_read(&mut self, grace: u64) {
+        let is_active = self.claim.holding().is_some_and(|held| held.is_active(NOW));
+        if grace > 0 && self.claim.will() == Will::Take && is_active {
+            self.read = grace + 1;
+        }
+    }
+
+    /// Whether its readers keep it from releasing the lease.
+    fn has_to_wait(&self) -> bool {
+        self.read > 0 && self.claim.holding().is_some()
+    }
+
+    /// Its clock advances by so many ticks, one by one: it is read during each of them.
+    fn grow_older(&mut self, by: u64, grace: u64) {
+        for _ in 0..by {
+            self.claim.grow_older(ticks(1));
+            self.read = self.read.saturating_sub(1);
+            self.is_read(grace);
+        }
     }
 }
 

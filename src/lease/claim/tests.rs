@@ -73,6 +73,26 @@ fn a_holder_believes_the_clock_that_has_advanced_further_and_a_contender_the_oth
 }
 
 #[test]
+fn a_holder_is_active_until_either_clock_shows_the_end_of_its_time() {
+    let holding = Terms::new(seconds(60), seconds(3), seconds(3)).unwrap().holding(1, both(seconds(0)));
+    for (adjusted, raw, active) in [(53, 53, true), (54, 53, false), (53, 54, false), (54, 54, false)] {
+        let now = Moment { adjusted: seconds(adjusted), raw: seconds(raw) };
+        assert_eq!(holding.is_active(now), active, "{now:?}");
+    }
+}
+
+#[test]
+fn a_contender_takes_the_lease_only_after_both_clocks_show_that_the_term_is_over() {
+    let mut claim = contender(3);
+    assert_eq!(claim.saw(Some(of_site_a()), both(seconds(1)), 1), None);
+    for (adjusted, raw, taken) in [(61, 60, false), (60, 61, false), (61, 61, true)] {
+        let now = Moment { adjusted: seconds(adjusted), raw: seconds(raw) };
+        let owner = claim.saw(Some(of_site_a()), now, 1).map(|write| write.record.owner);
+        assert_eq!(owner, taken.then(|| "site-b".to_owned()), "{now:?}");
+    }
+}
+
+#[test]
 fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
     // What it sees, second by second; the last one has been there since then.
     for (longest, seen, wait) in [

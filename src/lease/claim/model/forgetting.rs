@@ -14,7 +14,7 @@ impl World {
         // gives no information.
         let fits =
             |write: &Write| write.expected.is_none() || is_same(write.expected.as_ref(), record.as_ref());
-        for Process { claim, call, late } in processes {
+        for Process { claim, call, late, .. } in processes {
             let answered = matches!(call, Some(Call::Written(_)));
             let looked = match call {
                 Some(Call::Looked(record)) => record.clone(),
@@ -68,7 +68,7 @@ impl World {
 
     fn each_record(&mut self, visit: &mut dyn FnMut(&mut Record)) {
         self.record.iter_mut().for_each(&mut *visit);
-        for Process { claim, call, late } in &mut self.processes {
+        for Process { claim, call, late, .. } in &mut self.processes {
             if let Some((record, _)) = &mut claim.watched {
                 record.iter_mut().for_each(&mut *visit);
             }

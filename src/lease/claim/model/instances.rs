@@ -19,11 +19,9 @@ fn violated(lease: Lease) -> impl Checker<Lease> {
     lease.checker().threads(2).finish_when(finish).spawn_bfs().join()
 }
 
+/// Each promise holds in every state, and the lease passes from one candidate to the other in some of them.
 fn holds(lease: Lease) {
-    let checked = check(lease);
-    for promise in [ONE, KNOWS, EPOCHS, LIVES] {
-        checked.assert_no_discovery(promise);
-    }
+    check(lease).assert_properties();
 }
 
 /// Two candidates with terms of two ticks, and no faults.
@@ -31,6 +29,7 @@ const fn two() -> Lease {
     Lease {
         terms: [2, 2],
         margin: 1,
+        grace: 0,
         drift: 0,
         faults: 0,
         kinds: EVERY,
@@ -44,21 +43,20 @@ const fn two() -> Lease {
 
 #[test]
 fn two_never_work_at_once_whatever_fails() {
-    check(Lease { faults: 1, late: 0, ..two() }).assert_properties();
+    holds(Lease { faults: 1, late: 0, ..two() });
 }
 
 #[test]
 fn two_never_work_at_once_when_terms_differ_and_a_record_shows_none() {
     let kinds: &[_] = &[Fault::Overwrite, Fault::Delete];
-    for terms in [[3, 2], [2, 3]] {
-        holds(Lease { terms, longest: 3, faults: 1, kinds, changes: 1, late: 0, ..two() });
-    }
+    // Without drift, a term of 2 against 4 is the mirror image.
+    holds(Lease { terms: [4, 2], longest: 4, faults: 1, kinds, late: 0, ..two() });
 }
 
 #[test]
 fn two_never_work_at_once_when_clocks_drift_and_a_write_comes_late() {
     holds(Lease { drift: 1, late: 0, ..two() });
-    holds(Lease { faults: 1, kinds: &[Fault::Crash, Fault::Overwrite], changes: 1, ..two() });
+    holds(Lease { faults: 1, kinds: &[Fault::Crash, Fault::Overwrite], ..two() });
 }
 
 #[test]
@@ -67,11 +65,20 @@ fn two_never_work_at_once_there_and_back_again_with_two_writes_on_their_way() {
 }
 
 #[test]
-fn a_candidate_becomes_active_once_nothing_fails_any_more() {
-    holds(Lease { faults: 1, changes: 1, late: 0, lives: true, ..two() });
+fn two_never_work_at_once_while_readers_have_their_grace() {
+    let graceful = Lease { terms: [4, 4], grace: 1, longest: 4, late: 0, ..two() };
+    holds(Lease { drift: 1, ..graceful.clone() });
+    holds(Lease { faults: 1, kinds: &[Fault::StepDown], ..graceful });
 }
 
-/// 26 million states, in eleven minutes on two cores:
+#[test]
+fn a_candidate_becomes_active_once_nothing_fails_any_more() {
+    // What follows from a state has no bound: another owner may come then.
+    let checked = check(Lease { faults: 1, changes: 1, late: 0, lives: true, ..two() });
+    checked.assert_no_discovery(LIVES);
+}
+
+/// About 29 million states, in about twelve minutes on two cores:
 ///
 /// ```text
 /// cargo test --release --all-features --lib model -- --ignored
@@ -97,6 +104,8 @@ fn two_never_work_at_once_after_more_events() {
             ..two()
         });
     }
+    let kinds: &[_] = &[Fault::Overwrite, Fault::Crash];
+    holds(Lease { terms: [4, 2], longest: 4, faults: 2, kinds, late: 0, ..two() });
     holds(Lease { faults: 1, lives: true, ..two() });
 }
 
@@ -168,7 +177,7 @@ fn shown(lease: &Lease, steps: usize) -> BTreeSet<Shown> {
         latest = next;
     }
     let show = |world: World| {
-        let works = world.processes.map(|process| process.claim.is_active());
+        let works = world.processes.each_ref().map(Process::works);
         (works, world.record.map(|record| record.owner), world.changes, world.faults)
     };
     seen.into_iter().map(show).collect()
