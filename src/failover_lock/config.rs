@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use super::health_check::{HealthCheckId, InvalidId, ResourcePath};
+use super::health_check::{HealthCheck, HealthCheckId, InvalidId, ResourcePath};
 use crate::program::text::Quoted;
 use crate::program::variables::{InvalidConfig, Lookup, Problems, boolean};
 use crate::remote::arn::Arn;
@@ -131,6 +131,11 @@ impl Config {
     #[must_use]
     pub fn names(&self, id: &HealthCheckId) -> bool {
         self.guarded.as_ref().is_some_and(|guarded| guarded.contains(id))
+    }
+
+    /// Whether a check is on the locked path.
+    pub(super) fn is_locked(&self, check: &HealthCheck) -> bool {
+        check.path() == Some(self.locked_path.as_str())
     }
 
     /// Whether a check with these tags is guarded, as far as `GUARDED_TAG` says.

@@ -209,7 +209,8 @@ async fn decide_and_act(
         Ok(path) => path,
         Err(cannot) => {
             warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
-            let notes = restored(system, check, &record, false);
+            let undone = system.config.is_locked(check).then_some(Note::Undone);
+            let notes = undone.or_else(|| restored(system, check, &record, false));
             return Ok(Some(Outcome { notes, ..unprotected(check, Reason::from(&cannot)) }));
         }
     };
@@ -219,8 +220,7 @@ async fn decide_and_act(
     }
     let (record, is_restored_now) = completed(system, check, path, record, deadline).await;
     let record = without_abandoned(system, check, record, deadline).await;
-    let is_locked = path == system.config.locked_path.as_str();
-    let first_seen = system.known.locked_since(id, is_locked, system.clock.now());
+    let first_seen = system.known.locked_since(id, system.config.is_locked(check), system.clock.now());
     let seen_locked =
         if tags.as_ref().is_some_and(record::takes_no_lock) { record::EARLIER } else { first_seen };
     let mut acting = alarms.to_vec();

@@ -63,7 +63,7 @@ async fn restore_check(
         }
         let asked = request.path.as_ref().map(ResourcePath::as_str);
         let decision = decide::restore(&check, &record, asked, config)?;
-        let is_told = request.version.is_none() && shows_change(&record, check.version, known);
+        let is_told = request.version.is_none() && shows_change(&record, first, check.version, known);
         if first != check.version && !is_told && matches!(decision, Release::Restore(_)) {
             return Err(Refusal::Changed { seen: first, now: check.version }.into());
         }
@@ -160,13 +160,14 @@ async fn restore_check(
     deadline.persist(read_decide_act).await
 }
 
-/// Whether the record shows that another alarm than the one `known` first has made this version of the check: the failure that
-/// this restore ends. Who has locked it and is not on record yet may have done so for a newer alarm; a person does not mean
+/// Whether the record shows that another alarm than the one `known` first has made this version of the check, and nothing else
+/// one between: the failure that this restore ends. Who has locked it and is not on record yet may have done so for a newer alarm; a person does not mean
 /// that failure, and a tick that finds a person's change records it for the alarm from before.
-fn shows_change(record: &Record, version: i64, known: Option<DateTime<Utc>>) -> bool {
+fn shows_change(record: &Record, first: i64, version: i64, known: Option<DateTime<Utc>>) -> bool {
     let is_alarms =
         |lock: &Lock| lock.alarm > known && !record::is_by_hand(&lock.by) && !record::is_found(&lock.by);
-    record.lock.as_ref().is_some_and(|lock| lock.version == Some(version) && is_alarms(lock))
+    let is_recorded = |lock: &Lock| lock.version == Some(version) && is_alarms(lock);
+    version == first + 1 && record.lock.as_ref().is_some_and(is_recorded)
 }
 
 /// A check's tags, and what is recorded in them.

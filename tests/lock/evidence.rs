@@ -278,3 +278,21 @@ async fn an_alarm_that_cannot_be_recorded_makes_no_new_version_in_each_tick() {
     }
     assert_eq!(world.route53.check(PRIMARY).version, before + 1);
 }
+
+#[tokio::test]
+async fn a_late_alarm_after_a_persons_lock_lets_no_restore_from_before_pass() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let held = world.route53.hold("UpdateHealthCheck");
+    let crossing = async {
+        held.reached().await;
+        world.route53.set_path(PRIMARY, LOCKED);
+        // Of an alarm from before the restore, which the record does not know.
+        assert_eq!(world.notified(30).await["outcome"], "already_locked");
+        held.release();
+    };
+    let (restored, ()) = tokio::join!(world.restore(), crossing);
+    let refused = restored.unwrap_err();
+    assert!(refused.contains("was changed since it was looked at"), "{refused}");
+    assert_eq!(world.path(), LOCKED);
+}

@@ -233,8 +233,8 @@ struct Restoring {
     answered: [bool; 2],
     /// Whether someone changed the check in a try before.
     again: bool,
-    /// The newest alarm for which a lock was set, as the first try read it.
-    known: Option<u16>,
+    /// The version, and the newest alarm for which a lock was set, as the first try read them.
+    first: (u8, Option<u16>),
     step: RestoreStep,
 }
 
@@ -749,10 +749,12 @@ impl Site {
     }
 
     /// What a restore does; `again` after someone changed the check.
-    fn release(&self, check: Check, tags: Tags, again: bool, known: Option<u16>) -> Option<Release> {
+    fn release(&self, check: Check, tags: Tags, again: bool, first: (u8, Option<u16>)) -> Option<Release> {
+        let (is_next, known) = (check.version == first.0 + 1, first.1);
         let record = self.record(tags);
         let is_of = record.lock.as_ref().is_some_and(|lock| lock.version == Some(check.version.into()));
-        let is_told = !again || (is_of && record.newest_alarm() > known.map(|known| self.at(known)));
+        let is_told =
+            !again || (is_next && is_of && record.newest_alarm() > known.map(|known| self.at(known)));
         let release = decide::restore(&self.health_check(check), &record, None, &self.config).ok();
         release.filter(|release| is_told || matches!(release, Release::AlreadyRestored))
     }
@@ -778,13 +780,13 @@ impl Site {
                     return Some(());
                 }
                 if !again {
-                    restoring.known = self.newest_alarm(tags);
+                    restoring.first = (check.version, self.newest_alarm(tags));
                 }
                 if check.path == Path::Locked && world.truth.unrecorded.is_some() {
                     // The path from before is not on record yet.
                     world.truth.before = None;
                 }
-                match self.release(check, tags, again, restoring.known) {
+                match self.release(check, tags, again, restoring.first) {
                     None => {
                         world.restore = None;
                         return Some(());
@@ -1089,7 +1091,7 @@ impl Model for Site {
                     seen: world.now,
                     read: world.now,
                     answered: world.truth.answered,
-                    known: None,
+                    first: (0, None),
                     again: false,
                     step: RestoreStep::Read,
                 });

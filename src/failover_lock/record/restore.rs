@@ -7,8 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::fields::{escaped_within, milliseconds, with_reason};
 use super::{Before, CUT, FIELDS, Intent, Lock, Record, Restore, WAITS};
 
-/// How long after a lock its own datapoints may make an alarm go off: its periods, and its evaluation.
-const RECENT: TimeDelta = TimeDelta::hours(1);
+/// How long after a lock its own datapoints may make an alarm go off. Longer, and a failure from before the restore would count as
+/// the lock's.
+const RECENT: TimeDelta = TimeDelta::minutes(10);
 
 /// When a path had been set that was not seen to be set.
 pub const EARLIER: DateTime<Utc> = DateTime::UNIX_EPOCH;
