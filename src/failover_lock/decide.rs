@@ -258,7 +258,9 @@ fn older_than(
 /// Whether what is behind a composite alarm that changed after a restore only shows the lock: the composite alarm may also
 /// have changed for another of its conditions. `None` if only Route 53's checkers can tell whether the check has failed anew.
 fn shows_lock(restore: &Restore, child: Failing, seen: &Seen<'_>, turns_within: TimeDelta) -> Option<bool> {
-    if older_than(restore, child.changed_at, child.breaching, Health::Healthy, turns_within) != Some(true) {
+    let is_prompt = child.breaching.is_none_or(|it| child.changed_at - it.ended <= PROMPT);
+    let older = older_than(restore, child.changed_at, child.breaching, Health::Healthy, turns_within);
+    if older != Some(true) || !is_prompt {
         return Some(false);
     }
     match seen.health {

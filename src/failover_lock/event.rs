@@ -149,10 +149,10 @@ impl Record {
 }
 
 /// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. A text that is not
-/// JSON was an alarm if it names what only an alarm's message has.
+/// JSON may have been an alarm's, or the envelope of one, if it names what their messages have.
 fn enveloped(text: &str) -> Result<Message, Malformed> {
     let is_object = serde_json::from_str::<Parts>(text).is_ok();
-    if !is_object && !OF_ALARMS.iter().any(|key| text.contains(&format!("\"{key}\""))) {
+    if !is_object && !OF_ALARMS.iter().any(|key| text.contains(key)) {
         return Ok(Message::Foreign("a text that is no JSON object".to_owned()));
     }
     match message(text) {

@@ -46,13 +46,14 @@ pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, d
             return;
         }
         let mut version = it.check.version;
-        if it.cause.changed_at.is_some_and(|alarm| system.known.is_to_be_touched(id, alarm)) {
+        if let Some(alarm) = it.cause.changed_at.filter(|alarm| !system.known.was_touched(id, *alarm)) {
             // A restore that is under way has not seen this alarm: it meets a conflict.
             let path = &system.config.locked_path;
             let touched = system.route53.set_path(id, path, Some(version), deadline).await;
             let touched = or_warn(id, touched, "the next tick records the alarm");
             let Some(set) = touched.filter(|set| !set.perhaps_by_another) else { return };
             version = set.check.version;
+            system.known.touched(id, alarm);
         }
         let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
         let written = write(system, &it.cause, target, Some(version), deadline).await;

@@ -19,11 +19,14 @@ const FRESH: Duration = Duration::from_mins(20);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     records: Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>,
-    /// When a check was first seen on the locked path.
-    locked: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
+    /// When a check was first seen on the locked path, and at which version.
+    locked: Arc<Mutex<BTreeMap<HealthCheckId, Seen>>>,
     /// For which alarm a locked check was last given a new version.
     touched: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
 }
+
+/// A version, and when it was first seen.
+type Seen = (i64, DateTime<Utc>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -66,21 +69,26 @@ impl Known {
         known.iter().filter(|(_, entry)| entry.is_out).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Since when this process has seen the check on the locked path, in each look: now, if it is not, or was not before.
-    pub fn locked_since(&self, id: &HealthCheckId, is_locked: bool, now: DateTime<Utc>) -> DateTime<Utc> {
+    /// Since when this process has seen this version of the check on the locked path: now, if it is not, or was not before.
+    pub fn locked_since(&self, check: &HealthCheck, is_locked: bool, now: DateTime<Utc>) -> DateTime<Utc> {
         let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = locked.remove(&check.id).filter(|(version, _)| is_locked && *version == check.version);
+        let since = known.map_or(now, |(_, since)| since);
         if is_locked {
-            *locked.entry(id.clone()).or_insert(now)
-        } else {
-            locked.remove(id);
-            now
+            locked.insert(check.id.clone(), (check.version, since));
         }
+        since
     }
 
-    /// Whether a locked check has to be given a new version for an alarm that changed then: once, also if that cannot be recorded.
-    pub fn is_to_be_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) -> bool {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        touched.insert(id.clone(), alarm) != Some(alarm)
+    /// Whether a locked check was given a new version for an alarm that changed then: once is enough, also if the alarm cannot be
+    /// recorded.
+    pub fn was_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) -> bool {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&alarm)
+    }
+
+    /// It was given one.
+    pub fn touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), alarm);
     }
 
     /// Its record is not known any more: it was written.

@@ -32,7 +32,7 @@ const BESIDE: Duration = Duration::from_millis(20);
 
 /// How long a check's answer may take without a restore's two calls between those for its tags and for itself. A check without
 /// a record is not asked for its tags again otherwise, which would be one more round trip before its first lock.
-const AT_ONCE_READ: Duration = Duration::from_secs(1);
+const AT_ONCE_READ: Duration = Duration::from_millis(250);
 
 /// How often a check that was changed while it was read is read again; a record that no function wrote may be ahead for
 /// ever.

@@ -220,7 +220,7 @@ async fn decide_and_act(
     }
     let (record, is_restored_now) = completed(system, check, path, record, deadline).await;
     let record = without_abandoned(system, check, record, deadline).await;
-    let first_seen = system.known.locked_since(id, system.config.is_locked(check), system.clock.now());
+    let first_seen = system.known.locked_since(check, system.config.is_locked(check), system.clock.now());
     let seen_locked =
         if tags.as_ref().is_some_and(record::takes_no_lock) { record::EARLIER } else { first_seen };
     let mut acting = alarms.to_vec();

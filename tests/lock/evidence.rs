@@ -244,7 +244,11 @@ async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
         );
     }
     // What breaks off may have been an alarm.
-    world.call(Handler::Lock, &delivered(&[r#"{"AlarmName":"x","New"#])).await.unwrap_err();
+    for broken in
+        [r#"{"AlarmName":"x","New"#, r#"{"Type":"Notification","Message":"{\"AlarmName\":\"x\",\"New"#]
+    {
+        world.call(Handler::Lock, &delivered(&[broken])).await.unwrap_err();
+    }
 }
 
 #[tokio::test]

@@ -78,7 +78,7 @@ fn a_candidate_becomes_active_once_nothing_fails_any_more() {
     checked.assert_no_discovery(LIVES);
 }
 
-/// About 29 million states, in about twelve minutes on two cores:
+/// Tens of millions of states, in more than ten minutes on two cores:
 ///
 /// ```text
 /// cargo test --release --all-features --lib model -- --ignored
