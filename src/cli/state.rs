@@ -158,7 +158,7 @@ impl State {
             path,
             version: check.version,
             record: &record,
-            // Of one that cannot be recorded, this look is not the first one.
+            // Where there is no room for a record, this look is not the first one.
             seen_locked: if tags.is_some_and(record::takes_no_lock) { record::EARLIER } else { clock::now() },
             alarms: &alarms,
             health,

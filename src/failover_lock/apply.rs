@@ -13,7 +13,7 @@ use super::FailoverLock;
 use super::decide::{self, Decision};
 use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, BY_HAND_LAPSES, Before, Lock, Record, Restore};
 use super::view::{self, Tags, or_warn};
@@ -74,7 +74,8 @@ pub(super) async fn act(
             // Without its record it would be: then this invocation fails, and the alarm comes again.
             if config.dry_run {
                 // Nothing is on record, and so nothing waits.
-                return Ok(Outcome { reason: Some(reason), ..on_locked_path(Verdict::WouldLock, None) });
+                let deferred = cause.not_locked(Some(id), Verdict::Deferred, reason);
+                return Ok(Outcome { notes: Some(Note::DryRun), ..deferred });
             }
             if !target.waits_for(cause) {
                 Box::pin(record(system, cause, target, None, deadline)).await.map_err(Error::NotDeferred)?;

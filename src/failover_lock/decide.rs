@@ -105,7 +105,7 @@ pub struct Standing<'a> {
     pub version: i64,
     /// What is recorded on it.
     pub record: &'a Record,
-    /// When this process first saw it locked without a record.
+    /// When this process first saw this version of it on the locked path; what is not on record is not older, as far as is known.
     pub seen_locked: DateTime<Utc>,
     /// The alarms on its health.
     pub alarms: &'a [Alarm],
@@ -403,7 +403,8 @@ fn in_service<'a>(alarm: &'a Alarm, restored: Option<&Restore>, seen: &Standing<
         }
     }
     if alarm.configured_at.is_some_and(|configured_at| configured_at > alarm.changed_at) {
-        // Its actions may have been off when it went off: someone was at work on the primary.
+        // Its actions may have been off when it went off: someone was at work on the primary, and may still be. Without a verdict,
+        // the next tick asks again.
         return match health {
             Health::Unhealthy => Step::Done(Finding::NeverLocked(alarm)),
             _ => ask_unless(Finding::Unprotected(Reason::EnabledInAlarm)),

@@ -91,6 +91,15 @@ pub struct FailedRecord {
     pub error: Error,
 }
 
+// === impl FailedRecord ===
+
+impl FailedRecord {
+    /// That nothing could be looked at.
+    pub(super) fn of_all(error: Error) -> Self {
+        Self { record: None, alarm: None, health_check_id: None, error }
+    }
+}
+
 // === impl Error ===
 
 impl Error {

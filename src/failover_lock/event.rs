@@ -113,9 +113,6 @@ pub fn records(event: &str) -> Result<Vec<Record>, Malformed> {
     Ok(records.into_iter().map(|record| Record::read(record.get())).collect())
 }
 
-/// The keys that tell an alarm's message from another one, in its three shapes.
-const OF_ALARMS: [&str; 5] = ["AlarmName", "NewStateValue", "Trigger", "alarmData", "detail-type"];
-
 /// Whether `event` looks like something that a machine sends rather than a person.
 pub(super) fn is_machine_made(event: &BTreeMap<String, &RawValue>) -> bool {
     ["Records", "source", "detail-type", "alarmData", "AlarmName"].iter().any(|key| event.contains_key(*key))
@@ -148,11 +145,12 @@ impl Record {
     }
 }
 
-/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. A text that is not
-/// JSON may have been an alarm's, or the envelope of one, if it names what their messages have.
+/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. What
+/// begins as JSON's object does and breaks off may have been an alarm, or the envelope of one.
 fn enveloped(text: &str) -> Result<Message, Malformed> {
-    let is_object = serde_json::from_str::<Parts>(text).is_ok();
-    if !is_object && !OF_ALARMS.iter().any(|key| text.contains(key)) {
+    let begins_so =
+        text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
+    if !begins_so && serde_json::from_str::<Parts>(text).is_err() {
         return Ok(Message::Foreign("a text that is no JSON object".to_owned()));
     }
     match message(text) {

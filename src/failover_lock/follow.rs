@@ -53,7 +53,7 @@ pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, d
             let touched = or_warn(id, touched, "the next tick records the alarm");
             let Some(set) = touched.filter(|set| !set.perhaps_by_another) else { return };
             version = set.check.version;
-            system.known.touched(id, alarm);
+            system.known.set_touched(id, alarm);
         }
         let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
         let written = write(system, &it.cause, target, Some(version), deadline).await;

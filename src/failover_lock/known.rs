@@ -20,13 +20,13 @@ const FRESH: Duration = Duration::from_mins(20);
 pub(super) struct Known {
     records: Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>,
     /// When a check was first seen on the locked path, and at which version.
-    locked: Arc<Mutex<BTreeMap<HealthCheckId, Seen>>>,
+    locked: Arc<Mutex<BTreeMap<HealthCheckId, Since>>>,
     /// For which alarm a locked check was last given a new version.
     touched: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
 }
 
 /// A version, and when it was first seen.
-type Seen = (i64, DateTime<Utc>);
+type Since = (i64, DateTime<Utc>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -86,8 +86,8 @@ impl Known {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&alarm)
     }
 
-    /// It was given one.
-    pub fn touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) {
+    /// Notes that it was given one.
+    pub fn set_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), alarm);
     }
 

@@ -30,8 +30,8 @@ use crate::remote::deadline::{Deadline, MayPass};
 /// at all.
 const BESIDE: Duration = Duration::from_millis(20);
 
-/// How long a check's answer may take without a restore's two calls between those for its tags and for itself. A check without
-/// a record is not asked for its tags again otherwise, which would be one more round trip before its first lock.
+/// How long after its tags a check's answer may come before the tags are read again, although nothing was on record: a restore may
+/// have been recorded between the two. Otherwise that would be one more round trip before the first lock.
 const AT_ONCE_READ: Duration = Duration::from_millis(250);
 
 /// How often a check that was changed while it was read is read again; a record that no function wrote may be ahead for

@@ -10,7 +10,7 @@ use super::record::Record;
 /// What has happened within this time is counted in this tick. One of two ticks in a row may be missing.
 const JUST_NOW: TimeDelta = TimeDelta::minutes(2);
 
-/// That the check was restored just now, also by `failoverctl` or by hand.
+/// Returns `Restored` if the check was restored just now, also by `failoverctl` or by hand.
 pub(super) fn restored(
     system: &FailoverLock,
     check: &HealthCheck,

@@ -79,6 +79,8 @@ pub(super) enum Note {
     Restored,
     /// Its lock was undone, or does not hold.
     Undone,
+    /// A lock that would wait is not on record.
+    DryRun,
 }
 
 /// What was done.
@@ -174,6 +176,7 @@ impl lambda::Report for Report {
                     Note::LockedForDays => "LockedForDays",
                     Note::Restored => "Restored",
                     Note::Undone => "Undone",
+                    Note::DryRun => "Unprotected",
                 });
                 outcome.metric().into_iter().chain(note).map(|name| line(name, id)).collect::<Vec<_>>()
             }
@@ -206,6 +209,7 @@ impl Outcome {
             Verdict::Ignored => Some("Ignored"),
             // Nothing was seen of the check.
             Verdict::Deferred if self.reason == Some(Reason::Throttled) => Some("Throttled"),
+            Verdict::Deferred if self.notes == Some(Note::DryRun) => None,
             Verdict::Deferred => Some("Deferred"),
             Verdict::Restored => Some("Restored"),
             // In a dry run, a failure locks nothing.

@@ -69,8 +69,7 @@ pub(super) async fn reconcile(
             };
         }
         Err(failure) => {
-            let (error, alarm, health_check_id) = (failure.into(), None, None);
-            return vec![Err(FailedRecord { record: None, alarm, health_check_id, error })];
+            return vec![Err(FailedRecord::of_all(failure.into()))];
         }
     };
     let tags = view::tags_of(system, &unknown_records(system, &looks), deadline).await;
@@ -100,8 +99,7 @@ pub(super) async fn reconcile(
     results.sort_by_key(|(place, _)| *place);
     let results: Vec<_> = results.into_iter().filter_map(|(_, result)| result).collect();
     if results.is_empty() {
-        let error = Error::NothingGuarded;
-        return vec![Err(FailedRecord { record: None, alarm: None, health_check_id: None, error })];
+        return vec![Err(FailedRecord::of_all(Error::NothingGuarded))];
     }
     results
 }
@@ -209,7 +207,8 @@ async fn decide_and_act(
         Ok(path) => path,
         Err(cannot) => {
             warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
-            let undone = system.config.is_locked(check).then_some(Note::Undone);
+            let is_lock = record.lock.is_some() && system.config.is_locked(check);
+            let undone = is_lock.then_some(Note::Undone);
             let notes = undone.or_else(|| restored(system, check, &record, false));
             return Ok(Some(Outcome { notes, ..unprotected(check, Reason::from(&cannot)) }));
         }

@@ -160,9 +160,9 @@ async fn restore_check(
     deadline.persist(read_decide_act).await
 }
 
-/// Whether the record shows that another alarm than the one `known` first has made this version of the check, and nothing else
-/// one between: the failure that this restore ends. Who has locked it and is not on record yet may have done so for a newer alarm; a person does not mean
-/// that failure, and a tick that finds a person's change records it for the alarm from before.
+/// Whether the record shows that a lock for an alarm newer than the one `known` first, and nothing else, has changed the check since
+/// its `first` version: that is the failure which this restore ends. Who has locked it and is not on record yet may have done so for
+/// a newer alarm; a person does not mean that failure, and a tick that finds a person's change records it for the alarm from before.
 fn shows_change(record: &Record, first: i64, version: i64, known: Option<DateTime<Utc>>) -> bool {
     let is_alarms =
         |lock: &Lock| lock.alarm > known && !record::is_by_hand(&lock.by) && !record::is_found(&lock.by);

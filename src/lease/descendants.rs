@@ -37,7 +37,7 @@ const OF_THIS_THREAD: WaitIdOptions = WaitIdOptions::from_bits_retain(0x2000_000
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CAP_SYS_PTRACE: u64 = 1 << 19;
 
-/// The children that were there before this program took its process's place, as one that a shell starts before its `exec`: they
+/// The children that were there when this process first adopted its descendants, as one that a shell starts before its `exec`: they
 /// are another's.
 static OTHERS: OnceLock<BTreeSet<Process>> = OnceLock::new();
 

@@ -12,7 +12,6 @@ use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY, delivered};
 use crate::support::route53::Fault;
 
-const BUSY: Fault = Fault::Error(503, "ServiceUnavailable", "busy");
 const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
 
 /// What a tick answers, and what it counts.
@@ -20,6 +19,12 @@ async fn ticks_of(system: &FailoverLock) -> (Value, String) {
     let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
     let metrics = report.metrics("failover-reconcile", SystemTime::now()).collect();
     (json!(report.into_answer().expect("it succeeds"))["outcomes"][0].clone(), metrics)
+}
+
+async fn eventually(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn counted(world: &World) -> String {
@@ -70,16 +75,16 @@ async fn an_old_alarm_does_not_lock_what_was_restored_while_the_check_was_slow_t
     let system = world.system().await;
     // It has a version of its own already, and nothing is on record.
     world.route53.set_path(PRIMARY, HEALTHY);
-    world.route53.fail_always("GetHealthCheck", BUSY);
-    let held = world.route53.hold("ListTagsForResource");
+    let held = world.route53.hold("GetHealthCheck");
     let event = delivered(&[&world.message(900)]);
     let handled = system.handle(Handler::Lock, &event, Deadline::after(Duration::from_mins(1)));
+    let tags_are_read = || world.route53.calls().iter().any(|call| call.starts_with("ListTagsForResource"));
     let restored = async {
         held.reached().await;
-        held.release();
-        tokio::time::sleep(Duration::from_millis(1200)).await;
-        world.route53.fail_never("GetHealthCheck");
+        eventually(tags_are_read).await;
         assert_eq!(world.restore().await.unwrap()["outcome"], "already_restored");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        held.release();
     };
     let (report, ()) = tokio::join!(handled, restored);
     is(&json!(report.into_answer().unwrap())["outcomes"][0], "ignored", "older_than_restore");
@@ -184,7 +189,7 @@ async fn a_dry_run_counts_the_failure_that_it_does_not_lock() {
 }
 
 #[tokio::test]
-async fn a_lock_that_lasts_for_a_day_is_told_once_also_without_a_record() {
+async fn a_lock_that_lasts_for_a_day_is_counted_in_two_ticks_also_without_a_record() {
     for full in [false, true] {
         let world = World::new().await;
         if full {
@@ -299,4 +304,38 @@ async fn a_late_alarm_after_a_persons_lock_lets_no_restore_from_before_pass() {
     let refused = restored.unwrap_err();
     assert!(refused.contains("was changed since it was looked at"), "{refused}");
     assert_eq!(world.path(), LOCKED);
+}
+
+#[tokio::test]
+async fn a_tick_that_could_give_no_new_version_for_an_alarm_lets_the_next_one_do_so() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("ALARM");
+    let (system, before) = (world.system().await, world.route53.check(PRIMARY).version);
+    world.route53.fail("UpdateHealthCheck", THROTTLED);
+    for version in [before, before + 1, before + 1] {
+        assert_eq!(ticks_of(&system).await.0["outcome"], "already_locked");
+        assert_eq!(world.route53.check(PRIMARY).version, version);
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_says_of_a_lock_that_would_wait_that_nothing_will_be_locked() {
+    let mut world = World::new().await;
+    world.route53.put("secondary", crate::support::route53::Check::new("HTTP", 80).reported(0));
+    let pair = format!("{PRIMARY}=secondary").leak() as &str;
+    world.variables.extend([("DRY_RUN", "true"), ("SECONDARY_HEALTH_CHECKS", pair)]);
+    world.alarm("ALARM");
+    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    let counted = counted(&world).await;
+    assert!(counted.contains("Unprotected") && !counted.contains("Deferred"), "{counted}");
+}
+
+#[tokio::test]
+async fn a_locked_check_that_someone_disables_counts_as_undone() {
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let check = world.route53.check(PRIMARY);
+    world.route53.put(PRIMARY, check.with("Disabled", "true"));
+    assert!(counted(&world).await.contains("\"Undone\":1"));
 }

@@ -132,8 +132,9 @@ async fn check(arena: &Arena, named: &[&str]) {
     }
     assert!(
         grown.is_empty(),
-        "{} grew by more than 10 %: take it back, or say in the commit why it has to be and record it anew",
-        grown.join(" and ")
+        "{} grew by more than {:.0} %: take it back, or say in the commit why it has to be and record it anew",
+        grown.join(" and "),
+        (GROWTH - 1.0) * 100.0
     );
 }
 

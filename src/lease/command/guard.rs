@@ -160,7 +160,7 @@ impl Start {
         let (sends, result) = oneshot::channel();
         let is_decided = Arc::new(AtomicBool::new(false));
         let decides = Arc::clone(&is_decided);
-        thread::spawn(move || {
+        let started = thread::Builder::new().spawn(move || {
             if decides.swap(true, Ordering::Relaxed) {
                 return;
             }
@@ -170,6 +170,9 @@ impl Start {
                 thread::park();
             }
         });
+        let Err(cause) = started else { return Self { result, is_decided } };
+        let (sends, result) = oneshot::channel();
+        let _ = sends.send(Err(cause));
         Self { result, is_decided }
     }
 
