@@ -1,8 +1,10 @@
 //! The command that runs while the lease is held, and the check of the service beside.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::configuration::Home;
 use crate::support::docs::words_below;
 use crate::support::emulator::Emulator;
 use crate::support::keeper::{Keeper, Observer, create_table, pin, record};
@@ -310,10 +312,10 @@ async fn a_service_that_never_comes_to_its_answer_is_unhealthy() {
 async fn a_command_that_is_unhealthy_is_ended_and_another_site_goes_first() {
     let emulator = Emulator::ministack().await;
     create_table(&emulator).await;
-    let folder =
-        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sick-{}", std::process::id()));
-    let sick = folder.to_str().unwrap();
-    let check = format!("test ! -e {sick}");
+    let home = Home::new();
+    let (sick, seen) = (home.path("sick"), home.path("seen"));
+    let script = home.write("check.sh", "[ ! -e $1 ] && echo >$2\n");
+    let check = format!("sh {script} {sick} {seen}");
     let arguments = [
         "--check",
         &check,
@@ -332,10 +334,15 @@ async fn a_command_that_is_unhealthy_is_ended_and_another_site_goes_first() {
     let second = Keeper::start(&emulator, "site-b").await;
     observer.add(&second);
     second.states("it is site-a's").await;
-    fs::write(&folder, "").unwrap();
+    // Failures count from the first success on, which has been taken note of when the next check runs.
+    for _ in 0..2 {
+        eventually("it is checked", async || Path::new(&seen).exists()).await;
+        fs::remove_file(&seen).unwrap();
+    }
+    fs::write(&sick, "").unwrap();
     first.says("the command is unhealthy").await;
     observer.active(&second).await;
     assert_eq!(first.said("\"the command runs\""), 1, "the other site goes first");
-    fs::remove_file(&folder).unwrap();
+    fs::remove_file(&sick).unwrap();
     observer.vouch();
 }
