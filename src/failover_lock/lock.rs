@@ -220,7 +220,8 @@ async fn lock_check(
                 Step::Done(Decision::Lock { version: Some(version) })
                     if !is_new
                         && !seen.record.is_newest(version)
-                        && (!seen.record.is_empty() || (was_slow && !check.was_never_changed())) =>
+                        && (!seen.record.is_empty()
+                            || (was_slow && record.is_some() && !check.was_never_changed())) =>
                 {
                     let again = system.route53.tags(id, shortly(deadline)).await;
                     let again = or_warn(id, again, NEWER);
