@@ -150,8 +150,8 @@ impl Descendants {
                 }
                 send(Signal::KILL, &stopped);
                 // Their numbers stay theirs until this process has taken note of their ends.
-                let adopted = self.of_main_thread().into_iter().filter(|pid| !is_others(*pid));
-                for pid in adopted.filter_map(Pid::from_raw) {
+                let direct = self.listed().into_iter().filter(|pid| !is_others(*pid));
+                for pid in direct.filter_map(Pid::from_raw) {
                     let _ = kill_process(pid, Signal::KILL);
                 }
                 // One that ends without having been seen may have started another one.
@@ -174,8 +174,7 @@ impl Descendants {
     /// Takes note of the ends of those that are children of this process. Returns whether another one is left.
     pub fn reap(self, mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
         // Without others, of which only `/proc` tells them: a rule of a security module may hide them there.
-        let has_others = OTHERS.get().is_some_and(|others| others.iter().any(|other| other.is_there()));
-        if !has_others && (self == Self::All || !has_own_children()) {
+        if others().next().is_none() && (self == Self::All || !has_own_children()) {
             // The kernel knows also one that has started the next one and ended before it was seen.
             loop {
                 match wait(WaitOptions::NOHANG) {
@@ -187,7 +186,7 @@ impl Descendants {
         }
         let processes = Processes::now();
         let mut is_left = processes.has_unseen;
-        let known: BTreeSet<_> = self.children(&processes).chain(self.of_main_thread()).collect();
+        let known: BTreeSet<_> = self.children(&processes).chain(self.listed()).collect();
         for pid in known.into_iter().filter_map(Pid::from_raw) {
             match waitpid(Some(pid), WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => ended(pid, status),
@@ -197,14 +196,18 @@ impl Descendants {
         is_left
     }
 
-    /// Those children of the main thread of which `/proc` may hide the state, for example behind a rule of a security module: the
-    /// adopted ones. Linux lists them where it was [built to][children].
+    /// Those children of which `/proc` may hide the state, for example behind a rule of a security module: of all threads, or of the
+    /// main thread, whose are the adopted ones. Linux lists them where it was [built to][children].
     ///
     /// [children]: https://man7.org/linux/man-pages/man5/proc_tid_children.5.html
-    fn of_main_thread(self) -> Vec<i32> {
-        let own = getpid().as_raw_pid();
-        let listed = fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
-        let listed = listed.split_whitespace().filter_map(|pid| pid.parse().ok());
+    fn listed(self) -> Vec<i32> {
+        let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let main = getpid().as_raw_pid().to_string();
+        let threads = threads.filter(|thread| self == Self::All || *thread.file_name() == *main);
+        let listed = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let listed = listed.flat_map(|pids| {
+            pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+        });
         listed.filter(|pid| self == Self::All || !is_of_this_thread(*pid)).collect()
     }
 
@@ -269,9 +272,13 @@ fn has_own_children() -> bool {
     !matches!(waitid(WaitId::All, look), Err(Errno::CHILD))
 }
 
-/// Whether this child was there before this program.
+/// The children that are another's and still there.
+fn others() -> impl Iterator<Item = Process> {
+    OTHERS.get().into_iter().flatten().copied().filter(|other| other.is_there())
+}
+
 fn is_others(pid: i32) -> bool {
-    OTHERS.get().is_some_and(|others| others.iter().any(|other| other.pid == pid && other.is_there()))
+    others().any(|other| other.pid == pid)
 }
 
 /// Whether the calling thread has started this child.

@@ -87,7 +87,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 }
                 // The keeper has ended.
                 Ok(None) | Err(_) => {
-                    start.end_all().await;
+                    start.end_all(child.filter(|_| status.is_none())).await;
                     return Ok(of(status));
                 }
             },
@@ -98,11 +98,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
                 Descendants::All.signal(Signal::TERM);
             }
             () = sleep_until(ends) => {
-                // At once those of its own group, however many: its number is no one else's as long as it is not reaped.
-                if let (None, Some(group)) = (status, child) {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-                start.end_all().await;
+                start.end_all(child.filter(|_| status.is_none())).await;
                 send(&mut reports, KILLED).await;
                 return Ok(of(status));
             }
@@ -176,8 +172,12 @@ impl Start {
         Self { result, is_decided }
     }
 
-    /// Kills everything that was started, until none is left and nothing will be.
-    async fn end_all(&mut self) {
+    /// Kills everything that was started, until none is left and nothing will be: at once the command's own group, however many,
+    /// if the command has not been reaped, so that the group's number is no one else's.
+    async fn end_all(&mut self, group: Option<Pid>) {
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         let has_begun = self.is_decided.swap(true, Ordering::Relaxed);
         loop {
             let may_come = has_begun && matches!(self.result.try_recv(), Err(TryRecvError::Empty));
