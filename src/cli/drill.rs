@@ -315,7 +315,7 @@ async fn fire_and_follow(
             progress.timeline.step(at, Source::Alarm, format!("alarm {} is in ALARM", alarm.name));
         }
         let now = guard.route53.health_check(id, patience()).await?;
-        if now.path() == Some(guard.config.locked_path.as_str()) {
+        if guard.config.is_locked(&now) {
             progress
                 .timeline
                 .now(Source::Lock, format!("the path is seen to be {}", guard.config.locked_path));

@@ -169,12 +169,12 @@ async fn steps(
     };
     // Someone may have set it back meanwhile; one answer may be from before the lock.
     let mut seen = guard.route53.health_check(id, shortly()).await;
-    if seen.as_ref().is_ok_and(|check| check.path() != Some(guard.config.locked_path.as_str())) {
+    if seen.as_ref().is_ok_and(|check| !guard.config.is_locked(check)) {
         sleep(LOOK).await;
         seen = guard.route53.health_check(id, shortly()).await;
     }
     match seen {
-        Ok(check) if check.path() == Some(guard.config.locked_path.as_str()) => {
+        Ok(check) if guard.config.is_locked(&check) => {
             timeline.now(Source::Lock, format!("{} is locked", subject.title));
         }
         Ok(check) => {
@@ -265,7 +265,7 @@ async fn ready(
         timeline.now(Source::Dns, what.clone());
         others.push(what);
     }
-    let is_locked = check.path() == Some(guard.config.locked_path.as_str());
+    let is_locked = guard.config.is_locked(&check);
     let (mut followed, mut unseen) = (Vec::new(), Vec::new());
     for record in &primaries {
         match other_site(guard, record).await {
@@ -332,7 +332,7 @@ async fn other_site(guard: &Guard, record: &Record) -> Result<String, String> {
             })?;
             // Its checkers, and the metric, see that later; so do those of checks that it is calculated from.
             let is_below = record.standby.as_ref().is_some_and(|standby| standby.is_locked);
-            if is_below || found.path() == Some(guard.config.locked_path.as_str()) {
+            if is_below || guard.config.is_locked(&found) {
                 return Err(format!(
                     "{name}: its secondary {id} is locked: with both locked, no site is in service"
                 ));
@@ -391,7 +391,7 @@ async fn follow(
     let mut unhealthy = Vec::new();
     loop {
         if let Ok(check) = guard.route53.health_check(&subject.id, shortly()).await {
-            let is_locked = check.path() == Some(guard.config.locked_path.as_str());
+            let is_locked = guard.config.is_locked(&check);
             // One answer may be from before the lock.
             undone = if is_locked { 0 } else { undone + 1 };
         }

@@ -69,14 +69,14 @@ pub(super) async fn act(
     };
     match decision {
         Decision::Ignore(reason) => Ok(cause.not_locked(Some(id), Verdict::Ignored, reason)),
+        Decision::Defer(reason) if config.dry_run => {
+            // Nothing is on record, and so nothing waits.
+            let deferred = cause.not_locked(Some(id), Verdict::Deferred, reason);
+            Ok(Outcome { notes: Some(Note::DryRun), ..deferred })
+        }
         Decision::Defer(reason) => {
             // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
             // Without its record it would be: then this invocation fails, and the alarm comes again.
-            if config.dry_run {
-                // Nothing is on record, and so nothing waits.
-                let deferred = cause.not_locked(Some(id), Verdict::Deferred, reason);
-                return Ok(Outcome { notes: Some(Note::DryRun), ..deferred });
-            }
             if !target.waits_for(cause) {
                 Box::pin(record(system, cause, target, None, deadline)).await.map_err(Error::NotDeferred)?;
             }

@@ -134,7 +134,8 @@ impl Config {
     }
 
     /// Whether a check is on the locked path.
-    pub(super) fn is_locked(&self, check: &HealthCheck) -> bool {
+    #[must_use]
+    pub fn is_locked(&self, check: &HealthCheck) -> bool {
         check.path() == Some(self.locked_path.as_str())
     }
 

@@ -91,15 +91,6 @@ pub struct FailedRecord {
     pub error: Error,
 }
 
-// === impl FailedRecord ===
-
-impl FailedRecord {
-    /// That nothing could be looked at.
-    pub(super) fn of_all(error: Error) -> Self {
-        Self { record: None, alarm: None, health_check_id: None, error }
-    }
-}
-
 // === impl Error ===
 
 impl Error {
@@ -195,6 +186,11 @@ impl fmt::Display for InvocationError {
 // === impl FailedRecord ===
 
 impl FailedRecord {
+    /// What failed without a record of an event: a health check, or what is asked for all of them.
+    pub(super) fn of(health_check_id: Option<HealthCheckId>, error: impl Into<Error>) -> Self {
+        Self { record: None, alarm: None, health_check_id, error: error.into() }
+    }
+
     pub(super) fn log(&self) {
         error!(
             alarm = self.alarm,

@@ -2,7 +2,7 @@
 //! [`FRESH`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -17,16 +17,16 @@ const FRESH: Duration = Duration::from_mins(20);
 
 /// What was read of the checks' records, by version, in earlier ticks of this process.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    records: Arc<Mutex<BTreeMap<HealthCheckId, Entry>>>,
-    /// When a check was first seen on the locked path, and at which version.
-    locked: Arc<Mutex<BTreeMap<HealthCheckId, Since>>>,
-    /// For which alarm a locked check was last given a new version.
-    touched: Arc<Mutex<BTreeMap<HealthCheckId, DateTime<Utc>>>>,
-}
+pub(super) struct Known(Arc<Mutex<Memory>>);
 
-/// A version, and when it was first seen.
-type Since = (i64, DateTime<Utc>);
+#[derive(Debug, Default)]
+struct Memory {
+    records: BTreeMap<HealthCheckId, Entry>,
+    /// When a check was first seen on the locked path, and at which version.
+    locked: BTreeMap<HealthCheckId, (i64, DateTime<Utc>)>,
+    /// For which alarm a locked check was last given a new version.
+    touched: BTreeMap<HealthCheckId, DateTime<Utc>>,
+}
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -49,10 +49,14 @@ pub(super) enum Tagged {
 // === impl Known ===
 
 impl Known {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is known of a check's record. Before a check in service is locked for an alarm, it is always read.
     pub fn get(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
-        let known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = known.get(&check.id).filter(|entry| entry.version == check.version)?;
+        let memory = self.memory();
+        let entry = memory.records.get(&check.id).filter(|entry| entry.version == check.version)?;
         if entry.read.elapsed() >= FRESH {
             return None;
         }
@@ -65,13 +69,12 @@ impl Known {
 
     /// The checks that are meant to be out of service.
     pub fn out(&self) -> Vec<HealthCheckId> {
-        let known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().filter(|(_, entry)| entry.is_out).map(|(id, _)| id.clone()).collect()
+        self.memory().records.iter().filter(|(_, entry)| entry.is_out).map(|(id, _)| id.clone()).collect()
     }
 
     /// Since when this process has seen this version of the check on the locked path: now, if it is not, or was not before.
     pub fn locked_since(&self, check: &HealthCheck, is_locked: bool, now: DateTime<Utc>) -> DateTime<Utc> {
-        let mut locked = self.locked.lock().unwrap_or_else(PoisonError::into_inner);
+        let locked = &mut self.memory().locked;
         let known = locked.remove(&check.id).filter(|(version, _)| is_locked && *version == check.version);
         let since = known.map_or(now, |(_, since)| since);
         if is_locked {
@@ -83,21 +86,21 @@ impl Known {
     /// Whether a locked check was given a new version for an alarm that changed then: once is enough, also if the alarm cannot be
     /// recorded.
     pub fn was_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) -> bool {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&alarm)
+        self.memory().touched.get(id) == Some(&alarm)
     }
 
     /// Notes that it was given one.
     pub fn set_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), alarm);
+        self.memory().touched.insert(id.clone(), alarm);
     }
 
     /// Its record is not known any more: it was written.
     pub fn forget(&self, id: &HealthCheckId) {
-        self.records.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.memory().records.remove(id);
     }
 
     pub fn put(&self, check: &HealthCheck, tags: Tagged) {
-        let mut known = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = &mut self.memory().records;
         let fresh = known.get(&check.id).is_some_and(|entry| {
             entry.version == check.version && entry.read.elapsed() < FRESH && entry.tags == tags
         });

@@ -1,6 +1,6 @@
 //! What a tick counts beside what it finds: what has happened since the one before, and what lasts.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::FailoverLock;
 use super::health_check::HealthCheck;
@@ -22,8 +22,12 @@ pub(super) fn restored(
     (is_restored_now || system.clock.now() - restore.newest() < JUST_NOW).then_some(Note::Restored)
 }
 
-/// Whether a day, or several, have passed just now.
-pub(super) fn is_due(since: TimeDelta) -> bool {
+/// Returns `LockedForDays` if a day, or several, have passed just now since the check was locked.
+pub(super) fn reminder(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Option<Note> {
+    since.filter(|since| is_due(now - *since)).map(|_| Note::LockedForDays)
+}
+
+fn is_due(since: TimeDelta) -> bool {
     const DAY: i64 = 24 * 60;
     since.num_minutes() >= DAY && since.num_minutes() % DAY < JUST_NOW.num_minutes()
 }

@@ -127,8 +127,7 @@ impl lambda::Report for Report {
 
     /// The result of an invocation whose payload is not JSON, for this cause.
     fn not_json(cause: String) -> Self {
-        let error = Malformed::NotJson(cause).into();
-        let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
+        let failed = FailedRecord::of(None, Malformed::NotJson(cause));
         failed.log();
         Self { results: vec![Err(failed)], messages: None, only: None }
     }
@@ -172,11 +171,11 @@ impl lambda::Report for Report {
         self.results.iter().flat_map(move |result| match result {
             Ok(outcome) => {
                 let id = outcome.health_check_id.as_ref();
-                let note = outcome.notes.map(|note| match note {
-                    Note::LockedForDays => "LockedForDays",
-                    Note::Restored => "Restored",
-                    Note::Undone => "Undone",
-                    Note::DryRun => "Unprotected",
+                let note = outcome.notes.and_then(|note| match note {
+                    Note::LockedForDays => Some("LockedForDays"),
+                    Note::Restored => Some("Restored"),
+                    Note::Undone => Some("Undone"),
+                    Note::DryRun => None,
                 });
                 outcome.metric().into_iter().chain(note).map(|name| line(name, id)).collect::<Vec<_>>()
             }
@@ -209,10 +208,10 @@ impl Outcome {
             Verdict::Ignored => Some("Ignored"),
             // Nothing was seen of the check.
             Verdict::Deferred if self.reason == Some(Reason::Throttled) => Some("Throttled"),
-            Verdict::Deferred if self.notes == Some(Note::DryRun) => None,
+            // In a dry run, a failure locks nothing.
+            Verdict::Deferred if self.notes == Some(Note::DryRun) => Some("Unprotected"),
             Verdict::Deferred => Some("Deferred"),
             Verdict::Restored => Some("Restored"),
-            // In a dry run, a failure locks nothing.
             Verdict::Unprotected | Verdict::WouldLock => Some("Unprotected"),
             Verdict::WouldRestore | Verdict::AlreadyRestored | Verdict::Armed => None,
         }

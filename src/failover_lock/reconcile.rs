@@ -20,7 +20,7 @@ use super::error::{Error, FailedRecord};
 use super::follow::{Unrecorded, follow};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
-use super::notes::{is_due, restored};
+use super::notes::{reminder, restored};
 use super::outcome::{Note, Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
@@ -35,6 +35,7 @@ const AT_ONCE: usize = 32;
 const FEW: usize = 10;
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
+
 /// A check as this tick sees it.
 struct Look {
     id: HealthCheckId,
@@ -68,16 +69,12 @@ pub(super) async fn reconcile(
                 None => vec![Ok(throttled(None))],
             };
         }
-        Err(failure) => {
-            return vec![Err(FailedRecord::of_all(failure.into()))];
-        }
+        Err(failure) => return vec![Err(FailedRecord::of(None, failure))],
     };
     let tags = view::tags_of(system, &unknown_records(system, &looks), deadline).await;
     let tick = Tick::default();
     let checks = looks.into_iter().enumerate().map(async |(place, look)| {
         let id = look.id.clone();
-        let failed =
-            |error| FailedRecord { record: None, alarm: None, health_check_id: Some(id.clone()), error };
         let result = match reconcile_check(system, look, tags.get(&id), &tick, deadline).await {
             Err(Error::Aws(failure)) if failure.kind() == Kind::Throttled => {
                 tick.give_way();
@@ -91,7 +88,7 @@ pub(super) async fn reconcile(
             }
             result => result,
         };
-        (place, result.map_err(failed).transpose())
+        (place, result.map_err(|error| FailedRecord::of(Some(id), error)).transpose())
     });
     let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
     hear(&mut results, tick.muted(system, deadline).await);
@@ -99,7 +96,7 @@ pub(super) async fn reconcile(
     results.sort_by_key(|(place, _)| *place);
     let results: Vec<_> = results.into_iter().filter_map(|(_, result)| result).collect();
     if results.is_empty() {
-        return vec![Err(FailedRecord::of_all(Error::NothingGuarded))];
+        return vec![Err(FailedRecord::of(None, Error::NothingGuarded))];
     }
     results
 }
@@ -225,7 +222,6 @@ async fn decide_and_act(
     let mut acting = alarms.to_vec();
     let mut muted = false;
     let finding = loop {
-        let now = system.clock.now();
         let seen = Standing {
             path,
             version: check.version,
@@ -234,7 +230,7 @@ async fn decide_and_act(
             alarms: &acting,
             health: Health::Unasked,
             turns_within: check.turns_within,
-            now,
+            now: system.clock.now(),
         };
         let finding = decided(system, id, seen, deadline).await;
         match finding {
@@ -320,15 +316,13 @@ async fn conclude(
             if record.is_newest(check.version) {
                 known.put(check, Tagged::Guarded(Box::new(record.clone())));
             }
-            let is_due = record.lock.as_ref().is_some_and(|lock| is_due(now - lock.at));
-            let notes = is_due.then_some(Note::LockedForDays);
+            let notes = reminder(record.lock.as_ref().map(|lock| lock.at), now);
             return Ok(Outcome { notes, ..outcome(check, Verdict::AlreadyLocked) });
         }
         Finding::LockStands { unknown, .. } => {
             to_follow(unknown);
             // One that cannot be recorded stands about as long as its alarm.
-            let is_due = unknown.is_some_and(|alarm| is_due(now - alarm.changed_at));
-            let notes = is_due.then_some(Note::LockedForDays);
+            let notes = reminder(unknown.map(|alarm| alarm.changed_at), now);
             return Ok(Outcome { notes, ..outcome(check, Verdict::AlreadyLocked) });
         }
         Finding::Unprotected(reason) => {

@@ -30,10 +30,9 @@ pub(super) async fn restore(
     request: &str,
     deadline: Deadline,
 ) -> Result<Outcome, FailedRecord> {
-    let failed = |health_check_id, error| FailedRecord { record: None, alarm: None, health_check_id, error };
-    let request = Request::read(request).map_err(|error| failed(None, error.into()))?;
-    let id = request.which(&system.config).map_err(|error| failed(None, error.into()))?;
-    restore_check(system, &request, &id, deadline).await.map_err(|error| failed(Some(id), error))
+    let request = Request::read(request).map_err(|error| FailedRecord::of(None, error))?;
+    let id = request.which(&system.config).map_err(|error| FailedRecord::of(None, error))?;
+    restore_check(system, &request, &id, deadline).await.map_err(|error| FailedRecord::of(Some(id), error))
 }
 
 /// Reads the check, decides, asks the primary, acts; and starts again when someone changed the check meanwhile who has

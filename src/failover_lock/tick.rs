@@ -124,9 +124,7 @@ pub(super) fn hear(results: &mut Vec<Placed>, muted: Result<BTreeSet<HealthCheck
         }
         Err(failure) => {
             results.retain(|(_, result)| armed(result).is_none());
-            let error = failure.into();
-            let failed = FailedRecord { record: None, alarm: None, health_check_id: None, error };
-            results.push((usize::MAX, Some(Err(failed))));
+            results.push((usize::MAX, Some(Err(FailedRecord::of(None, failure)))));
         }
     }
 }

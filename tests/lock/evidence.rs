@@ -12,6 +12,7 @@ use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY, delivered};
 use crate::support::route53::Fault;
 
+const DENIED: Fault = Fault::Error(403, "AccessDenied", "not authorized");
 const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
 
 /// What a tick answers, and what it counts.
@@ -142,9 +143,7 @@ async fn a_restore_that_another_persons_lock_crosses_is_refused_whoever_recorded
         let world = World::new().await;
         world.fails_and_is_locked().await;
         world.alarm("OK");
-        let held = world.route53.hold("UpdateHealthCheck");
-        let crossing = async {
-            held.reached().await;
+        let crossing = async || {
             world.route53.set_path(PRIMARY, LOCKED);
             if by_function {
                 // A tick finds what a person has done with the AWS CLI, and records it.
@@ -157,10 +156,8 @@ async fn a_restore_that_another_persons_lock_crosses_is_refused_whoever_recorded
                 let tag = format!("v={version} at={at} alarm={at} before=/lb-check by=by hand: STOP");
                 world.route53.tag(PRIMARY, "failover-lock:out", Some(&tag));
             }
-            held.release();
         };
-        let (restored, ()) = tokio::join!(world.restore(), crossing);
-        let refused = restored.unwrap_err();
+        let refused = world.restore_crossed_by(crossing).await.unwrap_err();
         assert!(refused.contains("was changed since it was looked at"), "{refused}");
         assert_eq!(world.path(), LOCKED, "{by_function}");
     }
@@ -227,8 +224,7 @@ async fn a_lock_that_cannot_be_recorded_and_does_not_hold_is_reported_after_some
     let world = World::new().await;
     world.fails_and_is_locked().await;
     world.route53.tag(PRIMARY, "failover-lock:out", None);
-    let denied = Fault::Error(403, "AccessDenied", "not authorized");
-    world.route53.fail_always("ChangeTagsForResource", denied);
+    world.route53.fail_always("ChangeTagsForResource", DENIED);
     world.alarm("OK");
     // Of one process, which remembers when it has seen it first.
     let system = world.system().await;
@@ -260,17 +256,14 @@ async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
 async fn a_restore_that_a_newer_alarm_crosses_is_refused_also_where_a_tick_was_first_to_see_it() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    let held = world.route53.hold("UpdateHealthCheck");
-    let crossing = async {
-        held.reached().await;
+    let crossing = async || {
         world.passes(5);
         world.alarm("ALARM");
         assert_eq!(world.ticks().await["outcome"], "already_locked");
         assert_eq!(world.notified(0).await["outcome"], "already_locked");
-        held.release();
     };
-    let (restored, ()) = tokio::join!(world.restore(), crossing);
-    assert!(restored.unwrap_err().contains("not restored: "));
+    let refused = world.restore_crossed_by(crossing).await.unwrap_err();
+    assert!(refused.contains("not restored: "), "{refused}");
     assert_eq!(world.path(), LOCKED);
 }
 
@@ -278,7 +271,7 @@ async fn a_restore_that_a_newer_alarm_crosses_is_refused_also_where_a_tick_was_f
 async fn an_alarm_that_cannot_be_recorded_makes_no_new_version_in_each_tick() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    world.route53.fail_always("ChangeTagsForResource", Fault::Error(403, "AccessDenied", "not authorized"));
+    world.route53.fail_always("ChangeTagsForResource", DENIED);
     world.alarm("ALARM");
     let (system, before) = (world.system().await, world.route53.check(PRIMARY).version);
     for _ in 0..3 {
@@ -292,16 +285,12 @@ async fn an_alarm_that_cannot_be_recorded_makes_no_new_version_in_each_tick() {
 async fn a_late_alarm_after_a_persons_lock_lets_no_restore_from_before_pass() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    let held = world.route53.hold("UpdateHealthCheck");
-    let crossing = async {
-        held.reached().await;
+    let crossing = async || {
         world.route53.set_path(PRIMARY, LOCKED);
         // Of an alarm from before the restore, which the record does not know.
         assert_eq!(world.notified(30).await["outcome"], "already_locked");
-        held.release();
     };
-    let (restored, ()) = tokio::join!(world.restore(), crossing);
-    let refused = restored.unwrap_err();
+    let refused = world.restore_crossed_by(crossing).await.unwrap_err();
     assert!(refused.contains("was changed since it was looked at"), "{refused}");
     assert_eq!(world.path(), LOCKED);
 }

@@ -103,6 +103,17 @@ impl World {
         self.call(Handler::Restore, &request.to_string()).await
     }
 
+    /// A restore, and what happens when it is about to set the path.
+    pub(crate) async fn restore_crossed_by(&self, crossing: impl AsyncFnOnce()) -> Result<Value, String> {
+        let held = self.route53.hold("UpdateHealthCheck");
+        let crossing = async {
+            held.reached().await;
+            crossing().await;
+            held.release();
+        };
+        tokio::join!(Box::pin(self.restore()), Box::pin(crossing)).0
+    }
+
     /// Lets so many calls of the operation pass, and holds the next one back.
     pub(crate) fn hold_after(&self, operation: &'static str, passed: usize) -> Held {
         for _ in 0..passed {
@@ -957,16 +968,11 @@ async fn a_restore_that_meets_another_one_leaves_its_record() {
 async fn an_alarm_from_before_that_crosses_a_restore_leaves_the_check_restored() {
     let world = World::new().await;
     world.fails_and_is_locked().await;
-    let held = world.route53.hold("UpdateHealthCheck");
-    let restoring = world.restore();
-    let crossing = async {
-        held.reached().await;
+    let crossing = async || {
         // A second alarm, a little newer than the one that locked, and delivered late.
         assert_eq!(world.notified(30).await["outcome"], "already_locked");
-        held.release();
     };
-    let (restored, ()) = tokio::join!(restoring, crossing);
-    assert_eq!(restored.unwrap()["outcome"], "restored");
+    assert_eq!(world.restore_crossed_by(crossing).await.unwrap()["outcome"], "restored");
     is(&world.notified(30).await, "ignored", "older_than_restore");
     assert_eq!(world.path(), HEALTHY);
 }
