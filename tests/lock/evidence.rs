@@ -304,7 +304,9 @@ async fn a_tick_that_could_give_no_new_version_for_an_alarm_lets_the_next_one_do
     world.route53.fail("UpdateHealthCheck", THROTTLED);
     for version in [before, before + 1, before + 1] {
         assert_eq!(ticks_of(&system).await.0["outcome"], "already_locked");
-        assert_eq!(world.route53.check(PRIMARY).version, version);
+        let check = world.route53.check(PRIMARY);
+        assert_eq!(check.version, version);
+        assert!(check.tags["failover-lock:out"].starts_with(&format!("v={version} ")), "{:?}", check.tags);
     }
 }
 
