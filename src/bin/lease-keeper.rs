@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{env, fs, io, panic, process, thread};
@@ -188,11 +189,12 @@ async fn front(
             Some(address) => Some(open("--probes", &Address::Tcp(address)).await?),
             None => None,
         };
-        let signals = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        let [terminate, interrupt, hangup] = signals.map(|signal| signal.map_err(|error| error.to_string()));
-        Ok((service, probes, terminate?, interrupt?, hangup?))
+        let on = |kind: SignalKind| signal(kind).map_err(|error| error.to_string());
+        // The last one is how images of some web servers have their containers stopped.
+        let ends = [on(SignalKind::terminate())?, on(SignalKind::interrupt())?, on(SignalKind::quit())?];
+        Ok((service, probes, ends, on(SignalKind::hangup())?))
     };
-    let (service, probes, mut terminate, mut interrupt, hangup) = match open.await {
+    let (service, probes, mut ends, hangup) = match open.await {
         Ok(open) => open,
         Err(error) => {
             let _ = opened.send(Err(error));
@@ -218,7 +220,7 @@ async fn front(
     });
     let watches = async {
         select! {
-            () = either(&mut terminate, &mut interrupt) => {}
+            () = any(&mut ends) => {}
             // It would keep the lease for a service that cannot ask whether it has it.
             Err(error) = listening => drop(silences.send(error)),
         }
@@ -238,7 +240,7 @@ async fn front(
         select! {
             () = leaving => {}
             () = is_blocked => {}
-            () = either(&mut terminate, &mut interrupt) => {
+            () = any(&mut ends) => {
                 warn!("a second signal: lease-keeper ends at once. If it had the lease, other candidates wait until the term ends");
                 asks.send_modify(|asked| *asked += 1);
                 sleep(AT_ONCE).await;
@@ -377,7 +379,7 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     lease.leave();
     // First the candidate becomes passive, then the work ends, and then the lease is released.
     select! {
-        kept = keeping => {
+        kept = &mut keeping => {
             kept??;
             if left.is_some_and(|runs| *runs.borrow() != Running::No) {
                 return Err("processes of the command cannot be killed and still run: end them before lease-keeper \
@@ -385,6 +387,9 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
             }
         }
         _ = asked.wait_for(|asked| *asked > 1) => {
+            // First what would release the lease: what works under it is not known to end.
+            keeping.abort();
+            let _ = keeping.await;
             working.abort();
             command::abandon().await;
             return Ok(ExitCode::FAILURE);
@@ -405,11 +410,13 @@ async fn broken(checks: &mut Option<tokio::task::JoinHandle<()>>) -> JoinError {
     }
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
-    select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
+/// Waits until one of these signals has come.
+async fn any(signals: &mut [Signal]) {
+    poll_fn(|context| {
+        let has_come = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if has_come { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// Without this, SIGHUP would end the process.

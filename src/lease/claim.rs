@@ -17,15 +17,15 @@
 
 use std::time::Duration;
 
-use thiserror::Error;
-
 #[cfg(test)]
 mod model;
 mod moment;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 pub use self::moment::Moment;
+pub use self::terms::{Holding, NothingLeft, Terms};
 
 /// The owner by which [Admiral][1] keeps all candidates passive.
 ///
@@ -34,6 +34,9 @@ pub const NOBODY_MAY: &str = "SKIP-LEASE-POD";
 
 /// The name by which a holder is asked to hand over to any other candidate.
 pub const ANY: &str = "*";
+
+/// Of so many writes without an answer in a row a claim knows that they are its own.
+const KNOWN: usize = 64;
 
 /// A lease's record as it is in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +47,7 @@ pub struct Record {
     pub updated_time: i64,
     /// The process that wrote it; `None` if Admiral's checker or a person did.
     pub writer: Option<String>,
-    /// The writer's count of its own writes: no two of them leave the same record.
+    /// The [number](Stamp::number) of the write. 0 if Admiral's checker or a person wrote it.
     pub beat: u64,
     /// The fencing token; it grows with every change of owner. 0 if the writer knew no token.
     pub epoch: u64,
@@ -57,19 +60,6 @@ pub struct Record {
     pub handover: Option<String>,
 }
 
-/// How long a lease lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Terms {
-    term: Duration,
-    margin: Duration,
-    grace: Duration,
-}
-
-/// Terms with which no holder would be active for long enough to renew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a term of {:?} leaves nothing after a margin of {:?} and a grace of {:?}", .0.term, .0.margin, .0.grace)]
-pub struct NothingLeft(Terms);
-
 /// The candidate for whom a claim is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
@@ -79,17 +69,13 @@ pub struct Candidate {
     pub writer: String,
 }
 
-/// A lease that is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Holding {
-    /// The fencing token.
-    pub epoch: u64,
-    /// From this moment on its holder is passive.
-    pub until: Moment,
-    /// By this moment, work that depends on the lease must have ended.
-    pub ends: Moment,
-    /// From this moment on another candidate may take it.
-    pub expires: Moment,
+/// What a write has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Seconds since 1970 on the process's wall clock.
+    pub time: i64,
+    /// A number that no other write has, not even one of a copy of this process: a random one from the system, not 0.
+    pub number: u64,
 }
 
 /// One candidate's view of a lease.
@@ -106,8 +92,8 @@ pub struct Claim {
     will: Will,
     /// Whether it releases the lease for others: it waits for a term before it takes what it has released itself.
     gives_way: bool,
-    /// Writes so far.
-    beats: u64,
+    /// The numbers of the writes that may have left the record that is in the table, or may still do so.
+    own: Vec<u64>,
     /// The highest epoch seen so far.
     highest: u64,
     /// The longest term that any candidate may have: it counts when the record shows no term.
@@ -162,7 +148,7 @@ pub struct Write {
 pub enum Standing {
     /// It has not been seen yet.
     Unseen,
-    /// This process wrote the record.
+    /// This process wrote the record, and not a copy of it.
     Mine,
     /// [`NOBODY_MAY`] holds it.
     Pinned,
@@ -173,62 +159,6 @@ pub enum Standing {
     Others(Moment),
     /// There is no record.
     Missing,
-}
-
-// === impl Terms ===
-
-impl Terms {
-    /// The part of a term that is kept free at its end: once for clocks, once for the work that has to end.
-    pub(super) const PART: u32 = 20;
-
-    /// A term of this length. `margin` is how much two clocks may differ over a term: if they differ by more, two
-    /// candidates may be active. A holder is passive `grace` earlier, so that work under the lease can end.
-    ///
-    /// # Errors
-    /// No part of the term is left in which a holder can be active.
-    pub fn new(term: Duration, margin: Duration, grace: Duration) -> Result<Self, NothingLeft> {
-        let terms = Self { term, margin, grace };
-        if margin + grace < term { Ok(terms) } else { Err(NothingLeft(terms)) }
-    }
-
-    /// A term of this many periods, with a twentieth of it as margin and another twentieth as grace.
-    ///
-    /// # Errors
-    /// The term has less than two periods: its holder would be passive before it renewed the lease.
-    pub fn of(period: Duration, periods: u32) -> Result<Self, NothingLeft> {
-        let term = period * periods;
-        let part = term / Self::PART;
-        let terms = Self { term, margin: part, grace: part };
-        if term < period * 2 || term.is_zero() { Err(NothingLeft(terms)) } else { Ok(terms) }
-    }
-
-    /// How long a record must be seen unchanged before it may be taken over.
-    #[must_use]
-    pub fn term(&self) -> Duration {
-        self.term
-    }
-
-    /// The time between the end of activity and the end of all work under the lease.
-    #[must_use]
-    pub fn grace(&self) -> Duration {
-        self.grace
-    }
-
-    fn holding(&self, epoch: u64, asked: Moment) -> Holding {
-        let ends = self.term.saturating_sub(self.margin);
-        let until = ends.saturating_sub(self.grace);
-        Holding { epoch, until: asked + until, ends: asked + ends, expires: asked + self.term }
-    }
-}
-
-// === impl Holding ===
-
-impl Holding {
-    /// Whether its holder is active: neither of the two clocks has reached [`Holding::until`].
-    #[must_use]
-    pub fn is_active(&self, now: Moment) -> bool {
-        !self.until.may_have_come(now)
-    }
 }
 
 // === impl Claim ===
@@ -247,7 +177,7 @@ impl Claim {
             won: false,
             will: Will::Take,
             gives_way: false,
-            beats: 0,
+            own: Vec::new(),
             highest: 0,
             longest,
             in_force: longest,
@@ -297,24 +227,29 @@ impl Claim {
     }
 
     /// The step when a period is over: a holder that knows the record renews it, all other candidates look.
-    pub fn next(&mut self, now: Moment, updated_time: i64) -> Step {
+    pub fn next(&mut self, now: Moment, stamp: Stamp) -> Step {
         match self.record() {
             Some(record) if self.is_mine(record) && self.pending.is_none() && self.will != Will::Release => {
                 let record = record.clone();
-                Step::Write(self.ask(self.renewed(&record, updated_time), Some(record), now))
+                Step::Write(self.ask(self.renewed(&record, stamp), Some(record), now))
             }
             _ => Step::Look,
         }
     }
 
     /// Takes note of the result of a consistent read, whose answer came `now`, and returns the write to make, if any.
-    pub fn saw(&mut self, record: Option<Record>, now: Moment, updated_time: i64) -> Option<Write> {
+    pub fn saw(&mut self, record: Option<Record>, now: Moment, stamp: Stamp) -> Option<Write> {
         let since = match &self.watched {
             Some((before, since)) if is_same(before.as_ref(), record.as_ref()) => *since,
             _ => now,
         };
         let was_mine = self.standing() == Standing::Mine;
         self.in_force = self.in_force_by(record.as_ref());
+        let beat = record.as_ref().map(|record| record.beat);
+        if self.record().map(|record| record.beat) != beat {
+            // What was written over the former record is done, or will be refused.
+            self.own.retain(|number| Some(*number) == beat);
+        }
         self.watched = Some((record.clone(), since));
         self.highest = self.highest.max(record.as_ref().map_or(0, |record| record.epoch));
         // A write without an answer was done if this is its record.
@@ -322,7 +257,7 @@ impl Claim {
         self.won = self.standing() == Standing::Mine && done.as_ref().map_or(self.won, |done| done.holds);
         let next = match (self.standing(), &record) {
             (Standing::Mine, Some(record)) if self.will == Will::Release => {
-                Some(self.released(record, updated_time))
+                Some(self.released(record, stamp))
             }
             (Standing::Mine, Some(record)) => match done {
                 Some(done) => {
@@ -331,17 +266,15 @@ impl Claim {
                 }
                 // No other process has been active since this process wrote it: that would have changed it. But it
                 // may have been written just now, by an abandoned call: its first renewal is a period later.
-                None => was_mine.then(|| self.renewed(record, updated_time)),
+                None => was_mine.then(|| self.renewed(record, stamp)),
             },
             (standing, seen) => {
                 self.held = None;
                 match (standing, seen) {
                     _ if self.will != Will::Take => None,
-                    (Standing::Missing, _) => Some(self.vacant(updated_time)),
-                    (Standing::Released, Some(seen)) => Some(self.taken(seen, updated_time)),
-                    (Standing::Others(at), Some(seen)) if at.has_come(now) => {
-                        Some(self.taken(seen, updated_time))
-                    }
+                    (Standing::Missing, _) => Some(self.vacant(stamp)),
+                    (Standing::Released, Some(seen)) => Some(self.taken(seen, stamp)),
+                    (Standing::Others(at), Some(seen)) if at.has_come(now) => Some(self.taken(seen, stamp)),
                     _ => None,
                 }
             }
@@ -355,6 +288,7 @@ impl Claim {
         if let Some(mut done) = self.pending.take() {
             self.hold(&done);
             done.record.handover = handover;
+            self.own = vec![done.record.beat];
             self.in_force = self.in_force_by(Some(&done.record));
             self.watched = Some((Some(done.record), now));
         }
@@ -397,8 +331,9 @@ impl Claim {
 
     fn is_mine(&self, record: &Record) -> bool {
         let is_by_me = record.owner == self.me.name && record.writer.as_deref() == Some(&*self.me.writer);
-        // A record that a person has written back has a lower epoch than records seen since.
-        is_by_me && record.epoch >= self.highest
+        // A record that a person has written back has a lower epoch than records seen since; a copy of this process has its
+        // name, and makes other writes.
+        is_by_me && record.epoch >= self.highest && self.own.contains(&record.beat)
     }
 
     fn hold(&mut self, done: &Pending) {
@@ -427,45 +362,49 @@ impl Claim {
     }
 
     fn ask(&mut self, record: Record, expected: Option<Record>, now: Moment) -> Write {
-        self.beats = record.beat;
+        self.own.push(record.beat);
+        if self.own.len() > KNOWN {
+            // The first one may be the record's. One so old that comes after all costs a term, as another's does.
+            self.own.remove(1);
+        }
         let holds = self.is_mine(&record) && expected.as_ref().is_some_and(|seen| seen.writer.is_some());
         self.pending = Some(Pending { record: record.clone(), asked: now, holds });
         Write { expected, record }
     }
 
-    fn renewed(&self, record: &Record, updated_time: i64) -> Record {
-        Record { updated_time, beat: self.beats + 1, term: self.terms.term, ..record.clone() }
+    fn renewed(&self, record: &Record, stamp: Stamp) -> Record {
+        Record { updated_time: stamp.time, beat: stamp.number, term: self.terms.term, ..record.clone() }
     }
 
     /// The record after its release. Before it was won, Admiral's checker may still be active, and others wait for a term.
-    fn released(&self, record: &Record, updated_time: i64) -> Record {
-        Record { owner: String::new(), released: self.won, ..self.renewed(record, updated_time) }
+    fn released(&self, record: &Record, stamp: Stamp) -> Record {
+        Record { owner: String::new(), released: self.won, ..self.renewed(record, stamp) }
     }
 
     /// A record without an owner, to watch for a term: a deleted record may still have a holder, and a missing record
     /// does not show whether a holder renewed it meanwhile.
-    fn vacant(&self, updated_time: i64) -> Record {
+    fn vacant(&self, stamp: Stamp) -> Record {
         Record {
             owner: String::new(),
-            updated_time,
+            updated_time: stamp.time,
             writer: Some(self.me.writer.clone()),
-            beat: self.beats + 1,
-            epoch: self.highest.max(forgotten(updated_time)),
+            beat: stamp.number,
+            epoch: self.highest.max(forgotten(stamp)),
             released: false,
             term: self.in_force,
             handover: None,
         }
     }
 
-    fn taken(&self, seen: &Record, updated_time: i64) -> Record {
+    fn taken(&self, seen: &Record, stamp: Stamp) -> Record {
         // A record without an owner may have been on its way for long.
         let is_forgotten = seen.epoch == 0 || (seen.owner.is_empty() && !seen.released);
-        let least = if is_forgotten { forgotten(updated_time) } else { 0 };
+        let least = if is_forgotten { forgotten(stamp) } else { 0 };
         Record {
             owner: self.me.name.clone(),
-            updated_time,
+            updated_time: stamp.time,
             writer: Some(self.me.writer.clone()),
-            beat: self.beats + 1,
+            beat: stamp.number,
             epoch: least.max(self.highest + 1),
             released: false,
             term: self.terms.term,
@@ -490,6 +429,6 @@ fn shows_its_term(record: &Record) -> bool {
 /// Returns an epoch above the last one, which is lost when the record is deleted, or written by Admiral's checker.
 /// It is as reliable as the wall clock: a clock that is behind the last holder's by more seconds than there were
 /// changes of owner since gives an epoch that was used before.
-fn forgotten(updated_time: i64) -> u64 {
-    u64::try_from(updated_time).unwrap_or(0)
+fn forgotten(stamp: Stamp) -> u64 {
+    u64::try_from(stamp.time).unwrap_or(0)
 }

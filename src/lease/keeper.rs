@@ -1,17 +1,16 @@
 //! Runs a claim against its table, and publishes whether this candidate is active.
 
 use std::convert::Infallible;
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::claim::{ANY, Candidate, Claim, Holding, Moment, NOBODY_MAY, Standing, Step, Terms, Will, Write};
-use super::clock::{now, sleep_until, wall};
+use super::candidate::stamp;
+use super::claim::{Candidate, Claim, Holding, Moment, Standing, Step, Terms, Will, Write};
+use super::clock::{now, sleep_until};
 use super::dynamodb::Table;
 use super::error::Error;
 use super::held::{Lease, Wish, Wishes};
@@ -22,13 +21,6 @@ use super::status::Status;
 const TRIED: Duration = Duration::from_mins(5);
 /// How often the keeper shows that nothing blocks it.
 const BEAT: Duration = Duration::from_millis(250);
-
-/// A name that a candidate must not have.
-#[derive(Debug, PartialEq, Eq, Error)]
-#[error(
-    "{0:?} is not a candidate's name: it must not be empty, nor {NOBODY_MAY}, which keeps all candidates passive, nor {ANY}, which stands for any of them"
-)]
-pub struct NoName(String);
 
 /// Keeps one candidate's claim to a lease up to date.
 ///
@@ -60,25 +52,6 @@ pub struct Keeper {
     last: Option<Holding>,
     wishes: watch::Receiver<Wishes>,
     working: watch::Sender<()>,
-}
-
-// === impl Candidate ===
-
-impl Candidate {
-    /// A candidate of this name. Other candidates may have the same name: each process is distinct all the same.
-    ///
-    /// # Errors
-    /// The name is empty or reserved.
-    pub fn new(name: &str) -> Result<Self, NoName> {
-        if name.is_empty() || [NOBODY_MAY, ANY].contains(&name) {
-            return Err(NoName(name.to_owned()));
-        }
-        // The host, a pod's name in Kubernetes, is for people. A hasher's keys are the system's random numbers.
-        let host = rustix::system::uname();
-        let number = RandomState::new().hash_one(now());
-        let writer = format!("{}/{number:016x}", host.nodename().to_string_lossy());
-        Ok(Self { name: name.to_owned(), writer })
-    }
 }
 
 // === impl Keeper ===
@@ -276,7 +249,7 @@ impl Keeper {
         // So may a table that could not be seen, as soon as no lease is held.
         self.perhaps_other |= self.failing.is_some() && !self.holds();
         self.check().await?;
-        let write = match self.claim.next(now(), wall()) {
+        let write = match self.claim.next(now(), stamp()) {
             Step::Write(write) => Some(write),
             Step::Look => self.look().await?,
         };
@@ -346,7 +319,7 @@ impl Keeper {
         let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
         self.perhaps_other |= has_gone;
         self.has_gone = has_gone;
-        let write = self.claim.saw(record?, now(), wall());
+        let write = self.claim.saw(record?, now(), stamp());
         self.publish();
         Ok(write)
     }

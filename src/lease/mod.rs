@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+pub mod candidate;
 pub mod check;
 pub mod claim;
 mod clock;

@@ -108,11 +108,18 @@ count() {
       --query "length(events[?contains(message, '$1')])")
     if [ "$now" = "$before" ]; then same=$((same + 1)); else same=0; fi
     before=$now
+    sleep 0.2
   done
   echo "$now"
 }
 guide() { count ResponseMetadata; }
 this() { count '"done"'; }
+# Waits until this count is greater than that: a function's answer comes before its log.
+grown() {
+  for look in {1..60}; do [ "$("$1")" -gt "$2" ] && return; done
+  echo "$1 did not log more than $2 runs"
+  return 1
+}
 "#;
 
 /// Runs the documented commands for a replacement, with alarms between them.
@@ -152,7 +159,7 @@ async fn the_documented_function_is_replaced_from_beside_and_no_alarm_is_lost_th
             trap - DEBUG; before=$(guide); fire; [ $(guide) = $before ] && echo the guide is off the topic
             trap fire DEBUG
             {back}
-            trap - DEBUG; before=$(guide); fire; [ $(guide) -gt $before ] && echo the guide is back"
+            trap - DEBUG; before=$(guide); fire; grown guide $before && echo the guide is back"
         )
     })
     .await;
@@ -174,11 +181,11 @@ async fn the_documented_function_is_replaced_in_its_place_and_no_alarm_is_lost_t
             trap fire DEBUG
             {instead}
             trap - DEBUG; guide=$(guide) this=$(this); fire
-            [ $(guide) = $guide ] && [ $(this) -gt $this ] && echo the guide is off the topic
+            grown this $this && [ $(guide) = $guide ] && echo the guide is off the topic
             trap fire DEBUG
             {back}
             trap - DEBUG; guide=$(guide) this=$(this); fire
-            [ $(guide) -gt $guide ] && [ $(this) = $this ] && echo the guide is back"
+            grown guide $guide && [ $(this) = $this ] && echo the guide is back"
         )
     })
     .await;

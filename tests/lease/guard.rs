@@ -300,6 +300,31 @@ async fn a_command_has_the_time_until_the_terms_end_also_when_its_keeper_is_stop
 }
 
 #[tokio::test]
+async fn a_signal_to_every_process_leaves_the_command_its_time_to_end() {
+    let emulator = Emulator::ministack().await;
+    create_released(&emulator).await;
+    for signal in ["INT", "QUIT", "TERM"] {
+        let log = absent("tidies");
+        let tidies = format!(
+            "trap 'sleep 0.5; echo tidied >>{}; exit 0' TERM; echo child of $PPID; while :; do sleep 0.05; done",
+            log.display()
+        );
+        let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &tidies]).await;
+        let guard = holder.says("child of").await;
+        let guard = guard.rsplit(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let sent = match signal {
+            "INT" => Signal::INT,
+            "QUIT" => Signal::QUIT,
+            _ => Signal::TERM,
+        };
+        kill_process(guard.expect("it has a number"), sent).expect("it runs");
+        holder.signal(signal).await;
+        assert_eq!(holder.ended().await.code(), Some(0), "{signal}");
+        assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "tidied\n", "{signal}");
+    }
+}
+
+#[tokio::test]
 async fn a_process_for_credentials_that_hangs_is_killed_and_the_next_one_is_used() {
     let emulator = Emulator::ministack().await;
     create_released(&emulator).await;
@@ -652,6 +677,30 @@ async fn a_command_is_not_said_to_be_ended_while_no_file_can_be_opened_to_see_th
     assert!(!is_gone(&left));
     assert_eq!((holder.said("\"the command was ended\""), holder.said("\"released\"")), (0, 0));
     allow_files(&keeper, 1024);
+    eventually("it is ended", async || is_gone(&left)).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_releases_no_lease_while_a_process_of_the_command_lives() {
+    let emulator = Emulator::ministack().await;
+    create_table(&emulator).await;
+    let command = format!("(setsid sh -c '{STUBBORN}' &); echo child of $PPID; exec sleep 600");
+    let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
+    Observer::of(&[&holder]).active(&holder).await;
+    let left = runs_as(&holder).await;
+    let guard = holder.says("child of").await;
+    let guard = guard.rsplit(' ').next().expect("it ends with a number");
+    let keeper = holder.id().expect("it runs").to_string();
+    holder.signal("TERM").await;
+    holder.says("\"ending\"").await;
+    // They find no process any more, and so they kill none.
+    allow_files(guard, 3);
+    allow_files(&keeper, 3);
+    holder.signal("TERM").await;
+    assert_eq!(holder.ended().await.code(), Some(1));
+    assert!(!is_gone(&left));
+    assert!(record(&emulator).await["leaseReleased"].is_null(), "it was released");
+    allow_files(guard, 1024);
     eventually("it is ended", async || is_gone(&left)).await;
 }
 

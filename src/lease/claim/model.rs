@@ -62,6 +62,7 @@ const EVERY: &[Fault] = &[
     Fault::Empty,
     Fault::Pin,
     Fault::Overwrite,
+    Fault::Copy,
 ];
 
 /// A fault that may happen at any time.
@@ -81,6 +82,9 @@ enum Fault {
     Pin,
     /// A person, or Admiral's checker, writes the whole item: its term, its writer and its epoch are lost.
     Overwrite,
+    /// A process that neither holds the lease nor waits for the answer of a write takes the other one's place as a copy of
+    /// itself, name and all. Otherwise both hold it for what is left of its time.
+    Copy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +110,8 @@ struct Process {
     late: Vec<Write>,
     /// For how many ticks the last of its readers still works.
     read: u64,
+    /// The number of its last write that may still make a difference.
+    number: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -164,7 +170,8 @@ impl Model for Lease {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        let process = |index| Process { claim: self.claim(index, 0), call: None, late: Vec::new(), read: 0 };
+        let process =
+            |index| Process { claim: self.claim(index, 0), call: None, late: Vec::new(), read: 0, number: 0 };
         let owner = String::new();
         let released = Record {
             owner,
@@ -229,11 +236,11 @@ impl Model for Lease {
                 world.processes[1].grow_older(second, self.grace);
             }
             Action::Ask(index) => {
-                let wall_clock = world.wall_clock();
+                let stamp = world.stamp();
                 let process = &mut world.processes[index];
-                process.call = Some(match process.claim.next(NOW, wall_clock) {
+                process.call = Some(match process.claim.next(NOW, stamp) {
                     Step::Look => Call::Looking,
-                    Step::Write(write) => Call::Writing(write),
+                    Step::Write(write) => process.writes(write),
                 });
             }
             Action::Serve(index) => {
@@ -246,11 +253,12 @@ impl Model for Lease {
                 world.processes[index].call = answer;
             }
             Action::Answer(index) => {
-                let wall_clock = world.wall_clock();
+                let stamp = world.stamp();
                 let process = &mut world.processes[index];
                 match process.call.take()? {
                     Call::Looked(record) => {
-                        process.call = process.claim.saw(record, NOW, wall_clock).map(Call::Writing);
+                        let write = process.claim.saw(record, NOW, stamp);
+                        process.call = write.map(|write| process.writes(write));
                     }
                     Call::Written(handover) => process.claim.wrote(NOW, handover),
                     Call::Looking | Call::Writing(_) => return None,
@@ -286,6 +294,15 @@ impl Model for Lease {
                     Fault::Delete => world.record = None,
                     Fault::Empty => world.record.as_mut()?.owner.clear(),
                     Fault::Pin => NOBODY_MAY.clone_into(&mut world.record.as_mut()?.owner),
+                    Fault::Copy if process.claim.holding().is_none() && process.claim.pending.is_none() => {
+                        let copy = Process { call: None, late: Vec::new(), read: 0, ..process.clone() };
+                        let former = std::mem::replace(&mut world.processes[1 - index], copy);
+                        if let Some(Call::Writing(write)) = former.call {
+                            world.processes[1 - index].late.push(write);
+                        }
+                        world.processes[1 - index].late.extend(former.late);
+                    }
+                    Fault::Copy => return None,
                     Fault::Overwrite => {
                         let updated_time = world.faults.into();
                         world.record = Some(Record { updated_time, ..written_whole("other") });
@@ -366,16 +383,17 @@ impl Lease {
 
 impl Fault {
     fn is_of_a_process(self) -> bool {
-        matches!(self, Self::Crash | Self::StepDown)
+        matches!(self, Self::Crash | Self::StepDown | Self::Copy)
     }
 }
 
 // === impl World ===
 
 impl World {
-    /// Seconds since 1970 are beyond any epoch.
-    fn wall_clock(&self) -> i64 {
-        i64::try_from(self.highest + 1).unwrap()
+    /// Of the next write. Seconds since 1970 are beyond any epoch.
+    fn stamp(&self) -> Stamp {
+        let [one, other] = self.processes.each_ref().map(|process| process.number);
+        Stamp { time: i64::try_from(self.highest + 1).unwrap(), number: one.max(other) + 1 }
     }
 
     /// Writes if the table holds the expected record. Returns whether it did.
@@ -387,7 +405,8 @@ impl World {
             let kept = before.as_ref().filter(|before| before.epoch == write.record.epoch);
             let handover = kept.and_then(|kept| kept.handover.clone());
             self.record = Some(Record { handover, ..write.record.clone() });
-            let of = |record: &Record| (record.owner.clone(), record.writer.clone());
+            // A process that takes it from its copy has the same name, and another epoch.
+            let of = |record: &Record| (record.owner.clone(), record.writer.clone(), record.epoch);
             let is_new = before.is_none_or(|before| of(&before) != of(&write.record));
             let is_new = is_new && !write.record.owner.is_empty();
             self.changes += u64::from(is_new);
@@ -412,6 +431,11 @@ impl Process {
     /// Whether it or one of its readers works.
     fn works(&self) -> bool {
         self.claim.is_active() || self.read > 0
+    }
+
+    fn writes(&mut self, write: Write) -> Call {
+        self.number = write.record.beat;
+        Call::Writing(write)
     }
 
     /// A reader reads whether it is active. It may read, and end its work, as late as just before a tick.

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 const fn seconds(count: u64) -> Duration {
@@ -6,6 +8,12 @@ const fn seconds(count: u64) -> Duration {
 
 fn both(time: Duration) -> Moment {
     Moment { adjusted: time, raw: time }
+}
+
+/// Of a write at the second 1.
+fn stamp() -> Stamp {
+    static NUMBER: AtomicU64 = AtomicU64::new(100);
+    Stamp { time: 1, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
 }
 
 fn candidate(name: &str) -> Candidate {
@@ -84,10 +92,10 @@ fn a_holder_is_active_until_either_clock_shows_the_end_of_its_time() {
 #[test]
 fn a_contender_takes_the_lease_only_after_both_clocks_show_that_the_term_is_over() {
     let mut claim = contender(3);
-    assert_eq!(claim.saw(Some(of_site_a()), both(seconds(1)), 1), None);
+    assert_eq!(claim.saw(Some(of_site_a()), both(seconds(1)), stamp()), None);
     for (adjusted, raw, taken) in [(61, 60, false), (60, 61, false), (61, 61, true)] {
         let now = Moment { adjusted: seconds(adjusted), raw: seconds(raw) };
-        let owner = claim.saw(Some(of_site_a()), now, 1).map(|write| write.record.owner);
+        let owner = claim.saw(Some(of_site_a()), now, stamp()).map(|write| write.record.owner);
         assert_eq!(owner, taken.then(|| "site-b".to_owned()), "{now:?}");
     }
 }
@@ -139,7 +147,7 @@ fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
         let mut now = 0;
         for record in &seen {
             now += 1;
-            claim.saw(record.clone(), both(seconds(now)), 1);
+            claim.saw(record.clone(), both(seconds(now)), stamp());
         }
         assert_eq!(claim.standing(), Standing::Others(both(seconds(now + wait))), "{longest} {seen:?}");
     }
@@ -148,32 +156,51 @@ fn a_contender_waits_for_the_longest_term_that_may_be_in_force() {
 #[test]
 fn a_record_that_is_missing_is_written_without_an_owner_and_watched_for_the_longest_term() {
     let mut claim = contender(90);
-    let write = claim.saw(None, both(seconds(1)), 1).unwrap();
+    let write = claim.saw(None, both(seconds(1)), stamp()).unwrap();
     assert_eq!((write.record.owner.as_str(), write.record.term), ("", seconds(90)));
     claim.wrote(both(seconds(2)), None);
-    assert_eq!(claim.saw(Some(write.record.clone()), both(seconds(91)), 1), None);
-    let taken = claim.saw(Some(write.record), both(seconds(92)), 1).unwrap();
+    assert_eq!(claim.saw(Some(write.record.clone()), both(seconds(91)), stamp()), None);
+    let taken = claim.saw(Some(write.record), both(seconds(92)), stamp()).unwrap();
     assert_eq!(taken.record.owner, "site-b");
+}
+
+#[test]
+fn a_record_that_only_a_copy_of_this_process_can_have_written_is_anothers() {
+    let released = Record { owner: String::new(), released: true, ..of_site_a() };
+    let mut claim = contender(3);
+    let taken = claim.saw(Some(released), both(seconds(1)), stamp()).unwrap().record;
+    claim.wrote(both(seconds(1)), None);
+    // Two renewals without an answer, of which the first one comes late.
+    let Step::Write(first) = claim.next(both(seconds(2)), stamp()) else { panic!("it is renewed") };
+    assert!(claim.saw(Some(taken), both(seconds(2)), stamp()).is_some());
+    let next = claim.saw(Some(first.record.clone()), both(seconds(2)), stamp());
+    assert!(next.is_some() && claim.holding().is_some(), "it is its own");
+    for number in [7, 8] {
+        let of_copy = Record { beat: number, ..first.record.clone() };
+        assert_eq!(claim.saw(Some(of_copy), both(seconds(number)), stamp()), None);
+        assert_eq!(claim.holding(), None);
+        assert_eq!(claim.standing(), Standing::Others(both(seconds(number + 3))));
+    }
 }
 
 #[test]
 fn a_candidate_that_retires_renews_and_takes_nothing() {
     let mut claim = contender(3);
     let released = Record { owner: String::new(), released: true, ..of_site_a() };
-    let write = claim.saw(Some(released.clone()), both(seconds(1)), 1).unwrap();
+    let write = claim.saw(Some(released.clone()), both(seconds(1)), stamp()).unwrap();
     claim.wrote(both(seconds(1)), None);
     assert!(claim.holding().is_some());
     claim.want(Will::Retire);
     assert!(claim.holding().is_some(), "its work has not ended");
-    let Step::Write(renewed) = claim.next(both(seconds(2)), 1) else { panic!("it is renewed") };
+    let Step::Write(renewed) = claim.next(both(seconds(2)), stamp()) else { panic!("it is renewed") };
     assert_eq!(renewed.expected.as_ref(), Some(&write.record));
     claim.wrote(both(seconds(2)), None);
     claim.want(Will::Release);
-    assert_eq!((claim.holding(), claim.next(both(seconds(3)), 1)), (None, Step::Look));
-    let release = claim.saw(Some(renewed.record), both(seconds(3)), 1).unwrap();
+    assert_eq!((claim.holding(), claim.next(both(seconds(3)), stamp())), (None, Step::Look));
+    let release = claim.saw(Some(renewed.record), both(seconds(3)), stamp()).unwrap();
     assert!(release.record.released && release.record.owner.is_empty());
     claim.wrote(both(seconds(3)), None);
-    assert_eq!(claim.saw(Some(released), both(seconds(99)), 1), None, "it takes nothing");
+    assert_eq!(claim.saw(Some(released), both(seconds(99)), stamp()), None, "it takes nothing");
 }
 
 #[test]
@@ -187,7 +214,11 @@ fn a_holder_that_is_asked_hands_over_and_others_go_first() {
     // Whom it is for, and whether site-b takes it at once.
     for (handover, at_once) in [("", true), (ANY, true), ("site-b", true), ("site-c", false)] {
         let mut claim = contender(3);
-        assert_eq!(claim.saw(Some(released(handover)), both(seconds(1)), 1).is_some(), at_once, "{handover}");
+        assert_eq!(
+            claim.saw(Some(released(handover)), both(seconds(1)), stamp()).is_some(),
+            at_once,
+            "{handover}"
+        );
         if !at_once {
             assert_eq!(
                 claim.standing(),
@@ -198,7 +229,7 @@ fn a_holder_that_is_asked_hands_over_and_others_go_first() {
     }
     // The one that released it waits as well.
     let mut claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
-    assert_eq!(claim.saw(Some(released(ANY)), both(seconds(1)), 1), None);
+    assert_eq!(claim.saw(Some(released(ANY)), both(seconds(1)), stamp()), None);
     // Also if the person has taken the request back meanwhile; not if no one had asked.
     let free = Record { handover: None, ..released("") };
     for asked in [true, false] {
@@ -206,22 +237,25 @@ fn a_holder_that_is_asked_hands_over_and_others_go_first() {
         if asked {
             claim.give_way();
         }
-        assert_eq!(claim.saw(Some(free.clone()), both(seconds(1)), 1).is_none(), asked);
-        assert!(!asked || claim.saw(Some(free.clone()), both(seconds(61)), 1).is_some(), "a term later");
+        assert_eq!(claim.saw(Some(free.clone()), both(seconds(1)), stamp()).is_none(), asked);
+        assert!(
+            !asked || claim.saw(Some(free.clone()), both(seconds(61)), stamp()).is_some(),
+            "a term later"
+        );
     }
 
     // That a person asks costs no one the lease by itself.
     let mut holder = contender(3);
     let free = Record { handover: None, ..released("") };
-    holder.saw(Some(free), both(seconds(1)), 1).unwrap();
+    holder.saw(Some(free), both(seconds(1)), stamp()).unwrap();
     holder.wrote(both(seconds(1)), None);
     assert!(!holder.is_asked());
-    let Step::Write(renewed) = holder.next(both(seconds(2)), 1) else { panic!("it is renewed") };
+    let Step::Write(renewed) = holder.next(both(seconds(2)), stamp()) else { panic!("it is renewed") };
     holder.wrote(both(seconds(2)), Some("site-c".to_owned()));
     assert!(holder.is_asked() && holder.holding().is_some());
     let asked = Record { handover: Some("site-c".to_owned()), ..renewed.record };
     assert_eq!(
-        holder.saw(Some(asked), both(seconds(3)), 1).map(|write| write.record.owner),
+        holder.saw(Some(asked), both(seconds(3)), stamp()).map(|write| write.record.owner),
         Some("site-b".to_owned())
     );
 }
@@ -231,23 +265,25 @@ fn a_candidate_that_takes_over_from_admirals_checker_hands_over_at_once_only_aft
     for renewals in [0, 1] {
         let mut claim = contender(3);
         let of_checker = written_whole("other");
-        claim.saw(Some(of_checker.clone()), both(seconds(1)), 1);
+        claim.saw(Some(of_checker.clone()), both(seconds(1)), stamp());
         let mut now = 4;
-        let mut own = claim.saw(Some(of_checker), both(seconds(now)), 1).unwrap().record;
+        let mut own = claim.saw(Some(of_checker), both(seconds(now)), stamp()).unwrap().record;
         claim.wrote(both(seconds(now)), None);
         for _ in 0..renewals {
             now += 1;
-            let Step::Write(renewed) = claim.next(both(seconds(now)), 1) else { panic!("it is renewed") };
+            let Step::Write(renewed) = claim.next(both(seconds(now)), stamp()) else {
+                panic!("it is renewed")
+            };
             claim.wrote(both(seconds(now)), None);
             own = renewed.record;
         }
         assert_eq!(claim.holding().is_some(), renewals > 0);
         claim.want(Will::Release);
-        let left = claim.saw(Some(own), both(seconds(now)), 1).unwrap().record;
+        let left = claim.saw(Some(own), both(seconds(now)), stamp()).unwrap().record;
         assert_eq!((left.owner.as_str(), left.released), ("", renewals > 0), "{renewals}");
         // Another candidate.
         let mut next = Claim::new(candidate("site-c"), Terms::of(seconds(1), 3).unwrap(), seconds(3));
-        assert_eq!(next.saw(Some(left.clone()), both(seconds(9)), 1).is_some(), renewals > 0);
-        assert!(next.saw(Some(left), both(seconds(12)), 1).is_some(), "a term later");
+        assert_eq!(next.saw(Some(left.clone()), both(seconds(9)), stamp()).is_some(), renewals > 0);
+        assert!(next.saw(Some(left), both(seconds(12)), stamp()).is_some(), "a term later");
     }
 }

@@ -43,10 +43,21 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     // As its argument says: it was executed as /proc/self/exe.
     #[cfg(target_os = "linux")]
     let _ = std::fs::write("/proc/self/comm", "lease-keeper");
-    // A terminal sends it to the whole group.
-    let _terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    // The kernel sends it to this group when the keeper ends while a process of it is stopped.
-    let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    // They do not end the guard: a terminal, a container or a supervisor sends one to every process, and the kernel sends HUP
+    // to this group when the keeper ends while a process of it is stopped.
+    let _sent_to_all = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::alarm(),
+    ]
+    .map(signal)
+    .into_iter()
+    .collect::<Result<Vec<_>, _>>()
+    .map_err(failed)?;
     let mut ended = signal(SignalKind::child()).map_err(failed)?;
     let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
     let mut orders = BufReader::new(orders).lines();

@@ -45,7 +45,13 @@ impl World {
             let mine = claim.standing() == Standing::Mine;
             if let Some((seen, since)) = &mut claim.watched {
                 match seen {
-                    Some(seen) if !may_be_seen(seen) => (*since, seen.beat) = (longest, 0),
+                    Some(seen) if !may_be_seen(seen) => {
+                        // Whether it was its own stays known.
+                        if seen.writer.as_ref() == Some(&claim.me.writer) {
+                            claim.own.iter_mut().filter(|own| **own == seen.beat).for_each(|own| *own = 0);
+                        }
+                        (*since, seen.beat) = (longest, 0);
+                    }
                     _ if mine => *since = longest,
                     _ => {}
                 }
@@ -61,8 +67,18 @@ impl World {
             // 0 is a forgotten beat.
             record.beat = beats.range(..=record.beat).filter(|beat| **beat > 0).count() as u64;
         });
-        for Process { claim, .. } in &mut self.processes {
-            claim.beats = beats.get(&claim.me.writer).map_or(0, |beats| beats.range(1..).count() as u64);
+        for Process { claim, number, .. } in &mut self.processes {
+            let none = BTreeSet::new();
+            let beats = beats.get(&claim.me.writer).unwrap_or(&none);
+            *number = beats.range(1..).count() as u64;
+            // One that no record has will not be seen.
+            let of_forgotten =
+                |record: &Record| record.beat == 0 && record.writer.as_ref() == Some(&claim.me.writer);
+            let shows_forgotten = claim.record().is_some_and(of_forgotten);
+            claim.own.retain(|own| if *own == 0 { shows_forgotten } else { beats.contains(own) });
+            claim.own.dedup();
+            let rank = |own: u64| beats.range(..=own).filter(|beat| **beat > 0).count() as u64;
+            claim.own.iter_mut().for_each(|own| *own = rank(*own));
         }
     }
 

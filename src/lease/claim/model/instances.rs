@@ -72,6 +72,12 @@ fn two_never_work_at_once_while_readers_have_their_grace() {
 }
 
 #[test]
+fn two_never_work_at_once_when_one_is_a_copy_of_the_other() {
+    let copied = check(Lease { faults: 2, kinds: &[Fault::Copy], late: 0, ..two() });
+    copied.assert_properties();
+}
+
+#[test]
 fn a_candidate_becomes_active_once_nothing_fails_any_more() {
     // What follows from a state has no bound: another owner may come then.
     let checked = check(Lease { faults: 1, changes: 1, late: 0, lives: true, ..two() });
