@@ -37,6 +37,17 @@ pub(super) struct Cause {
     pub changed_at: Option<DateTime<Utc>>,
 }
 
+/// Where a lock stands that is recorded.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stands {
+    /// Nowhere yet: it waits for the secondary.
+    Waits,
+    /// At the version that the update of who records it has made.
+    Made(i64),
+    /// At a version that another may have made.
+    Found(i64),
+}
+
 /// A check as it was read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target<'a> {
@@ -78,7 +89,9 @@ pub(super) async fn act(
             // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
             // Without its record it would be: then this invocation fails, and the alarm comes again.
             if !target.waits_for(cause) {
-                Box::pin(record(system, cause, target, None, deadline)).await.map_err(Error::NotDeferred)?;
+                Box::pin(record(system, cause, target, Stands::Waits, deadline))
+                    .await
+                    .map_err(Error::NotDeferred)?;
             }
             Ok(cause.not_locked(Some(id), Verdict::Deferred, reason))
         }
@@ -91,10 +104,13 @@ pub(super) async fn act(
         }
         Decision::Touch { version } => {
             let set = route53.set_path(id, &config.locked_path, Some(version), deadline).await?;
-            let touched = set.check;
-            let target = if set.perhaps_by_another { target.unread() } else { target };
-            record_lock(system, cause, target, Some(touched.version), deadline).await;
-            Ok(on_locked_path(Verdict::AlreadyLocked, Some(touched.version)))
+            let version = set.check.version;
+            if set.perhaps_by_another {
+                record_lock(system, cause, target.unread(), Stands::Found(version), deadline).await;
+            } else {
+                record_lock(system, cause, target, Stands::Made(version), deadline).await;
+            }
+            Ok(on_locked_path(Verdict::AlreadyLocked, Some(version)))
         }
         Decision::Lock { version } if config.dry_run => Ok(on_locked_path(Verdict::WouldLock, version)),
         Decision::Lock { version } => {
@@ -105,15 +121,15 @@ pub(super) async fn act(
             let patience = if version.is_some() { deadline } else { deadline.with_tries(1) };
             let set = route53.set_path(id, &config.locked_path, version, patience).await?;
             let locked = set.check;
-            let version = Some(locked.version);
+            let version = locked.version;
             if set.perhaps_by_another {
                 // What another one has recorded was not read. A person wants it out, whoever was first.
                 let by_hand = record::is_by_hand(&cause.alarm);
                 let by = if by_hand { cause.alarm.clone() } else { record::found_for(&cause.alarm) };
                 let found = Cause { alarm: by, ..cause.clone() };
-                record_lock(system, &found, target.unread(), version, deadline).await;
+                record_lock(system, &found, target.unread(), Stands::Found(version), deadline).await;
             } else {
-                record_lock(system, cause, target, version, deadline).await;
+                record_lock(system, cause, target, Stands::Made(version), deadline).await;
             }
             // A check that could not be read before is seen here for the first time.
             if let Err(cannot) = decide::can_hold(&locked) {
@@ -121,32 +137,33 @@ pub(super) async fn act(
                 let reason = Some(Reason::from(&cannot));
                 return Ok(Outcome { reason, ..on_locked_path(Verdict::LockedInVain, Some(locked.version)) });
             }
-            Ok(on_locked_path(Verdict::Locked, Some(locked.version)))
+            Ok(on_locked_path(Verdict::Locked, Some(version)))
         }
     }
 }
 
-/// Records a lock that made this version of the check, or that stands at it, best effort.
+/// Records a lock that was set, best effort.
 async fn record_lock(
     system: &FailoverLock,
     cause: &Cause,
     target: Target<'_>,
-    version: Option<i64>,
+    stands: Stands,
     deadline: Deadline,
 ) {
-    let result = Box::pin(record(system, cause, target, version, deadline.within(RECORDING))).await;
+    let result = Box::pin(record(system, cause, target, stands, deadline.within(RECORDING))).await;
     or_warn(target.id, result, "the lock could not be recorded; reconcile records it if the path shows it");
 }
 
-/// Records a lock; `version` is `None` for one that waits.
+/// Records a lock.
 async fn record(
     system: &FailoverLock,
     cause: &Cause,
     target: Target<'_>,
-    version: Option<i64>,
+    stands: Stands,
     deadline: Deadline,
 ) -> Result<(), Failure> {
     let Target { id, check, record, .. } = target;
+    let version = stands.version();
     let again = match (check, record) {
         (Some(check), Some(read)) if view::is_unrecorded(system, check, read) => {
             let again = recorded_by_another(system, check, deadline).await;
@@ -176,7 +193,7 @@ async fn record(
         tags: Some(tags),
         ..target
     });
-    write(system, cause, target, version, deadline).await
+    write(system, cause, target, stands, deadline).await
 }
 
 /// Whether a lock that made this version is recorded although the tags could not be read: none can ever be read, there is
@@ -198,10 +215,11 @@ pub(super) async fn write(
     system: &FailoverLock,
     cause: &Cause,
     target: Target<'_>,
-    version: Option<i64>,
+    stands: Stands,
     deadline: Deadline,
 ) -> Result<(), Failure> {
     let Target { id, check, record, tags } = target;
+    let version = stands.version();
     let config = &system.config;
     let now = system.clock.now();
     let on = check.map(|check| check.version).filter(|_| version.is_none());
@@ -210,6 +228,7 @@ pub(super) async fn write(
     let by_hand = record.and_then(|record| record.by_hand).filter(is_under_way);
     let lock = Lock {
         version,
+        found: matches!(stands, Stands::Found(_)),
         on,
         at: by_hand.map_or(now, |by_hand| by_hand.min(now)),
         // A message may claim a future time; it is not recorded.
@@ -305,6 +324,18 @@ pub(super) async fn without_abandoned(
 impl Cause {
     pub fn not_locked(&self, id: Option<&HealthCheckId>, outcome: Verdict, reason: Reason) -> Outcome {
         Outcome { reason: Some(reason), alarm: Some(self.alarm.clone()), ..Outcome::new(id, outcome) }
+    }
+}
+
+// === impl Stands ===
+
+impl Stands {
+    /// The version; `None` for a lock that waits.
+    fn version(self) -> Option<i64> {
+        match self {
+            Self::Waits => None,
+            Self::Made(version) | Self::Found(version) => Some(version),
+        }
     }
 }
 

@@ -56,8 +56,8 @@ fn newest_of(reason_data: &str) -> Option<DateTime<Utc>> {
         return Some(newest);
     }
     let points = i64::try_from(reason.recent_datapoints?.len()).ok()?;
-    let later = TimeDelta::try_seconds(reason.period? * (points - 1).max(0))?;
-    Some(reason.start_date? + later)
+    let later = TimeDelta::try_seconds(reason.period?.checked_mul((points - 1).max(0))?)?;
+    reason.start_date?.checked_add_signed(later)
 }
 
 #[cfg(test)]
@@ -75,6 +75,12 @@ mod tests {
         let evaluated = r#"{"evaluatedDatapoints":[{"timestamp":"2026-11-21T02:36:00.000+0000","value":0.0},{"timestamp":"2026-11-21T02:35:00.000+0000"}]}"#;
         assert_eq!(newest_of(evaluated), newest);
         assert_eq!(newest_of("free text"), None);
+        for period in [100_000_000_000_000_i64, i64::MAX, -100_000_000_000_000, i64::MIN] {
+            let of_no_time = format!(
+                r#"{{"startDate":"2026-11-21T02:35:00Z","period":{period},"recentDatapoints":[0,0,0]}}"#
+            );
+            assert_eq!(newest_of(&of_no_time), None, "{period}");
+        }
         let ended =
             |data, period| super::newest(data, Some(text), period).map(|point| point.ended.to_rfc3339());
         assert_eq!(ended(Some(start), None).as_deref(), Some("2026-11-21T02:37:00+00:00"));

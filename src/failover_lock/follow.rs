@@ -4,7 +4,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::sleep;
 
 use super::FailoverLock;
-use super::apply::{Cause, OTHERS, Target, write};
+use super::apply::{Cause, OTHERS, Stands, Target, write};
 use super::health_check::HealthCheck;
 use super::record::{OUT, Record, has_no_room};
 use super::view::{self, or_warn};
@@ -45,18 +45,23 @@ pub(super) async fn follow(system: &FailoverLock, unrecorded: Vec<Unrecorded>, d
         if record != *it.record || replaces {
             return;
         }
-        let mut version = it.check.version;
-        if let Some(alarm) = it.cause.changed_at.filter(|alarm| !system.known.was_touched(id, *alarm)) {
-            // A restore that is under way has not seen this alarm: it meets a conflict.
-            let path = &system.config.locked_path;
-            let touched = system.route53.set_path(id, path, Some(version), deadline).await;
-            let touched = or_warn(id, touched, "the next tick records the alarm");
-            let Some(set) = touched.filter(|set| !set.perhaps_by_another) else { return };
-            version = set.check.version;
-            system.known.set_touched(id, alarm);
-        }
+        let version = it.check.version;
+        let touched = it.cause.changed_at.map(|alarm| (alarm, system.known.touched(id, alarm)));
+        let stands = match touched {
+            Some((alarm, None)) => {
+                // A restore that is under way has not seen this alarm: it meets a conflict.
+                let path = &system.config.locked_path;
+                let touched = system.route53.set_path(id, path, Some(version), deadline).await;
+                let touched = or_warn(id, touched, "the next tick records the alarm");
+                let Some(set) = touched.filter(|set| !set.perhaps_by_another) else { return };
+                system.known.set_touched(id, alarm, set.check.version);
+                Stands::Made(set.check.version)
+            }
+            Some((_, Some(made))) if made == version => Stands::Made(version),
+            _ => Stands::Found(version),
+        };
         let target = Target { id, check: Some(&it.check), record: Some(&record), tags: Some(&tags) };
-        let written = write(system, &it.cause, target, Some(version), deadline).await;
+        let written = write(system, &it.cause, target, stands, deadline).await;
         or_warn(id, written, "the lock could not be recorded");
     });
     stream::iter(records).buffer_unordered(AT_ONCE).collect::<()>().await;

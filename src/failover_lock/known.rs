@@ -24,8 +24,8 @@ struct Memory {
     records: BTreeMap<HealthCheckId, Entry>,
     /// When a check was first seen on the locked path, and at which version.
     locked: BTreeMap<HealthCheckId, (i64, DateTime<Utc>)>,
-    /// For which alarm a locked check was last given a new version.
-    touched: BTreeMap<HealthCheckId, DateTime<Utc>>,
+    /// For which alarm a locked check was last given a new version, and which one.
+    touched: BTreeMap<HealthCheckId, (DateTime<Utc>, i64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,15 +83,15 @@ impl Known {
         since
     }
 
-    /// Whether a locked check was given a new version for an alarm that changed then: once is enough, also if the alarm cannot be
+    /// The new version that a locked check was given for an alarm that changed then: once is enough, also if the alarm cannot be
     /// recorded.
-    pub fn was_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) -> bool {
-        self.memory().touched.get(id) == Some(&alarm)
+    pub fn touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) -> Option<i64> {
+        self.memory().touched.get(id).filter(|(at, _)| *at == alarm).map(|(_, version)| *version)
     }
 
-    /// Notes that it was given one.
-    pub fn set_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>) {
-        self.memory().touched.insert(id.clone(), alarm);
+    /// Notes that it was given this one.
+    pub fn set_touched(&self, id: &HealthCheckId, alarm: DateTime<Utc>, version: i64) {
+        self.memory().touched.insert(id.clone(), (alarm, version));
     }
 
     /// Its record is not known any more: it was written.

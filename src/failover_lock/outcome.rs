@@ -68,6 +68,9 @@ pub struct Outcome {
     /// What else is counted.
     #[serde(skip)]
     pub(super) notes: Option<Note>,
+    /// Whether a lock on record was undone, or does not hold.
+    #[serde(skip)]
+    pub(super) undone: bool,
 }
 
 /// What a tick counts beside its outcome.
@@ -77,8 +80,6 @@ pub(super) enum Note {
     LockedForDays,
     /// The check was restored since the tick before.
     Restored,
-    /// Its lock was undone, or does not hold.
-    Undone,
     /// A lock that would wait is not on record.
     DryRun,
 }
@@ -174,10 +175,11 @@ impl lambda::Report for Report {
                 let note = outcome.notes.and_then(|note| match note {
                     Note::LockedForDays => Some("LockedForDays"),
                     Note::Restored => Some("Restored"),
-                    Note::Undone => Some("Undone"),
                     Note::DryRun => None,
                 });
-                outcome.metric().into_iter().chain(note).map(|name| line(name, id)).collect::<Vec<_>>()
+                let undone = outcome.undone.then_some("Undone");
+                let names = outcome.metric().into_iter().chain(note).chain(undone);
+                names.map(|name| line(name, id)).collect::<Vec<_>>()
             }
             Err(failed) => vec![line("Failed", failed.health_check_id.as_ref().or(self.only.as_ref()))],
         })
@@ -197,6 +199,7 @@ impl Outcome {
             version: None,
             alarm: None,
             notes: None,
+            undone: false,
         }
     }
 

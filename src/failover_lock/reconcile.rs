@@ -21,7 +21,7 @@ use super::follow::{Unrecorded, follow};
 use super::health_check::{HealthCheck, HealthCheckId};
 use super::known::Tagged;
 use super::notes::{reminder, restored};
-use super::outcome::{Note, Outcome, Verdict};
+use super::outcome::{Outcome, Verdict};
 use super::reason::Reason;
 use super::record::{self, Record};
 use super::tick::{Tick, hear};
@@ -205,9 +205,9 @@ async fn decide_and_act(
         Err(cannot) => {
             warn!(healthCheckId = %id, error = %cannot, decision = "report", "decided");
             let is_lock = record.lock.is_some() && system.config.is_locked(check);
-            let undone = is_lock.then_some(Note::Undone);
-            let notes = undone.or_else(|| restored(system, check, &record, false));
-            return Ok(Some(Outcome { notes, ..unprotected(check, Reason::from(&cannot)) }));
+            let undone = is_lock || view::stands(check, &record);
+            let notes = restored(system, check, &record, false);
+            return Ok(Some(Outcome { notes, undone, ..unprotected(check, Reason::from(&cannot)) }));
         }
     };
     if record.is_ahead_of(check.version) && !last {
@@ -259,7 +259,12 @@ async fn decide_and_act(
     if finding == Finding::Armed {
         tick.armed(id, alarms);
     }
-    conclude(system, check, on_record, finding, tick, deadline).await.map(Some)
+    let outcome = conclude(system, check, on_record, finding, tick, deadline).await?;
+    let is_locked = record.is_locked(path, check.version, system.config.locked_path.as_str());
+    let is_back = is_locked || outcome.outcome == Verdict::Locked;
+    let does_not_hold = outcome.reason == Some(Reason::LockDoesNotHold);
+    let undone = does_not_hold || (view::stands(check, &record) && !is_back);
+    Ok(Some(Outcome { undone, ..outcome }))
 }
 
 /// Whether a finding rests on what no alarm says: one that could not be read may say it.
@@ -330,9 +335,7 @@ async fn conclude(
             if reason == Reason::LockDoesNotHold && is_behind {
                 to_follow(None);
             }
-            let is_undone = matches!(reason, Reason::UndoneByHand | Reason::LockDoesNotHold);
-            let undone = is_undone.then_some(Note::Undone);
-            let notes = undone.or_else(|| restored(system, check, record, is_restored_now));
+            let notes = restored(system, check, record, is_restored_now);
             return Ok(Outcome { notes, ..unprotected(check, reason) });
         }
         Finding::NeverLocked(alarm) => Cause::from(alarm),

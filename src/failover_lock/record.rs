@@ -88,6 +88,8 @@ pub struct Record {
 pub struct Lock {
     /// The version that the update made; `None` as long as the lock waits for the secondary.
     pub version: Option<i64>,
+    /// Whether its version was found: not the update of who has recorded it has made it, but another's, perhaps a person's.
+    pub found: bool,
     /// For a lock that waits: the version of the check that was read when it was decided.
     pub on: Option<i64>,
     /// When it was recorded.
@@ -189,7 +191,7 @@ impl Record {
             // The former record knows no version: whether the lock stands is read from the path.
             let version = Some(if path == locked_path { version } else { version - 1 });
             let (before, by) = (Before::Unknown, tags.get(ALARM).cloned().unwrap_or_default());
-            record.lock = Some(Lock { version, on: None, at, alarm, of: None, before, by });
+            record.lock = Some(Lock { version, found: false, on: None, at, alarm, of: None, before, by });
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
@@ -369,7 +371,9 @@ impl Lock {
             },
         };
         let kept = standing.filter(|lock| is_locked && lock.is_of(version));
+        let made = standing.is_some_and(|lock| lock.version == self.version && !lock.found);
         Self {
+            found: self.found && !made,
             at: kept.map_or(self.at, |lock| lock.at),
             alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
             // A person's lock over that of a stack leaves it the stack's, which reports it and may restore it.
@@ -419,7 +423,8 @@ impl Lock {
 
     /// What the tag's value begins with.
     fn start(&self) -> String {
-        let mut text = format!("v={} at={}", self.version.unwrap_or(WAITS), seconds(self.at));
+        let found = if self.found { " found=1" } else { "" };
+        let mut text = format!("v={}{found} at={}", self.version.unwrap_or(WAITS), seconds(self.at));
         if let Some(on) = self.on {
             let _ = write!(text, " on={on}");
         }

@@ -163,8 +163,9 @@ async fn restore_check(
 /// its `first` version: that is the failure which this restore ends. Who has locked it and is not on record yet may have done so for
 /// a newer alarm; a person does not mean that failure, and a tick that finds a person's change records it for the alarm from before.
 fn shows_change(record: &Record, first: i64, version: i64, known: Option<DateTime<Utc>>) -> bool {
-    let is_alarms =
-        |lock: &Lock| lock.alarm > known && !record::is_by_hand(&lock.by) && !record::is_found(&lock.by);
+    let is_alarms = |lock: &Lock| {
+        lock.alarm > known && !lock.found && !record::is_by_hand(&lock.by) && !record::is_found(&lock.by)
+    };
     let is_recorded = |lock: &Lock| lock.version == Some(version) && is_alarms(lock);
     version == first + 1 && record.lock.as_ref().is_some_and(is_recorded)
 }

@@ -91,6 +91,11 @@ pub(super) fn is_out(check: &HealthCheck, record: &Record) -> bool {
     record.intent(check.path().unwrap_or_default(), check.version) == Intent::Out
 }
 
+/// Whether a lock that was set is on record, and no restore has undone it.
+pub(super) fn stands(check: &HealthCheck, record: &Record) -> bool {
+    record.stands(check.path().unwrap_or_default(), check.version)
+}
+
 /// Whether `lock` need not read a check's tags: no restore and no lock that was set is recorded on it, since each changes
 /// the check as well, and it is not guarded by a tag. A lock that waits may be.
 pub(super) fn was_never_ours(system: &FailoverLock, check: &HealthCheck) -> bool {

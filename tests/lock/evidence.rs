@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::record::{HEALTHY, World, is, message_of};
 use crate::support::cloudwatch::{Alarm, Kind};
 use crate::support::lock::{LOCKED, PRIMARY, delivered};
-use crate::support::route53::Fault;
+use crate::support::route53::{Check, Fault};
 
 const DENIED: Fault = Fault::Error(403, "AccessDenied", "not authorized");
 const THROTTLED: Fault = Fault::Error(400, "Throttling", "Rate exceeded");
@@ -313,7 +313,7 @@ async fn a_tick_that_could_give_no_new_version_for_an_alarm_lets_the_next_one_do
 #[tokio::test]
 async fn a_dry_run_says_of_a_lock_that_would_wait_that_nothing_will_be_locked() {
     let mut world = World::new().await;
-    world.route53.put("secondary", crate::support::route53::Check::new("HTTP", 80).reported(0));
+    world.route53.put("secondary", Check::new("HTTP", 80).reported(0));
     let pair = format!("{PRIMARY}=secondary").leak() as &str;
     world.variables.extend([("DRY_RUN", "true"), ("SECONDARY_HEALTH_CHECKS", pair)]);
     world.alarm("ALARM");
@@ -329,4 +329,92 @@ async fn a_locked_check_that_someone_disables_counts_as_undone() {
     let check = world.route53.check(PRIMARY);
     world.route53.put(PRIMARY, check.with("Disabled", "true"));
     assert!(counted(&world).await.contains("\"Undone\":1"));
+}
+
+/// A person's lock that a function finds, and records as the one that it has set before.
+#[tokio::test]
+async fn a_restore_that_a_persons_lock_crosses_is_refused_also_where_it_is_recorded_for_an_alarm() {
+    const UNAVAILABLE: Fault = Fault::Error(500, "InternalError", "try again");
+    let is_refused = |world: &World, restored: Result<Value, String>| {
+        let refused = restored.unwrap_err();
+        assert!(refused.contains("was changed since it was looked at"), "{refused}");
+        assert_eq!(world.path(), LOCKED);
+    };
+
+    // Between two tries of `lock`, for a second alarm from before the restore.
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    let crossing = async || {
+        world.route53.fail("UpdateHealthCheck", UNAVAILABLE);
+        world.route53.fail("UpdateHealthCheck", Fault::Meddle(LOCKED));
+        assert_eq!(world.notified(30).await["outcome"], "already_locked");
+    };
+    is_refused(&world, world.restore_crossed_by(crossing).await);
+
+    // Between two ticks, the first of which could not record the version that it has made.
+    let world = World::new().await;
+    world.fails_and_is_locked().await;
+    world.alarm("ALARM");
+    world.passes(5);
+    let system = world.system().await;
+    world.route53.fail("ChangeTagsForResource", THROTTLED);
+    ticks_of(&system).await;
+    let crossing = async || {
+        world.route53.set_path(PRIMARY, LOCKED);
+        assert_eq!(ticks_of(&system).await.0["outcome"], "already_locked");
+    };
+    is_refused(&world, world.restore_crossed_by(crossing).await);
+
+    // Between a lock and its record.
+    let world = World::new().await;
+    world.alarm("ALARM");
+    let recording = world.route53.hold("ChangeTagsForResource");
+    let restoring = async {
+        recording.reached().await;
+        world.passes(5);
+        let crossing = async || {
+            world.route53.set_path(PRIMARY, LOCKED);
+            recording.release();
+            eventually(|| world.route53.check(PRIMARY).tags.contains_key("failover-lock:out")).await;
+            assert_eq!(world.ticks().await["outcome"], "already_locked");
+        };
+        is_refused(&world, world.restore_crossed_by(crossing).await);
+    };
+    tokio::join!(Box::pin(world.notified(0)), Box::pin(restoring));
+}
+
+#[tokio::test]
+async fn an_undone_lock_counts_whatever_else_is_found_of_its_check() {
+    let undone = async || {
+        let world = World::new().await;
+        world.fails_and_is_locked().await;
+        world.route53.set_path(PRIMARY, HEALTHY);
+        world.alarm("OK");
+        world
+    };
+    let counts = async |world: &World, beside: &str| {
+        let counted = counted(world).await;
+        assert!(counted.contains("\"Undone\":1") && counted.contains(beside), "{beside}: {counted}");
+    };
+    for attribute in ["Disabled", "Inverted"] {
+        let world = undone().await;
+        let check = world.route53.check(PRIMARY);
+        world.route53.put(PRIMARY, check.with(attribute, "true"));
+        counts(&world, "Unprotected").await;
+    }
+    // It fails anew, and no lock can be set.
+    let mut world = undone().await;
+    world.passes(60);
+    world.alarm("ALARM");
+    world.variables.push(("DRY_RUN", "true"));
+    counts(&world, "Unprotected").await;
+    world.variables.clear();
+    world.route53.put("secondary", Check::new("HTTP", 80).reported(0));
+    let pair = format!("{PRIMARY}=secondary").leak() as &str;
+    world.variables.push(("SECONDARY_HEALTH_CHECKS", pair));
+    counts(&world, "Deferred").await;
+    // Until it is locked again.
+    world.route53.put("secondary", Check::new("HTTP", 80).reported(16));
+    let counted = counted(&world).await;
+    assert!(counted.contains("Locked") && !counted.contains("Undone"), "{counted}");
 }

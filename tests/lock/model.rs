@@ -135,6 +135,7 @@ struct Tags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Out {
     version: Option<u8>,
+    found: bool,
     at: u16,
     alarm: Option<u16>,
     before: Option<Path>,
@@ -383,6 +384,7 @@ impl Site {
     fn record(&self, tags: Tags) -> Record {
         let lock = tags.out.map(|out| Lock {
             version: out.version.map(i64::from),
+            found: out.found,
             on: None,
             at: self.at(out.at),
             alarm: out.alarm.map(|alarm| self.at(alarm)),
@@ -435,6 +437,8 @@ impl Site {
     fn lock_record(&self, now: u16, alarm: Option<u16>, check: Check, tags: Tags, version: u8) -> Out {
         let lock = Lock {
             version: Some(version.into()),
+            // Whoever records the next version has made it.
+            found: version == check.version,
             on: None,
             at: self.at(now),
             alarm: alarm.map(|alarm| self.at(alarm)),
@@ -448,6 +452,7 @@ impl Site {
         let tick = |at| (0..=now.max(self.last)).find(|tick| self.at(*tick) == at).unwrap();
         Out {
             version: Some(version),
+            found: lock.found,
             at: tick(lock.at),
             alarm: lock.alarm.map(tick),
             before: match lock.before {
@@ -752,7 +757,10 @@ impl Site {
     fn release(&self, check: Check, tags: Tags, again: bool, first: (u8, Option<u16>)) -> Option<Release> {
         let (is_next, known) = (check.version == first.0 + 1, first.1);
         let record = self.record(tags);
-        let is_of = record.lock.as_ref().is_some_and(|lock| lock.version == Some(check.version.into()));
+        let is_of = record
+            .lock
+            .as_ref()
+            .is_some_and(|lock| lock.version == Some(check.version.into()) && !lock.found);
         let is_told =
             !again || (is_next && is_of && record.newest_alarm() > known.map(|known| self.at(known)));
         let release = decide::restore(&self.health_check(check), &record, None, &self.config).ok();

@@ -19,6 +19,7 @@ impl<'a> Fields<'a> {
         let version = self.number("v")?;
         Ok(Lock {
             version: Some(version).filter(|version| *version > WAITS),
+            found: self.field("found").is_some(),
             on: self.field("on").map(|_| self.number("on")).transpose()?,
             at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
             alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,

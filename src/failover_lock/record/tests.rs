@@ -18,6 +18,7 @@ fn read(of: &[(&str, &str)], path: &str, version: i64) -> Record {
 fn a_record_is_read_as_it_was_written() {
     let lock = Lock {
         version: Some(8),
+        found: false,
         on: None,
         at: at("10:02:11"),
         alarm: Some(at("10:02:07.490")),
@@ -34,7 +35,8 @@ fn a_record_is_read_as_it_was_written() {
         by: String::new(),
         lapsed: true,
     };
-    for lock in [lock.clone(), Lock { version: None, on: Some(7), ..lock.clone() }] {
+    let found = Lock { found: true, ..lock.clone() };
+    for lock in [lock.clone(), found, Lock { version: None, on: Some(7), ..lock.clone() }] {
         let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
         assert_eq!((record.lock, record.restore), (Some(lock), Some(restore.clone())));
     }
@@ -62,8 +64,16 @@ fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
         let long = matches!(before, Before::Path(_));
         let by = "alarm «ü» (night)\n".repeat(30);
         let (version, of) = (Some(1), None);
-        let lock =
-            Lock { version, on: None, at: at("10:00:00"), alarm: Some(at("10:00:00")), of, before, by };
+        let lock = Lock {
+            version,
+            found: true,
+            on: None,
+            at: at("10:00:00"),
+            alarm: Some(at("10:00:00")),
+            of,
+            before,
+            by,
+        };
         let tag = lock.tag();
         assert!(tag.chars().count() <= LONGEST, "{tag}");
         assert!(tag.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c)), "{tag}");
@@ -85,7 +95,16 @@ fn what_set_a_lock_is_read_back_beside_the_longest_path_and_owner() {
         for length in 1..=254 {
             let path = format!("/{}", "a".repeat(length - 1));
             let (before, by, alarm) = (Before::Path(path.clone()), by.to_owned(), Some(start));
-            let lock = Lock { version: Some(8), on: None, at: start, alarm, of: of.clone(), before, by };
+            let lock = Lock {
+                version: Some(8),
+                found: false,
+                on: None,
+                at: start,
+                alarm,
+                of: of.clone(),
+                before,
+                by,
+            };
             let tag = lock.tag();
             let read = Fields { key: OUT, text: &tag, now }.lock().unwrap();
             assert!(tag.len() <= LONGEST && read.of == of, "{tag}");

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::select;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Receives, SignalKind, signal};
 use tokio::sync::oneshot::{self, Receiver, error::TryRecvError};
 use tokio::time::sleep;
 use tracing::warn;
@@ -43,21 +43,7 @@ pub async fn guard(command: &[OsString]) -> Result<u8, CannotRun> {
     // As its argument says: it was executed as /proc/self/exe.
     #[cfg(target_os = "linux")]
     let _ = std::fs::write("/proc/self/comm", "lease-keeper");
-    // They do not end the guard: a terminal, a container or a supervisor sends one to every process, and the kernel sends HUP
-    // to this group when the keeper ends while a process of it is stopped.
-    let _sent_to_all = [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::quit(),
-        SignalKind::hangup(),
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-        SignalKind::alarm(),
-    ]
-    .map(signal)
-    .into_iter()
-    .collect::<Result<Vec<_>, _>>()
-    .map_err(failed)?;
+    let _survived = sent_to_all().map_err(failed)?;
     let mut ended = signal(SignalKind::child()).map_err(failed)?;
     let (orders, mut reports) = link_to_keeper().map_err(failed)?.into_split();
     let mut orders = BufReader::new(orders).lines();
@@ -199,6 +185,21 @@ impl Start {
             sleep(SOON).await;
         }
     }
+}
+
+/// The signals that do not end the guard: a terminal, a container or a supervisor sends one to every process, and the kernel
+/// sends HUP to the guard's group when the keeper ends while a process of it is stopped.
+fn sent_to_all() -> io::Result<Vec<Receives>> {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::alarm(),
+    ];
+    kinds.into_iter().map(signal).collect()
 }
 
 /// The guard's end of the socket, its standard input.
