@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{env, fs, io, panic, process, thread};
 
@@ -29,7 +28,7 @@ use nix::sys::signal::SigSet;
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -141,7 +140,7 @@ struct Front {
 }
 
 /// Waits for a thread when it is dropped.
-struct Joined(Option<JoinHandle<io::Result<()>>>);
+struct Joined(Option<thread::JoinHandle<io::Result<()>>>);
 
 impl Drop for Joined {
     fn drop(&mut self) {
@@ -386,21 +385,23 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
                             starts again, which does not know them".into());
             }
         }
-        _ = asked.wait_for(|asked| *asked > 1) => {
-            // First what would release the lease: what works under it is not known to end.
-            keeping.abort();
-            let _ = keeping.await;
-            working.abort();
-            command::abandon().await;
-            return Ok(ExitCode::FAILURE);
-        }
+        _ = asked.wait_for(|asked| *asked > 1) => return Ok(at_once(keeping, working).await),
     }
     let otherwise = if has_broken { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     ended.map(|status| status.map_or(otherwise, ExitCode::from)).map_err(Into::into)
 }
 
+/// Ends without a release: what would release the lease ends first, because what works under it is not known to end.
+async fn at_once<K, W>(keeping: JoinHandle<K>, working: JoinHandle<W>) -> ExitCode {
+    keeping.abort();
+    let _ = keeping.await;
+    working.abort();
+    command::abandon().await;
+    ExitCode::FAILURE
+}
+
 /// Waits until the checks, if there are any, break off. They end with the keeper.
-async fn broken(checks: &mut Option<tokio::task::JoinHandle<()>>) -> JoinError {
+async fn broken(checks: &mut Option<JoinHandle<()>>) -> JoinError {
     match checks {
         Some(checks) => match checks.await {
             Err(error) => error,
