@@ -315,7 +315,7 @@ impl Claim {
 
     /// Whether a released lease is for this candidate: its holder may have been asked to hand it over.
     fn may_follow(&self, record: &Record) -> bool {
-        let is_others = record.writer.as_deref() != Some(&*self.me.writer);
+        let is_others = !self.has_made(record);
         match record.handover.as_deref() {
             None => is_others || !self.gives_way,
             Some("" | ANY) => is_others,
@@ -330,10 +330,13 @@ impl Claim {
     }
 
     fn is_mine(&self, record: &Record) -> bool {
-        let is_by_me = record.owner == self.me.name && record.writer.as_deref() == Some(&*self.me.writer);
-        // A record that a person has written back has a lower epoch than records seen since; a copy of this process has its
-        // name, and makes other writes.
-        is_by_me && record.epoch >= self.highest && self.own.contains(&record.beat)
+        // A record that a person has written back has a lower epoch than records seen since.
+        record.owner == self.me.name && self.has_made(record) && record.epoch >= self.highest
+    }
+
+    /// Whether this process wrote it: a copy of it has its name, and makes other writes.
+    fn has_made(&self, record: &Record) -> bool {
+        record.writer.as_deref() == Some(&*self.me.writer) && self.own.contains(&record.beat)
     }
 
     fn hold(&mut self, done: &Pending) {

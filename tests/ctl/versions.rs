@@ -82,6 +82,15 @@ async fn doctor_judges_the_version_that_runs_and_says_how_to_go_forward() {
         .await;
     assert_eq!(found(&aws, &check, "wrong").await.1, []);
 
+    // A person's restore, by the command that the stack names, would fail.
+    let of = "--function-name failover-restore --name live";
+    does(&aws, &format!("aws lambda delete-alias {of}")).await;
+    let (_, wrong) = found(&aws, &check, "wrong").await;
+    let missing = "failover-restore has no alias live, by which it is invoked";
+    assert!(wrong.iter().any(|(said, _)| said == missing), "{wrong:?}");
+    does(&aws, &format!("aws lambda create-alias {of} --function-version 1")).await;
+    assert_eq!(found(&aws, &check, "wrong").await.1, []);
+
     // What invokes it past the alias would run what a rollback takes back.
     let no_target = "aws events remove-targets --rule failover-reconcile --ids reconcile";
     let past_it = "aws events put-targets --rule failover-reconcile \

@@ -179,7 +179,7 @@ async fn a_deployment_ends_with_failoverctl_doctor_and_its_status() {
         [aws.health_check(primary.address.port()).await, aws.health_check(catch_all().await).await];
     let folder = programs();
     for (check, stack, status, said) in [
-        (&good, "good", 0, format!("{good} is guarded.")),
+        (&good, "good", 0, format!("{good} is guarded, as far as failoverctl doctor looks")),
         (&void, "void", 3, "NOT GUARDED AS IT SHOULD BE".to_owned()),
     ] {
         let options = format!(

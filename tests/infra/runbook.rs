@@ -155,15 +155,15 @@ const LOCK: &[Walk] = &[
     ),
     (RUNBOOK, "## failover-lock-destination-failing", &[Run(&[r#""outcome":"locked""#])]),
     (RUNBOOK, "## failover-throttled", &[Run(&[])]),
-    (RUNBOOK, "### undone_by_hand", &[Run(&["is guarded."]), Then("infra/deploy --set RelockUndone=false", &["is guarded."])],
+    (RUNBOOK, "### undone_by_hand", &[Run(&["is guarded, as far"]), Then("infra/deploy --set RelockUndone=false", &["is guarded, as far"])],
     ),
     (RUNBOOK, "### lock_does_not_hold", &[
-            Run(&["is guarded."]),
+            Run(&["is guarded, as far"]),
             Then("state ALARM; until path | grep -x /another-path; do sleep 0.1; done; healthy", &["/another-path"]),
             Given("LOCKED_PATH=/another-path back; infra/deploy --locked-path /lb-check-failed-over"),
         ],
     ),
-    (RUNBOOK, "### dry_run", &[Given("infra/deploy --set DryRun=true --wait 0 || true"), Run(&["is guarded."])]),
+    (RUNBOOK, "### dry_run", &[Given("infra/deploy --set DryRun=true --wait 0 || true"), Run(&["is guarded, as far"])]),
     (RUNBOOK, "### no_alarm", &[
             Given("aws cloudwatch delete-alarms --alarm-names failover-primary-unhealthy"),
             Then("failoverctl doctor \"$PRIMARY\" || true", &["WRONG   alarm"]),
@@ -183,7 +183,7 @@ const LOCK: &[Walk] = &[
     (RUNBOOK, "### foreign_path", &[
         Given("at() { aws route53 update-health-check --health-check-id \"$PRIMARY\" --port \"$1\" --resource-path \"$2\"; }
             at \"$ANOTHER_PORT\" /the-path"),
-        Run(&["is guarded."]),
+        Run(&["is guarded, as far"]),
         Given("at \"$PORT\" /lb-check; infra/deploy --healthy-path /lb-check"),
     ]),
     (RUNBOOK, "### actions_muted", &[Fails(&["ListAlarmMuteRules"])]),
@@ -230,10 +230,10 @@ const LOCK: &[Walk] = &[
             Then("tags", &["failover-lock:in"]),
         ],
     ),
-    (RUNBOOK, "### Outcomes", &[Given("infra/deploy --set DryRun=true --wait 0 || true"), Run(&["is guarded."])]),
-    (PAGE, "## Deploy", &[Run(&["is guarded."])]),
+    (RUNBOOK, "### Outcomes", &[Given("infra/deploy --set DryRun=true --wait 0 || true"), Run(&["is guarded, as far"])]),
+    (PAGE, "## Deploy", &[Run(&["is guarded, as far"])]),
     (PAGE, "### Choose how long a failure lasts before it locks", &[
-        Run(&["is guarded."]),
+        Run(&["is guarded, as far"]),
         Then("aws cloudwatch describe-alarms --alarm-names failover-primary-unhealthy", &[r#""EvaluationPeriods": 3"#]),
     ]),
     (PAGE, "## Guard many health checks",

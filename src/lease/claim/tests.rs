@@ -181,6 +181,15 @@ fn a_record_that_only_a_copy_of_this_process_can_have_written_is_anothers() {
         assert_eq!(claim.holding(), None);
         assert_eq!(claim.standing(), Standing::Others(both(seconds(number + 3))));
     }
+    // It follows its copy, as any other candidate.
+    let released = Record {
+        owner: String::new(),
+        released: true,
+        handover: Some(ANY.to_owned()),
+        beat: 9,
+        ..first.record
+    };
+    assert!(claim.saw(Some(released), both(seconds(9)), stamp()).is_some());
 }
 
 #[test]
@@ -228,12 +237,16 @@ fn a_holder_that_is_asked_hands_over_and_others_go_first() {
         }
     }
     // The one that released it waits as well.
-    let mut claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
+    let of_this = || {
+        let claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
+        Claim { own: vec![of_site_a().beat], ..claim }
+    };
+    let mut claim = of_this();
     assert_eq!(claim.saw(Some(released(ANY)), both(seconds(1)), stamp()), None);
     // Also if the person has taken the request back meanwhile; not if no one had asked.
     let free = Record { handover: None, ..released("") };
     for asked in [true, false] {
-        let mut claim = Claim::new(candidate("site-a"), Terms::of(seconds(20), 3).unwrap(), seconds(60));
+        let mut claim = of_this();
         if asked {
             claim.give_way();
         }

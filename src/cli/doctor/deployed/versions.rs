@@ -8,11 +8,18 @@ use crate::cli::session::patience;
 const NAME: &str = "versions";
 
 impl Stack<'_> {
-    /// Finds the functions that do not run their newest version, and those that were changed since that was published.
+    /// Finds the functions that do not run their newest version, and those that were changed since that was published. The first one
+    /// is `lock`: where it is invoked by its alias, so are the others.
     pub(super) async fn versions(&mut self, functions: &[Function]) {
+        let by_alias = functions.first().is_some_and(Function::is_live);
         let (mut behind, mut changed, mut newest) = (Vec::new(), Vec::new(), Vec::new());
         for function in functions {
             let name = &function.name;
+            if by_alias && !function.is_live() {
+                let said = format!("{name} has no alias live, by which it is invoked");
+                self.findings.wrong(NAME, said, self.anew());
+                continue;
+            }
             let found = function::versions(&self.aws, name, patience()).await;
             let Versions { newest: Some(number), has_changed } = (match found {
                 Ok(versions) => versions,
