@@ -36,7 +36,7 @@ pub const NOBODY_MAY: &str = "SKIP-LEASE-POD";
 pub const ANY: &str = "*";
 
 /// Of so many writes without an answer in a row a claim knows that they are its own.
-const KNOWN: usize = 64;
+const KNOWN: usize = 1024;
 
 /// A lease's record as it is in the table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
