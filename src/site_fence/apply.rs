@@ -309,7 +309,8 @@ impl Leave<'_> {
         if notes.of(site) != Some(&leaver) {
             note(system, accelerator, site, &leaver, deadline).await;
         }
-        self.removal.begin(leaver, notes.of(site));
+        self.removal.begin(leaver, site, notes);
+        self.removal.void(system, accelerator, site, deadline.within(NOTING.min(deadline.left() / 4))).await;
         let since = self.since;
         let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         let removed = self.removal.remove(system, leaving, goes_on, deadline).await;
@@ -350,7 +351,8 @@ impl Leave<'_> {
         let decision = decide::fence(self.accusation, &seen);
         let pauses = Pauses::read(&sight.tags, Utc::now());
         let is_begun = self.removed || sight.notes.is_partly_out(&self.accusation.site, &sight.groups);
-        let pause = decide::pause(self.accusation, &decision, &pauses).filter(|_| !is_begun);
+        let pause = decide::pause(self.accusation, &decision, &sight.notes, &pauses);
+        let pause = pause.filter(|_| !is_begun);
         let decision = if pause.is_some() { Decision::Refuse(Reason::Paused) } else { decision };
         if !self.turn.is_taken() || matches!(decision, Decision::Refuse(_)) {
             log_decision(self.accusation, &decision);

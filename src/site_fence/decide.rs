@@ -161,12 +161,21 @@ pub fn fence<'a>(accusation: &Accusation, seen: &Seen<'a>) -> Decision<'a> {
     }
 }
 
-/// Returns the pause that keeps a report from taking a site out: that of the site, or of the reporter. What is out already is
-/// not put back, and the rest of its fence is done.
+/// Returns the pause that keeps a report from taking a site out: that of the site, or of the reporter. What is noted as out is not
+/// put back, and the rest of its fence is done. A site that is absent without such a note may be absent for the planned work.
 #[must_use]
-pub fn pause<'a>(accusation: &Accusation, decision: &Decision<'_>, pauses: &'a Pauses) -> Option<&'a Pause> {
+pub fn pause<'a>(
+    accusation: &Accusation,
+    decision: &Decision<'_>,
+    notes: &Notes,
+    pauses: &'a Pauses,
+) -> Option<&'a Pause> {
     let sites = [&accusation.site, &accusation.reporter];
-    let takes_out = matches!(decision, Decision::Remove(..));
+    let takes_out = match decision {
+        Decision::Remove(..) => true,
+        Decision::AlreadyOut(_) => !notes.is_out(&accusation.site),
+        Decision::Refuse(_) => false,
+    };
     sites.into_iter().filter(|_| takes_out).filter_map(|site| pauses.of(site)).max_by_key(|pause| pause.until)
 }
 
@@ -204,9 +213,11 @@ fn has_fenced_another(accusation: &Accusation, seen: &Seen<'_>) -> bool {
     let Accusation { site, reporter, .. } = accusation;
     let is_missing = |noted: &Noted| !noted.is_in(seen.groups);
     seen.notes.iter().any(|(other, note)| {
-        let by_reporter = note.by.as_ref().is_none_or(|by| by.reporter.as_ref() == Some(reporter));
-        let is_half_out =
-            (note.by.is_none() || seen.notes.is_out(other)) && note.endpoints.iter().any(is_missing);
+        // Where a rejoin has not ended, the note may be from before a removal that has begun since.
+        let is_old = seen.notes.is_to_stay_out(other) && !seen.notes.is_out(other);
+        let by = note.by.as_ref().filter(|_| !is_old);
+        let by_reporter = by.is_none_or(|by| by.reporter.as_ref() == Some(reporter));
+        let is_half_out = (by.is_none() || seen.notes.is_out(other)) && note.endpoints.iter().any(is_missing);
         let is_out = !is_in_service(other, seen.groups) || is_half_out;
         other != site && other != reporter && by_reporter && is_out
     })

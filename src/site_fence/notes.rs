@@ -9,7 +9,9 @@
 //!
 //! The endpoints are noted before they are removed. The site that reported them is noted when they are gone: a site that
 //! is in service with such a note was put back without a rejoin, and its data may be stale. A rejoin is noted before the
-//! endpoints are added, so that no report from before it is acted on after it; by force, ` forced` follows.
+//! endpoints are added, so that no report from before it is acted on after it; by force, ` forced` follows. Afterwards the notes
+//! of the endpoints that are back are removed. By force, who reported the site stays noted until the rejoin without force, or
+//! until the next removal begins.
 
 use std::collections::BTreeMap;
 
@@ -157,11 +159,22 @@ impl Notes {
         self.stays_out(site, |by, rejoined| rejoined.at < by.at)
     }
 
-    /// Whether the removal of a site was begun, and has not ended: its endpoints are noted, and some of them are not in these groups.
+    /// Whether the removal of a site was begun, and has not ended: no one is noted for it yet, and one of the groups has none of the
+    /// site's endpoints any more. Where others have taken their places, the notes are of a removal that was given up.
     #[must_use]
     pub fn is_partly_out(&self, site: &Site, groups: &[EndpointGroup]) -> bool {
-        let noted = self.of(site).filter(|_| !self.is_out(site));
-        noted.is_some_and(|note| note.endpoints.iter().any(|noted| !noted.is_in(groups)))
+        let is_left = |noted: &Noted| {
+            groups.iter().any(|group| group.arn == noted.group && group.of(site).next().is_some())
+        };
+        let noted = self.of(site).filter(|note| note.is_by_no_one());
+        noted.is_some_and(|note| note.endpoints.iter().any(|noted| !noted.is_in(groups) && !is_left(noted)))
+    }
+
+    /// Who had taken out a site, if a person has rejoined it by force since: that is noted until the rejoin without force, or until
+    /// the next removal begins.
+    #[must_use]
+    pub fn void(&self, site: &Site) -> Option<&By> {
+        self.of(site).and_then(|note| note.by.as_ref()).filter(|_| !self.is_to_stay_out(site))
     }
 
     /// Whether a site may be stale: it was taken out, and no rejoin since has ended. One without force removes the note last.
@@ -217,16 +230,33 @@ impl Note {
     /// The tags that hold the note.
     #[must_use]
     pub fn tags(&self, site: &Site) -> Vec<(String, String)> {
-        let by = self.by.as_ref().map(|by| (format!("{PREFIX}{site}"), by.value()));
+        let by = self.by.as_ref().map(|by| (Self::key_of_by(site), by.value()));
         let endpoints = self.endpoints.iter().enumerate();
         let endpoints = endpoints.map(|(n, noted)| (format!("{PREFIX}{site}:{n}"), noted.value()));
         by.into_iter().chain(endpoints).collect()
     }
 
+    /// The key of the tag that says who has taken out a site.
+    #[must_use]
+    pub fn key_of_by(site: &Site) -> String {
+        format!("{PREFIX}{site}")
+    }
+
+    /// The notes of a site's endpoints, each with the key of its tag.
+    #[must_use]
+    pub fn endpoints_by_key(
+        site: &Site,
+        accelerator: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Vec<(String, Noted)> {
+        let read = |key: String| Noted::read(accelerator, tags.get(&key)?).map(|noted| (key, noted));
+        Self::keys(site, tags).into_iter().filter_map(read).collect()
+    }
+
     /// The keys of the tags that may hold it: all tags of a site but that of its last rejoin, whatever their values.
     #[must_use]
     pub fn keys(site: &Site, tags: &BTreeMap<String, String>) -> Vec<String> {
-        let (by, of_endpoints) = (format!("{PREFIX}{site}"), format!("{PREFIX}{site}:"));
+        let (by, of_endpoints) = (Self::key_of_by(site), format!("{PREFIX}{site}:"));
         let rejoined = format!("{of_endpoints}{REJOINED}");
         let is_note = |key: &&String| **key == by || key.starts_with(&of_endpoints) && **key != rejoined;
         tags.keys().filter(is_note).cloned().collect()

@@ -1,8 +1,12 @@
 //! Rejoins a site, when a person requests it.
 
-use chrono::{DateTime, Utc};
+mod plan;
+
+use chrono::Utc;
 use futures_util::future::join_all;
 use tracing::{info, warn};
+
+use plan::{Plan, Replication};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
@@ -41,6 +45,7 @@ async fn bring_back(system: &SiteFence, request: &Request, deadline: Deadline) -
         turn: Turn::new(system, &accelerator.arn, &request.site, None, deadline),
         held: None,
         changed: false,
+        added: false,
         details: Vec::new(),
         deadline: Turn::within(deadline),
     };
@@ -68,52 +73,11 @@ struct Back<'a> {
     held: Option<Error>,
     /// Whether anything was changed.
     changed: bool,
+    /// Whether any endpoint may have been added.
+    added: bool,
     /// Details for people.
     details: Vec<String>,
     deadline: Deadline,
-}
-
-/// What is to be done.
-struct Plan {
-    /// The endpoints to add.
-    add: Vec<Noted>,
-    /// Whether any endpoint of the site is shown in service.
-    in_service: bool,
-    /// The keys of the tags to remove.
-    keys: Vec<String>,
-    /// The last rejoin.
-    former: Option<Rejoined>,
-    /// When the site was taken out since then, by its note.
-    out: Option<DateTime<Utc>>,
-    /// What is brought online.
-    replication: Option<Replication>,
-    /// With force, why replication with other sites is left as it is.
-    silent: Vec<String>,
-}
-
-/// The replication that the site needs.
-struct Replication {
-    /// The sites that replicate to it: those in service, or else the one that reported it.
-    partners: Vec<Site>,
-    /// Whether the site replicates to the partners too: they are in service.
-    is_mutual: bool,
-}
-
-impl Plan {
-    /// Whether all is as it has to be: only that a person has said so is noted.
-    fn is_idle(&self) -> bool {
-        self.add.is_empty() && self.keys.is_empty() && self.replication.is_none() && self.silent.is_empty()
-    }
-}
-
-impl Replication {
-    /// Which site replicates to which one.
-    fn ways<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (&'a Site, &'a Site)> {
-        let ways = if self.is_mutual { 2 } else { 1 };
-        self.partners
-            .iter()
-            .flat_map(move |partner| [(partner, site), (site, partner)].into_iter().take(ways))
-    }
 }
 
 /// How a site is connected with its partners.
@@ -164,7 +128,7 @@ impl Back<'_> {
                     |site| site == self.request.site.as_str(),
                     |_| plan.former.map(|former| former.at),
                 )?;
-                if plan.add.is_empty() && !self.changed {
+                if !self.added {
                     Turn::refuse_if_just_noted(&self.request.site, plan.out)?;
                 }
             }
@@ -209,10 +173,18 @@ impl Back<'_> {
             return Ok(Err(outcome(Verdict::Refused).because(Reason::NothingNoted)));
         }
         let (keys, former) = (Note::keys(site, &sight.tags), notes.rejoined(site));
+        let mut tagged = Note::endpoints_by_key(site, &self.accelerator.arn, &sight.tags);
+        if notes.of(site).is_some_and(Note::is_by_no_one) {
+            // They alone show that the site was rejoined by force.
+            tagged.clear();
+        }
+        let tagged =
+            tagged.into_iter().map(|(key, noted)| (key, noted.is_in(&sight.groups), noted)).collect();
         let by = notes.of(site).and_then(|note| note.by.as_ref());
         let out = by.filter(|_| notes.is_out(site)).map(|by| by.at);
         let is_idle = add.is_empty() && keys.is_empty();
-        let mut plan = Plan { add, in_service, keys, former, out, replication: None, silent: Vec::new() };
+        let (replication, silent) = (None, Vec::new());
+        let mut plan = Plan { add, in_service, keys, noted: tagged, former, out, replication, silent };
         if system.infinispan.is_none() {
             return Ok(Ok(plan));
         }
@@ -355,7 +327,7 @@ impl Back<'_> {
     async fn carry_out(&mut self, plan: Plan, is_perhaps_gone: bool) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let is_idle = plan.is_idle();
-        let Plan { add, in_service, keys, former, replication, mut silent, .. } = plan;
+        let Plan { add, in_service, keys, mut noted, former, replication, mut silent, .. } = plan;
         if let Some(replication) = replication
             && let Err(error) = self.online(&replication).await
         {
@@ -396,7 +368,7 @@ impl Back<'_> {
         let add = if self.turn.is_taken() || !*force { add } else { self.missing(add).await };
         if !add.is_empty() {
             // Set before the call: it may be done although its answer is lost.
-            self.changed = true;
+            (self.changed, self.added) = (true, true);
             let added = accelerators.add(&add, deadline.within(deadline.left() * 3 / 4)).await;
             let added = added.and_then(|mut refused| {
                 let is_none = refused.len() == add.len() && !in_service;
@@ -404,6 +376,12 @@ impl Back<'_> {
             });
             match added {
                 Ok(refused) => {
+                    let is_refused = |one: &Noted| refused.iter().any(|(noted, _)| *noted == one);
+                    for (_, is_back, noted) in &mut noted {
+                        *is_back |= add
+                            .iter()
+                            .any(|one| one.group == noted.group && one.is_same(noted) && !is_refused(one));
+                    }
                     self.details.extend(refused.into_iter().map(
                         |(Noted { id, weight, group, .. }, failure)| {
                             format!(
@@ -418,15 +396,33 @@ impl Back<'_> {
                 }
             }
         }
-        // After a rejoin by force the note stays as well, so that the status shows it.
         if is_perhaps_gone {
             let what = "a report is under way, and what is shown in service may be removed by it: repeat the request in a minute";
             self.details.push(what.to_owned());
         } else if !forced && !keys.is_empty() {
             accelerators.untag(self.accelerator, keys, deadline).await?;
             self.changed = true;
+        } else if forced {
+            self.remove_notes_of_back(noted).await;
         }
         Ok(self.is_back())
+    }
+
+    /// Removes the notes of the endpoints that are back: they are no facts of a later day. After a rejoin by force the others stay, and
+    /// that the site was taken out, so that the status shows it. A report that is under way without a claim may need them all.
+    async fn remove_notes_of_back(&mut self, noted: Vec<(String, bool, Noted)>) {
+        let Self { system, request: Request { site, .. }, deadline, .. } = *self;
+        let keys: Vec<_> =
+            noted.into_iter().filter(|(_, is_back, _)| *is_back).map(|(key, ..)| key).collect();
+        if keys.is_empty() || system.table.is_some() && !self.turn.is_taken() {
+            return;
+        }
+        if let Err(failure) = system.view.accelerators.untag(self.accelerator, keys, deadline).await {
+            warn!(%site, error = %failure, "the notes of endpoints that are back stay");
+            self.details.push(format!(
+                "the notes of its endpoints could not be removed: repeat the request: {failure}"
+            ));
+        }
     }
 
     /// What has to be added now; `add` if that cannot be read.

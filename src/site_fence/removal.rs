@@ -8,7 +8,7 @@ use tracing::warn;
 use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::error::Error;
-use super::notes::Note;
+use super::notes::{By, Note, Notes};
 use super::site::{Endpoint, EndpointGroup, Leaving, Site};
 use super::turn::{End, Turn};
 use super::view::Sight;
@@ -27,6 +27,8 @@ pub(super) struct Removal {
     gone: Option<DateTime<Utc>>,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
+    /// Who had taken out the site before a rejoin by force, by its note.
+    former: Option<By>,
     /// What does not exist by Global Accelerator's answer to a removal, by group, endpoint and whether clients' addresses are
     /// preserved: it may still show it for a while.
     gone_by_answer: BTreeSet<(String, String, Option<bool>)>,
@@ -35,11 +37,25 @@ pub(super) struct Removal {
 }
 
 impl Removal {
-    /// Notes the endpoints that are about to be removed; `before` is the note of the site before that.
-    pub fn begin(&mut self, note: Note, before: Option<&Note>) {
+    /// Notes the endpoints that are about to be removed; `before` are the notes before that.
+    pub fn begin(&mut self, note: Note, site: &Site, before: &Notes) {
         // A try before may have noted them.
-        self.is_noted_anew |= before.is_none() && self.note.endpoints.is_empty();
+        let is_first = self.note.endpoints.is_empty();
+        self.is_noted_anew |= before.of(site).is_none_or(|note| note.endpoints.is_empty()) && is_first;
+        self.former = before.void(site).cloned().or(self.former.take());
         self.note = note;
+    }
+
+    /// Removes the note of who had taken out the site before a rejoin by force: that was another removal. If this fails, the site is
+    /// taken out all the same.
+    pub async fn void(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
+        if self.former.is_none() {
+            return;
+        }
+        let keys = vec![Note::key_of_by(site)];
+        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
+            warn!(%site, error = %failure, "the note of an earlier removal stays until this one has ended");
+        }
     }
 
     /// Removes them, from one group after the other, as long as this `goes_on`: that is asked between two calls, and after the
@@ -190,6 +206,14 @@ impl Removal {
             return;
         }
         let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
+        if let Some(by) = self.former.clone() {
+            let former = Note { by: Some(by), ..Note::default() };
+            let deadline = deadline.within(deadline.left() / 3);
+            if let Err(failure) = system.view.accelerators.tag(accelerator, former.tags(site), deadline).await
+            {
+                warn!(%site, error = %failure, "that the site was rejoined by force is not noted any more");
+            }
+        }
         let deadline = deadline.within(deadline.left() / 2);
         if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
             warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");

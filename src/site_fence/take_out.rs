@@ -9,7 +9,7 @@ use super::accelerator::Accelerator;
 use super::apply::{answered, stays_out};
 use super::decide::{self, Reason, Seen};
 use super::error::Error;
-use super::notes::Note;
+use super::notes::{Note, Notes};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::removal::Removal;
 use super::request::TakeOut;
@@ -132,7 +132,7 @@ impl Leave<'_> {
                 self.note_out().await?;
                 return Ok(outcome(Verdict::TakenOut));
             }
-            if self.remove(&leaving, leaver, notes.of(site)).await? {
+            if self.remove(&leaving, leaver, notes).await? {
                 self.note_out().await?;
             }
         }
@@ -140,20 +140,16 @@ impl Leave<'_> {
 
     /// Notes the endpoints, and removes them, as long as no person rejoins the site. Without the note nothing is removed: nothing is
     /// urgent. Returns whether they were all removed.
-    async fn remove(
-        &mut self,
-        leaving: &Leaving<'_>,
-        leaver: Note,
-        before: Option<&Note>,
-    ) -> Result<bool, Error> {
+    async fn remove(&mut self, leaving: &Leaving<'_>, leaver: Note, before: &Notes) -> Result<bool, Error> {
         let Self { system, request: TakeOut { take_out: site, .. }, accelerator, since, deadline, .. } =
             *self;
         let accelerators = &system.view.accelerators;
         let note = leaver.with(leaving);
-        if before != Some(&note) {
+        if before.of(site) != Some(&note) {
             accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         }
-        self.removal.begin(note, before);
+        self.removal.begin(note, site, before);
+        self.removal.void(system, accelerator, site, deadline.within(deadline.left() / 4)).await;
         let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         self.removal.remove(system, leaving, goes_on, deadline).await
     }

@@ -1133,6 +1133,16 @@ async fn fence_status_shows_the_sites_in_service_and_those_that_were_taken_out()
     let words = "1/1      gets no traffic: its weight or traffic dial is 0 (listener 0123vx00)";
     assert!(ended.out.contains(&line("site-b", words)), "{}", ended.out);
 
+    // One that was rejoined by force, too: it is of no use, and waits for a rejoin.
+    let [a, b] = sites.both();
+    let drained = Accelerator::new(LABEL).listener([Group::new(REGION, [a, b.weight(0)])]);
+    sites.accelerators.put(drained.tagged("site-fence:site-b", "2026-11-21T03:08:09Z site-a"));
+    let ended = run_at(&sites, &["fence", "status"]).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let words =
+        format!("{words}, though noted as fenced since 2026-11-21T03:08:09Z, reported by site-a: rejoin it");
+    assert!(ended.out.contains(&line("site-b", &words)), "{}", ended.out);
+
     // An operator removes all traces of the other site.
     sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]));
     let ended = run_at(&sites, &["fence", "status"]).await;

@@ -176,7 +176,15 @@ async fn where_an_endpoint_is_denied_a_site_that_was_added_by_hand_is_rejoined_w
     let groups = accelerator.group_arns();
     ga.put(accelerator);
     assert_eq!(outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await, ["fenced"]);
-    ga.add(&groups[0], b.clone());
+    // Minutes later.
+    let arn = Accelerator::new(LABEL).arn;
+    let alone = || [Group::new(REGION, [a.clone()])];
+    let mut later = Accelerator::new(LABEL).listener(both()).listener(alone());
+    for (key, value) in ga.tags(&arn) {
+        let value = if key == "site-fence:site-b" { "2026-11-21T03:08:09Z site-a" } else { &value };
+        later = later.tagged(&key, value);
+    }
+    ga.put(later);
     ga.fail_always("AddEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
     let outcome = rejoined(&sites, false).await.unwrap();
     assert_eq!(outcome["outcome"], "rejoined", "{outcome}");

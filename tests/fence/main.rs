@@ -9,6 +9,7 @@ mod fence;
 mod function;
 mod half;
 mod infinispan;
+mod kept;
 mod order;
 mod pause;
 mod regions;

@@ -216,7 +216,10 @@ impl Status {
     fn mood(&self) -> Mood {
         if self.site.is_none() {
             Mood::Unknown
-        } else if !self.endpoints.is_empty() && self.healthy() == 0 {
+        } else if !self.endpoints.is_empty() && self.healthy() == 0
+            // Rejoined, and of no use.
+            || self.noted && !self.without_traffic.is_empty()
+        {
             Mood::Wrong
         } else if self.endpoints.is_empty()
             || self.noted
@@ -254,17 +257,27 @@ impl Status {
                 format!("fenced{since}")
             }
         } else if self.noted {
-            format!("in service, though noted as fenced{since}: rejoin it")
-        } else if self.healthy() == 0 {
-            "in service, not healthy".to_owned()
-        } else if !self.without_traffic.is_empty() {
-            let ids = self.without_traffic.iter().map(|arn| arn.rsplit('/').next().unwrap_or(arn));
-            let ids: Vec<_> = ids.map(plain).collect();
-            format!("gets no traffic: its weight or traffic dial is 0 (listener {})", ids.join(", "))
+            let serves = self.service();
+            format!("{}, though noted as fenced{since}: rejoin it", serves.as_deref().unwrap_or("in service"))
+        } else if let Some(serves) = self.service() {
+            serves
         } else if self.alone {
             "in service; no other site is known".to_owned()
         } else {
             "in service".to_owned()
+        }
+    }
+
+    /// What is wrong with how it serves.
+    fn service(&self) -> Option<String> {
+        if self.healthy() == 0 {
+            Some("in service, not healthy".to_owned())
+        } else if !self.without_traffic.is_empty() {
+            let ids = self.without_traffic.iter().map(|arn| arn.rsplit('/').next().unwrap_or(arn));
+            let ids: Vec<_> = ids.map(plain).collect();
+            Some(format!("gets no traffic: its weight or traffic dial is 0 (listener {})", ids.join(", ")))
+        } else {
+            None
         }
     }
 }
