@@ -29,7 +29,7 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 ///
 /// Without --watch it is a Lambda function. docs/latch.md has the variables that configure it.
 #[derive(Parser)]
-#[command(version = VERSION)]
+#[command(name = "failover-latch", version = VERSION)]
 struct Arguments {
     /// Looks by itself, until SIGTERM or SIGINT
     #[arg(long)]
