@@ -164,6 +164,27 @@ fn each_alert_of_a_watcher_fires_for_its_metric_alone() {
             .collect();
         tests.push(test(&series, "9m45s", &alerts));
     }
+    // Two states in turn, for a minute each: one of them holds in 2 of 3 minutes.
+    let of = |metric: &str, values| (format!(r#"failover_latch_{metric}{{latch="app"}}"#), values);
+    let turns =
+        [of("blind", "1x3 0x3 1x3 0x3 1x3 0x3 1x3 0x3"), of("failed", "0x3 1x3 0x3 1x3 0x3 1x3 0x3 1x3")];
+    // Half a minute of both is over soon.
+    let once = [of("blind", "0x10 1 1 0x40"), of("failed", "0x10 1 1 0x40")];
+    for (series, time, fires) in [
+        (&turns, "5m15s", Some("LatchFailed")),
+        (&turns, "6m15s", Some("LatchBlind")),
+        (&once, "3m15s", None),
+        (&once, "5m", None),
+    ] {
+        let alerts = [("LatchBlind", "critical"), ("LatchFailed", "warning")].map(|(alert, severity)| {
+            let fired = json!([{
+                "exp_labels": { "severity": severity, "latch": "app" },
+                "exp_annotations": { "summary": summary(alert) },
+            }]);
+            (alert, if fires == Some(alert) { fired } else { json!([]) })
+        });
+        tests.push(test(series, time, &alerts));
+    }
     // A dry run that lasts a day.
     let dry_run = vec![(r#"failover_latch_dry_run{latch="app"}"#.to_owned(), "1x5800")];
     let fired = json!([{
