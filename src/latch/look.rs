@@ -29,13 +29,14 @@ const WRITES: usize = 32;
 pub(super) struct Sight {
     /// How long the name servers had contradicted each other before.
     split_for: Duration,
-    /// When the name servers last answered over TCP; `None` if never.
+    /// When the name servers last said over TCP what they had said over UDP; `None` if they did not when last asked.
     pub(super) over_tcp: Option<Instant>,
     /// The holds, by bucket.
     holds: Vec<Object>,
     /// The objects, by bucket.
     keys: Vec<Object>,
-    said: Option<Verdicts>,
+    /// What the name servers said, over UDP and, where they were asked, over TCP.
+    pub(super) said: Option<Verdicts>,
     /// Whether a lock is due, as the name servers said over UDP and did not take back over TCP.
     pub(super) is_due: bool,
     /// The state, once it is decided.
@@ -85,7 +86,7 @@ impl Sight {
         self.was_open().then_some(false)
     }
 
-    /// Whether a failover would be locked, as far as UDP and the buckets show it, and TCP has not been tried of late.
+    /// Whether a failover would be locked, as far as UDP and the buckets show it, and TCP has not shown it of late.
     fn is_untried(&self) -> bool {
         self.state == Some(State::Armed) && self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP)
     }
@@ -136,9 +137,18 @@ impl Sight {
         }
     }
 
-    /// Whether the name servers contradict each other.
-    pub(super) fn is_split(&self) -> bool {
-        self.said.is_some_and(|said| said.is(Verdict::Split))
+    /// Takes in what the name servers say over UDP.
+    fn hear(&mut self, said: Verdicts) {
+        (self.said, self.is_due) = (Some(said), decide::is_due(said));
+        self.state = self.first();
+    }
+
+    /// Takes in what they say over TCP, after UDP.
+    fn hear_over_tcp(&mut self, over_tcp: Verdicts) -> Verdicts {
+        let said = self.said.expect("it was asked over UDP").and(over_tcp);
+        self.said = Some(said);
+        self.over_tcp = said.are_clear().then(Instant::now);
+        said
     }
 }
 
@@ -166,11 +176,15 @@ impl<'a> Look<'a> {
             return;
         }
         stage(sights, "the name servers were asked over UDP");
-        let said = self.ask(&open).await;
-        for (at, said) in open.iter().copied().zip(said) {
-            let sight = &mut sights[at];
-            (sight.said, sight.is_due) = (Some(said), decide::is_due(said));
-            sight.state = sight.first();
+        let due = self.ask(&open, sights).await;
+        let is_split = |at: &usize| sights[*at].said.is_some_and(|said| said.is(Verdict::Split));
+        let split: Vec<_> = open.iter().copied().filter(is_split).collect();
+        // A lock that is due waits for no other latch, and for no trial.
+        self.lock(due, sights).await;
+        if !split.is_empty() {
+            sleep(AGAIN).await;
+            let due = self.ask(&split, sights).await;
+            self.lock(due, sights).await;
         }
         // Only there the primary's own check decides something.
         let out: Vec<_> =
@@ -181,17 +195,14 @@ impl<'a> Look<'a> {
             sight.said = sight.said.map(|said| Verdicts { primary, ..said });
             sight.state = sight.first();
         }
-        let due = undecided(sights);
-        let untried = self.untried(sights);
-        // A lock that is due waits for no trial.
-        if !due.is_empty() {
-            self.lock(due, sights).await;
-        }
-        self.try_tcp(untried, sights).await;
+        self.try_tcp(undecided(sights), sights).await;
     }
 
     /// Asks once more over TCP whether these locks are due, and sets those that are.
     async fn lock(&self, due: Vec<usize>, sights: &mut [Sight]) {
+        if due.is_empty() {
+            return;
+        }
         stage(sights, "the name servers were asked over TCP, and the holds were read again");
         let latches = self.named(&due);
         let over_tcp = self.system.name_servers.deciding(&latches, Transport::Tcp);
@@ -202,9 +213,8 @@ impl<'a> Look<'a> {
         }
         for (at, over_tcp) in due.iter().zip(over_tcp) {
             let sight = &mut sights[*at];
-            let said = sight.said.as_mut().expect("it was asked over UDP");
-            (said.serving, said.standby) = (over_tcp.serving, over_tcp.standby);
-            sight.is_due = !decide::takes_back(*said);
+            let said = sight.hear_over_tcp(over_tcp);
+            sight.is_due = !decide::takes_back(said);
         }
         stage(sights, "the objects were written");
         let mut plans = Vec::new();
@@ -224,23 +234,6 @@ impl<'a> Look<'a> {
         self.write(plans, sights).await;
     }
 
-    /// The state of a latch whose failover would be noticed.
-    fn armed(&self) -> State {
-        if self.system.config.dry_run { State::DryRun } else { State::Armed }
-    }
-
-    /// The latches that are armed as far as UDP shows, and have to be tried over TCP. Until then their state is not known.
-    fn untried(&self, sights: &mut [Sight]) -> Vec<usize> {
-        let untried: Vec<_> = (0..sights.len()).filter(|at| sights[*at].is_untried()).collect();
-        for sight in sights.iter_mut().filter(|sight| sight.state == Some(State::Armed)) {
-            sight.state = Some(self.armed());
-        }
-        for at in &untried {
-            sights[*at].state = None;
-        }
-        untried
-    }
-
     /// Asks over TCP where a failover would be locked, once a minute: a lock needs these answers, and without them no latch
     /// is armed.
     async fn try_tcp(&self, untried: Vec<usize>, sights: &mut [Sight]) {
@@ -251,11 +244,8 @@ impl<'a> Look<'a> {
         let said = self.system.name_servers.deciding(&self.named(&untried), Transport::Tcp).await;
         for (at, said) in untried.into_iter().zip(said) {
             let sight = &mut sights[at];
-            if said.is(Verdict::Blind) {
-                sight.state = Some(State::Blind);
-            } else {
-                (sight.state, sight.over_tcp) = (Some(self.armed()), Some(Instant::now()));
-            }
+            sight.hear_over_tcp(said);
+            sight.state = sight.first();
         }
     }
 
@@ -297,21 +287,22 @@ impl<'a> Look<'a> {
         false
     }
 
-    /// Asks the name servers over UDP about the two sentinels of these latches that decide, once more where they
-    /// contradict each other.
-    async fn ask(&self, latches: &[usize]) -> Vec<Verdicts> {
-        let servers = &self.system.name_servers;
-        let mut said = servers.deciding(&self.named(latches), Transport::Udp).await;
-        let again: Vec<_> = (0..latches.len()).filter(|at| said[*at].is(Verdict::Split)).collect();
-        if !again.is_empty() {
-            sleep(AGAIN).await;
-            let asked: Vec<_> = again.iter().map(|at| latches[*at]).collect();
-            let second = servers.deciding(&self.named(&asked), Transport::Udp).await;
-            for (at, verdicts) in again.into_iter().zip(second) {
-                said[at] = verdicts;
+    /// Asks the name servers over UDP about the two sentinels of these latches that decide. Returns those for which a lock
+    /// is due.
+    async fn ask(&self, latches: &[usize], sights: &mut [Sight]) -> Vec<usize> {
+        let said = self.system.name_servers.deciding(&self.named(latches), Transport::Udp).await;
+        let mut due = Vec::new();
+        for (at, said) in latches.iter().copied().zip(said) {
+            let sight = &mut sights[at];
+            sight.hear(said);
+            if sight.state.is_none() {
+                due.push(at);
+            } else if sight.is_untried() {
+                // Until it is tried its state is not known.
+                sight.state = None;
             }
         }
-        said
+        due
     }
 
     fn named(&self, latches: &[usize]) -> Vec<&'a Latch> {

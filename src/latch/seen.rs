@@ -125,6 +125,15 @@ impl Verdict {
             (1.., 1..) => Self::Split,
         }
     }
+
+    /// This verdict together with another one on the same sentinel: two that contradict each other are split.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Blind, _) | (_, Self::Blind) => Self::Blind,
+            (Self::Agreed(one), Self::Agreed(other)) if one == other => self,
+            (Self::Agreed(_) | Self::Split, Self::Agreed(_) | Self::Split) => Self::Split,
+        }
+    }
 }
 
 // === impl Verdicts ===
@@ -134,6 +143,19 @@ impl Verdicts {
     #[must_use]
     pub fn is(&self, verdict: Verdict) -> bool {
         self.serving == verdict || self.standby == verdict
+    }
+
+    /// Whether both sentinels that decide are agreed on.
+    #[must_use]
+    pub fn are_clear(&self) -> bool {
+        !self.is(Verdict::Blind) && !self.is(Verdict::Split)
+    }
+
+    /// These verdicts over UDP, together with those `over_tcp` on the two sentinels that decide.
+    #[must_use]
+    pub fn and(self, over_tcp: Self) -> Self {
+        let (serving, standby) = (self.serving.and(over_tcp.serving), self.standby.and(over_tcp.standby));
+        Self { serving, standby, ..self }
     }
 
     /// Whether Route 53 answers with the primary, although the primary is unhealthy and the standby is not: it does not fail over.

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const LAST: Duration = Duration::from_secs(5);
 /// A look that still runs this long before the deadline is cut off.
 const CUT: Duration = Duration::from_secs(1);
-/// How long a watcher may be blind until it is unhealthy.
+/// How long the name servers may give no clear answer until a watcher is unhealthy.
 const BLIND: Duration = SETTLED;
 /// How many looks may be missing until a watcher is unhealthy.
 const MISSED: u32 = 3;
@@ -40,14 +40,14 @@ struct Remembered {
     stood: Option<bool>,
     /// Which buckets had an object when they last answered.
     had: Vec<bool>,
-    /// When a look has last seen an object, since it was not seen absent.
-    seen_stand: Option<Instant>,
+    /// Whether the last look that could tell saw an object, and when it ended.
+    standing: Option<(bool, Instant)>,
     is_dry_run: bool,
     /// Whether a look may have set a lock, and none since has seen.
     perhaps: bool,
     /// Since when the name servers have given no clear answer.
     unclear_since: Option<Instant>,
-    /// When the name servers last answered over TCP.
+    /// When the name servers last said over TCP what they had said over UDP.
     over_tcp: Option<Instant>,
     /// When the last look started.
     started: Option<Instant>,
@@ -115,7 +115,7 @@ impl Memory {
             last: Outcome::new(&latch.name, State::Failed("no look has ended yet".to_owned())),
             stood: None,
             had: vec![false; config.buckets.len()],
-            seen_stand: None,
+            standing: None,
             is_dry_run: config.dry_run,
             perhaps: false,
             unclear_since: None,
@@ -135,7 +135,8 @@ impl Memory {
         self.lock().iter().filter(looked).map(|latch| (latch.last.clone(), latch.totals)).collect()
     }
 
-    /// The latches that have been without a look that saw something for three periods, or blind for 60 s.
+    /// The latches that have been without a look that saw something for three periods, or without a clear answer of the
+    /// name servers for 60 s.
     #[must_use]
     pub fn unhealthy(&self, look_every: Duration) -> Vec<String> {
         let latches = self.lock();
@@ -160,8 +161,7 @@ impl Remembered {
     fn is_unhealthy(&self, look_every: Duration) -> bool {
         // A look may take longer than its period.
         self.seen.elapsed() > (look_every * MISSED).max(LOOK + look_every)
-            || (self.last.state == State::Blind
-                && self.unclear_since.is_some_and(|since| since.elapsed() > BLIND))
+            || self.unclear_since.is_some_and(|since| since.elapsed() > BLIND)
     }
 
     /// Takes in what a look saw, and returns its outcome.
@@ -184,8 +184,11 @@ impl Remembered {
         self.left_behind = !left.is_empty();
         let (time, last) = (longest.as_secs_f64(), sight.stage);
         let cut_off = || State::Failed(format!("the look was cut off after {time:.1} s, while {last}"));
-        let is_split = sight.is_split();
-        let state = sight.state.unwrap_or_else(cut_off);
+        let said = sight.said;
+        let state = match sight.state.unwrap_or_else(cut_off) {
+            State::Armed if self.is_dry_run => State::DryRun,
+            state => state,
+        };
         let mut outcome = Outcome::new(&self.last.latch, state);
         outcome.locked = u32::from(sight.sets == Sets::Yes || (self.perhaps && standing == Some(true)));
         // A look that does not see the objects does not tell.
@@ -195,16 +198,14 @@ impl Remembered {
             // A whole release may have gone by.
             self.stood = None;
         }
-        // Under a hold none is due. Where no bucket shows its object, the one that was seen a moment ago counts.
-        let is_recent = self.seen_stand.is_some_and(|at| at.elapsed() < RELEASE);
+        let recent = self.standing.filter(|(_, at)| at.elapsed() < RELEASE).map(|(stood, _)| stood);
         // Also where the same look has locked it again.
-        outcome.opened = self.stood == Some(true) && is_recent && is_gone;
-        let is_recent = is_recent && !outcome.opened;
-        let stands = standing.unwrap_or(is_recent);
-        outcome.missed = u32::from(is_due && !stands && outcome.state != State::Holding);
-        // Under a hold the objects are not read.
-        outcome.standing =
-            standing.or(is_recent.then_some(true)).or(self.last.standing.filter(|stands| !stands));
+        outcome.opened = self.stood == Some(true) && recent == Some(true) && is_gone;
+        // Under a hold the objects are not read. Where no bucket tells, what was seen a moment ago counts.
+        outcome.standing = standing.or(recent.filter(|_| !outcome.opened));
+        // Under a hold none is due.
+        outcome.missed =
+            u32::from(is_due && outcome.standing != Some(true) && outcome.state != State::Holding);
         outcome.is_dry_run = self.is_dry_run;
         if outcome.state == State::Holding || outcome.opened && standing.is_none() {
             self.stood = None;
@@ -212,13 +213,17 @@ impl Remembered {
             self.stood = standing;
         }
         let now = Instant::now();
-        // Whether they contradict each other or do not answer, in turn as well: it is one time without a clear answer.
-        let is_unclear = is_split || outcome.state == State::Blind;
+        // Whether they contradict each other or do not answer, in turn as well: it is one time without a clear answer. A look
+        // that fails ends it only with an answer that counts, over TCP as well.
+        let is_unclear = match said {
+            Some(said) if !said.are_clear() => true,
+            Some(_) if self.over_tcp.is_some() => false,
+            Some(_) | None => outcome.state.cause().is_some() && self.unclear_since.is_some(),
+        };
         self.unclear_since = is_unclear.then(|| self.unclear_since.unwrap_or(now));
         match standing {
-            Some(true) => self.seen_stand = Some(now),
-            Some(false) => self.seen_stand = None,
-            None if outcome.opened => self.seen_stand = None,
+            Some(standing) => self.standing = Some((standing, now)),
+            None if outcome.opened => self.standing = None,
             None => {}
         }
         let is_first = self.started.replace(started).is_none();

@@ -8,10 +8,12 @@ use serde_json::Value;
 
 use failover::lambda::Report as _;
 use failover::latch::FailoverLatch;
+use failover::latch::outcome::State;
 use failover::remote::deadline::Deadline;
 
 use crate::support::miniature::dns::{Fault as Dns, Transport};
-use crate::support::miniature::latch::{SERVING_SENTINEL, STANDBY_SENTINEL};
+use crate::support::miniature::latch::{PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
+use crate::support::miniature::records::Record;
 use crate::support::s3::{Call, Down, Fault, WATCHER};
 use crate::support::site::{A, B, HOLD, KEY, Site, answer, look};
 
@@ -131,6 +133,110 @@ async fn a_watcher_that_no_server_answers_over_tcp_is_not_armed() {
     }
     site.servers.open_tcp(2).await;
     assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+}
+
+/// Neither the verdict over UDP nor the one over TCP counts alone.
+#[tokio::test]
+async fn a_watcher_whose_servers_contradict_over_tcp_what_they_say_over_udp_is_not_armed() {
+    for (failed_over, over_tcp, dry_run) in [
+        (true, ["primary"; 4], "false"),
+        (true, ["primary"; 4], "true"),
+        (true, ["standby", "standby", "primary", "primary"], "false"),
+        (false, ["standby"; 4], "false"),
+        (false, ["standby"; 4], "true"),
+        (false, ["standby", "standby", "primary", "primary"], "false"),
+    ] {
+        let site = Site::start().await;
+        if failed_over {
+            site.fails_over();
+        }
+        for (server, text) in over_tcp.into_iter().enumerate() {
+            site.servers.set_fault_about_over(server, SERVING_SENTINEL, Transport::Tcp, Dns::Text(text));
+        }
+        let watcher = site.watcher_with(&[("DRY_RUN", dry_run)]).await;
+        for _ in 0..2 {
+            assert_eq!(look(&watcher).await.as_deref(), Ok("unsettled"), "{failed_over} {over_tcp:?}");
+        }
+        pass(Duration::from_secs(61)).await;
+        assert_eq!(look(&watcher).await.as_deref(), Ok("blind"), "{failed_over} {over_tcp:?}");
+        assert_eq!(watcher.memory().unhealthy(Duration::from_secs(5)), ["app"]);
+        assert_eq!(site.objects(), NONE);
+    }
+}
+
+/// A time without looks.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+/// A look that fails is no clear answer.
+#[tokio::test]
+async fn a_look_that_fails_does_not_end_the_time_without_a_clear_answer() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+    let unhealthy = || watcher.memory().unhealthy(Duration::from_secs(60));
+    let all = |fault| (0..4).for_each(|server| site.servers.set_fault(server, fault));
+    all(Dns::Code(ResponseCode::ServFail));
+    for seconds in [0, 40, 40] {
+        pass(Duration::from_secs(seconds)).await;
+        site.s3.up(A);
+        assert_eq!(look(&watcher).await.as_deref(), Ok("blind"));
+        site.s3.down(A, Down::Refused);
+        assert!(look(&watcher).await.is_err());
+    }
+    assert_eq!(unhealthy(), ["app"], "as of a look that failed");
+    all(Dns::None);
+    assert!(look(&watcher).await.is_err());
+    assert!(unhealthy().is_empty(), "the name servers answer");
+}
+
+#[tokio::test]
+async fn a_lock_that_is_due_does_not_wait_for_a_latch_whose_servers_contradict_each_other() {
+    const SPLIT: &str = "_serving.two.example.com";
+    let site = Site::failed_over().await;
+    {
+        let mut world = site.world.lock();
+        world.put([Record::txt(SPLIT, "standby")]);
+        world.pass(Duration::from_mins(1));
+    }
+    site.servers.set_fault_about(0, SPLIT, Dns::Text("primary"));
+    let two = format!(
+        "two:serving={SPLIT},primary={PRIMARY_SENTINEL},standby={STANDBY_SENTINEL};{}",
+        site.variables()[0].1
+    );
+    let watcher = site.watcher_with(&[("LATCHES", &two)]).await;
+    let held = site.s3.hold("PutObject", A);
+    let asked = || site.servers.queries(0, SPLIT, Transport::Udp);
+    let (answer, ()) = tokio::join!(answer(&watcher, "{}"), async {
+        held.reached().await;
+        assert_eq!(asked(), 1, "it is asked again once the other one is locked");
+        held.release();
+    });
+    let states: Vec<_> = answer.unwrap().latches.into_values().collect();
+    assert_eq!((states, asked()), (vec![State::Locked, State::Unsettled], 2));
+}
+
+/// What no look has seen for two minutes is not known.
+#[tokio::test]
+async fn an_absent_object_is_remembered_for_two_minutes() {
+    // Seen by look after look that sees nothing, or after a time without looks.
+    for pauses in [&[0, 60, 50][..], &[0, 60, 61], &[121]] {
+        let site = Site::start().await;
+        let watcher = site.watcher().await;
+        assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+        for bucket in [A, B] {
+            site.s3.down(bucket, Down::Refused);
+        }
+        for seconds in pauses {
+            pass(Duration::from_secs(*seconds)).await;
+            assert!(look(&watcher).await.is_err());
+        }
+        let known = pauses.iter().sum::<u64>() < 120;
+        assert_eq!(watcher.memory().outcomes()[0].0.standing, known.then_some(false), "{pauses:?}");
+    }
 }
 
 /// What every invalid answer has in common: it does not count.
@@ -579,9 +685,7 @@ async fn an_object_that_was_gone_after_a_time_without_looks_may_have_been_releas
             site.s3.remove(bucket, KEY);
         }
         site.primary(true);
-        tokio::time::pause();
-        tokio::time::advance(Duration::from_secs(seconds)).await;
-        tokio::time::resume();
+        pass(Duration::from_secs(seconds)).await;
         assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
         assert_eq!(watcher.memory().outcomes()[0].1.opened, opened, "{seconds}");
     }

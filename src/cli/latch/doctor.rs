@@ -77,7 +77,11 @@ impl Doctor<'_> {
             word(seen.said.standby, ["healthy", "unhealthy"]),
         );
         let name = &self.latch.name;
+        let over_tcp = self.latches.name_servers.deciding(&[self.latch], Transport::Tcp).await;
+        let both = seen.said.and(over_tcp[0]);
         match seen.state {
+            // The line below says why not.
+            State::Armed if !both.are_clear() => {}
             State::Armed | State::Locked | State::Holding => self.findings.ok("now", said),
             State::Failed(cause) => self.findings.unknown("now", &cause),
             State::Unsettled if seen.said.is_overdue() => self.findings.wrong(
@@ -109,12 +113,15 @@ impl Doctor<'_> {
                 format!("no watcher has locked: failoverctl latch lock {name} --reason 'the watchers do not'"),
             ),
         }
-        let over_tcp = self.latches.name_servers.deciding(&[self.latch], Transport::Tcp).await;
-        if over_tcp[0].is(Verdict::Blind) && !seen.said.is(Verdict::Blind) {
+        let remedy = "see that this machine and each watcher reach them on port 53 by TCP";
+        if both.is(Verdict::Blind) && !seen.said.is(Verdict::Blind) {
             let found =
                 "the name servers answer this machine over UDP, and too few over TCP, which every lock needs";
-            let remedy = "see that this machine and each watcher reach them on port 53 by TCP";
             self.findings.wrong("now", found.to_owned(), remedy.to_owned());
+        } else if both.is(Verdict::Split) && seen.said.are_clear() {
+            let found =
+                "the name servers contradict over TCP what they say over UDP, and every lock needs both";
+            self.findings.wrong("now", found.to_owned(), format!("if that lasts for a minute: {remedy}"));
         }
         if seen.said.primary == Verdict::Blind {
             self.findings.wrong(

@@ -4,10 +4,17 @@ use std::time::Duration;
 
 use failover::latch::decide::{self, Next, Plan, Put, Sets};
 use failover::latch::outcome::State;
-use failover::latch::seen::{HOLD, Object, Stored, Verdicts};
+use failover::latch::seen::{HOLD, Object, Record, Stored, Verdict, Verdicts};
 
 use super::site::{DUE, Fault, Grain, HELD, REPORTED, Rule, Site};
 use super::world::{Age, Fate, Heard, Slot, World, Write};
+
+/// A lock is due.
+const OVER_UDP: Verdicts = Verdicts {
+    serving: Verdict::Agreed(Record::Secondary),
+    primary: Verdict::Agreed(Record::Secondary),
+    standby: Verdict::Agreed(Record::Primary),
+};
 
 /// A look that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,14 +84,14 @@ impl World {
             }
             Some(Stage::Keys { holds, keys }) => self.first(site, holds, keys, heard),
             Some(Stage::Confirm { keys }) => {
-                let said = self.verdicts(site, heard);
+                let said = OVER_UDP.and(self.verdicts(site, heard));
                 Some(Stage::Again { keys, said })
             }
             Some(Stage::Again { keys, said }) => {
                 (heard == Heard::Both).then_some(())?;
                 let read = if site.has(Rule::HoldsAgain) { self.read_holds(keys) } else { [Read::Absent; 2] };
                 match decide::confirmed(&objects(read), &objects(keys), said, Duration::ZERO) {
-                    Plan::End(state) => self.ends_as(&state),
+                    Plan::End(state) => self.ends_as(&state, true),
                     Plan::Put(buckets) => {
                         let mut puts = [Slot::Unplanned; 2];
                         for bucket in buckets {
@@ -129,7 +136,7 @@ impl World {
         if sets == Sets::Yes && !self.truth.due {
             self.breaks(DUE);
         }
-        let next = self.ends_as(&state);
+        let next = self.ends_as(&state, false);
         self.go(watcher, next)
     }
 
@@ -141,15 +148,18 @@ impl World {
         let is_half = keys.contains(&Read::Present);
         let said = self.verdicts(site, heard);
         match decide::first(&objects(holds), &objects(keys), said, Duration::ZERO) {
-            Next::End(state) => self.ends_as(&state),
+            Next::End(state) => self.ends_as(&state, false),
             Next::Confirm if is_half && !site.has(Rule::Heal) => None,
             Next::Confirm => Some(Stage::Confirm { keys }),
         }
     }
 
-    /// A look ends in this state.
-    fn ends_as(&mut self, state: &State) -> Option<Stage> {
+    /// A look ends in this state; `is_taken_back` after the answers over TCP.
+    fn ends_as(&mut self, state: &State, is_taken_back: bool) -> Option<Stage> {
         if *state == State::Locked && !(self.has_key(0) && self.has_key(1)) {
+            self.breaks(REPORTED);
+        }
+        if *state == State::Armed && is_taken_back {
             self.breaks(REPORTED);
         }
         None

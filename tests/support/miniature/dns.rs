@@ -120,8 +120,13 @@ impl NameServers {
     /// The same for the queries for one name, over UDP and TCP; other queries keep the server's fault.
     pub fn set_fault_about(&self, server: usize, name: &str, fault: Fault) {
         for transport in [Transport::Udp, Transport::Tcp] {
-            self.0[server].state().faults_about.insert((normal(name), transport), fault);
+            self.set_fault_about_over(server, name, transport, fault);
         }
+    }
+
+    /// The same for the queries for one name over one transport.
+    pub fn set_fault_about_over(&self, server: usize, name: &str, transport: Transport, fault: Fault) {
+        self.0[server].state().faults_about.insert((normal(name), transport), fault);
     }
 
     /// Closes a server's TCP port: a connection is refused.
