@@ -10,7 +10,8 @@ use crate::report::Folder as Report;
 use crate::support::aws::aws_at;
 use crate::support::docs::commands_below;
 use crate::support::miniature::api::Api;
-use crate::support::miniature::dns::Fault::Silent;
+use crate::support::miniature::dns::Fault::{Silent, Text};
+use crate::support::miniature::dns::Transport;
 use crate::support::miniature::latch::{APP, Latch, PRIMARY_SENTINEL, SERVING_SENTINEL, STANDBY_SENTINEL};
 use crate::support::miniature::records::{Change, Kind, NAMES, Record, Routing, SERVERS};
 use crate::support::miniature::world::World;
@@ -107,6 +108,18 @@ async fn a_primary_that_serves_although_it_is_unhealthy_is_not_armed() {
     site.standby(false);
     let ended = run(&site, &["status", "app"]).await;
     assert!(ended.out.contains("armed"), "{ended:?}");
+}
+
+/// Neither the verdict over UDP nor the one over TCP counts alone.
+#[tokio::test]
+async fn doctor_says_of_no_latch_that_it_is_armed_if_tcp_contradicts_udp() {
+    let site = Site::start().await;
+    for server in 0..2 {
+        site.servers.set_fault_about_over(server, SERVING_SENTINEL, Transport::Tcp, Text("standby"));
+    }
+    let ended = run(&site, &["doctor", "app"]).await;
+    assert!(ended.out.contains("contradict over TCP what they say over UDP"), "{ended:?}");
+    assert!(!ended.out.contains("armed"), "{ended:?}");
 }
 
 /// Name servers' addresses that it knows: those of the watcher's own are on loopback.
@@ -377,6 +390,7 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
         assert_eq!(site.s3.history(A, KEY).len() + site.s3.history(B, HOLD).len(), before);
     };
     refused(&site, &[], "app is not locked").await;
+    refused(&site, &["--dry-run"], "app is not locked").await;
     let report = Report::new("latch-release");
     refused(&site, &["--report", report.name()], "app is not locked").await;
     let steps = [("dns", "the primary: healthy"), ("lock", "acme-latch-a: absent, acme-latch-b: absent")];
@@ -394,6 +408,32 @@ async fn a_release_that_must_not_begin_changes_nothing_and_says_why() {
     site.s3.put(A, HOLD, r#"{"id":"1","by":"ada@laptop","at":"2026-11-26T03:00:00Z"}"#);
     refused(&site, &["--force"], "it is held by ada@laptop since 2026-11-26T03:00:00Z").await;
     assert_eq!(site.objects(), [true, true]);
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_release_or_a_drill_changes_nothing() {
+    let site = Site::start().await;
+    let dry = run(&site, &["drill", "app", "--dry-run"]).await;
+    assert!(dry.status == Some(0) && dry.out.matches("would_create").count() == 2, "{dry:?}");
+    site.s3.put_aged(A, HOLD, r#"{"by":"ada@laptop"}"#, Duration::from_secs(601));
+    let dry = run(&site, &["release", "app", "--dry-run"]).await;
+    assert!(dry.status == Some(0) && dry.out.contains("acme-latch-a  would_delete_hold"), "{dry:?}");
+    site.s3.put(A, KEY, "{}");
+    let dry = run(&site, &["release", "app", "--dry-run"]).await;
+    assert_eq!(
+        (dry.status, &*dry.out),
+        (Some(0), "acme-latch-a  would_delete\nacme-latch-b  absent\n"),
+        "{dry:?}"
+    );
+    assert_eq!((site.objects(), holds(&site)), ([true, false], [true, false]));
+    assert!(
+        site.s3
+            .calls()
+            .iter()
+            .all(|call| call.status.is_some() && call.operation.starts_with(['G', 'H', 'L']))
+    );
+    let dry = run(&site, &["drill", "app", "--dry-run"]).await;
+    assert!(dry.status == Some(3) && dry.said.contains("both sites healthy"), "{dry:?}");
 }
 
 #[tokio::test]

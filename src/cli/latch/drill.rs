@@ -6,7 +6,7 @@ use clap::{Args, value_parser};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::lock::{ALREADY_THERE, DRILL, Locked, lock};
+use super::lock::{ALREADY_THERE, DRILL, Locked, lock, show, would_lock};
 use super::release::{Own, Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
@@ -31,6 +31,9 @@ pub(super) struct Arguments {
     /// How many seconds Route 53 may take to answer the standby.
     #[arg(long, value_name = "SECONDS", default_value_t = 180, value_parser = value_parser!(u64).range(..=YEAR))]
     timeout: u64,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -56,7 +59,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let latch = latches.named(&arguments.latch)?;
     let steps =
         async |timeline: &mut _, shown: &mut _| steps(&latches, latch, &arguments, timeline, shown).await;
-    arguments.report.of(&latches.session.screen, ("latch drill", &latch.name, false), steps).await
+    arguments.report.of(&latches.session.screen, ("latch drill", &latch.name, arguments.dry_run), steps).await
 }
 
 async fn steps(
@@ -68,6 +71,11 @@ async fn steps(
 ) -> Result<Ended, Error> {
     ready(latches, latch).await?;
     timeline.now(Source::Dns, format!("{} is armed, and both sites are healthy", latch.name));
+    if arguments.dry_run {
+        let (buckets, ended) = would_lock(latches, latch, timeline).await;
+        *shown = show(latches, latch, &buckets).await;
+        return Ok(ended);
+    }
     let question =
         format!("Drill on {}? Its primary leaves service, and comes back minutes later.", latch.name);
     let screen = &latches.session.screen;

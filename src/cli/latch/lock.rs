@@ -81,10 +81,7 @@ async fn steps(
         let Locked { buckets, ended, .. } = lock(latches, latch, reason, None, timeline).await?;
         (buckets, ended)
     };
-    let found = json!([{ "latch": latch.name, "buckets": buckets }]);
-    let line =
-        |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
-    *shown = screen.show("outcomes", &found, || buckets.iter().map(line).collect()).await;
+    *shown = show(latches, latch, &buckets).await;
     if *dry_run {
         return Ok(ended);
     }
@@ -98,8 +95,20 @@ async fn steps(
     Ok(ended)
 }
 
+/// Shows what was done, or would be, in each bucket.
+pub(super) async fn show(
+    latches: &Latches,
+    latch: &Latch,
+    buckets: &Map<String, Value>,
+) -> Result<(), Error> {
+    let found = json!([{ "latch": latch.name, "buckets": buckets }]);
+    let line =
+        |(bucket, done): (&String, &Value)| format!("{bucket}  {}\n", done.as_str().unwrap_or_default());
+    latches.session.screen.show("outcomes", &found, || buckets.iter().map(line).collect()).await
+}
+
 /// Reads what [`lock`] would do in each bucket, and whether it can be seen in each.
-async fn would_lock(
+pub(super) async fn would_lock(
     latches: &Latches,
     latch: &Latch,
     timeline: &mut Timeline,
@@ -226,7 +235,7 @@ async fn find_out(
 }
 
 /// Adds what was done in each bucket to the steps; the outcome shows it as well.
-fn done_in(buckets: &Map<String, Value>, timeline: &mut Timeline) {
+pub(super) fn done_in(buckets: &Map<String, Value>, timeline: &mut Timeline) {
     for (bucket, done) in buckets {
         timeline.add(Source::Lock, format!("{bucket}: {}", plain(done.as_str().unwrap_or_default())));
     }

@@ -1,5 +1,7 @@
 //! `failoverctl latch release`: brings the primary back, with a person's own credentials and no function.
 
+mod dry_run;
+
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -9,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::select;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::lock::show;
 use super::s3::Hands;
 use super::status::{object, word};
 use super::{File, Latches};
@@ -46,6 +49,9 @@ pub(super) struct Arguments {
     reason: Option<String>,
     #[command(flatten)]
     gates: Gates,
+    /// Show what would be done, change nothing.
+    #[arg(long)]
+    dry_run: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -100,7 +106,10 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let steps = async |timeline: &mut _, shown: &mut _| {
         steps(common, &latches, latch, &arguments, timeline, shown).await
     };
-    arguments.report.of(&latches.session.screen, ("latch release", &latch.name, false), steps).await
+    arguments
+        .report
+        .of(&latches.session.screen, ("latch release", &latch.name, arguments.dry_run), steps)
+        .await
 }
 
 async fn steps(
@@ -111,7 +120,7 @@ async fn steps(
     timeline: &mut Timeline,
     shown: &mut Result<(), Error>,
 ) -> Result<Ended, Error> {
-    let Arguments { force, reason, gates, yes, .. } = arguments;
+    let Arguments { force, reason, gates, dry_run, yes, .. } = arguments;
     let question =
         format!("Are the sites synchronised? Releasing {} brings traffic to the primary again.", latch.name);
     let screen = &latches.session.screen;
@@ -126,6 +135,13 @@ async fn steps(
         let reason = reason.as_deref().unwrap_or("no reason");
         format!("latch release {} in {}{force}: {reason}", latch.name, objects.join(", "))
     };
+    if *dry_run {
+        let (keys, buckets) = dry_run::would_release(latches, latch, *force, timeline).await?;
+        let asked = Ask { question: &question, yes: *yes, dry_run: true, what: what(&keys) };
+        gates.ask(common, &latches.session, &asked, timeline).await?;
+        *shown = show(latches, latch, &buckets).await;
+        return Ok(Ended::Well);
+    }
     let mut recorded = reason.clone();
     // Until then an interrupt ends the process: nothing was changed.
     let confirm = async |keys: &[Object], timeline: &mut Timeline| {
