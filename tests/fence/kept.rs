@@ -137,7 +137,7 @@ async fn of_three_sites_one_that_was_rejoined_by_force_and_is_half_out_again_is_
 #[tokio::test]
 async fn a_second_rejoin_does_not_add_what_a_person_has_replaced_since_the_one_by_force() {
     let sites = Sites::start().await;
-    forced(&sites).await;
+    Box::pin(forced(&sites)).await;
     // The site waits for the other one.
     assert_eq!(keys(&sites), [BY.0, FORCED.0]);
     let other = replaced(&sites).await;
@@ -179,7 +179,7 @@ async fn a_listener_that_was_emptied_since_a_rejoin_by_force_is_none_of_the_next
     let accelerator = two(&sites.both());
     let groups = accelerator.group_arns();
     sites.accelerators.put(accelerator);
-    forced(&sites).await;
+    Box::pin(forced(&sites)).await;
     for endpoint in sites.both() {
         sites.accelerators.remove_from(&groups[1], &endpoint.id);
     }
@@ -191,7 +191,7 @@ async fn a_listener_that_was_emptied_since_a_rejoin_by_force_is_none_of_the_next
 #[tokio::test]
 async fn a_removal_that_fails_at_once_leaves_the_note_of_the_rejoin_by_force() {
     let sites = Sites::start().await;
-    forced(&sites).await;
+    Box::pin(forced(&sites)).await;
     let tags = sites.tags();
     sites.accelerators.fail("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
     let said = outcomes(&sites.system(&[]), &report("site-a", "site-b")).await;

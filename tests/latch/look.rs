@@ -177,7 +177,7 @@ async fn a_look_that_fails_does_not_end_the_time_without_a_clear_answer() {
     let site = Site::start().await;
     let watcher = site.watcher().await;
     assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
-    let unhealthy = || watcher.memory().unhealthy(Duration::from_secs(60));
+    let unhealthy = || watcher.memory().unhealthy(Duration::from_mins(1));
     let all = |fault| (0..4).for_each(|server| site.servers.set_fault(server, fault));
     all(Dns::Code(ResponseCode::ServFail));
     for seconds in [0, 40, 40] {
