@@ -278,7 +278,7 @@ const DOCUMENTED: &[Walk] = &[
         PAGE,
         "## Deploy",
         &[
-            Run(&["is guarded."]),
+            Run(&["is guarded, as far"]),
             Then("artifact", &["failover-lock-0.1.0-"]),
             Given(
                 "aws cloudwatch set-alarm-state --alarm-name failover-primary-unhealthy --state-value ALARM --state-reason test
@@ -311,7 +311,7 @@ const DOCUMENTED: &[Walk] = &[
         "## Update",
         &[
             Then("grep -h CodeKey -A 2 infra/failover-lock.yaml", &["Default: failover-lock-0.1.0-"]),
-            Run(&["is guarded."]),
+            Run(&["is guarded, as far"]),
             Then("artifact; runs", &["failover-lock-0.2.0-", "\nfailover-lock-0.2.0-"]),
         ],
     ),
@@ -319,7 +319,7 @@ const DOCUMENTED: &[Walk] = &[
         PAGE,
         "## Roll back",
         &[
-            Run(&["failover-lock: back from version 2, failover-lock-0.2.0-", "look    versions ", "is guarded."]),
+            Run(&["failover-lock: back from version 2, failover-lock-0.2.0-", "look    versions ", "is guarded, as far"]),
             Then("runs", &["failover-lock-0.1.0-"]),
             Given(
                 "aws cloudwatch set-alarm-state --alarm-name failover-primary-unhealthy --state-value ALARM --state-reason test
