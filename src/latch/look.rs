@@ -88,7 +88,14 @@ impl Sight {
 
     /// Whether a failover would be locked, as far as UDP and the buckets show it, and TCP has not shown it of late.
     fn is_untried(&self) -> bool {
-        self.state == Some(State::Armed) && self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP)
+        match &self.state {
+            Some(State::Armed) => self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP),
+            // Whether it has a clear answer is asked all the same where the last one was none.
+            Some(State::Failed(_)) => {
+                self.over_tcp.is_none() && self.said.is_some_and(|said| said.are_clear())
+            }
+            _ => false,
+        }
     }
 
     /// Whether every bucket showed that there was no object, at the start of the look.
@@ -179,7 +186,7 @@ impl<'a> Look<'a> {
         let due = self.ask(&open, sights).await;
         let is_split = |at: &usize| sights[*at].said.is_some_and(|said| said.is(Verdict::Split));
         let split: Vec<_> = open.iter().copied().filter(is_split).collect();
-        // A lock that is due waits for no other latch, and for no trial.
+        // A lock that is due at once waits for no latch whose servers contradict each other, and for no trial.
         self.lock(due, sights).await;
         if !split.is_empty() {
             sleep(AGAIN).await;

@@ -8,7 +8,7 @@ use tracing::warn;
 use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::error::Error;
-use super::notes::{By, Note, Notes};
+use super::notes::{By, Note, Notes, Rejoined};
 use super::site::{Endpoint, EndpointGroup, Leaving, Site};
 use super::turn::{End, Turn};
 use super::view::Sight;
@@ -27,8 +27,8 @@ pub(super) struct Removal {
     gone: Option<DateTime<Utc>>,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
-    /// Who had taken out the site before a rejoin by force, by its note.
-    former: Option<By>,
+    /// Who had taken out the site before a rejoin by force, by its note, and that rejoin.
+    former: Option<(By, Option<Rejoined>)>,
     /// What does not exist by Global Accelerator's answer to a removal, by group, endpoint and whether clients' addresses are
     /// preserved: it may still show it for a while.
     gone_by_answer: BTreeSet<(String, String, Option<bool>)>,
@@ -42,7 +42,8 @@ impl Removal {
         // A try before may have noted them.
         let is_first = self.note.endpoints.is_empty();
         self.is_noted_anew |= before.of(site).is_none_or(|note| note.endpoints.is_empty()) && is_first;
-        self.former = before.void(site).cloned().or(self.former.take());
+        let former = before.void(site).map(|by| (by.clone(), before.rejoined(site)));
+        self.former = former.or(self.former.take());
         self.note = note;
     }
 
@@ -206,11 +207,9 @@ impl Removal {
             return;
         }
         let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
-        if let Some(by) = self.former.clone() {
-            let former = Note { by: Some(by), ..Note::default() };
+        if let Some(former) = &self.former {
             let deadline = deadline.within(deadline.left() / 3);
-            if let Err(failure) = system.view.accelerators.tag(accelerator, former.tags(site), deadline).await
-            {
+            if let Err(failure) = put_back(system, accelerator, site, former, deadline).await {
                 warn!(%site, error = %failure, "that the site was rejoined by force is not noted any more");
             }
         }
@@ -219,6 +218,22 @@ impl Removal {
             warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");
         }
     }
+}
+
+/// Notes again who had taken out the site before that rejoin by force, unless a person has rejoined it since.
+async fn put_back(
+    system: &SiteFence,
+    accelerator: &Accelerator,
+    site: &Site,
+    (by, rejoined): &(By, Option<Rejoined>),
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    let tags = system.view.accelerators.tags(accelerator, deadline.within(deadline.left() / 2)).await?;
+    if Notes::read(&accelerator.arn, &tags).rejoined(site) != *rejoined {
+        return Ok(());
+    }
+    let former = Note { by: Some(by.clone()), ..Note::default() };
+    system.view.accelerators.tag(accelerator, former.tags(site), deadline).await
 }
 
 fn is_not_found(removed: &Result<(), Failure>) -> bool {

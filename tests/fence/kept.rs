@@ -199,6 +199,22 @@ async fn a_removal_that_fails_at_once_leaves_the_note_of_the_rejoin_by_force() {
 }
 
 #[tokio::test]
+async fn a_removal_that_fails_brings_no_note_back_that_a_rejoin_has_removed_meanwhile() {
+    let sites = Sites::start().await;
+    Box::pin(forced(&sites)).await;
+    // A person's rejoin without force, when this removal is about to remove the note of the one before.
+    let now = Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let group = Group::new(REGION, sites.both());
+    let rejoined = Accelerator::new(LABEL).dual_stack().listener([group]).tagged(FORCED.0, &now);
+    let rejoins = Fault::meddle(move |accelerators| accelerators.put(rejoined.clone()));
+    sites.accelerators.fail("UntagResource", rejoins);
+    sites.accelerators.fail("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
+    let said = outcomes(&sites.system(&[]), &report("site-a", "site-b")).await;
+    assert!(said[0].starts_with("failed") || said[0].contains("older_than_rejoin"), "{said:?}");
+    assert_eq!(keys(&sites), [FORCED.0]);
+}
+
+#[tokio::test]
 async fn a_rejoin_waits_also_where_only_one_listener_still_shows_a_site_that_was_taken_out() {
     let sites = Sites::start().await;
     let system = sites.system(&[]);
