@@ -34,9 +34,30 @@ pub fn brief(error: &serde_json::Error) -> String {
     }
 }
 
+/// The same for a text that may hold a secret: a value that is not of the expected type is not quoted.
+#[must_use]
+pub fn without_value(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let kind = ["invalid type", "invalid value"].into_iter().find(|kind| text.starts_with(kind));
+    // What the value holds comes before the last one.
+    match (kind, text.rsplit_once(", expected ")) {
+        (Some(kind), Some((_, expected))) => format!("{kind}, expected {expected}"),
+        (Some(kind), None) => format!("{kind} at line {} column {}", error.line(), error.column()),
+        (None, _) => brief(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_of_another_type_is_not_quoted_and_a_field_is_named() {
+        let of = |text| without_value(&serde_json::from_str::<Vec<bool>>(text).unwrap_err());
+        assert_eq!(of(r#"["secret, expected x"]"#), "invalid type, expected a boolean at line 1 column 21");
+        assert_eq!(of(r#""secret""#), "invalid type, expected a sequence at line 1 column 8");
+        assert_eq!(of("[true"), "EOF while parsing a list at line 1 column 5");
+    }
 
     #[test]
     fn a_foreign_text_is_shown_escaped_and_cut() {

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::pauses::LONGEST;
 use super::site::Site;
+use crate::program::text::without_value;
 
 /// A person's request to rejoin a site.
 #[derive(Clone, Debug, Deserialize)]
@@ -100,26 +101,23 @@ impl Pause {
 /// A request that cannot be read.
 #[derive(Debug, Error)]
 pub enum BadRequest {
-    /// Not JSON, a misspelt or missing field, or a value of another type; an event of a machine is also unreadable. Nothing of it is
-    /// shown: it may hold a header.
+    /// Not JSON, a misspelt or missing field, or a value of another type, which is not shown: an event of a machine is also
+    /// unreadable, and it may hold a header.
     #[error(
-        "the request cannot be read: see its line {}, column {}. It takes {{\"accelerator\", \"site\", \"force\"?, \"reason\"?, \"dryRun\"?}}",
-        .0.line(),
-        .0.column()
+        "the request cannot be read: {}. It takes {{\"accelerator\", \"site\", \"force\"?, \"reason\"?, \"dryRun\"?}}",
+        without_value(.0)
     )]
     Unreadable(#[from] serde_json::Error),
     /// The same for a request to take a site out.
     #[error(
-        "the request cannot be read: see its line {}, column {}. It takes {{\"takeOut\", \"accelerator\", \"reason\"?, \"dryRun\"?}}",
-        .0.line(),
-        .0.column()
+        "the request cannot be read: {}. It takes {{\"takeOut\", \"accelerator\", \"reason\"?, \"dryRun\"?}}",
+        without_value(.0)
     )]
     TakeOut(serde_json::Error),
     /// The same for a request to pause.
     #[error(
-        "the request cannot be read: see its line {}, column {}. It takes {{\"pauseMinutes\", \"site\"?, \"accelerator\", \"reason\"?, \"dryRun\"?}}",
-        .0.line(),
-        .0.column()
+        "the request cannot be read: {}. It takes {{\"pauseMinutes\", \"site\"?, \"accelerator\", \"reason\"?, \"dryRun\"?}}",
+        without_value(.0)
     )]
     Pause(serde_json::Error),
     /// A pause that would be forgotten.

@@ -60,8 +60,6 @@ async fn traffic_does_not_return_before_replication_is_back() {
     assert_eq!((sites.in_service().len(), sites.tags().len()), (2, 1));
 }
 
-const UNREADABLE: &str = "the request cannot be read: see its line ";
-
 #[tokio::test]
 async fn nothing_of_an_event_that_is_no_request_is_shown() {
     let sites = Sites::start().await;
@@ -71,7 +69,7 @@ async fn nothing_of_an_event_that_is_no_request_is_shown() {
     // Encoded twice, it is a text.
     for event in [json!(event), json!({ "accelerator": DNS_NAME, "site": event })] {
         let error = rejoin(&sites.system(&[]), &event).await.unwrap_err();
-        assert!(error.contains(UNREADABLE) && !error.contains(secret), "{error}");
+        assert!(error.contains("the request cannot be read: ") && !error.contains(secret), "{error}");
     }
 }
 
@@ -82,11 +80,11 @@ async fn only_the_requested_rejoin_is_done() {
     outcomes(&system, &alert("site-a", "site-b")).await;
     let webhook = serde_json::from_str(&recorded("alertmanager/resolved.json")).unwrap();
     for (request, said) in [
-        (webhook, UNREADABLE),
-        (json!({}), "the request cannot be read: see its line 1, column 2. It takes {\"accelerator\""),
-        (json!({ "accelerator": DNS_NAME }), UNREADABLE),
-        (json!({ "accelerator": DNS_NAME, "site": "../x" }), UNREADABLE),
-        (json!({ "accelerator": DNS_NAME, "site": "site-b", "froce": true }), UNREADABLE),
+        (webhook, "the request cannot be read: unknown field"),
+        (json!({}), "missing field `accelerator`"),
+        (json!({ "accelerator": DNS_NAME }), "missing field `site`"),
+        (json!({ "accelerator": DNS_NAME, "site": "../x" }), r#""../x" is not a site's name"#),
+        (json!({ "accelerator": DNS_NAME, "site": "site-b", "froce": true }), "unknown field `froce`"),
         (json!({ "accelerator": "other.example.com", "site": "site-b" }), "no accelerator of this account"),
     ] {
         let error = rejoin(&system, &request).await.unwrap_err();
@@ -430,7 +428,7 @@ async fn a_person_takes_a_site_out_for_maintenance_and_rejoins_it() {
         let other = json!({ "takeOut": "site-a", "accelerator": DNS_NAME });
         assert_eq!(take_out(&system, other).await.unwrap()["reason"], "survivor_unhealthy");
         let unknown = json!({ "takeOut": "site-b", "accelerator": DNS_NAME, "force": true });
-        assert!(take_out(&system, unknown).await.unwrap_err().contains("It takes {\"takeOut\", "));
+        assert!(take_out(&system, unknown).await.unwrap_err().contains("unknown field `force`"));
         assert_eq!(sites.rejoined().await.is_empty(), table.is_empty());
     }
 }

@@ -33,6 +33,16 @@ fn absent(name: &str) -> PathBuf {
     file
 }
 
+/// The number of the guard, by what its command says.
+async fn guard_of(keeper: &Keeper) -> String {
+    let said = keeper.says("child of").await;
+    said.rsplit(' ').next().expect("it ends with a number").to_owned()
+}
+
+fn pid(id: &str) -> Pid {
+    id.parse().ok().and_then(Pid::from_raw).expect("it is a process's number")
+}
+
 /// What a process for credentials prints, between single quotes of a shell: they are loaded again for every call.
 fn short_lived(key: &str) -> String {
     let credentials = json!({
@@ -120,8 +130,7 @@ async fn a_guard_that_is_stopped_hides_no_end_of_its_command() {
     let command =
         format!("echo child of $PPID; until test -e {}; do sleep 0.05; done; exit 3", end.display());
     let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
-    let guard = holder.says("child of").await;
-    let guard = guard.rsplit(' ').next().unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
+    let guard = pid(&guard_of(&holder).await);
     kill_process(guard, Signal::STOP).unwrap();
     fs::write(&end, "").unwrap();
     holder.says("the guard of the command was stopped: it is continued").await;
@@ -149,8 +158,7 @@ async fn a_process_for_credentials_outlives_the_guard_and_its_status_is_its_own(
     let command = ["--", "sh", "-c", "echo child of $PPID; echo runs as $$; exec sleep 600"];
     let mut holder = home.keeper(&emulator, section, &[], &command).await;
     let id = &runs_as(&holder).await;
-    let guard = holder.says("child of").await;
-    let guard = guard.rsplit(' ').next().unwrap().parse().ok().and_then(Pid::from_raw).unwrap();
+    let guard = pid(&guard_of(&holder).await);
     let logged = || fs::read_to_string(&log).unwrap_or_default();
     eventually("they are loaded again", async || logged().matches("finished").count() > 2).await;
     assert_eq!(holder.said("could not be claimed or renewed"), 0);
@@ -310,14 +318,13 @@ async fn a_signal_to_every_process_leaves_the_command_its_time_to_end() {
             log.display()
         );
         let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &tidies]).await;
-        let guard = holder.says("child of").await;
-        let guard = guard.rsplit(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+        let guard = pid(&guard_of(&holder).await);
         let sent = match signal {
             "INT" => Signal::INT,
             "QUIT" => Signal::QUIT,
             _ => Signal::TERM,
         };
-        kill_process(guard.expect("it has a number"), sent).expect("it runs");
+        kill_process(guard, sent).expect("it runs");
         holder.signal(signal).await;
         assert_eq!(holder.ended().await.code(), Some(0), "{signal}");
         assert_eq!(fs::read_to_string(&log).unwrap_or_default(), "tidied\n", "{signal}");
@@ -652,10 +659,9 @@ async fn a_check_that_kills_or_stops_its_guard_leaves_no_process_behind() {
 }
 
 /// The most files that a process may open from here on.
-fn allow_files(pid: &str, count: u64) {
-    let pid = pid.parse().ok().and_then(Pid::from_raw);
+fn allow_files(id: &str, count: u64) {
     let limit = Rlimit { current: Some(count), maximum: Some(1024) };
-    prlimit(pid, Resource::Nofile, limit).expect("it is this user's process");
+    prlimit(Some(pid(id)), Resource::Nofile, limit).expect("it is this user's process");
 }
 
 /// A process is found by the file in which the kernel shows it.
@@ -668,11 +674,10 @@ async fn a_command_is_not_said_to_be_ended_while_no_file_can_be_opened_to_see_th
     let observer = Observer::of(&[&holder]);
     observer.active(&holder).await;
     let left = runs_as(&holder).await;
-    let guard = holder.says("child of").await;
-    let guard = guard.rsplit(' ').next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    let guard = pid(&guard_of(&holder).await);
     let keeper = holder.id().expect("it runs").to_string();
     allow_files(&keeper, 3);
-    kill_process(guard.expect("it has a number"), Signal::KILL).expect("it runs");
+    kill_process(guard, Signal::KILL).expect("it runs");
     holder.says("processes of the command cannot be killed").await;
     assert!(!is_gone(&left));
     assert_eq!((holder.said("\"the command was ended\""), holder.said("\"released\"")), (0, 0));
@@ -688,19 +693,18 @@ async fn a_second_signal_releases_no_lease_while_a_process_of_the_command_lives(
     let mut holder = Keeper::start_with(&emulator, "site-a", "", &["--", "sh", "-c", &command]).await;
     Observer::of(&[&holder]).active(&holder).await;
     let left = runs_as(&holder).await;
-    let guard = holder.says("child of").await;
-    let guard = guard.rsplit(' ').next().expect("it ends with a number");
+    let guard = guard_of(&holder).await;
     let keeper = holder.id().expect("it runs").to_string();
     holder.signal("TERM").await;
     holder.says("\"ending\"").await;
     // They find no process any more, and so they kill none.
-    allow_files(guard, 3);
+    allow_files(&guard, 3);
     allow_files(&keeper, 3);
     holder.signal("TERM").await;
     assert_eq!(holder.ended().await.code(), Some(1));
     assert!(!is_gone(&left));
     assert!(record(&emulator).await["leaseReleased"].is_null(), "it was released");
-    allow_files(guard, 1024);
+    allow_files(&guard, 1024);
     eventually("it is ended", async || is_gone(&left)).await;
 }
 
@@ -720,12 +724,11 @@ async fn what_cannot_be_killed_keeps_no_lease_for_a_command_that_has_ended_by_it
     observer.add(&contender);
     contender.states("it is site-a's").await;
     let left = runs_as(&holder).await;
-    let guard = holder.says("child of").await;
-    let guard = guard.rsplit(' ').next().expect("it ends with a number");
+    let guard = guard_of(&holder).await;
     let keeper = holder.id().expect("it runs").to_string();
     holder.states("\"running\":true").await;
     // They find no process any more, and so they kill none.
-    allow_files(guard, 3);
+    allow_files(&guard, 3);
     fs::write(&end, "").unwrap();
     holder.says("the command ended by itself").await;
     allow_files(&keeper, 3);
@@ -833,6 +836,5 @@ async fn what_was_there_before_lease_keeper_is_not_ended_with_the_command() {
     keeper.signal("TERM").await;
     assert_eq!(keeper.ended().await.code(), Some(0));
     assert!(!is_gone(&helper), "it was killed");
-    let helper = helper.parse().ok().and_then(Pid::from_raw);
-    kill_process(helper.expect("it has a number"), Signal::KILL).expect("it runs");
+    kill_process(pid(&helper), Signal::KILL).expect("it runs");
 }

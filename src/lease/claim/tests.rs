@@ -193,6 +193,22 @@ fn a_record_that_only_a_copy_of_this_process_can_have_written_is_anothers() {
 }
 
 #[test]
+fn a_holder_knows_its_record_however_many_writes_have_no_answer() {
+    let released = Record { owner: String::new(), released: true, ..of_site_a() };
+    let mut claim = contender(3);
+    let taken = claim.saw(Some(released), both(seconds(1)), stamp()).unwrap().record;
+    claim.wrote(both(seconds(1)), None);
+    let mut last = None;
+    for _ in 0..2 * KNOWN {
+        last = claim.saw(Some(taken.clone()), both(seconds(2)), stamp());
+        assert!(last.is_some() && claim.holding().is_some(), "it is its own");
+    }
+    // The last of them comes after all.
+    assert_eq!(claim.saw(last.map(|write| write.record), both(seconds(2)), stamp()), None);
+    assert!(claim.holding().is_some() && claim.standing() == Standing::Mine);
+}
+
+#[test]
 fn a_candidate_that_retires_renews_and_takes_nothing() {
     let mut claim = contender(3);
     let released = Record { owner: String::new(), released: true, ..of_site_a() };
