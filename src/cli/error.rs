@@ -9,7 +9,7 @@ use super::text::{plain, quoted};
 use crate::failover_lock::decide::CannotHold;
 use crate::failover_lock::error::InvocationError;
 use crate::failover_lock::event::Malformed;
-use crate::failover_lock::health_check::HealthCheckId;
+use crate::failover_lock::health_check::{HealthCheckId, ResourcePath};
 use crate::lease;
 use crate::program::text::Quoted;
 use crate::program::variables::InvalidConfig;
@@ -44,6 +44,18 @@ pub enum Error {
     /// The health check cannot be locked.
     #[error("health check {0}: {1}")]
     CannotHold(HealthCheckId, CannotHold),
+    /// The function that guards the health check locks by another path.
+    #[error(
+        "nothing was changed: {function}, which guards it, locks by the path {path}, and knows no lock by another: add \
+         --locked-path {}",
+        quoted(.path.as_str())
+    )]
+    OtherPath {
+        /// Its name.
+        function: String,
+        /// Its path.
+        path: ResourcePath,
+    },
     /// What the function's code says.
     #[error("{0}")]
     Invocation(InvocationError),
@@ -280,6 +292,7 @@ impl Error {
             Self::Invocation(error) if error.error_type() == REFUSED => Ended::NotWell.into(),
             Self::Function { is_refusal: true, .. }
             | Self::CannotHold(..)
+            | Self::OtherPath { .. }
             | Self::NoDrill(_)
             | Self::NoPause(_)
             | Self::NoSwitchOver(_)

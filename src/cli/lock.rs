@@ -9,6 +9,7 @@ use serde_json::json;
 use super::clock;
 use super::error::{Ended, Error};
 use super::guard::{Guard, Options};
+use super::locks;
 use super::name::{self, Named, Tags};
 use super::screen::say;
 use super::seen;
@@ -49,8 +50,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let mut guard = options.guard(common).await?;
     guard.config.dry_run = dry_run;
     let id = check.find(&guard).await?;
-    let (check, tags) = read(&guard, &id).await?;
-    decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
+    let (check, tags) = lockable(&guard, &id).await?;
     let asks = check.endpoint.as_ref().map(seen::watches).unwrap_or_default();
     let path = check.path().unwrap_or_default();
     let title = name::title(&id, tags.as_ref());
@@ -101,6 +101,21 @@ pub(super) async fn by_hand(
     let mut interrupts = Interrupts::new()?;
     let locked = guard.handle(Some(&mut interrupts), Handler::Lock, &message.to_string()).await?;
     Ok((locked, interrupts))
+}
+
+/// Reads a check that is to be locked, and its tags if they can be read.
+///
+/// # Errors
+/// No lock holds on it, or the function that guards it locks by another path.
+pub(super) async fn lockable(
+    guard: &Guard,
+    id: &HealthCheckId,
+) -> Result<(HealthCheck, Option<Tags>), Error> {
+    let (read, same_path) = join(read(guard, id), locks::same_path(guard, id)).await;
+    let (check, tags) = read?;
+    decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
+    same_path?;
+    Ok((check, tags))
 }
 
 /// Reads a check, and its tags if they can be read.

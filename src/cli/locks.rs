@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::timeout;
+
+use super::context::SHORTLY;
 use super::doctor;
+use super::error::Error;
 use super::function::{self, Function, LAMBDA_ALARMS, SNS, alarm_arn, unqualified};
 use super::guard::Guard;
 use super::mute::MuteRules;
 use super::pause;
 use super::policy::Lets;
-use super::session::patience;
+use super::session::{patience, shortly};
 use super::sns;
 use crate::failover_lock::alarm::Alarm;
 use crate::failover_lock::config::Config;
@@ -57,6 +61,45 @@ pub(super) async fn functions(guard: &Guard, alarm: &Alarm) -> Result<Vec<(Strin
     Ok(locks)
 }
 
+/// Those of them that guard this check, and what of their configuration can be read.
+async fn guarding(
+    guard: &Guard,
+    id: &HealthCheckId,
+    alarm: &Alarm,
+) -> Result<Vec<(String, Function, Option<Config>)>, Failure> {
+    let mut found = Vec::new();
+    for (arn, lock) in functions(guard, alarm).await? {
+        let config = Config::read(&|variable| lock.variables.get(variable).cloned());
+        let disagreements = doctor::disagreements(guard, id, &lock, config.as_ref());
+        if !disagreements.iter().any(|(variable, _)| doctor::IS_NOT_GUARDED.contains(variable)) {
+            found.push((arn, lock, config.ok()));
+        }
+    }
+    Ok(found)
+}
+
+/// Sees that a function that guards this check locks by the path of this command: it does not know a lock by another one, and
+/// `restore` refuses it. Where that cannot be seen within 3 s, it stands: a lock does not wait for it.
+///
+/// # Errors
+/// Those that guard it have another path.
+pub(super) async fn same_path(guard: &Guard, id: &HealthCheckId) -> Result<(), Error> {
+    let other = async {
+        let mut other = None;
+        for alarm in guard.alarms(id, shortly()).await.ok()?.0 {
+            for (_, lock, config) in guarding(guard, id, &alarm).await.ok()? {
+                let path = config?.locked_path;
+                if path == guard.config.locked_path {
+                    return None;
+                }
+                other.get_or_insert(Error::OtherPath { function: lock.name, path });
+            }
+        }
+        other
+    };
+    timeout(SHORTLY, other).await.ok().flatten().map_or(Ok(()), Err)
+}
+
 /// The ARNs of the functions `restore` of the stacks whose `lock` the alarms of this check reach, as `infra/deploy` names them.
 ///
 /// # Errors
@@ -69,12 +112,7 @@ pub(super) async fn restorers(guard: &Guard, id: &HealthCheckId) -> Result<BTree
     let tags = guard.route53.tags(id, patience()).await?;
     let (mut found, mut untagged) = (BTreeSet::new(), BTreeSet::new());
     for alarm in &alarms {
-        for (arn, lock) in functions(guard, alarm).await? {
-            let config = Config::read(&|variable| lock.variables.get(variable).cloned());
-            let guards = doctor::disagreements(guard, id, &lock, config.as_ref());
-            if guards.iter().any(|(variable, _)| doctor::IS_NOT_GUARDED.contains(variable)) {
-                continue;
-            }
+        for (arn, _, config) in guarding(guard, id, alarm).await? {
             let Some(restore) = arn.strip_suffix("-lock").map(|stack| format!("{stack}-restore")) else {
                 continue;
             };
@@ -84,7 +122,7 @@ pub(super) async fn restorers(guard: &Guard, id: &HealthCheckId) -> Result<BTree
                 continue;
             }
             let restore = deployed.map_or(restore, |function| function.by);
-            let tagged = config.ok().and_then(|config| config.guarded_tag);
+            let tagged = config.and_then(|config| config.guarded_tag);
             // It may have locked the check while that had its tag.
             if tagged.is_none_or(|tag| tag.is_among(&tags)) { &mut found } else { &mut untagged }
                 .insert(restore);

@@ -23,7 +23,7 @@ use super::session::{Common, Interrupts, YEAR, shortly};
 use super::state::why;
 use super::text::plain;
 use super::timeline::{Source, Timeline};
-use crate::failover_lock::decide::{self, Health};
+use crate::failover_lock::decide::Health;
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::outcome::Verdict;
 use crate::remote::deadline::Deadline;
@@ -246,8 +246,7 @@ async fn ready(
     let refuse = |why: String| {
         Err(Error::NoSwitchOver(format!("{why}. To lock it all the same: failoverctl lock {id} --reason …")))
     };
-    let (check, tags) = lock::read(guard, id).await?;
-    decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
+    let (check, tags) = lock::lockable(guard, id).await?;
     let title = name::title(id, tags.as_ref());
     let records =
         dns::records(&guard.session.aws, id, guard.config.locked_path.as_str(), Deadline::after(ALL_ZONES))

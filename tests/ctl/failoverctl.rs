@@ -215,7 +215,20 @@ async fn a_restore_goes_through_the_function_of_the_stack_that_guards_the_check(
     let restore = async |options: &[&str]| {
         run(&aws.url, &[&["restore", &check, "--yes", "--reason", "INC-1"], options].concat()).await
     };
-    assert_eq!(run(&aws.url, &["lock", &check, "--reason", "test", "--yes"]).await.status, Some(0));
+    let lock = async |options: &[&str]| {
+        run(&aws.url, &[&["lock", &check, "--reason", "test", "--yes"], options].concat()).await
+    };
+    // Nothing but this command would know it as locked.
+    let refused = lock(&["--locked-path", "/gone"]).await;
+    assert_eq!(refused.status, Some(3), "{refused:?}");
+    let known =
+        format!("failover-lock, which guards it, locks by the path {LOCKED}, and knows no lock by another");
+    assert!(refused.said.contains(&format!("{known}: add --locked-path {LOCKED}")), "{refused:?}");
+    let switch_over =
+        ["switch-over", &check, "--reason", "test", "--yes", "--dry-run", "--locked-path", "/gone"];
+    let refused = run(&aws.url, &switch_over).await;
+    assert!(refused.status == Some(3) && refused.said.contains(&known), "{refused:?}");
+    assert_eq!(lock(&["--locked-path", LOCKED]).await.status, Some(0));
     let dry = restore(&["--dry-run"]).await;
     assert_eq!(dry.out, format!("{check}: would be restored ({LOCKED} → /lb-check)\n"), "{dry:?}");
     primary.set_up(false);
