@@ -24,6 +24,7 @@ locals {
     NotificationEmail      = var.notification_email
     NotificationTopicArn   = var.notification_topic_arn
     NotificationKeyArn     = var.notification_key_arn
+    RunbookUrl             = var.runbook_url
     AlarmActionsEnabled    = var.alarm_actions_enabled
     AlarmMetric            = var.alarm_metric
     AlarmThreshold         = var.alarm_threshold
@@ -111,7 +112,7 @@ resource "aws_cloudwatch_metric_alarm" "primary_unhealthy" {
 
   region              = var.region
   alarm_name          = "${var.name}-${each.key}-primary-unhealthy"
-  alarm_description   = "The primary's health check ${each.value.health_check_id} fails, and ${var.name}-lock locks it. First: failoverctl status ${each.value.health_check_id} Then: docs/runbook.md#failover-primary-unhealthy"
+  alarm_description   = "The primary's health check ${each.value.health_check_id} fails, and ${var.name}-lock locks it. First: failoverctl status ${each.value.health_check_id} Then: ${coalesce(var.runbook_url, "docs/runbook.md")}#failover-primary-unhealthy"
   actions_enabled     = each.value.alarm_actions_enabled
   alarm_actions       = [aws_cloudformation_stack.this.outputs["Topic"]]
   namespace           = "AWS/Route53"

@@ -119,6 +119,12 @@ variable "notification_key_arn" {
   default     = null
 }
 
+variable "runbook_url" {
+  description = "Where your people find docs/runbook.md. The alarms' descriptions, which their notifications contain, refer to its sections."
+  type        = string
+  default     = null
+}
+
 variable "alarm_actions_enabled" {
   description = "Whether the alarm acts. Set it to true when the primary is up and the alarm has been OK; it would lock a primary that is not up yet."
   type        = bool

@@ -8,6 +8,7 @@ use super::auth::Denied;
 use super::config::{Config, Login};
 use super::decide::{self, Concern, Reason};
 use super::error::Error;
+use super::notes::Notes;
 use super::outcome::{About, Failed, Outcome, Report, Verdict};
 use super::pause;
 use super::request::{Pause, TakeOut};
@@ -140,22 +141,27 @@ fn distinct(concerns: Vec<Result<Concern, Malformed>>) -> Vec<Result<Concern, Ma
     distinct
 }
 
-/// Handles an alert that fires always. It shows that a report would be acted on only if the accelerator that it names is found,
-/// and the password of Infinispan can be read, which is then kept for the report that comes while Secrets Manager is down.
+/// Handles an alert that fires always. It shows that a report would be acted on only if the accelerator that it names is found, with
+/// its notes, and the password of Infinispan can be read, which is then kept for the report that comes while Secrets Manager is down.
 async fn watchdog(
     system: &SiteFence,
     site: Site,
     name: String,
     deadline: Deadline,
 ) -> Result<Outcome, Failed> {
-    let found = system.view.accelerators.named(&name, deadline.within(deadline.left() / 2)).await;
+    let accelerators = &system.view.accelerators;
+    let found = accelerators.named(&name, deadline.within(deadline.left() / 2)).await;
     let about = About { reporter: Some(site), accelerator: Some(name.clone()), ..About::default() };
     let failed = |error| Failed { about: about.clone(), error };
-    if found.map_err(|failure| failed(failure.into()))?.is_none() {
+    let Some(accelerator) = found.map_err(|failure| failed(failure.into()))? else {
         return Err(failed(Error::NoSuchAccelerator(name)));
-    }
+    };
+    let tags = accelerators.tags(&accelerator, deadline.within(deadline.left() / 2)).await;
+    let notes = Notes::read(&accelerator.arn, &tags.map_err(|failure| failed(failure.into()))?);
     system.infinispan(deadline).await.map_err(|failure| failed(failure.into()))?;
-    Ok(Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog))
+    let out = notes.iter().filter(|(site, _)| notes.is_out(site)).count();
+    let outcome = Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog);
+    Ok(Outcome { out: u32::try_from(out).ok(), ..outcome })
 }
 
 async fn let_in(

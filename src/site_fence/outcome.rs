@@ -71,6 +71,9 @@ pub struct Outcome {
     /// How many pauses there are now, where that was seen.
     #[serde(skip)]
     pub pauses: Option<u32>,
+    /// How many sites are noted as out, where that was seen.
+    #[serde(skip)]
+    pub out: Option<u32>,
 }
 
 /// One alert or request that failed.
@@ -229,7 +232,7 @@ impl lambda::Report for Report {
         });
         // What a person asks for and is refused is the person's to see: no alert was lost, and no site was fenced.
         let by_person = matches!(self.to, Asker::Invoker);
-        let results = self.results.iter().filter_map(move |result| {
+        let results = self.results.iter().flat_map(move |result| {
             let names = match result {
                 Ok(Outcome { outcome: Verdict::Refused, .. }) if by_person => [None, None],
                 Ok(outcome) => [outcome.outcome.metric(), outcome.reason.and_then(metric_of)],
@@ -251,10 +254,12 @@ impl lambda::Report for Report {
                 }) => &[&[of_function, ("Reporter", site.as_str())]],
                 _ => &[&[], &[of_function]],
             };
-            if counts.is_empty() {
-                return None;
-            }
-            Some(metrics::line("SiteFence", by, &counts, now))
+            let line = |by, counts: &[Metric]| {
+                (!counts.is_empty()).then(|| metrics::line("SiteFence", by, counts, now))
+            };
+            let out = result.as_ref().ok().and_then(|outcome| outcome.out);
+            let out: Vec<_> = out.map(|count| Metric::count("SitesOut", count)).into_iter().collect();
+            [line(by, &counts), line(&[&[of_function]], &out)].into_iter().flatten()
         });
         results.chain(stale)
     }
@@ -296,7 +301,7 @@ fn metric_of(reason: Reason) -> Option<&'static str> {
 
 impl Outcome {
     pub(super) fn new(about: About, outcome: Verdict) -> Self {
-        Self { about, outcome, reason: None, detail: None, changed: false, pauses: None }
+        Self { about, outcome, reason: None, detail: None, changed: false, pauses: None, out: None }
     }
 
     pub(super) fn because(self, reason: Reason) -> Self {

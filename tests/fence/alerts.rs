@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::support::accelerator::{Accelerator, Group};
 use crate::support::recorded;
-use crate::support::sites::{self, LABEL, REGION, Sites};
+use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites};
 use chrono::{TimeDelta, Utc};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
@@ -158,4 +158,25 @@ async fn a_watchdog_counts_only_if_its_accelerator_is_found() {
     let (status, body) = sites::fence(&system, &unnamed).await;
     assert_eq!((status, &body["outcomes"][0]["errorType"]), (400, &"MalformedAlert".into()), "{body}");
     assert_eq!(sites.in_service().len(), 2);
+}
+
+#[tokio::test]
+async fn a_watchdog_tells_how_many_sites_are_out() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let watchdog = sites::alert("site-a", "site-b").replace("SiteOffline", "SiteFenceWatchdog");
+    let out = async || {
+        let report = system.handle(Handler::Fence, &watchdog, Deadline::after(Duration::from_secs(20))).await;
+        let lines = report.metrics("site-fence", SystemTime::now());
+        let mut lines = lines.map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let line = lines.find(|line| line["SitesOut"].is_u64()).expect("it is told");
+        assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["FunctionName"]]));
+        line["SitesOut"].clone()
+    };
+    assert_eq!(out().await, 0);
+    assert_eq!(sites::outcomes(&system, &sites::alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(out().await, 1);
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true, "reason": "test" });
+    sites::rejoin(&system, &request).await.expect("it is rejoined");
+    assert_eq!(out().await, 0);
 }

@@ -142,7 +142,7 @@ fn every_alarm_says_what_it_means_what_to_do_first_and_which_part_of_the_runbook
         assert!(runbook.contains(&format!("| [`{name}`](#{anchor}) |")), "the index lacks {name}");
         assert!(reference.contains(&format!("| `{name}` |")), "docs/reference.md lacks {name}");
         assert!(description.contains(". First: "), "{name}: {description}");
-        assert!(description.ends_with(&format!(" Then: docs/runbook.md#{anchor}")), "{name}: {description}");
+        assert!(description.ends_with(&format!(" Then: ${{RunbookUrl}}#{anchor}")), "{name}: {description}");
         // A command is copied as it stands.
         let (_, first) = description.split_once("First: ").expect("it has a first step");
         for end in ["}. ", "}, ", "text. ", "text, "] {
@@ -240,9 +240,16 @@ fn the_documented_costs_are_those_of_the_templates() {
         matches!(condition, None | Some("NeedsKey" | "HasDashboard"))
     }) + 2 * 40;
     let topic = monthly("infra/site-fence.yaml", |condition| condition == Some("HasTopic"));
-    let said = format!("About USD {} a month", dollars(fenced));
-    assert!(
-        fence.contains(&said) && fence.contains(&format!("A topic adds two alarms, {}.", dollars(topic))),
-        "{said} {topic}"
-    );
+    // Three metrics at 30: one for each reporter, and the number of sites that are out.
+    let watchdogs = monthly("infra/site-fence.yaml", |condition| {
+        matches!(condition, Some("HasWatchdog" | "HasWatchdogA" | "HasWatchdogB"))
+    }) + 3 * 30;
+    for said in [
+        format!("About USD {} a month", dollars(fenced)),
+        format!("A topic adds five alarms, {}.", dollars(topic)),
+        format!("The [watchdogs](#notice-a-silent-site) add {}.", dollars(watchdogs)),
+        format!("The watchdogs cost USD {} a month", dollars(watchdogs)),
+    ] {
+        assert!(fence.contains(&said), "{said}");
+    }
 }

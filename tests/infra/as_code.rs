@@ -179,7 +179,10 @@ fn an_alarm_of_the_module_is_that_of_the_template() {
     let described = &resources["Alarm"]["AlarmDescription"];
     let described = described.strip_prefix("!Sub \"").unwrap_or(described);
     let described = described.replace("${HealthCheckId}", "${each.value.health_check_id}");
-    assert!(alarm.contains(&described.replace("${AWS::StackName}", "${var.name}")), "{described}");
+    let described = described
+        .replace("${AWS::StackName}", "${var.name}")
+        .replace("${RunbookUrl}", "${coalesce(var.runbook_url, \"docs/runbook.md\")}");
+    assert!(alarm.contains(&described), "{described}");
     // A health check's settings have the template's defaults.
     let variables = read(&format!("{MODULE}/variables.tf"));
     for name in

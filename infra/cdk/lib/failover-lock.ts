@@ -54,6 +54,11 @@ export interface FailoverLockParameters {
    */
   readonly notificationKeyArn?: string;
   /**
+   * Where your people find docs/runbook.md. The alarms' descriptions, which their notifications contain, refer to its sections.
+   * Default: docs/runbook.md
+   */
+  readonly runbookUrl?: string;
+  /**
    * Whether the alarm acts. Set it to true when the primary is up and the alarm has been OK; it would lock a primary
    * that is not up yet. Default: false
    */
@@ -214,7 +219,7 @@ export class FailoverLock extends Stack {
         alarmName: `${this.stackName}-${key}-primary-unhealthy`,
         alarmDescription:
           `The primary's health check ${check.healthCheckId} fails, and ${this.stackName}-lock locks it. First: failoverctl ` +
-          `status ${check.healthCheckId} Then: docs/runbook.md#failover-primary-unhealthy`,
+          `status ${check.healthCheckId} Then: ${parameters.runbookUrl ?? "docs/runbook.md"}#failover-primary-unhealthy`,
         actionsEnabled: check.alarmActionsEnabled ?? false,
         alarmActions: [this.topicArn],
         namespace: alarm.namespace,

@@ -31,6 +31,7 @@ const ALL: Required<FailoverLockParameters> = {
   relockUndone: true,
   notificationEmail: "sre@example.com",
   notificationTopicArn: "arn:aws:sns:us-east-1:123456789012:people",
+  runbookUrl: "https://runbooks.example.com/failover-lock",
   notificationKeyArn: "arn:aws:kms:us-east-1:123456789012:key/0f0c1a52-5bd3-4f5e-9f0e-2b1f4e6a7c11",
   alarmActionsEnabled: true,
   alarmMetric: "HealthCheckPercentageHealthy",

@@ -10,6 +10,9 @@ use crate::remote::arn::Arn;
 /// The template of the stack.
 const TEMPLATE: &str = include_str!("../../../../infra/failover-lock.yaml");
 
+/// Where its alarms' descriptions say that the runbook is, by default.
+const RUNBOOK: &str = "docs/runbook.md";
+
 /// An alarm of the template in a stack: on the sum of a metric in each period.
 #[derive(Clone, Debug)]
 pub(super) struct Defined {
@@ -55,7 +58,8 @@ impl Defined {
         let text = |key: &str| {
             let text = property(resource, key)?.split_once('"')?.1.rsplit_once('"')?.0;
             let text = text.replace("${AWS::StackName}", stack).replace("${AWS::Region}", region);
-            let text = text.replace("${id}", id.map_or("ID", String::as_str));
+            let text =
+                text.replace("${id}", id.map_or("ID", String::as_str)).replace("${RunbookUrl}", RUNBOOK);
             Some(text.replace(
                 "${LockedPath}",
                 variable("LOCKED_PATH").map_or("/lb-check-failed-over", String::as_str),
