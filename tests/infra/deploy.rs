@@ -283,6 +283,15 @@ async fn one_stack_guards_every_check_with_a_tag_and_says_which_is_not_guarded()
     let (status, said) = aws.deploy("").await;
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("each of 2 health checks with the tag failover=on is armed."), "{said}");
+    // The address has not confirmed its subscription, and nothing answers at the primaries.
+    let again = r#"PATH=$CTL:$PATH; infra/deploy --artifact "$ARTIFACT" --arch x86_64 --wait 0 --guarded-tag failover=on"#;
+    let artifact = aws.package("failover-lock");
+    let variables = [("CTL", programs()), ("ARTIFACT", artifact.to_str().expect("UTF-8"))];
+    let (status, said) = aws.bash(again, &variables).await;
+    let repair = |one: &str, other: &str| {
+        said.contains(&format!("failoverctl doctor (above) has what to repair of {one} {other}"))
+    };
+    assert!(status == Some(3) && (repair(&first, &second) || repair(&second, &first)), "{said}");
 }
 
 #[tokio::test]
