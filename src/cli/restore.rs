@@ -130,7 +130,13 @@ async fn steps(
     let Some(passed) = gates.ask(common, &guard.session, &asked, timeline).await? else {
         return Ok(Ended::NotWell);
     };
-    let reason = passed.reason(reason.as_deref());
+    // The function does not learn who invokes it.
+    let context = screen.context().await;
+    let caller = context.as_ref().and_then(|context| context.caller());
+    let reason = match (caller, passed.reason(reason.as_deref())) {
+        (Some(caller), Some(reason)) => Some(format!("{caller}: {reason}")),
+        (caller, reason) => reason.or(caller.map(str::to_owned)),
+    };
     // An interrupt ends the wait alone: what was done is shown, and the report says it.
     let mut interrupts = Interrupts::new()?;
     let is_recorded = |outcome: &Value| outcome["reason"] != <&str>::from(Reason::NotRecorded);
