@@ -340,6 +340,8 @@ pub struct Return<'a> {
     pub homeless: Vec<&'a Noted>,
     /// Noted endpoints that are in service with another weight than the noted one.
     pub changed: Vec<(&'a Noted, &'a Endpoint)>,
+    /// The group in which each noted endpoint is, or is to be: its own, or the one that was made anew.
+    pub homes: Vec<(&'a str, &'a Noted)>,
 }
 
 /// Compares the noted endpoints of a site with the accelerator.
@@ -352,11 +354,10 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
         return Err(Reason::NothingNoted);
     }
     let mut back = Return::default();
-    // Of several notes of one endpoint each has a group of its own.
-    let mut taken: Vec<(&str, &Noted)> = Vec::new();
     for noted in all {
+        // Of several notes of one endpoint each has a group of its own.
         let is_free = |group: &&EndpointGroup| {
-            let is_taken = taken.iter().any(|(arn, other)| *arn == group.arn && other.is_same(noted));
+            let is_taken = back.homes.iter().any(|(arn, other)| *arn == group.arn && other.is_same(noted));
             !is_taken && !is_another_notes(noted, all, group)
         };
         let home = home(noted, seen.groups, is_free);
@@ -367,7 +368,7 @@ pub fn rejoin<'a>(site: &Site, seen: &Seen<'a>) -> Result<Return<'a>, Reason> {
         let found = seen.groups.iter().filter(in_home);
         let mut found = found.flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)));
         let found = found.find(|(_, endpoint)| noted.is(endpoint));
-        taken.extend(found.map(|(group, _)| group).or(home).map(|group| (group.arn.as_str(), noted)));
+        back.homes.extend(found.map(|(group, _)| group).or(home).map(|group| (group.arn.as_str(), noted)));
         match (found, home) {
             (Some((_, endpoint)), _) if endpoint.weight != noted.weight => {
                 back.changed.push((noted, endpoint));

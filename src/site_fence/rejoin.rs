@@ -151,7 +151,7 @@ impl Back<'_> {
         self.details = unreadable.collect();
         let decision = decide::rejoin(site, &Seen { groups: &sight.groups, notes });
         self.log_decision(&decision);
-        let back = match decision {
+        let mut back = match decision {
             Ok(back) => back,
             Err(reason) => {
                 if reason == Reason::NothingNoted {
@@ -161,6 +161,7 @@ impl Back<'_> {
                 return Ok(Err(outcome(Verdict::Refused).because(reason)));
             }
         };
+        let homes = std::mem::take(&mut back.homes);
         let (add, left) = self.existing(back).await?;
         self.details.extend(left);
         self.details.extend(decide::without_traffic(site, &add, &sight.groups).into_iter().map(|listener| {
@@ -178,8 +179,12 @@ impl Back<'_> {
             // They alone show that the site was rejoined by force.
             tagged.clear();
         }
-        let tagged =
-            tagged.into_iter().map(|(key, noted)| (key, noted.is_in(&sight.groups), noted)).collect();
+        let tagged = tagged.into_iter().map(|(key, mut noted)| {
+            let home = homes.iter().find(|(_, one)| **one == noted).map(|(group, _)| (*group).to_owned());
+            noted.group = home.unwrap_or(noted.group);
+            (key, noted.is_in(&sight.groups), noted)
+        });
+        let tagged = tagged.collect();
         let by = notes.of(site).and_then(|note| note.by.as_ref());
         let out = by.filter(|_| notes.is_out(site)).map(|by| by.at);
         let is_idle = add.is_empty() && keys.is_empty();
@@ -225,7 +230,7 @@ impl Back<'_> {
     /// Returns the endpoints to add whose load balancers exist: a cluster that was rebuilt has other ones; and in words what
     /// cannot be restored.
     async fn existing(&self, back: Return<'_>) -> Result<(Vec<Noted>, Vec<String>), Error> {
-        let Return { add, homeless, changed } = back;
+        let Return { add, homeless, changed, .. } = back;
         let ids = add.iter().map(|noted| noted.id.as_str()).collect();
         let owners = self.system.view.owners(self.accelerator, ids, self.deadline).await?;
         let is_gone = |noted: &Noted| owners.get(&noted.id) == Some(&Owner::Gone);

@@ -174,6 +174,20 @@ async fn what_a_rejoin_by_force_could_not_add_stays_noted_and_the_next_one_adds_
 }
 
 #[tokio::test]
+async fn the_note_of_an_endpoint_whose_group_was_made_anew_goes_with_a_rejoin_by_force() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let gone = format!("0123vx00/gone 55 true {}", sites.balancer_b);
+    let accelerator = Accelerator::new(LABEL).tagged(BY.0, BY.1).tagged("site-fence:site-b:0", &gone);
+    sites.accelerators.put(accelerator.listener([Group::new(REGION, [sites.both()[0].clone()])]));
+    sites.a.fail_always("status", infinispan::Fault::CloseBefore);
+    let force = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true });
+    let outcome = rejoin_within(&system, &force, Duration::from_secs(3)).await.unwrap();
+    assert_eq!(outcome["outcome"], "rejoined", "{outcome}");
+    assert_eq!((sites.in_service().len(), keys(&sites)), (2, vec![BY.0.to_owned(), FORCED.0.to_owned()]));
+}
+
+#[tokio::test]
 async fn a_listener_that_was_emptied_since_a_rejoin_by_force_is_none_of_the_next_removal() {
     let sites = Sites::start().await;
     let accelerator = two(&sites.both());

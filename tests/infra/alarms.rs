@@ -246,7 +246,7 @@ fn the_documented_costs_are_those_of_the_templates() {
     }) + 3 * 30;
     for said in [
         format!("About USD {} a month", dollars(fenced)),
-        format!("A topic adds five alarms, {}.", dollars(topic)),
+        format!("A topic adds four alarms, {}.", dollars(topic)),
         format!("The [watchdogs](#notice-a-silent-site) add {}.", dollars(watchdogs)),
         format!("The watchdogs cost USD {} a month", dollars(watchdogs)),
     ] {

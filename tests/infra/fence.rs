@@ -88,6 +88,14 @@ const DOCUMENTED: &[Walk] = &[
     ),
     (
         RUNBOOK,
+        "## site-destination-failing",
+        &[
+            Given("aws sqs create-queue --queue-name site-lost-alerts"),
+            Run(&["/site-lost-alerts", "site-a  1/1      in service"]),
+        ],
+    ),
+    (
+        RUNBOOK,
         "## site-lost-alerts",
         &[
             Given(

@@ -13,7 +13,7 @@ pub(super) struct Plan {
     pub in_service: bool,
     /// The keys of the tags to remove.
     pub keys: Vec<String>,
-    /// The notes of its endpoints, with the keys of their tags, and whether each endpoint is in its group.
+    /// The notes of its endpoints with the group that each is to be in, the keys of their tags, and whether each is there.
     pub noted: Vec<(String, bool, Noted)>,
     /// The last rejoin.
     pub former: Option<Rejoined>,
