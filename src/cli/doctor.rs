@@ -34,8 +34,8 @@ use crate::remote::aws::Failure;
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
 
 /// What no link is about.
-const NOT_LOOKED_AT: &str = "the functions' roles and networks, the keys of topics and queues, the policies of queues, where the \
-                             errors of lock are sent: failoverctl drill tries the way from the alarm to the lock";
+const NOT_LOOKED_AT: &str = "the functions' networks, the keys of topics and queues, the policies of queues, the dashboard: \
+                             failoverctl drill tries the way from the alarm to the lock";
 
 /// Check the whole chain from the primary to its lock, and show each fault with its repair.
 #[derive(Debug, Args)]
@@ -157,7 +157,7 @@ async fn chain(
     // By its alias and without it, it is one function.
     let is_behind = |arn: &str| !deployed.contains_key(&format!("{arn}:{LIVE}"));
     for (arn, lock) in deployed.iter().filter(|(arn, _)| is_behind(arn)) {
-        Box::pin(deployed::beside(guard, arn, lock, findings)).await;
+        Box::pin(deployed::beside(guard, id, (arn, lock), findings)).await;
     }
     let tags = tags.map_err(|failure| findings.unknown("history", &failure)).ok();
     for (key, what) in [(OUT, "last locked"), (IN, "last restored")] {

@@ -38,6 +38,8 @@ pub(super) struct Function {
     /// The version that it runs when it is invoked by that, or `$LATEST`.
     pub version: String,
     pub handler: String,
+    /// The ARN of the role that it has.
+    pub role: String,
     pub runtime: String,
     pub variables: HashMap<String, String>,
     /// The hash of its code.
@@ -231,6 +233,7 @@ impl Function {
             code: found.code_sha256().unwrap_or_default().to_owned(),
             deployed: found.last_modified().and_then(|at| at.parse().ok()),
             handler: found.handler().unwrap_or_default().to_owned(),
+            role: found.role().unwrap_or_default().to_owned(),
             runtime: found.runtime().map(|runtime| runtime.as_str().to_owned()).unwrap_or_default(),
             variables: found.environment.and_then(|found| found.variables).unwrap_or_default(),
             policy: policy::statements(&policy),
@@ -277,6 +280,38 @@ impl Function {
         );
         findings.wrong(link, found, remedy);
     }
+}
+
+/// What Lambda does with an event of another service that a function has not handled; `None` for its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct OnFailure {
+    /// How often it is tried again.
+    pub retries: Option<i32>,
+    /// For how many seconds.
+    pub seconds: Option<i32>,
+    /// The ARN of what the event is sent to then.
+    pub destination: Option<String>,
+}
+
+/// That of the function of this name, invoked by this version or alias; `None` if none is set.
+pub(super) async fn on_failure(
+    aws: &SdkConfig,
+    name: &str,
+    qualifier: &str,
+    deadline: Deadline,
+) -> Result<Option<OnFailure>, Failure> {
+    let client = Client::new(aws);
+    let found = deadline
+        .persist(async |time| {
+            let request = client.get_function_event_invoke_config().function_name(name).qualifier(qualifier);
+            send(Call::new("lambda:GetFunctionEventInvokeConfig", "the function"), time, request.send()).await
+        })
+        .await;
+    Ok(if_there(found)?.map(|found| OnFailure {
+        retries: found.maximum_retry_attempts,
+        seconds: found.maximum_event_age_in_seconds,
+        destination: found.destination_config.and_then(|to| to.on_failure?.destination),
+    }))
 }
 
 /// The versions of a function.

@@ -111,7 +111,7 @@ pub(super) async fn lockable(
     guard: &Guard,
     id: &HealthCheckId,
 ) -> Result<(HealthCheck, Option<Tags>), Error> {
-    let (read, same_path) = join(read(guard, id), locks::same_path(guard, id)).await;
+    let (read, same_path) = join(read(guard, id), Box::pin(locks::same_path(guard, id))).await;
     let (check, tags) = read?;
     decide::can_hold(&check).map_err(|cannot| Error::CannotHold(id.clone(), cannot))?;
     same_path?;

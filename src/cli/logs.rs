@@ -9,6 +9,18 @@ use super::session::if_there;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
+/// Whether there is a log group of this name.
+pub(super) async fn exists(aws: &SdkConfig, group: &str, deadline: Deadline) -> Result<bool, Failure> {
+    let client = Client::new(aws);
+    let found = pages(deadline, async |time, token| {
+        let request = client.describe_log_groups().log_group_name_prefix(group).set_next_token(token);
+        let page = send(Call::new("logs:DescribeLogGroups", "the log groups"), time, request.send()).await?;
+        let names = page.log_groups.unwrap_or_default().into_iter().filter_map(|one| one.log_group_name);
+        Ok((names.collect(), page.next_token))
+    });
+    Ok(found.await?.iter().any(|name: &String| name == group))
+}
+
 /// Returns when the function of this ARN, in the Region of `aws`, first logged `message` about `about` after `since`.
 pub(super) async fn first(
     aws: &SdkConfig,

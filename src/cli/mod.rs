@@ -25,6 +25,7 @@ mod findings;
 mod function;
 mod gates;
 mod guard;
+mod iam;
 mod latch;
 mod lease;
 mod lock;

@@ -288,6 +288,7 @@ impl Kind {
                     | "AWS.SimpleQueueService.NonExistentQueue"
                     | "QueueDoesNotExist"
                     | "LoadBalancerNotFound"
+                    | "NoSuchEntity"
                     | "AcceleratorNotFoundException"
                     | "ListenerNotFoundException"
                     | "EndpointGroupNotFoundException",

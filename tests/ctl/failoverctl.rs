@@ -508,6 +508,63 @@ async fn doctor_names_what_a_stack_runs_and_finds_code_that_was_not_deployed() {
 }
 
 /// A secondary is never locked, although nothing says which checks are guarded.
+/// Nothing but an alarm would use the permissions of `lock`.
+async fn a_role_without_a_permission_is_found(aws: &Emulator, check: &str) {
+    let of_lock = |command: &str| {
+        format!(
+            "ROLE=$(aws lambda get-function-configuration --function-name failover-lock --query Role --output text)
+            POLICY=$(aws iam get-role-policy --role-name \"${{ROLE##*/}}\" --policy-name lock --query PolicyDocument --output json)
+            {command}"
+        )
+    };
+    let put = r#"aws iam put-role-policy --role-name "${ROLE##*/}" --policy-name lock --policy-document"#;
+    for (command, said) in [
+        (
+            format!(r#"{put} "${{POLICY//route53:UpdateHealthCheck/route53:UpdateHealthChecks}}""#),
+            "does not allow route53:UpdateHealthCheck",
+        ),
+        (
+            format!(r#"{put} "${{POLICY//route53:UpdateHealthChecks/route53:UpdateHealthCheck}}""#),
+            "that of failover-lock allows what it needs",
+        ),
+        (
+            r#"aws iam delete-role-policy --role-name "${ROLE##*/}" --policy-name lock"#.to_owned(),
+            "does not allow route53:GetHealthCheck, route53:UpdateHealthCheck, ",
+        ),
+    ] {
+        let (status, printed) = aws.bash(&of_lock(&command), &[]).await;
+        assert_eq!(status, Some(0), "{printed}");
+        let found = run(&aws.url, &["doctor", check]).await;
+        assert!(found.out.contains(said), "{said}: {found:?}");
+    }
+}
+
+async fn each_variable_is_judged_as_the_function_reads_it(aws: &Emulator, check: &str, topic: &str) {
+    let configured = async |variables: &str| {
+        let configure = format!(
+            "aws lambda update-function-configuration --function-name failover-lock --environment \
+            \"Variables={{GUARDED_HEALTH_CHECKS={check},{variables}}}\""
+        );
+        assert_eq!(aws.bash(&configure, &[]).await.0, Some(0));
+        run(&aws.url, &["doctor", check, "--output", "json"]).await
+    };
+    for (variables, said) in [
+        ("DRY_RUN=1", "failover-lock: DRY_RUN is true"),
+        (
+            "DRY_RUN=maybe",
+            "failover-lock: variables do not let it start: the configuration is invalid: DRY_RUN",
+        ),
+        ("SECONDARY_HEALTH_CHECKS=x", "failover-lock: variables do not let it start"),
+        (
+            "ALARM_ACTIONS=arn:aws:sns:us-east-1:000000000000:x",
+            &*format!("ALARM_ACTIONS of failover-lock does not name {topic}"),
+        ),
+    ] {
+        let found = configured(variables).await;
+        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {found:?}");
+    }
+}
+
 async fn never_locks_a_secondary(aws: &Emulator, check: &str) {
     let as_secondary = format!(
         "aws lambda update-function-configuration --function-name failover-lock --environment \
@@ -551,8 +608,21 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
     };
     let schedule_off = "aws events disable-rule --name failover-reconcile";
     let told_off = "aws cloudwatch disable-alarm-actions --alarm-names failover-locked failover-failed";
+    let no_log = "aws logs delete-log-group --log-group-name /aws/lambda/failover-lock";
+    let silent =
+        "aws lambda delete-function-event-invoke-config --function-name failover-lock --qualifier live";
     for (broken, name, said) in [
         (off, "alarm", "failover-primary-unhealthy has its actions off"),
+        (
+            no_log,
+            "log",
+            "/aws/lambda/failover-lock does not exist: what failover-lock does is in no log and no metric, and no alarm tells it",
+        ),
+        (
+            silent,
+            "failures",
+            "failover-lock:live sends an alarm that it has not handled nowhere: no one is told its error",
+        ),
         (closed, "function", &*format!("failover-lock does not let {topic} invoke it")),
         (&*idle("lock"), "function", "failover-lock cannot run: its reserved concurrency is 0"),
         (&*idle("restore"), "restore", "failover-restore cannot run: its reserved concurrency is 0"),
@@ -584,32 +654,11 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
     let closed = "aws lambda remove-permission --function-name failover-lock:live --statement-id failoverctl-topic-failover-alarms";
     let idle = ["lock", "restore", "reconcile"].map(idle);
     let [lock, restore, reconcile] = idle.each_ref().map(String::as_str);
-    doctor_fixes(&aws, &check, &[off, closed, lock, restore, reconcile, schedule_off, told_off]).await;
+    let broken = [off, no_log, silent, closed, lock, restore, reconcile, schedule_off, told_off];
+    doctor_fixes(&aws, &check, &broken).await;
+    a_role_without_a_permission_is_found(&aws, &check).await;
 
-    // Each as the function reads it.
-    let configured = async |variables: &str| {
-        let configure = format!(
-            "aws lambda update-function-configuration --function-name failover-lock --environment \
-            \"Variables={{GUARDED_HEALTH_CHECKS={check},{variables}}}\""
-        );
-        assert_eq!(aws.bash(&configure, &[]).await.0, Some(0));
-        doctor().await
-    };
-    for (variables, said) in [
-        ("DRY_RUN=1", "failover-lock: DRY_RUN is true"),
-        (
-            "DRY_RUN=maybe",
-            "failover-lock: variables do not let it start: the configuration is invalid: DRY_RUN",
-        ),
-        ("SECONDARY_HEALTH_CHECKS=x", "failover-lock: variables do not let it start"),
-        (
-            "ALARM_ACTIONS=arn:aws:sns:us-east-1:000000000000:x",
-            &*format!("ALARM_ACTIONS of failover-lock does not name {topic}"),
-        ),
-    ] {
-        let found = configured(variables).await;
-        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {found:?}");
-    }
+    each_variable_is_judged_as_the_function_reads_it(&aws, &check, topic).await;
     never_locks_a_secondary(&aws, &check).await;
     leaves_others_alone(&aws, &check, idle[0].as_str()).await;
     primary.set_up(false);

@@ -45,7 +45,7 @@ fn allowed(policy: &str) -> BTreeSet<String> {
 
 fn only_reads(action: &str) -> bool {
     let (_, action) = action.split_once(':').unwrap();
-    ["Describe", "Filter", "Get", "List"].iter().any(|verb| action.starts_with(verb))
+    ["Describe", "Filter", "Get", "List", "Simulate"].iter().any(|verb| action.starts_with(verb))
 }
 
 #[test]
@@ -117,10 +117,10 @@ async fn a_viewer_sees_everything_and_an_operator_locks_and_restores_where_permi
     let template = fs::read_to_string(root().join("infra/people.yaml")).unwrap();
     let lock = r#"!Sub "arn:${AWS::Partition}:route53:::healthcheck/${HealthCheckId}""#;
     assert!(template.contains(lock), "{template}");
-    // It asks for another permission to read a function's concurrency.
+    // It asks for other permissions to read a function's concurrency, and where its failures go.
     let read = "              - lambda:GetFunctionConcurrency\n";
-    let template =
-        template.replace(lock, r#""*""#).replace(read, &[read, &read.replace(":Get", ":Put")].concat());
+    let others = "              - lambda:PutFunctionConcurrency\n              - lambda:GetFunction\n";
+    let template = template.replace(lock, r#""*""#).replace(read, &[read, others].concat());
     fs::write(folder.join("people.yaml"), template).unwrap();
     let deploy = commands_below("failoverctl.md", "## Permissions").concat();
     assert!(deploy.contains(" infra/people.yaml "), "{deploy}");

@@ -4,6 +4,7 @@
 mod alarms;
 mod dead_letters;
 mod people;
+mod runs;
 mod schedule;
 mod versions;
 
@@ -29,6 +30,7 @@ use crate::cli::sns;
 use crate::cli::state::State;
 use crate::cli::text::{plain, quoted, time};
 use crate::cli::topic;
+use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::reason::Reason;
 use crate::program::VERSION;
 use crate::remote::aws::{Call, Failure, Kind, send};
@@ -73,8 +75,13 @@ struct Stack<'a> {
     findings: &'a mut Findings,
 }
 
-/// Checks the other parts of the stack of this function.
-pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: &mut Findings) {
+/// Checks the other parts of the stack of this function, which guards this check.
+pub(super) async fn beside(
+    guard: &Guard,
+    id: &HealthCheckId,
+    (arn, lock): (&str, &Function),
+    findings: &mut Findings,
+) {
     let Some(name) = lock.name.strip_suffix("-lock") else {
         return findings.warn("deployed", not_deployed(&lock.name));
     };
@@ -105,6 +112,10 @@ pub(super) async fn beside(guard: &Guard, arn: &str, lock: &Function, findings: 
     .cloned()
     .collect();
     stack.versions(&live).await;
+    let notified = alarms.iter().flatten().flat_map(MetricAlarm::alarm_actions);
+    let notified = notified.into_iter().find(|action| action.contains(":sns:")).cloned();
+    stack.runs(&live, id, notified.as_deref()).await;
+    stack.failures(lock, notified.as_deref()).await;
     stack.restore(restore, lock).await;
     stack.reconcile(reconcile, lock).await;
     let but_artifact = |function: &Function| {

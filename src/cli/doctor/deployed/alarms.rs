@@ -8,7 +8,7 @@ use crate::cli::text::{plain, quoted};
 use crate::remote::arn::Arn;
 
 /// The template of the stack.
-const TEMPLATE: &str = include_str!("../../../../infra/failover-lock.yaml");
+pub(super) const TEMPLATE: &str = include_str!("../../../../infra/failover-lock.yaml");
 
 /// Where its alarms' descriptions say that the runbook is, by default.
 const RUNBOOK: &str = "docs/runbook.md";
