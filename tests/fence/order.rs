@@ -29,8 +29,9 @@ const NAMES: [&str; 2] = ["site-a", "site-b"];
 
 struct World {
     sites: Sites,
-    /// `DynamoDB`, and what breaks its connections.
-    table: Option<Wire>,
+    /// The ways to Elastic Load Balancing, to Secrets Manager and, with a table, to `DynamoDB`, and what breaks their connections.
+    ways: Vec<Wire>,
+    with_table: bool,
     /// An execution in each of two Regions.
     two: [SiteFence; 2],
     /// An endpoint of no site.
@@ -59,13 +60,23 @@ impl World {
         let group = Group::new(REGION, [&sites.both()[..], &[Endpoint::new(&other)]].concat());
         sites.accelerators.put(Accelerator::new(LABEL).listener([group]));
         let address: SocketAddr = sites.aws.url.trim_start_matches("http://").parse().expect("an address");
-        let wire = Wire::start(address, "POST / ", Vec::new()).await;
-        let url = format!("http://{}", wire.address);
-        let name = sites.table_name();
-        let changes = [("FENCE_TABLE", name.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", url.as_str())];
-        let two = BOTH.map(|_| sites.system(if with_table { &changes } else { &[] }));
+        let services = [
+            "AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2",
+            "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+            "AWS_ENDPOINT_URL_DYNAMODB",
+        ];
+        let (mut ways, mut changes) = (Vec::new(), Vec::new());
+        for service in services.into_iter().take(if with_table { 3 } else { 2 }) {
+            let way = Wire::start(address, "POST / ", Vec::new()).await;
+            changes.push((service, format!("http://{}", way.address)));
+            ways.push(way);
+        }
+        changes.extend(with_table.then(|| ("FENCE_TABLE", sites.table_name())));
+        let changes: Vec<_> = changes.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let two = BOTH.map(|_| sites.system(&changes));
         Self {
-            table: with_table.then_some(wire),
+            ways,
+            with_table,
             two,
             other,
             random: fastrand::Rng::with_seed(seed),
@@ -122,26 +133,30 @@ impl World {
         for operation in
             ["RemoveEndpoints", "TagResource", "AddEndpoints", "UntagResource", "ListEndpointGroups"]
         {
-            match self.random.u8(0..14) {
-                0 => ga.fail(operation, Fault::CloseBefore),
-                1 => ga.fail(operation, Fault::CloseAfter),
-                2 => ga.fail(operation, Fault::Error("AccessDeniedException", "not authorized")),
+            match self.random.u8(0..42) {
+                12 => ga.fail(operation, Fault::Hang),
+                0..3 => ga.fail(operation, Fault::CloseBefore),
+                3..6 => ga.fail(operation, Fault::CloseAfter),
+                6..9 => ga.fail(operation, Fault::Error("AccessDeniedException", "not authorized")),
                 _ => {}
             }
         }
         let site = self.random.usize(0..2);
-        match self.random.u8(0..10) {
+        match self.random.u8(0..12) {
+            10 => self.infinispan(site).fail("take-offline", infinispan::Fault::Hang),
+            11 => self.infinispan(site).fail("status", infinispan::Fault::Slow(Duration::from_millis(700))),
             0 => self.infinispan(site).fail("take-offline", infinispan::Fault::Status(500, "no")),
             1 => self.infinispan(site).fail("bring-online", infinispan::Fault::Status(403, "no")),
             2 => self.infinispan(site).fail("status", infinispan::Fault::CloseBefore),
             3 => self.infinispan(site).fail("view", infinispan::Fault::Status(200, "{}")),
             _ => {}
         }
-        if let Some(table) = &self.table {
-            match self.random.u8(0..8) {
-                0 => table.then(Break::ResetBefore),
-                1 => table.then(Break::ResetAfter),
-                2 => (0..20).for_each(|_| table.then(Break::ResetBefore)),
+        for way in &self.ways {
+            match self.random.u8(0..16) {
+                0 | 1 => way.then(Break::ResetBefore),
+                2 | 3 => way.then(Break::ResetAfter),
+                4 | 5 => (0..20).for_each(|_| way.then(Break::ResetBefore)),
+                6 => (0..3).for_each(|_| way.then(Break::Silence)),
                 _ => {}
             }
         }
@@ -152,9 +167,7 @@ impl World {
         for site in BOTH {
             self.infinispan(site).recover();
         }
-        if let Some(table) = &self.table {
-            table.recover();
-        }
+        self.ways.iter().for_each(Wire::recover);
     }
 
     /// Delivers the alert that fires at a site, or nothing.
@@ -197,7 +210,7 @@ impl World {
         let site = self.random.usize(0..2);
         match self.random.u8(0..12) {
             0..5 => drop(self.report(site).await),
-            5 | 6 if self.table.is_some() => {
+            5 | 6 if self.with_table => {
                 let events = self.firing.clone().map(Option::unwrap_or_default);
                 if events.iter().all(|event| !event.is_empty()) {
                     let both = tokio::join!(
