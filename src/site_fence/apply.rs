@@ -310,7 +310,8 @@ impl Leave<'_> {
             note(system, accelerator, site, &leaver, deadline).await;
         }
         self.removal.begin(leaver, site, notes);
-        self.removal.void(system, accelerator, site, deadline.within(NOTING.min(deadline.left() / 4))).await;
+        let noting = deadline.within(NOTING.min(deadline.left() / 4));
+        self.removal.void(system, accelerator, site, noting).await?;
         let since = self.since;
         let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         let removed = self.removal.remove(system, leaving, goes_on, deadline).await;

@@ -211,11 +211,9 @@ pub fn survivor(out: &Site, seen: &Seen<'_>) -> Option<Reason> {
 /// that, it may have been the reporter.
 fn has_fenced_another(accusation: &Accusation, seen: &Seen<'_>) -> bool {
     let Accusation { site, reporter, .. } = accusation;
-    let is_missing = |noted: &Noted| !noted.is_in(seen.groups);
+    let is_missing = |noted: &Noted| noted.is_missing(seen.groups);
     seen.notes.iter().any(|(other, note)| {
-        // Where a rejoin has not ended, the note may be from before a removal that has begun since.
-        let is_old = seen.notes.is_to_stay_out(other) && !seen.notes.is_out(other);
-        let by = note.by.as_ref().filter(|_| !is_old);
+        let by = note.by.as_ref();
         let by_reporter = by.is_none_or(|by| by.reporter.as_ref() == Some(reporter));
         let is_half_out = (by.is_none() || seen.notes.is_out(other)) && note.endpoints.iter().any(is_missing);
         let is_out = !is_in_service(other, seen.groups) || is_half_out;

@@ -160,21 +160,31 @@ impl Notes {
     }
 
     /// Whether the removal of a site was begun, and has not ended: no one is noted for it yet, and one of the groups has none of the
-    /// site's endpoints any more. Where others have taken their places, the notes are of a removal that was given up.
+    /// site's endpoints any more. Where others have taken their places, or the group is gone, the notes are of a removal that was
+    /// given up.
     #[must_use]
     pub fn is_partly_out(&self, site: &Site, groups: &[EndpointGroup]) -> bool {
         let is_left = |noted: &Noted| {
             groups.iter().any(|group| group.arn == noted.group && group.of(site).next().is_some())
         };
         let noted = self.of(site).filter(|note| note.is_by_no_one());
-        noted.is_some_and(|note| note.endpoints.iter().any(|noted| !noted.is_in(groups) && !is_left(noted)))
+        noted.is_some_and(|note| {
+            note.endpoints.iter().any(|noted| noted.is_missing(groups) && !is_left(noted))
+        })
     }
 
-    /// Who had taken out a site, if a person has rejoined it by force since: that is noted until the rejoin without force, or until
-    /// the next removal begins.
+    /// Who had taken out a site, if a person has rejoined it since, by force, or without and that has not ended: that is noted until
+    /// the end of a rejoin without force, or until the next removal begins.
     #[must_use]
     pub fn void(&self, site: &Site) -> Option<&By> {
-        self.of(site).and_then(|note| note.by.as_ref()).filter(|_| !self.is_to_stay_out(site))
+        self.of(site).and_then(|note| note.by.as_ref()).filter(|_| !self.is_out(site))
+    }
+
+    /// How many sites wait for a person's rejoin to end.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let waits = |(site, note): &(&Site, &Note)| self.is_to_stay_out(site) || note.is_by_no_one();
+        self.iter().filter(waits).count()
     }
 
     /// Whether a site may be stale: it was taken out, and no rejoin since has ended. One without force removes the note last.
@@ -320,6 +330,12 @@ impl Noted {
     pub fn is_in(&self, groups: &[EndpointGroup]) -> bool {
         let mut groups = groups.iter().filter(|group| group.arn == self.group);
         groups.any(|group| group.endpoints.iter().any(|endpoint| self.is(endpoint)))
+    }
+
+    /// Whether the endpoint is not in its group, and that is there: of one that is gone, another may have taken the place.
+    #[must_use]
+    pub fn is_missing(&self, groups: &[EndpointGroup]) -> bool {
+        groups.iter().any(|group| group.arn == self.group) && !self.is_in(groups)
     }
 
     /// Whether both are about one endpoint, in whichever groups.

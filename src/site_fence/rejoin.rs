@@ -6,7 +6,7 @@ use chrono::Utc;
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
-use plan::{Plan, Replication};
+use plan::{Link, Plan, Replication};
 
 use super::SiteFence;
 use super::accelerator::Accelerator;
@@ -16,7 +16,7 @@ use super::infinispan::State;
 use super::notes::{Note, Noted, Notes, Rejoined};
 use super::outcome::{About, Failed, Outcome, Verdict};
 use super::request::{BadRequest, Request};
-use super::site::{EndpointGroup, Owner, Site, is_in_service};
+use super::site::{EndpointGroup, Owner, is_in_service};
 use super::turn::{End, Turn};
 use crate::program::text::Quoted;
 use crate::remote::aws::Kind;
@@ -78,16 +78,6 @@ struct Back<'a> {
     /// Details for people.
     details: Vec<String>,
     deadline: Deadline,
-}
-
-/// How a site is connected with its partners.
-enum Link {
-    /// Each replicates to the other one.
-    Replicating,
-    /// They see each other.
-    Connected,
-    /// This one does not see that other one.
-    Broken(Site, Site),
 }
 
 impl Back<'_> {
@@ -188,8 +178,10 @@ impl Back<'_> {
         let by = notes.of(site).and_then(|note| note.by.as_ref());
         let out = by.filter(|_| notes.is_out(site)).map(|by| by.at);
         let is_idle = add.is_empty() && keys.is_empty();
+        let is_void = by.is_some() && out.is_none() && former.is_some_and(|former| former.forced);
+        let void = is_void.then(|| Note::key_of_by(site));
         let (replication, silent) = (None, Vec::new());
-        let mut plan = Plan { add, in_service, keys, noted: tagged, former, out, replication, silent };
+        let mut plan = Plan { add, in_service, keys, noted: tagged, former, out, void, replication, silent };
         if system.infinispan.is_none() {
             return Ok(Ok(plan));
         }
@@ -332,7 +324,7 @@ impl Back<'_> {
     async fn carry_out(&mut self, plan: Plan, is_perhaps_gone: bool) -> Result<Outcome, Error> {
         let Self { system, request: Request { site, force, .. }, deadline, .. } = *self;
         let is_idle = plan.is_idle();
-        let Plan { add, in_service, keys, mut noted, former, replication, mut silent, .. } = plan;
+        let Plan { add, in_service, keys, mut noted, former, void, replication, mut silent, .. } = plan;
         if let Some(replication) = replication
             && let Err(error) = self.online(&replication).await
         {
@@ -348,8 +340,12 @@ impl Back<'_> {
             warn!(%site, error = why, "rejoining the site without replication, as requested");
             self.details.insert(0, format!("not replicated to: {why}"));
         }
-        let rejoined = Rejoined { at: Utc::now(), forced };
         let accelerators = &system.view.accelerators;
+        if let Some(key) = void.filter(|_| !forced) {
+            // It would be in force again if this rejoin did not end.
+            accelerators.untag(self.accelerator, vec![key], deadline.within(deadline.left() / 4)).await?;
+        }
+        let rejoined = Rejoined { at: Utc::now(), forced };
         match accelerators
             .tag(self.accelerator, [rejoined.tag(site)], deadline.within(deadline.left() / 2))
             .await

@@ -27,7 +27,7 @@ pub(super) struct Removal {
     gone: Option<DateTime<Utc>>,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
-    /// Who had taken out the site before a rejoin by force, by its note, and that rejoin.
+    /// Who had taken out the site before the last rejoin, by its note, and that rejoin.
     former: Option<(By, Option<Rejoined>)>,
     /// What does not exist by Global Accelerator's answer to a removal, by group, endpoint and whether clients' addresses are
     /// preserved: it may still show it for a while.
@@ -47,15 +47,26 @@ impl Removal {
         self.note = note;
     }
 
-    /// Removes the note of who had taken out the site before a rejoin by force: that was another removal. If this fails, the site is
-    /// taken out all the same.
-    pub async fn void(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
-        if self.former.is_none() {
-            return;
-        }
+    /// Removes the note of who had taken out the site before the last rejoin: that was another removal. If this fails after a rejoin
+    /// by force, the site is taken out all the same.
+    ///
+    /// # Errors
+    /// The rejoin has not ended, and the note stays: it would count as that of this removal.
+    pub async fn void(
+        &self,
+        system: &SiteFence,
+        accelerator: &Accelerator,
+        site: &Site,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let Some((_, rejoined)) = &self.former else { return Ok(()) };
         let keys = vec![Note::key_of_by(site)];
-        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
-            warn!(%site, error = %failure, "the note of an earlier removal stays until this one has ended");
+        match system.view.accelerators.untag(accelerator, keys, deadline).await {
+            Err(failure) if rejoined.is_some_and(|rejoined| rejoined.forced) => {
+                warn!(%site, error = %failure, "the note of an earlier removal stays until this one has ended");
+                Ok(())
+            }
+            removed => removed,
         }
     }
 

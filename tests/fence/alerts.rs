@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::accelerator::{Accelerator, Group};
 use crate::support::recorded;
 use crate::support::sites::{self, DNS_NAME, LABEL, REGION, Sites};
-use chrono::{TimeDelta, Utc};
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
 use failover::site_fence::Handler;
@@ -175,6 +175,12 @@ async fn a_watchdog_tells_how_many_sites_are_out() {
     };
     assert_eq!(out().await, 0);
     assert_eq!(sites::outcomes(&system, &sites::alert("site-a", "site-b")).await, ["fenced"]);
+    assert_eq!(out().await, 1);
+    // A rejoin that has not ended.
+    let later = (Utc::now() + TimeDelta::seconds(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let tags = sites.tags().into_iter().chain([("site-fence:site-b:rejoined".to_owned(), later)]);
+    let out_still = Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]);
+    sites.accelerators.put(tags.fold(out_still, |ga, (key, value)| ga.tagged(&key, &value)));
     assert_eq!(out().await, 1);
     let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true, "reason": "test" });
     sites::rejoin(&system, &request).await.expect("it is rejoined");

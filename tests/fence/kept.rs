@@ -203,6 +203,62 @@ async fn a_listener_that_was_emptied_since_a_rejoin_by_force_is_none_of_the_next
 }
 
 #[tokio::test]
+async fn a_site_whose_rejoin_has_not_ended_is_still_the_one_of_its_reporter_and_of_no_other() {
+    let sites = Sites::start().await;
+    let (system, ga) = (sites.system(&[]), &sites.accelerators);
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    // It died between its note and the endpoints.
+    let accelerator =
+        noted(Accelerator::new(LABEL).listener([Group::new(REGION, [a, Endpoint::new(&third)])]), &b.id);
+    ga.put(accelerator.tagged(FORCED.0, "2026-11-21T04:10:00Z"));
+    sites.a.put("site-c", &["work"]);
+    assert_eq!(outcomes(&system, &report("site-a", "site-c")).await, ["refused: second_fence"]);
+    // Infinispan of this one is no part of the configuration.
+    let system = sites.system(&[
+        ("INFINISPAN_SITE_ENDPOINTS", ""),
+        ("INFINISPAN_USER", ""),
+        ("INFINISPAN_USER_SECRET", ""),
+        ("INFINISPAN_CA_CERT", ""),
+    ]);
+    assert_eq!(outcomes(&system, &report("site-c", "site-a")).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn a_rejoin_that_cannot_end_makes_nothing_of_a_rejoin_by_force_void() {
+    let sites = Sites::start().await;
+    Box::pin(forced(&sites)).await;
+    let (system, tags) = (sites.system(&[]), sites.tags());
+    sites.accelerators.fail_always("UntagResource", Fault::Error("AccessDeniedException", "not authorized"));
+    let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
+    let error = rejoin(&system, &request).await.unwrap_err();
+    assert!(error.contains("UntagResource"), "{error}");
+    assert_eq!(sites.tags(), tags);
+    sites.accelerators.recover();
+    // It reports the other one, which is lost, as before.
+    sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
+    assert_eq!(outcomes(&system, &report("site-b", "site-a")).await, ["fenced"]);
+}
+
+#[tokio::test]
+async fn notes_about_a_group_that_is_gone_show_no_removal() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let third = sites.balancer("site-c").await;
+    let put = |accelerator: Accelerator| {
+        let gone = format!("0123vx00/gone 55 true {}", sites.balancer_b);
+        let endpoints = [&sites.both()[..], &[Endpoint::new(&third)]].concat();
+        let group = Group::new(REGION, endpoints);
+        sites.accelerators.put(accelerator.tagged("site-fence:site-b:0", &gone).listener([group]));
+    };
+    sites.a.put("site-c", &["work"]);
+    put(paused(Accelerator::new(LABEL)));
+    assert_eq!(outcomes(&system, &report("site-a", "site-b")).await, [PAUSED]);
+    put(Accelerator::new(LABEL));
+    assert_eq!(outcomes(&system, &report("site-a", "site-c")).await, ["fenced"]);
+}
+
+#[tokio::test]
 async fn a_removal_that_fails_at_once_leaves_the_note_of_the_rejoin_by_force() {
     let sites = Sites::start().await;
     Box::pin(forced(&sites)).await;

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub former: Option<Rejoined>,
     /// When the site was taken out since then, by its note.
     pub out: Option<DateTime<Utc>>,
+    /// The key of the note of who took it out before a rejoin by force, if there is one.
+    pub void: Option<String>,
     /// What is brought online.
     pub replication: Option<Replication>,
     /// With force, why replication with other sites is left as it is.
@@ -31,6 +33,16 @@ pub(super) struct Replication {
     pub partners: Vec<Site>,
     /// Whether the site replicates to the partners too: they are in service.
     pub is_mutual: bool,
+}
+
+/// How a site is connected with its partners.
+pub(super) enum Link {
+    /// Each replicates to the other one.
+    Replicating,
+    /// They see each other.
+    Connected,
+    /// This one does not see that other one.
+    Broken(Site, Site),
 }
 
 impl Plan {
