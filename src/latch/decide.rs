@@ -135,6 +135,12 @@ fn is_open(key: &Object, hold: &Object) -> bool {
 /// The state when no lock is due: the first of these that fits.
 fn state(holds: &[Object], keys: &[Object], said: Verdicts, split_for: Duration) -> State {
     let objects = objects(holds, keys);
+    let oldest = keys.iter().filter_map(Object::stored).map(|stored| stored.age).max();
+    let serves_primary = said.serving == Verdict::Agreed(Record::Primary);
+    // What is wrong with the other bucket matters less.
+    if said.are_clear() && serves_primary && oldest.is_some_and(|age| age > SETTLING) {
+        return State::NotHolding;
+    }
     if let Some(State::Failed(_)) = objects {
         return objects.expect("it is some");
     }
@@ -143,11 +149,6 @@ fn state(holds: &[Object], keys: &[Object], said: Verdicts, split_for: Duration)
     }
     if said.is(Verdict::Split) {
         return if split_for > SETTLED { State::Blind } else { State::Unsettled };
-    }
-    let oldest = keys.iter().filter_map(Object::stored).map(|stored| stored.age).max();
-    let serves_primary = said.serving == Verdict::Agreed(Record::Primary);
-    if serves_primary && oldest.is_some_and(|age| age > SETTLING) {
-        return State::NotHolding;
     }
     if let Some(state) = objects {
         return state;
@@ -211,6 +212,19 @@ mod tests {
     /// The standby is answered and healthy.
     fn failed_over() -> Verdicts {
         said(Agreed(Secondary), Agreed(Secondary), Agreed(Primary))
+    }
+
+    #[test]
+    fn a_lock_that_does_not_hold_is_told_also_where_another_bucket_is_not_seen() {
+        for other in [invisible(), silent(), Object::Absent] {
+            let keys = [present(121), other.clone()];
+            assert_eq!(state(&NO_HOLDS, &keys, usual(), Duration::ZERO), State::NotHolding, "{other:?}");
+            let keys = [present(120), other];
+            assert_ne!(state(&NO_HOLDS, &keys, usual(), Duration::ZERO), State::NotHolding);
+        }
+        let blind = said(Agreed(Primary), Agreed(Primary), Blind);
+        let keys = [present(121), invisible()];
+        assert!(matches!(state(&NO_HOLDS, &keys, blind, Duration::ZERO), State::Failed(_)));
     }
 
     /// The primary is answered, and both are healthy.

@@ -228,17 +228,21 @@ async fn exchange(
     let mut waiting = BTreeMap::new();
     let mut sent = VecDeque::new();
     let mut next = 0;
+    // Those that it does not answer are not all among the first ones of each look.
+    let mut order: Vec<_> = (0..questions.len()).collect();
+    fastrand::shuffle(&mut order);
     let mut heard = false;
     let mut datagram = [0; DATAGRAM];
     loop {
         while waiting.len() < WINDOW && next < questions.len() {
-            let query = query(&questions[next]);
+            let at = order[next];
+            let query = query(&questions[at]);
             let id = query.metadata.id;
             if waiting.contains_key(&id) {
                 continue;
             }
             socket.send(&encoded(&query)?).await?;
-            waiting.insert(id, next);
+            waiting.insert(id, at);
             sent.push_back((id, Instant::now() + UDP));
             next += 1;
         }

@@ -27,7 +27,7 @@ const WRITES: usize = 32;
 /// What a look has found out about one latch so far.
 #[derive(Clone, Debug)]
 pub(super) struct Sight {
-    /// How long the name servers had contradicted each other before.
+    /// For how long there had been no clear answer of the name servers before.
     split_for: Duration,
     /// When the name servers last said over TCP what they had said over UDP; `None` if they did not when last asked.
     pub(super) over_tcp: Option<Instant>,
@@ -86,16 +86,19 @@ impl Sight {
         self.was_open().then_some(false)
     }
 
-    /// Whether a failover would be locked, as far as UDP and the buckets show it, and TCP has not shown it of late.
+    /// Whether a failover would be locked, as far as UDP and the buckets that answer show it, and TCP has not shown it of late.
     fn is_untried(&self) -> bool {
+        let is_old = self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP);
         match &self.state {
-            Some(State::Armed) => self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP),
-            // Whether it has a clear answer is asked all the same where the last one was none.
-            Some(State::Failed(_)) => {
-                self.over_tcp.is_none() && self.said.is_some_and(|said| said.are_clear())
-            }
+            Some(State::Armed) => is_old,
+            Some(State::Failed(_)) => is_old && self.said.is_some_and(|said| said.are_clear()),
             _ => false,
         }
+    }
+
+    /// Whether there was no clear answer before, and UDP alone gives one now.
+    fn is_unclear_over_tcp(&self) -> bool {
+        !self.split_for.is_zero() && self.over_tcp.is_none() && self.said.is_some_and(|said| said.are_clear())
     }
 
     /// Whether every bucket showed that there was no object, at the start of the look.
@@ -202,7 +205,10 @@ impl<'a> Look<'a> {
             sight.said = sight.said.map(|said| Verdicts { primary, ..said });
             sight.state = sight.first();
         }
-        self.try_tcp(undecided(sights), sights).await;
+        // What is not armed may not have been asked over TCP, and ends no time without a clear answer.
+        let untried =
+            (0..sights.len()).filter(|at| sights[*at].state.is_none() || sights[*at].is_unclear_over_tcp());
+        self.try_tcp(untried.collect(), sights).await;
     }
 
     /// Asks once more over TCP whether these locks are due, and sets those that are.

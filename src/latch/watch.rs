@@ -213,12 +213,12 @@ impl Remembered {
             self.stood = standing;
         }
         let now = Instant::now();
-        // Whether they contradict each other or do not answer, in turn as well: it is one time without a clear answer. A look
-        // that fails ends it only with an answer that counts, over TCP as well.
+        // Whether they contradict each other or do not answer, in turn as well: it is one time without a clear answer. Only an
+        // answer that counts, over TCP as well, ends it.
         let is_unclear = match said {
             Some(said) if !said.are_clear() => true,
             Some(_) if self.over_tcp.is_some() => false,
-            Some(_) | None => outcome.state.cause().is_some() && self.unclear_since.is_some(),
+            Some(_) | None => self.unclear_since.is_some(),
         };
         self.unclear_since = is_unclear.then(|| self.unclear_since.unwrap_or(now));
         match standing {

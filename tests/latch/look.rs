@@ -193,6 +193,68 @@ async fn a_look_that_fails_does_not_end_the_time_without_a_clear_answer() {
     assert!(unhealthy().is_empty(), "the name servers answer");
 }
 
+/// An answer over TCP proves nothing a minute later.
+#[tokio::test]
+async fn while_a_bucket_fails_the_name_servers_are_asked_over_tcp_once_a_minute_too() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("armed"));
+    site.s3.down(A, Down::Refused);
+    (0..4).for_each(|server| {
+        site.servers.set_fault_over(server, Transport::Tcp, Dns::Code(ResponseCode::ServFail));
+    });
+    for seconds in [61, 61, 1] {
+        pass(Duration::from_secs(seconds)).await;
+        assert!(look(&watcher).await.is_err());
+    }
+    assert_eq!(watcher.memory().unhealthy(Duration::from_mins(10)), ["app"]);
+}
+
+/// Where no lock would be due next, TCP is not asked of itself.
+#[tokio::test]
+async fn a_look_that_asks_no_server_over_tcp_does_not_end_the_time_without_a_clear_answer() {
+    let site = Site::failed_over().await;
+    (0..4).for_each(|server| {
+        site.servers.set_fault_about_over(server, SERVING_SENTINEL, Transport::Tcp, Dns::Text("primary"));
+    });
+    let watcher = site.watcher().await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("unsettled"));
+    for state in ["unsettled", "blind"] {
+        // The standby's own check flaps.
+        (0..4).for_each(|server| {
+            site.servers.set_fault_about(server, STANDBY_SENTINEL, Dns::Text("unhealthy"));
+        });
+        assert_eq!(look(&watcher).await.as_deref(), Ok(state));
+        pass(Duration::from_secs(61)).await;
+    }
+    (0..4).for_each(|server| {
+        site.servers.set_fault_about_over(server, SERVING_SENTINEL, Transport::Tcp, Dns::Text("standby"));
+    });
+    assert_eq!(look(&watcher).await.as_deref(), Ok("standby_unhealthy"));
+    assert!(watcher.memory().unhealthy(Duration::from_mins(10)).is_empty(), "TCP has answered as UDP");
+}
+
+#[tokio::test]
+async fn questions_that_no_server_answers_keep_none_from_the_others() {
+    let site = Site::start().await;
+    let dead: Vec<_> = (0..64).map(|pair| format!("_serving.gone{pair}.example.com")).collect();
+    let latches = dead.iter().enumerate().map(|(pair, serving)| {
+        (0..4).for_each(|server| {
+            for name in [serving, &serving.replace("_serving", "_standby")] {
+                site.servers.set_fault_about(server, name, Dns::Silent);
+            }
+        });
+        format!(
+            "gone{pair}:serving={serving},primary={PRIMARY_SENTINEL},standby={}",
+            serving.replace("_serving", "_standby")
+        )
+    });
+    let latches: Vec<_> = latches.chain([site.variables()[0].1.clone()]).collect();
+    let watcher = site.watcher_with(&[("LATCHES", &latches.join(";"))]).await;
+    let states = answer(&watcher, "{}").await.unwrap().latches;
+    assert_eq!((states["app"].clone(), states["gone0"].clone()), (State::Armed, State::Blind));
+}
+
 #[tokio::test]
 async fn a_lock_that_is_due_does_not_wait_for_a_latch_whose_servers_contradict_each_other() {
     const SPLIT: &str = "_serving.two.example.com";
