@@ -9,8 +9,8 @@ use super::error::Error;
 use super::session::{if_there, patience};
 use crate::lease::claim::{NOBODY_MAY, Record};
 use crate::lease::dynamodb::{EPOCH, HANDOVER, Item, NAME, NOTES, OWNER, RELEASED, TERM, WRITER, read};
-use crate::remote::aws::{Call, Kind, send};
-use crate::remote::deadline::MayPass as _;
+use crate::remote::aws::{Call, Failure, Kind, send};
+use crate::remote::deadline::{Deadline, MayPass as _};
 
 const GET: Call = Call::new("dynamodb:GetItem", "the table");
 const UPDATE: Call = Call::new("dynamodb:UpdateItem", "the record");
@@ -62,6 +62,16 @@ pub(super) enum Changed {
     /// The record had changed since it was read, and this is it now. `surely` says that the change was not made; otherwise
     /// an earlier try gave no answer.
     Refused { now: Option<Seen>, surely: bool },
+}
+
+/// Whether there is a table of this name or ARN.
+pub(super) async fn exists(aws: &SdkConfig, table: &str, deadline: Deadline) -> Result<bool, Failure> {
+    let client = Client::new(aws);
+    let found = deadline.persist(async |time| {
+        let call = Call::new("dynamodb:DescribeTable", "the table");
+        send(call, time, client.describe_table().table_name(table).send()).await
+    });
+    Ok(if_there(found.await)?.is_some())
 }
 
 // === impl Lease ===

@@ -33,6 +33,8 @@ pub(super) const LATEST: &str = "$LATEST";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Function {
     pub name: String,
+    /// Its ARN.
+    pub arn: String,
     /// The name or ARN by which it was read, with its version or alias.
     pub by: String,
     /// The version that it runs when it is invoked by that, or `$LATEST`.
@@ -228,6 +230,7 @@ impl Function {
             stopped,
             timeout: found.timeout(),
             name: found.function_name().unwrap_or_default().to_owned(),
+            arn: found.function_arn().unwrap_or_default().to_owned(),
             by: arn.to_owned(),
             version: found.version().unwrap_or(LATEST).to_owned(),
             code: found.code_sha256().unwrap_or_default().to_owned(),
@@ -280,6 +283,18 @@ impl Function {
         );
         findings.wrong(link, found, remedy);
     }
+}
+
+/// The URL of the function of this name; `None` if it has none.
+pub(super) async fn url(aws: &SdkConfig, name: &str, deadline: Deadline) -> Result<Option<String>, Failure> {
+    let client = Client::new(aws);
+    let found = deadline
+        .persist(async |time| {
+            let request = client.get_function_url_config().function_name(name);
+            send(Call::new("lambda:GetFunctionUrlConfig", "the function"), time, request.send()).await
+        })
+        .await;
+    Ok(if_there(found)?.map(|found| found.function_url))
 }
 
 /// What Lambda does with an event of another service that a function has not handled; `None` for its default.

@@ -45,6 +45,7 @@ mod seen;
 mod session;
 mod sns;
 mod sqs;
+mod stack;
 pub mod state;
 mod status;
 mod sts;

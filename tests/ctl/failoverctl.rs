@@ -1159,7 +1159,7 @@ async fn checkers_of(aws: &Emulator, check: &str) {
 }
 
 /// Runs failoverctl where these sites are.
-async fn run_at(sites: &Sites, arguments: &[&str]) -> Ended {
+pub async fn run_at(sites: &Sites, arguments: &[&str]) -> Ended {
     let mut command = command(Path::new(FAILOVERCTL), &sites.aws.url, arguments);
     command.env("AWS_ENDPOINT_URL_GLOBAL_ACCELERATOR", sites.accelerators.url()).env("AWS_REGION", REGION);
     Ended::of(command.stdin(Stdio::null()).output().await.expect("it starts"))

@@ -7,6 +7,7 @@ mod accounts;
 mod approval;
 mod doctor;
 mod failoverctl;
+mod fence;
 mod habits;
 mod latch;
 mod lease;

@@ -1,5 +1,6 @@
 //! `failoverctl fence`: the sites behind an accelerator, those that were taken out, their rejoining, and pauses.
 
+mod doctor;
 mod out;
 mod pause;
 mod rejoin;
@@ -22,7 +23,7 @@ use super::timeline::{Source, Timeline};
 /// The function's own timeout, and the time of its start.
 const INVOCATION: Duration = Duration::from_secs(70);
 
-/// Show the sites behind AWS Global Accelerator, take one out, rejoin it, and pause site-fence.
+/// Show the sites behind AWS Global Accelerator, check what fences them, take one out, rejoin it, and pause site-fence.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -32,6 +33,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Status(status::Arguments),
+    Doctor(doctor::Arguments),
     Rejoin(rejoin::Arguments),
     Out(out::Arguments),
     Pause(pause::Pause),
@@ -43,6 +45,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
     let session = common.session_in(region.clone()).await?;
     match arguments.command {
         Command::Status(arguments) => status::run(&session, region, arguments).await,
+        Command::Doctor(arguments) => Box::pin(doctor::run(&session, region, arguments)).await,
         Command::Rejoin(arguments) => rejoin::run(common, &session, region, arguments).await,
         Command::Out(arguments) => out::run(common, &session, region, arguments).await,
         Command::Pause(arguments) => pause::pause(common, &session, region, arguments).await,

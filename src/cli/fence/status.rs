@@ -38,12 +38,12 @@ const SITES: &str = "ACCELERATOR_SITE_ENDPOINTS";
 /// A site, or endpoints of an unknown site, behind an accelerator.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+pub(super) struct Status {
     accelerator: String,
     /// `None` for endpoints whose site is unknown.
-    site: Option<String>,
+    pub site: Option<String>,
     /// Its endpoints in service.
-    endpoints: Vec<InService>,
+    pub endpoints: Vec<InService>,
     /// When it was taken out, and the site that reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     fenced_at: Option<DateTime<Utc>>,
@@ -55,7 +55,7 @@ struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pause_reason: Option<String>,
     /// Whether it is noted as taken out.
-    noted: bool,
+    pub noted: bool,
     /// Whether no other site behind the accelerator is known.
     alone: bool,
     /// The listeners that send traffic to none of its endpoints.
@@ -66,7 +66,7 @@ struct Status {
 /// An endpoint in service, with the values for a command by hand.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct InService {
+pub(super) struct InService {
     group: String,
     id: String,
     weight: i32,
@@ -123,7 +123,7 @@ pub(super) async fn run(
 }
 
 /// The listeners that send traffic to no healthy endpoint.
-fn unserved(groups: &[EndpointGroup]) -> BTreeSet<&str> {
+pub(super) fn unserved(groups: &[EndpointGroup]) -> BTreeSet<&str> {
     let serves = |group: &&EndpointGroup| {
         group.endpoints.iter().any(|endpoint| endpoint.healthy && group.sends_to(endpoint))
     };
@@ -131,7 +131,7 @@ fn unserved(groups: &[EndpointGroup]) -> BTreeSet<&str> {
     groups.iter().map(EndpointGroup::listener).filter(|listener| !good.contains(listener)).collect()
 }
 
-fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
+pub(super) fn statuses(sight: &Sight, accelerator: &Accelerator) -> Vec<Status> {
     let mut found: BTreeMap<Option<String>, Status> = BTreeMap::new();
     for (group, endpoint) in
         sight.groups.iter().flat_map(|group| group.endpoints.iter().map(move |endpoint| (group, endpoint)))
@@ -213,7 +213,7 @@ impl Status {
         self.endpoints.iter().filter(|endpoint| endpoint.healthy).count()
     }
 
-    fn mood(&self) -> Mood {
+    pub fn mood(&self) -> Mood {
         if self.site.is_none() {
             Mood::Unknown
         } else if !self.endpoints.is_empty() && self.healthy() == 0
@@ -233,7 +233,7 @@ impl Status {
         }
     }
 
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let paused = self.paused_until.map(|until| {
             let reason = self.pause_reason.as_deref().unwrap_or_default();
             format!("; paused until {}: {}", time(until), plain(reason))

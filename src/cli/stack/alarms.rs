@@ -1,27 +1,26 @@
-//! The alarms for people as the template defines them, and what was changed of them.
+//! The alarms for people as a template defines them, and what was changed of them.
 
 use aws_sdk_cloudwatch::types::{ComparisonOperator, Dimension, MetricAlarm, Statistic};
 
 use super::Stack;
-use crate::cli::function::Function;
 use crate::cli::text::{plain, quoted};
-use crate::remote::arn::Arn;
-
-/// The template of the stack.
-pub(super) const TEMPLATE: &str = include_str!("../../../../infra/failover-lock.yaml");
 
 /// Where its alarms' descriptions say that the runbook is, by default.
 const RUNBOOK: &str = "docs/runbook.md";
 
-/// An alarm of the template in a stack: on the sum of a metric in each period.
+/// The dimension of a metric, if it has one. An error if its value is not known.
+pub(in crate::cli) type OfMetric = Result<Option<(&'static str, String)>, ()>;
+
+/// An alarm of the template in a stack, on a metric in each period.
 #[derive(Clone, Debug)]
-pub(super) struct Defined {
+pub(in crate::cli) struct Defined {
     pub name: String,
     description: String,
     namespace: &'static str,
     metric: &'static str,
     /// The dimension of its metric, if it has one. An error if its value is not in the variables of `lock`.
-    dimension: Result<Option<(&'static str, String)>, ()>,
+    dimension: OfMetric,
+    statistic: &'static str,
     threshold: &'static str,
     comparison: &'static str,
     /// Seconds.
@@ -39,53 +38,61 @@ fn property(resource: &'static str, key: &str) -> Option<&'static str> {
     resource.lines().find_map(|line| line.strip_prefix("      ")?.strip_prefix(key)?.strip_prefix(": "))
 }
 
-/// The alarms for people of a stack, with `lock` as that has it.
-pub(super) fn defined(stack: &str, region: &str, lock: &Function) -> Vec<Defined> {
-    let is_alarm = |resource: &&str| resource.contains("\n    Type: AWS::CloudWatch::Alarm\n");
-    // The primary's own alarm is a part of the chain.
-    let is_for_people = |resource: &&str| !resource.contains("-primary-unhealthy\"");
-    let resources = TEMPLATE.split("\n\n").filter(is_alarm).filter(is_for_people);
-    resources.filter_map(|resource| Defined::read(resource, stack, region, lock)).collect()
+/// What a stack's parameters make of its template.
+pub(in crate::cli) struct Parameters<'a> {
+    /// What stands for a name in a text; `None` if that is not known.
+    pub text: &'a dyn Fn(&str) -> Option<String>,
+    /// The dimension of a metric that is not a function's, by the template's text. An error if its value is not known.
+    pub dimension: &'a dyn Fn(&str) -> OfMetric,
+    /// Whether the stack has this alarm for people, by its name after the stack's, and the condition on which it is made.
+    pub is_made: &'a dyn Fn(&str, Option<&str>) -> bool,
 }
 
 // === impl Defined ===
 
 impl Defined {
-    fn read(resource: &'static str, stack: &str, region: &str, lock: &Function) -> Option<Self> {
-        let variable = |name: &str| lock.variables.get(name).filter(|value| !value.is_empty());
-        let id = variable("GUARDED_HEALTH_CHECKS");
+    fn read(resource: &'static str, stack: &Stack<'_>, parameters: &Parameters<'_>) -> Option<Self> {
+        let of = |key: &str| property(resource, key);
         // `!Sub "…"`, or `!Sub ["…", { id: … }]`.
         let text = |key: &str| {
-            let text = property(resource, key)?.split_once('"')?.1.rsplit_once('"')?.0;
-            let text = text.replace("${AWS::StackName}", stack).replace("${AWS::Region}", region);
-            let text =
-                text.replace("${id}", id.map_or("ID", String::as_str)).replace("${RunbookUrl}", RUNBOOK);
-            Some(text.replace(
-                "${LockedPath}",
-                variable("LOCKED_PATH").map_or("/lb-check-failed-over", String::as_str),
-            ))
-        };
-        let of = |key: &str| property(resource, key);
-        let dimensions = of("Dimensions")?;
-        let dimension = if dimensions.contains("Name: HealthCheckId") {
-            match variable("GUARDED_TAG") {
-                Some(_) => Ok(None),
-                None => id.map(|id| Some(("HealthCheckId", id.clone()))).ok_or(()),
+            let mut rest = of(key)?.split_once('"')?.1.rsplit_once('"')?.0;
+            let mut text = String::new();
+            while let Some((before, (name, after))) =
+                rest.split_once("${").and_then(|(before, from)| Some((before, from.split_once('}')?)))
+            {
+                text += before;
+                match name {
+                    "AWS::StackName" => text += stack.name,
+                    "AWS::Region" => text += stack.region,
+                    "RunbookUrl" => text += RUNBOOK,
+                    name => text += &(parameters.text)(name).unwrap_or_else(|| name.to_owned()),
+                }
+                rest = after;
             }
-        } else if let Some((_, function)) = dimensions.split_once("Name: FunctionName, Value: !Ref ") {
-            let function = function.split(' ').next()?.to_lowercase();
-            Ok(Some(("FunctionName", format!("{stack}-{function}"))))
-        } else {
-            let topic = variable("ALARM_ACTIONS").and_then(|topic| Arn::parse(topic));
-            topic.map(|topic| Some(("TopicName", topic.resource.to_owned()))).ok_or(())
+            Some(text + rest)
+        };
+        let name = text("AlarmName")?;
+        let condition = resource.lines().find_map(|line| line.strip_prefix("    Condition: "));
+        let suffix = name.strip_prefix(stack.name).unwrap_or(&name).trim_start_matches('-');
+        if !(parameters.is_made)(suffix, condition) {
+            return None;
+        }
+        let dimensions = of("Dimensions").unwrap_or_default();
+        let dimension = match dimensions.split_once("Name: FunctionName, Value: !Ref ") {
+            Some((_, function)) => {
+                let function = function.split(' ').next()?.to_lowercase();
+                Ok(Some(("FunctionName", format!("{}-{function}", stack.name))))
+            }
+            None => (parameters.dimension)(dimensions),
         };
         let periods = of("EvaluationPeriods")?;
         Some(Self {
-            name: text("AlarmName")?,
+            name,
             description: text("AlarmDescription")?,
             namespace: of("Namespace")?,
             metric: of("MetricName")?,
             dimension,
+            statistic: of("Statistic")?,
             threshold: of("Threshold")?,
             comparison: of("ComparisonOperator")?,
             period: of("Period")?,
@@ -119,7 +126,7 @@ impl Defined {
                 format!("{} {}{}", self.namespace, self.metric, named(own)),
             ),
             ("unit", alarm.unit().map_or("none", |unit| unit.as_str()).to_owned(), "none".to_owned()),
-            ("statistic", statistic.to_owned(), "Sum".to_owned()),
+            ("statistic", statistic.to_owned(), self.statistic.to_owned()),
             ("threshold", alarm.threshold().unwrap_or_default().to_string(), self.threshold.to_owned()),
             ("comparison", comparison.to_owned(), self.comparison.to_owned()),
             ("period", format!("{} s", alarm.period().unwrap_or_default()), format!("{} s", self.period)),
@@ -157,10 +164,11 @@ impl Defined {
         let end = if self.tells_end { format!(" --ok-actions {topic}") } else { String::new() };
         Some(format!(
             "aws cloudwatch put-metric-alarm --region {region} --alarm-name {} --namespace {namespace} --metric-name {metric}{} \
-             --statistic Sum --period {} --evaluation-periods {} --datapoints-to-alarm {} --threshold {threshold} \
+             --statistic {} --period {} --evaluation-periods {} --datapoints-to-alarm {} --threshold {threshold} \
              --comparison-operator {comparison} --treat-missing-data {} --alarm-actions {topic}{end} --alarm-description {}",
             quoted(name),
             dimension.unwrap_or_default(),
+            self.statistic,
             self.period,
             self.periods,
             self.datapoints,
@@ -173,6 +181,13 @@ impl Defined {
 // === impl Stack ===
 
 impl Stack<'_> {
+    /// The alarms for people of the stack.
+    pub fn defined(&self, parameters: &Parameters<'_>) -> Vec<Defined> {
+        let is_alarm = |resource: &&str| resource.contains("    Type: AWS::CloudWatch::Alarm\n");
+        let resources = self.template.text.split("\n\n").filter(is_alarm);
+        resources.filter_map(|resource| Defined::read(resource, self, parameters)).collect()
+    }
+
     /// Finds the alarms that are missing, notify no one, watch something else, or go off at another time, than the template
     /// says. Each can be made anew where the others show whom they notify, and the stack is of this version. Returns whether
     /// there are none.
@@ -201,10 +216,12 @@ impl Stack<'_> {
                         let changed = changed.join("; ");
                         (
                             format!("{name} is not as this version deploys it: {changed}"),
-                            super::REDEPLOY.to_owned(),
+                            self.template.redeploy.to_owned(),
                         )
                     } else if alarm.alarm_actions().is_empty() {
                         (format!("{name} has no action"), self.anew())
+                    } else if defined.tells_end && alarm.ok_actions().is_empty() {
+                        (format!("{name} tells no one when it is over"), self.anew())
                     } else {
                         continue;
                     }

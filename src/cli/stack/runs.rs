@@ -4,61 +4,88 @@
 use futures_util::future::join_all;
 
 use super::Stack;
-use super::alarms::TEMPLATE;
 use crate::cli::function::{self, Function, LIVE};
 use crate::cli::session::patience;
 use crate::cli::text::quoted;
 use crate::cli::{iam, logs};
-use crate::failover_lock::health_check::HealthCheckId;
 use crate::remote::arn::Arn;
 
-/// The permissions that the template gives the role of a function whatever the parameters are: the statement, and its actions.
-fn permissions(handler: &str) -> Vec<(&'static str, Vec<&'static str>)> {
+/// Lambda's defaults: how often it tries again, and for how many seconds, see [the guide](https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-configuring.html).
+const RETRIES: i32 = 2;
+const SECONDS: i32 = 6 * 60 * 60;
+
+/// What Lambda does with an event of another service that a function has not handled, as the template has it.
+pub(in crate::cli) struct Tries {
+    /// How often it tries again.
+    pub again: i32,
+    /// For how many seconds.
+    pub seconds: i32,
+    /// The event.
+    pub what: &'static str,
+}
+
+/// The permissions that a template gives the role of a function whatever the parameters are: the statement, and its actions.
+fn permissions(template: &'static str, handler: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     let is_role = |resource: &&str| {
         let name = resource.trim_start().split(':').next().and_then(|name| name.strip_suffix("Role"));
         name.is_some_and(|name| name.eq_ignore_ascii_case(handler)) && resource.contains("AWS::IAM::Role")
     };
-    let mut found = Vec::new();
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
     let mut statement = None;
-    for line in TEMPLATE.split("\n\n").find(is_role).unwrap_or_default().lines() {
+    let mut in_list = false;
+    for line in template.split("\n\n").find(is_role).unwrap_or_default().lines() {
+        let action = line.strip_prefix("                  - ").filter(|_| in_list);
+        if let (Some(action), Some((_, actions))) = (action, found.last_mut()) {
+            actions.push(action);
+            continue;
+        }
+        in_list = false;
         // What depends on a parameter is deeper.
         if let Some(item) = line.strip_prefix("              - ") {
             statement = item.strip_prefix("Sid: ");
-        } else if let (Some(sid), Some(actions)) = (statement, line.strip_prefix("                Action: "))
-        {
-            found.push((sid, actions.trim_matches(['[', ']']).split(", ").collect()));
+        } else if let (Some(sid), Some(actions)) = (statement, line.strip_prefix("                Action:")) {
+            in_list = actions.is_empty();
+            let actions = actions.trim_matches([' ', '[', ']']).split(", ");
+            found.push((sid, actions.filter(|action| !action.is_empty()).collect()));
         }
     }
     found
 }
 
 impl Stack<'_> {
-    /// Finds what these functions may not do, or cannot tell.
-    pub(super) async fn runs(&mut self, functions: &[Function], id: &HealthCheckId, notified: Option<&str>) {
-        for function in functions {
-            self.role(function, id, notified).await;
-            self.log(function).await;
-        }
+    /// Finds what a function may not do, or cannot tell. `resource` is that of a statement of its role; `None` if that is not known.
+    /// `more` are actions, each with its resource, that it needs beside.
+    pub async fn runs(
+        &mut self,
+        function: &Function,
+        resource: &dyn Fn(&str) -> Option<String>,
+        more: &[(&'static str, String)],
+    ) {
+        self.role(function, resource, more).await;
+        self.log(function).await;
     }
 
-    async fn role(&mut self, function: &Function, id: &HealthCheckId, notified: Option<&str>) {
+    async fn role(
+        &mut self,
+        function: &Function,
+        resource: &dyn Fn(&str) -> Option<String>,
+        more: &[(&'static str, String)],
+    ) {
         const NAME: &str = "role";
         let Function { name, role, handler, .. } = function;
         let Some(Arn { partition, region, account, .. }) = Arn::parse(self.arn) else { return };
         let resource = |statement: &str| match statement {
-            "HealthCheck" => Some(format!("arn:{partition}:route53:::healthcheck/{id}")),
-            "Alarms" => Some("*".to_owned()),
-            "MuteRules" => Some(format!("arn:{partition}:cloudwatch:{region}:{account}:alarm-mute-rule:any")),
-            "Log" => Some(format!(
-                "arn:{partition}:logs:{region}:{account}:log-group:/aws/lambda/{name}:log-stream:any"
-            )),
-            "FailureDestination" => notified.map(str::to_owned),
-            _ => None,
+            "Log" => {
+                let group = format!("/aws/lambda/{name}");
+                Some(format!("arn:{partition}:logs:{region}:{account}:log-group:{group}:log-stream:any"))
+            }
+            statement => resource(statement),
         };
-        let needed = permissions(handler);
-        let needed = needed.iter().filter_map(|(sid, actions)| Some((actions, resource(sid)?)));
-        let judged = needed.map(async |(actions, resource)| {
-            iam::denied(&self.aws, role, actions, &resource, patience()).await
+        let needed = permissions(self.template.text, handler);
+        let needed = needed.into_iter().filter_map(|(sid, actions)| Some((actions, resource(sid)?)));
+        let more = more.iter().map(|(action, resource)| (vec![*action], resource.clone()));
+        let judged = needed.chain(more).map(async |(actions, resource)| {
+            iam::denied(&self.aws, role, &actions, &resource, patience()).await
         });
         let mut denied = Vec::new();
         for judged in join_all(judged).await {
@@ -98,42 +125,41 @@ impl Stack<'_> {
         }
     }
 
-    /// Checks where Lambda sends an alarm that `lock` has not handled after all its tries, if it is not one of `topics`.
-    pub(super) async fn failures(&mut self, lock: &Function, topic: Option<&str>) {
+    /// Checks where Lambda sends an event of another service that a function has not handled after all its tries: to this one, if
+    /// none is set.
+    pub async fn failures(&mut self, function: &Function, tries: &Tries, to: Option<&str>) {
         const NAME: &str = "failures";
-        /// As the template has them: two more tries, within six hours.
-        const RETRIES: i32 = 2;
-        const SECONDS: i32 = 6 * 60 * 60;
-        let qualifier = if lock.is_live() { LIVE } else { function::LATEST };
-        let of = format!("{}:{qualifier}", lock.name);
-        let found = match function::on_failure(&self.aws, &lock.name, qualifier, patience()).await {
+        let Tries { again, seconds, what } = *tries;
+        let qualifier = if function.is_live() { LIVE } else { function::LATEST };
+        let of = format!("{}:{qualifier}", function.name);
+        let found = match function::on_failure(&self.aws, &function.name, qualifier, patience()).await {
             Ok(found) => found.unwrap_or_default(),
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
-        // Lambda's own defaults are the template's.
-        let tries =
-            found.retries.unwrap_or(RETRIES) >= RETRIES && found.seconds.unwrap_or(SECONDS) >= SECONDS;
+        let is_as_deployed =
+            found.retries.unwrap_or(RETRIES) >= again && found.seconds.unwrap_or(SECONDS) >= seconds;
         let said = match &found.destination {
-            None => format!("{of} sends an alarm that it has not handled nowhere: no one is told its error"),
-            Some(_) if !tries => format!("{of} is not tried twice more, for six hours, as by infra/deploy"),
+            None => format!("{of} sends {what} that it has not handled nowhere: no one is told its error"),
+            Some(_) if !is_as_deployed => {
+                format!("{of} is not tried {again} times more within {seconds} s, as by its template")
+            }
             Some(destination) => {
-                return self
-                    .findings
-                    .ok(NAME, format!("{of} sends an alarm that it has not handled to {destination}"));
+                let said = format!("{of} sends {what} that it has not handled to {destination}");
+                return self.findings.ok(NAME, said);
             }
         };
-        let Some(topic) = found.destination.as_deref().or(topic) else {
+        let Some(to) = found.destination.as_deref().or(to) else {
             return self.findings.wrong(NAME, said, self.anew());
         };
-        let destination = quoted(&format!("{{\"OnFailure\":{{\"Destination\":\"{topic}\"}}}}"));
+        let destination = quoted(&format!("{{\"OnFailure\":{{\"Destination\":\"{to}\"}}}}"));
         self.findings.fixable(
             NAME,
             said,
             format!(
                 "aws lambda put-function-event-invoke-config --region {} --function-name {} --qualifier {} --maximum-retry-attempts \
-                 {RETRIES} --maximum-event-age-in-seconds {SECONDS} --destination-config {destination}",
+                 {again} --maximum-event-age-in-seconds {seconds} --destination-config {destination}",
                 self.region,
-                lock.name,
+                function.name,
                 quoted(qualifier)
             ),
         );
@@ -142,10 +168,11 @@ impl Stack<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::permissions;
+    use super::permissions as of_template;
 
     #[test]
     fn the_permissions_of_each_function_are_those_that_its_role_always_has() {
+        let permissions = |handler| of_template(include_str!("../../../infra/failover-lock.yaml"), handler);
         let sids = |handler| permissions(handler).into_iter().map(|(sid, _)| sid).collect::<Vec<_>>();
         assert_eq!(sids("lock"), ["HealthCheck", "Alarms", "Log", "FailureDestination"]);
         assert_eq!(sids("restore"), ["HealthCheck", "Log"]);

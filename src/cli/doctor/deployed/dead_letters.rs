@@ -1,8 +1,9 @@
 //! The queue of the alarms that SNS could not deliver to `lock`.
 
-use super::{LAST_RUNS_MINUTES, Stack, in_runbook};
+use super::LAST_RUNS_MINUTES;
 use crate::cli::session::patience;
 use crate::cli::sqs;
+use crate::cli::stack::Stack;
 use crate::cli::text::time;
 use crate::failover_lock::cloudwatch::CloudWatch;
 
@@ -38,7 +39,7 @@ impl Stack<'_> {
                     self.name,
                     time(at)
                 ),
-                format!("docs/runbook.md#{}", in_runbook("dead-letters")),
+                format!("docs/runbook.md#{}", self.in_runbook("dead-letters")),
             ),
             Ok(Some((at, _))) => self.findings.ok(NAME, format!("{queue} was empty at {}", time(at))),
             Ok(None) => {

@@ -4,10 +4,12 @@ use aws_sdk_eventbridge::Client;
 use aws_sdk_eventbridge::operation::describe_rule::DescribeRuleOutput;
 use aws_sdk_eventbridge::types::{RuleState, Target};
 
-use super::{Stack, way};
+use super::way;
 use crate::cli::function::{Function, LIVE, unqualified};
+use crate::cli::guard::Guard;
 use crate::cli::policy::Lets;
 use crate::cli::session::{if_there, patience};
+use crate::cli::stack::Stack;
 use crate::cli::text::{plain, quoted};
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, pages, send};
@@ -19,7 +21,7 @@ const EACH_MINUTE: &str = "rate(1 minute)";
 
 impl Stack<'_> {
     /// Whether the schedule runs this function every minute.
-    pub(super) async fn schedule(&mut self, function: &Function) -> bool {
+    pub(super) async fn schedule(&mut self, guard: &Guard, function: &Function) -> bool {
         let (name, region) = (&function.name, self.region);
         let rule = match self.rule(name).await {
             Ok(Some(rule)) => rule,
@@ -36,7 +38,8 @@ impl Stack<'_> {
         if rule.state().is_some_and(|state| *state != RuleState::Enabled) {
             let said =
                 "its schedule is off: a lost alarm is not found, and an undone lock not reported".to_owned();
-            self.runs_again(said, format!("aws events enable-rule --region {region} --name {name}")).await;
+            self.runs_again(guard, said, format!("aws events enable-rule --region {region} --name {name}"))
+                .await;
             return false;
         }
         let schedule = rule.schedule_expression().unwrap_or("none");
@@ -45,7 +48,7 @@ impl Stack<'_> {
             let command = format!(
                 "aws events put-rule --region {region} --name {name} --schedule-expression '{EACH_MINUTE}' --description 'Runs {name} every minute.'"
             );
-            self.runs_again(said, command).await;
+            self.runs_again(guard, said, command).await;
             return false;
         }
         let arn = format!(
@@ -76,7 +79,7 @@ impl Stack<'_> {
                 "aws events put-targets --region {region} --rule {name} --targets Id={},Arn={arn}",
                 quoted(id)
             );
-            self.runs_again(said, command).await;
+            self.runs_again(guard, said, command).await;
             return false;
         }
         // Each has a policy of its own.
@@ -94,13 +97,13 @@ impl Stack<'_> {
         };
         let Some(Arn { partition, account, .. }) = Arn::parse(self.arn) else { return true };
         let rule = format!("arn:{partition}:events:{region}:{account}:rule/{name}");
-        let moves_nothing = target.lets(EVENTS, &rule) == Lets::Yes || self.owes_nothing().await;
+        let moves_nothing = target.lets(EVENTS, &rule) == Lets::Yes || self.owes_nothing(guard).await;
         way::lets(&target, &arn, (EVENTS, &rule), (NAME, moves_nothing), self.findings)
     }
 
     /// Adds what keeps `reconcile` from running, with the command that lets it run: `--fix` may run that if no lock is owed.
-    async fn runs_again(&mut self, said: String, command: String) {
-        if self.owes_nothing().await {
+    async fn runs_again(&mut self, guard: &Guard, said: String, command: String) {
+        if self.owes_nothing(guard).await {
             return self.findings.fixable(NAME, said, command);
         }
         let remedy = format!(

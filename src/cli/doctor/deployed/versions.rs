@@ -1,9 +1,9 @@
 //! Which versions the functions run by their alias `live`, after an update and after a rollback.
 
-use super::Stack;
 use crate::cli::function::{self, Function, Versions};
 use crate::cli::screen::Mood;
 use crate::cli::session::patience;
+use crate::cli::stack::Stack;
 
 const NAME: &str = "versions";
 

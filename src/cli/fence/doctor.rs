@@ -1,0 +1,439 @@
+//! `failoverctl fence doctor`: the whole way from a report to the accelerator, with the repair of each fault.
+
+use std::collections::BTreeMap;
+
+use aws_config::{Region, SdkConfig};
+use clap::Args;
+use serde_json::Value;
+
+use super::region_of;
+use super::status::{statuses, unserved};
+use crate::cli::dynamodb;
+use crate::cli::error::{Ended, Error};
+use crate::cli::findings::Findings;
+use crate::cli::function::{self, Function, SNS};
+use crate::cli::policy::Lets;
+use crate::cli::screen::Mood;
+use crate::cli::session::{Session, patience};
+use crate::cli::sns;
+use crate::cli::sqs;
+use crate::cli::stack::{Parameters, Stack, Template, Tries};
+use crate::cli::text::plain;
+use crate::program::variables::InvalidConfig;
+use crate::remote::arn::Arn;
+use crate::site_fence::accelerator::Accelerator;
+use crate::site_fence::config::Config;
+use crate::site_fence::view::View;
+
+const DEPLOY: &str = "deploy infra/site-fence.yaml again: docs/fence.md#deploy";
+const TEMPLATE: Template = Template {
+    text: include_str!("../../../infra/site-fence.yaml"),
+    section: "site",
+    one: "fenced",
+    expected: &["fenced", "out", "paused"],
+    redeploy: DEPLOY,
+    anew: |stack| format!("remove {stack} and deploy it again: docs/fence.md#remove"),
+    notify: "NotificationTopicArn of infra/site-fence.yaml",
+};
+
+/// What no link is about.
+const NOT_LOOKED_AT: &str = "Prometheus, Alertmanager and Infinispan of the sites, the passwords, the functions' networks, the keys of \
+                             topics and queues: docs/fence.md#verify-the-installation tries the way";
+
+/// The variables that both functions have from the stack.
+const VARIABLES: [&str; 11] = [
+    "ACCELERATOR_SITE_ENDPOINTS",
+    "ARTIFACT",
+    "DRY_RUN",
+    "FENCE_TABLE",
+    "INFINISPAN_CA_CERT",
+    "INFINISPAN_CA_CERT_SECRET",
+    "INFINISPAN_INSECURE_TLS",
+    "INFINISPAN_SITE_ENDPOINTS",
+    "INFINISPAN_USER",
+    "INFINISPAN_USER_SECRET",
+    "SECRETS_REGION",
+];
+
+/// Check the whole way from a report to the accelerator, and show each fault with its repair.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "ok: well. look: worth a look. WRONG: repair it, by what follows the arrow. unseen: could not \
+    be seen from here, or is not permitted.\n\nExample:\n  failoverctl fence doctor a1234567890abcdef.awsglobalaccelerator.com"
+)]
+pub(super) struct Arguments {
+    /// The accelerator's DNS name or ARN.
+    accelerator: String,
+    /// The function that fences, by its name or ARN.
+    #[arg(long, value_name = "NAME", default_value = "site-fence")]
+    function: String,
+}
+
+pub(super) async fn run(
+    session: &Session,
+    region: Option<Region>,
+    arguments: Arguments,
+) -> Result<Ended, Error> {
+    let Arguments { accelerator: name, function } = arguments;
+    let aws = region_of(session, region, &function);
+    let mut findings = Findings::default();
+    let fence = match Function::of(&aws, &function, patience()).await {
+        Ok(Some(fence)) => Some(fence),
+        Ok(None) => {
+            let region = aws.region().map(Region::as_ref).unwrap_or_default();
+            findings.wrong(
+                "function",
+                format!("{} does not exist in {region}", plain(&function)),
+                "name it with --function, and its Region with --region; or deploy it: docs/fence.md#deploy"
+                    .to_owned(),
+            );
+            None
+        }
+        Err(failure) => {
+            findings.unknown("function", &failure);
+            None
+        }
+    };
+    let config = fence.as_ref().map(|fence| configured(fence, &aws));
+    let sites = config.as_ref().and_then(|config| config.as_ref().ok()).map(|config| config.sites.clone());
+    let view = View::new(&session.aws, sites.unwrap_or_default());
+    let Some(accelerator) = view.accelerators.named(&name, patience()).await? else {
+        return Err(Error::NoAccelerator(Some(name)));
+    };
+    look(&view, &accelerator, &mut findings).await;
+    if let (Some(fence), Some(config)) = (&fence, &config) {
+        let Some(stack) = fence.name.strip_suffix("-fence") else {
+            findings.warn("deployed", format!("{} was not deployed by infra/site-fence.yaml", fence.name));
+            return findings.show(&session.screen).await;
+        };
+        let (arn, region) = (fence.arn.as_str(), aws.region().map(Region::as_ref).unwrap_or_default());
+        let stack = Stack {
+            template: &TEMPLATE,
+            name: stack,
+            arn,
+            region,
+            aws: aws.clone(),
+            findings: &mut findings,
+        };
+        let mut doctor = Doctor { stack, accelerator: &accelerator, fence };
+        Box::pin(doctor.walk(config.as_ref().map_err(ToString::to_string))).await;
+    }
+    findings.beyond(NOT_LOOKED_AT);
+    findings.show(&session.screen).await
+}
+
+/// The function's configuration, as it reads it.
+fn configured(fence: &Function, aws: &SdkConfig) -> Result<Config, InvalidConfig> {
+    let region = aws.region().map(ToString::to_string);
+    Config::read(&|name| match name {
+        "AWS_REGION" => region.clone(),
+        name => fence.variables.get(name).cloned(),
+    })
+}
+
+/// Checks the sites behind the accelerator.
+async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) {
+    let sight = match view.look(accelerator, patience()).await {
+        Ok(sight) => sight,
+        Err(failure) => return findings.unknown("accelerator", &failure),
+    };
+    for listener in unserved(&sight.groups) {
+        findings.wrong(
+            "accelerator",
+            format!("{listener} has no healthy endpoint whose weight and traffic dial are above 0"),
+            "repair the endpoints, or rejoin a site: docs/runbook.md#rejoin-a-site".to_owned(),
+        );
+    }
+    let found = statuses(&sight, accelerator);
+    let in_service =
+        found.iter().filter(|status| status.site.is_some() && !status.endpoints.is_empty()).count();
+    for status in &found {
+        let site = status.site.as_deref().map_or_else(|| "endpoints".to_owned(), plain);
+        let said = format!("{site}: {}", status.words());
+        let remedy = (status.noted && !status.endpoints.is_empty() || status.mood() == Mood::Wrong)
+            .then(|| "docs/runbook.md#rejoin-a-site, once the sites are synchronised".to_owned());
+        // That of endpoints of no known site is no fault of reading.
+        let mood = if status.mood() == Mood::Unknown { Mood::Warn } else { status.mood() };
+        findings.add("site", mood, said, remedy);
+    }
+    if in_service < 2 && found.iter().all(|status| !status.noted) {
+        findings.wrong(
+            "site",
+            format!("{in_service} sites are known to be in service: a report about the only one is refused"),
+            "tag the load balancers with site-fence:site, or name them in AcceleratorSiteEndpoints: docs/fence.md#deploy".to_owned(),
+        );
+    }
+}
+
+/// What a doctor looks at.
+struct Doctor<'a> {
+    stack: Stack<'a>,
+    accelerator: &'a Accelerator,
+    fence: &'a Function,
+}
+
+impl Doctor<'_> {
+    async fn walk(&mut self, config: Result<&Config, String>) {
+        let config = match config {
+            Ok(config) => Some(config),
+            Err(invalid) => {
+                let said = format!("{}: its variables do not let it start: {invalid}", self.fence.name);
+                self.stack.findings.wrong("function", said, DEPLOY.to_owned());
+                None
+            }
+        };
+        self.function(config).await;
+        if let Some(config) = config {
+            self.ways(config).await;
+            self.table(config).await;
+        }
+        self.rejoin(config).await;
+        self.alarms(config).await;
+    }
+
+    async fn function(&mut self, config: Option<&Config>) {
+        const NAME: &str = "function";
+        let Self { stack, fence, .. } = self;
+        let name = &fence.name;
+        let mut is_well = config.is_some();
+        if fence.handler != "fence" {
+            is_well = false;
+            let said = format!("{name} has the handler {}, and not fence", fence.handler);
+            stack.findings.wrong(NAME, said, DEPLOY.to_owned());
+        }
+        if let Some(stopped) = fence.stopped {
+            is_well = false;
+            stopped.is_found(NAME, name, stack.region, false, stack.findings);
+        }
+        is_well &= !fence.is_short();
+        fence.short_is_found(NAME, stack.region, false, stack.findings);
+        if config.is_some_and(|config| config.dry_run) {
+            is_well = false;
+            let said = format!("{name}: DRY_RUN is true: it decides and changes nothing");
+            stack.findings.wrong(
+                NAME,
+                said,
+                "deploy the stack again with DryRun=false: docs/fence.md#deploy".to_owned(),
+            );
+        }
+        if is_well {
+            stack.findings.ok(NAME, format!("{name} is there, and can run"));
+        }
+        let more = needs(config, fence);
+        stack.runs(fence, &of_accelerator(&self.accelerator.arn), &more).await;
+    }
+
+    /// The ways by which a report arrives.
+    async fn ways(&mut self, config: &Config) {
+        const NAME: &str = "way in";
+        if config.webhook.is_none() && config.topic.is_none() {
+            let said = format!(
+                "{} has neither a user of its URL nor a topic: no report is acted on",
+                self.fence.name
+            );
+            return self.stack.findings.wrong(NAME, said, DEPLOY.to_owned());
+        }
+        if config.webhook.is_some() {
+            self.url().await;
+        }
+        if let Some(topic) = &config.topic {
+            self.topic(topic).await;
+        }
+    }
+
+    async fn url(&mut self) {
+        const NAME: &str = "way in";
+        let Self { stack, fence, .. } = self;
+        let url = match function::url(&stack.aws, &fence.name, patience()).await {
+            Ok(url) => url,
+            Err(failure) => return stack.findings.unknown(NAME, &failure),
+        };
+        let Some(url) = url else {
+            let said = format!("{} has no URL, which Alertmanager needs", fence.name);
+            return stack.findings.wrong(NAME, said, stack.anew());
+        };
+        // The URL requires both permissions.
+        let lets = |action: &str| {
+            let is_one = |value: &Value, one: &str| {
+                value == one || value.as_array().is_some_and(|all| all.iter().any(|each| each == one))
+            };
+            fence.policy.iter().any(|statement| {
+                let principal = &statement["Principal"];
+                statement["Effect"] == "Allow"
+                    && is_one(&statement["Action"], action)
+                    && (principal == "*" || is_one(&principal["AWS"], "*"))
+            })
+        };
+        let missing: Vec<_> = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]
+            .into_iter()
+            .filter(|action| !lets(action))
+            .collect();
+        if missing.is_empty() {
+            stack.findings.ok(NAME, format!("{url} lets Alertmanager in, with its password"));
+        } else {
+            let said = format!("the policy of {} does not let its URL do {}", fence.name, missing.join(", "));
+            stack.findings.wrong(NAME, said, stack.anew());
+        }
+    }
+
+    async fn topic(&mut self, topic: &str) {
+        const NAME: &str = "way in";
+        let Self { stack, fence, .. } = self;
+        let subscriptions = match sns::subscriptions(&stack.aws, topic, patience()).await {
+            Ok(subscriptions) => subscriptions,
+            Err(failure) => return stack.findings.unknown(NAME, &failure),
+        };
+        let is_there = subscriptions.iter().any(|one| one.endpoint == fence.arn && one.arn.is_some());
+        let lets = matches!(fence.lets(SNS, topic), Lets::Yes | Lets::Perhaps);
+        match (is_there, lets) {
+            (true, true) => stack.findings.ok(NAME, format!("{topic} invokes {}", fence.name)),
+            (false, _) => {
+                let said = format!("{} does not subscribe to {topic}: no report arrives by it", fence.name);
+                stack.findings.wrong(NAME, said, stack.anew());
+            }
+            (true, false) => {
+                let said = format!("{} does not let {topic} invoke it", fence.name);
+                stack.findings.wrong(NAME, said, stack.anew());
+            }
+        }
+        let queue = format!("{}-lost-alerts", stack.name);
+        match sqs::exists(&stack.aws, &queue, patience()).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let said = format!("{queue} does not exist: an alert that is not finished is lost");
+                stack.findings.wrong(NAME, said, stack.anew());
+            }
+            Err(failure) => stack.findings.unknown(NAME, &failure),
+        }
+        let Some(Arn { partition, region, account, .. }) = Arn::parse(stack.arn) else { return };
+        let to = format!("arn:{partition}:sqs:{region}:{account}:{queue}");
+        let tries = Tries { again: 2, seconds: 900, what: "an alert" };
+        stack.failures(fence, &tries, Some(&to)).await;
+    }
+
+    /// The table in which executions wait for each other.
+    async fn table(&mut self, config: &Config) {
+        const NAME: &str = "table";
+        let findings = &mut *self.stack.findings;
+        let Some(table) = &config.table else {
+            let said = "there is none: one report is handled at a time, and stacks in other Regions do not know of it";
+            return findings.warn(NAME, said.to_owned());
+        };
+        let region = Region::new(table.region.clone());
+        let aws = self.stack.aws.to_builder().region(region).build();
+        match dynamodb::exists(&aws, &table.name, patience()).await {
+            Ok(true) => findings.ok(NAME, format!("{} is there", plain(&table.name))),
+            Ok(false) => {
+                let said =
+                    format!("{} does not exist in {}: every report fails", plain(&table.name), table.region);
+                let remedy = self.stack.anew();
+                self.stack.findings.wrong(NAME, said, remedy);
+            }
+            Err(failure) => findings.unknown(NAME, &failure),
+        }
+    }
+
+    /// The function that rejoins a site.
+    async fn rejoin(&mut self, config: Option<&Config>) {
+        const NAME: &str = "rejoin";
+        let Self { stack, fence, .. } = self;
+        let name = format!("{}-rejoin", stack.name);
+        let rejoin = match Function::of(&stack.aws, &name, patience()).await {
+            Ok(Some(rejoin)) => rejoin,
+            Ok(None) => {
+                return stack.findings.wrong(NAME, format!("{name} does not exist"), stack.anew());
+            }
+            Err(failure) => return stack.findings.unknown(NAME, &failure),
+        };
+        let mut is_well = rejoin.stopped.is_none() && !rejoin.is_short();
+        if let Some(stopped) = rejoin.stopped {
+            stopped.is_found(NAME, &name, stack.region, false, stack.findings);
+        }
+        rejoin.short_is_found(NAME, stack.region, false, stack.findings);
+        if rejoin.code != fence.code || rejoin.handler != NAME {
+            is_well = false;
+            let said =
+                format!("{name} runs other code than {}, or with the handler {}", fence.name, rejoin.handler);
+            stack.findings.wrong(NAME, said, DEPLOY.to_owned());
+        }
+        let of = |function: &Function, variable: &str| {
+            function.variables.get(variable).cloned().unwrap_or_default()
+        };
+        let differ: Vec<_> =
+            VARIABLES.into_iter().filter(|variable| of(&rejoin, variable) != of(fence, variable)).collect();
+        if !differ.is_empty() {
+            is_well = false;
+            let said = format!("{name} has another value than {} of {}", fence.name, differ.join(", "));
+            stack.findings.wrong(NAME, said, DEPLOY.to_owned());
+        }
+        if is_well {
+            stack.findings.ok(NAME, format!("{name} is there, and can run"));
+        }
+        let more = needs(config, &rejoin);
+        stack.runs(&rejoin, &of_accelerator(&self.accelerator.arn), &more).await;
+    }
+
+    async fn alarms(&mut self, config: Option<&Config>) {
+        let stack = &mut self.stack;
+        let silent = match stack.alarms_named(&format!("{}-silent-", stack.name)).await {
+            Ok(silent) => silent,
+            Err(failure) => return stack.findings.unknown("alarms", &failure),
+        };
+        let watched: Vec<_> = silent.iter().filter_map(|alarm| alarm.alarm_name()).collect();
+        if watched.is_empty() {
+            let said = "none notices a site whose reports do not arrive: docs/fence.md#notice-a-silent-site";
+            stack.findings.warn("alarms", said.to_owned());
+        }
+        let sites: BTreeMap<_, _> = ["WatchdogSiteA", "WatchdogSiteB"]
+            .into_iter()
+            .zip(watched.iter().filter_map(|name| name.rsplit_once("-silent-")))
+            .map(|(parameter, (_, site))| (parameter, site.to_owned()))
+            .collect();
+        let dns_name = &self.accelerator.dns_name;
+        let text = |name: &str| match name {
+            "AcceleratorDnsName" => Some(dns_name.clone()),
+            name => sites.get(name).cloned(),
+        };
+        let has_topic = config.is_some_and(|config| config.topic.is_some());
+        let is_made = |_: &str, condition: Option<&str>| match condition {
+            None => true,
+            Some("HasTopic") => has_topic,
+            Some("HasWatchdog") => !sites.is_empty(),
+            Some("HasWatchdogA") => sites.contains_key("WatchdogSiteA"),
+            Some("HasWatchdogB") => sites.contains_key("WatchdogSiteB"),
+            Some(_) => false,
+        };
+        // Of a queue, a topic, or a function and a site.
+        let dimension = |_: &str| Err(());
+        let defined = stack.defined(&Parameters { text: &text, dimension: &dimension, is_made: &is_made });
+        let found = stack.alarms(&defined).await;
+        // Which version has deployed it is not known.
+        stack.people(found, &defined, false).await;
+    }
+}
+
+/// The resource of a statement of the functions' roles.
+fn of_accelerator(arn: &str) -> impl Fn(&str) -> Option<String> {
+    move |statement| match statement {
+        "FindAcceleratorAndSites" => Some("*".to_owned()),
+        "Accelerator" => Some(arn.to_owned()),
+        "Listeners" => Some(format!("{arn}/listener/any")),
+        "EndpointGroups" => Some(format!("{arn}/listener/any/endpoint-group/any")),
+        _ => None,
+    }
+}
+
+/// What a function needs beside, by its variables: the action and its resource.
+fn needs(config: Option<&Config>, function: &Function) -> Vec<(&'static str, String)> {
+    let variable = |name: &str| function.variables.get(name).filter(|arn| arn.starts_with("arn:")).cloned();
+    let secrets = ["WEBHOOK_USER_SECRET", "INFINISPAN_USER_SECRET", "INFINISPAN_CA_CERT_SECRET"];
+    let secrets = secrets.into_iter().filter_map(variable);
+    let mut needs: Vec<_> = secrets.map(|arn| ("secretsmanager:GetSecretValue", arn)).collect();
+    if let Some(table) =
+        config.and_then(|config| config.table.as_ref()).filter(|table| table.name.starts_with("arn:"))
+    {
+        let actions = ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:DeleteItem"];
+        needs.extend(actions.map(|action| (action, table.name.clone())));
+    }
+    needs
+}

@@ -1,0 +1,207 @@
+//! What a template deploys, as far as that is the same for all systems: alarms for people and their topic, and what each function
+//! needs to run and to tell what it did.
+
+mod alarms;
+mod people;
+mod runs;
+
+use std::collections::BTreeSet;
+
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
+
+pub(super) use self::alarms::{Defined, Parameters};
+pub(super) use self::runs::Tries;
+use super::findings::Findings;
+use super::function::{alarm_arn, unqualified};
+use super::session::{patience, shortly};
+use super::sns;
+use super::text::quoted;
+use super::topic;
+use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::remote::arn::Arn;
+use crate::remote::aws::{Call, Failure, Kind, send};
+
+/// A template.
+pub(super) struct Template {
+    /// Its text.
+    pub text: &'static str,
+    /// How the sections on its alarms begin in the runbook.
+    pub section: &'static str,
+    /// The alarm that stands for all where the policy of their topic is judged, by its name after the stack's.
+    pub one: &'static str,
+    /// The alarms that report what is no fault.
+    pub expected: &'static [&'static str],
+    /// What deploys it again.
+    pub redeploy: &'static str,
+    /// What makes the parts of a stack anew.
+    pub anew: fn(&str) -> String,
+    /// What names another topic for people.
+    pub notify: &'static str,
+}
+
+/// A stack, by the names that its template gives.
+pub(super) struct Stack<'a> {
+    pub template: &'static Template,
+    pub name: &'a str,
+    /// The ARN of the function that acts.
+    pub arn: &'a str,
+    pub region: &'a str,
+    pub aws: SdkConfig,
+    pub findings: &'a mut Findings,
+}
+
+// === impl Stack ===
+
+impl Stack<'_> {
+    /// Those of the stack's alarms for people that there are.
+    pub async fn alarms(&self, defined: &[Defined]) -> Result<Vec<MetricAlarm>, Failure> {
+        let names: Vec<_> = defined.iter().map(|alarm| alarm.name.clone()).collect();
+        let client = aws_sdk_cloudwatch::Client::new(&self.aws);
+        let found = patience().persist(async |time| {
+            let request = client.describe_alarms().set_alarm_names(Some(names.clone()));
+            let request = request.alarm_types(AlarmType::MetricAlarm).max_records(100);
+            send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
+        });
+        Ok(found.await?.metric_alarms.unwrap_or_default())
+    }
+
+    /// The alarms whose names begin so.
+    pub async fn alarms_named(&self, prefix: &str) -> Result<Vec<MetricAlarm>, Failure> {
+        let client = aws_sdk_cloudwatch::Client::new(&self.aws);
+        let found = patience().persist(async |time| {
+            let request = client.describe_alarms().alarm_name_prefix(prefix);
+            let request = request.alarm_types(AlarmType::MetricAlarm).max_records(100);
+            send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
+        });
+        Ok(found.await?.metric_alarms.unwrap_or_default())
+    }
+
+    /// Checks the alarms, their actions, and the subscriptions of their topics.
+    pub async fn people(
+        &mut self,
+        alarms: Result<Vec<MetricAlarm>, Failure>,
+        defined: &[Defined],
+        is_of_this_version: bool,
+    ) {
+        const NAME: &str = "alarms";
+        let alarms = match alarms {
+            Ok(alarms) => alarms,
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+        };
+        let names: BTreeSet<_> = alarms.iter().filter_map(MetricAlarm::alarm_name).collect();
+        let is_as_defined = self.as_defined(&alarms, defined, is_of_this_version);
+        let off: Vec<_> = alarms
+            .iter()
+            .filter(|alarm| alarm.actions_enabled() == Some(false))
+            .filter_map(MetricAlarm::alarm_name)
+            .collect();
+        if !off.is_empty() {
+            let off = off.join(" ");
+            self.findings.fixable(
+                NAME,
+                format!("their actions are off: {off}"),
+                format!("aws cloudwatch enable-alarm-actions --region {} --alarm-names {off}", self.region),
+            );
+        }
+        let (rules, unread) = match CloudWatch::new(&self.aws).mute_rules(shortly()).await {
+            Ok(rules) => (rules, None),
+            Err(failure) => (Vec::new(), Some(failure)),
+        };
+        let is_muted = |name: &&str| rules.iter().any(|rule| rule.alarms.iter().any(|alarm| alarm == name));
+        let muted: Vec<_> = names.iter().copied().filter(is_muted).collect();
+        if let Some(failure) = &unread {
+            self.findings.unknown(NAME, failure);
+        }
+        if !muted.is_empty() {
+            self.findings.wrong(
+                NAME,
+                format!("a mute rule holds their actions back: {}", muted.join(" ")),
+                format!(
+                    "when the work is done, end the rule: aws cloudwatch list-alarm-mute-rules --region {} shows it",
+                    self.region
+                ),
+            );
+        }
+        let is_expected = |alarm: &&MetricAlarm| {
+            let name = alarm.alarm_name().unwrap_or_default();
+            !self.template.expected.iter().any(|expected| name == format!("{}-{expected}", self.name))
+        };
+        let standing: Vec<_> = alarms
+            .iter()
+            .filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm))
+            .filter(is_expected)
+            .filter_map(MetricAlarm::alarm_name)
+            .collect();
+        for alarm in &standing {
+            let section =
+                self.in_runbook(alarm.strip_prefix(self.name).unwrap_or(alarm).trim_start_matches('-'));
+            self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
+        }
+        let is_well = [off.is_empty(), standing.is_empty(), muted.is_empty(), unread.is_none()];
+        if is_well == [true; 4] && is_as_defined {
+            self.findings.ok(NAME, format!("all {} are there, none is in ALARM", defined.len()));
+        }
+        let topics: BTreeSet<_> = alarms
+            .iter()
+            .flat_map(MetricAlarm::alarm_actions)
+            .filter(|action| action.contains(":sns:"))
+            .collect();
+        for topic in topics {
+            self.topic(topic, &alarms).await;
+        }
+    }
+
+    /// Checks whether a topic of the alarms has a subscriber.
+    async fn topic(&mut self, topic: &str, alarms: &[MetricAlarm]) {
+        const NAME: &str = "people";
+        let region = Arn::parse(topic).map_or("", |arn| arn.region);
+        let subscribe = format!(
+            "follow the link in AWS's mail; to get another one: aws sns subscribe --region {region} --protocol email \
+             --topic-arn {} --notification-endpoint ADDRESS",
+            quoted(topic)
+        );
+        let subscriptions = match sns::subscriptions(&self.aws, topic, patience()).await {
+            Ok(subscriptions) => subscriptions,
+            Err(failure) if failure.kind() == Kind::NotFound => {
+                let own = topic.ends_with(&format!(":{}-notifications", self.name));
+                let another = || format!("create it, or name another one: {}", self.template.notify);
+                let remedy = if own { self.anew() } else { another() };
+                return self.findings.wrong(NAME, format!("{topic} does not exist"), remedy);
+            }
+            Err(failure) => return self.findings.unknown(NAME, &failure),
+        };
+        // Each of the alarms has the same actions: one stands for all.
+        let alarm = alarm_arn(topic, &format!("{}-{}", self.name, self.template.one));
+        topic::accepts(&self.aws, topic, &alarm, self.findings).await;
+        // The alarms' own function tells no one.
+        let subscriptions: Vec<_> = subscriptions
+            .into_iter()
+            .filter(|one| unqualified(&one.endpoint) != unqualified(self.arn))
+            .collect();
+        let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.arn.is_some());
+        self.notified(topic, &confirmed, alarms).await;
+        for one in &open {
+            let said =
+                format!("{} {} has not confirmed its subscription to {topic}", one.protocol, one.endpoint);
+            if confirmed.is_empty() {
+                self.findings.wrong(NAME, said, subscribe.clone());
+            } else {
+                self.findings.warn(NAME, said);
+            }
+        }
+        if subscriptions.is_empty() {
+            self.findings.wrong(NAME, format!("no one subscribes to {topic}"), subscribe);
+        }
+    }
+
+    /// What makes its parts anew.
+    pub fn anew(&self) -> String {
+        (self.template.anew)(self.name)
+    }
+
+    /// The runbook's section on an alarm of the template.
+    pub fn in_runbook(&self, alarm: &str) -> String {
+        format!("{}-{alarm}", self.template.section)
+    }
+}

@@ -1,0 +1,127 @@
+//! `failoverctl fence doctor`, on a stack of the template beside a Global Accelerator of our own.
+
+use crate::failoverctl::{Ended, run_at};
+use crate::support::docs::commands_below;
+use crate::support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, REGION, Sites, alert, outcomes};
+
+/// Deploys with the documented commands.
+async fn deploy(sites: &Sites, more: &str) {
+    let [secrets, _, deploy, _] = &commands_below("fence.md", "## Deploy")[..] else {
+        panic!("the page has the commands")
+    };
+    let deploy = deploy.replace("DryRun=true", "DryRun=false");
+    let deploy = deploy.replace(
+        "\"CodeKey=$KEY\"",
+        &format!("\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true {more}"),
+    );
+    let upload = r#"
+        aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
+        KEY=site-fence-test.zip
+        aws s3 mb --region "$REGION" "s3://$BUCKET"
+        aws s3 cp --region "$REGION" "$ARTIFACT" "s3://$BUCKET/$KEY""#;
+    let (artifact, variables) = (sites.aws.package("site-fence"), sites.variables());
+    let given = [
+        ("ACCELERATORS", &*sites.accelerators.url()),
+        ("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8")),
+        ("REGION", REGION),
+        ("BUCKET", "artifacts"),
+        ("EMAIL", "sre@example.com"),
+        ("ACCELERATOR", DNS_NAME),
+        ("WEBHOOK_PASSWORD", PASSWORD),
+        ("INFINISPAN_USER", "developer"),
+        ("INFINISPAN_PASSWORD", INFINISPAN_PASSWORD),
+        ("INFINISPAN_SITE_ENDPOINTS", &variables["INFINISPAN_SITE_ENDPOINTS"]),
+        ("INFINISPAN_CA_CERT", &variables["INFINISPAN_CA_CERT"]),
+    ];
+    let (status, said) = sites.aws.bash(&format!("{upload}\n{secrets}\n{deploy}"), &given).await;
+    assert_eq!(status, Some(0), "{said}");
+}
+
+async fn doctor(sites: &Sites) -> Ended {
+    run_at(sites, &["fence", "doctor", DNS_NAME]).await
+}
+
+/// Breaks something, and puts it back.
+async fn is_found(sites: &Sites, broken: &str, said: &str, mended: &str) {
+    for (command, is_there) in [(broken, true), (mended, false)] {
+        let (status, printed) = sites.aws.bash(command, &[("AWS_DEFAULT_REGION", REGION)]).await;
+        assert_eq!(status, Some(0), "{command}: {printed}");
+        let found = doctor(sites).await;
+        assert_eq!(found.out.contains(said), is_there, "{command}: {said}: {}", found.out);
+        assert_eq!(found.status, Some(if is_there { 3 } else { 0 }), "{command}: {}", found.out);
+    }
+}
+
+#[tokio::test]
+async fn doctor_walks_from_the_report_to_the_accelerator_and_finds_what_is_broken() {
+    let sites = Sites::start_with_functions().await;
+    let missing = doctor(&sites).await;
+    assert!(missing.out.contains("site-fence does not exist in "), "{missing:?}");
+    deploy(&sites, "CreateAlertTopic=true").await;
+    let well = doctor(&sites).await;
+    assert_eq!(well.status, Some(0), "{}", well.out);
+    for said in [
+        "ok      site          site-a: in service\n",
+        "ok      function      site-fence is there, and can run\n",
+        "ok      role          that of site-fence allows what it needs\n",
+        " lets Alertmanager in, with its password\n",
+        "site-alerts invokes site-fence\n",
+        "ok      table         ",
+        "ok      rejoin        site-rejoin is there, and can run\n",
+        "ok      alarms        all ",
+        "unseen  not looked at Prometheus, Alertmanager and Infinispan",
+    ] {
+        assert!(well.out.contains(said), "{said}: {}", well.out);
+    }
+
+    let role = "ROLE=$(aws lambda get-function-configuration --function-name site-fence --query Role --output text)
+        POLICY=$(aws iam get-role-policy --role-name \"${ROLE##*/}\" --policy-name fence --query PolicyDocument --output json)
+        aws iam put-role-policy --role-name \"${ROLE##*/}\" --policy-name fence --policy-document";
+    for (broken, said, mended) in [
+        (
+            "aws lambda put-function-concurrency --function-name site-fence --reserved-concurrent-executions 0",
+            "site-fence cannot run: its reserved concurrency is 0",
+            "aws lambda put-function-concurrency --function-name site-fence --reserved-concurrent-executions 10",
+        ),
+        (
+            &*format!("{role} \"${{POLICY//:RemoveEndpoints/:RemoveNothing}}\""),
+            "does not allow globalaccelerator:RemoveEndpoints",
+            &*format!("{role} \"${{POLICY//:RemoveNothing/:RemoveEndpoints}}\""),
+        ),
+        (
+            "aws logs delete-log-group --log-group-name /aws/lambda/site-rejoin",
+            "/aws/lambda/site-rejoin does not exist",
+            "aws logs create-log-group --log-group-name /aws/lambda/site-rejoin",
+        ),
+        (
+            "aws cloudwatch disable-alarm-actions --alarm-names site-fenced site-silent-site-b",
+            "their actions are off: site-fenced site-silent-site-b",
+            "aws cloudwatch enable-alarm-actions --alarm-names site-fenced site-silent-site-b",
+        ),
+    ] {
+        is_found(&sites, broken, said, mended).await;
+    }
+    for (broken, said) in [
+        ("aws lambda delete-function-url-config --function-name site-fence", "site-fence has no URL"),
+        ("aws cloudwatch delete-alarms --alarm-names site-refused", "deleted: site-refused"),
+        (
+            "aws sqs delete-queue --region \"$AWS_DEFAULT_REGION\" --endpoint-url \"$AWS_ENDPOINT_URL\" --queue-url \"$AWS_ENDPOINT_URL/000000000000/site-lost-alerts\"",
+            "site-lost-alerts does not exist: an alert that is not finished is lost",
+        ),
+        (
+            "aws sns unsubscribe --subscription-arn \"$(aws sns list-subscriptions --output text --query \
+             \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")\"",
+            "site-fence does not subscribe to ",
+        ),
+        ("aws lambda delete-function --function-name site-rejoin", "site-rejoin does not exist"),
+    ] {
+        let (status, printed) = sites.aws.bash(broken, &[("AWS_DEFAULT_REGION", REGION)]).await;
+        assert_eq!(status, Some(0), "{broken}: {printed}");
+        let found = doctor(&sites).await;
+        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {}", found.out);
+    }
+
+    outcomes(&sites.system(&[]), &alert("site-a", "site-b")).await;
+    let out = doctor(&sites).await.out;
+    assert!(out.contains("site          site-b: fenced since "), "{out}");
+}
