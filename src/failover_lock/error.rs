@@ -89,6 +89,8 @@ pub struct FailedRecord {
     pub health_check_id: Option<HealthCheckId>,
     /// The cause.
     pub error: Error,
+    /// Whether the lock of the check was found undone.
+    pub undone: bool,
 }
 
 // === impl Error ===
@@ -188,7 +190,7 @@ impl fmt::Display for InvocationError {
 impl FailedRecord {
     /// What failed without a record of an event: a health check, or what is asked for all of them.
     pub(super) fn of(health_check_id: Option<HealthCheckId>, error: impl Into<Error>) -> Self {
-        Self { record: None, alarm: None, health_check_id, error: error.into() }
+        Self { record: None, alarm: None, health_check_id, error: error.into(), undone: false }
     }
 
     pub(super) fn log(&self) {

@@ -52,17 +52,15 @@ pub(super) async fn lock(system: &FailoverLock, event: &str, deadline: Deadline)
     let records = match event::records(event) {
         Ok(records) => records,
         Err(error) => {
-            let failed =
-                FailedRecord { record: Some(1), alarm: None, health_check_id: None, error: error.into() };
+            let failed = FailedRecord { record: Some(1), ..FailedRecord::of(None, error) };
             return vec![(None, Err(failed))];
         }
     };
     let records = records.into_iter().zip(1..).map(async |(record, number)| {
-        let failed = |alarm, health_check_id, error| FailedRecord {
+        let failed = |alarm, health_check_id, error: Error| FailedRecord {
             record: Some(number),
             alarm,
-            health_check_id,
-            error,
+            ..FailedRecord::of(health_check_id, error)
         };
         let result = match record.message {
             Ok(Message::Alarm(transition)) => {

@@ -181,7 +181,11 @@ impl lambda::Report for Report {
                 let names = outcome.metric().into_iter().chain(note).chain(undone);
                 names.map(|name| line(name, id)).collect::<Vec<_>>()
             }
-            Err(failed) => vec![line("Failed", failed.health_check_id.as_ref().or(self.only.as_ref()))],
+            Err(failed) => {
+                let id = failed.health_check_id.as_ref().or(self.only.as_ref());
+                let names = ["Failed"].into_iter().chain(failed.undone.then_some("Undone"));
+                names.map(|name| line(name, id)).collect()
+            }
         })
     }
 }

@@ -76,19 +76,21 @@ pub(super) async fn reconcile(
     let checks = looks.into_iter().enumerate().map(async |(place, look)| {
         let id = look.id.clone();
         let result = match reconcile_check(system, look, tags.get(&id), &tick, deadline).await {
-            Err(Error::Aws(failure)) if failure.kind() == Kind::Throttled => {
-                tick.give_way();
+            Err(Error::Aws(failure) | Error::AlarmsUnread(failure)) if failure.kind() == Kind::Throttled => {
+                // No one else waits for CloudWatch's limit.
+                if failure.is_of("route53") {
+                    tick.give_way();
+                }
                 warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
-                Ok(Some(throttled(Some(&id))))
-            }
-            // Nor this: no one else waits for CloudWatch's limit.
-            Err(Error::AlarmsUnread(failure)) if failure.kind() == Kind::Throttled => {
-                warn!(healthCheckId = %id, error = %failure, decision = "defer", "decided");
-                Ok(Some(throttled(Some(&id))))
+                Ok(Some(Outcome { undone: tick.has_undone(&id), ..throttled(Some(&id)) }))
             }
             result => result,
         };
-        (place, result.map_err(|error| FailedRecord::of(Some(id), error)).transpose())
+        let failed = |error| FailedRecord {
+            undone: tick.has_undone(&id),
+            ..FailedRecord::of(Some(id.clone()), error)
+        };
+        (place, result.map_err(failed).transpose())
     });
     let mut results: Vec<_> = stream::iter(checks).buffer_unordered(AT_ONCE).collect().await;
     hear(&mut results, tick.muted(system, deadline).await);
@@ -219,6 +221,9 @@ async fn decide_and_act(
     let first_seen = system.known.locked_since(check, system.config.is_locked(check), system.clock.now());
     let seen_locked =
         if tags.as_ref().is_some_and(record::takes_no_lock) { record::EARLIER } else { first_seen };
+    let is_locked = record.is_locked(path, check.version, system.config.locked_path.as_str());
+    let is_undone = view::stands(check, &record) && !is_locked;
+    tick.undone(id, is_undone);
     let mut acting = alarms.to_vec();
     let mut muted = false;
     let finding = loop {
@@ -260,10 +265,8 @@ async fn decide_and_act(
         tick.armed(id, alarms);
     }
     let outcome = conclude(system, check, on_record, finding, tick, deadline).await?;
-    let is_locked = record.is_locked(path, check.version, system.config.locked_path.as_str());
-    let is_back = is_locked || outcome.outcome == Verdict::Locked;
     let does_not_hold = outcome.reason == Some(Reason::LockDoesNotHold);
-    let undone = does_not_hold || (view::stands(check, &record) && !is_back);
+    let undone = does_not_hold || is_undone && outcome.outcome != Verdict::Locked;
     Ok(Some(Outcome { undone, ..outcome }))
 }
 

@@ -221,7 +221,7 @@ impl Record {
         let is_over = |restore: &Restore| restore.done.is_some() && lock.version < Some(restore.version);
         let is_later = self.restore.as_ref().is_some_and(|it| is_over(it) && it.version < version);
         // Of a lock that was set back and set again the tag may be older than the second one.
-        let is_next = lock.version.is_none_or(|locked| locked + 1 == version);
+        let is_next = lock.version.is_none_or(|locked| locked.saturating_add(1) == version);
         is_later || (is_next && self.intent(path, version) == Intent::Out)
     }
 
@@ -392,7 +392,7 @@ impl Lock {
     /// set back and locked again makes two, as do two changes between two ticks.
     #[must_use]
     pub fn is_of(&self, version: i64) -> bool {
-        self.version.is_some_and(|locked| locked + 1 >= version)
+        self.version.is_some_and(|locked| locked.saturating_add(1) >= version)
     }
 
     /// Whether this alarm is its cause: its name would be recorded as it is, cut to what fits and without some characters.

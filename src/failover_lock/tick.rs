@@ -29,6 +29,8 @@ pub(super) struct Tick {
     locks: Mutex<BTreeSet<HealthCheckId>>,
     /// The locks that it records.
     unrecorded: Mutex<Vec<Unrecorded>>,
+    /// The checks whose lock was undone, as this tick has found them.
+    undone: Mutex<BTreeSet<HealthCheckId>>,
     /// The checks that are armed, with their alarms.
     armed: Mutex<BTreeMap<HealthCheckId, Vec<Alarm>>>,
 }
@@ -56,6 +58,21 @@ impl Tick {
             return Vec::new();
         }
         self.unrecorded.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the lock of a check was undone, whatever becomes of that.
+    pub fn undone(&self, id: &HealthCheckId, is_undone: bool) {
+        let mut undone = self.undone.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_undone {
+            undone.insert(id.clone());
+        } else {
+            undone.remove(id);
+        }
+    }
+
+    /// Whether this tick has found the lock of a check undone.
+    pub fn has_undone(&self, id: &HealthCheckId) -> bool {
+        self.undone.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 
     /// This check is armed, as far as no mute rule holds these alarms back.

@@ -109,6 +109,12 @@ impl Failure {
         self.kind
     }
 
+    /// Whether it is of a call of this service, by its name in IAM.
+    #[must_use]
+    pub fn is_of(&self, service: &str) -> bool {
+        self.call.action.split(':').next() == Some(service)
+    }
+
     /// What AWS said, or what happened, without advice to the owner of the credentials.
     #[must_use]
     pub fn cause(&self) -> &str {

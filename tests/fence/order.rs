@@ -334,7 +334,7 @@ async fn holds(seed: u64, with_table: bool) -> String {
             Box::pin(world.step()).await;
             world.check(&format!("seed {seed}, round {round}, step {step}"));
         }
-        world.lives(&format!("seed {seed}, round {round}")).await;
+        Box::pin(world.lives(&format!("seed {seed}, round {round}"))).await;
     }
     world.told.join("\n")
 }

@@ -28,8 +28,11 @@ async fn eventually(is_so: impl Fn() -> bool) {
     }
 }
 
+/// What a tick counts, whatever it answers.
 async fn counted(world: &World) -> String {
-    ticks_of(&world.system().await).await.1
+    let system = world.system().await;
+    let report = system.handle(Handler::Reconcile, "{}", Deadline::after(Duration::from_secs(20))).await;
+    report.metrics("failover-reconcile", SystemTime::now()).collect()
 }
 
 #[tokio::test]
@@ -408,7 +411,17 @@ async fn an_undone_lock_counts_whatever_else_is_found_of_its_check() {
     world.alarm("ALARM");
     world.variables.push(("DRY_RUN", "true"));
     counts(&world, "Unprotected").await;
+    // What was to be done about it cannot be done.
     world.variables.clear();
+    for (operation, fault, beside) in [
+        ("UpdateHealthCheck", THROTTLED, "Throttled"),
+        ("UpdateHealthCheck", DENIED, "Failed"),
+        ("ListAlarmMuteRules", THROTTLED, "Throttled"),
+    ] {
+        world.route53.fail_always(operation, fault);
+        counts(&world, beside).await;
+        world.route53.fail_never(operation);
+    }
     world.route53.put("secondary", Check::new("HTTP", 80).reported(0));
     let pair = format!("{PRIMARY}=secondary").leak() as &str;
     world.variables.push(("SECONDARY_HEALTH_CHECKS", pair));

@@ -235,3 +235,19 @@ fn the_cause_of_a_lock_is_the_alarm_that_would_be_recorded_so_and_no_other_that_
         assert!(!lock.is_by("shop-primary-unhealthy") && !lock.is_by("shop"), "{alarm}");
     }
 }
+
+#[test]
+fn a_version_beyond_all_that_follow_is_read_as_any_other() {
+    for (key, value) in [
+        (OUT, format!("v={} at=2026-01-05T10:02:11Z before=/health by=x", i64::MAX)),
+        (IN, format!("v={} seen=2026-01-05T10:02:11Z over=0 to=/health by=x", i64::MIN)),
+    ] {
+        for path in ["/health", LOCKED] {
+            let record = Record::read(&tags(&[(key, &value)]), path, 8, LOCKED, Utc::now());
+            let _ = record.map(|record| {
+                let lock = record.lock.as_ref().is_some_and(|lock| lock.is_of(8));
+                (lock, record.restore.as_ref().map(Restore::replaced))
+            });
+        }
+    }
+}
