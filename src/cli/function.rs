@@ -1,5 +1,7 @@
 //! Lambda in failoverctl's terms: the only place that knows its SDK.
 
+mod settings;
+
 use std::collections::HashMap;
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use aws_sdk_lambda::types::{
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
+pub(super) use self::settings::{on_failure, other_versions, url};
 use super::error::{Error, REFUSED};
 use super::findings::Findings;
 use super::pattern;
@@ -42,6 +45,10 @@ pub(super) struct Function {
     pub handler: String,
     /// The ARN of the role that it has.
     pub role: String,
+    /// The log group that it writes to.
+    pub log_group: String,
+    /// How many executions are reserved for it.
+    pub concurrency: Option<i32>,
     pub runtime: String,
     pub variables: HashMap<String, String>,
     /// The hash of its code.
@@ -237,6 +244,11 @@ impl Function {
             deployed: found.last_modified().and_then(|at| at.parse().ok()),
             handler: found.handler().unwrap_or_default().to_owned(),
             role: found.role().unwrap_or_default().to_owned(),
+            log_group: found.logging_config().and_then(|logging| logging.log_group()).map_or_else(
+                || format!("/aws/lambda/{}", found.function_name().unwrap_or_default()),
+                str::to_owned,
+            ),
+            concurrency: concurrency.reserved_concurrent_executions,
             runtime: found.runtime().map(|runtime| runtime.as_str().to_owned()).unwrap_or_default(),
             variables: found.environment.and_then(|found| found.variables).unwrap_or_default(),
             policy: policy::statements(&policy),
@@ -283,50 +295,6 @@ impl Function {
         );
         findings.wrong(link, found, remedy);
     }
-}
-
-/// The URL of the function of this name; `None` if it has none.
-pub(super) async fn url(aws: &SdkConfig, name: &str, deadline: Deadline) -> Result<Option<String>, Failure> {
-    let client = Client::new(aws);
-    let found = deadline
-        .persist(async |time| {
-            let request = client.get_function_url_config().function_name(name);
-            send(Call::new("lambda:GetFunctionUrlConfig", "the function"), time, request.send()).await
-        })
-        .await;
-    Ok(if_there(found)?.map(|found| found.function_url))
-}
-
-/// What Lambda does with an event of another service that a function has not handled; `None` for its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct OnFailure {
-    /// How often it is tried again.
-    pub retries: Option<i32>,
-    /// For how many seconds.
-    pub seconds: Option<i32>,
-    /// The ARN of what the event is sent to then.
-    pub destination: Option<String>,
-}
-
-/// That of the function of this name, invoked by this version or alias; `None` if none is set.
-pub(super) async fn on_failure(
-    aws: &SdkConfig,
-    name: &str,
-    qualifier: &str,
-    deadline: Deadline,
-) -> Result<Option<OnFailure>, Failure> {
-    let client = Client::new(aws);
-    let found = deadline
-        .persist(async |time| {
-            let request = client.get_function_event_invoke_config().function_name(name).qualifier(qualifier);
-            send(Call::new("lambda:GetFunctionEventInvokeConfig", "the function"), time, request.send()).await
-        })
-        .await;
-    Ok(if_there(found)?.map(|found| OnFailure {
-        retries: found.maximum_retry_attempts,
-        seconds: found.maximum_event_age_in_seconds,
-        destination: found.destination_config.and_then(|to| to.on_failure?.destination),
-    }))
 }
 
 /// The versions of a function.

@@ -2,35 +2,43 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
+use aws_sdk_iam::types::ContextKeyTypeEnum::String as Text;
 use aws_sdk_iam::types::PolicyEvaluationDecisionType::Allowed;
+use aws_sdk_iam::types::{ContextEntry, EvaluationResult};
 
 use super::session::if_there;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
 
-/// Those of these actions on a resource that the role of this ARN may not do, by its policies, its boundary and the organisation's;
-/// `None` if the role does not exist.
+/// An action that a role may not do, by its policies, its boundary, and those of the organisation's that have no condition.
+pub(super) struct Denied {
+    pub action: String,
+    /// The keys of conditions whose values are not known: by them it may be allowed.
+    pub unknown: Vec<String>,
+}
+
+/// Those of these actions on a resource, called in a Region, that the role of this ARN may not do; `None` if the role does not exist.
 pub(super) async fn denied(
     aws: &SdkConfig,
     role: &str,
-    actions: &[&str],
-    resource: &str,
+    (actions, resource, region): (&[&str], &str, &str),
     deadline: Deadline,
-) -> Result<Option<Vec<String>>, Failure> {
+) -> Result<Option<Vec<Denied>>, Failure> {
     let client = Client::new(aws);
+    let called_in = ContextEntry::builder().context_key_name("aws:RequestedRegion");
+    let called_in = called_in.context_key_type(Text).context_key_values(region).build();
     let judged = pages(deadline, async |time, marker| {
         let request = client.simulate_principal_policy().policy_source_arn(role).resource_arns(resource);
+        let request = request.context_entries(called_in.clone());
         let request = request.set_action_names(Some(actions.iter().copied().map(str::to_owned).collect()));
         let call = Call::new("iam:SimulatePrincipalPolicy", "the role");
         let page = send(call, time, request.set_marker(marker).send()).await?;
         Ok((page.evaluation_results.unwrap_or_default(), page.marker))
     });
-    let judged = if_there(judged.await)?;
-    let denied = |judged: Vec<_>| {
-        let denied = judged
-            .into_iter()
-            .filter(|one: &aws_sdk_iam::types::EvaluationResult| one.eval_decision != Allowed);
-        denied.map(|one| one.eval_action_name).collect()
+    let judged: Option<Vec<EvaluationResult>> = if_there(judged.await)?;
+    let denied = |one: EvaluationResult| Denied {
+        action: one.eval_action_name,
+        unknown: one.missing_context_values.unwrap_or_default(),
     };
-    Ok(judged.map(denied))
+    Ok(judged.map(|all| all.into_iter().filter(|one| one.eval_decision != Allowed).map(denied).collect()))
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
 
-pub(super) use self::alarms::{Defined, Parameters};
+pub(super) use self::alarms::{Defined, Parameters, topic_of};
 pub(super) use self::runs::Tries;
 use super::findings::Findings;
 use super::function::{alarm_arn, unqualified};
@@ -33,7 +33,7 @@ pub(super) struct Template {
     /// The alarms that report what is no fault.
     pub expected: &'static [&'static str],
     /// What deploys it again.
-    pub redeploy: &'static str,
+    pub redeploy: fn(&str) -> String,
     /// What makes the parts of a stack anew.
     pub anew: fn(&str) -> String,
     /// What names another topic for people.
@@ -193,6 +193,11 @@ impl Stack<'_> {
         if subscriptions.is_empty() {
             self.findings.wrong(NAME, format!("no one subscribes to {topic}"), subscribe);
         }
+    }
+
+    /// What deploys it again.
+    pub fn redeploy(&self) -> String {
+        (self.template.redeploy)(self.name)
     }
 
     /// What makes its parts anew.

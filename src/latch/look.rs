@@ -88,17 +88,23 @@ impl Sight {
 
     /// Whether a failover would be locked, as far as UDP and the buckets that answer show it, and TCP has not shown it of late.
     fn is_untried(&self) -> bool {
-        let is_old = self.over_tcp.is_none_or(|at| at.elapsed() >= OVER_TCP);
         match &self.state {
-            Some(State::Armed) => is_old,
-            Some(State::Failed(_)) => is_old && self.said.is_some_and(|said| said.are_clear()),
+            Some(State::Armed) => !self.is_proven(),
+            Some(State::Failed(_)) => !self.is_proven() && self.said.is_some_and(|said| said.are_clear()),
             _ => false,
         }
     }
 
-    /// Whether there was no clear answer before, and UDP alone gives one now.
+    /// Whether the name servers have said over TCP, within a minute, what they said over UDP.
+    pub(super) fn is_proven(&self) -> bool {
+        self.over_tcp.is_some_and(|at| at.elapsed() < OVER_TCP)
+    }
+
+    /// Whether there was no clear answer before, and UDP alone gives one now. A look that has failed does not go on.
     fn is_unclear_over_tcp(&self) -> bool {
-        !self.split_for.is_zero() && self.over_tcp.is_none() && self.said.is_some_and(|said| said.are_clear())
+        let has_failed = matches!(self.state, Some(State::Failed(_)));
+        let is_clear = self.said.is_some_and(|said| said.are_clear());
+        !self.split_for.is_zero() && !self.is_proven() && is_clear && !has_failed
     }
 
     /// Whether every bucket showed that there was no object, at the start of the look.

@@ -170,6 +170,7 @@ impl Remembered {
         sight.note(&mut self.had);
         let is_due = sight.is_due;
         self.over_tcp = sight.over_tcp;
+        let is_proven = sight.is_proven();
         let left: Vec<_> = sight.left_behind().collect();
         for (bucket, age) in left.iter().filter(|_| !self.left_behind) {
             let (latch, minutes) = (&self.last.latch, age.as_secs() / 60);
@@ -217,7 +218,9 @@ impl Remembered {
         // answer that counts, over TCP as well, ends it.
         let is_unclear = match said {
             Some(said) if !said.are_clear() => true,
-            Some(_) if self.over_tcp.is_some() => false,
+            Some(_) if is_proven => false,
+            // Under a hold they are not asked.
+            None if outcome.state == State::Holding => false,
             Some(_) | None => self.unclear_since.is_some(),
         };
         self.unclear_since = is_unclear.then(|| self.unclear_since.unwrap_or(now));

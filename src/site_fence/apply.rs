@@ -301,17 +301,17 @@ impl Leave<'_> {
     /// Notes the endpoints, removes them, and notes that the site is out. Returns whether it is in service elsewhere meanwhile, so
     /// that it has to be decided again.
     async fn remove(&mut self, sight: &Sight, leaving: &Leaving<'_>) -> Result<bool, Error> {
-        let Self { system, accusation: Accusation { site, .. }, accelerator, deadline, .. } = *self;
+        let Self { system, accusation: Accusation { site, reporter, .. }, accelerator, deadline, .. } = *self;
         self.is_whole = false;
         let notes = &sight.notes;
-        let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() }.with(leaving);
+        let leaver = notes.leaver(site, Some(reporter), Utc::now()).with(leaving);
         // A try before may have noted it.
         if notes.of(site) != Some(&leaver) {
             note(system, accelerator, site, &leaver, deadline).await;
         }
         self.removal.begin(leaver, site, notes);
         let noting = deadline.within(NOTING.min(deadline.left() / 4));
-        self.removal.void(system, accelerator, site, noting).await?;
+        self.removal.void(system, accelerator, site, noting).await;
         let since = self.since;
         let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         let removed = self.removal.remove(system, leaving, goes_on, deadline).await;

@@ -160,8 +160,7 @@ impl Notes {
     }
 
     /// Whether the removal of a site was begun, and has not ended: no one is noted for it yet, and one of the groups has none of the
-    /// site's endpoints any more. Where others have taken their places, or the group is gone, the notes are of a removal that was
-    /// given up.
+    /// site's endpoints any more. Where others have taken their places, or the group is gone, it was given up.
     #[must_use]
     pub fn is_partly_out(&self, site: &Site, groups: &[EndpointGroup]) -> bool {
         let is_left = |noted: &Noted| {
@@ -173,18 +172,25 @@ impl Notes {
         })
     }
 
-    /// Who had taken out a site, if a person has rejoined it since, by force, or without and that has not ended: that is noted until
-    /// the end of a rejoin without force, or until the next removal begins.
+    /// Who had taken out a site, if a person has rejoined it by force since: that is noted until the rejoin without force, or until
+    /// the next removal begins.
     #[must_use]
     pub fn void(&self, site: &Site) -> Option<&By> {
-        self.of(site).and_then(|note| note.by.as_ref()).filter(|_| !self.is_out(site))
+        self.of(site).and_then(|note| note.by.as_ref()).filter(|_| !self.is_to_stay_out(site))
+    }
+
+    /// What is noted of a site when its removal begins. Who takes it out is noted when it is gone; but over a rejoin that has not
+    /// ended at once, in the place of who did before: until that has ended, the site has to stay out all the same.
+    #[must_use]
+    pub fn leaver(&self, site: &Site, reporter: Option<&Site>, now: DateTime<Utc>) -> Note {
+        let note = Note { by: None, ..self.of(site).cloned().unwrap_or_default() };
+        if self.is_to_stay_out(site) && !self.is_out(site) { note.out(reporter, now) } else { note }
     }
 
     /// How many sites wait for a person's rejoin to end.
     #[must_use]
     pub fn count(&self) -> usize {
-        let waits = |(site, note): &(&Site, &Note)| self.is_to_stay_out(site) || note.is_by_no_one();
-        self.iter().filter(waits).count()
+        self.iter().filter(|(site, note)| self.is_to_stay_out(site) || note.is_by_no_one()).count()
     }
 
     /// Whether a site may be stale: it was taken out, and no rejoin since has ended. One without force removes the note last.

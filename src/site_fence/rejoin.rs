@@ -178,8 +178,7 @@ impl Back<'_> {
         let by = notes.of(site).and_then(|note| note.by.as_ref());
         let out = by.filter(|_| notes.is_out(site)).map(|by| by.at);
         let is_idle = add.is_empty() && keys.is_empty();
-        let is_void = by.is_some() && out.is_none() && former.is_some_and(|former| former.forced);
-        let void = is_void.then(|| Note::key_of_by(site));
+        let void = notes.void(site).is_some();
         let (replication, silent) = (None, Vec::new());
         let mut plan = Plan { add, in_service, keys, noted: tagged, former, out, void, replication, silent };
         if system.infinispan.is_none() {
@@ -341,11 +340,8 @@ impl Back<'_> {
             self.details.insert(0, format!("not replicated to: {why}"));
         }
         let accelerators = &system.view.accelerators;
-        if let Some(key) = void.filter(|_| !forced) {
-            // It would be in force again if this rejoin did not end.
-            accelerators.untag(self.accelerator, vec![key], deadline.within(deadline.left() / 4)).await?;
-        }
-        let rejoined = Rejoined { at: Utc::now(), forced };
+        // If this rejoin does not end, one by force before it stays what it is.
+        let rejoined = Rejoined { at: Utc::now(), forced: forced || void };
         match accelerators
             .tag(self.accelerator, [rejoined.tag(site)], deadline.within(deadline.left() / 2))
             .await
@@ -403,6 +399,10 @@ impl Back<'_> {
         } else if !forced && !keys.is_empty() {
             accelerators.untag(self.accelerator, keys, deadline).await?;
             self.changed = true;
+            if void {
+                let rejoined = Rejoined { forced: false, ..rejoined };
+                accelerators.tag(self.accelerator, [rejoined.tag(site)], deadline).await?;
+            }
         } else if forced {
             self.remove_notes_of_back(noted).await;
         }

@@ -27,7 +27,7 @@ pub(super) struct Removal {
     gone: Option<DateTime<Utc>>,
     /// Whether none of the site's endpoints were noted before.
     is_noted_anew: bool,
-    /// Who had taken out the site before the last rejoin, by its note, and that rejoin.
+    /// Who had taken out the site before a rejoin by force, by its note, and that rejoin.
     former: Option<(By, Option<Rejoined>)>,
     /// What does not exist by Global Accelerator's answer to a removal, by group, endpoint and whether clients' addresses are
     /// preserved: it may still show it for a while.
@@ -47,26 +47,15 @@ impl Removal {
         self.note = note;
     }
 
-    /// Removes the note of who had taken out the site before the last rejoin: that was another removal. If this fails after a rejoin
-    /// by force, the site is taken out all the same.
-    ///
-    /// # Errors
-    /// The rejoin has not ended, and the note stays: it would count as that of this removal.
-    pub async fn void(
-        &self,
-        system: &SiteFence,
-        accelerator: &Accelerator,
-        site: &Site,
-        deadline: Deadline,
-    ) -> Result<(), Failure> {
-        let Some((_, rejoined)) = &self.former else { return Ok(()) };
+    /// Removes the note of who had taken out the site before a rejoin by force: that was another removal. If this fails, the site is
+    /// taken out all the same.
+    pub async fn void(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
+        if self.former.is_none() {
+            return;
+        }
         let keys = vec![Note::key_of_by(site)];
-        match system.view.accelerators.untag(accelerator, keys, deadline).await {
-            Err(failure) if rejoined.is_some_and(|rejoined| rejoined.forced) => {
-                warn!(%site, error = %failure, "the note of an earlier removal stays until this one has ended");
-                Ok(())
-            }
-            removed => removed,
+        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
+            warn!(%site, error = %failure, "the note of an earlier removal stays until this one has ended");
         }
     }
 
@@ -209,7 +198,8 @@ impl Removal {
         site: &Site,
         deadline: Deadline,
     ) {
-        if !self.is_noted_anew || self.is_perhaps_done() || turn.has_just_left(site) {
+        let is_former = self.is_noted_anew || self.former.is_some();
+        if !is_former || self.is_perhaps_done() || turn.has_just_left(site) {
             return;
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
@@ -217,13 +207,18 @@ impl Removal {
         if !self.note.endpoints.iter().all(|noted| noted.is_in(&groups)) {
             return;
         }
-        let keys = self.note.tags(site).into_iter().map(|(key, _)| key).collect();
         if let Some(former) = &self.former {
             let deadline = deadline.within(deadline.left() / 3);
             if let Err(failure) = put_back(system, accelerator, site, former, deadline).await {
                 warn!(%site, error = %failure, "that the site was rejoined by force is not noted any more");
             }
         }
+        if !self.is_noted_anew {
+            return;
+        }
+        // That of who took it out is another's.
+        let keys =
+            Note { by: None, ..self.note.clone() }.tags(site).into_iter().map(|(key, _)| key).collect();
         let deadline = deadline.within(deadline.left() / 2);
         if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
             warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");

@@ -125,7 +125,7 @@ impl Leave<'_> {
                 let rejoined = |site: &Site| notes.rejoined(site).map(|rejoined| rejoined.at);
                 self.turn.refuse_if_just_out(|other| other != site.as_str(), rejoined)?;
             }
-            let leaver = Note { by: None, ..notes.of(site).cloned().unwrap_or_default() };
+            let leaver = notes.leaver(site, None, Utc::now());
             if leaving.is_empty() {
                 self.turn.refuse_if_just_rejoined(site, deadline).await?;
                 self.removal.note = leaver;
@@ -149,7 +149,7 @@ impl Leave<'_> {
             accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         }
         self.removal.begin(note, site, before);
-        self.removal.void(system, accelerator, site, deadline.within(deadline.left() / 4)).await?;
+        self.removal.void(system, accelerator, site, deadline.within(deadline.left() / 4)).await;
         let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         self.removal.remove(system, leaving, goes_on, deadline).await
     }

@@ -529,7 +529,7 @@ async fn a_role_without_a_permission_is_found(aws: &Emulator, check: &str) {
         ),
         (
             r#"aws iam delete-role-policy --role-name "${ROLE##*/}" --policy-name lock"#.to_owned(),
-            "does not allow route53:GetHealthCheck, route53:UpdateHealthCheck, ",
+            "logs:PutLogEvents, route53:GetHealthCheck, route53:UpdateHealthCheck, ",
         ),
     ] {
         let (status, printed) = aws.bash(&of_lock(&command), &[]).await;
@@ -617,6 +617,11 @@ async fn doctor_finds_each_fault_in_the_chain_and_names_the_command_that_repairs
             no_log,
             "log",
             "/aws/lambda/failover-lock does not exist: what failover-lock does is in no log and no metric, and no alarm tells it",
+        ),
+        (
+            "aws lambda update-alias --function-name failover-lock --name live --routing-config AdditionalVersionWeights={1=0.5}",
+            "versions",
+            "the alias live of failover-lock also runs version 1",
         ),
         (
             silent,

@@ -80,8 +80,18 @@ async fn doctor_walks_from_the_report_to_the_accelerator_and_finds_what_is_broke
     for (broken, said, mended) in [
         (
             "aws lambda put-function-concurrency --function-name site-fence --reserved-concurrent-executions 0",
-            "site-fence cannot run: its reserved concurrency is 0",
+            "site-fence has 0 reserved executions, and 10 by its template: it cannot run",
             "aws lambda put-function-concurrency --function-name site-fence --reserved-concurrent-executions 10",
+        ),
+        (
+            "aws lambda update-function-url-config --function-name site-fence --auth-type AWS_IAM",
+            " wants signed requests, which Alertmanager does not send",
+            "aws lambda update-function-url-config --function-name site-fence --auth-type NONE",
+        ),
+        (
+            "aws lambda add-permission --function-name site-fence --statement-id open --action lambda:InvokeFunction --principal '*'",
+            "lets every AWS account invoke it without its URL",
+            "aws lambda remove-permission --function-name site-fence --statement-id open",
         ),
         (
             &*format!("{role} \"${{POLICY//:RemoveEndpoints/:RemoveNothing}}\""),
@@ -104,6 +114,7 @@ async fn doctor_walks_from_the_report_to_the_accelerator_and_finds_what_is_broke
     for (broken, said) in [
         ("aws lambda delete-function-url-config --function-name site-fence", "site-fence has no URL"),
         ("aws cloudwatch delete-alarms --alarm-names site-refused", "deleted: site-refused"),
+        ("aws cloudwatch delete-alarms --alarm-names site-silent-site-a", "deleted: site-silent-site-a"),
         (
             "aws sqs delete-queue --region \"$AWS_DEFAULT_REGION\" --endpoint-url \"$AWS_ENDPOINT_URL\" --queue-url \"$AWS_ENDPOINT_URL/000000000000/site-lost-alerts\"",
             "site-lost-alerts does not exist: an alert that is not finished is lost",

@@ -233,11 +233,31 @@ async fn a_rejoin_that_cannot_end_makes_nothing_of_a_rejoin_by_force_void() {
     let request = json!({ "accelerator": DNS_NAME, "site": "site-b" });
     let error = rejoin(&system, &request).await.unwrap_err();
     assert!(error.contains("UntagResource"), "{error}");
-    assert_eq!(sites.tags(), tags);
+    // Only its time is another.
+    assert_eq!((&sites.tags()[0], keys(&sites)), (&tags[0], vec![BY.0.to_owned(), FORCED.0.to_owned()]));
+    assert!(sites.tags()[1].1.ends_with(" forced"), "{:?}", sites.tags());
     sites.accelerators.recover();
     // It reports the other one, which is lost, as before.
     sites.accelerators.set_health(&sites.balancer_b, "HEALTHY");
     assert_eq!(outcomes(&system, &report("site-b", "site-a")).await, ["fenced"]);
+}
+
+/// It may be stale until its rejoin has ended.
+#[tokio::test]
+async fn a_removal_that_fails_leaves_a_site_whose_rejoin_has_not_ended_without_a_say() {
+    let sites = Sites::start().await;
+    let system = sites.system(&[]);
+    let group = Group::new(REGION, sites.both());
+    let unended = noted(Accelerator::new(LABEL).listener([group]), &sites.balancer_b);
+    sites.accelerators.put(unended.tagged(FORCED.0, "2026-11-21T04:10:00Z"));
+    let denied = Fault::Error("AccessDeniedException", "not authorized");
+    sites.accelerators.fail_always("RemoveEndpoints", denied);
+    assert_eq!(outcomes(&system, &report("site-a", "site-b")).await, ["failed: AccessDenied"]);
+    sites.accelerators.recover();
+    assert_eq!(outcomes(&system, &report("site-b", "site-a")).await, ["refused: reporter_was_fenced"]);
+    // Nor does it need the permission to remove a note.
+    sites.accelerators.fail_always("UntagResource", Fault::Error("AccessDeniedException", "not authorized"));
+    assert_eq!(outcomes(&system, &report("site-a", "site-b")).await, ["fenced"]);
 }
 
 #[tokio::test]

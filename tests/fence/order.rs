@@ -43,6 +43,8 @@ struct World {
     dead: [bool; 2],
     stale: [bool; 2],
     forced: [bool; 2],
+    /// Whether a removal may have been done, by its lost answer, and no rejoin has ended since.
+    perhaps: [bool; 2],
     /// The alert that fires at each site.
     firing: [Option<String>; 2],
     /// Every notification so far.
@@ -85,6 +87,7 @@ impl World {
             dead: [false; 2],
             stale: [false; 2],
             forced: [false; 2],
+            perhaps: [false; 2],
             firing: [None, None],
             sent: Vec::new(),
             told: Vec::new(),
@@ -191,6 +194,7 @@ impl World {
             self.forced[site] |= force;
             self.stale[site] &= !connected;
         }
+        self.perhaps[site] &= !is_back;
     }
 
     async fn step(&mut self) {
@@ -241,6 +245,9 @@ impl World {
                 self.told.push(format!("take out {}: {:?}", NAMES[site], sites::told(&report)));
             }
             _ => self.rejoin(site, false).await,
+        }
+        if self.told.last().is_some_and(|told| told.contains("failed")) {
+            self.perhaps = [true; 2];
         }
     }
 
@@ -298,7 +305,9 @@ impl World {
         assert!(!self.serves(dead) || is_told, "{at}: {last:?} after\n{}", self.told.join("\n"));
         // A person who forced the dead site into service is told that it is not taken out again.
         let is_chosen = self.forced[dead] && answers.contains("refused: rejoined_by_force");
-        if !self.stale[reporter] && !is_chosen {
+        // One that may be out is no reporter until it is rejoined: the record in the table says so.
+        let is_doubted = self.perhaps[reporter] && answers.contains("refused: reporter_was_fenced");
+        if !self.stale[reporter] && !is_chosen && !is_doubted {
             assert!(
                 !self.serves(dead),
                 "{at}: a live site that is not stale: {last:?}\n{}",
@@ -311,6 +320,7 @@ impl World {
         self.settle();
         for site in BOTH {
             self.sites.age_entries(TimeDelta::seconds(90)).await;
+            self.sites.accelerators.age_notes(TimeDelta::seconds(90));
             self.rejoin(site, false).await;
             if !self.serves(site) {
                 // What could not be noted is added by hand first.

@@ -117,9 +117,9 @@ async fn a_viewer_sees_everything_and_an_operator_locks_and_restores_where_permi
     let template = fs::read_to_string(root().join("infra/people.yaml")).unwrap();
     let lock = r#"!Sub "arn:${AWS::Partition}:route53:::healthcheck/${HealthCheckId}""#;
     assert!(template.contains(lock), "{template}");
-    // It asks for other permissions to read a function's concurrency, and where its failures go.
+    // It asks for other permissions to read a function's concurrency, its alias, and where its failures go.
     let read = "              - lambda:GetFunctionConcurrency\n";
-    let others = "              - lambda:PutFunctionConcurrency\n              - lambda:GetFunction\n";
+    let others = "              - lambda:PutFunctionConcurrency\n              - lambda:GetFunction\n              - lambda:ListAliases\n";
     let template = template.replace(lock, r#""*""#).replace(read, &[read, others].concat());
     fs::write(folder.join("people.yaml"), template).unwrap();
     let deploy = commands_below("failoverctl.md", "## Permissions").concat();

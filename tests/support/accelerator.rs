@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -328,6 +329,19 @@ impl Accelerators {
     }
 
     /// Health checks come to this result, wherever the endpoint is.
+    /// Lets the notes in the tags of all accelerators be older by so much.
+    pub fn age_notes(&self, by: TimeDelta) {
+        for accelerator in &mut self.state().accelerators {
+            for (_, value) in accelerator.tags.iter_mut().filter(|(key, _)| key.starts_with("site-fence:")) {
+                let (time, rest) = value.split_once(' ').unwrap_or((value, ""));
+                if let Ok(time) = time.parse::<DateTime<Utc>>() {
+                    let older = (time - by).to_rfc3339_opts(SecondsFormat::Millis, true);
+                    format!("{older} {rest}").trim_end().clone_into(value);
+                }
+            }
+        }
+    }
+
     pub fn set_health(&self, endpoint_id: &str, health: &'static str) {
         let mut state = self.state();
         let endpoints = state.groups().flat_map(|group| &mut group.endpoints);

@@ -7,7 +7,6 @@ mod versions;
 
 use std::collections::HashMap;
 
-use aws_sdk_cloudwatch::types::MetricAlarm;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::TimeDelta;
@@ -21,7 +20,7 @@ use crate::cli::guard::Guard;
 use crate::cli::look;
 use crate::cli::seen::Status;
 use crate::cli::session::patience;
-use crate::cli::stack::{Defined, Parameters, Stack, Template, Tries};
+use crate::cli::stack::{self, Defined, Parameters, Stack, Template, Tries};
 use crate::cli::state::State;
 use crate::cli::text::{plain, time};
 use crate::failover_lock::health_check::HealthCheckId;
@@ -49,10 +48,6 @@ const VARIABLES: [&str; 9] = [
 /// The length of a hash.
 const SHA256: usize = 32;
 
-/// What gives functions the code of an artifact.
-const REDEPLOY: &str =
-    "infra/deploy with this version's artifact; if that changes nothing: docs/runbook.md#make-the-stack-anew";
-
 /// How long ago `reconcile`, which runs each minute, may have run last: a function's metrics lag by minutes.
 const LATEST_RUN: TimeDelta = TimeDelta::minutes(10);
 
@@ -62,7 +57,12 @@ const TEMPLATE: Template = Template {
     section: "failover",
     one: "lock-set",
     expected: &["lock-set", "locked", "locked-for-days", "restored"],
-    redeploy: REDEPLOY,
+    redeploy: |stack| {
+        format!(
+            "infra/deploy --stack {stack} with this version's artifact; if that changes nothing: \
+             docs/runbook.md#make-the-stack-anew"
+        )
+    },
     anew: |stack| format!("make {stack} anew: docs/runbook.md#make-the-stack-anew"),
     notify: "infra/deploy --notify",
 };
@@ -105,8 +105,7 @@ pub(super) async fn beside(
     .cloned()
     .collect();
     stack.versions(&live).await;
-    let notified = alarms.iter().flatten().flat_map(MetricAlarm::alarm_actions);
-    let notified = notified.into_iter().find(|action| action.contains(":sns:")).cloned();
+    let notified = alarms.as_ref().ok().and_then(|alarms| stack::topic_of(alarms)).cloned();
     let Some(Arn { partition, region, account, .. }) = Arn::parse(arn) else { return };
     let resource = |statement: &str| match statement {
         "HealthCheck" => Some(format!("arn:{partition}:route53:::healthcheck/{id}")),
@@ -116,7 +115,7 @@ pub(super) async fn beside(
         _ => None,
     };
     for function in &live {
-        stack.runs(function, &resource, &[]).await;
+        stack.runs(function, &resource, &needs(function)).await;
     }
     let tries = Tries { again: 2, seconds: 6 * 60 * 60, what: "an alarm" };
     stack.failures(lock, &tries, notified.as_deref()).await;
@@ -146,6 +145,30 @@ fn is_of_this_version(lock: &Function) -> bool {
     let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
     let own = format!("failover-lock-{}-", VERSION.replace(" (", "-").replace(')', ""));
     artifact.starts_with(&own)
+}
+
+/// What a function needs by its variables: each action, and its resource.
+fn needs(function: &Function) -> Vec<(&'static str, String)> {
+    let variable = |name: &str| function.variables.get(name).filter(|value| !value.is_empty());
+    let mut needs = Vec::new();
+    if function.handler == "reconcile" && variable("GUARDED_TAG").is_some() {
+        needs.extend(
+            ["route53:ListHealthChecks", "route53:ListTagsForResources"].map(|one| (one, "*".to_owned())),
+        );
+    }
+    let pairs = variable("SECONDARY_HEALTH_CHECKS").filter(|_| function.handler != "restore");
+    let secondaries =
+        pairs.into_iter().flat_map(|pairs| pairs.split(',')).filter_map(|pair| pair.split_once('='));
+    for (_, secondary) in secondaries {
+        let check = format!("arn:aws:route53:::healthcheck/{}", secondary.trim());
+        needs.extend(
+            ["route53:GetHealthCheck", "route53:GetHealthCheckStatus"].map(|one| (one, check.clone())),
+        );
+    }
+    if pairs.is_some() {
+        needs.push(("cloudwatch:GetMetricStatistics", "*".to_owned()));
+    }
+    needs
 }
 
 /// The alarms for people of a stack, with `lock` as that has it.
@@ -208,7 +231,7 @@ impl Stack<'_> {
             let said = format!(
                 "{name} does not run the artifact of its stack, {artifact}: its code has another hash"
             );
-            self.findings.wrong("artifact", said, REDEPLOY.to_owned());
+            self.findings.wrong("artifact", said, self.redeploy());
         }
     }
 
@@ -298,11 +321,7 @@ impl Stack<'_> {
             return None;
         }
         if function.code != lock.code {
-            self.findings.wrong(
-                what,
-                format!("{name} runs other code than {}", lock.name),
-                REDEPLOY.to_owned(),
-            );
+            self.findings.wrong(what, format!("{name} runs other code than {}", lock.name), self.redeploy());
             return None;
         }
         for variable in VARIABLES {

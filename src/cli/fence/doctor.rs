@@ -1,11 +1,14 @@
 //! `failoverctl fence doctor`: the whole way from a report to the accelerator, with the repair of each fault.
 
+mod needs;
+
 use std::collections::BTreeMap;
 
 use aws_config::{Region, SdkConfig};
 use clap::Args;
 use serde_json::Value;
 
+use self::needs::{needs, of_accelerator};
 use super::region_of;
 use super::status::{statuses, unserved};
 use crate::cli::dynamodb;
@@ -25,20 +28,21 @@ use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config::Config;
 use crate::site_fence::view::View;
 
-const DEPLOY: &str = "deploy infra/site-fence.yaml again: docs/fence.md#deploy";
+const DEPLOY: &str = "deploy infra/site-fence.yaml again: docs/fence.md#deploy; if that changes nothing, remove the stack first";
 const TEMPLATE: Template = Template {
     text: include_str!("../../../infra/site-fence.yaml"),
     section: "site",
     one: "fenced",
     expected: &["fenced", "out", "paused"],
-    redeploy: DEPLOY,
+    redeploy: |_| DEPLOY.to_owned(),
     anew: |stack| format!("remove {stack} and deploy it again: docs/fence.md#remove"),
     notify: "NotificationTopicArn of infra/site-fence.yaml",
 };
 
 /// What no link is about.
-const NOT_LOOKED_AT: &str = "Prometheus, Alertmanager and Infinispan of the sites, the passwords, the functions' networks, the keys of \
-                             topics and queues: docs/fence.md#verify-the-installation tries the way";
+const NOT_LOOKED_AT: &str = "Prometheus, Alertmanager and Infinispan of the sites, the passwords, the functions' networks and who may assume \
+                             their roles, keys, the filter of the topic's subscription, the accelerator's own state, the metrics of the \
+                             queue's and the watchdogs' alarms: docs/fence.md#verify-the-installation tries the way";
 
 /// The variables that both functions have from the stack.
 const VARIABLES: [&str; 11] = [
@@ -100,7 +104,7 @@ pub(super) async fn run(
     let Some(accelerator) = view.accelerators.named(&name, patience()).await? else {
         return Err(Error::NoAccelerator(Some(name)));
     };
-    look(&view, &accelerator, &mut findings).await;
+    let sites = look(&view, &accelerator, &mut findings).await;
     if let (Some(fence), Some(config)) = (&fence, &config) {
         let Some(stack) = fence.name.strip_suffix("-fence") else {
             findings.warn("deployed", format!("{} was not deployed by infra/site-fence.yaml", fence.name));
@@ -115,7 +119,7 @@ pub(super) async fn run(
             aws: aws.clone(),
             findings: &mut findings,
         };
-        let mut doctor = Doctor { stack, accelerator: &accelerator, fence };
+        let mut doctor = Doctor { stack, accelerator: &accelerator, fence, sites };
         Box::pin(doctor.walk(config.as_ref().map_err(ToString::to_string))).await;
     }
     findings.beyond(NOT_LOOKED_AT);
@@ -131,11 +135,14 @@ fn configured(fence: &Function, aws: &SdkConfig) -> Result<Config, InvalidConfig
     })
 }
 
-/// Checks the sites behind the accelerator.
-async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) {
+/// Checks the sites behind the accelerator. Returns their names.
+async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) -> Vec<String> {
     let sight = match view.look(accelerator, patience()).await {
         Ok(sight) => sight,
-        Err(failure) => return findings.unknown("accelerator", &failure),
+        Err(failure) => {
+            findings.unknown("accelerator", &failure);
+            return Vec::new();
+        }
     };
     for listener in unserved(&sight.groups) {
         findings.wrong(
@@ -150,8 +157,15 @@ async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) {
     for status in &found {
         let site = status.site.as_deref().map_or_else(|| "endpoints".to_owned(), plain);
         let said = format!("{site}: {}", status.words());
-        let remedy = (status.noted && !status.endpoints.is_empty() || status.mood() == Mood::Wrong)
-            .then(|| "docs/runbook.md#rejoin-a-site, once the sites are synchronised".to_owned());
+        let remedy = match status.mood() {
+            _ if status.noted && !status.endpoints.is_empty() => {
+                Some("docs/runbook.md#rejoin-a-site, once the sites are synchronised".to_owned())
+            }
+            Mood::Wrong => {
+                Some("repair its endpoints, or the health checks of their load balancers".to_owned())
+            }
+            _ => None,
+        };
         // That of endpoints of no known site is no fault of reading.
         let mood = if status.mood() == Mood::Unknown { Mood::Warn } else { status.mood() };
         findings.add("site", mood, said, remedy);
@@ -163,6 +177,7 @@ async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) {
             "tag the load balancers with site-fence:site, or name them in AcceleratorSiteEndpoints: docs/fence.md#deploy".to_owned(),
         );
     }
+    found.into_iter().filter_map(|status| status.site).collect()
 }
 
 /// What a doctor looks at.
@@ -170,6 +185,8 @@ struct Doctor<'a> {
     stack: Stack<'a>,
     accelerator: &'a Accelerator,
     fence: &'a Function,
+    /// The names of the sites that were seen.
+    sites: Vec<String>,
 }
 
 impl Doctor<'_> {
@@ -201,9 +218,28 @@ impl Doctor<'_> {
             let said = format!("{name} has the handler {}, and not fence", fence.handler);
             stack.findings.wrong(NAME, said, DEPLOY.to_owned());
         }
-        if let Some(stopped) = fence.stopped {
+        let has_table = fence.variables.contains_key("FENCE_TABLE");
+        // Without a table it is this that lets one report be handled at a time.
+        let (reserved, is_enough) = match (has_table, fence.concurrency) {
+            (false, reserved) => (1, reserved == Some(1)),
+            (true, reserved) => (10, reserved != Some(0)),
+        };
+        if is_enough && let Some(stopped) = fence.stopped {
             is_well = false;
             stopped.is_found(NAME, name, stack.region, false, stack.findings);
+        } else if !is_enough {
+            is_well = false;
+            let has = fence.concurrency.map_or_else(|| "no".to_owned(), |reserved| reserved.to_string());
+            let why =
+                if has_table { "it cannot run" } else { "without a table two reports take out both sites" };
+            stack.findings.wrong(
+                NAME,
+                format!("{name} has {has} reserved executions, and {reserved} by its template: {why}"),
+                format!(
+                    "aws lambda put-function-concurrency --region {} --function-name {name} --reserved-concurrent-executions {reserved}",
+                    stack.region
+                ),
+            );
         }
         is_well &= !fence.is_short();
         fence.short_is_found(NAME, stack.region, false, stack.findings);
@@ -248,27 +284,55 @@ impl Doctor<'_> {
             Ok(url) => url,
             Err(failure) => return stack.findings.unknown(NAME, &failure),
         };
-        let Some(url) = url else {
+        let Some((url, is_open)) = url else {
             let said = format!("{} has no URL, which Alertmanager needs", fence.name);
             return stack.findings.wrong(NAME, said, stack.anew());
         };
-        // The URL requires both permissions.
-        let lets = |action: &str| {
-            let is_one = |value: &Value, one: &str| {
-                value == one || value.as_array().is_some_and(|all| all.iter().any(|each| each == one))
-            };
-            fence.policy.iter().any(|statement| {
+        if !is_open {
+            let said = format!("{url} wants signed requests, which Alertmanager does not send");
+            return stack.findings.wrong(NAME, said, stack.anew());
+        }
+        let is_one = |value: &Value, one: &str| {
+            value == one || value.as_array().is_some_and(|all| all.iter().any(|each| each == one))
+        };
+        let public: Vec<_> = fence
+            .policy
+            .iter()
+            .filter(|statement| {
                 let principal = &statement["Principal"];
-                statement["Effect"] == "Allow"
-                    && is_one(&statement["Action"], action)
-                    && (principal == "*" || is_one(&principal["AWS"], "*"))
+                principal == "*" || is_one(&principal["AWS"], "*")
             })
+            .collect();
+        if let Some(denies) = public.iter().find(|statement| statement["Effect"] == "Deny") {
+            let said =
+                format!("the statement {} of the policy of {} denies callers", denies["Sid"], fence.name);
+            stack.findings.warn(NAME, said);
+        }
+        let lets = |action: &str| {
+            let does = |statement: &&&Value| {
+                let named = &statement["Action"];
+                let named = [action, "lambda:*", "*"].iter().any(|one| is_one(named, one));
+                statement["Effect"] == "Allow" && named
+            };
+            public.iter().filter(does).map(|statement| &statement["Condition"]).collect::<Vec<_>>()
+        };
+        let by_url = |condition: &&Value| {
+            let operators = condition.as_object().into_iter().flat_map(|all| all.values());
+            operators
+                .filter_map(|keys| keys.as_object())
+                .any(|keys| keys.contains_key("lambda:InvokedViaFunctionUrl"))
         };
         let missing: Vec<_> = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]
             .into_iter()
-            .filter(|action| !lets(action))
+            .filter(|action| lets(action).is_empty())
             .collect();
-        if missing.is_empty() {
+        if !lets("lambda:InvokeFunction").iter().all(by_url) {
+            let said = format!(
+                "the policy of {} lets every AWS account invoke it without its URL, and so without the password",
+                fence.name
+            );
+            stack.findings.wrong(NAME, said, stack.anew());
+        } else if missing.is_empty() {
             stack.findings.ok(NAME, format!("{url} lets Alertmanager in, with its password"));
         } else {
             let said = format!("the policy of {} does not let its URL do {}", fence.name, missing.join(", "));
@@ -384,6 +448,13 @@ impl Doctor<'_> {
             let said = "none notices a site whose reports do not arrive: docs/fence.md#notice-a-silent-site";
             stack.findings.warn("alarms", said.to_owned());
         }
+        // The template has two.
+        for site in self.sites.iter().filter(|_| !watched.is_empty() && self.sites.len() == 2) {
+            let name = format!("{}-silent-{site}", stack.name);
+            if !watched.contains(&name.as_str()) {
+                stack.findings.wrong("alarms", format!("deleted: {name}"), stack.anew());
+            }
+        }
         let sites: BTreeMap<_, _> = ["WatchdogSiteA", "WatchdogSiteB"]
             .into_iter()
             .zip(watched.iter().filter_map(|name| name.rsplit_once("-silent-")))
@@ -410,30 +481,4 @@ impl Doctor<'_> {
         // Which version has deployed it is not known.
         stack.people(found, &defined, false).await;
     }
-}
-
-/// The resource of a statement of the functions' roles.
-fn of_accelerator(arn: &str) -> impl Fn(&str) -> Option<String> {
-    move |statement| match statement {
-        "FindAcceleratorAndSites" => Some("*".to_owned()),
-        "Accelerator" => Some(arn.to_owned()),
-        "Listeners" => Some(format!("{arn}/listener/any")),
-        "EndpointGroups" => Some(format!("{arn}/listener/any/endpoint-group/any")),
-        _ => None,
-    }
-}
-
-/// What a function needs beside, by its variables: the action and its resource.
-fn needs(config: Option<&Config>, function: &Function) -> Vec<(&'static str, String)> {
-    let variable = |name: &str| function.variables.get(name).filter(|arn| arn.starts_with("arn:")).cloned();
-    let secrets = ["WEBHOOK_USER_SECRET", "INFINISPAN_USER_SECRET", "INFINISPAN_CA_CERT_SECRET"];
-    let secrets = secrets.into_iter().filter_map(variable);
-    let mut needs: Vec<_> = secrets.map(|arn| ("secretsmanager:GetSecretValue", arn)).collect();
-    if let Some(table) =
-        config.and_then(|config| config.table.as_ref()).filter(|table| table.name.starts_with("arn:"))
-    {
-        let actions = ["dynamodb:PutItem", "dynamodb:GetItem", "dynamodb:DeleteItem"];
-        needs.extend(actions.map(|action| (action, table.name.clone())));
-    }
-    needs
 }

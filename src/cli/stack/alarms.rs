@@ -38,6 +38,17 @@ fn property(resource: &'static str, key: &str) -> Option<&'static str> {
     resource.lines().find_map(|line| line.strip_prefix("      ")?.strip_prefix(key)?.strip_prefix(": "))
 }
 
+/// The topic that all of these alarms notify, if it is one.
+pub(in crate::cli) fn topic_of(alarms: &[MetricAlarm]) -> Option<&String> {
+    let mut topics: Vec<_> =
+        alarms.iter().map(MetricAlarm::alarm_actions).filter(|to| !to.is_empty()).collect();
+    topics.dedup();
+    match topics.as_slice() {
+        [[topic]] if topic.contains(":sns:") => Some(topic),
+        _ => None,
+    }
+}
+
 /// What a stack's parameters make of its template.
 pub(in crate::cli) struct Parameters<'a> {
     /// What stands for a name in a text; `None` if that is not known.
@@ -154,7 +165,7 @@ impl Defined {
     }
 
     /// The command that makes it as it is defined, and lets it notify this topic; `None` if its metric is not known.
-    fn make(&self, region: &str, topic: &str) -> Option<String> {
+    fn make(&self, region: &str, topic: &str, runbook: &str) -> Option<String> {
         let Self { name, description, namespace, metric, threshold, comparison, .. } = self;
         let dimension = self.dimension.as_ref().ok()?;
         let dimension = dimension
@@ -173,7 +184,7 @@ impl Defined {
             self.periods,
             self.datapoints,
             self.missing,
-            quoted(description)
+            quoted(&description.replace(&format!("{RUNBOOK}#"), &format!("{runbook}#")))
         ))
     }
 }
@@ -197,14 +208,12 @@ impl Stack<'_> {
         all: &[Defined],
         is_of_this_version: bool,
     ) -> bool {
-        let mut topics: Vec<_> =
-            alarms.iter().map(MetricAlarm::alarm_actions).filter(|to| !to.is_empty()).collect();
-        topics.dedup();
-        let topic = match topics.as_slice() {
-            [[topic]] if topic.contains(":sns:") => Some(topic),
-            _ => None,
-        };
+        let topic = topic_of(alarms);
         let topic = topic.filter(|_| is_of_this_version);
+        // The stack's own address of the runbook is in the others.
+        let mut described = alarms.iter().filter_map(MetricAlarm::alarm_description);
+        let runbook = described.find_map(|text| text.rsplit_once(" Then: ")?.1.split_once('#'));
+        let runbook = runbook.map_or(RUNBOOK, |(runbook, _)| runbook);
         let mut is_well = true;
         for defined in all {
             let name = &defined.name;
@@ -214,12 +223,9 @@ impl Stack<'_> {
                     let changed = defined.changed(alarm);
                     if !changed.is_empty() {
                         let changed = changed.join("; ");
-                        (
-                            format!("{name} is not as this version deploys it: {changed}"),
-                            self.template.redeploy.to_owned(),
-                        )
-                    } else if alarm.alarm_actions().is_empty() {
-                        (format!("{name} has no action"), self.anew())
+                        (format!("{name} is not as this version deploys it: {changed}"), self.redeploy())
+                    } else if !alarm.alarm_actions().iter().any(|action| action.contains(":sns:")) {
+                        (format!("{name} has no action that tells people"), self.anew())
                     } else if defined.tells_end && alarm.ok_actions().is_empty() {
                         (format!("{name} tells no one when it is over"), self.anew())
                     } else {
@@ -228,7 +234,7 @@ impl Stack<'_> {
                 }
             };
             is_well = false;
-            match topic.and_then(|topic| defined.make(self.region, topic)) {
+            match topic.and_then(|topic| defined.make(self.region, topic, runbook)) {
                 Some(command) => self.findings.fixable("alarms", said, command),
                 None => self.findings.wrong("alarms", said, otherwise),
             }

@@ -1,13 +1,16 @@
 //! What a function needs to run and to tell what it did: its role's permissions, its log group, and where Lambda sends what it did
 //! not handle.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::join_all;
 
 use super::Stack;
 use crate::cli::function::{self, Function, LIVE};
+use crate::cli::iam::{self, Denied};
+use crate::cli::logs;
 use crate::cli::session::patience;
 use crate::cli::text::quoted;
-use crate::cli::{iam, logs};
 use crate::remote::arn::Arn;
 
 /// Lambda's defaults: how often it tries again, and for how many seconds, see [the guide](https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-configuring.html).
@@ -76,7 +79,7 @@ impl Stack<'_> {
         let Some(Arn { partition, region, account, .. }) = Arn::parse(self.arn) else { return };
         let resource = |statement: &str| match statement {
             "Log" => {
-                let group = format!("/aws/lambda/{name}");
+                let group = &function.log_group;
                 Some(format!("arn:{partition}:logs:{region}:{account}:log-group:{group}:log-stream:any"))
             }
             statement => resource(statement),
@@ -84,13 +87,34 @@ impl Stack<'_> {
         let needed = permissions(self.template.text, handler);
         let needed = needed.into_iter().filter_map(|(sid, actions)| Some((actions, resource(sid)?)));
         let more = more.iter().map(|(action, resource)| (vec![*action], resource.clone()));
-        let judged = needed.chain(more).map(async |(actions, resource)| {
-            iam::denied(&self.aws, role, &actions, &resource, patience()).await
+        // Each service is called where it is.
+        let mut asked: BTreeMap<(String, &str), Vec<&str>> = BTreeMap::new();
+        for (actions, resource) in needed.chain(more) {
+            for action in actions {
+                let service = action.split(':').next().unwrap_or_default();
+                asked.entry((resource.clone(), service)).or_default().push(action);
+            }
+        }
+        let judged = asked.iter().map(async |((resource, service), actions)| {
+            let called_in = match *service {
+                "route53" => "us-east-1",
+                "globalaccelerator" => "us-west-2",
+                _ => region,
+            };
+            iam::denied(&self.aws, role, (actions, resource, called_in), patience()).await
         });
-        let mut denied = Vec::new();
+        let (mut denied, mut unknown) = (Vec::new(), Vec::new());
         for judged in join_all(judged).await {
             match judged {
-                Ok(Some(found)) => denied.extend(found),
+                Ok(Some(found)) => {
+                    for Denied { action, unknown: keys } in found {
+                        if keys.is_empty() {
+                            denied.push(action);
+                        } else {
+                            unknown.push(format!("{action} (by {})", keys.join(", ")));
+                        }
+                    }
+                }
                 Ok(None) => {
                     let said = format!("the role of {name}, {role}, does not exist: it cannot run");
                     return self.findings.wrong(NAME, said, self.anew());
@@ -98,19 +122,22 @@ impl Stack<'_> {
                 Err(failure) => return self.findings.unknown(NAME, &failure),
             }
         }
-        if denied.is_empty() {
-            self.findings.ok(NAME, format!("that of {name} allows what it needs"));
-        } else {
+        if !unknown.is_empty() {
+            let said = format!("whether that of {name} allows {} depends on conditions", unknown.join(", "));
+            self.findings.unknown(NAME, &said);
+        }
+        if !denied.is_empty() {
             let said = format!("that of {name}, {role}, does not allow {}", denied.join(", "));
             self.findings.wrong(NAME, said, self.anew());
+        } else if unknown.is_empty() {
+            self.findings.ok(NAME, format!("that of {name} allows what it needs"));
         }
     }
 
     /// Metrics are lines of the log: without it, no alarm on what a function did goes off.
-    async fn log(&mut self, Function { name, .. }: &Function) {
+    async fn log(&mut self, Function { name, log_group: group, .. }: &Function) {
         const NAME: &str = "log";
-        let group = format!("/aws/lambda/{name}");
-        match logs::exists(&self.aws, &group, patience()).await {
+        match logs::exists(&self.aws, group, patience()).await {
             Ok(true) => {}
             Ok(false) => self.findings.fixable(
                 NAME,
@@ -125,8 +152,8 @@ impl Stack<'_> {
         }
     }
 
-    /// Checks where Lambda sends an event of another service that a function has not handled after all its tries: to this one, if
-    /// none is set.
+    /// Checks where Lambda sends an event of another service that a function has not handled after all its tries: it has to be
+    /// `to`, if that is known.
     pub async fn failures(&mut self, function: &Function, tries: &Tries, to: Option<&str>) {
         const NAME: &str = "failures";
         let Tries { again, seconds, what } = *tries;
@@ -143,12 +170,16 @@ impl Stack<'_> {
             Some(_) if !is_as_deployed => {
                 format!("{of} is not tried {again} times more within {seconds} s, as by its template")
             }
-            Some(destination) => {
+            Some(destination) if to.is_none_or(|to| to == destination) => {
                 let said = format!("{of} sends {what} that it has not handled to {destination}");
                 return self.findings.ok(NAME, said);
             }
+            Some(destination) => format!(
+                "{of} sends {what} that it has not handled to {destination}, and not to {}",
+                to.unwrap_or_default()
+            ),
         };
-        let Some(to) = found.destination.as_deref().or(to) else {
+        let Some(to) = to else {
             return self.findings.wrong(NAME, said, self.anew());
         };
         let destination = quoted(&format!("{{\"OnFailure\":{{\"Destination\":\"{to}\"}}}}"));

@@ -19,8 +19,8 @@ pub(super) struct Plan {
     pub former: Option<Rejoined>,
     /// When the site was taken out since then, by its note.
     pub out: Option<DateTime<Utc>>,
-    /// The key of the note of who took it out before a rejoin by force, if there is one.
-    pub void: Option<String>,
+    /// Whether a rejoin by force has not been followed by one without.
+    pub void: bool,
     /// What is brought online.
     pub replication: Option<Replication>,
     /// With force, why replication with other sites is left as it is.

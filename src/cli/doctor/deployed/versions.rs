@@ -20,6 +20,19 @@ impl Stack<'_> {
                 self.findings.wrong(NAME, said, self.anew());
                 continue;
             }
+            match function::other_versions(&self.aws, name, patience()).await {
+                Ok(others) if others.is_empty() => {}
+                Ok(others) => {
+                    let said = format!("the alias live of {name} also runs version {}", others.join(", "));
+                    let region = self.region;
+                    let command = format!(
+                        "aws lambda update-alias --region {region} --function-name {name} --name live --routing-config \
+                         AdditionalVersionWeights={{}}"
+                    );
+                    self.findings.fixable(NAME, said, command);
+                }
+                Err(failure) => self.findings.unknown(NAME, &failure),
+            }
             let found = function::versions(&self.aws, name, patience()).await;
             let Versions { newest: Some(number), has_changed } = (match found {
                 Ok(versions) => versions,
