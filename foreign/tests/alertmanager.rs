@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use support::accelerator::Fault;
 use support::docs::commands_below;
-use support::sites::{self, DNS_NAME, DOCUMENTED_FENCE, INFINISPAN_PASSWORD, PASSWORD, Sites, USER};
+use support::sites::{self, ACCELERATORS_APART, DNS_NAME, DOCUMENTED_FENCE, PASSWORD, Sites, USER};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -223,7 +223,7 @@ async fn alertmanager_fences_after_a_wrong_password_and_a_503_and_a_resolved_ale
     ];
     let (_, said) = sites.aws.bash(log, &given).await;
     assert!(said.contains("turned away") && said.contains(r#""outcome":"fenced""#), "{said}");
-    let (status, said) = sites.aws.bash(&format!("{AWS}{by_hand}"), &given).await;
+    let (status, said) = sites.aws.bash(&format!("{ACCELERATORS_APART}{by_hand}"), &given).await;
     assert_eq!((status, sites.in_service()), (Some(0), vec![sites.balancer_a.clone()]), "{said}");
 }
 
@@ -293,28 +293,19 @@ async fn deploy(sites: &Sites, folder: &Path) -> String {
         panic!("the page has the commands")
     };
     assert!(instead.ends_with(act), "{instead}");
-    let variables = sites.variables();
-    let accelerators = sites.accelerators.url();
-    let given = [
+    let given = sites.deployment();
+    let own = [
         ("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8")),
-        ("REGION", support::sites::REGION),
-        ("BUCKET", "artifacts"),
-        ("EMAIL", "sre@example.com"),
-        ("ACCELERATOR", DNS_NAME),
-        ("WEBHOOK_PASSWORD", PASSWORD),
-        ("INFINISPAN_USER", "developer"),
-        ("INFINISPAN_PASSWORD", INFINISPAN_PASSWORD),
-        ("INFINISPAN_SITE_ENDPOINTS", variables["INFINISPAN_SITE_ENDPOINTS"].as_str()),
-        ("INFINISPAN_CA_CERT", variables["INFINISPAN_CA_CERT"].as_str()),
-        ("ACCELERATORS", accelerators.as_str()),
         ("FOLDER", folder.to_str().expect("a temporary folder's name is UTF-8")),
         ("ROLE", "guide"),
         ("FUNCTION", "guide"),
         ("VARIABLES", "{}"),
     ];
+    let given: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_str())).chain(own).collect();
     let bucket = r#"aws s3 mb --region "$REGION" "s3://$BUCKET""#;
-    let script =
-        format!("{AWS}\n{bucket}\n{DOCUMENTED_FENCE}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}");
+    let script = format!(
+        "{ACCELERATORS_APART}\n{bucket}\n{DOCUMENTED_FENCE}\n{secrets}\n{build}\n{deploy}\n{instead}\n{url}"
+    );
     let (status, said) = sites.aws.bash(&script, &given).await;
     assert_eq!(status, Some(0), "{said}");
     let host =
@@ -322,8 +313,3 @@ async fn deploy(sites: &Sites, folder: &Path) -> String {
     let id = host.split('.').next().unwrap_or_default();
     format!("{}/_aws/lambda-url/{id}/", sites.aws.url)
 }
-
-/// Global Accelerator is not the emulator's.
-const AWS: &str = r#"
-aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
-"#;

@@ -52,6 +52,14 @@ pub(super) struct Guard {
     changed: AtomicBool,
 }
 
+/// The mute rules that are active, or why they could not be read.
+pub(super) async fn mute_rules(cloudwatch: &CloudWatch) -> (Vec<MuteRule>, Option<Failure>) {
+    match cloudwatch.mute_rules(shortly()).await {
+        Ok(rules) => (rules, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    }
+}
+
 // === impl Options ===
 
 impl Options {
@@ -123,10 +131,7 @@ impl Guard {
 
     /// The mute rules that are active, or why they could not be read.
     pub async fn mute_rules(&self) -> (Vec<MuteRule>, Option<Failure>) {
-        match self.cloudwatch.mute_rules(shortly()).await {
-            Ok(rules) => (rules, None),
-            Err(failure) => (Vec::new(), Some(failure)),
-        }
+        mute_rules(&self.cloudwatch).await
     }
 
     /// What Route 53's checkers find of a check now.

@@ -8,13 +8,15 @@ mod runs;
 use std::collections::BTreeSet;
 
 use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::operation::describe_alarms::builders::DescribeAlarmsFluentBuilder;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
 
 pub(super) use self::alarms::{Defined, Parameters, topic_of};
 pub(super) use self::runs::Tries;
 use super::findings::Findings;
 use super::function::{alarm_arn, unqualified};
-use super::session::{patience, shortly};
+use super::guard;
+use super::session::patience;
 use super::sns;
 use super::text::quoted;
 use super::topic;
@@ -57,21 +59,22 @@ impl Stack<'_> {
     /// Those of the stack's alarms for people that there are.
     pub async fn alarms(&self, defined: &[Defined]) -> Result<Vec<MetricAlarm>, Failure> {
         let names: Vec<_> = defined.iter().map(|alarm| alarm.name.clone()).collect();
-        let client = aws_sdk_cloudwatch::Client::new(&self.aws);
-        let found = patience().persist(async |time| {
-            let request = client.describe_alarms().set_alarm_names(Some(names.clone()));
-            let request = request.alarm_types(AlarmType::MetricAlarm).max_records(100);
-            send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
-        });
-        Ok(found.await?.metric_alarms.unwrap_or_default())
+        self.described(|request| request.set_alarm_names(Some(names.clone()))).await
     }
 
     /// The alarms whose names begin so.
     pub async fn alarms_named(&self, prefix: &str) -> Result<Vec<MetricAlarm>, Failure> {
+        self.described(|request| request.alarm_name_prefix(prefix)).await
+    }
+
+    async fn described(
+        &self,
+        which: impl Fn(DescribeAlarmsFluentBuilder) -> DescribeAlarmsFluentBuilder,
+    ) -> Result<Vec<MetricAlarm>, Failure> {
         let client = aws_sdk_cloudwatch::Client::new(&self.aws);
         let found = patience().persist(async |time| {
-            let request = client.describe_alarms().alarm_name_prefix(prefix);
-            let request = request.alarm_types(AlarmType::MetricAlarm).max_records(100);
+            let request =
+                which(client.describe_alarms()).alarm_types(AlarmType::MetricAlarm).max_records(100);
             send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
         });
         Ok(found.await?.metric_alarms.unwrap_or_default())
@@ -104,10 +107,7 @@ impl Stack<'_> {
                 format!("aws cloudwatch enable-alarm-actions --region {} --alarm-names {off}", self.region),
             );
         }
-        let (rules, unread) = match CloudWatch::new(&self.aws).mute_rules(shortly()).await {
-            Ok(rules) => (rules, None),
-            Err(failure) => (Vec::new(), Some(failure)),
-        };
+        let (rules, unread) = guard::mute_rules(&CloudWatch::new(&self.aws)).await;
         let is_muted = |name: &&str| rules.iter().any(|rule| rule.alarms.iter().any(|alarm| alarm == name));
         let muted: Vec<_> = names.iter().copied().filter(is_muted).collect();
         if let Some(failure) = &unread {

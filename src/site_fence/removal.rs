@@ -198,8 +198,8 @@ impl Removal {
         site: &Site,
         deadline: Deadline,
     ) {
-        let is_former = self.is_noted_anew || self.former.is_some();
-        if !is_former || self.is_perhaps_done() || turn.has_just_left(site) {
+        let has_changed_notes = self.is_noted_anew || self.former.is_some();
+        if !has_changed_notes || self.is_perhaps_done() || turn.has_just_left(site) {
             return;
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;

@@ -2,7 +2,7 @@
 
 use crate::failoverctl::{Ended, run_at};
 use crate::support::docs::commands_below;
-use crate::support::sites::{DNS_NAME, INFINISPAN_PASSWORD, PASSWORD, REGION, Sites, alert, outcomes};
+use crate::support::sites::{ACCELERATORS_APART, DNS_NAME, REGION, Sites, alert, outcomes};
 
 /// Deploys with the documented commands.
 async fn deploy(sites: &Sites, more: &str) {
@@ -15,25 +15,14 @@ async fn deploy(sites: &Sites, more: &str) {
         &format!("\"CodeKey=$KEY\" Architecture=x86_64 CreateFenceTable=true {more}"),
     );
     let upload = r#"
-        aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
         KEY=site-fence-test.zip
         aws s3 mb --region "$REGION" "s3://$BUCKET"
         aws s3 cp --region "$REGION" "$ARTIFACT" "s3://$BUCKET/$KEY""#;
-    let (artifact, variables) = (sites.aws.package("site-fence"), sites.variables());
-    let given = [
-        ("ACCELERATORS", &*sites.accelerators.url()),
-        ("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8")),
-        ("REGION", REGION),
-        ("BUCKET", "artifacts"),
-        ("EMAIL", "sre@example.com"),
-        ("ACCELERATOR", DNS_NAME),
-        ("WEBHOOK_PASSWORD", PASSWORD),
-        ("INFINISPAN_USER", "developer"),
-        ("INFINISPAN_PASSWORD", INFINISPAN_PASSWORD),
-        ("INFINISPAN_SITE_ENDPOINTS", &variables["INFINISPAN_SITE_ENDPOINTS"]),
-        ("INFINISPAN_CA_CERT", &variables["INFINISPAN_CA_CERT"]),
-    ];
-    let (status, said) = sites.aws.bash(&format!("{upload}\n{secrets}\n{deploy}"), &given).await;
+    let (artifact, given) = (sites.aws.package("site-fence"), sites.deployment());
+    let artifact = [("ARTIFACT", artifact.to_str().expect("the target folder's name is UTF-8"))];
+    let given: Vec<_> = given.iter().map(|(name, value)| (*name, value.as_str())).chain(artifact).collect();
+    let (status, said) =
+        sites.aws.bash(&format!("{ACCELERATORS_APART}\n{upload}\n{secrets}\n{deploy}"), &given).await;
     assert_eq!(status, Some(0), "{said}");
 }
 

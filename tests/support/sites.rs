@@ -27,6 +27,10 @@ pub const DNS_NAME: &str = "a1234567890abcdef.awsglobalaccelerator.com";
 /// The credentials of the recorded alerts.
 pub const USER: &str = "alertmanager";
 pub const PASSWORD: &str = "example-password";
+/// Global Accelerator is not the emulator's.
+pub const ACCELERATORS_APART: &str = r#"
+aws() { case $1 in globalaccelerator) command aws --endpoint-url "$ACCELERATORS" "$@" ;; *) command aws "$@" ;; esac; }
+"#;
 pub const INFINISPAN_PASSWORD: &str = "s3cret of Infinispan";
 /// Where everything but the accelerator is; the emulator runs functions here.
 pub const REGION: &str = "us-east-1";
@@ -266,6 +270,24 @@ impl Sites {
     /// The secret's name in Secrets Manager.
     pub fn secret_name(&self, name: &str) -> String {
         self.name(name)
+    }
+
+    /// What the documented commands that deploy a stack are given, but for its artifact.
+    pub fn deployment(&self) -> Vec<(&'static str, String)> {
+        let mut variables = self.variables();
+        let mut of = |name: &'static str| (name, variables.remove(name).expect("it is among the variables"));
+        vec![
+            of("INFINISPAN_USER"),
+            of("INFINISPAN_SITE_ENDPOINTS"),
+            of("INFINISPAN_CA_CERT"),
+            ("INFINISPAN_PASSWORD", INFINISPAN_PASSWORD.to_owned()),
+            ("WEBHOOK_PASSWORD", PASSWORD.to_owned()),
+            ("ACCELERATOR", DNS_NAME.to_owned()),
+            ("ACCELERATORS", self.accelerators.url()),
+            ("REGION", REGION.to_owned()),
+            ("BUCKET", "artifacts".to_owned()),
+            ("EMAIL", "sre@example.com".to_owned()),
+        ]
     }
 
     /// The system, with these variables changed; an empty one is taken out.

@@ -115,7 +115,7 @@ pub(super) async fn beside(
         _ => None,
     };
     for function in &live {
-        stack.runs(function, &resource, &needs(function)).await;
+        stack.runs(function, &resource, &needs(function, partition)).await;
     }
     let tries = Tries { again: 2, seconds: 6 * 60 * 60, what: "an alarm" };
     stack.failures(lock, &tries, notified.as_deref()).await;
@@ -148,7 +148,7 @@ fn is_of_this_version(lock: &Function) -> bool {
 }
 
 /// What a function needs by its variables: each action, and its resource.
-fn needs(function: &Function) -> Vec<(&'static str, String)> {
+fn needs(function: &Function, partition: &str) -> Vec<(&'static str, String)> {
     let variable = |name: &str| function.variables.get(name).filter(|value| !value.is_empty());
     let mut needs = Vec::new();
     if function.handler == "reconcile" && variable("GUARDED_TAG").is_some() {
@@ -160,7 +160,7 @@ fn needs(function: &Function) -> Vec<(&'static str, String)> {
     let secondaries =
         pairs.into_iter().flat_map(|pairs| pairs.split(',')).filter_map(|pair| pair.split_once('='));
     for (_, secondary) in secondaries {
-        let check = format!("arn:aws:route53:::healthcheck/{}", secondary.trim());
+        let check = format!("arn:{partition}:route53:::healthcheck/{}", secondary.trim());
         needs.extend(
             ["route53:GetHealthCheck", "route53:GetHealthCheckStatus"].map(|one| (one, check.clone())),
         );

@@ -8,7 +8,7 @@ use aws_config::{Region, SdkConfig};
 use clap::Args;
 use serde_json::Value;
 
-use self::needs::{needs, of_accelerator};
+use self::needs::{lost_alerts, needs, of_accelerator};
 use super::region_of;
 use super::status::{statuses, unserved};
 use crate::cli::dynamodb;
@@ -23,7 +23,6 @@ use crate::cli::sqs;
 use crate::cli::stack::{Parameters, Stack, Template, Tries};
 use crate::cli::text::plain;
 use crate::program::variables::InvalidConfig;
-use crate::remote::arn::Arn;
 use crate::site_fence::accelerator::Accelerator;
 use crate::site_fence::config::Config;
 use crate::site_fence::view::View;
@@ -107,7 +106,9 @@ pub(super) async fn run(
     let sites = look(&view, &accelerator, &mut findings).await;
     if let (Some(fence), Some(config)) = (&fence, &config) {
         let Some(stack) = fence.name.strip_suffix("-fence") else {
-            findings.warn("deployed", format!("{} was not deployed by infra/site-fence.yaml", fence.name));
+            let said =
+                format!("{} was not deployed by infra/site-fence.yaml: it was not looked at", fence.name);
+            findings.warn("deployed", said);
             return findings.show(&session.screen).await;
         };
         let (arn, region) = (fence.arn.as_str(), aws.region().map(Region::as_ref).unwrap_or_default());
@@ -174,7 +175,7 @@ async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) -
         findings.wrong(
             "site",
             format!("{in_service} sites are known to be in service: a report about the only one is refused"),
-            "tag the load balancers with site-fence:site, or name them in AcceleratorSiteEndpoints: docs/fence.md#deploy".to_owned(),
+            "tag the load balancers with site, or name them in AcceleratorSiteEndpoints: docs/fence.md#deploy".to_owned(),
         );
     }
     found.into_iter().filter_map(|status| status.site).collect()
@@ -255,7 +256,7 @@ impl Doctor<'_> {
         if is_well {
             stack.findings.ok(NAME, format!("{name} is there, and can run"));
         }
-        let more = needs(config, fence);
+        let more = needs(config, fence, stack);
         stack.runs(fence, &of_accelerator(&self.accelerator.arn), &more).await;
     }
 
@@ -369,10 +370,9 @@ impl Doctor<'_> {
             }
             Err(failure) => stack.findings.unknown(NAME, &failure),
         }
-        let Some(Arn { partition, region, account, .. }) = Arn::parse(stack.arn) else { return };
-        let to = format!("arn:{partition}:sqs:{region}:{account}:{queue}");
         let tries = Tries { again: 2, seconds: 900, what: "an alert" };
-        stack.failures(fence, &tries, Some(&to)).await;
+        let to = lost_alerts(stack);
+        stack.failures(fence, &tries, to.as_deref()).await;
     }
 
     /// The table in which executions wait for each other.
@@ -433,7 +433,7 @@ impl Doctor<'_> {
         if is_well {
             stack.findings.ok(NAME, format!("{name} is there, and can run"));
         }
-        let more = needs(config, &rejoin);
+        let more = needs(config, &rejoin, stack);
         stack.runs(&rejoin, &of_accelerator(&self.accelerator.arn), &more).await;
     }
 

@@ -243,11 +243,9 @@ fn a_version_beyond_all_that_follow_is_read_as_any_other() {
         (IN, format!("v={} seen=2026-01-05T10:02:11Z over=0 to=/health by=x", i64::MIN)),
     ] {
         for path in ["/health", LOCKED] {
-            let record = Record::read(&tags(&[(key, &value)]), path, 8, LOCKED, Utc::now());
-            let _ = record.map(|record| {
-                let lock = record.lock.as_ref().is_some_and(|lock| lock.is_of(8));
-                (lock, record.restore.as_ref().map(Restore::replaced))
-            });
+            let Record { lock, restore, .. } = read(&[(key, &value)], path, 8);
+            assert_eq!(lock.is_some_and(|lock| lock.is_of(8)), key == OUT, "{value}");
+            assert_eq!(restore.is_some_and(|restore| restore.replaced().is_some()), key == IN, "{value}");
         }
     }
 }
