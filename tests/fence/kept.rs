@@ -289,6 +289,18 @@ async fn a_removal_that_fails_at_once_leaves_the_note_of_the_rejoin_by_force() {
 }
 
 #[tokio::test]
+async fn a_removal_that_fails_leaves_that_note_also_where_endpoints_were_noted_before() {
+    let sites = Sites::start().await;
+    sites.accelerators.put(noted(two(&sites.both()), &sites.balancer_b));
+    let before = keys(&sites);
+    sites.accelerators.fail("RemoveEndpoints", Fault::Error("AccessDeniedException", "not authorized"));
+    let said = outcomes(&sites.system(&[]), &report("site-a", "site-b")).await;
+    assert_eq!(said, ["failed: AccessDenied"]);
+    let by = sites.tags().into_iter().find(|(key, _)| key == BY.0).map(|(_, value)| value);
+    assert!(keys(&sites) == before && by.is_some_and(|by| by.ends_with(" site-a")), "{:?}", sites.tags());
+}
+
+#[tokio::test]
 async fn a_removal_that_fails_brings_no_note_back_that_a_rejoin_has_removed_meanwhile() {
     let sites = Sites::start().await;
     Box::pin(forced(&sites)).await;

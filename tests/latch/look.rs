@@ -193,6 +193,19 @@ async fn a_look_that_fails_does_not_end_the_time_without_a_clear_answer() {
     assert!(unhealthy().is_empty(), "the name servers answer");
 }
 
+/// Under a hold no name server is asked.
+#[tokio::test]
+async fn a_hold_is_no_time_without_a_clear_answer() {
+    let site = Site::start().await;
+    let watcher = site.watcher().await;
+    (0..4).for_each(|server| site.servers.set_fault(server, Dns::Code(ResponseCode::ServFail)));
+    assert_eq!(look(&watcher).await.as_deref(), Ok("blind"));
+    site.s3.put(B, HOLD, "{}");
+    pass(Duration::from_secs(61)).await;
+    assert_eq!(look(&watcher).await.as_deref(), Ok("holding"));
+    assert!(watcher.memory().unhealthy(Duration::from_mins(10)).is_empty());
+}
+
 /// An answer over TCP proves nothing a minute later.
 #[tokio::test]
 async fn while_a_bucket_fails_the_name_servers_are_asked_over_tcp_once_a_minute_too() {
