@@ -386,6 +386,27 @@ async fn a_restore_that_a_persons_lock_crosses_is_refused_also_where_it_is_recor
     tokio::join!(Box::pin(world.notified(0)), Box::pin(restoring));
 }
 
+/// No one else waits for CloudWatch's limit.
+#[tokio::test]
+async fn a_check_of_which_cloudwatch_tells_nothing_keeps_no_other_from_its_lock() {
+    let mut world = World::new().await;
+    world.alarm("ALARM");
+    world.variables = vec![("GUARDED_HEALTH_CHECKS", format!("another-check,{PRIMARY}").leak())];
+    let route53 = &world.route53;
+    route53.put("another-check", Check::new("HTTP", 80));
+    route53.fail_always("DescribeAlarmsForMetric another-check", THROTTLED);
+    let held = route53.hold(format!("DescribeAlarmsForMetric {PRIMARY}").leak());
+    let system = world.system().await;
+    let asked = || route53.calls().iter().filter(|call| call.starts_with("DescribeAlarmsForMetric")).count();
+    tokio::join!(ticks_of(&system), async {
+        held.reached().await;
+        // As often as it may be tried in a tick.
+        eventually(|| asked() >= 3).await;
+        held.release();
+    });
+    assert_eq!(world.path(), LOCKED);
+}
+
 #[tokio::test]
 async fn an_undone_lock_counts_whatever_else_is_found_of_its_check() {
     let undone = async || {
