@@ -246,3 +246,14 @@ must_serve() {
     done
     [ -z "$missing" ] || die "the policy of the key $1 does not let$missing use it; docs/lock.md#rules-of-a-company has the statement"
 }
+
+# The failoverctl of the PATH, or of this release for this machine.
+own_failoverctl() {
+    local released
+    released=$root/bin/failoverctl-$(uname -m | sed s/aarch64/arm64/)
+    if ! type -P failoverctl >/dev/null && "$released" --version >/dev/null 2>&1; then
+        printf '%s' "$released"
+    else
+        printf failoverctl
+    fi
+}

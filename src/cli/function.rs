@@ -269,7 +269,11 @@ impl Function {
 
     /// For how many seconds it may run, and how many the template gives it, if those are more.
     fn short_time(&self) -> Option<(i32, i32)> {
-        let deployed = if self.handler == "reconcile" { 50 } else { 60 };
+        let deployed = match self.handler.as_str() {
+            "reconcile" => 50,
+            "watch" => 120,
+            _ => 60,
+        };
         self.timeout.filter(|has| *has < deployed).map(|has| (has, deployed))
     }
 

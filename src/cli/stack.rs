@@ -14,15 +14,27 @@ use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
 pub(super) use self::alarms::{Defined, Parameters, topic_of};
 pub(super) use self::runs::Tries;
 use super::findings::Findings;
-use super::function::{alarm_arn, unqualified};
+use super::function::{Function, alarm_arn, unqualified};
 use super::guard;
 use super::session::patience;
 use super::sns;
 use super::text::quoted;
 use super::topic;
 use crate::failover_lock::cloudwatch::CloudWatch;
+use crate::program::VERSION;
 use crate::remote::arn::Arn;
 use crate::remote::aws::{Call, Failure, Kind, send};
+
+/// The variable with the key of what was deployed, which ends with its hash.
+pub(super) const ARTIFACT: &str = "ARTIFACT";
+
+/// Whether a function runs this program in this one's version, and of its commit, if that is known of both: another template may
+/// have other alarms.
+pub(super) fn is_of_this_version(function: &Function, program: &str) -> bool {
+    let artifact = function.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
+    let own = format!("{program}-{}-", VERSION.replace(" (", "-").replace(')', ""));
+    artifact.starts_with(&own)
+}
 
 /// A template.
 pub(super) struct Template {
@@ -30,9 +42,7 @@ pub(super) struct Template {
     pub text: &'static str,
     /// How the sections on its alarms begin in the runbook.
     pub section: &'static str,
-    /// The alarm that stands for all where the policy of their topic is judged, by its name after the stack's.
-    pub one: &'static str,
-    /// The alarms that report what is no fault.
+    /// The alarms that report what is no fault, by what follows in their names.
     pub expected: &'static [&'static str],
     /// What deploys it again.
     pub redeploy: fn(&str) -> String,
@@ -46,6 +56,8 @@ pub(super) struct Template {
 pub(super) struct Stack<'a> {
     pub template: &'static Template,
     pub name: &'a str,
+    /// What the names of its alarms begin with.
+    pub prefix: &'a str,
     /// The ARN of the function that acts.
     pub arn: &'a str,
     pub region: &'a str,
@@ -125,7 +137,7 @@ impl Stack<'_> {
         }
         let is_expected = |alarm: &&MetricAlarm| {
             let name = alarm.alarm_name().unwrap_or_default();
-            !self.template.expected.iter().any(|expected| name == format!("{}-{expected}", self.name))
+            !self.template.expected.contains(&self.suffix(name))
         };
         let standing: Vec<_> = alarms
             .iter()
@@ -134,13 +146,13 @@ impl Stack<'_> {
             .filter_map(MetricAlarm::alarm_name)
             .collect();
         for alarm in &standing {
-            let section =
-                self.in_runbook(alarm.strip_prefix(self.name).unwrap_or(alarm).trim_start_matches('-'));
+            let section = self.in_runbook(self.suffix(alarm));
             self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
         }
         let is_well = [off.is_empty(), standing.is_empty(), muted.is_empty(), unread.is_none()];
         if is_well == [true; 4] && is_as_defined {
-            self.findings.ok(NAME, format!("all {} are there, none is in ALARM", defined.len()));
+            self.findings
+                .ok(NAME, format!("all {} in {} are there, none is in ALARM", defined.len(), self.region));
         }
         let topics: BTreeSet<_> = alarms
             .iter()
@@ -172,7 +184,8 @@ impl Stack<'_> {
             Err(failure) => return self.findings.unknown(NAME, &failure),
         };
         // Each of the alarms has the same actions: one stands for all.
-        let alarm = alarm_arn(topic, &format!("{}-{}", self.name, self.template.one));
+        let alarm = alarms.iter().find(|alarm| alarm.alarm_actions().iter().any(|action| action == topic));
+        let alarm = alarm_arn(topic, alarm.and_then(MetricAlarm::alarm_name).unwrap_or_default());
         topic::accepts(&self.aws, topic, &alarm, self.findings).await;
         // The alarms' own function tells no one.
         let subscriptions: Vec<_> = subscriptions
@@ -203,6 +216,11 @@ impl Stack<'_> {
     /// What makes its parts anew.
     pub fn anew(&self) -> String {
         (self.template.anew)(self.name)
+    }
+
+    /// What follows the prefix in the name of an alarm.
+    fn suffix<'n>(&self, alarm: &'n str) -> &'n str {
+        alarm.strip_prefix(self.prefix).unwrap_or(alarm).trim_start_matches('-')
     }
 
     /// The runbook's section on an alarm of the template.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::runbook::programs;
 use crate::support::docs::Step::{Given, Run, Then};
 use crate::support::docs::{Walk, walk};
 use crate::support::emulator::{Emulator, free_port, tools};
@@ -94,6 +95,19 @@ echo "dry runs: $(dry_run eu-central-1) $(dry_run eu-west-1)"
 echo "attached still: $(checks_of_record _serving.app.example.com)" | sed "s/$LATCHED/LATCHED/"
 echo "--- again"; REGIONS=""; deploy 2>&1
 aws s3api get-object --region eu-central-1 --bucket latch-000000000000-eu-central-1 --key control /dev/stdout
+echo "--- doctor"; PATH=$CTL:$PATH deploy 2>&1
+aws cloudwatch delete-alarms --region eu-west-1 --alarm-names latch-app-silent
+aws cloudwatch disable-alarm-actions --region eu-central-1 --alarm-names latch-app-slow
+aws lambda put-function-concurrency --region eu-west-1 --function-name latch-watch --reserved-concurrent-executions 1 >/dev/null
+variables() {
+    aws lambda get-function-configuration --region eu-central-1 --function-name latch-watch --output json --query Environment |
+        sed "s/$1/$2/" >"$STATE/variables.json"
+    aws lambda update-function-configuration --region eu-central-1 --function-name latch-watch \
+        --environment "file://$STATE/variables.json" >/dev/null
+}
+variables '"app:' '"web:'
+echo "--- broken"; (cd "$STATE" && PATH=$CTL:$PATH failoverctl latch doctor app 2>&1) || true
+variables '"web:' '"app:'
 "#;
 
 const ARMED: &[Step] = &[
@@ -113,7 +127,7 @@ const ARMED: &[Step] = &[
             "LATCHES=app:serving=_serving.app.example.com,primary=_primary.app.example.com,standby=_standby.app.example.com\n",
             "LATCH_BUCKETS=eu-central-1=latch-000000000000-eu-central-1,eu-west-1=latch-000000000000-eu-west-1\n",
             "NAME_SERVERS=ns-1.awsdns-1.com=192.0.2.",
-            "BUCKET_OWNER=000000000000\nWATCH_BY=function\n",
+            "BUCKET_OWNER=000000000000\nWATCH_BY=function\nLATCH_STACK=latch\n",
             "serving refers to the primary's check: yes",
         ],
     ),
@@ -135,6 +149,28 @@ const ARMED: &[Step] = &[
     ("locked", &["the latch app is locked in the bucket latch-000000000000-eu-west-1", "ended with 1"]),
     ("armed", &["ARMED: app.", "ended with 0", "dry runs: false false", "attached still: LATCHED"]),
     ("again", &["ARMED: app.", "ended with 0", "\"by\""]),
+    (
+        "doctor",
+        &[
+            "ok      function      latch-watch in eu-central-1 is there, can run, and watches app\n",
+            // The emulator gives the roles of both Regions one name, and so the policies of the second one.
+            "ok      role          that of latch-watch allows what it needs\n",
+            "ok      alarms        all 11 in eu-central-1 are there, none is in ALARM\n",
+            "latch-notifications notifies email sre@example.com\n",
+            // No name server knows the emulator's zones.
+            "NOT ARMED AS IT SHOULD BE: failoverctl latch doctor (above) has what to repair of app",
+            "ended with 3",
+        ],
+    ),
+    (
+        "broken",
+        &[
+            "WRONG   function      latch-watch in eu-central-1 does not watch app\n",
+            "latch-watch in eu-west-1 has 1 reserved executions, and 3 at least by its template",
+            "deleted in eu-west-1: latch-app-silent",
+            "their actions are off: latch-app-slow",
+        ],
+    ),
 ];
 
 const REMOVE: &str = r#"
@@ -412,7 +448,8 @@ const BESIDE_SAID: &[Step] = &[
             "Run: infra/deploy latch --regions eu-central-1,eu-west-1 --name app\nended with 1\n",
             "infra/deploy latch: deployed, and someone has deleted or changed _serving.app.example.com (SECONDARY): ",
             "made anew: _serving.app.example.com, SECONDARY\n",
-            "ARMED: app.\nended with 0",
+            "ARMED: app. Whether everything is as it should be was not looked at",
+            "ended with 0",
         ],
     ),
     (
@@ -420,7 +457,8 @@ const BESIDE_SAID: &[Step] = &[
         &[
             "someone has deleted or changed _serving.app.example.com (PRIMARY) _standby.app.example.com (SECONDARY): ",
             "made anew: _serving.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, SECONDARY\n",
-            "ARMED: app.\nended with 0",
+            "ARMED: app. Whether everything is as it should be was not looked at",
+            "ended with 0",
             "the sentinels are as before",
         ],
     ),
@@ -436,7 +474,8 @@ const BESIDE_SAID: &[Step] = &[
         "anew",
         &[
             "made anew: _serving.app.example.com, PRIMARY\nmade anew: _primary.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, PRIMARY\nmade anew: _standby.app.example.com, SECONDARY\n",
-            "ARMED: app.\nended with 0",
+            "ARMED: app. Whether everything is as it should be was not looked at",
+            "ended with 0",
             "the sentinels are as before",
         ],
     ),
@@ -536,6 +575,19 @@ const DOCUMENTED: &[Walk] = &[
         "## Make a latch's resources anew",
         &[
             Given(
+                "ROLE=$(aws lambda get-function-configuration --region \"$REGION\" --function-name latch-watch --query Role --output text)
+                aws lambda delete-function --region \"$REGION\" --function-name latch-watch
+                aws scheduler delete-schedule --region \"$REGION\" --name latch-watch
+                aws iam delete-role-policy --role-name \"${ROLE##*/}\" --policy-name log",
+            ),
+            Run(&["NOTHING WATCHES, and nothing is locked. Next: infra/deploy latch", "ended with 0"]),
+            Then(
+                "dry_run \"$REGION\"; aws scheduler get-schedule --region \"$REGION\" --name latch-watch --query State
+                ROLE=$(aws lambda get-function-configuration --region \"$REGION\" --function-name latch-watch --query Role --output text)
+                aws iam list-role-policies --role-name \"${ROLE##*/}\" --output text",
+                &["true\n", "ENABLED", "log"],
+            ),
+            Given(
                 "cd \"$STATE\"
                 policy_of() { aws s3api get-bucket-policy --region \"$REGION\" --bucket \"$BUCKET\" --query Policy --output text; }
                 policy_of >policy.before
@@ -622,7 +674,8 @@ impl Drop for Deployment {
 #[tokio::test]
 async fn the_latch_is_deployed_in_a_dry_run_armed_when_it_is_attached_and_removed_when_it_is_detached() {
     let deployment = Deployment::start().await;
-    let said = deployment.run(&format!("{DEPLOY_AND_ARM}{REMOVE}")).await;
+    let tools = format!("CTL='{}'\n", programs());
+    let said = deployment.run(&format!("{tools}{DEPLOY_AND_ARM}{REMOVE}")).await;
     holds(&said, &[ARMED, REMOVED].concat());
 }
 

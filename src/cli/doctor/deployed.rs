@@ -20,17 +20,13 @@ use crate::cli::guard::Guard;
 use crate::cli::look;
 use crate::cli::seen::Status;
 use crate::cli::session::patience;
-use crate::cli::stack::{self, Defined, Parameters, Stack, Template, Tries};
+use crate::cli::stack::{self, ARTIFACT, Defined, Parameters, Stack, Template, Tries};
 use crate::cli::state::State;
 use crate::cli::text::{plain, time};
 use crate::failover_lock::health_check::HealthCheckId;
 use crate::failover_lock::reason::Reason;
-use crate::program::VERSION;
 use crate::remote::arn::Arn;
 use crate::remote::aws::Failure;
-
-/// The variable with the key of what was deployed, which ends with its hash.
-const ARTIFACT: &str = "ARTIFACT";
 
 /// The variables that all three functions have from the stack.
 const VARIABLES: [&str; 9] = [
@@ -55,7 +51,6 @@ const LATEST_RUN: TimeDelta = TimeDelta::minutes(10);
 const TEMPLATE: Template = Template {
     text: include_str!("../../../infra/failover-lock.yaml"),
     section: "failover",
-    one: "lock-set",
     expected: &["lock-set", "locked", "locked-for-days", "restored"],
     redeploy: |stack| {
         format!(
@@ -78,7 +73,8 @@ pub(super) async fn beside(
         return findings.warn("deployed", not_deployed(&lock.name));
     };
     let aws = guard.session.aws_of(arn);
-    let mut stack = Stack { template: &TEMPLATE, name, arn, region: region(arn), aws, findings };
+    let mut stack =
+        Stack { template: &TEMPLATE, name, prefix: name, arn, region: region(arn), aws, findings };
     // The alarms are those of the last deployment: a rollback changes what `live` runs, and no alarm.
     let latest = stack.latest(lock).await;
     let defined = defined(&stack, &latest);
@@ -127,7 +123,9 @@ pub(super) async fn beside(
         variables
     };
     let is_rolled_back = but_artifact(&latest) != but_artifact(lock);
-    stack.people(alarms, &defined, !is_rolled_back && is_of_this_version(&latest)).await;
+    stack
+        .people(alarms, &defined, !is_rolled_back && stack::is_of_this_version(&latest, "failover-lock"))
+        .await;
     stack.dead_letters().await;
 }
 
@@ -137,14 +135,6 @@ fn hash_of(artifact: &str) -> Option<String> {
     let bytes = (0..hash.len()).step_by(2).map(|at| u8::from_str_radix(hash.get(at..at + 2)?, 16).ok());
     let bytes = bytes.collect::<Option<Vec<_>>>().filter(|bytes| bytes.len() == SHA256)?;
     Some(STANDARD.encode(bytes))
-}
-
-/// Whether a function is of this program's version, and of its commit, if that is known of both: another template may have other
-/// alarms.
-fn is_of_this_version(lock: &Function) -> bool {
-    let artifact = lock.variables.get(ARTIFACT).map(String::as_str).unwrap_or_default();
-    let own = format!("failover-lock-{}-", VERSION.replace(" (", "-").replace(')', ""));
-    artifact.starts_with(&own)
 }
 
 /// What a function needs by its variables: each action, and its resource.

@@ -31,7 +31,6 @@ const DEPLOY: &str = "deploy infra/site-fence.yaml again: docs/fence.md#deploy; 
 const TEMPLATE: Template = Template {
     text: include_str!("../../../infra/site-fence.yaml"),
     section: "site",
-    one: "fenced",
     expected: &["fenced", "out", "paused"],
     redeploy: |_| DEPLOY.to_owned(),
     anew: |stack| format!("remove {stack} and deploy it again: docs/fence.md#remove"),
@@ -115,6 +114,7 @@ pub(super) async fn run(
         let stack = Stack {
             template: &TEMPLATE,
             name: stack,
+            prefix: stack,
             arn,
             region,
             aws: aws.clone(),
@@ -452,7 +452,7 @@ impl Doctor<'_> {
         for site in self.sites.iter().filter(|_| !watched.is_empty() && self.sites.len() == 2) {
             let name = format!("{}-silent-{site}", stack.name);
             if !watched.contains(&name.as_str()) {
-                stack.findings.wrong("alarms", format!("deleted: {name}"), stack.anew());
+                stack.findings.wrong("alarms", format!("deleted in {}: {name}", stack.region), stack.anew());
             }
         }
         let sites: BTreeMap<_, _> = ["WatchdogSiteA", "WatchdogSiteB"]

@@ -2,11 +2,13 @@
 
 mod buckets;
 mod delegation;
+mod deployed;
 mod policy;
 mod sentinels;
 mod watchers;
 mod zone;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -21,6 +23,7 @@ use crate::latch::dns::Transport;
 use crate::latch::outcome::State;
 use crate::latch::seen::{Object, Verdict};
 
+const ARM: &str = "arm it: infra/deploy latch --arm";
 const DEPLOY: &str = "deploy the latch again: infra/deploy latch --name";
 /// For what `CloudFormation` does not notice.
 const ANEW: &str = "docs/runbook.md#make-a-latchs-resources-anew";
@@ -59,8 +62,9 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
         doctor.bucket(at, bucket).await;
     }
     doctor.route53().await;
-    let gap = doctor.watchers().await;
-    doctor.race(gap).await;
+    let seen = if latches.by_process { BTreeMap::new() } else { doctor.deployed().await };
+    let gap = doctor.watchers(&seen).await;
+    doctor.race(gap, seen.values().any(|is_new| *is_new)).await;
     doctor.findings.show(&latches.session.screen).await
 }
 

@@ -61,6 +61,8 @@ struct Latches {
     config: Config,
     /// Whether processes watch, and no functions.
     by_process: bool,
+    /// The stack of each Region, if the file names it.
+    stack: Option<String>,
     s3: S3,
     name_servers: NameServers,
 }
@@ -82,7 +84,7 @@ pub(super) async fn run(common: &Common, arguments: Arguments) -> Result<Ended, 
 impl File {
     /// Reads the file and opens a session in a bucket's Region, so that no call goes to us-east-1.
     async fn open(&self, common: &Common) -> Result<Latches, Error> {
-        let (config, by_process) = read(&self.config)?;
+        let Read { config, by_process, stack } = read(&self.config)?;
         let region = common.own_region().unwrap_or_else(|| Region::new(config.buckets[0].region.clone()));
         let session = common.session_in(Some(region)).await?;
         let https = Https::new(&variables::environment)?;
@@ -90,19 +92,26 @@ impl File {
         let name_servers = NameServers::new(&config.name_servers);
         // The file may be years old.
         name_servers.look_up_now().await;
-        Ok(Latches { session, config, by_process, s3, name_servers })
+        Ok(Latches { session, config, by_process, stack, s3, name_servers })
     }
 }
 
-/// The configuration in this file, and whether processes watch.
-fn read(file: &Path) -> Result<(Config, bool), Error> {
+/// What the file says.
+struct Read {
+    config: Config,
+    by_process: bool,
+    stack: Option<String>,
+}
+
+fn read(file: &Path) -> Result<Read, Error> {
     let name = file.display().to_string();
     let text = fs::read_to_string(file).map_err(|source| Error::LatchFile { file: name.clone(), source })?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let lines: BTreeMap<_, _> = lines.filter_map(|line| line.split_once('=')).collect();
     let lookup = |name: &str| lines.get(name).map(|value| value.trim().to_owned());
     let config = Config::read(&lookup).map_err(|problems| Error::LatchConfig { file: name, problems })?;
-    Ok((config, lookup("WATCH_BY").as_deref() == Some("process")))
+    let by_process = lookup("WATCH_BY").as_deref() == Some("process");
+    Ok(Read { config, by_process, stack: lookup("LATCH_STACK") })
 }
 
 // === impl Latches ===

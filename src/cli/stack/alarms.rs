@@ -21,7 +21,8 @@ pub(in crate::cli) struct Defined {
     /// The dimension of its metric, if it has one. An error if its value is not in the variables of `lock`.
     dimension: OfMetric,
     statistic: &'static str,
-    threshold: &'static str,
+    /// `None` if it is a parameter.
+    threshold: Option<&'static str>,
     comparison: &'static str,
     /// Seconds.
     period: &'static str,
@@ -33,9 +34,9 @@ pub(in crate::cli) struct Defined {
     tells_end: bool,
 }
 
-/// The value of a property in a resource of the template.
+/// The value of a property in a resource of the template, which may be one of many that a loop makes.
 fn property(resource: &'static str, key: &str) -> Option<&'static str> {
-    resource.lines().find_map(|line| line.strip_prefix("      ")?.strip_prefix(key)?.strip_prefix(": "))
+    resource.lines().find_map(|line| line.trim_start().strip_prefix(key)?.strip_prefix(": "))
 }
 
 /// The topic that all of these alarms notify, if it is one.
@@ -83,9 +84,7 @@ impl Defined {
             Some(text + rest)
         };
         let name = text("AlarmName")?;
-        let condition = resource.lines().find_map(|line| line.strip_prefix("    Condition: "));
-        let suffix = name.strip_prefix(stack.name).unwrap_or(&name).trim_start_matches('-');
-        if !(parameters.is_made)(suffix, condition) {
+        if !(parameters.is_made)(stack.suffix(&name), of("Condition")) {
             return None;
         }
         let dimensions = of("Dimensions").unwrap_or_default();
@@ -104,7 +103,7 @@ impl Defined {
             metric: of("MetricName")?,
             dimension,
             statistic: of("Statistic")?,
-            threshold: of("Threshold")?,
+            threshold: of("Threshold").filter(|threshold| !threshold.starts_with('!')),
             comparison: of("ComparisonOperator")?,
             period: of("Period")?,
             periods,
@@ -130,6 +129,7 @@ impl Defined {
         let datapoints = alarm.datapoints_to_alarm().unwrap_or(periods);
         let statistic = alarm.statistic().map_or("none", Statistic::as_str);
         let comparison = alarm.comparison_operator().map_or("none", ComparisonOperator::as_str);
+        let threshold = alarm.threshold().unwrap_or_default().to_string();
         let mut changed: Vec<_> = [
             (
                 "metric",
@@ -138,7 +138,7 @@ impl Defined {
             ),
             ("unit", alarm.unit().map_or("none", |unit| unit.as_str()).to_owned(), "none".to_owned()),
             ("statistic", statistic.to_owned(), self.statistic.to_owned()),
-            ("threshold", alarm.threshold().unwrap_or_default().to_string(), self.threshold.to_owned()),
+            ("threshold", threshold.clone(), self.threshold.map_or(threshold, str::to_owned)),
             ("comparison", comparison.to_owned(), self.comparison.to_owned()),
             ("period", format!("{} s", alarm.period().unwrap_or_default()), format!("{} s", self.period)),
             (
@@ -164,9 +164,11 @@ impl Defined {
         changed.into_iter().map(said).collect()
     }
 
-    /// The command that makes it as it is defined, and lets it notify this topic; `None` if its metric is not known.
+    /// The command that makes it as it is defined, and lets it notify this topic; `None` if its metric or its
+    /// threshold is not known.
     fn make(&self, region: &str, topic: &str, runbook: &str) -> Option<String> {
-        let Self { name, description, namespace, metric, threshold, comparison, .. } = self;
+        let Self { name, description, namespace, metric, comparison, .. } = self;
+        let threshold = self.threshold?;
         let dimension = self.dimension.as_ref().ok()?;
         let dimension = dimension
             .as_ref()
@@ -218,7 +220,7 @@ impl Stack<'_> {
         for defined in all {
             let name = &defined.name;
             let (said, otherwise) = match alarms.iter().find(|alarm| alarm.alarm_name() == Some(name)) {
-                None => (format!("deleted: {name}"), self.anew()),
+                None => (format!("deleted in {}: {name}", self.region), self.anew()),
                 Some(alarm) => {
                     let changed = defined.changed(alarm);
                     if !changed.is_empty() {

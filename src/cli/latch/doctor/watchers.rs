@@ -1,5 +1,6 @@
 //! The watchers of a latch, by what they have counted in CloudWatch.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_cloudwatch::types::{Dimension, Statistic};
@@ -7,11 +8,12 @@ use aws_types::SdkConfig;
 use aws_types::region::Region;
 use tokio::try_join;
 
-use super::Doctor;
+use super::{ARM, Doctor};
 use crate::cli::session::patience;
 use crate::cli::text::age;
 use crate::remote::aws::{Call, Failure, Kind, send};
 
+const NAME: &str = "watchers";
 /// How far back the looks are searched for.
 const DAY: Duration = Duration::from_hours(24);
 /// The time that one datapoint stands for.
@@ -32,53 +34,61 @@ struct Counted {
 }
 
 impl Doctor<'_> {
-    /// Whether watchers look; returns the shortest of the Regions' longest gaps.
-    pub(super) async fn watchers(&mut self) -> Option<Duration> {
-        const NAME: &str = "watchers";
+    /// Whether watchers look; returns the shortest of the Regions' longest gaps. `functions` are the Regions that have the
+    /// function, and whether it is new.
+    pub(super) async fn watchers(&mut self, functions: &BTreeMap<String, bool>) -> Option<Duration> {
         let mut gaps = Vec::new();
-        let (mut looks, mut unseen) = (false, false);
+        let mut looks = false;
         for bucket in &self.latches.config.buckets {
             let region = &bucket.region;
             let aws = self.latches.session.aws.to_builder().region(Region::new(region.clone())).build();
             match counted(&aws, &self.latch.name, SystemTime::now()).await {
                 Ok(Some(counted)) if counted.newest > RECENT => {
                     let ago = age(counted.newest.as_secs());
-                    self.findings.warn(NAME, format!("in {region}: the last look was counted {ago} ago"));
+                    let found = format!("in {region}: the last look was counted {ago} ago");
+                    self.stopped(region, found, functions);
                 }
                 Ok(Some(counted)) => {
                     looks = true;
                     let gap = counted.gap.as_secs_f64();
                     let since = age(counted.oldest.as_secs());
                     let found = format!("in {region}: at most {gap:.1} s between two looks, in {since}");
-                    if counted.is_dry_run {
+                    // A function's variables say what it does now.
+                    if counted.is_dry_run && !functions.contains_key(region) {
                         let found = format!("in {region}: the watcher is in a dry run, and locks nothing");
-                        self.findings.wrong(NAME, found, "arm it: infra/deploy latch --arm".to_owned());
+                        self.findings.wrong(NAME, found, ARM.to_owned());
                     } else {
                         gaps.push(counted.gap);
                         self.findings.ok(NAME, found);
                     }
                 }
                 Ok(None) => {
-                    self.findings
-                        .warn(NAME, format!("no watcher in {region} has counted a look in 24 hours"));
+                    let found = format!("no watcher in {region} has counted a look in 24 hours");
+                    self.stopped(region, found, functions);
                 }
-                Err(failure) => {
-                    unseen = true;
-                    self.findings.unknown(NAME, &failure);
-                }
+                Err(failure) => self.findings.unknown(NAME, &failure),
             }
         }
         if !looks && self.latches.by_process {
             let found = "processes watch: see on /metrics of each that failover_latch_armed is 1".to_owned();
             self.findings.warn(NAME, found);
-        } else if !looks && !unseen {
-            self.findings.wrong(
-                NAME,
-                "no watcher looks, as far as CloudWatch shows".to_owned(),
-                "see the log of the watcher, and that its schedule is enabled; a watcher that is a process counts on /metrics alone".to_owned(),
-            );
         }
         gaps.into_iter().min()
+    }
+
+    /// No watcher looks in this Region. A process counts on its `/metrics` alone.
+    fn stopped(&mut self, region: &str, found: String, functions: &BTreeMap<String, bool>) {
+        match functions.get(region) {
+            _ if self.latches.by_process => return self.findings.warn(NAME, found),
+            Some(true) => return self.findings.warn(NAME, format!("{found}, and it was deployed just now")),
+            _ => {}
+        }
+        let remedy = format!(
+            "see whether its schedule is enabled: aws scheduler get-schedule --region {region} --name {}-watch --query State; then \
+             docs/runbook.md#latch-name-silent",
+            self.latches.stack.as_deref().unwrap_or("latch")
+        );
+        self.findings.wrong(NAME, found, remedy);
     }
 }
 

@@ -308,7 +308,7 @@ impl Doctor<'_> {
     }
 
     /// Whether a lock is effective before Route 53 falls back.
-    pub(super) async fn race(&mut self, gap: Option<Duration>) {
+    pub(super) async fn race(&mut self, gap: Option<Duration>, is_new: bool) {
         const NAME: &str = "race";
         let Latches { config, .. } = self.latches;
         let aws = self.latches.control_plane();
@@ -317,7 +317,11 @@ impl Doctor<'_> {
             Err(error) => return self.findings.unknown(NAME, &error),
         };
         let Some(gap) = gap else {
-            return self.findings.unknown(NAME, &"the longest gap between two looks is not known");
+            let unknown = "the longest gap between two looks is not known";
+            if is_new {
+                return self.findings.warn(NAME, format!("{unknown} yet"));
+            }
+            return self.findings.unknown(NAME, &unknown);
         };
         for id in &checks.primary {
             let check =
