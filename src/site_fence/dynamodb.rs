@@ -10,11 +10,12 @@
 //! | `ends` | the time by which that execution has ended: the claim blocks no other one after it |
 //! | `out` | the time at which the site was out, once it is |
 //! | `rejoins` | the sites that were rejoined in the last minutes, each with its time: `site-b=2026-01-05T10:02:11Z` |
+//! | `former` | of a claim: the record that was there before, with these attributes |
 //!
 //! A claim ends. An execution that succeeds sets `ends` to the time of its success, and the entry stays as a record. An
-//! execution that fails puts the record back that was there before, or deletes its entry. One that dies leaves an entry that ends by itself. An entry without `ends`,
-//! from an earlier version of this function, ends when the longest execution of Lambda would have, and one that claims to
-//! end later, or is from the future, is none.
+//! execution that fails puts the record back that was there before, or deletes its entry. One that dies leaves an entry that ends by
+//! itself, with the record before it. An entry without `ends`, from an earlier version of this function, ends when the longest
+//! execution of Lambda would have, and one that claims to end later, or is from the future, is none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use super::config;
@@ -39,12 +40,18 @@ const KEY: &str = "accelerator";
 const OUT: &str = "out";
 /// The last rejoins. A claim keeps those of the entry in whose place it is, and so does the record after it.
 const REJOINS: &str = "rejoins";
-/// How long they are kept.
+/// Of a claim: the record in whose place it is.
+const FORMER: &str = "former";
+/// How long rejoins are kept.
 const KEPT: Duration = Duration::from_mins(5);
-/// There is no claim, or it has ended, or it is this one: the answer to an earlier try was lost.
-const FREE_OR_OWN: &str = "attribute_not_exists(#key) OR #claim = :claim OR #ends <= :now OR #ends > :latest \
+/// There is no claim, or it has ended.
+const FREE: &str = "attribute_not_exists(#key) OR #ends <= :now OR #ends > :latest \
     OR (attribute_not_exists(#ends) \
-        AND (attribute_not_exists(#at) OR #at < :longest_ago OR #at > :latest OR #site = :site))";
+        AND (attribute_not_exists(#at) OR #at < :longest_ago OR #at > :latest OR #site = :to))";
+/// The attributes by which an entry that was read is the one that is there still.
+const OF_ENTRY: [&str; 6] = ["site", "at", "claim", "ends", OUT, REJOINS];
+/// How often an entry that others change meanwhile is read again.
+const READS: usize = 5;
 /// How much longer a claim lasts than its execution: for clocks that differ, and for calls that are on their way.
 const MARGIN: Duration = Duration::from_secs(30);
 /// The longest that an execution of Lambda [can take][1].
@@ -114,45 +121,73 @@ impl Table {
     /// # Errors
     /// A call failed and did not pass before the deadline.
     pub async fn claim(&self, claim: &mut Claim, deadline: Deadline) -> Result<First, Failure> {
-        // Also where the answer to a put is lost, which returns what was there before.
-        let is_record = |item: &Item| item.contains_key(OUT) || !item.contains_key("claim");
         let accelerator = claim.item[KEY].as_s().cloned().unwrap_or_default();
-        let read = self.item(&accelerator, deadline).await?;
-        claim.item.extend(read.as_ref().and_then(|read| read.get_key_value(REJOINS)).map(owned));
-        claim.former = read.filter(is_record).or(claim.former.take());
-        let Claim { id, item, former } = claim;
-        let (id, item) = (&*id, &*item);
-        let now = Utc::now();
-        let names = [("#key", KEY), ("#claim", "claim"), ("#ends", "ends"), ("#at", "at"), ("#site", "site")];
-        let names = names.map(|(name, attribute)| (name.to_owned(), attribute.to_owned()));
-        let values = [
-            (":claim", text(id)),
-            (":now", text(&written(now))),
-            (":longest_ago", text(&written(now - LONGEST_EXECUTION))),
-            (":latest", text(&written(now + LONGEST_EXECUTION + MARGIN))),
-            (":site", item["site"].clone()),
-        ];
-        let values = values.map(|(name, value)| (name.to_owned(), value));
-        let put = deadline
-            .persist(async |time| {
-                let request = self.client.put_item().table_name(&self.name).set_item(Some(item.clone()));
-                let request = request.condition_expression(FREE_OR_OWN);
-                let request = request.set_expression_attribute_names(Some(names.clone().into()));
-                let request = request.set_expression_attribute_values(Some(values.clone().into()));
-                send(PUT, time, request.return_values(ReturnValue::AllOld).send()).await
-            })
-            .await;
-        let conflict = match put {
-            Ok(output) => {
-                *former = output.attributes.filter(is_record).or(former.take());
-                return Ok(First::This(former.as_ref().map(Entry::read)));
+        let mut read = self.item(&accelerator, deadline).await?;
+        for left in (0..READS).rev() {
+            // The answer to an earlier try was lost.
+            let is_made = read.as_ref().and_then(|read| read.get("claim")) == claim.item.get("claim");
+            claim.replace(read.as_ref());
+            if !is_made {
+                match self.put_in_place_of(read.as_ref(), claim, deadline).await {
+                    Ok(()) => {}
+                    Err(failure) if failure.kind() == Kind::Conflict => {
+                        let now = self.item(&accelerator, deadline).await?;
+                        match &now {
+                            Some(entry) if now == read || left == 0 => {
+                                return Ok(First::Other(Entry::read(entry)));
+                            }
+                            None if left == 0 => return Err(failure),
+                            // Someone else has changed it since it was read.
+                            _ => read = now,
+                        }
+                        continue;
+                    }
+                    Err(failure) => return Err(failure),
+                }
             }
-            Err(failure) if failure.kind() == Kind::Conflict => failure,
-            Err(failure) => return Err(failure),
-        };
-        // The claim may have been released since: then the caller decides again.
-        let entry = self.entry(&accelerator, deadline).await?;
-        entry.map(First::Other).ok_or(conflict)
+            return Ok(First::This(claim.former.as_ref().map(Entry::read)));
+        }
+        unreachable!("the last turn of the loop returns")
+    }
+
+    /// Puts a claim in the place of exactly the entry that was read, if that has ended: of what was not read, the claim would know
+    /// nothing, and what came after it neither.
+    async fn put_in_place_of(
+        &self,
+        read: Option<&Item>,
+        claim: &Claim,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let now = Utc::now();
+        let mut names: HashMap<_, _> = HashMap::from([("#key".to_owned(), KEY.to_owned())]);
+        let mut values = HashMap::from([
+            (":own".to_owned(), text(&claim.id)),
+            (":now".to_owned(), text(&written(now))),
+            (":longest_ago".to_owned(), text(&written(now - LONGEST_EXECUTION))),
+            (":latest".to_owned(), text(&written(now + LONGEST_EXECUTION + MARGIN))),
+            (":to".to_owned(), claim.item["site"].clone()),
+        ]);
+        let mut unchanged = Vec::new();
+        for name in OF_ENTRY {
+            names.insert(format!("#{name}"), name.to_owned());
+            unchanged.push(match read.and_then(|read| read.get(name)) {
+                Some(value) => {
+                    values.insert(format!(":{name}"), value.clone());
+                    format!("#{name} = :{name}")
+                }
+                None => format!("attribute_not_exists(#{name})"),
+            });
+        }
+        let condition = format!("#claim = :own OR (({FREE}) AND {})", unchanged.join(" AND "));
+        deadline
+            .persist(async |time| {
+                let request = self.client.put_item().table_name(&self.name);
+                let request = request.set_item(Some(claim.item.clone())).condition_expression(&condition);
+                let request = request.set_expression_attribute_names(Some(names.clone()));
+                send(PUT, time, request.set_expression_attribute_values(Some(values.clone())).send()).await
+            })
+            .await
+            .map(|_| ())
     }
 
     /// Ends a claim whose execution has taken the site out, or may have; its entry stays as a record of that.
@@ -161,7 +196,7 @@ impl Table {
     /// The call failed and did not pass before the deadline: then the claim ends by itself.
     pub async fn keep(&self, claim: Claim, out: DateTime<Utc>, deadline: Deadline) -> Result<(), Failure> {
         let Claim { id, mut item, former: _ } = claim;
-        item.remove("claim");
+        item.retain(|name, _| name != "claim" && name != FORMER);
         item.extend([("ends".to_owned(), text(&written(Utc::now()))), (OUT.to_owned(), text(&written(out)))]);
         self.replace(&id, item, deadline).await
     }
@@ -182,7 +217,7 @@ impl Table {
         let mut rejoins = Entry::read(&item).rejoins;
         rejoins.insert(Entry::read(&item).site, at);
         rejoins.retain(|_, rejoined| *rejoined + KEPT > at);
-        item.remove("claim");
+        item.retain(|name, _| name != "claim" && name != FORMER);
         item.insert("ends".to_owned(), text(&written(Utc::now())));
         let stands =
             |former: &Item| former.contains_key(OUT) && !(done && former.get("site") == item.get("site"));
@@ -269,6 +304,21 @@ impl Claim {
         item.extend(reporter.map(|reporter| ("reporter".to_owned(), text(reporter.as_str()))));
         Self { id, item, former: None }
     }
+
+    /// Takes over what this entry knows, in whose place the claim is to be, or is already: the record, and the rejoins.
+    fn replace(&mut self, entry: Option<&Item>) {
+        let record = entry.filter(|entry| entry.contains_key(OUT) || !entry.contains_key("claim"));
+        let of_claim = || entry?.get(FORMER)?.as_m().ok().cloned();
+        self.former = record.cloned().or_else(of_claim);
+        let rejoins = entry.and_then(|entry| entry.get(REJOINS)).cloned();
+        let former = self.former.clone().map(AttributeValue::M);
+        for (name, value) in [(REJOINS, rejoins), (FORMER, former)] {
+            match value {
+                Some(value) => drop(self.item.insert(name.to_owned(), value)),
+                None => drop(self.item.remove(name)),
+            }
+        }
+    }
 }
 
 /// An entry that is gone, or is another execution's, needs no change.
@@ -281,10 +331,6 @@ fn unless_gone<T>(result: Result<T, Failure>) -> Result<(), Failure> {
 
 fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
-}
-
-fn owned((name, value): (&String, &AttributeValue)) -> (String, AttributeValue) {
-    (name.clone(), value.clone())
 }
 
 /// A time that sorts as text.

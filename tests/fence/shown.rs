@@ -1,6 +1,7 @@
 //! What Global Accelerator shows may be from before, and what was decided may be over before it is done.
 
 use crate::support::accelerator::{Accelerator, Endpoint, Fault, Group};
+use crate::support::proxy::{self, Proxy};
 use crate::support::sites::{
     ALONE, DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence, outcomes, outcomes_within, rejoin,
     take_out,
@@ -168,6 +169,60 @@ async fn of_three_sites_one_reporter_takes_out_one_also_where_no_note_has_room()
     sites.age_entries(TimeDelta::minutes(5)).await;
     assert_eq!(outcomes(&system, &alert("site-a", "site-c")).await, ["refused: second_fence"]);
     assert_eq!(sites.in_service(), [sites.balancer_a.as_str(), third.as_str()]);
+}
+
+#[tokio::test]
+async fn of_three_sites_the_record_outlives_an_execution_that_dies() {
+    let (sites, _) = with_table().await;
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([all]));
+    let full = Fault::Error("LimitExceededException", "50 tags");
+    sites.accelerators.fail_always("TagResource", full.clone());
+    let system = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
+    assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
+    sites.age_entries(TimeDelta::minutes(5)).await;
+    sites.accelerators.fail_always("RemoveEndpoints", Fault::Hang);
+    let event = alert("site-c", "site-a");
+    let dies = outcomes_within(&system, &event, Duration::from_mins(1));
+    let claimed = async {
+        while sites.entries().await.remove(0)["site"] != "site-a" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        ended = dies => panic!("{ended:?}"),
+        () = claimed => {}
+    }
+    sites.accelerators.recover();
+    sites.accelerators.fail_always("TagResource", full);
+    sites.age_entries(TimeDelta::minutes(5)).await;
+    assert_eq!(outcomes(&system, &alert("site-a", "site-c")).await, ["refused: second_fence"]);
+    assert_eq!(sites.in_service(), [sites.balancer_a.as_str(), third.as_str()]);
+}
+
+/// Global Accelerator may show for a while what was before.
+#[tokio::test]
+async fn a_claim_that_arrives_late_takes_the_place_of_no_record_that_it_does_not_know() {
+    let (sites, system) = with_table().await;
+    sites.accelerators.fail_always("TagResource", Fault::Error("LimitExceededException", "50 tags"));
+    let proxy = Proxy::start(&sites.aws.url).await;
+    let slow =
+        sites.system(&[("FENCE_TABLE", &sites.table_name()), ("AWS_ENDPOINT_URL_DYNAMODB", &proxy.url)]);
+    proxy.only("PutItem", proxy::Fault::Held);
+    let (by_a, by_b) = (alert("site-a", "site-b"), alert("site-b", "site-a"));
+    let late = outcomes_within(&slow, &by_b, Duration::from_secs(8));
+    let meanwhile = async {
+        proxy.arrived("PutItem", 1).await;
+        assert_eq!(outcomes(&system, &by_a).await, ["fenced"]);
+        sites.accelerators.put(Accelerator::new(LABEL).listener([Group::new(REGION, sites.both())]));
+        proxy.deliver().await;
+        proxy.only("PutItem", proxy::Fault::None);
+    };
+    let (late, ()) = tokio::join!(late, meanwhile);
+    assert_eq!(late, ["failed: OtherReport"]);
+    assert_eq!(sites.in_service().len(), 2);
 }
 
 #[tokio::test]

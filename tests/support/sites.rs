@@ -181,7 +181,7 @@ impl Sites {
         rejoins.map(|rejoins| rejoins.split(' ').map(str::to_owned).collect()).unwrap_or_default()
     }
 
-    /// What the table holds.
+    /// What the table holds, but the record before a claim.
     pub async fn entries(&self) -> Vec<HashMap<String, String>> {
         let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
         let items = client
@@ -193,9 +193,9 @@ impl Sites {
             .items
             .unwrap_or_default();
         let text = |(name, value): (String, aws_sdk_dynamodb::types::AttributeValue)| {
-            (name, value.as_s().expect("every attribute is a text").clone())
+            (name != "former").then(|| (name, value.as_s().expect("it is a text").clone()))
         };
-        items.into_iter().map(|item| item.into_iter().map(text).collect()).collect()
+        items.into_iter().map(|item| item.into_iter().filter_map(text).collect()).collect()
     }
 
     /// Writes an entry of the accelerator as an execution leaves it.
@@ -207,6 +207,18 @@ impl Sites {
         for (name, value) in attributes.iter().chain(&[("accelerator", arn.as_str())]) {
             request = request.item(*name, AttributeValue::S((*value).to_owned()));
         }
+        request.send().await.expect("the table is there");
+    }
+
+    /// Sets an attribute of the accelerator's entry.
+    async fn set(&self, name: &str, value: &str) {
+        use aws_sdk_dynamodb::types::AttributeValue;
+        let client = aws_sdk_dynamodb::Client::new(&self.aws_config());
+        let key = AttributeValue::S(Accelerator::new(LABEL).arn);
+        let request = client.update_item().table_name(self.table_name()).key("accelerator", key);
+        let request =
+            request.update_expression("SET #name = :value").expression_attribute_names("#name", name);
+        let request = request.expression_attribute_values(":value", AttributeValue::S(value.to_owned()));
         request.send().await.expect("the table is there");
     }
 
@@ -238,9 +250,9 @@ impl Sites {
             entry.extend(
                 Some(older).filter(|older| !older.is_empty()).map(|older| ("rejoins".to_owned(), older)),
             );
-            let attributes: Vec<_> =
-                entry.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            self.put_entry(&attributes).await;
+            for (name, value) in entry.iter().filter(|(name, _)| *name != "accelerator") {
+                self.set(name, value).await;
+            }
         }
     }
 
