@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -145,21 +146,32 @@ impl Record {
     }
 }
 
-/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours. What
-/// begins as JSON's object does and breaks off may have been an alarm, or the envelope of one.
+/// A message in the envelope of a topic or a queue, which others may share: what is no alarm is not ours.
 fn enveloped(text: &str) -> Result<Message, Malformed> {
-    let begins_so =
-        text.trim_start().strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('"'));
-    if !begins_so && serde_json::from_str::<Parts>(text).is_err() {
-        return Ok(Message::Foreign("a text that is no JSON object".to_owned()));
-    }
     match message(text) {
         Err(Malformed::RestoreRequest) => Ok(Message::Foreign("an object of another system".to_owned())),
         read => read,
     }
 }
 
+/// Reads a message. One that cannot be read is ours if it may be about a health check.
 fn message(text: &str) -> Result<Message, Malformed> {
+    match known(text) {
+        Err(Malformed::Unreadable { what, source }) if !may_be_about_a_check(text) => {
+            Ok(Message::Foreign(format!("{what}, not about a health check: {}", brief(&source))))
+        }
+        read => read,
+    }
+}
+
+/// Whether a text that cannot be read names Route 53's metrics, or an alarm over others; one that breaks off may have named them.
+fn may_be_about_a_check(text: &str) -> bool {
+    let names = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let is_whole = serde_json::from_str::<IgnoredAny>(text).is_ok();
+    names(&["Route53", "AlarmRule", "alarmRule"]) || (!is_whole && names(&["AlarmName", "alarmName"]))
+}
+
+fn known(text: &str) -> Result<Message, Malformed> {
     let parts: Parts = parse("the alarm's message", text)?;
     let has = |keys: &[&str]| keys.iter().any(|key| parts.contains_key(*key));
     if has(&["AlarmName", "NewStateValue", "Trigger"]) {
@@ -179,7 +191,10 @@ fn message(text: &str) -> Result<Message, Malformed> {
         }
     } else if let Some(inner) = parts.get("Message") {
         // What SNS hands to queues and web servers, around the same text.
-        enveloped(&parse::<String>("the SNS notification", inner.get())?)
+        match parse::<String>("the SNS notification", inner.get()) {
+            Ok(inner) => enveloped(&inner),
+            Err(_) => Ok(Message::Foreign("an object whose Message is no text".to_owned())),
+        }
     } else if has(&["healthCheckId", "force", "dryRun"]) {
         Err(Malformed::RestoreRequest)
     } else {
@@ -261,7 +276,7 @@ struct AlarmData {
     state: State,
     configuration: Configuration,
     alarm_contributor: Option<Contributor>,
-    mute_detail: Option<serde::de::IgnoredAny>,
+    mute_detail: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

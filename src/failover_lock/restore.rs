@@ -49,13 +49,12 @@ async fn restore_check(
     if !config.guards(id) {
         return Err(Refusal::NotGuarded.into());
     }
-    let began = system.clock.now();
+    // An alarm that changes from here on is newer than the request, also where it has to start again.
+    let seen = system.clock.now();
     let mut looked_at = None;
     let read_decide_act = async |_| {
-        // Before the read: an alarm that changes from here on is newer than what is seen.
-        let seen = system.clock.now();
         let check = route53.health_check(id, deadline).await?;
-        let Recorded { record, tags, invalid } = recorded(system, request, &check, began, deadline).await?;
+        let Recorded { record, tags, invalid } = recorded(system, request, &check, seen, deadline).await?;
         let (first, known) = *looked_at.get_or_insert((check.version, record.newest_alarm()));
         if let Some(seen) = request.version.filter(|seen| *seen != first) {
             return Err(Refusal::Changed { seen, now: first }.into());
@@ -184,7 +183,7 @@ async fn recorded(
     system: &FailoverLock,
     request: &Request,
     check: &HealthCheck,
-    began: DateTime<Utc>,
+    seen: DateTime<Utc>,
     deadline: Deadline,
 ) -> Result<Recorded, Error> {
     let FailoverLock { config, route53, .. } = system;
@@ -219,8 +218,8 @@ async fn recorded(
     }
     // A lock that waits is undone if its alarm is older in whole seconds.
     let is_newer = |lock: &Lock, alarm: DateTime<Utc>| match lock.version {
-        Some(_) => alarm > began,
-        None => alarm.trunc_subsecs(0) >= began.trunc_subsecs(0),
+        Some(_) => alarm > seen,
+        None => alarm.trunc_subsecs(0) >= seen.trunc_subsecs(0),
     };
     if let Some(lock) = &record.lock
         && let Some(alarm) = lock.alarm.filter(|alarm| is_newer(lock, *alarm))

@@ -242,7 +242,13 @@ impl Route53 {
         let (check, perhaps_by_another) = match result {
             Ok(check) => (read(id, check), false),
             Err(conflict) if conflict.kind() == Kind::Conflict && may_have_arrived => {
-                let check = self.health_check(id, deadline).await?;
+                let read = self.health_check(id, deadline).await;
+                let check = read.map_err(|failure| {
+                    Failure::unclear(
+                        call,
+                        format!("its answer was lost, and the check cannot be read: {failure}"),
+                    )
+                })?;
                 if check.path() != Some(path.as_str()) || Some(check.version) <= version {
                     return Err(conflict);
                 }

@@ -240,17 +240,40 @@ async fn a_lock_that_cannot_be_recorded_and_does_not_hold_is_reported_after_some
 #[tokio::test]
 async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
     let world = World::new().await;
-    for other in ["{deploy} of shop is done", r#"{"healthCheckId": "x"}"#, r#"{"force": true}"#, "[1]", "5"] {
+    let odd = |metric: &str| {
+        format!(
+            r#"{{"AlarmName":"cpu","NewStateValue":"ALARM","StateChangeTime":"2026-11-21T02:36:15.490+0000",
+                "Trigger":{{"Namespace":"AWS/{metric}","MetricName":"x","Dimensions":[],"Period":"PT60S"}}}}"#
+        )
+    };
+    for other in [
+        "{deploy} of shop is done",
+        r#"{"name"} has logged in"#,
+        r#"{"healthCheckId": "x"}"#,
+        r#"{"force": true}"#,
+        "[1]",
+        "5",
+        r#"{"Message": {"a": 1}}"#,
+        r#"{"Message": 5}"#,
+        r#"{"detail-type": "Order placed", "source": "shop"}"#,
+        r#"{"Trigger": "nightly"}"#,
+        r#"{"AlarmName": "fire", "building": 7}"#,
+        r#"{"alarmData": {"x": 1}}"#,
+        &odd("EC2"),
+    ] {
         is(
             &world.call(Handler::Lock, &delivered(&[other])).await.unwrap(),
             "ignored",
             "not_a_health_check_alarm",
         );
     }
-    // What breaks off may have been an alarm.
-    for broken in
-        [r#"{"AlarmName":"x","New"#, r#"{"Type":"Notification","Message":"{\"AlarmName\":\"x\",\"New"#]
-    {
+    // What breaks off, or is on Route 53 or a composite alarm, may have been one.
+    for broken in [
+        r#"{"AlarmName":"x","New"#,
+        r#"{"Type":"Notification","Message":"{\"AlarmName\":\"x\",\"New"#,
+        &odd("Route53"),
+        r#"{"AlarmName":"x","NewStateValue":"ALARM","AlarmRule":"ALARM(y)"}"#,
+    ] {
         world.call(Handler::Lock, &delivered(&[broken])).await.unwrap_err();
     }
 }

@@ -41,9 +41,9 @@ async fn an_alarm_locks_and_a_request_restores() {
 async fn bad_input_is_an_error_that_names_it_and_the_next_event_is_served() {
     let route53 = with_check(Check::new("HTTP", 80)).await;
     let function = start("lock", &route53).await;
-    let deep = format!(r#"{{"AlarmName":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(r#"{{"Route53":0,"AlarmName":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     let long =
-        json!({ "Records": [{ "Sns": { "Message": format!("{{\"AlarmName\":{}", "x".repeat(256 * 1024)) } }] }).to_string();
+        json!({ "Records": [{ "Sns": { "Message": format!("{{\"Route53\":0,\"AlarmName\":{}", "x".repeat(256 * 1024)) } }] }).to_string();
     let mut many = String::new();
     for key in 0..20_000 {
         let _ = write!(many, r#""key{key}":"","#);

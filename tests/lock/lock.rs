@@ -447,7 +447,7 @@ async fn each_record_stands_alone() {
     let broken = [
         r#"{"AlarmName":"x","#,
         "[5",
-        r#"{"AlarmName":"x"}"#,
+        r#"{"AlarmName":"x","Trigger":{"Namespace":"AWS/Route53"}}"#,
         &message("../x", "ALARM", CHANGED_AT),
         &message(SECOND, "ALARM", CHANGED_AT),
     ];

@@ -6,6 +6,7 @@ use crate::support;
 use crate::support::lock::{LOCKED, PRIMARY, alarm, delivered, message};
 use crate::support::primary::Primary;
 use crate::support::route53::{Check, Fault, Route53};
+use chrono::{DateTime, Utc};
 use failover::failover_lock::Handler;
 use failover::lambda::Report as _;
 use failover::remote::deadline::Deadline;
@@ -247,6 +248,47 @@ async fn a_restore_whose_answer_was_lost_has_one_effect() {
     let answer = restore(&route53, &request()).await.unwrap();
     assert_eq!(answer["outcomes"][0]["outcome"], "restored");
     assert_eq!(route53.check(PRIMARY).version, 2);
+}
+
+/// Whether it took place is not known: that is told, and what is recorded of it stays.
+#[tokio::test]
+async fn a_restore_whose_answer_was_lost_and_that_cannot_be_read_is_told_and_stays_on_record() {
+    let (_primary, route53) = locked().await;
+    route53.fail("UpdateHealthCheck", Fault::CloseAfter);
+    let update = route53.hold("UpdateHealthCheck");
+    let request = request();
+    let (error, ()) = tokio::join!(restore(&route53, &request), async {
+        update.reached().await;
+        route53.fail_always("GetHealthCheck", Fault::Error(403, "AccessDenied", "not authorized"));
+        update.release();
+    });
+    let error = error.unwrap_err();
+    assert!(error.contains("The change may have been made all the same"), "{error}");
+    let check = route53.check(PRIMARY);
+    assert_eq!(check.path(), "/lb-check");
+    assert!(check.tags.contains_key("failover-lock:in"), "{:?}", check.tags);
+}
+
+/// An alarm that changes after the request was made is newer than it.
+#[tokio::test]
+async fn a_restore_that_starts_again_has_still_seen_no_more_than_its_request() {
+    let (_primary, route53) = locked().await;
+    let reads = [(); 2].map(|()| route53.hold("ListTagsForResource"));
+    let request = json!({ "healthCheckId": PRIMARY, "reason": "synchronised", "force": true }).to_string();
+    let (answer, later) = tokio::join!(restore(&route53, &request), async {
+        reads[0].reached().await;
+        reads[0].release();
+        // Before its record is written, someone else changes a tag.
+        reads[1].reached().await;
+        route53.tag(PRIMARY, "owner", Some("sre"));
+        let later = Utc::now();
+        reads[1].release();
+        later
+    });
+    assert_eq!(answer.unwrap()["outcomes"][0]["outcome"], "restored");
+    let record = &route53.check(PRIMARY).tags["failover-lock:in"];
+    let seen = record.split(' ').find_map(|part| part.strip_prefix("seen=")).unwrap();
+    assert!(seen.parse::<DateTime<Utc>>().unwrap() < later, "{record} {later}");
 }
 
 #[tokio::test]
