@@ -8,6 +8,7 @@
 //! check has changed or some time has passed: Route 53 allows a whole account ten calls a second.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
@@ -33,6 +34,8 @@ use crate::remote::deadline::{Deadline, MayPass};
 const AT_ONCE: usize = 32;
 /// Up to so many checks are read one by one, which needs no permission to list others.
 const FEW: usize = 10;
+/// How long the others wait for one of those that does not answer. It is read again once they are worked on.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
 
@@ -130,11 +133,12 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
         ids.extend(system.known.out().into_iter().filter(|id| !listed.contains_key(id)));
         ids
     });
+    let soon = deadline.within(OTHERS_WAIT);
     let looks = ids.into_iter().map(|id| (listed.remove(&id), id)).collect::<Vec<_>>();
     let looks = looks.into_iter().enumerate().map(async |(place, (check, id))| {
         let check = match check {
             Some(check) => Ok(check),
-            None => route53.health_check(&id, deadline).await,
+            None => route53.health_check(&id, soon).await,
         };
         let alarms = alarms.as_ref().map(|found| found.read_on(&id));
         (place, Look { id, check, alarms })
@@ -166,7 +170,10 @@ async fn reconcile_check(
 ) -> Result<Option<Outcome>, Error> {
     let FailoverLock { config, route53, cloudwatch, .. } = system;
     let Look { id, check, alarms } = look;
-    let (mut check, mut tags) = (check?, tags.cloned());
+    let (mut check, mut tags) = match check {
+        Err(failure) if failure.kind() == Kind::Unclear => (route53.health_check(&id, deadline).await?, None),
+        check => (check?, tags.cloned()),
+    };
     let (alarms, unread) = match alarms {
         Some(alarms) => alarms,
         None => cloudwatch.alarms_of(&id, config, deadline).await?,
@@ -197,7 +204,7 @@ async fn decide_and_act(
 ) -> Result<Option<Outcome>, Error> {
     let id = &check.id;
     let quiet = !is_in_alarm(alarms);
-    let (record, tags) = match recorded(system, check, quiet, tags, tick.may_act(), deadline).await? {
+    let (record, tags) = match view::recorded(system, check, quiet, tags, tick.may_act(), deadline).await? {
         Some((Tagged::Guarded(record), tags)) => (record, tags),
         Some((Tagged::NotGuarded, _)) => return Ok(None),
         None => return Ok(Some(throttled(Some(id)))),
@@ -375,38 +382,6 @@ async fn decided<'a>(
     }
 }
 
-/// What a check's tags say, and the tags if they were read now; `None` if they would have to be read and may not be.
-async fn recorded(
-    system: &FailoverLock,
-    check: &HealthCheck,
-    quiet: bool,
-    tags: Option<&Tags>,
-    may_call: bool,
-    deadline: Deadline,
-) -> Result<Option<(Tagged, Option<Tags>)>, Error> {
-    if let Some(known) = system.known(check, quiet) {
-        return Ok(Some((known, None)));
-    }
-    let tags = match tags {
-        Some(tags) => tags.clone(),
-        None if !may_call => return Ok(None),
-        None => system.route53.tags(&check.id, deadline).await?,
-    };
-    let record = match view::record(system, &tags, check) {
-        Err(future) if future.is_future => {
-            view::void(system, check, &tags, &future, deadline).await;
-            return Err(future.into());
-        }
-        Ok(record) if quiet && view::was_never_ours(system, check) => record.of_one_never_changed(),
-        record => record?,
-    };
-    if !view::guards(system, &tags, check, &record) {
-        system.known.put(check, Tagged::NotGuarded);
-        return Ok(Some((Tagged::NotGuarded, None)));
-    }
-    Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
-}
-
 /// Whether mute rules hold back the alarm for which a lock on record was decided, or, where that alarm is none on the check
 /// any more, each of those that are.
 ///
@@ -484,7 +459,7 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
 
 impl FailoverLock {
     /// What is known of a check's record from an earlier tick, unless it can have changed without the check.
-    fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
+    pub(super) fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
         let waits = self.config.secondaries.contains_key(&check.id);
         if waits { None } else { self.known.get(check, quiet) }
     }

@@ -97,6 +97,8 @@ enum Step {
     Reconciled,
     /// A notification, a person and the schedule meet; their calls come in this pace.
     Together(prop::sample::Index, Vec<u8>),
+    /// An alarm goes off and is delivered while a person's restore is under way, beside a tick.
+    Crossed(usize, Vec<u8>),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -108,6 +110,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::UndoneByHand),
         3 => Just(Step::Reconciled),
         2 => (any::<prop::sample::Index>(), prop::collection::vec(0..4_u8, 20)).prop_map(|(at, pace)| Step::Together(at, pace)),
+        2 => (0..2_usize, prop::collection::vec(0..4_u8, 20)).prop_map(|(which, pace)| Step::Crossed(which, pace)),
     ];
     prop::collection::vec(step, 1..14)
 }
@@ -164,10 +167,15 @@ impl World {
     }
 
     fn alarm(&mut self, which: usize, state: &'static str) {
+        self.changes(which, state);
+        self.notifications.push((self.now(), state));
+    }
+
+    /// An alarm changes now in CloudWatch.
+    fn changes(&self, which: usize, state: &'static str) {
         #[expect(clippy::cast_precision_loss, reason = "a double holds the seconds of our days")]
         let changed_at = time(self.now()).timestamp() as f64;
         self.route53.put_alarm(&format!("alarm-{which}"), Alarm::on(PRIMARY, state, changed_at));
-        self.notifications.push((self.now(), state));
     }
 
     fn is_locked(&self) -> bool {
@@ -199,7 +207,8 @@ impl World {
         self.now.fetch_add(1, Ordering::Relaxed);
         let request = json!({ "healthCheckId": PRIMARY, "force": true }).to_string();
         let was_locked = self.is_locked();
-        let may_unlock = matches!(step, Step::Restored | Step::UndoneByHand | Step::Together(..));
+        let may_unlock =
+            matches!(step, Step::Restored | Step::UndoneByHand | Step::Together(..) | Step::Crossed(..));
         match step {
             Step::Fires(which) if self.in_alarm_since[which].is_none() => {
                 self.in_alarm_since[which] = Some(self.now());
@@ -266,6 +275,40 @@ impl World {
                     self.locked_for(changed);
                 }
                 self.reconciled().await?;
+            }
+            Step::Crossed(which, _) if self.in_alarm_since[which].is_some() => {}
+            Step::Crossed(which, pace) => {
+                self.route53.pace(pace.into_iter().map(|pace| Duration::from_millis(pace.into())));
+                let asked = self.now();
+                // The restore begins first: then the alarm changes.
+                let (restored, locked, reconciled) = tokio::join!(
+                    self.call(Handler::Restore, &request),
+                    async {
+                        self.now.fetch_add(1, Ordering::Relaxed);
+                        self.changes(which, "ALARM");
+                        let changed_at = time(asked + 1).to_rfc3339();
+                        self.call(Handler::Lock, &delivered(&[&message(PRIMARY, "ALARM", &changed_at)])).await
+                    },
+                    self.call(Handler::Reconcile, "{}"),
+                );
+                self.route53.pace([]);
+                self.notifications.push((asked + 1, "ALARM"));
+                self.in_alarm_since[which] = Some(asked + 1);
+                prop_assert!(locked.is_ok() && reconciled.is_ok(), "{locked:?} {reconciled:?}");
+                match restored {
+                    Ok(_) => (self.restored_at, self.answered, self.undone) = (Some(asked), None, false),
+                    // It has met the lock for the newer alarm.
+                    Err(refused) => prop_assert!(
+                        refused.contains("it was changed since")
+                            || refused.contains("after this request began"),
+                        "{refused}"
+                    ),
+                }
+                if self.is_locked() {
+                    self.locked_for(asked + 1);
+                }
+                self.reconciled().await?;
+                prop_assert!(self.is_locked(), "the alarm is newer than the restore");
             }
         }
         prop_assert!(may_unlock || !was_locked || self.is_locked(), "only a person unlocks");

@@ -210,6 +210,20 @@ async fn a_deferred_lock_is_set_as_soon_as_the_secondary_carries_the_traffic() {
 }
 
 #[tokio::test]
+async fn a_lock_that_waits_over_one_that_was_undone_leaves_that_on_record() {
+    let undone = "v=8 at=2026-01-05T10:02:11Z alarm=2026-01-05T10:02:07.490Z before=/lb-check by=shop";
+    let route53 = with(check().changed().tagged("failover-lock:out", undone), &[firing()]).await;
+    route53.put(SECOND, check().reported(0));
+    let pair = format!("{PRIMARY}={SECOND}");
+    let variables = [GUARDED, ("SECONDARY_HEALTH_CHECKS", pair.as_str())];
+    let outcome = reconcile_with(&route53, &variables).await.unwrap();
+    assert_eq!(outcome["outcome"], "deferred");
+    assert_eq!(route53.check(PRIMARY).tags["failover-lock:out"], undone);
+    route53.put_alarm("alarm-0", Alarm::on(PRIMARY, "OK", CHANGED));
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["reason"], "undone_by_hand");
+}
+
+#[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let variables = [GUARDED, ("DRY_RUN", "true")];
     let route53 = with(check(), &[firing()]).await;
@@ -262,6 +276,19 @@ async fn one_check_that_cannot_be_read_loses_none_of_the_others() {
     let error = reconcile_with(&route53, &[("GUARDED_HEALTH_CHECKS", &both)]).await.unwrap_err();
     assert!(error.contains("1 of 2") && error.contains(SECOND), "{error}");
     assert_eq!(route53.check(PRIMARY).path(), LOCKED);
+}
+
+#[tokio::test]
+async fn one_check_that_does_not_answer_keeps_the_others_from_no_lock() {
+    let route53 = with(check(), &[firing()]).await;
+    route53.put(SECOND, check());
+    let other = format!("GetHealthCheck {SECOND}");
+    route53.fail_always(other.clone().leak(), Fault::Hang);
+    let guarded = [("GUARDED_HEALTH_CHECKS", &*format!("{PRIMARY},{SECOND}"))];
+    reconcile_with(&route53, &guarded).await.unwrap_err();
+    let calls = route53.calls();
+    let locked = calls.iter().position(|call| call.starts_with("UpdateHealthCheck")).expect("it is locked");
+    assert!(calls[locked..].contains(&other), "{calls:?}");
 }
 
 #[tokio::test]

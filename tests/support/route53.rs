@@ -365,7 +365,8 @@ impl Route53 {
                 let message = "Rate exceeded".to_owned();
                 return Ok(Failed { status: 400, code: "Throttling", message }.response());
             }
-            let fault = state.script.fault(operation);
+            let about = format!("{operation} {id}");
+            let fault = state.script.fault(operation).or_else(|| state.script.fault(about.as_str()));
             if let Some(Fault::Meddle(path)) = &fault
                 && let Some(check) = state.checks.get_mut(id)
             {
