@@ -309,7 +309,7 @@ impl Leave<'_> {
         if notes.of(site) != Some(&leaver) {
             note(system, accelerator, site, &leaver, deadline).await;
         }
-        self.removal.begin(leaver, site, notes);
+        self.removal.begin(leaver, leaving, site, notes);
         let noting = deadline.within(NOTING.min(deadline.left() / 4));
         self.removal.void(system, accelerator, site, noting).await;
         let since = self.since;

@@ -187,10 +187,10 @@ impl Notes {
         if self.is_to_stay_out(site) && !self.is_out(site) { note.out(reporter, now) } else { note }
     }
 
-    /// How many sites wait for a person's rejoin to end.
+    /// How many sites wait for a person's rejoin to end. One by force has ended if none of the site's endpoints is noted any more.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.iter().filter(|(site, note)| self.is_to_stay_out(site) || note.is_by_no_one()).count()
+        self.iter().filter(|(site, note)| self.is_to_stay_out(site) || !note.endpoints.is_empty()).count()
     }
 
     /// Whether a site may be stale: it was taken out, and no rejoin since has ended. One without force removes the note last.

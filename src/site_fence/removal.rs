@@ -8,7 +8,7 @@ use tracing::warn;
 use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::error::Error;
-use super::notes::{By, Note, Notes, Rejoined};
+use super::notes::{Note, Noted, Notes, Rejoined};
 use super::site::{Endpoint, EndpointGroup, Leaving, Site};
 use super::turn::{End, Turn};
 use super::view::Sight;
@@ -25,10 +25,10 @@ pub(super) struct Removal {
     pub note: Note,
     /// When any of them may have gone last: that was answered or seen, or an answer was lost.
     gone: Option<DateTime<Utc>>,
-    /// Whether none of the site's endpoints were noted before.
-    is_noted_anew: bool,
-    /// Who had taken out the site before a rejoin by force, by its note, and that rejoin.
-    former: Option<(By, Option<Rejoined>)>,
+    /// The same, without those that were noted before.
+    requested: Vec<Noted>,
+    /// What was noted before.
+    before: Option<Before>,
     /// What does not exist by Global Accelerator's answer to a removal, by group, endpoint and whether clients' addresses are
     /// preserved: it may still show it for a while.
     gone_by_answer: BTreeSet<(String, String, Option<bool>)>,
@@ -36,21 +36,31 @@ pub(super) struct Removal {
     is_undone: bool,
 }
 
+/// What was noted of a site before its removal.
+struct Before {
+    note: Note,
+    rejoined: Option<Rejoined>,
+    /// Whether it was rejoined by force since it was taken out.
+    is_void: bool,
+}
+
 impl Removal {
-    /// Notes the endpoints that are about to be removed; `before` are the notes before that.
-    pub fn begin(&mut self, note: Note, site: &Site, before: &Notes) {
-        // A try before may have noted them.
-        let is_first = self.note.endpoints.is_empty();
-        self.is_noted_anew |= before.of(site).is_none_or(|note| note.endpoints.is_empty()) && is_first;
-        let former = before.void(site).map(|by| (by.clone(), before.rejoined(site)));
-        self.former = former.or(self.former.take());
+    /// Notes the endpoints that are about to be removed; `notes` are those before that.
+    pub fn begin(&mut self, note: Note, leaving: &Leaving<'_>, site: &Site, notes: &Notes) {
+        // Those that a later try reads are this removal's.
+        self.before.get_or_insert_with(|| Before {
+            note: notes.of(site).cloned().unwrap_or_default(),
+            rejoined: notes.rejoined(site),
+            is_void: notes.void(site).is_some(),
+        });
+        self.requested.extend(Note::default().with(leaving).endpoints);
         self.note = note;
     }
 
     /// Removes the note of who had taken out the site before a rejoin by force: that was another removal. If this fails, the site is
     /// taken out all the same.
     pub async fn void(&self, system: &SiteFence, accelerator: &Accelerator, site: &Site, deadline: Deadline) {
-        if self.former.is_none() {
+        if !self.before.as_ref().is_some_and(|before| before.is_void) {
             return;
         }
         let keys = vec![Note::key_of_by(site)];
@@ -188,8 +198,8 @@ impl Removal {
         self.gone.filter(|_| !self.is_undone).map_or(End::AsBefore, End::Out)
     }
 
-    /// Takes the note back if certainly no endpoint was removed, and all are seen in service, by a view that may not be old: it
-    /// would bring back what a person takes out later.
+    /// Takes the note back if certainly no endpoint was removed, and all that were to be are seen in service, by a view that may not
+    /// be old: it would bring back what a person takes out later.
     pub async fn end(
         &self,
         system: &SiteFence,
@@ -198,48 +208,42 @@ impl Removal {
         site: &Site,
         deadline: Deadline,
     ) {
-        let has_changed_notes = self.is_noted_anew || self.former.is_some();
-        if !has_changed_notes || self.is_perhaps_done() || turn.has_just_left(site) {
+        let Some(before) = self.before.as_ref().filter(|before| before.note != self.note) else { return };
+        if self.is_perhaps_done() || turn.has_just_left(site) {
             return;
         }
         let groups = system.view.accelerators.groups(accelerator, deadline.within(deadline.left() / 2)).await;
-        let Ok(groups) = groups else { return };
-        if !self.note.endpoints.iter().all(|noted| noted.is_in(&groups)) {
+        if !groups.is_ok_and(|groups| self.requested.iter().all(|noted| noted.is_in(&groups))) {
             return;
         }
-        if let Some(former) = &self.former {
-            let deadline = deadline.within(deadline.left() / 3);
-            if let Err(failure) = put_back(system, accelerator, site, former, deadline).await {
-                warn!(%site, error = %failure, "that the site was rejoined by force is not noted any more");
-            }
-        }
-        if !self.is_noted_anew {
-            return;
-        }
-        // That of who took it out is another's.
-        let keys =
-            Note { by: None, ..self.note.clone() }.tags(site).into_iter().map(|(key, _)| key).collect();
-        let deadline = deadline.within(deadline.left() / 2);
-        if let Err(failure) = system.view.accelerators.untag(accelerator, keys, deadline).await {
+        if let Err(failure) = self.put_back(before, system, accelerator, site, deadline).await {
             warn!(%site, error = %failure, "the site is in service, and its endpoints stay noted: rejoin it to remove the notes");
         }
     }
-}
 
-/// Notes again who had taken out the site before that rejoin by force, unless a person has rejoined it since.
-async fn put_back(
-    system: &SiteFence,
-    accelerator: &Accelerator,
-    site: &Site,
-    (by, rejoined): &(By, Option<Rejoined>),
-    deadline: Deadline,
-) -> Result<(), Failure> {
-    let tags = system.view.accelerators.tags(accelerator, deadline.within(deadline.left() / 2)).await?;
-    if Notes::read(&accelerator.arn, &tags).rejoined(site) != *rejoined {
-        return Ok(());
+    /// Notes what was noted before, unless a person has rejoined the site since. Who takes it out by another removal stays.
+    async fn put_back(
+        &self,
+        before: &Before,
+        system: &SiteFence,
+        accelerator: &Accelerator,
+        site: &Site,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let accelerators = &system.view.accelerators;
+        let tags = accelerators.tags(accelerator, deadline.within(deadline.left() / 3)).await?;
+        if Notes::read(&accelerator.arn, &tags).rejoined(site) != before.rejoined {
+            return Ok(());
+        }
+        let former = before.note.tags(site);
+        let is_other = |(key, _): &(String, String)| former.iter().all(|(kept, _)| kept != key);
+        let own = Note { by: None, ..self.note.clone() }.tags(site);
+        let keys: Vec<_> = own.into_iter().filter(is_other).map(|(key, _)| key).collect();
+        if !former.is_empty() {
+            accelerators.tag(accelerator, former, deadline.within(deadline.left() / 2)).await?;
+        }
+        if keys.is_empty() { Ok(()) } else { accelerators.untag(accelerator, keys, deadline).await }
     }
-    let former = Note { by: Some(by.clone()), ..Note::default() };
-    system.view.accelerators.tag(accelerator, former.tags(site), deadline).await
 }
 
 fn is_not_found(removed: &Result<(), Failure>) -> bool {

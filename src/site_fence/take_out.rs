@@ -148,7 +148,7 @@ impl Leave<'_> {
         if before.of(site) != Some(&note) {
             accelerators.tag(self.accelerator, note.tags(site), deadline).await?;
         }
-        self.removal.begin(note, site, before);
+        self.removal.begin(note, leaving, site, before);
         self.removal.void(system, accelerator, site, deadline.within(deadline.left() / 4)).await;
         let goes_on = async || stays_out(system, accelerator, site, since, deadline).await;
         self.removal.remove(system, leaving, goes_on, deadline).await
