@@ -2,7 +2,9 @@
 
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{AttributeValue, MultiRegionConsistency};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, MultiRegionConsistency, ScalarAttributeType, TableStatus,
+};
 
 use super::context::SHORTLY;
 use super::error::Error;
@@ -64,14 +66,36 @@ pub(super) enum Changed {
     Refused { now: Option<Seen>, surely: bool },
 }
 
-/// Whether there is a table of this name or ARN.
-pub(super) async fn exists(aws: &SdkConfig, table: &str, deadline: Deadline) -> Result<bool, Failure> {
+/// What makes the table of this name or ARN of no use, whose partition key has to be this attribute, a text; `None` if it is of use.
+pub(super) async fn fault(
+    aws: &SdkConfig,
+    table: &str,
+    key: &str,
+    deadline: Deadline,
+) -> Result<Option<String>, Failure> {
     let client = Client::new(aws);
     let found = deadline.persist(async |time| {
         let call = Call::new("dynamodb:DescribeTable", "the table");
         send(call, time, client.describe_table().table_name(table).send()).await
     });
-    Ok(if_there(found.await)?.is_some())
+    let Some(found) = if_there(found.await)?.and_then(|output| output.table) else {
+        return Ok(Some("does not exist".to_owned()));
+    };
+    let keys: Vec<_> = found.key_schema().iter().map(|one| one.attribute_name()).collect();
+    let is_text = |one: &AttributeDefinition| {
+        one.attribute_name() == key && *one.attribute_type() == ScalarAttributeType::S
+    };
+    Ok(match found.table_status() {
+        Some(TableStatus::Active | TableStatus::Updating) | None
+            if keys == [key] && found.attribute_definitions().iter().any(is_text) =>
+        {
+            None
+        }
+        Some(TableStatus::Active | TableStatus::Updating) | None => {
+            Some(format!("has the key {}, and not {key}, a text", keys.join(", ")))
+        }
+        Some(status) => Some(format!("is {status}")),
+    })
 }
 
 // === impl Lease ===

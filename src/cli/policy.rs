@@ -43,10 +43,21 @@ pub(super) fn statements(document: &str) -> Vec<Value> {
 
 /// What these statements say of a request.
 pub(super) fn lets(statements: &[Value], request: Request<'_>) -> Lets {
+    judged(statements, |statement| applies(statement, request))
+}
+
+/// What these statements say of a request that anyone makes, without credentials; the keys of conditions, in small letters, have
+/// these values.
+pub(super) fn lets_anyone(statements: &[Value], action: &str, keys: &[(&str, &str)]) -> Lets {
+    let of = |key: &str| keys.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+    judged(statements, |statement| applies_to(statement, &is_everyone, action, None, &of))
+}
+
+fn judged(statements: &[Value], applies: impl Fn(&Value) -> Option<bool>) -> Lets {
     let mut lets = Lets::No;
     let mut is_unsure = false;
     for statement in statements {
-        match (statement["Effect"].as_str(), applies(statement, request)) {
+        match (statement["Effect"].as_str(), applies(statement)) {
             (Some("Deny"), Some(true)) => {
                 return Lets::Denied(statement["Sid"].as_str().unwrap_or_default().to_owned());
             }
@@ -59,8 +70,22 @@ pub(super) fn lets(statements: &[Value], request: Request<'_>) -> Lets {
     if is_unsure && lets == Lets::Yes { Lets::Perhaps } else { lets }
 }
 
-/// Whether a statement is about this request; `None` if that depends on what is not known.
 fn applies(statement: &Value, request: Request<'_>) -> Option<bool> {
+    // An account, or its roles, is not the service.
+    let is_service =
+        |of: &Value| is_everyone(of) || texts(&of["Service"]).any(|service| service == request.service);
+    let of = |key: &str| request.value(key);
+    applies_to(statement, &is_service, request.action, request.resource, &of)
+}
+
+/// Whether a statement is about this request; `None` if that depends on what is not known.
+fn applies_to<'v>(
+    statement: &Value,
+    is_principal: &dyn Fn(&Value) -> bool,
+    action: &str,
+    resource: Option<&str>,
+    of: &dyn Fn(&str) -> Option<&'v str>,
+) -> Option<bool> {
     let fits = |name: &str, not: &str, is: &dyn Fn(&Value) -> bool| {
         if statement[name].is_null() && !statement[not].is_null() {
             !is(&statement[not])
@@ -68,20 +93,17 @@ fn applies(statement: &Value, request: Request<'_>) -> Option<bool> {
             is(&statement[name])
         }
     };
-    let action = request.action.to_lowercase();
+    let action = action.to_lowercase();
     let is_action = |of: &Value| texts(of).any(|pattern| matches(&pattern.to_lowercase(), &action));
-    let is_resource =
-        |of: &Value| texts(of).any(|pattern| request.resource.is_some_and(|arn| matches(pattern, arn)));
-    // An account, or its roles, is not the service.
-    let is_service =
-        |of: &Value| is_everyone(of) || texts(&of["Service"]).any(|service| service == request.service);
-    if !fits("Principal", "NotPrincipal", &is_service)
+    let is_resource = |of: &Value| texts(of).any(|pattern| resource.is_some_and(|arn| matches(pattern, arn)));
+    if !fits("Principal", "NotPrincipal", &is_principal)
         || !fits("Action", "NotAction", &is_action)
-        || (request.resource.is_some() && !fits("Resource", "NotResource", &is_resource))
+        || (resource.is_some() && !fits("Resource", "NotResource", &is_resource))
     {
         return Some(false);
     }
-    let held = conditions(statement).map(|(operator, key, values)| holds(operator, key, values, request));
+    let held = conditions(statement)
+        .map(|(operator, key, values)| holds(operator, of(&key.to_lowercase())?, values));
     let held: Vec<_> = held.collect();
     // One that does not hold decides.
     if held.contains(&Some(false)) {
@@ -91,21 +113,26 @@ fn applies(statement: &Value, request: Request<'_>) -> Option<bool> {
     }
 }
 
-/// Whether a condition holds for what the service sends.
-fn holds(
-    operator: &str,
-    key: &str,
-    values: &Value,
-    Request { service, source, .. }: Request<'_>,
-) -> Option<bool> {
-    let found = match key.to_lowercase().as_str() {
-        "aws:sourcearn" => source,
-        // The older name is in the policy that SNS gives a new topic.
-        "aws:sourceaccount" | "aws:sourceowner" => Arn::parse(source).map_or("", |arn| arn.account),
-        "aws:securetransport" | "aws:principalisawsservice" => "true",
-        "aws:principalservicename" => service,
-        _ => return None,
-    };
+// === impl Request ===
+
+impl<'a> Request<'a> {
+    /// What the service sends as the value of a condition's key, if that is known.
+    fn value(self, key: &str) -> Option<&'a str> {
+        match key {
+            "aws:sourcearn" => Some(self.source),
+            // The older name is in the policy that SNS gives a new topic.
+            "aws:sourceaccount" | "aws:sourceowner" => {
+                Some(Arn::parse(self.source).map_or("", |arn| arn.account))
+            }
+            "aws:securetransport" | "aws:principalisawsservice" => Some("true"),
+            "aws:principalservicename" => Some(self.service),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a condition holds for this value of its key.
+fn holds(operator: &str, found: &str, values: &Value) -> Option<bool> {
     let operator = operator.strip_suffix("IfExists").unwrap_or(operator);
     let any = |is: &dyn Fn(&str) -> bool| texts(values).any(is);
     match operator {

@@ -8,7 +8,6 @@ mod runs;
 use std::collections::BTreeSet;
 
 use aws_config::SdkConfig;
-use aws_sdk_cloudwatch::operation::describe_alarms::builders::DescribeAlarmsFluentBuilder;
 use aws_sdk_cloudwatch::types::{AlarmType, MetricAlarm, StateValue};
 
 pub(super) use self::alarms::{Defined, Parameters, topic_of};
@@ -65,28 +64,20 @@ pub(super) struct Stack<'a> {
     pub findings: &'a mut Findings,
 }
 
+fn named(alarms: Vec<&MetricAlarm>) -> Vec<&str> {
+    alarms.into_iter().filter_map(MetricAlarm::alarm_name).collect()
+}
+
 // === impl Stack ===
 
 impl Stack<'_> {
     /// Those of the stack's alarms for people that there are.
     pub async fn alarms(&self, defined: &[Defined]) -> Result<Vec<MetricAlarm>, Failure> {
         let names: Vec<_> = defined.iter().map(|alarm| alarm.name.clone()).collect();
-        self.described(|request| request.set_alarm_names(Some(names.clone()))).await
-    }
-
-    /// The alarms whose names begin so.
-    pub async fn alarms_named(&self, prefix: &str) -> Result<Vec<MetricAlarm>, Failure> {
-        self.described(|request| request.alarm_name_prefix(prefix)).await
-    }
-
-    async fn described(
-        &self,
-        which: impl Fn(DescribeAlarmsFluentBuilder) -> DescribeAlarmsFluentBuilder,
-    ) -> Result<Vec<MetricAlarm>, Failure> {
         let client = aws_sdk_cloudwatch::Client::new(&self.aws);
         let found = patience().persist(async |time| {
-            let request =
-                which(client.describe_alarms()).alarm_types(AlarmType::MetricAlarm).max_records(100);
+            let request = client.describe_alarms().set_alarm_names(Some(names.clone()));
+            let request = request.alarm_types(AlarmType::MetricAlarm).max_records(100);
             send(Call::new("cloudwatch:DescribeAlarms", "the alarms"), time, request.send()).await
         });
         Ok(found.await?.metric_alarms.unwrap_or_default())
@@ -135,24 +126,25 @@ impl Stack<'_> {
                 ),
             );
         }
-        let is_expected = |alarm: &&MetricAlarm| {
+        let is_fault = |alarm: &&MetricAlarm| {
             let name = alarm.alarm_name().unwrap_or_default();
             !self.template.expected.contains(&self.suffix(name))
         };
-        let standing: Vec<_> = alarms
-            .iter()
-            .filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm))
-            .filter(is_expected)
-            .filter_map(MetricAlarm::alarm_name)
-            .collect();
+        let in_alarm = alarms.iter().filter(|alarm| alarm.state_value() == Some(&StateValue::Alarm));
+        let (standing, expected): (Vec<_>, Vec<_>) = in_alarm.partition(is_fault);
+        let (standing, expected) = (named(standing), named(expected));
         for alarm in &standing {
             let section = self.in_runbook(self.suffix(alarm));
             self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
         }
         let is_well = [off.is_empty(), standing.is_empty(), muted.is_empty(), unread.is_none()];
         if is_well == [true; 4] && is_as_defined {
-            self.findings
-                .ok(NAME, format!("all {} in {} are there, none is in ALARM", defined.len(), self.region));
+            let but = match expected.as_slice() {
+                [] => "none is".to_owned(),
+                expected => format!("but {}, which is no fault, none is", expected.join(" ")),
+            };
+            let said = format!("all {} in {} are there, {but} in ALARM", defined.len(), self.region);
+            self.findings.ok(NAME, said);
         }
         let topics: BTreeSet<_> = alarms
             .iter()

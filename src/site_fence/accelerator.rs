@@ -35,6 +35,8 @@ const ADD: Call = Call::new("globalaccelerator:AddEndpoints", "the accelerator")
 const TRIES: u32 = 3;
 /// The longest pause before that.
 const PAUSE: Duration = Duration::from_secs(2);
+/// The most tags that a resource of AWS [has](https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html).
+pub const MOST_TAGS: usize = 50;
 /// The most endpoints in one call of `RemoveEndpoints` or `AddEndpoints`.
 const MOST: usize = 10;
 

@@ -1,8 +1,9 @@
 //! `failoverctl fence doctor`, on a stack of the template beside a Global Accelerator of our own.
 
 use crate::failoverctl::{Ended, run_at};
+use crate::support::accelerator::{Accelerator, Group};
 use crate::support::docs::commands_below;
-use crate::support::sites::{ACCELERATORS_APART, DNS_NAME, REGION, Sites, alert, outcomes};
+use crate::support::sites::{ACCELERATORS_APART, DNS_NAME, LABEL, REGION, Sites, alert, outcomes};
 
 /// Deploys with the documented commands.
 async fn deploy(sites: &Sites, more: &str) {
@@ -100,10 +101,41 @@ async fn doctor_walks_from_the_report_to_the_accelerator_and_finds_what_is_broke
     ] {
         is_found(&sites, broken, said, mended).await;
     }
+    let found = async |said: &str| {
+        let found = doctor(&sites).await;
+        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {}", found.out);
+    };
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    found("a report of site-a about site-b would be refused: reporter_unhealthy").await;
+    sites.accelerators.set_health(&sites.balancer_a, "HEALTHY");
+    let one = |listener: &[_]| [Group::new(REGION, listener.to_vec())];
+    let accelerator = Accelerator::new(LABEL).dual_stack();
+    let alone = accelerator.clone().listener(one(&sites.both())).listener(one(&sites.both()[1..]));
+    sites.accelerators.put(alone);
+    found("a report of site-a about site-b would be refused: last_endpoint").await;
+    let both = accelerator.listener(one(&sites.both()));
+    sites.accelerators.put((0..48).fold(both.clone(), |full, n| full.tagged(&format!("cost-{n}"), "x")));
+    found("the accelerator has 48 of 50 tags, and the notes of a site that is taken out need 3").await;
+    sites.accelerators.put(both);
+    assert_eq!(doctor(&sites).await.status, Some(0));
     for (broken, said) in [
+        (
+            "aws lambda remove-permission --function-name site-fence --statement-id \"$(aws lambda get-policy --function-name site-fence \
+             --query Policy --output text | python3 -c 'import json, sys
+print(*[one[\"Sid\"] for one in json.load(sys.stdin)[\"Statement\"] if \"InvokeFunctionUrl\" in one[\"Action\"]])')\"",
+            "the policy of site-fence does not let its URL do lambda:InvokeFunctionUrl",
+        ),
+        (
+            "aws sns set-subscription-attributes --attribute-name RedrivePolicy --attribute-value '{}' --subscription-arn \
+             \"$(aws sns list-subscriptions --output text --query \"Subscriptions[?Protocol=='lambda'].SubscriptionArn\")\"",
+            "the subscription of site-fence has no queue for what cannot be delivered",
+        ),
         ("aws lambda delete-function-url-config --function-name site-fence", "site-fence has no URL"),
-        ("aws cloudwatch delete-alarms --alarm-names site-refused", "deleted: site-refused"),
-        ("aws cloudwatch delete-alarms --alarm-names site-silent-site-a", "deleted: site-silent-site-a"),
+        ("aws cloudwatch delete-alarms --alarm-names site-refused", "deleted in us-east-1: site-refused"),
+        (
+            "aws cloudwatch delete-alarms --alarm-names site-silent-site-a",
+            "deleted in us-east-1: site-silent-site-a",
+        ),
         (
             "aws sqs delete-queue --region \"$AWS_DEFAULT_REGION\" --endpoint-url \"$AWS_ENDPOINT_URL\" --queue-url \"$AWS_ENDPOINT_URL/000000000000/site-lost-alerts\"",
             "site-lost-alerts does not exist: an alert that is not finished is lost",

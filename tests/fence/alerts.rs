@@ -169,20 +169,34 @@ async fn a_watchdog_tells_how_many_sites_are_out() {
         let report = system.handle(Handler::Fence, &watchdog, Deadline::after(Duration::from_secs(20))).await;
         let lines = report.metrics("site-fence", SystemTime::now());
         let mut lines = lines.map(|line| serde_json::from_str::<Value>(&line).unwrap());
-        let line = lines.find(|line| line["SitesOut"].is_u64()).expect("it is told");
+        let line = lines.find(|line| line["SitesOut"].is_u64())?;
         assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Dimensions"], json!([["FunctionName"]]));
-        line["SitesOut"].clone()
+        Some(line["SitesOut"].clone())
     };
-    assert_eq!(out().await, 0);
+    assert_eq!(out().await, Some(0.into()));
     assert_eq!(sites::outcomes(&system, &sites::alert("site-a", "site-b")).await, ["fenced"]);
-    assert_eq!(out().await, 1);
+    assert_eq!(out().await, Some(1.into()));
     // A rejoin that has not ended.
     let later = (Utc::now() + TimeDelta::seconds(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
     let tags = sites.tags().into_iter().chain([("site-fence:site-b:rejoined".to_owned(), later)]);
     let out_still = Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]);
     sites.accelerators.put(tags.fold(out_still, |ga, (key, value)| ga.tagged(&key, &value)));
-    assert_eq!(out().await, 1);
+    assert_eq!(out().await, Some(1.into()));
     let request = json!({ "accelerator": DNS_NAME, "site": "site-b", "force": true, "reason": "test" });
     sites::rejoin(&system, &request).await.expect("it is rejoined");
-    assert_eq!(out().await, 0);
+    assert_eq!(out().await, Some(0.into()));
+    // One by force that has not ended: an endpoint of the site is noted still.
+    let (listener, group) = ("0123vx00", "098765zyxw00");
+    let left = Accelerator::new(LABEL)
+        .listener([Group::new(REGION, [sites.both()[0].clone()])])
+        .tagged("site-fence:site-b", "2026-11-21T03:08:09Z site-a")
+        .tagged("site-fence:site-b:rejoined", "2026-11-21T04:10:00Z forced")
+        .tagged("site-fence:site-b:0", &format!("{listener}/{group} 55 default {}", sites.balancer_b));
+    sites.accelerators.put(left);
+    assert_eq!(out().await, Some(1.into()));
+    // Where no note has room, none says nothing.
+    let full = Accelerator::new(LABEL).listener([Group::new(REGION, [sites.both()[0].clone()])]);
+    let full = (0..49).fold(full, |full, n| full.tagged(&format!("cost-{n}"), "x"));
+    sites.accelerators.put(full);
+    assert_eq!(out().await, None);
 }

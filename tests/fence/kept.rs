@@ -6,6 +6,7 @@ use crate::support::accelerator::{Accelerator, Accelerators, Endpoint, Fault, Gr
 use crate::support::infinispan;
 use crate::support::sites::{
     DNS_NAME, LABEL, REGION, Sites, alert, alert_since, fence_within, group, outcomes, rejoin, rejoin_within,
+    take_out,
 };
 use chrono::{TimeDelta, Utc};
 use serde_json::json;
@@ -298,6 +299,37 @@ async fn a_removal_that_fails_leaves_that_note_also_where_endpoints_were_noted_b
     assert_eq!(said, ["failed: AccessDenied"]);
     let by = sites.tags().into_iter().find(|(key, _)| key == BY.0).map(|(_, value)| value);
     assert!(keys(&sites) == before && by.is_some_and(|by| by.ends_with(" site-a")), "{:?}", sites.tags());
+}
+
+/// An endpoint that is not back is noted of the rejoin by force before this removal, or of the one without that has not ended.
+#[tokio::test]
+async fn a_removal_that_fails_leaves_the_notes_as_they_were_whatever_was_noted_before() {
+    let gone = "arn:aws:elasticloadbalancing:us-east-1:000000000000:loadbalancer/net/gone/0123456789abcdef";
+    for rejoined in [FORCED.1, "2026-11-21T04:10:00Z"] {
+        for by_a_person in [false, true] {
+            let sites = Sites::start().await;
+            let accelerator = two(&sites.both());
+            let (listener, group) = place(&accelerator.group_arns()[0]);
+            let left = accelerator
+                .tagged(BY.0, "2026-11-21T03:08:09.000Z site-a")
+                .tagged(FORCED.0, rejoined)
+                .tagged("site-fence:site-b:1", &note(&listener, &group, gone));
+            sites.accelerators.put(left);
+            let values = |sites: &Sites| {
+                let values = sites.tags().into_iter().map(|(_, value)| value);
+                values.collect::<std::collections::BTreeSet<_>>()
+            };
+            let before = values(&sites);
+            let denied = Fault::Error("AccessDeniedException", "not authorized");
+            sites.accelerators.fail_always("RemoveEndpoints", denied);
+            let said = if by_a_person {
+                take_out(&sites.system(&[]), "site-b").await
+            } else {
+                outcomes(&sites.system(&[]), &report("site-a", "site-b")).await.remove(0)
+            };
+            assert_eq!((said.as_str(), values(&sites)), ("failed: AccessDenied", before), "{rejoined}");
+        }
+    }
 }
 
 #[tokio::test]

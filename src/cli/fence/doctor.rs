@@ -1,26 +1,22 @@
 //! `failoverctl fence doctor`: the whole way from a report to the accelerator, with the repair of each fault.
 
 mod needs;
+mod sites;
+mod ways;
 
 use std::collections::BTreeMap;
 
 use aws_config::{Region, SdkConfig};
 use clap::Args;
-use serde_json::Value;
 
-use self::needs::{lost_alerts, needs, of_accelerator};
+use self::needs::{needs, of_accelerator};
 use super::region_of;
-use super::status::{statuses, unserved};
 use crate::cli::dynamodb;
 use crate::cli::error::{Ended, Error};
 use crate::cli::findings::Findings;
-use crate::cli::function::{self, Function, SNS};
-use crate::cli::policy::Lets;
-use crate::cli::screen::Mood;
+use crate::cli::function::Function;
 use crate::cli::session::{Session, patience};
-use crate::cli::sns;
-use crate::cli::sqs;
-use crate::cli::stack::{Parameters, Stack, Template, Tries};
+use crate::cli::stack::{Parameters, Stack, Template};
 use crate::cli::text::plain;
 use crate::program::variables::InvalidConfig;
 use crate::site_fence::accelerator::Accelerator;
@@ -39,7 +35,7 @@ const TEMPLATE: Template = Template {
 
 /// What no link is about.
 const NOT_LOOKED_AT: &str = "Prometheus, Alertmanager and Infinispan of the sites, the passwords, the functions' networks and who may assume \
-                             their roles, keys, the filter of the topic's subscription, the accelerator's own state, the metrics of the \
+                             their roles, keys, the policy of the queue for what is not delivered, the accelerator's own state, the metrics of the \
                              queue's and the watchdogs' alarms: docs/fence.md#verify-the-installation tries the way";
 
 /// The variables that both functions have from the stack.
@@ -102,7 +98,8 @@ pub(super) async fn run(
     let Some(accelerator) = view.accelerators.named(&name, patience()).await? else {
         return Err(Error::NoAccelerator(Some(name)));
     };
-    let sites = look(&view, &accelerator, &mut findings).await;
+    let known = config.as_ref().and_then(|config| config.as_ref().ok());
+    let sites = sites::look(&view, &accelerator, known, &mut findings).await;
     if let (Some(fence), Some(config)) = (&fence, &config) {
         let Some(stack) = fence.name.strip_suffix("-fence") else {
             let said =
@@ -134,51 +131,6 @@ fn configured(fence: &Function, aws: &SdkConfig) -> Result<Config, InvalidConfig
         "AWS_REGION" => region.clone(),
         name => fence.variables.get(name).cloned(),
     })
-}
-
-/// Checks the sites behind the accelerator. Returns their names.
-async fn look(view: &View, accelerator: &Accelerator, findings: &mut Findings) -> Vec<String> {
-    let sight = match view.look(accelerator, patience()).await {
-        Ok(sight) => sight,
-        Err(failure) => {
-            findings.unknown("accelerator", &failure);
-            return Vec::new();
-        }
-    };
-    for listener in unserved(&sight.groups) {
-        findings.wrong(
-            "accelerator",
-            format!("{listener} has no healthy endpoint whose weight and traffic dial are above 0"),
-            "repair the endpoints, or rejoin a site: docs/runbook.md#rejoin-a-site".to_owned(),
-        );
-    }
-    let found = statuses(&sight, accelerator);
-    let in_service =
-        found.iter().filter(|status| status.site.is_some() && !status.endpoints.is_empty()).count();
-    for status in &found {
-        let site = status.site.as_deref().map_or_else(|| "endpoints".to_owned(), plain);
-        let said = format!("{site}: {}", status.words());
-        let remedy = match status.mood() {
-            _ if status.noted && !status.endpoints.is_empty() => {
-                Some("docs/runbook.md#rejoin-a-site, once the sites are synchronised".to_owned())
-            }
-            Mood::Wrong => {
-                Some("repair its endpoints, or the health checks of their load balancers".to_owned())
-            }
-            _ => None,
-        };
-        // That of endpoints of no known site is no fault of reading.
-        let mood = if status.mood() == Mood::Unknown { Mood::Warn } else { status.mood() };
-        findings.add("site", mood, said, remedy);
-    }
-    if in_service < 2 && found.iter().all(|status| !status.noted) {
-        findings.wrong(
-            "site",
-            format!("{in_service} sites are known to be in service: a report about the only one is refused"),
-            "tag the load balancers with site, or name them in AcceleratorSiteEndpoints: docs/fence.md#deploy".to_owned(),
-        );
-    }
-    found.into_iter().filter_map(|status| status.site).collect()
 }
 
 /// What a doctor looks at.
@@ -260,121 +212,6 @@ impl Doctor<'_> {
         stack.runs(fence, &of_accelerator(&self.accelerator.arn), &more).await;
     }
 
-    /// The ways by which a report arrives.
-    async fn ways(&mut self, config: &Config) {
-        const NAME: &str = "way in";
-        if config.webhook.is_none() && config.topic.is_none() {
-            let said = format!(
-                "{} has neither a user of its URL nor a topic: no report is acted on",
-                self.fence.name
-            );
-            return self.stack.findings.wrong(NAME, said, DEPLOY.to_owned());
-        }
-        if config.webhook.is_some() {
-            self.url().await;
-        }
-        if let Some(topic) = &config.topic {
-            self.topic(topic).await;
-        }
-    }
-
-    async fn url(&mut self) {
-        const NAME: &str = "way in";
-        let Self { stack, fence, .. } = self;
-        let url = match function::url(&stack.aws, &fence.name, patience()).await {
-            Ok(url) => url,
-            Err(failure) => return stack.findings.unknown(NAME, &failure),
-        };
-        let Some((url, is_open)) = url else {
-            let said = format!("{} has no URL, which Alertmanager needs", fence.name);
-            return stack.findings.wrong(NAME, said, stack.anew());
-        };
-        if !is_open {
-            let said = format!("{url} wants signed requests, which Alertmanager does not send");
-            return stack.findings.wrong(NAME, said, stack.anew());
-        }
-        let is_one = |value: &Value, one: &str| {
-            value == one || value.as_array().is_some_and(|all| all.iter().any(|each| each == one))
-        };
-        let public: Vec<_> = fence
-            .policy
-            .iter()
-            .filter(|statement| {
-                let principal = &statement["Principal"];
-                principal == "*" || is_one(&principal["AWS"], "*")
-            })
-            .collect();
-        if let Some(denies) = public.iter().find(|statement| statement["Effect"] == "Deny") {
-            let said =
-                format!("the statement {} of the policy of {} denies callers", denies["Sid"], fence.name);
-            stack.findings.warn(NAME, said);
-        }
-        let lets = |action: &str| {
-            let does = |statement: &&&Value| {
-                let named = &statement["Action"];
-                let named = [action, "lambda:*", "*"].iter().any(|one| is_one(named, one));
-                statement["Effect"] == "Allow" && named
-            };
-            public.iter().filter(does).map(|statement| &statement["Condition"]).collect::<Vec<_>>()
-        };
-        let by_url = |condition: &&Value| {
-            let operators = condition.as_object().into_iter().flat_map(|all| all.values());
-            operators
-                .filter_map(|keys| keys.as_object())
-                .any(|keys| keys.contains_key("lambda:InvokedViaFunctionUrl"))
-        };
-        let missing: Vec<_> = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"]
-            .into_iter()
-            .filter(|action| lets(action).is_empty())
-            .collect();
-        if !lets("lambda:InvokeFunction").iter().all(by_url) {
-            let said = format!(
-                "the policy of {} lets every AWS account invoke it without its URL, and so without the password",
-                fence.name
-            );
-            stack.findings.wrong(NAME, said, stack.anew());
-        } else if missing.is_empty() {
-            stack.findings.ok(NAME, format!("{url} lets Alertmanager in, with its password"));
-        } else {
-            let said = format!("the policy of {} does not let its URL do {}", fence.name, missing.join(", "));
-            stack.findings.wrong(NAME, said, stack.anew());
-        }
-    }
-
-    async fn topic(&mut self, topic: &str) {
-        const NAME: &str = "way in";
-        let Self { stack, fence, .. } = self;
-        let subscriptions = match sns::subscriptions(&stack.aws, topic, patience()).await {
-            Ok(subscriptions) => subscriptions,
-            Err(failure) => return stack.findings.unknown(NAME, &failure),
-        };
-        let is_there = subscriptions.iter().any(|one| one.endpoint == fence.arn && one.arn.is_some());
-        let lets = matches!(fence.lets(SNS, topic), Lets::Yes | Lets::Perhaps);
-        match (is_there, lets) {
-            (true, true) => stack.findings.ok(NAME, format!("{topic} invokes {}", fence.name)),
-            (false, _) => {
-                let said = format!("{} does not subscribe to {topic}: no report arrives by it", fence.name);
-                stack.findings.wrong(NAME, said, stack.anew());
-            }
-            (true, false) => {
-                let said = format!("{} does not let {topic} invoke it", fence.name);
-                stack.findings.wrong(NAME, said, stack.anew());
-            }
-        }
-        let queue = format!("{}-lost-alerts", stack.name);
-        match sqs::exists(&stack.aws, &queue, patience()).await {
-            Ok(true) => {}
-            Ok(false) => {
-                let said = format!("{queue} does not exist: an alert that is not finished is lost");
-                stack.findings.wrong(NAME, said, stack.anew());
-            }
-            Err(failure) => stack.findings.unknown(NAME, &failure),
-        }
-        let tries = Tries { again: 2, seconds: 900, what: "an alert" };
-        let to = lost_alerts(stack);
-        stack.failures(fence, &tries, to.as_deref()).await;
-    }
-
     /// The table in which executions wait for each other.
     async fn table(&mut self, config: &Config) {
         const NAME: &str = "table";
@@ -385,11 +222,10 @@ impl Doctor<'_> {
         };
         let region = Region::new(table.region.clone());
         let aws = self.stack.aws.to_builder().region(region).build();
-        match dynamodb::exists(&aws, &table.name, patience()).await {
-            Ok(true) => findings.ok(NAME, format!("{} is there", plain(&table.name))),
-            Ok(false) => {
-                let said =
-                    format!("{} does not exist in {}: every report fails", plain(&table.name), table.region);
+        match dynamodb::fault(&aws, &table.name, "accelerator", patience()).await {
+            Ok(None) => findings.ok(NAME, format!("{} is there", plain(&table.name))),
+            Ok(Some(fault)) => {
+                let said = format!("{} in {} {fault}: every report fails", plain(&table.name), table.region);
                 let remedy = self.stack.anew();
                 self.stack.findings.wrong(NAME, said, remedy);
             }
@@ -439,27 +275,23 @@ impl Doctor<'_> {
 
     async fn alarms(&mut self, config: Option<&Config>) {
         let stack = &mut self.stack;
-        let silent = match stack.alarms_named(&format!("{}-silent-", stack.name)).await {
-            Ok(silent) => silent,
-            Err(failure) => return stack.findings.unknown("alarms", &failure),
-        };
-        let watched: Vec<_> = silent.iter().filter_map(|alarm| alarm.alarm_name()).collect();
-        if watched.is_empty() {
-            let said = "none notices a site whose reports do not arrive: docs/fence.md#notice-a-silent-site";
-            stack.findings.warn("alarms", said.to_owned());
-        }
-        // The template has two.
-        for site in self.sites.iter().filter(|_| !watched.is_empty() && self.sites.len() == 2) {
-            let name = format!("{}-silent-{site}", stack.name);
-            if !watched.contains(&name.as_str()) {
-                stack.findings.wrong("alarms", format!("deleted in {}: {name}", stack.region), stack.anew());
-            }
-        }
+        // One stack of several watches the site whose cluster sends there.
+        let watched = self.fence.variables.get("WATCHDOG_SITES").map(String::as_str).unwrap_or_default();
         let sites: BTreeMap<_, _> = ["WatchdogSiteA", "WatchdogSiteB"]
             .into_iter()
-            .zip(watched.iter().filter_map(|name| name.rsplit_once("-silent-")))
-            .map(|(parameter, (_, site))| (parameter, site.to_owned()))
+            .zip(watched.split(',').map(str::to_owned))
+            .filter(|(_, site)| !site.is_empty())
             .collect();
+        let unwatched = |site: &&String| sites.values().all(|watched| watched != *site);
+        let unwatched: Vec<_> = self.sites.iter().filter(unwatched).map(String::as_str).collect();
+        if !unwatched.is_empty() {
+            let said = format!(
+                "this stack does not notice that the reports of {} do not arrive, unless another one does: \
+                 docs/fence.md#notice-a-silent-site",
+                unwatched.join(", ")
+            );
+            stack.findings.warn("alarms", said);
+        }
         let dns_name = &self.accelerator.dns_name;
         let text = |name: &str| match name {
             "AcceleratorDnsName" => Some(dns_name.clone()),
