@@ -293,6 +293,9 @@ async fn keep(arguments: Arguments, lines: Lines) -> Result<ExitCode, Box<dyn Er
     let config = configured(&arguments.config.expect("clap requires it"))?;
     sdk::no_endpoint_is_empty(env::vars_os())?;
     command::check(&arguments.command)?;
+    if let Some(check) = &arguments.check {
+        check.exists()?;
+    }
     if arguments.check.as_ref().is_some_and(Check::has_user) {
         return Err("--check: its URL holds a user, who would be in the log: use a URL without".into());
     }

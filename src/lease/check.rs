@@ -1,6 +1,8 @@
 //! The health of the service beside the keeper: a candidate whose service is dead holds no lease.
 
+use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,9 +91,11 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
             }
             Err(why) => {
                 (failures, successes) = (failures + 1, if was_healthy { 0 } else { first });
-                if failures == rhythm.failures {
+                if failures >= rhythm.failures {
                     let said = if was_healthy { "is unhealthy" } else { "has not been seen healthy yet" };
-                    warn!(%check, why, "the service {said}");
+                    if failures == rhythm.failures {
+                        warn!(%check, why, "the service {said}");
+                    }
                     healthy = false;
                     able(Err(format!("the service {said}: {why}")));
                 }
@@ -149,6 +153,22 @@ async fn reaches(
 // === impl Check ===
 
 impl Check {
+    /// Checks that its program exists: a candidate that is passive for months must not find out only when it becomes active.
+    ///
+    /// # Errors
+    /// It does not, or cannot be executed, in words.
+    pub fn exists(&self) -> Result<(), String> {
+        let Self::Command(command) = self else { return Ok(()) };
+        let words: Vec<_> = command.iter().map(OsString::from).collect();
+        if words.iter().any(|word| word.as_bytes().iter().any(|byte| b"'\"".contains(byte))) {
+            return Err(format!(
+                "--check: quotes are not interpreted in {self}: name a script that has them"
+            ));
+        }
+        let hint = if command[0].contains(':') { ". A URL begins with http:// or https://" } else { "" };
+        command::check(&words).map_err(|error| format!("--check: {error}{hint}"))
+    }
+
     /// Whether it is a URL with a user, which would be in the log.
     #[must_use]
     pub fn has_user(&self) -> bool {
@@ -247,6 +267,22 @@ mod tests {
             [("http://me:secret@host/", true), ("http://host/@", false), ("sh me@host", false)]
         {
             assert_eq!(text.parse::<Check>().unwrap().has_user(), has_user, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_check_whose_program_does_not_exist_is_told_at_the_start() {
+        for (text, said) in [
+            ("sh -c true", None),
+            ("http://127.0.0.1:8080/healthz", None),
+            ("127.0.0.1:8080/healthz", Some("A URL begins with http:// or https://")),
+            ("/no/such -q", Some("there is no such program")),
+            ("sh -c 'exit 1'", Some("quotes are not interpreted")),
+        ] {
+            let exists = text.parse::<Check>().unwrap().exists();
+            let is_said =
+                exists.as_ref().err().is_some_and(|error| said.is_some_and(|said| error.contains(said)));
+            assert!(is_said || said.is_none() && exists.is_ok(), "{text}: {exists:?}");
         }
     }
 

@@ -177,9 +177,14 @@ impl Section<'_> {
 
     fn identity(&mut self, lookup: Lookup<'_>) -> Result<Candidate, Recorded> {
         let (place, name) = self.text_or_variable(POD_IDENTIFIER, &[IDENTITY], lookup)?;
-        if place == POD_IDENTIFIER && name.contains("${") {
+        // Kubernetes leaves `$(NAME)` as it is where NAME is not set.
+        if ["${", "$(", "{{"].iter().any(|begins| name.contains(begins)) {
             let found = Quoted(&name);
-            let problem = format!("{found}: variables are not replaced. Remove the key, and set {IDENTITY}");
+            let problem = if place == POD_IDENTIFIER {
+                format!("{found}: variables are not replaced. Remove the key, and set {IDENTITY}")
+            } else {
+                format!("{found}: a variable in it was not replaced: set that one")
+            };
             return self.take(place, Err(problem));
         }
         let name = self.take(place, names::name(name))?;
@@ -453,5 +458,11 @@ mod tests {
         assert!(error.contains("LEASE_IDENTITY: ") && error.contains("AWS_REGION: \"Oregon\""), "{error}");
         let error = parse(&ADMIRAL.replace("myname", "${POD}"), &all).unwrap_err().to_string();
         assert!(error.contains("podIdentifier: \"${POD}\": variables are not replaced"), "{error}");
+        let error = parse(&without, &[("LEASE_IDENTITY", "$(POD_NAME)"), ("AWS_REGION", "eu-west-1")]);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("LEASE_IDENTITY: \"$(POD_NAME)\": a variable in it was not replaced"),
+            "{error}"
+        );
     }
 }

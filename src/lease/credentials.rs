@@ -57,10 +57,14 @@ impl Source {
         Self { region, role, session, time, http, last: Last::default() }
     }
 
-    /// The access key of the credentials that were loaded last.
+    /// The credentials that were loaded last.
+    pub(super) fn last(&self) -> Option<Credentials> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Their access key.
     pub(super) fn key(&self) -> Option<String> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map(|last| last.access_key_id().to_owned())
+        self.last().map(|last| last.access_key_id().to_owned())
     }
 
     /// Returns AWS with these credentials. Files and variables are read as they are now.

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeySchemaElement, KeyType, MultiRegionConsistency, ReturnValue, ScalarAttributeType,
@@ -73,6 +74,7 @@ pub(super) struct Wrote {
 /// One lease in a table.
 #[derive(Clone, Debug)]
 pub struct Table {
+    aws: SdkConfig,
     client: Client,
     name: String,
     lease: String,
@@ -92,7 +94,8 @@ impl Table {
     #[must_use]
     pub fn new(aws: &SdkConfig, table: &str, lease: &str) -> Self {
         let (name, lease) = (table.to_owned(), lease.to_owned());
-        Self { client: client(aws), name, lease, one_region: false, arn: None, key: None, source: None }
+        let (aws, client) = (aws.clone(), client(aws));
+        Self { aws, client, name, lease, one_region: false, arn: None, key: None, source: None }
     }
 
     /// The lease of this configuration, with credentials from all of the SDKs' sources.
@@ -117,7 +120,7 @@ impl Table {
         let Some(source) = self.source.clone() else { return Ok(false) };
         // The SDK panics at some contents of files.
         let aws = tokio::spawn(async move { source.load().await }).await??;
-        self.client = client(&aws);
+        (self.client, self.aws) = (client(&aws), aws);
         Ok(true)
     }
 
@@ -141,7 +144,12 @@ impl Table {
     /// Whether other credentials are used by now than those with which the table was seen. Where its name alone leads to it, they may
     /// lead to another account's.
     pub(super) fn has_other_credentials(&self) -> bool {
-        !self.is_by_arn() && self.source.as_ref().and_then(Source::key) != self.key
+        !self.is_by_arn() && self.key() != self.key
+    }
+
+    /// The access key of the credentials that were loaded last.
+    pub(super) fn key(&self) -> Option<String> {
+        self.source.as_ref().and_then(Source::key)
     }
 
     /// Checks that this table can keep a lease, and is the one that was seen first.
@@ -149,36 +157,54 @@ impl Table {
     /// # Errors
     /// It is another table, or another kind of table, or the call failed.
     pub(super) async fn check(&mut self, time: Duration) -> Result<(), Error> {
-        let request = self.client.describe_table().table_name(&self.name);
+        let table = self.same(&self.client, time).await?;
+        keeps_leases(&table, self.one_region)?;
+        self.arn = self.arn.take().or(table.table_arn);
+        self.key = self.key();
+        Ok(())
+    }
+
+    /// Describes the table, which has to be the one that was seen first.
+    async fn same(&self, client: &Client, time: Duration) -> Result<TableDescription, Error> {
+        let request = client.describe_table().table_name(&self.name);
         let table = send(DESCRIBE, time, request.send()).await?.table;
         let table = table
             .filter(|table| !table.key_schema().is_empty())
             .ok_or_else(|| Failure::unclear(DESCRIBE, "the answer does not describe the table".to_owned()))?;
-        if let (Some(first), Some(now)) = (&self.arn, table.table_arn())
-            && first != now
-        {
-            return Err(Error::OtherTable { first: first.clone(), now: now.to_owned() });
+        match (&self.arn, table.table_arn()) {
+            (Some(first), Some(now)) if first != now => {
+                Err(Error::OtherTable { first: first.clone(), now: now.to_owned() })
+            }
+            _ => Ok(table),
         }
-        keeps_leases(&table, self.one_region)?;
-        self.arn = self.arn.take().or(table.table_arn);
-        self.key = self.source.as_ref().and_then(Source::key);
-        Ok(())
     }
 
-    /// Reads the record, consistently.
-    pub(super) async fn look(&self, time: Duration) -> Result<Option<Record>, Error> {
+    /// A client that creates the record in no other table of this name: it has credentials with which the table was seen, whatever
+    /// their source gives next by itself.
+    async fn surely_here(&self, time: Duration) -> Result<Client, Error> {
+        let last = self.source.as_ref().and_then(Source::last).filter(|_| !self.is_by_arn());
+        let Some(credentials) = last else { return Ok(self.client.clone()) };
+        let is_seen = self.key.as_deref() == Some(credentials.access_key_id());
+        let fixed = SharedCredentialsProvider::new(credentials);
+        let fixed = client(&self.aws.to_builder().credentials_provider(fixed).build());
+        if !is_seen {
+            self.same(&fixed, time).await?;
+        }
+        Ok(fixed)
+    }
+
+    /// Reads the record, consistently, and whether it is one of a global table in eventual mode, as far as it shows that.
+    pub(super) async fn look(&self, time: Duration) -> Result<(Option<Record>, bool), Error> {
         let request = self.client.get_item().table_name(&self.name).consistent_read(true);
         let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
         let item = send(GET, time, request.send()).await?.item;
-        let Some(item) = item else { return Ok(None) };
-        if !self.one_region && item.keys().any(|attribute| attribute.starts_with(REPLICATED)) {
-            return Err(Error::EventualTable);
-        }
-        read(&item).map(Some)
+        let Some(item) = item else { return Ok((None, false)) };
+        let is_eventual = item.keys().any(|attribute| attribute.starts_with(REPLICATED)) && !self.one_region;
+        Ok((Some(read(&item)?), is_eventual))
     }
 
     /// Writes a record if the table holds the expected one. Returns `None` if it holds another one.
-    pub(super) async fn write(&self, write: &Write, time: Duration) -> Result<Option<Wrote>, Failure> {
+    pub(super) async fn write(&self, write: &Write, time: Duration) -> Result<Option<Wrote>, Error> {
         let mut values = Values::default();
         let condition = match &write.expected {
             None => format!("attribute_not_exists({NAME})"),
@@ -194,10 +220,14 @@ impl Table {
             let cause = format!(
                 "{EPOCH} would be beyond 2^53, and no other candidate could read it: write a lower one, and restart every lease-keeper"
             );
-            return Err(Failure::refused(UPDATE, cause));
+            return Err(Failure::refused(UPDATE, cause).into());
         }
         let update = update(write, &mut values);
-        let request = self.client.update_item().table_name(&self.name);
+        let client = match &write.expected {
+            None => self.surely_here(time).await?,
+            Some(_) => self.client.clone(),
+        };
+        let request = client.update_item().table_name(&self.name);
         let request = request.key(NAME, AttributeValue::S(self.lease.clone()));
         let request = request.update_expression(update).condition_expression(condition);
         let request =
@@ -214,7 +244,7 @@ impl Table {
                 Ok(Some(Wrote { handover: handover(after) }))
             }
             Err(failure) if failure.kind() == Kind::Conflict => Ok(None),
-            Err(failure) => Err(failure),
+            Err(failure) => Err(failure.into()),
         }
     }
 

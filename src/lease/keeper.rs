@@ -311,15 +311,27 @@ impl Keeper {
         let started = Instant::now();
         let record = self.table.look(self.time()).await;
         self.metrics.called("look", started, became(record.is_ok()));
-        // A source may give another account's by itself: nothing that they show is used before the table is seen.
+        // A source may give another account's by itself: nothing that they show is used before the table is seen with them.
         if record.is_ok() && self.table.has_other_credentials() {
+            let shown_with = self.table.key();
             self.checked = false;
             self.check().await?;
+            if self.table.key() != shown_with {
+                return Err(Error::OtherCredentials);
+            }
         }
-        let has_gone = matches!(record, Ok(None)) && self.claim.record().is_some();
+        let (record, is_eventual) = record?;
+        if is_eventual {
+            let error = Error::EventualTable;
+            if !self.holds() {
+                return Err(error);
+            }
+            warn!(%error, "the table has changed, and is used while the lease is held");
+        }
+        let has_gone = record.is_none() && self.claim.record().is_some();
         self.perhaps_other |= has_gone;
         self.has_gone = has_gone;
-        let write = self.claim.saw(record?, now(), stamp());
+        let write = self.claim.saw(record, now(), stamp());
         self.publish();
         Ok(write)
     }

@@ -173,8 +173,10 @@ impl Metrics {
             registry.register(name, help, gauge);
         };
         let flag = |is: bool| if is { 1.0 } else { 0.0 };
-        gauge("active", "Whether this candidate is active", flag(status.active().is_some()));
-        let left = status.active_for().unwrap_or_default().as_secs_f64();
+        let at = now();
+        let active = status.active_at(at);
+        gauge("active", "Whether this candidate is active", flag(active.is_some()));
+        let left = active.map_or(Duration::ZERO, |holding| holding.until.soonest(at)).as_secs_f64();
         gauge("active_for_seconds", "How long it stays active if it cannot renew the lease", left);
         let failing = status.failing.is_some() || self.blocked().is_some();
         gauge("failing", "Whether the last call failed, or the claim is blocked", flag(failing));

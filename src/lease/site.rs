@@ -54,7 +54,12 @@ impl Site {
     }
 
     pub(super) fn state(&self, status: &Status) -> Value {
-        let (active, blocked) = (status.active(), self.metrics.blocked());
+        // All of it is as of one moment, and `time` is no later.
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+        let now = now();
+        let (active, blocked) = (status.active_at(now), self.metrics.blocked());
+        let failing = blocked.or_else(|| status.failing.clone());
+        let status = &Status { failing, ..status.clone() };
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         let record = status.record.as_ref().map(|record| {
             json!({
@@ -67,19 +72,19 @@ impl Site {
             })
         });
         json!({
-            "time": seconds(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()),
+            "time": seconds(time),
             "lease": self.name,
             "candidate": self.me.name,
             "writer": self.me.writer,
             "active": active.is_some(),
             "epoch": active.map(|holding| holding.epoch),
-            "activeForSeconds": seconds(status.active_for()),
+            "activeForSeconds": seconds(active.map(|holding| holding.until.soonest(now))),
             "standing": status.description(),
-            "takesOverInSeconds": seconds(status.takes_over_in().filter(|_| blocked.is_none())),
+            "takesOverInSeconds": seconds(status.takes_over_in()),
             "leaving": status.will != Will::Take,
             "command": self.command(status).map(command),
             "unwilling": status.unwilling,
-            "failing": blocked.or_else(|| status.failing.clone()),
+            "failing": status.failing,
             "record": record,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::claim::{Claim, Holding, NOBODY_MAY, Record, Standing, Will};
+use super::claim::{Claim, Holding, Moment, NOBODY_MAY, Record, Standing, Will};
 use super::clock::now;
 
 /// The state of a claim.
@@ -52,19 +52,19 @@ impl Status {
     /// The lease, if this candidate is active at this very moment.
     #[must_use]
     pub fn active(&self) -> Option<Holding> {
-        self.holding.filter(|holding| self.will == Will::Take && holding.is_active(now()))
+        self.active_at(now())
+    }
+
+    /// The lease, if this candidate is active at this moment.
+    #[must_use]
+    pub fn active_at(&self, now: Moment) -> Option<Holding> {
+        self.holding.filter(|holding| self.will == Will::Take && holding.is_active(now))
     }
 
     /// Whether the lease is not held, and its term, if it was, has been over for so long.
     #[must_use]
     pub fn is_over_since(&self, time: Duration) -> bool {
         self.holding.is_none_or(|holding| (holding.expires + time).has_come(now()))
-    }
-
-    /// How long the lease remains held, if it is held.
-    #[must_use]
-    pub fn active_for(&self) -> Option<Duration> {
-        self.active().map(|holding| holding.until.soonest(now()))
     }
 
     /// How long the record must stay unchanged before this candidate may take the lease, if it may take it then and can
@@ -97,9 +97,21 @@ impl Status {
         }
     }
 
-    /// Describes the state of the lease.
+    /// Describes the state of the lease, as it was seen last.
     #[must_use]
     pub fn description(&self) -> String {
+        let is_held = self.holding.is_some_and(|holding| holding.is_active(now()));
+        match self.standing {
+            Standing::Mine if !is_held => {
+                "it was this process's when it was seen last: another may have it".to_owned()
+            }
+            Standing::Unseen | Standing::Mine => self.last_seen(),
+            _ if self.failing.is_some() => format!("{}, as it was seen last", self.last_seen()),
+            _ => self.last_seen(),
+        }
+    }
+
+    fn last_seen(&self) -> String {
         let record = self.record.as_ref();
         match self.standing {
             Standing::Unseen => "it has not been seen yet".to_owned(),

@@ -347,6 +347,32 @@ async fn a_process_that_gives_another_accounts_keys_by_itself_leads_to_no_other_
 }
 
 #[tokio::test]
+async fn no_record_is_created_with_other_keys_than_those_with_which_the_table_was_seen() {
+    for own in 1..6 {
+        let (emulator, other) = (Emulator::ministack().await, Emulator::ministack().await);
+        for account in [&emulator, &other] {
+            create_table(account).await;
+        }
+        let home = Home::new();
+        // So many times its own keys, each for one call, then another account's.
+        let count = home.write("count", "0");
+        let script = format!(
+            "n=$(cat '{count}'); echo $((n + 1)) >'{count}'; if [ $n -lt {own} ]; then key={}; else key={}; fi\n\
+             until=$(date -u -d '+5 seconds' +%Y-%m-%dT%H:%M:%SZ)\n\
+             printf '{{\"Version\": 1, \"AccessKeyId\": \"%s\", \"SecretAccessKey\": \"%s\", \"Expiration\": \"%s\"}}' \
+             \"$key\" \"$key\" \"$until\"",
+            emulator.key, other.key
+        );
+        let script = home.write("credentials.sh", &script);
+        home.write(".aws/config", &format!("[default]\ncredential_process = sh \"{script}\"\n"));
+        let keeper = home.keeper(&emulator, SECTION, &[], &[]).await;
+        let state = keeper.states("the credentials lead to the table").await;
+        assert!(state["failing"].as_str().unwrap().contains(other.account()), "{state}");
+        assert!(record(&other).await.is_null(), "after {own}: {}", record(&other).await);
+    }
+}
+
+#[tokio::test]
 async fn a_profile_that_is_written_late_is_found() {
     let emulator = Emulator::ministack().await;
     create_released(&emulator).await;
