@@ -123,6 +123,6 @@ resource "aws_cloudwatch_metric_alarm" "primary_unhealthy" {
   evaluation_periods  = each.value.alarm_evaluation_periods
   threshold           = each.value.alarm_threshold
   comparison_operator = "LessThanThreshold"
-  treat_missing_data  = "notBreaching"
+  treat_missing_data  = "missing"
   tags                = var.tags
 }
