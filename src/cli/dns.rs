@@ -36,6 +36,8 @@ pub(super) struct Standby {
     pub values: Vec<String>,
     /// Whether its check cannot be healthy because of checks that are locked: it, or those that it is calculated from.
     pub is_locked: bool,
+    /// What makes its check say little of the site, in words.
+    pub fault: Option<&'static str>,
 }
 
 /// Whether a record, or a calculated check, is unhealthy whenever a health check that it depends on is.
@@ -91,8 +93,9 @@ pub(super) async fn records(
         let ours = sets.iter().filter_map(|set| Some((set, ids.get(set.health_check_id()?)?)));
         records.extend(ours.map(|(set, follows)| {
             let mut record = record(set, follows.clone(), &zone, &sets, &ids);
-            if let Some(Standby { check: Some(check), is_locked, .. }) = &mut record.standby {
+            if let Some(Standby { check: Some(check), is_locked, fault, .. }) = &mut record.standby {
                 *is_locked = !may_be_healthy(check, &checks, locked_path, checks.len());
+                *fault = fault_of(check, &checks);
             }
             record
         }));
@@ -107,6 +110,21 @@ async fn health_checks(client: &Client, deadline: Deadline) -> Result<Vec<types:
         Ok((page.health_checks, page.next_marker))
     })
     .await
+}
+
+/// What makes a secondary's check say little of the site.
+fn fault_of(id: &str, all: &[types::HealthCheck]) -> Option<&'static str> {
+    let Some(check) = all.iter().find(|check| check.id == id) else {
+        return Some("is not in this account, or was deleted");
+    };
+    let config = check.health_check_config()?;
+    if config.disabled().unwrap_or_default() {
+        Some("is disabled: it always counts as healthy")
+    } else if config.inverted().unwrap_or_default() {
+        Some("is inverted: it is healthy while its endpoint fails")
+    } else {
+        None
+    }
 }
 
 /// Whether a check can be healthy while those on `locked_path` are not, looking `depth` levels below it.
@@ -217,6 +235,7 @@ fn record(
         by_alias: is_by_alias(set),
         values: set.resource_records().iter().map(|record| record.value.clone()).collect(),
         is_locked: false,
+        fault: None,
     });
     Record { name: format!("{} {}", set.name(), set.r#type()), zone: zone.to_owned(), role, follows, standby }
 }

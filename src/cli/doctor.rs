@@ -292,7 +292,13 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
             "no DNS record of this account refers to it, or to a check that it is part of".to_owned(),
         );
     }
-    for Record { name, role, follows, .. } in records {
+    for Record { name, role, follows, standby, .. } in records {
+        if let Some((check, fault)) = standby.and_then(|standby| standby.check.zip(standby.fault)) {
+            let said = format!("{name}: the health check of its secondary, {check}, {fault}");
+            let remedy =
+                format!("correct it, or the record: aws route53 get-health-check --health-check-id {check}");
+            findings.wrong("records", said, remedy);
+        }
         match &follows {
             _ if !matches!(role, Role::Primary(_)) => {}
             Follows::Yes => {}

@@ -6,6 +6,10 @@ use aws_sdk_iam::types::ContextKeyTypeEnum::String as Text;
 use aws_sdk_iam::types::PolicyEvaluationDecisionType::Allowed;
 use aws_sdk_iam::types::{ContextEntry, EvaluationResult};
 
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::policy;
 use super::session::if_there;
 use crate::remote::aws::{Call, Failure, pages, send};
 use crate::remote::deadline::Deadline;
@@ -15,6 +19,26 @@ pub(super) struct Denied {
     pub action: String,
     /// The keys of conditions whose values are not known: by them it may be allowed.
     pub unknown: Vec<String>,
+}
+
+/// The statements of the policy that says who may assume the role of this ARN; `None` if it does not exist.
+pub(super) async fn trust(
+    aws: &SdkConfig,
+    role: &str,
+    deadline: Deadline,
+) -> Result<Option<Vec<Value>>, Failure> {
+    let client = Client::new(aws);
+    let name = role.rsplit('/').next().unwrap_or_default();
+    let found = deadline.persist(async |time| {
+        let call = Call::new("iam:GetRole", "the role");
+        send(call, time, client.get_role().role_name(name).send()).await
+    });
+    let role = if_there(found.await)?.and_then(|output| output.role);
+    // IAM's answer is encoded as in a URL.
+    Ok(role.map(|role| {
+        let document = role.assume_role_policy_document.unwrap_or_default();
+        policy::statements(&percent_decode_str(&document).decode_utf8_lossy())
+    }))
 }
 
 /// Those of these actions on a resource, called in a Region, that the role of this ARN may not do; `None` if the role does not exist.

@@ -185,6 +185,16 @@ impl Stack<'_> {
             .filter(|one| unqualified(&one.endpoint) != unqualified(self.arn))
             .collect();
         let (confirmed, open): (Vec<_>, Vec<_>) = subscriptions.iter().partition(|one| one.arn.is_some());
+        let gone = self.gone(&confirmed).await;
+        let confirmed: Vec<_> = confirmed.into_iter().filter(|one| !gone.contains(&one.endpoint)).collect();
+        for endpoint in &gone {
+            let said = format!("{endpoint} subscribes to {topic}, and does not exist any more");
+            if confirmed.is_empty() {
+                self.findings.wrong(NAME, said, subscribe.clone());
+            } else {
+                self.findings.warn(NAME, said);
+            }
+        }
         self.notified(topic, &confirmed, alarms).await;
         for one in &open {
             let said =

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::FailoverLock;
-use super::config::Config;
 use super::decide::{self, Decision};
 use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
@@ -88,9 +87,8 @@ pub(super) async fn act(
         }
         Decision::Defer(reason) => {
             // A lock that waits is recorded, so that it is not forgotten when the alarm is OK first.
-            // Without its record it would be: then this invocation fails, and the alarm comes again. The record of a lock that
-            // was undone stays: it is reported until a person has decided about it.
-            if !target.waits_for(cause) && !target.is_undone(config) {
+            // Without its record it would be: then this invocation fails, and the alarm comes again.
+            if !target.waits_for(cause) {
                 Box::pin(record(system, cause, target, Stands::Waits, deadline))
                     .await
                     .map_err(Error::NotDeferred)?;
@@ -231,6 +229,7 @@ pub(super) async fn write(
     let lock = Lock {
         version,
         found: matches!(stands, Stands::Found(_)),
+        undone: false,
         on,
         at: by_hand.map_or(now, |by_hand| by_hand.min(now)),
         // A message may claim a future time; it is not recorded.
@@ -347,12 +346,6 @@ impl Target<'_> {
     /// The same, as if nothing recorded on it had been read.
     fn unread(self) -> Self {
         Self { record: None, tags: None, ..self }
-    }
-
-    /// Whether a lock that was set is on record, and the check is not on the locked path.
-    fn is_undone(self, config: &Config) -> bool {
-        let known = self.check.zip(self.record);
-        known.is_some_and(|(check, record)| view::stands(check, record) && !config.is_locked(check))
     }
 
     /// Whether it is on record that a lock waits for this alarm.

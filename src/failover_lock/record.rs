@@ -8,7 +8,7 @@
 //! `v` is the version of the check that the writer's own update made. `UpdateHealthCheck` with the version that
 //! was read succeeds once, so each version has exactly one maker: a check with a later version, on another path
 //! than the record says, was changed by someone else. That needs no clocks and no alarm. A lock that waits for the
-//! secondary has made none: it is `v=0`, with the version that was read as `on`.
+//! secondary has made none: it is `v=0`, with the version that was read as `on`, and `undone=1` over one that was undone.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -90,6 +90,8 @@ pub struct Lock {
     pub version: Option<i64>,
     /// Whether its version was found: not the update of who has recorded it has made it, but another's, perhaps a person's.
     pub found: bool,
+    /// For a lock that waits: whether one that was set before it has been undone, and no restore has ended that.
+    pub undone: bool,
     /// For a lock that waits: the version of the check that was read when it was decided.
     pub on: Option<i64>,
     /// When it was recorded.
@@ -191,7 +193,17 @@ impl Record {
             // The former record knows no version: whether the lock stands is read from the path.
             let version = Some(if path == locked_path { version } else { version - 1 });
             let (before, by) = (Before::Unknown, tags.get(ALARM).cloned().unwrap_or_default());
-            record.lock = Some(Lock { version, found: false, on: None, at, alarm, of: None, before, by });
+            record.lock = Some(Lock {
+                version,
+                found: false,
+                undone: false,
+                on: None,
+                at,
+                alarm,
+                of: None,
+                before,
+                by,
+            });
         }
         // A restore in the former record, or one that a person wrote by hand: newer than what is recorded.
         let restored_at = restored_at.filter(|at| record.newest().is_none_or(|newest| newest <= *at));
@@ -293,7 +305,7 @@ impl Record {
     /// Whether a lock that was set is on record, and no restore has undone it, whatever the path of the check is now.
     #[must_use]
     pub fn stands(&self, path: &str, version: i64) -> bool {
-        let was_set = self.lock.as_ref().is_some_and(|lock| lock.version.is_some());
+        let was_set = self.lock.as_ref().is_some_and(Lock::was_set);
         was_set && self.intent(path, version) == Intent::Out
     }
 
@@ -372,8 +384,10 @@ impl Lock {
         };
         let kept = standing.filter(|lock| is_locked && lock.is_of(version));
         let made = standing.is_some_and(|lock| lock.version == self.version && !lock.found);
+        let is_undone = standing.is_some_and(Lock::was_set) && !is_locked;
         Self {
             found: self.found && !made,
+            undone: self.version.is_none() && is_undone,
             at: kept.map_or(self.at, |lock| lock.at),
             alarm: self.alarm.max(standing.and_then(|lock| lock.alarm)),
             // A person's lock over that of a stack leaves it the stack's, which reports it and may restore it.
@@ -386,6 +400,11 @@ impl Lock {
             before,
             ..self
         }
+    }
+
+    /// Whether it was set, or one before it that no restore has ended.
+    fn was_set(&self) -> bool {
+        self.version.is_some() || self.undone
     }
 
     /// Whether it is taken for the lock that a check at `version` has. A change of another attribute makes one version; to be
@@ -423,8 +442,12 @@ impl Lock {
 
     /// What the tag's value begins with.
     fn start(&self) -> String {
-        let found = if self.found { " found=1" } else { "" };
-        let mut text = format!("v={}{found} at={}", self.version.unwrap_or(WAITS), seconds(self.at));
+        let how = match (self.found, self.undone) {
+            (true, _) => " found=1",
+            (false, true) => " undone=1",
+            (false, false) => "",
+        };
+        let mut text = format!("v={}{how} at={}", self.version.unwrap_or(WAITS), seconds(self.at));
         if let Some(on) = self.on {
             let _ = write!(text, " on={on}");
         }

@@ -744,8 +744,8 @@ async fn doctor_finds_what_was_deleted_beside_lock_and_the_runbook_makes_it_anew
     for said in [
         "failover-restore does not exist",
         "failover-reconcile has no schedule: the rule failover-reconcile does not exist",
-        "deleted: failover-failed",
-        "deleted: failover-locked",
+        "deleted in us-east-1: failover-failed",
+        "deleted in us-east-1: failover-locked",
         "failover-notifications does not exist",
         "failover-dead-letters has 2 alarms that did not reach failover-lock",
         "make failover anew: docs/runbook.md#make-the-stack-anew",

@@ -271,6 +271,9 @@ async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
     for broken in [
         r#"{"AlarmName":"x","New"#,
         r#"{"Type":"Notification","Message":"{\"AlarmName\":\"x\",\"New"#,
+        r#"{"Type":"Notification","Message":"{\"AlarmName\":\"x\",\"New"}"#,
+        r#"{"Message":{"AlarmName":"x","NewStateValue":"ALARM","Trigger":{"Namespace":"AWS/Route53"}}}"#,
+        r#"{"version":"0","source":"aws.cl"#,
         &odd("Route53"),
         r#"{"AlarmName":"x","NewStateValue":"ALARM","AlarmRule":"ALARM(y)"}"#,
     ] {
@@ -443,6 +446,13 @@ async fn an_undone_lock_counts_whatever_else_is_found_of_its_check() {
         let counted = counted(world).await;
         assert!(counted.contains("\"Undone\":1") && counted.contains(beside), "{beside}: {counted}");
     };
+    let mut world = undone().await;
+    world.route53.put("secondary", Check::new("HTTP", 80).reported(0));
+    let pair = format!("{PRIMARY}=secondary").leak() as &str;
+    world.variables.push(("SECONDARY_HEALTH_CHECKS", pair));
+    world.alarm("ALARM");
+    is(&world.notified(0).await, "deferred", "secondary_unhealthy");
+    counts(&world, "Deferred").await;
     for attribute in ["Disabled", "Inverted"] {
         let world = undone().await;
         let check = world.route53.check(PRIMARY);

@@ -385,6 +385,7 @@ impl Site {
         let lock = tags.out.map(|out| Lock {
             version: out.version.map(i64::from),
             found: out.found,
+            undone: false,
             on: None,
             at: self.at(out.at),
             alarm: out.alarm.map(|alarm| self.at(alarm)),
@@ -439,6 +440,7 @@ impl Site {
             version: Some(version.into()),
             // Whoever records the next version has made it.
             found: version == check.version,
+            undone: false,
             on: None,
             at: self.at(now),
             alarm: alarm.map(|alarm| self.at(alarm)),

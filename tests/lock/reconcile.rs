@@ -210,7 +210,7 @@ async fn a_deferred_lock_is_set_as_soon_as_the_secondary_carries_the_traffic() {
 }
 
 #[tokio::test]
-async fn a_lock_that_waits_over_one_that_was_undone_leaves_that_on_record() {
+async fn a_lock_that_waits_over_one_that_was_undone_knows_of_that_and_is_set_later() {
     let undone = "v=8 at=2026-01-05T10:02:11Z alarm=2026-01-05T10:02:07.490Z before=/lb-check by=shop";
     let route53 = with(check().changed().tagged("failover-lock:out", undone), &[firing()]).await;
     route53.put(SECOND, check().reported(0));
@@ -218,9 +218,14 @@ async fn a_lock_that_waits_over_one_that_was_undone_leaves_that_on_record() {
     let variables = [GUARDED, ("SECONDARY_HEALTH_CHECKS", pair.as_str())];
     let outcome = reconcile_with(&route53, &variables).await.unwrap();
     assert_eq!(outcome["outcome"], "deferred");
-    assert_eq!(route53.check(PRIMARY).tags["failover-lock:out"], undone);
+    let record = route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(record.starts_with("v=0 undone=1 at="), "{record}");
     route53.put_alarm("alarm-0", Alarm::on(PRIMARY, "OK", CHANGED));
-    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["reason"], "undone_by_hand");
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "deferred");
+    route53.put(SECOND, check().reported(16));
+    assert_eq!(reconcile_with(&route53, &variables).await.unwrap()["outcome"], "locked");
+    let record = route53.check(PRIMARY).tags["failover-lock:out"].clone();
+    assert!(!record.contains("undone"), "{record}");
 }
 
 #[tokio::test]

@@ -1,15 +1,42 @@
 //! Which of the alarms reach the subscribers of a topic.
 
+use aws_config::Region;
 use aws_sdk_cloudwatch::types::MetricAlarm;
 
 use super::Stack;
+use crate::cli::function;
 use crate::cli::session::patience;
 use crate::cli::sns::{self, Subscription};
+use crate::cli::sqs;
 use crate::cli::text::plain;
+use crate::remote::arn::Arn;
 
 const NAME: &str = "people";
 
 impl Stack<'_> {
+    /// The queues and functions of this account, of these subscribers, that do not exist any more.
+    pub(super) async fn gone(&mut self, confirmed: &[&Subscription]) -> Vec<String> {
+        let mut gone = Vec::new();
+        let account = Arn::parse(self.arn).map(|arn| arn.account);
+        for Subscription { endpoint, .. } in confirmed {
+            let Some(arn) = Arn::parse(endpoint).filter(|arn| Some(arn.account) == account) else { continue };
+            let aws = self.aws.to_builder().region(Region::new(arn.region.to_owned())).build();
+            let is_there = match arn.service {
+                "sqs" => sqs::exists(&aws, arn.resource, patience()).await,
+                "lambda" => {
+                    function::variables(&aws, endpoint, patience()).await.map(|found| found.is_some())
+                }
+                _ => continue,
+            };
+            match is_there {
+                Ok(true) => {}
+                Ok(false) => gone.push(endpoint.clone()),
+                Err(failure) => self.findings.unknown(NAME, &failure),
+            }
+        }
+        gone
+    }
+
     /// Finds the alarms that the filters of these confirmed subscriptions keep out.
     pub(super) async fn notified(
         &mut self,

@@ -9,6 +9,7 @@ use super::Stack;
 use crate::cli::function::{self, Function, LIVE};
 use crate::cli::iam::{self, Denied};
 use crate::cli::logs;
+use crate::cli::policy::{self, Lets, Request};
 use crate::cli::session::patience;
 use crate::cli::text::quoted;
 use crate::remote::arn::Arn;
@@ -125,6 +126,29 @@ impl Stack<'_> {
         if !unknown.is_empty() {
             let said = format!("whether that of {name} allows {} depends on conditions", unknown.join(", "));
             self.findings.unknown(NAME, &said);
+        }
+        match iam::trust(&self.aws, role, patience()).await {
+            Ok(statements) => {
+                let assumes = Request {
+                    service: "lambda.amazonaws.com",
+                    action: "sts:AssumeRole",
+                    resource: None,
+                    source: &function.arn,
+                };
+                match policy::lets(&statements.unwrap_or_default(), assumes) {
+                    Lets::Yes => {}
+                    Lets::No | Lets::Denied(_) => {
+                        let said =
+                            format!("that of {name}, {role}, does not let Lambda assume it: it cannot run");
+                        return self.findings.wrong(NAME, said, self.anew());
+                    }
+                    Lets::Perhaps => {
+                        let said = format!("whether Lambda may assume that of {name} depends on conditions");
+                        self.findings.unknown(NAME, &said);
+                    }
+                }
+            }
+            Err(failure) => self.findings.unknown(NAME, &failure),
         }
         if !denied.is_empty() {
             let said = format!("that of {name}, {role}, does not allow {}", denied.join(", "));

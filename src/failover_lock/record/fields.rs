@@ -20,6 +20,7 @@ impl<'a> Fields<'a> {
         Ok(Lock {
             version: Some(version).filter(|version| *version > WAITS),
             found: self.field("found").is_some(),
+            undone: self.field("undone").is_some(),
             on: self.field("on").map(|_| self.number("on")).transpose()?,
             at: self.time(self.field("at").ok_or_else(|| self.invalid())?)?,
             alarm: self.field("alarm").map(|text| self.time(text)).transpose()?,

@@ -66,7 +66,7 @@ impl Restore {
         // One that waits was decided on the version that this restore has read, or on one before it.
         let on = if version.is_none() { Some(self.version.saturating_sub(1)) } else { None };
         let (before, by) = (self.before(), String::new());
-        Some(Lock { version, found: false, on, at: self.seen, alarm, of: None, before, by })
+        Some(Lock { version, found: false, undone: false, on, at: self.seen, alarm, of: None, before, by })
     }
 
     /// The tag's value.

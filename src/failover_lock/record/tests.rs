@@ -19,6 +19,7 @@ fn a_record_is_read_as_it_was_written() {
     let lock = Lock {
         version: Some(8),
         found: false,
+        undone: false,
         on: None,
         at: at("10:02:11"),
         alarm: Some(at("10:02:07.490")),
@@ -36,7 +37,8 @@ fn a_record_is_read_as_it_was_written() {
         lapsed: true,
     };
     let found = Lock { found: true, ..lock.clone() };
-    for lock in [lock.clone(), found, Lock { version: None, on: Some(7), ..lock.clone() }] {
+    let waits = Lock { version: None, on: Some(7), ..lock.clone() };
+    for lock in [lock.clone(), found, waits.clone(), Lock { undone: true, ..waits }] {
         let record = read(&[(OUT, &lock.tag()), (IN, &restore.tag())], LOCKED, 8);
         assert_eq!((record.lock, record.restore), (Some(lock), Some(restore.clone())));
     }
@@ -67,6 +69,7 @@ fn a_tag_has_only_characters_and_lengths_that_route_53_takes() {
         let lock = Lock {
             version,
             found: true,
+            undone: false,
             on: None,
             at: at("10:00:00"),
             alarm: Some(at("10:00:00")),
@@ -98,6 +101,7 @@ fn what_set_a_lock_is_read_back_beside_the_longest_path_and_owner() {
             let lock = Lock {
                 version: Some(8),
                 found: false,
+                undone: false,
                 on: None,
                 at: start,
                 alarm,
