@@ -115,13 +115,13 @@ async fn health_checks(client: &Client, deadline: Deadline) -> Result<Vec<types:
 /// What makes a secondary's check say little of the site.
 fn fault_of(id: &str, all: &[types::HealthCheck]) -> Option<&'static str> {
     let Some(check) = all.iter().find(|check| check.id == id) else {
-        return Some("is not in this account, or was deleted");
+        return Some("was deleted, or is another account's");
     };
     let config = check.health_check_config()?;
     if config.disabled().unwrap_or_default() {
         Some("is disabled: it always counts as healthy")
     } else if config.inverted().unwrap_or_default() {
-        Some("is inverted: it is healthy while its endpoint fails")
+        Some("is inverted: it is healthy while what it checks fails")
     } else {
         None
     }

@@ -297,7 +297,11 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
             let said = format!("{name}: the health check of its secondary, {check}, {fault}");
             let remedy =
                 format!("correct it, or the record: aws route53 get-health-check --health-check-id {check}");
-            findings.wrong("records", said, remedy);
+            if fault.starts_with("was deleted") {
+                findings.unknown("records", &said);
+            } else {
+                findings.wrong("records", said, remedy);
+            }
         }
         match &follows {
             _ if !matches!(role, Role::Primary(_)) => {}

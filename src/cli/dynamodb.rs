@@ -3,7 +3,8 @@
 use aws_config::{Region, SdkConfig};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, MultiRegionConsistency, ScalarAttributeType, TableStatus,
+    AttributeDefinition, AttributeValue, KeySchemaElement, MultiRegionConsistency, ScalarAttributeType,
+    TableStatus,
 };
 
 use super::context::SHORTLY;
@@ -81,7 +82,7 @@ pub(super) async fn fault(
     let Some(found) = if_there(found.await)?.and_then(|output| output.table) else {
         return Ok(Some("does not exist".to_owned()));
     };
-    let keys: Vec<_> = found.key_schema().iter().map(|one| one.attribute_name()).collect();
+    let keys: Vec<_> = found.key_schema().iter().map(KeySchemaElement::attribute_name).collect();
     let is_text = |one: &AttributeDefinition| {
         one.attribute_name() == key && *one.attribute_type() == ScalarAttributeType::S
     };
@@ -92,7 +93,7 @@ pub(super) async fn fault(
             None
         }
         Some(TableStatus::Active | TableStatus::Updating) | None => {
-            Some(format!("has the key {}, and not {key}, a text", keys.join(", ")))
+            Some(format!("has the key {}, and needs {key} alone, as a text", keys.join(", ")))
         }
         Some(status) => Some(format!("is {status}")),
     })

@@ -49,7 +49,8 @@ pub(super) fn lets(statements: &[Value], request: Request<'_>) -> Lets {
 /// What these statements say of a request that anyone makes, without credentials; the keys of conditions, in small letters, have
 /// these values.
 pub(super) fn lets_anyone(statements: &[Value], action: &str, keys: &[(&str, &str)]) -> Lets {
-    let of = |key: &str| keys.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+    let known = keys.iter().chain(&[("aws:securetransport", "true")]);
+    let of = |key: &str| known.clone().find(|(name, _)| *name == key).map(|(_, value)| *value);
     judged(statements, |statement| applies_to(statement, &is_everyone, action, None, &of))
 }
 

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::meta::region::ProvideRegion as _;
@@ -16,6 +17,7 @@ use hyper::Uri;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
@@ -78,6 +80,8 @@ pub(super) struct Session {
 /// The signals by which a person, a terminal or a machine ends a command: SIGINT, SIGTERM and SIGHUP.
 pub(super) struct Interrupts {
     signals: [Signal; 3],
+    /// What else interrupts.
+    also: Arc<Notify>,
     /// Whether one has come that was held off.
     has_come: bool,
 }
@@ -89,7 +93,12 @@ impl Interrupts {
     pub fn new() -> io::Result<Self> {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-        Ok(Self { signals: [interrupt?, terminate?, hangup?], has_come: false })
+        Ok(Self { signals: [interrupt?, terminate?, hangup?], also: Arc::default(), has_come: false })
+    }
+
+    /// What interrupts as well, once it is notified.
+    pub fn also(&self) -> Arc<Notify> {
+        Arc::clone(&self.also)
     }
 
     /// Does work that is not broken off once it `has_begun` to change something: then its end is awaited, and an interrupt
@@ -123,6 +132,7 @@ impl Interrupts {
         }
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
+            () = self.also.notified() => {}
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}

@@ -135,7 +135,11 @@ impl Stack<'_> {
         let (standing, expected) = (named(standing), named(expected));
         for alarm in &standing {
             let section = self.in_runbook(self.suffix(alarm));
-            self.findings.warn(NAME, format!("{alarm} is in ALARM: docs/runbook.md#{section}"));
+            self.findings.wrong(
+                NAME,
+                format!("{alarm} in {} is in ALARM", self.region),
+                format!("docs/runbook.md#{section}"),
+            );
         }
         let is_well = [off.is_empty(), standing.is_empty(), muted.is_empty(), unread.is_none()];
         if is_well == [true; 4] && is_as_defined {

@@ -8,7 +8,6 @@
 //! check has changed or some time has passed: Route 53 allows a whole account ten calls a second.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use tracing::{info, warn};
@@ -34,15 +33,14 @@ use crate::remote::deadline::{Deadline, MayPass};
 const AT_ONCE: usize = 32;
 /// Up to so many checks are read one by one, which needs no permission to list others.
 const FEW: usize = 10;
-/// How long the others wait for one of those that does not answer. It is read again once they are worked on.
-const OTHERS_WAIT: Duration = Duration::from_secs(2);
 /// A call is tried so often in one tick: the next one comes in a minute, and a person's restore goes first.
 const TRIES: u32 = 3;
 
 /// A check as this tick sees it.
 struct Look {
     id: HealthCheckId,
-    check: Result<HealthCheck, Failure>,
+    /// `None` if it was not listed: it is read by itself, so that one that does not answer holds up no other.
+    check: Option<HealthCheck>,
     /// As far as they could be read, and why not all of them; `None` if they were not read with those of all the others.
     alarms: Option<(Vec<Alarm>, Option<Failure>)>,
 }
@@ -133,25 +131,17 @@ async fn look(system: &FailoverLock, deadline: Deadline) -> Result<Vec<Look>, Fa
         ids.extend(system.known.out().into_iter().filter(|id| !listed.contains_key(id)));
         ids
     });
-    let soon = deadline.within(OTHERS_WAIT);
-    let looks = ids.into_iter().map(|id| (listed.remove(&id), id)).collect::<Vec<_>>();
-    let looks = looks.into_iter().enumerate().map(async |(place, (check, id))| {
-        let check = match check {
-            Some(check) => Ok(check),
-            None => route53.health_check(&id, soon).await,
-        };
+    let looks = ids.into_iter().map(|id| {
         let alarms = alarms.as_ref().map(|found| found.read_on(&id));
-        (place, Look { id, check, alarms })
+        Look { check: listed.remove(&id), alarms, id }
     });
-    let mut looks: Vec<_> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
-    looks.sort_by_key(|(place, _)| *place);
-    Ok(looks.into_iter().map(|(_, look)| look).collect())
+    Ok(looks.collect())
 }
 
 /// The checks whose record is not known.
 fn unknown_records(system: &FailoverLock, looks: &[Look]) -> Vec<HealthCheckId> {
     let is_unknown = |look: &&Look| {
-        let Ok(check) = &look.check else { return false };
+        let Some(check) = &look.check else { return false };
         let quiet = matches!(&look.alarms, Some((alarms, None)) if !is_in_alarm(alarms));
         system.known(check, quiet).is_none()
     };
@@ -171,8 +161,8 @@ async fn reconcile_check(
     let FailoverLock { config, route53, cloudwatch, .. } = system;
     let Look { id, check, alarms } = look;
     let (mut check, mut tags) = match check {
-        Err(failure) if failure.kind() == Kind::Unclear => (route53.health_check(&id, deadline).await?, None),
-        check => (check?, tags.cloned()),
+        Some(check) => (check, tags.cloned()),
+        None => (route53.health_check(&id, deadline).await?, None),
     };
     let (alarms, unread) = match alarms {
         Some(alarms) => alarms,

@@ -302,6 +302,13 @@ impl Record {
         if self.restored(path, version).is_some_and(undone) { Intent::In } else { Intent::Out }
     }
 
+    /// What a restore has seen, of a request that was made at `asked`: one that was made later may have ended before it.
+    #[must_use]
+    pub fn seen_at_least(&self, asked: DateTime<Utc>) -> DateTime<Utc> {
+        let done = self.restore.as_ref().filter(|restore| restore.done.is_some());
+        done.map_or(asked, |restore| restore.seen.max(asked))
+    }
+
     /// Whether a lock that was set is on record, and no restore has undone it, whatever the path of the check is now.
     #[must_use]
     pub fn stands(&self, path: &str, version: i64) -> bool {

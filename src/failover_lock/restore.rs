@@ -55,6 +55,7 @@ async fn restore_check(
     let read_decide_act = async |_| {
         let check = route53.health_check(id, deadline).await?;
         let Recorded { record, tags, invalid } = recorded(system, request, &check, seen, deadline).await?;
+        let seen = record.seen_at_least(seen);
         let (first, known) = *looked_at.get_or_insert((check.version, record.newest_alarm()));
         if let Some(seen) = request.version.filter(|seen| *seen != first) {
             return Err(Refusal::Changed { seen, now: first }.into());

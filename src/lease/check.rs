@@ -91,11 +91,9 @@ async fn beside(check: &Check, rhythm: Rhythm, lease: &Lease) {
             }
             Err(why) => {
                 (failures, successes) = (failures + 1, if was_healthy { 0 } else { first });
-                if failures >= rhythm.failures {
+                if failures == rhythm.failures {
                     let said = if was_healthy { "is unhealthy" } else { "has not been seen healthy yet" };
-                    if failures == rhythm.failures {
-                        warn!(%check, why, "the service {said}");
-                    }
+                    warn!(%check, why, "the service {said}");
                     healthy = false;
                     able(Err(format!("the service {said}: {why}")));
                 }

@@ -158,9 +158,22 @@ impl Table {
     /// It is another table, or another kind of table, or the call failed.
     pub(super) async fn check(&mut self, time: Duration) -> Result<(), Error> {
         let table = self.same(&self.client, time).await?;
+        self.is_seen(table, self.key())
+    }
+
+    /// Checks the same with the credentials with which it was read last, whatever their source gives next.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(super) async fn check_as_it_was_read(&mut self, time: Duration) -> Result<(), Error> {
+        let (client, key) = (self.with_the_last(), self.key());
+        let table = self.same(&client, time).await?;
+        self.is_seen(table, key)
+    }
+
+    fn is_seen(&mut self, table: TableDescription, key: Option<String>) -> Result<(), Error> {
         keeps_leases(&table, self.one_region)?;
-        self.arn = self.arn.take().or(table.table_arn);
-        self.key = self.key();
+        (self.arn, self.key) = (self.arn.take().or(table.table_arn), key);
         Ok(())
     }
 
@@ -182,15 +195,20 @@ impl Table {
     /// A client that creates the record in no other table of this name: it has credentials with which the table was seen, whatever
     /// their source gives next by itself.
     async fn surely_here(&self, time: Duration) -> Result<Client, Error> {
-        let last = self.source.as_ref().and_then(Source::last).filter(|_| !self.is_by_arn());
-        let Some(credentials) = last else { return Ok(self.client.clone()) };
-        let is_seen = self.key.as_deref() == Some(credentials.access_key_id());
-        let fixed = SharedCredentialsProvider::new(credentials);
-        let fixed = client(&self.aws.to_builder().credentials_provider(fixed).build());
-        if !is_seen {
+        if self.is_by_arn() {
+            return Ok(self.client.clone());
+        }
+        let fixed = self.with_the_last();
+        if self.has_other_credentials() {
             self.same(&fixed, time).await?;
         }
         Ok(fixed)
+    }
+
+    /// A client with the credentials that were loaded last.
+    fn with_the_last(&self) -> Client {
+        let Some(last) = self.source.as_ref().and_then(Source::last) else { return self.client.clone() };
+        client(&self.aws.to_builder().credentials_provider(SharedCredentialsProvider::new(last)).build())
     }
 
     /// Reads the record, consistently, and whether it is one of a global table in eventual mode, as far as it shows that.

@@ -35,9 +35,6 @@ pub enum Error {
         /// The ARN of the table of that name now.
         now: String,
     },
-    /// The source gives others with each call: what was read with some is not used after the table was seen with others.
-    #[error("the credentials changed while the table was looked at: nothing is decided by what was read")]
-    OtherCredentials,
     /// An attribute of the record is invalid: correct the item, or delete it.
     #[error(
         "the record cannot be read: {attribute} {problem}. Correct the item, or remove the attribute if a person \
@@ -62,9 +59,7 @@ impl Error {
         match self {
             Self::NotALeaseTable(_) | Self::EventualTable => true,
             // A new start would use the other table.
-            Self::OtherTable { .. } | Self::OtherCredentials | Self::Unreadable { .. } | Self::Aws(_) => {
-                false
-            }
+            Self::OtherTable { .. } | Self::Unreadable { .. } | Self::Aws(_) => false,
         }
     }
 
@@ -73,10 +68,7 @@ impl Error {
         match self {
             Self::OtherTable { .. } => true,
             Self::Aws(failure) => failure.kind() == Kind::NotFound,
-            Self::NotALeaseTable(_)
-            | Self::EventualTable
-            | Self::OtherCredentials
-            | Self::Unreadable { .. } => false,
+            Self::NotALeaseTable(_) | Self::EventualTable | Self::Unreadable { .. } => false,
         }
     }
 
@@ -85,10 +77,7 @@ impl Error {
         match self {
             Self::Aws(failure) => failure.may_pass_with_other_credentials(),
             Self::OtherTable { .. } => true,
-            Self::NotALeaseTable(_)
-            | Self::EventualTable
-            | Self::OtherCredentials
-            | Self::Unreadable { .. } => false,
+            Self::NotALeaseTable(_) | Self::EventualTable | Self::Unreadable { .. } => false,
         }
     }
 }

@@ -271,6 +271,10 @@ impl Keeper {
         }
         let started = Instant::now();
         let checked = self.table.check(self.time()).await;
+        self.was_checked(checked, started)
+    }
+
+    fn was_checked(&mut self, checked: Result<(), Error>, started: Instant) -> Result<(), Error> {
         self.metrics.called("describe", started, became(checked.is_ok()));
         match checked {
             Ok(()) => (self.checked, self.perhaps_other) = (true, false),
@@ -313,12 +317,10 @@ impl Keeper {
         self.metrics.called("look", started, became(record.is_ok()));
         // A source may give another account's by itself: nothing that they show is used before the table is seen with them.
         if record.is_ok() && self.table.has_other_credentials() {
-            let shown_with = self.table.key();
             self.checked = false;
-            self.check().await?;
-            if self.table.key() != shown_with {
-                return Err(Error::OtherCredentials);
-            }
+            let started = Instant::now();
+            let checked = self.table.check_as_it_was_read(self.time()).await;
+            self.was_checked(checked, started)?;
         }
         let (record, is_eventual) = record?;
         if is_eventual {

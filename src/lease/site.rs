@@ -54,7 +54,7 @@ impl Site {
     }
 
     pub(super) fn state(&self, status: &Status) -> Value {
-        // All of it is as of one moment, and `time` is no later.
+        // What is said of being active is as of one moment, and `time` is no later.
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
         let now = now();
         let (active, blocked) = (status.active_at(now), self.metrics.blocked());

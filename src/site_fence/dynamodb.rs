@@ -49,11 +49,12 @@ const FREE: &str = "attribute_not_exists(#key) OR #ends <= :now OR #ends > :late
     OR (attribute_not_exists(#ends) \
         AND (attribute_not_exists(#at) OR #at < :longest_ago OR #at > :latest OR #site = :to))";
 /// The attributes by which an entry that was read is the one that is there still.
-const OF_ENTRY: [&str; 6] = ["site", "at", "claim", "ends", OUT, REJOINS];
+const OF_ENTRY: [&str; 7] = ["site", "reporter", "at", "claim", "ends", OUT, REJOINS];
 /// How often an entry that others change meanwhile is read again.
 const READS: usize = 5;
-/// How much longer a claim lasts than its execution: for clocks that differ, and for calls that are on their way.
-const MARGIN: Duration = Duration::from_secs(30);
+/// How much longer a claim lasts than its execution: for clocks that differ, for calls that are on their way, and because Global
+/// Accelerator may show for a minute what the execution has removed before it died.
+const MARGIN: Duration = Duration::from_secs(90);
 /// The longest that an execution of Lambda [can take][1].
 ///
 /// [1]: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
@@ -123,7 +124,8 @@ impl Table {
     pub async fn claim(&self, claim: &mut Claim, deadline: Deadline) -> Result<First, Failure> {
         let accelerator = claim.item[KEY].as_s().cloned().unwrap_or_default();
         let mut read = self.item(&accelerator, deadline).await?;
-        for left in (0..READS).rev() {
+        let mut reads = 1;
+        loop {
             // The answer to an earlier try was lost.
             let is_made = read.as_ref().and_then(|read| read.get("claim")) == claim.item.get("claim");
             claim.replace(read.as_ref());
@@ -132,14 +134,14 @@ impl Table {
                     Ok(()) => {}
                     Err(failure) if failure.kind() == Kind::Conflict => {
                         let now = self.item(&accelerator, deadline).await?;
-                        match &now {
-                            Some(entry) if now == read || left == 0 => {
-                                return Ok(First::Other(Entry::read(entry)));
-                            }
-                            None if left == 0 => return Err(failure),
-                            // Someone else has changed it since it was read.
-                            _ => read = now,
+                        if let Some(entry) = now.as_ref().filter(|_| now == read) {
+                            return Ok(First::Other(Entry::read(entry)));
                         }
+                        if reads == READS {
+                            return Err(failure);
+                        }
+                        // Someone else has changed it since it was read.
+                        (read, reads) = (now, reads + 1);
                         continue;
                     }
                     Err(failure) => return Err(failure),
@@ -147,7 +149,6 @@ impl Table {
             }
             return Ok(First::This(claim.former.as_ref().map(Entry::read)));
         }
-        unreachable!("the last turn of the loop returns")
     }
 
     /// Puts a claim in the place of exactly the entry that was read, if that has ended: of what was not read, the claim would know
@@ -271,7 +272,14 @@ impl Table {
     /// # Errors
     /// The call failed and did not pass before the deadline.
     pub async fn entry(&self, accelerator: &str, deadline: Deadline) -> Result<Option<Entry>, Failure> {
-        Ok(self.item(accelerator, deadline).await?.as_ref().map(Entry::read))
+        let item = self.item(accelerator, deadline).await?;
+        let is_over = |item: &&Item| item.contains_key("claim") && Entry::read(item).has_ended();
+        // Of an execution that has died, the record before it counts.
+        let former = item.as_ref().filter(is_over).and_then(|item| {
+            let rejoins = item.get_key_value(REJOINS).map(|(name, value)| (name.clone(), value.clone()));
+            Some(item.get(FORMER)?.as_m().ok()?.clone().into_iter().chain(rejoins).collect())
+        });
+        Ok(former.or(item).as_ref().map(Entry::read))
     }
 
     async fn item(&self, accelerator: &str, deadline: Deadline) -> Result<Option<Item>, Failure> {
@@ -341,6 +349,11 @@ fn written(time: DateTime<Utc>) -> String {
 // === impl Entry ===
 
 impl Entry {
+    /// Whether the execution of the claim has ended.
+    fn has_ended(&self) -> bool {
+        self.ends.parse::<DateTime<Utc>>().is_ok_and(|ends| ends <= Utc::now())
+    }
+
     fn read(item: &Item) -> Self {
         let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
         let [site, reporter, at, ends] = ["site", "reporter", "at", "ends"].map(text);

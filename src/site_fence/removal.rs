@@ -8,7 +8,7 @@ use tracing::warn;
 use super::SiteFence;
 use super::accelerator::Accelerator;
 use super::error::Error;
-use super::notes::{Note, Noted, Notes, Rejoined};
+use super::notes::{By, Note, Noted, Notes, Rejoined};
 use super::site::{Endpoint, EndpointGroup, Leaving, Site};
 use super::turn::{End, Turn};
 use super::view::Sight;
@@ -25,7 +25,7 @@ pub(super) struct Removal {
     pub note: Note,
     /// When any of them may have gone last: that was answered or seen, or an answer was lost.
     gone: Option<DateTime<Utc>>,
-    /// The same, without those that were noted before.
+    /// Those of them that were not only noted before, by another removal.
     requested: Vec<Noted>,
     /// What was noted before.
     before: Option<Before>,
@@ -232,10 +232,14 @@ impl Removal {
     ) -> Result<(), Failure> {
         let accelerators = &system.view.accelerators;
         let tags = accelerators.tags(accelerator, deadline.within(deadline.left() / 3)).await?;
-        if Notes::read(&accelerator.arn, &tags).rejoined(site) != before.rejoined {
+        let notes = Notes::read(&accelerator.arn, &tags);
+        if notes.rejoined(site) != before.rejoined {
             return Ok(());
         }
-        let former = before.note.tags(site);
+        let by = notes.of(site).and_then(|note| note.by.as_ref());
+        let is_others = by.is_some() && by.map(By::value) != self.note.by.as_ref().map(By::value);
+        let mut former = before.note.tags(site);
+        former.retain(|(key, _)| !is_others || *key != Note::key_of_by(site));
         let is_other = |(key, _): &(String, String)| former.iter().all(|(kept, _)| kept != key);
         let own = Note { by: None, ..self.note.clone() }.tags(site);
         let keys: Vec<_> = own.into_iter().filter(is_other).map(|(key, _)| key).collect();

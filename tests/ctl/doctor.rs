@@ -80,6 +80,41 @@ async fn doctor_finds_what_keeps_a_function_from_being_invoked_or_from_ending() 
     is_mended(&aws, &check, rare, "its schedule is rate(1 day), and not rate(1 minute)").await;
 }
 
+/// A role that Lambda may not assume, and subscribers that are gone.
+async fn who_may_run_and_who_is_told(aws: &Emulator, check: &str, subscription: &str) {
+    let trust = |service: &str| {
+        format!(
+            "ROLE=$(aws lambda get-function-configuration --function-name failover-lock --query Role --output text)
+             aws iam update-assume-role-policy --role-name \"${{ROLE##*/}}\" --policy-document '{{\"Version\": \"2012-10-17\", \
+                 \"Statement\": [{{\"Effect\": \"Allow\", \"Principal\": {{\"Service\": \"{service}\"}}, \"Action\": \"sts:AssumeRole\"}}]}}'"
+        )
+    };
+    does(aws, &trust("ec2.amazonaws.com")).await;
+    let found = wrong(aws, check).await;
+    let said = "does not let Lambda assume it: it cannot run";
+    assert!(found.len() == 1 && found[0].0.contains(said), "{found:?}");
+    does(aws, &trust("lambda.amazonaws.com")).await;
+    assert_eq!(wrong(aws, check).await, []);
+
+    let gone = "arn:aws:sqs:us-east-1:000000000000:gone";
+    let also = format!(
+        "aws sns subscribe --protocol sqs --notification-endpoint {gone} --topic-arn \
+         arn:aws:sns:us-east-1:000000000000:failover-notifications"
+    );
+    does(aws, &also).await;
+    let found = run(&aws.url, &["doctor", check]).await.out;
+    assert!(found.contains(&format!("look    people        {gone} subscribes to ")), "{found}");
+    does(aws, &format!("aws sns unsubscribe --subscription-arn {subscription}")).await;
+    let found = wrong(aws, check).await;
+    assert!(found.iter().any(|(found, _)| found.contains("and does not exist any more")), "{found:?}");
+    let again = "aws sns subscribe --protocol email --notification-endpoint sre@example.com --topic-arn \
+        arn:aws:sns:us-east-1:000000000000:failover-notifications
+        aws sns unsubscribe --subscription-arn \"$(aws sns list-subscriptions --output text --query \
+            \"Subscriptions[?ends_with(Endpoint, ':gone')].SubscriptionArn\")\"";
+    does(aws, again).await;
+    assert_eq!(wrong(aws, check).await, []);
+}
+
 #[tokio::test]
 async fn doctor_finds_what_keeps_alarms_from_people() {
     let aws = Emulator::own_ministack().await;
@@ -115,37 +150,7 @@ async fn doctor_finds_what_keeps_alarms_from_people() {
     assert!(found.len() == 1 && found[0].0.contains("failover-dead-letters does not exist"), "{found:?}");
     aws.aws(&[&["sqs", "create-queue"], &queue[..]].concat()).await;
 
-    let trust = |service: &str| {
-        format!(
-            "ROLE=$(aws lambda get-function-configuration --function-name failover-lock --query Role --output text)
-             aws iam update-assume-role-policy --role-name \"${{ROLE##*/}}\" --policy-document '{{\"Version\": \"2012-10-17\", \
-                 \"Statement\": [{{\"Effect\": \"Allow\", \"Principal\": {{\"Service\": \"{service}\"}}, \"Action\": \"sts:AssumeRole\"}}]}}'"
-        )
-    };
-    does(&aws, &trust("ec2.amazonaws.com")).await;
-    let found = wrong(&aws, &check).await;
-    let said = "does not let Lambda assume it: it cannot run";
-    assert!(found.len() == 1 && found[0].0.contains(said), "{found:?}");
-    does(&aws, &trust("lambda.amazonaws.com")).await;
-    assert_eq!(wrong(&aws, &check).await, []);
-
-    let gone = "arn:aws:sqs:us-east-1:000000000000:gone";
-    let also = format!(
-        "aws sns subscribe --protocol sqs --notification-endpoint {gone} --topic-arn \
-         arn:aws:sns:us-east-1:000000000000:failover-notifications"
-    );
-    does(&aws, &also).await;
-    let found = run(&aws.url, &["doctor", &check]).await.out;
-    assert!(found.contains(&format!("look    people        {gone} subscribes to ")), "{found}");
-    does(&aws, &format!("aws sns unsubscribe --subscription-arn {subscription}")).await;
-    let found = wrong(&aws, &check).await;
-    assert!(found.iter().any(|(found, _)| found.contains("and does not exist any more")), "{found:?}");
-    let again = "aws sns subscribe --protocol email --notification-endpoint sre@example.com --topic-arn \
-        arn:aws:sns:us-east-1:000000000000:failover-notifications
-        aws sns unsubscribe --subscription-arn \"$(aws sns list-subscriptions --output text --query \
-            \"Subscriptions[?ends_with(Endpoint, ':gone')].SubscriptionArn\")\"";
-    does(&aws, again).await;
-    assert_eq!(wrong(&aws, &check).await, []);
+    who_may_run_and_who_is_told(&aws, &check, subscription).await;
 
     let defined = async || {
         let query = "sort_by(MetricAlarms, &AlarmName)[].[AlarmName, AlarmDescription, AlarmActions, OKActions, Namespace,             MetricName, Dimensions, Statistic, Period, EvaluationPeriods, DatapointsToAlarm || EvaluationPeriods, Threshold,             ComparisonOperator, TreatMissingData]";

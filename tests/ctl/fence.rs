@@ -42,6 +42,27 @@ async fn is_found(sites: &Sites, broken: &str, said: &str, mended: &str) {
     }
 }
 
+/// What stands against a report now, and an accelerator without room for notes.
+async fn reports_that_are_refused(sites: &Sites) {
+    let found = async |said: &str| {
+        let found = doctor(sites).await;
+        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {}", found.out);
+    };
+    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
+    found("a report of site-a about site-b would be refused: reporter_unhealthy").await;
+    sites.accelerators.set_health(&sites.balancer_a, "HEALTHY");
+    let one = |listener: &[_]| [Group::new(REGION, listener.to_vec())];
+    let accelerator = Accelerator::new(LABEL).dual_stack();
+    let alone = accelerator.clone().listener(one(&sites.both())).listener(one(&sites.both()[1..]));
+    sites.accelerators.put(alone);
+    found("a report of site-a about site-b would be refused: last_endpoint").await;
+    let both = accelerator.listener(one(&sites.both()));
+    sites.accelerators.put((0..48).fold(both.clone(), |full, n| full.tagged(&format!("cost-{n}"), "x")));
+    found("the accelerator has 48 of 50 tags, and the notes of a site that is taken out need 3").await;
+    sites.accelerators.put(both);
+    assert_eq!(doctor(sites).await.status, Some(0));
+}
+
 #[tokio::test]
 async fn doctor_walks_from_the_report_to_the_accelerator_and_finds_what_is_broken() {
     let sites = Sites::start_with_functions().await;
@@ -101,23 +122,7 @@ async fn doctor_walks_from_the_report_to_the_accelerator_and_finds_what_is_broke
     ] {
         is_found(&sites, broken, said, mended).await;
     }
-    let found = async |said: &str| {
-        let found = doctor(&sites).await;
-        assert!(found.status == Some(3) && found.out.contains(said), "{said}: {}", found.out);
-    };
-    sites.accelerators.set_health(&sites.balancer_a, "UNHEALTHY");
-    found("a report of site-a about site-b would be refused: reporter_unhealthy").await;
-    sites.accelerators.set_health(&sites.balancer_a, "HEALTHY");
-    let one = |listener: &[_]| [Group::new(REGION, listener.to_vec())];
-    let accelerator = Accelerator::new(LABEL).dual_stack();
-    let alone = accelerator.clone().listener(one(&sites.both())).listener(one(&sites.both()[1..]));
-    sites.accelerators.put(alone);
-    found("a report of site-a about site-b would be refused: last_endpoint").await;
-    let both = accelerator.listener(one(&sites.both()));
-    sites.accelerators.put((0..48).fold(both.clone(), |full, n| full.tagged(&format!("cost-{n}"), "x")));
-    found("the accelerator has 48 of 50 tags, and the notes of a site that is taken out need 3").await;
-    sites.accelerators.put(both);
-    assert_eq!(doctor(&sites).await.status, Some(0));
+    reports_that_are_refused(&sites).await;
     for (broken, said) in [
         (
             "aws lambda remove-permission --function-name site-fence --statement-id \"$(aws lambda get-policy --function-name site-fence \

@@ -201,6 +201,7 @@ async fn commands_that_take_minutes() {
         a_deletion_that_is_answered_by_something_else_is_not_confirmed(),
         a_drill_locks_and_releases_and_says_how_long_each_took(),
         a_drill_releases_what_it_has_created_and_nothing_else(),
+        a_drill_during_which_the_primary_fails_by_itself_releases_nothing(),
         an_interrupt_while_everything_is_read_again_deletes_no_object(),
         a_lock_by_hand_stops_a_release_in_its_wait_and_at_its_deletions(),
         an_object_that_is_created_while_a_release_waits_stays(),
@@ -571,6 +572,25 @@ async fn a_drill_locks_and_releases_and_says_how_long_each_took() {
     let ended = run(&site, &["drill", "app", "--yes"]).await;
     assert!(ended.status == Some(3) && ended.said.contains("both sites healthy"), "{ended:?}");
     assert_eq!(site.objects(), [false, false]);
+}
+
+/// Also if it is healthy again before the objects would be deleted.
+async fn a_drill_during_which_the_primary_fails_by_itself_releases_nothing() {
+    for while_it_waits_for_the_standby in [true, false] {
+        let site = Site::start().await;
+        let fails = async {
+            site.s3.until(|_| site.objects() == [true, true]).await;
+            if !while_it_waits_for_the_standby {
+                site.checkers_look();
+                site.s3.until(|_| holds(&site) == [true, true]).await;
+            }
+            site.primary(false);
+        };
+        let (ended, ()) = tokio::join!(run(&site, &["drill", "app", "--yes"]), fails);
+        let said = "the primary itself has failed during the drill";
+        assert!(ended.status != Some(0) && ended.said.contains(said), "{ended:?}");
+        assert_eq!(site.objects(), [true, true]);
+    }
 }
 
 async fn a_drill_releases_what_it_has_created_and_nothing_else() {

@@ -375,8 +375,8 @@ async fn a_claim_lasts_as_long_as_its_execution_and_none_lasts_for_ever() {
         done = rejoining => panic!("{done:?}"),
     };
     let time = |key: &str| entry[key].parse::<chrono::DateTime<Utc>>().expect("a time");
-    // The tests' invocations have 20 s, and a claim half a minute more.
-    assert!(time("ends") - time("at") >= TimeDelta::seconds(45), "{entry:?}");
+    // The tests' invocations have 20 s, and a claim a minute and a half more.
+    assert!(time("ends") - time("at") >= TimeDelta::seconds(105), "{entry:?}");
 
     // Whatever time its invocation has.
     let (sites, system) = with_table().await;
@@ -403,7 +403,7 @@ async fn a_claim_lasts_as_long_as_its_execution_and_none_lasts_for_ever() {
         ends = seen => ends,
         done = long => panic!("{done:?}"),
     };
-    assert!(ends - removed <= TimeDelta::seconds(100), "{ends}");
+    assert!(ends - removed <= TimeDelta::seconds(160), "{ends}");
 
     // A clock that is ahead by some seconds makes no record void.
     let (sites, system) = with_table().await;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::record::{HEALTHY, World, is, message_of};
 use crate::support::cloudwatch::{Alarm, Kind};
-use crate::support::lock::{LOCKED, PRIMARY, delivered};
+use crate::support::lock::{CHANGED_AT, LOCKED, PRIMARY, delivered, message};
 use crate::support::route53::{Check, Fault};
 
 const DENIED: Fault = Fault::Error(403, "AccessDenied", "not authorized");
@@ -260,6 +260,7 @@ async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
         r#"{"AlarmName": "fire", "building": 7}"#,
         r#"{"alarmData": {"x": 1}}"#,
         &odd("EC2"),
+        r#"{"requestPayload": {"Trigger": {"Namespace": "AWS/Route53", "MetricName": "HealthCheckStatus"}}}"#,
     ] {
         is(
             &world.call(Handler::Lock, &delivered(&[other])).await.unwrap(),
@@ -274,6 +275,8 @@ async fn what_shares_the_topic_and_is_no_alarm_fails_nothing() {
         r#"{"Type":"Notification","Message":"{\"AlarmName\":\"x\",\"New"}"#,
         r#"{"Message":{"AlarmName":"x","NewStateValue":"ALARM","Trigger":{"Namespace":"AWS/Route53"}}}"#,
         r#"{"version":"0","source":"aws.cl"#,
+        &json!({ "Records": [{ "Sns": { "Message": message(PRIMARY, "ALARM", CHANGED_AT) } }] }).to_string(),
+        r#"{"alarmName":"x","configuration":{"namespace":"AWS/Route53","name":"HealthCheckStatus"}}"#,
         &odd("Route53"),
         r#"{"AlarmName":"x","NewStateValue":"ALARM","AlarmRule":"ALARM(y)"}"#,
     ] {

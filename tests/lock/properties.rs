@@ -277,41 +277,43 @@ impl World {
                 self.reconciled().await?;
             }
             Step::Crossed(which, _) if self.in_alarm_since[which].is_some() => {}
-            Step::Crossed(which, pace) => {
-                self.route53.pace(pace.into_iter().map(|pace| Duration::from_millis(pace.into())));
-                let asked = self.now();
-                // The restore begins first: then the alarm changes.
-                let (restored, locked, reconciled) = tokio::join!(
-                    self.call(Handler::Restore, &request),
-                    async {
-                        self.now.fetch_add(1, Ordering::Relaxed);
-                        self.changes(which, "ALARM");
-                        let changed_at = time(asked + 1).to_rfc3339();
-                        self.call(Handler::Lock, &delivered(&[&message(PRIMARY, "ALARM", &changed_at)])).await
-                    },
-                    self.call(Handler::Reconcile, "{}"),
-                );
-                self.route53.pace([]);
-                self.notifications.push((asked + 1, "ALARM"));
-                self.in_alarm_since[which] = Some(asked + 1);
-                prop_assert!(locked.is_ok() && reconciled.is_ok(), "{locked:?} {reconciled:?}");
-                match restored {
-                    Ok(_) => (self.restored_at, self.answered, self.undone) = (Some(asked), None, false),
-                    // It has met the lock for the newer alarm.
-                    Err(refused) => prop_assert!(
-                        refused.contains("it was changed since")
-                            || refused.contains("after this request began"),
-                        "{refused}"
-                    ),
-                }
-                if self.is_locked() {
-                    self.locked_for(asked + 1);
-                }
-                self.reconciled().await?;
-                prop_assert!(self.is_locked(), "the alarm is newer than the restore");
-            }
+            Step::Crossed(which, pace) => self.crossed(which, pace, &request).await?,
         }
         prop_assert!(may_unlock || !was_locked || self.is_locked(), "only a person unlocks");
+        Ok(())
+    }
+
+    async fn crossed(&mut self, which: usize, pace: Vec<u8>, request: &str) -> Result<(), TestCaseError> {
+        self.route53.pace(pace.into_iter().map(|pace| Duration::from_millis(pace.into())));
+        let asked = self.now();
+        // The restore begins first: then the alarm changes.
+        let (restored, locked, reconciled) = tokio::join!(
+            self.call(Handler::Restore, request),
+            async {
+                self.now.fetch_add(1, Ordering::Relaxed);
+                self.changes(which, "ALARM");
+                let changed_at = time(asked + 1).to_rfc3339();
+                self.call(Handler::Lock, &delivered(&[&message(PRIMARY, "ALARM", &changed_at)])).await
+            },
+            self.call(Handler::Reconcile, "{}"),
+        );
+        self.route53.pace([]);
+        self.notifications.push((asked + 1, "ALARM"));
+        self.in_alarm_since[which] = Some(asked + 1);
+        prop_assert!(locked.is_ok() && reconciled.is_ok(), "{locked:?} {reconciled:?}");
+        match restored {
+            Ok(_) => (self.restored_at, self.answered, self.undone) = (Some(asked), None, false),
+            // It has met the lock for the newer alarm.
+            Err(refused) => prop_assert!(
+                refused.contains("it was changed since") || refused.contains("after this request began"),
+                "{refused}"
+            ),
+        }
+        if self.is_locked() {
+            self.locked_for(asked + 1);
+        }
+        self.reconciled().await?;
+        prop_assert!(self.is_locked(), "the alarm is newer than the restore");
         Ok(())
     }
 

@@ -276,7 +276,13 @@ impl Doctor<'_> {
     async fn alarms(&mut self, config: Option<&Config>) {
         let stack = &mut self.stack;
         // One stack of several watches the site whose cluster sends there.
-        let watched = self.fence.variables.get("WATCHDOG_SITES").map(String::as_str).unwrap_or_default();
+        let watched = self.fence.variables.get("WATCHDOG_SITES").map(String::as_str);
+        if watched.is_none() {
+            let said = "which sites the stack watches is not known: an earlier version has deployed it";
+            stack.findings.warn("alarms", said.to_owned());
+        }
+        let is_known = watched.is_some();
+        let watched = watched.unwrap_or_default();
         let sites: BTreeMap<_, _> = ["WatchdogSiteA", "WatchdogSiteB"]
             .into_iter()
             .zip(watched.split(',').map(str::to_owned))
@@ -284,7 +290,7 @@ impl Doctor<'_> {
             .collect();
         let unwatched = |site: &&String| sites.values().all(|watched| watched != *site);
         let unwatched: Vec<_> = self.sites.iter().filter(unwatched).map(String::as_str).collect();
-        if !unwatched.is_empty() {
+        if is_known && !unwatched.is_empty() {
             let said = format!(
                 "this stack does not notice that the reports of {} do not arrive, unless another one does: \
                  docs/fence.md#notice-a-silent-site",

@@ -1,9 +1,14 @@
 //! `failoverctl latch drill`: a game day: lock, see the standby serve, release, see the primary serve.
 
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, value_parser};
 use serde::Serialize;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::lock::{ALREADY_THERE, DRILL, Locked, lock, show, would_lock};
@@ -15,7 +20,7 @@ use crate::cli::screen::say;
 use crate::cli::session::{Common, Interrupts, YEAR};
 use crate::cli::timeline::{Source, Timeline};
 use crate::latch::config::Latch;
-use crate::latch::dns::Question;
+use crate::latch::dns::{Question, Transport};
 use crate::latch::outcome::State;
 use crate::latch::seen::{HOLD, Object, Record, Verdict};
 
@@ -84,7 +89,7 @@ async fn steps(
     }
     // It may have been locked while the question was open.
     ready(latches, latch).await?;
-    let (started, mut interrupts) = (Instant::now(), Interrupts::new()?);
+    let (started, interrupts) = (Instant::now(), Interrupts::new()?);
     let timeout = Duration::from_secs(arguments.timeout);
     // Half of a hold for the steps beside.
     let lasts = timeout + HOLD / 2;
@@ -96,6 +101,73 @@ async fn steps(
             name = latch.name
         )));
     }
+    let witness = Witness { failed: AtomicBool::default(), tells: interrupts.also() };
+    let back = async {
+        let ours = Ours { id: &id, lasts, timeout, started, ended };
+        there_and_back(latches, latch, ours, interrupts, timeline).await
+    };
+    let back = tokio::select! {
+        biased;
+        back = Box::pin(back) => back,
+        never = witness.watch(latches, latch) => match never {},
+    };
+    let has_failed = back.is_err() && witness.failed.load(Ordering::Relaxed);
+    if has_failed && latches.keys(latch).await.iter().any(|key| key.stored().is_some()) {
+        return Err(Error::Release(format!(
+            "{name}: the primary itself has failed during the drill, so that its data may be stale: the drill releases nothing. Once a \
+             person has compared the sites: failoverctl latch release {name}",
+            name = latch.name
+        )));
+    }
+    let (locked_seconds, released_seconds) = back?;
+    let found = Drill { latch: latch.name.clone(), locked_seconds, released_seconds };
+    let text =
+        || format!("{}: locked in {locked_seconds:.0} s, released in {released_seconds:.0} s\n", latch.name);
+    *shown = screen.show("outcomes", &[found], text).await;
+    Ok(Ended::Well)
+}
+
+/// The lock of a drill.
+struct Ours<'a> {
+    id: &'a str,
+    /// How long its hold lasts.
+    lasts: Duration,
+    /// How long Route 53 may take.
+    timeout: Duration,
+    started: Instant,
+    ended: Ended,
+}
+
+/// Looks whether the primary fails by itself while the drill keeps it out: then a person has to compare the sites.
+struct Witness {
+    failed: AtomicBool,
+    tells: Arc<Notify>,
+}
+
+impl Witness {
+    async fn watch(&self, latches: &Latches, latch: &Latch) -> Infallible {
+        let question = [Question::healthy(&latch.primary)];
+        loop {
+            let answers = latches.name_servers.ask(&question, Transport::Udp).await.remove(0);
+            if answers.contains(&Record::Secondary) {
+                self.failed.store(true, Ordering::Relaxed);
+                self.tells.notify_one();
+                return pending().await;
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Waits for the standby, and releases. Returns how many seconds each took.
+async fn there_and_back(
+    latches: &Latches,
+    latch: &Latch,
+    ours: Ours<'_>,
+    mut interrupts: Interrupts,
+    timeline: &mut Timeline,
+) -> Result<(f64, f64), Error> {
+    let Ours { id, lasts, timeout, started, ended } = ours;
     let followed = match ended {
         Ended::Well => until_standby(latches, latch, timeout, &mut interrupts).await,
         Ended::NotWell => Err(Error::Release(format!("{}: a bucket did not take the object", latch.name))),
@@ -115,7 +187,7 @@ async fn steps(
     }
     let started = Instant::now();
     // Otherwise the primary comes back, whatever happened.
-    let own = Own { id: &id, lasts };
+    let own = Own { id, lasts };
     let confirm = async |_: &[Object], _: &mut Timeline| Ok(Some(interrupts));
     match release(latches, latch, false, Some(own), confirm, timeline).await {
         Ok(Released::Open | Released::NotLocked | Released::Declined) => {}
@@ -137,12 +209,7 @@ async fn steps(
         }
     }
     followed?;
-    let released_seconds = started.elapsed().as_secs_f64();
-    let found = Drill { latch: latch.name.clone(), locked_seconds, released_seconds };
-    let text =
-        || format!("{}: locked in {locked_seconds:.0} s, released in {released_seconds:.0} s\n", latch.name);
-    *shown = screen.show("outcomes", &[found], text).await;
-    Ok(Ended::Well)
+    Ok((locked_seconds, started.elapsed().as_secs_f64()))
 }
 
 /// Refuses unless the latch is armed and both sites are healthy.

@@ -104,7 +104,7 @@ impl Stack<'_> {
             };
             iam::denied(&self.aws, role, (actions, resource, called_in), patience()).await
         });
-        let (mut denied, mut unknown) = (Vec::new(), Vec::new());
+        let (mut denied, mut unknown, mut is_seen) = (Vec::new(), Vec::new(), true);
         for judged in join_all(judged).await {
             match judged {
                 Ok(Some(found)) => {
@@ -120,7 +120,11 @@ impl Stack<'_> {
                     let said = format!("the role of {name}, {role}, does not exist: it cannot run");
                     return self.findings.wrong(NAME, said, self.anew());
                 }
-                Err(failure) => return self.findings.unknown(NAME, &failure),
+                // What the others say is not hidden by that.
+                Err(failure) => {
+                    is_seen = false;
+                    self.findings.unknown(NAME, &failure);
+                }
             }
         }
         if !unknown.is_empty() {
@@ -153,7 +157,7 @@ impl Stack<'_> {
         if !denied.is_empty() {
             let said = format!("that of {name}, {role}, does not allow {}", denied.join(", "));
             self.findings.wrong(NAME, said, self.anew());
-        } else if unknown.is_empty() {
+        } else if unknown.is_empty() && is_seen {
             self.findings.ok(NAME, format!("that of {name} allows what it needs"));
         }
     }

@@ -10,7 +10,7 @@ use crate::cli::text::plain;
 use crate::site_fence::accelerator::{Accelerator, MOST_TAGS};
 use crate::site_fence::config::Config;
 use crate::site_fence::decide::{self, Decision, Seen};
-use crate::site_fence::notes::Note;
+use crate::site_fence::notes::{Note, Notes, Rejoined};
 use crate::site_fence::site::Site;
 use crate::site_fence::view::{Sight, View};
 use crate::site_fence::webhook::Accusation;
@@ -63,26 +63,30 @@ pub(super) async fn look(
         );
     }
     let known: Vec<_> = found.iter().filter(|status| !status.endpoints.is_empty()).collect();
+    for name in known.iter().filter_map(|status| status.site.as_deref()) {
+        if name.parse::<Site>().is_err() {
+            let said = format!("{} is no site's name: every report about it is refused", plain(name));
+            findings.wrong("site", said, "correct the tag site of its load balancers".to_owned());
+        }
+    }
     let known: Vec<Site> =
         known.into_iter().filter_map(|status| status.site.as_deref()?.parse().ok()).collect();
     room(&sight, &known, findings);
     if let Some(clusters) = config.and_then(|config| config.infinispan.as_ref()) {
         for site in known.iter().filter(|site| !clusters.endpoints.contains_key(*site)) {
             let said =
-                format!("INFINISPAN_SITE_ENDPOINTS has no {site}: every report of it, or about it, fails");
+                format!("INFINISPAN_SITE_ENDPOINTS has no {site}: every report of it fails, and its rejoin");
             findings.wrong("site", said, DEPLOY.to_owned());
         }
     }
-    // Where one is out, others are refused for that.
-    if found.iter().all(|status| !status.noted) {
-        reports(accelerator, &sight, &known, findings);
-    }
+    reports(accelerator, &sight, &known, findings);
     found.into_iter().filter_map(|status| status.site).collect()
 }
 
-/// Finds the reports that would be refused whatever happens, of each site about each other one.
+/// Finds the reports that would be refused now, of each site about each other one.
 fn reports(accelerator: &Accelerator, sight: &Sight, sites: &[Site], findings: &mut Findings) {
-    let seen = Seen { groups: &sight.groups, notes: &sight.notes };
+    // Where a site is out, or was, some are refused for that, which its own line says.
+    let seen = Seen { groups: &sight.groups, notes: &Notes::default() };
     for reporter in sites {
         for site in sites.iter().filter(|site| *site != reporter) {
             let accusation = Accusation {
@@ -108,16 +112,19 @@ fn reports(accelerator: &Accelerator, sight: &Sight, sites: &[Site], findings: &
 fn room(sight: &Sight, sites: &[Site], findings: &mut Findings) {
     let needed = |site: &Site| {
         let endpoints = sight.groups.iter().flat_map(|group| group.of(site)).count();
-        // Beside them, who has taken it out, and its rejoin, which may be noted already.
-        (endpoints + 2).saturating_sub(Note::keys(site, &sight.tags).len())
+        // Beside them, who has taken it out, and its rejoin. They may be noted already.
+        let noted =
+            Note::keys(site, &sight.tags).len() + usize::from(sight.tags.contains_key(&Rejoined::key(site)));
+        (endpoints + 2).saturating_sub(noted)
     };
     let needed = sites.iter().map(needed).max().unwrap_or_default();
-    let left = MOST_TAGS.saturating_sub(sight.tags.len());
+    // Those of AWS do not count.
+    let tags = sight.tags.keys().filter(|key| !key.starts_with("aws:")).count();
+    let left = MOST_TAGS.saturating_sub(tags);
     if left < needed {
         let said = format!(
-            "the accelerator has {} of {MOST_TAGS} tags, and the notes of a site that is taken out need {needed}: rejoin would not \
-             know its endpoints, and no alarm would stand while it is out",
-            sight.tags.len()
+            "the accelerator has {tags} of {MOST_TAGS} tags, and the notes of a site that is taken out need {needed}: rejoin would not \
+             know its endpoints, and no alarm would stand while it is out"
         );
         findings.wrong("accelerator", said, "remove tags of your own from it".to_owned());
     }

@@ -53,12 +53,22 @@ impl Doctor<'_> {
         let lets = |action: &'static str| (action, policy::lets_anyone(&fence.policy, action, &by_url));
         let lets = ["lambda:InvokeFunctionUrl", "lambda:InvokeFunction"].map(lets);
         let mut is_well = true;
-        if policy::lets_anyone(&fence.policy, "lambda:InvokeFunction", &[(BY_URL, "false")]) == Lets::Yes {
-            is_well = false;
-            let said = format!(
-                "the policy of {name} lets every AWS account invoke it without its URL, and so without the password"
-            );
-            stack.findings.wrong(NAME, said, stack.anew());
+        match policy::lets_anyone(&fence.policy, "lambda:InvokeFunction", &[(BY_URL, "false")]) {
+            Lets::Yes => {
+                is_well = false;
+                let said = format!(
+                    "the policy of {name} lets every AWS account invoke it without its URL, and so without the password"
+                );
+                stack.findings.wrong(NAME, said, stack.anew());
+            }
+            Lets::Perhaps => {
+                is_well = false;
+                let said = format!(
+                    "whether the policy of {name} lets others invoke it without its URL depends on conditions"
+                );
+                stack.findings.unknown(NAME, &said);
+            }
+            Lets::No | Lets::Denied(_) => {}
         }
         for (action, lets) in lets {
             let said = match lets {

@@ -74,7 +74,7 @@ impl Doctor<'_> {
 
     async fn stack(&mut self, function: &Function, aws: SdkConfig, region: &str) {
         let Some(Arn { partition, .. }) = Arn::parse(&function.arn) else { return };
-        let name = function.name.trim_end_matches("-watch");
+        let name = function.name.strip_suffix("-watch").unwrap_or(&function.name);
         let prefix = format!("{name}-{}", self.latch.name);
         self.runs(function, region);
         let findings = &mut self.findings;
@@ -110,16 +110,17 @@ impl Doctor<'_> {
         let of = format!("{} in {region}", function.name);
         let mut faults = Vec::new();
         if function.handler != "watch" {
-            faults.push((
-                format!("{of} has the handler {}, and not watch", function.handler),
-                DEPLOY_AGAIN.to_owned(),
-            ));
+            faults
+                .push((format!("{of} has the handler {}, and not watch", function.handler), ANEW.to_owned()));
+        }
+        for name in function.variables.keys().filter(|name| name.starts_with("AWS_ENDPOINT_URL")) {
+            faults.push((format!("{of} has {}: it does not call AWS itself", plain(name)), ANEW.to_owned()));
         }
         match Config::read(&|name| function.variables.get(name).cloned()) {
             Ok(config) => faults.extend(self.differences(&config, &of)),
             Err(invalid) => {
                 let said = format!("{of}: its variables do not let it start: {invalid}");
-                faults.push((said, DEPLOY_AGAIN.to_owned()));
+                faults.push((said, ANEW.to_owned()));
             }
         }
         if function.stopped.is_none()
@@ -152,7 +153,17 @@ impl Doctor<'_> {
     fn differences(&self, config: &Config, of: &str) -> Vec<(String, String)> {
         let own = &self.latches.config;
         let name = &self.latch.name;
+        let older = || format!("if the file is the older one: {DEPLOY} {name}; else {ANEW}");
         let mut found = Vec::new();
+        if config.bucket_owner != own.bucket_owner {
+            let owner = |config: &Config| config.bucket_owner.clone().unwrap_or_else(|| "none".to_owned());
+            let said = format!(
+                "{of} expects the buckets of the account {}, and not of {}",
+                owner(config),
+                owner(own)
+            );
+            found.push((said, older()));
+        }
         if config.dry_run {
             found.push((format!("{of} is in a dry run, and locks nothing"), ARM.to_owned()));
         }
@@ -162,13 +173,19 @@ impl Doctor<'_> {
                 || format!("{of} does not watch {name}"),
                 |other| format!("{of} watches {}, and not {}", plain(&other.to_string()), self.latch),
             );
-            found.push((said, format!("{DEPLOY} {name}")));
+            found.push((said, older()));
         }
-        if config.buckets != own.buckets {
+        let sorted = |config: &Config| {
+            let buckets = config.buckets.iter().map(ToString::to_string);
+            buckets.collect::<BTreeSet<_>>()
+        };
+        if sorted(config) != sorted(own) {
+            found.push((format!("{of} has other buckets than the file"), older()));
+        } else if config.buckets != own.buckets {
             let said = format!(
-                "{of} has other buckets than the file, or in another order: a lock of one is not seen by the other"
+                "{of} has the buckets in another order than the file: both Regions count a lock, or none"
             );
-            found.push((said, DEPLOY_AGAIN.to_owned()));
+            found.push((said, older()));
         }
         let names = |config: &Config| {
             config
@@ -178,7 +195,7 @@ impl Doctor<'_> {
                 .collect::<BTreeSet<_>>()
         };
         if names(config) != names(own) {
-            found.push((format!("{of} asks other name servers than the file has"), DEPLOY_AGAIN.to_owned()));
+            found.push((format!("{of} asks other name servers than the file has"), older()));
         }
         found
     }
