@@ -34,7 +34,7 @@ use crate::remote::aws::Failure;
 const LAST_RUNS_MINUTES: i64 = 23 * 60;
 
 /// What no link is about.
-const NOT_LOOKED_AT: &str = "the functions' networks and who may assume their roles, conditions of the organisation's policies, the keys \
+const NOT_LOOKED_AT: &str = "the functions' networks, conditions of the organisation's policies, the keys \
                              of topics and queues, the policies of queues, the dashboard: failoverctl drill tries the way from the alarm to the \
                              lock";
 

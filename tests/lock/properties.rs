@@ -277,7 +277,7 @@ impl World {
                 self.reconciled().await?;
             }
             Step::Crossed(which, _) if self.in_alarm_since[which].is_some() => {}
-            Step::Crossed(which, pace) => self.crossed(which, pace, &request).await?,
+            Step::Crossed(which, pace) => Box::pin(self.crossed(which, pace, &request)).await?,
         }
         prop_assert!(may_unlock || !was_locked || self.is_locked(), "only a person unlocks");
         Ok(())

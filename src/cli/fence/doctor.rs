@@ -34,8 +34,7 @@ const TEMPLATE: Template = Template {
 };
 
 /// What no link is about.
-const NOT_LOOKED_AT: &str = "Prometheus, Alertmanager and Infinispan of the sites, the passwords, the functions' networks and who may assume \
-                             their roles, keys, the policy of the queue for what is not delivered, the accelerator's own state, the metrics of the \
+const NOT_LOOKED_AT: &str = "Prometheus, Alertmanager and Infinispan of the sites, the passwords, the functions' networks, keys, the policy of the queue for what is not delivered, the accelerator's own state, the metrics of the \
                              queue's and the watchdogs' alarms: docs/fence.md#verify-the-installation tries the way";
 
 /// The variables that both functions have from the stack.
