@@ -918,9 +918,23 @@ async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
             site.world.lock().put([Record::a(APP, "192.0.2.77").primary(&own)]);
         };
         let (ended, ()) = tokio::join!(run_with_route53(&site, &api, &["attach", "app", "--yes"]), meanwhile);
-        assert!(ended.status == Some(3) && ended.said.contains("Repeat the command"), "{ended:?}");
+        let said = "nothing was changed: someone has changed the records meanwhile";
+        assert!(ended.status == Some(3) && ended.said.contains(said), "{ended:?}");
         assert_eq!((address(&site), referred(&site)), (vec!["192.0.2.77".to_owned()], before));
         assert_eq!(holds(&site), [false, false]);
+    };
+    // Route 53 would leave it as it is.
+    let added = async {
+        let (site, api) = unattached().await;
+        let (own, before) = (site.checks.primary.clone(), referred(&site));
+        let meanwhile = async {
+            site.s3.until(|_| holds(&site) == [true, true]).await;
+            site.world.lock().put([Record::new(APP, Kind::Aaaa, "2001:db8::1").primary(&own)]);
+        };
+        let (ended, ()) = tokio::join!(run_with_route53(&site, &api, &["attach", "app", "--yes"]), meanwhile);
+        let said = "nothing was changed: someone has changed the records meanwhile";
+        assert!(ended.status == Some(3) && ended.said.contains(said), "{ended:?}");
+        assert_eq!((referred(&site), holds(&site)), (before, [false, false]));
     };
     let broken_off = async {
         let (site, api) = unattached().await;
@@ -965,7 +979,7 @@ async fn what_happens_while_a_record_is_about_to_be_changed_counts() {
         );
         assert_eq!((referred(&site), holds(&site)), (before, [false, false]));
     };
-    tokio::join!(changed, broken_off, locked, failed_over);
+    tokio::join!(changed, added, broken_off, locked, failed_over);
 }
 
 async fn a_change_whose_answer_is_lost_is_seen_and_a_lock_at_it_holds() {

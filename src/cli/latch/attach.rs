@@ -17,7 +17,8 @@ use crate::latch::config::Latch;
 use crate::latch::dns::{Question, Transport};
 use crate::latch::release::Held;
 use crate::latch::seen::{HOLD, Object, Record, Verdict};
-use crate::remote::aws::Failure;
+use crate::remote::aws::{Failure, Kind};
+use crate::remote::deadline::MayPass as _;
 
 /// Why a locked latch is not detached.
 const WITHOUT: &str = ", and without it the primary would serve";
@@ -148,6 +149,7 @@ pub(super) async fn attach(common: &Common, attach: Attach) -> Result<Ended, Err
     }
     let change = async |_: &Hands<'_>| {
         may_attach(&latches, latch).await?;
+        records.are_still(&zone, latch).await?;
         let read = records.all();
         refer(zone.refer(&read, &zone::referring(&read, &after)).await, latch)
     };
@@ -185,6 +187,10 @@ async fn under_hold(
 fn refer(changed: Result<(), Failure>, latch: &Latch) -> Result<(), Error> {
     changed.map_err(|failure| {
         let name = &latch.name;
+        let is_turned_away = matches!(failure.kind(), Kind::Refused | Kind::Denied | Kind::NotFound);
+        if is_turned_away && !failure.may_be_done() {
+            return refused(latch, &failure.to_string());
+        }
         Error::Release(format!(
             "{name}: it is not certain whether the records were changed: {failure}. Repeat the command: it reads them again"
         ))
@@ -318,6 +324,7 @@ pub(super) async fn detach(common: &Common, detach: Detach) -> Result<Ended, Err
                        it does";
             return Err(refused(latch, why));
         }
+        records.are_still(&zone, latch).await?;
         let (read, after) = (records.all(), zone::referring(&records.all(), &own));
         let referred = refer(zone.refer(&read, &after).await, latch);
         // A person who locks meanwhile creates the objects first, and takes the hold over.
@@ -376,6 +383,17 @@ impl Records {
         };
         let (check, sentinel) = (of(&primaries, &zone.name)?, of(&sentinels, &zone.sentinel)?);
         Ok(Self { primaries, sentinels, check, sentinel })
+    }
+
+    /// Refuses if someone has changed them, or added one of another type, which Route 53 would leave as it is.
+    async fn are_still(&self, zone: &Zone, latch: &Latch) -> Result<(), Error> {
+        if Self::of(zone, latch).await?.all() == self.all() {
+            return Ok(());
+        }
+        Err(refused(
+            latch,
+            "someone has changed the records meanwhile: repeat the command, which reads them again",
+        ))
     }
 
     fn all(&self) -> Vec<ResourceRecordSet> {

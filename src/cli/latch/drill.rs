@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::lock::{ALREADY_THERE, DRILL, Locked, lock, show, would_lock};
+use super::lock::{ALREADY_THERE, CREATED, DRILL, Locked, lock, show, would_lock};
 use super::release::{Own, Released, release};
 use super::{File, Latches};
 use crate::cli::error::{Ended, Error};
@@ -95,11 +95,18 @@ async fn steps(
     let lasts = timeout + HOLD / 2;
     let Locked { buckets, ended, id, from } = lock(latches, latch, DRILL, Some(lasts), timeline).await?;
     if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
-        return Err(Error::NotOurs(format!(
-            "{name}: someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl \
-             latch status {name}",
-            name = latch.name
-        )));
+        let name = &latch.name;
+        let whose = match from {
+            Some(from) if buckets.values().all(|done| done == CREATED) => format!(
+                "{from} held it, which the drill has stopped. Its own objects lock {name}: once it is known what the hold was for, \
+                 failoverctl latch release {name}"
+            ),
+            _ => format!(
+                "someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl latch \
+                 status {name}"
+            ),
+        };
+        return Err(Error::NotOurs(format!("{name}: {whose}")));
     }
     let witness = Witness { failed: AtomicBool::default(), tells: interrupts.also() };
     let back = async {

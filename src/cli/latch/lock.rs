@@ -21,7 +21,7 @@ use crate::latch::seen::Object;
 use crate::remote::aws::Kind;
 
 /// What is said of a bucket that has the object now.
-const CREATED: &str = "created";
+pub(super) const CREATED: &str = "created";
 /// What is said of a bucket that had it before.
 pub(super) const ALREADY_THERE: &str = "already_there";
 
