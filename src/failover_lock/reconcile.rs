@@ -194,7 +194,7 @@ async fn decide_and_act(
 ) -> Result<Option<Outcome>, Error> {
     let id = &check.id;
     let quiet = !is_in_alarm(alarms);
-    let (record, tags) = match view::recorded(system, check, quiet, tags, tick.may_act(), deadline).await? {
+    let (record, tags) = match recorded(system, check, quiet, tags, tick.may_act(), deadline).await? {
         Some((Tagged::Guarded(record), tags)) => (record, tags),
         Some((Tagged::NotGuarded, _)) => return Ok(None),
         None => return Ok(Some(throttled(Some(id)))),
@@ -372,6 +372,38 @@ async fn decided<'a>(
     }
 }
 
+/// What a check's tags say, and the tags if they were read now; `None` if they would have to be read and may not be.
+async fn recorded(
+    system: &FailoverLock,
+    check: &HealthCheck,
+    quiet: bool,
+    tags: Option<&Tags>,
+    may_call: bool,
+    deadline: Deadline,
+) -> Result<Option<(Tagged, Option<Tags>)>, Error> {
+    if let Some(known) = system.known(check, quiet) {
+        return Ok(Some((known, None)));
+    }
+    let tags = match tags {
+        Some(tags) => tags.clone(),
+        None if !may_call => return Ok(None),
+        None => system.route53.tags(&check.id, deadline).await?,
+    };
+    let record = match view::record(system, &tags, check) {
+        Err(future) if future.is_future => {
+            view::void(system, check, &tags, &future, deadline).await;
+            return Err(future.into());
+        }
+        Ok(record) if quiet && view::was_never_ours(system, check) => record.of_one_never_changed(),
+        record => record?,
+    };
+    if !view::guards(system, &tags, check, &record) {
+        system.known.put(check, Tagged::NotGuarded);
+        return Ok(Some((Tagged::NotGuarded, None)));
+    }
+    Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
+}
+
 /// Whether mute rules hold back the alarm for which a lock on record was decided, or, where that alarm is none on the check
 /// any more, each of those that are.
 ///
@@ -449,7 +481,7 @@ fn log_finding(id: &HealthCheckId, finding: &Finding<'_>) {
 
 impl FailoverLock {
     /// What is known of a check's record from an earlier tick, unless it can have changed without the check.
-    pub(super) fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
+    fn known(&self, check: &HealthCheck, quiet: bool) -> Option<Tagged> {
         let waits = self.config.secondaries.contains_key(&check.id);
         if waits { None } else { self.known.get(check, quiet) }
     }

@@ -410,7 +410,7 @@ impl Lock {
     }
 
     /// Whether it was set, or one before it that no restore has ended.
-    fn was_set(&self) -> bool {
+    pub(super) fn was_set(&self) -> bool {
         self.version.is_some() || self.undone
     }
 

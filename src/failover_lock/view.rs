@@ -13,9 +13,7 @@ use tracing::warn;
 use super::FailoverLock;
 use super::alarm::HoldsBack;
 use super::decide::{self, Health};
-use super::error::Error;
 use super::health_check::{HealthCheck, HealthCheckId};
-use super::known::Tagged;
 use super::record::{Intent, InvalidRecord, RESTORED_AT, Record};
 use super::route53::{Checkers, MOST_TAGGED};
 use crate::remote::aws::Failure;
@@ -57,38 +55,6 @@ pub(super) fn record(
 ) -> Result<Record, InvalidRecord> {
     let (path, locked_path) = (check.path().unwrap_or_default(), system.config.locked_path.as_str());
     Record::read(tags, path, check.version, locked_path, system.clock.now())
-}
-
-/// What a check's tags say, and the tags if they were read now; `None` if they would have to be read and may not be.
-pub(super) async fn recorded(
-    system: &FailoverLock,
-    check: &HealthCheck,
-    quiet: bool,
-    tags: Option<&Tags>,
-    may_call: bool,
-    deadline: Deadline,
-) -> Result<Option<(Tagged, Option<Tags>)>, Error> {
-    if let Some(known) = system.known(check, quiet) {
-        return Ok(Some((known, None)));
-    }
-    let tags = match tags {
-        Some(tags) => tags.clone(),
-        None if !may_call => return Ok(None),
-        None => system.route53.tags(&check.id, deadline).await?,
-    };
-    let record = match record(system, &tags, check) {
-        Err(future) if future.is_future => {
-            void(system, check, &tags, &future, deadline).await;
-            return Err(future.into());
-        }
-        Ok(record) if quiet && was_never_ours(system, check) => record.of_one_never_changed(),
-        record => record?,
-    };
-    if !guards(system, &tags, check, &record) {
-        system.known.put(check, Tagged::NotGuarded);
-        return Ok(Some((Tagged::NotGuarded, None)));
-    }
-    Ok(Some((Tagged::Guarded(Box::new(record)), Some(tags))))
 }
 
 /// What is recorded in these tags; a tag that cannot be read counts as none. `check` is `None` if it could not be read.

@@ -21,7 +21,7 @@ impl Record {
     /// has undone a lock has not said when: of one that is recent, just now.
     #[must_use]
     pub fn set_before(&self, path: &str, version: i64, seen: DateTime<Utc>) -> DateTime<Utc> {
-        let is_recent = |lock: &Lock| lock.version.is_some() && seen - lock.at < RECENT;
+        let is_recent = |lock: &Lock| lock.was_set() && seen - lock.at < RECENT;
         if self.intent(path, version) == Intent::Out && self.lock.as_ref().is_some_and(is_recent) {
             return seen;
         }
