@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, value_parser};
@@ -24,8 +23,12 @@ use crate::latch::dns::{Question, Transport};
 use crate::latch::outcome::State;
 use crate::latch::seen::{HOLD, Object, Record, Verdict};
 
+/// Why a drill releases nothing.
+const FAILED: &str = "a name server has said during the drill that the primary has failed by itself";
 /// How often the name servers are asked.
 const LOOK: Duration = Duration::from_secs(1);
+/// For how long they may not answer whether the primary fails.
+const BLIND: Duration = Duration::from_secs(5);
 
 /// A game day: lock the latch, follow Route 53 to the standby, and release it. Traffic moves to the standby and back.
 #[derive(Debug, Args)]
@@ -93,23 +96,23 @@ async fn steps(
     let timeout = Duration::from_secs(arguments.timeout);
     // Half of a hold for the steps beside.
     let lasts = timeout + HOLD / 2;
-    let Locked { buckets, ended, id, from } = lock(latches, latch, DRILL, Some(lasts), timeline).await?;
-    if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
-        let name = &latch.name;
-        let whose = match from {
-            Some(from) if buckets.values().all(|done| done == CREATED) => format!(
-                "{from} held it, which the drill has stopped. Its own objects lock {name}: once it is known what the hold was for, \
-                 failoverctl latch release {name}"
-            ),
-            _ => format!(
-                "someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl latch \
-                 status {name}"
-            ),
-        };
-        return Err(Error::NotOurs(format!("{name}: {whose}")));
-    }
-    let witness = Witness { failed: AtomicBool::default(), tells: interrupts.also() };
+    let witness = Witness { seen: Mutex::default(), tells: interrupts.also() };
     let back = async {
+        let Locked { buckets, ended, id, from } = lock(latches, latch, DRILL, Some(lasts), timeline).await?;
+        if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
+            let name = &latch.name;
+            let whose = match from {
+                Some(from) if buckets.values().all(|done| done == CREATED) => format!(
+                    "{from} held it, which the drill has stopped. Its own objects lock {name}: once it is known what the hold was for, \
+                     failoverctl latch release {name}"
+                ),
+                _ => format!(
+                    "someone, or a watcher, has locked it meanwhile: the drill ends, and releases nothing. See failoverctl latch \
+                     status {name}"
+                ),
+            };
+            return Err(Error::NotOurs(format!("{name}: {whose}")));
+        }
         let ours = Ours { id: &id, lasts, timeout, started, ended };
         there_and_back(latches, latch, ours, interrupts, timeline).await
     };
@@ -118,12 +121,20 @@ async fn steps(
         back = Box::pin(back) => back,
         never = witness.watch(latches, latch) => match never {},
     };
-    let has_failed = back.is_err() && witness.failed.load(Ordering::Relaxed);
-    if has_failed && latches.keys(latch).await.iter().any(|key| key.stored().is_some()) {
+    let mut seen = *witness.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    // The release may have been the first to see it.
+    if back.is_err() && seen.is_none() && answers(latches, latch).await.contains(&Record::Secondary) {
+        seen = Some(FAILED);
+    }
+    if let (Err(error), Some(why)) = (&back, seen) {
+        let name = &latch.name;
+        let beside = match error {
+            Error::Interrupted => String::new(),
+            other => format!(". Beside that: {other}"),
+        };
         return Err(Error::Release(format!(
-            "{name}: the primary itself has failed during the drill, so that its data may be stale: the drill releases nothing. Once a \
-             person has compared the sites: failoverctl latch release {name}",
-            name = latch.name
+            "{name}: {why}, so that its data may be stale: the drill releases nothing from then on. Once a person has compared the \
+             sites: failoverctl latch release {name}{beside}"
         )));
     }
     let (locked_seconds, released_seconds) = back?;
@@ -147,23 +158,38 @@ struct Ours<'a> {
 
 /// Looks whether the primary fails by itself while the drill keeps it out: then a person has to compare the sites.
 struct Witness {
-    failed: AtomicBool,
+    /// What was seen, in words.
+    seen: Mutex<Option<&'static str>>,
     tells: Arc<Notify>,
 }
 
 impl Witness {
     async fn watch(&self, latches: &Latches, latch: &Latch) -> Infallible {
-        let question = [Question::healthy(&latch.primary)];
-        loop {
-            let answers = latches.name_servers.ask(&question, Transport::Udp).await.remove(0);
+        let mut answered = Instant::now();
+        let why = loop {
+            let answers = answers(latches, latch).await;
             if answers.contains(&Record::Secondary) {
-                self.failed.store(true, Ordering::Relaxed);
-                self.tells.notify_one();
-                return pending().await;
+                break FAILED;
+            }
+            if !answers.is_empty() {
+                answered = Instant::now();
+            } else if answered.elapsed() > BLIND {
+                break "no name server has said for some seconds of the drill whether the primary has failed by itself";
             }
             sleep(LOOK).await;
+        };
+        // Once the objects are deleted, the watchers lock: the release then looks at what follows, and removes its holds.
+        if latches.keys(latch).await.iter().any(|key| *key != Object::Absent) {
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+            self.tells.notify_one();
         }
+        pending().await
     }
+}
+
+/// What the name servers say of the primary.
+async fn answers(latches: &Latches, latch: &Latch) -> Vec<Record> {
+    latches.name_servers.ask(&[Question::healthy(&latch.primary)], Transport::Udp).await.remove(0)
 }
 
 /// Waits for the standby, and releases. Returns how many seconds each took.
