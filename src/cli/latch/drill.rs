@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::latch::seen::{HOLD, Object, Record, Verdict};
 
 /// Why a drill releases nothing.
 const FAILED: &str = "a name server has said during the drill that the primary has failed by itself";
+const BLINDED: &str =
+    "no name server has said for some seconds of the drill whether the primary has failed by itself";
 /// How often the name servers are asked.
 const LOOK: Duration = Duration::from_secs(1);
 /// For how long they may not answer whether the primary fails.
@@ -96,7 +99,8 @@ async fn steps(
     let timeout = Duration::from_secs(arguments.timeout);
     // Half of a hold for the steps beside.
     let lasts = timeout + HOLD / 2;
-    let witness = Witness { seen: Mutex::default(), tells: interrupts.also() };
+    let witness =
+        Witness { is_locked: AtomicBool::default(), seen: Mutex::default(), tells: interrupts.also() };
     let back = async {
         let Locked { buckets, ended, id, from } = lock(latches, latch, DRILL, Some(lasts), timeline).await?;
         if from.is_some() || buckets.values().any(|done| done == ALREADY_THERE) {
@@ -113,6 +117,7 @@ async fn steps(
             };
             return Err(Error::NotOurs(format!("{name}: {whose}")));
         }
+        witness.is_locked.store(true, Ordering::Relaxed);
         let ours = Ours { id: &id, lasts, timeout, started, ended };
         there_and_back(latches, latch, ours, interrupts, timeline).await
     };
@@ -158,6 +163,8 @@ struct Ours<'a> {
 
 /// Looks whether the primary fails by itself while the drill keeps it out: then a person has to compare the sites.
 struct Witness {
+    /// Whether the drill's objects were created.
+    is_locked: AtomicBool,
     /// What was seen, in words.
     seen: Mutex<Option<&'static str>>,
     tells: Arc<Notify>,
@@ -165,25 +172,31 @@ struct Witness {
 
 impl Witness {
     async fn watch(&self, latches: &Latches, latch: &Latch) -> Infallible {
-        let mut answered = Instant::now();
-        let why = loop {
+        let (mut answered, mut why) = (Instant::now(), None);
+        loop {
             let answers = answers(latches, latch).await;
             if answers.contains(&Record::Secondary) {
-                break FAILED;
-            }
-            if !answers.is_empty() {
+                why = Some(FAILED);
+            } else if !answers.is_empty() {
                 answered = Instant::now();
             } else if answered.elapsed() > BLIND {
-                break "no name server has said for some seconds of the drill whether the primary has failed by itself";
+                why = why.or(Some(BLINDED));
+            }
+            if why.is_some() {
+                // Before the look: what is created meanwhile is looked at again.
+                let is_locked = self.is_locked.load(Ordering::Relaxed);
+                if latches.keys(latch).await.iter().any(|key| *key != Object::Absent) {
+                    *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = why;
+                    self.tells.notify_one();
+                    return pending().await;
+                }
+                // They are deleted: the watchers lock, and the release looks at what follows, and removes its holds.
+                if is_locked {
+                    return pending().await;
+                }
             }
             sleep(LOOK).await;
-        };
-        // Once the objects are deleted, the watchers lock: the release then looks at what follows, and removes its holds.
-        if latches.keys(latch).await.iter().any(|key| *key != Object::Absent) {
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-            self.tells.notify_one();
         }
-        pending().await
     }
 }
 
