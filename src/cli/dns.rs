@@ -36,8 +36,17 @@ pub(super) struct Standby {
     pub values: Vec<String>,
     /// Whether its check cannot be healthy because of checks that are locked: it, or those that it is calculated from.
     pub is_locked: bool,
-    /// What makes its check say little of the site, in words.
-    pub fault: Option<&'static str>,
+    /// What makes its check say little of the site.
+    pub fault: Option<Fault>,
+}
+
+/// What makes a secondary's check say little of the site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It was deleted, or is another account's.
+    Missing,
+    Disabled,
+    Inverted,
 }
 
 /// Whether a record, or a calculated check, is unhealthy whenever a health check that it depends on is.
@@ -112,16 +121,13 @@ async fn health_checks(client: &Client, deadline: Deadline) -> Result<Vec<types:
     .await
 }
 
-/// What makes a secondary's check say little of the site.
-fn fault_of(id: &str, all: &[types::HealthCheck]) -> Option<&'static str> {
-    let Some(check) = all.iter().find(|check| check.id == id) else {
-        return Some("was deleted, or is another account's");
-    };
+fn fault_of(id: &str, all: &[types::HealthCheck]) -> Option<Fault> {
+    let Some(check) = all.iter().find(|check| check.id == id) else { return Some(Fault::Missing) };
     let config = check.health_check_config()?;
     if config.disabled().unwrap_or_default() {
-        Some("is disabled: it always counts as healthy")
+        Some(Fault::Disabled)
     } else if config.inverted().unwrap_or_default() {
-        Some("is inverted: it is healthy while what it checks fails")
+        Some(Fault::Inverted)
     } else {
         None
     }

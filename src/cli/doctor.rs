@@ -12,7 +12,7 @@ use clap::Args;
 use futures_util::future::join;
 
 pub(super) use self::way::{IS_NOT_GUARDED, disagreements};
-use super::dns::{self, Follows, Record, Role, Secondary};
+use super::dns::{self, Fault, Follows, Record, Role, Secondary};
 use super::error::{Ended, Error};
 use super::findings::Findings;
 use super::function::LIVE;
@@ -294,13 +294,24 @@ async fn records(guard: &Guard, id: &HealthCheckId, findings: &mut Findings) {
     }
     for Record { name, role, follows, standby, .. } in records {
         if let Some((check, fault)) = standby.and_then(|standby| standby.check.zip(standby.fault)) {
-            let said = format!("{name}: the health check of its secondary, {check}, {fault}");
+            let of = format!("{name}: the health check of its secondary, {check},");
             let remedy =
                 format!("correct it, or the record: aws route53 get-health-check --health-check-id {check}");
-            if fault.starts_with("was deleted") {
-                findings.unknown("records", &said);
-            } else {
-                findings.wrong("records", said, remedy);
+            match fault {
+                Fault::Missing => {
+                    findings.unknown("records", &format!("{of} was deleted, or is another account's"));
+                }
+                Fault::Disabled => {
+                    findings.wrong(
+                        "records",
+                        format!("{of} is disabled: it always counts as healthy"),
+                        remedy,
+                    );
+                }
+                Fault::Inverted => {
+                    let said = format!("{of} is inverted: it is healthy while what it checks fails");
+                    findings.wrong("records", said, remedy);
+                }
             }
         }
         match &follows {

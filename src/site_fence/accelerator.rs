@@ -37,6 +37,13 @@ const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 /// The most tags that a resource of AWS [has](https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html).
 pub const MOST_TAGS: usize = 50;
+
+/// How many of a resource's tags count toward that: those of AWS do not.
+#[must_use]
+pub fn counted(tags: &BTreeMap<String, String>) -> usize {
+    tags.keys().filter(|key| !key.starts_with("aws:")).count()
+}
+
 /// The most endpoints in one call of `RemoveEndpoints` or `AddEndpoints`.
 const MOST: usize = 10;
 

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use super::SiteFence;
-use super::accelerator::MOST_TAGS;
+use super::accelerator::{MOST_TAGS, counted};
 use super::apply;
 use super::auth::Denied;
 use super::config::{Config, Login};
@@ -164,8 +164,7 @@ async fn watchdog(
     let tags = tags.map_err(|failure| failed(failure.into()))?;
     let out = Notes::read(&accelerator.arn, &tags).count();
     // Where no note has room, none is no sign that all are back.
-    let own = tags.keys().filter(|key| !key.starts_with("aws:")).count();
-    let is_known = out > 0 || own + ROOM <= MOST_TAGS;
+    let is_known = out > 0 || counted(&tags) + ROOM <= MOST_TAGS;
     system.infinispan(deadline).await.map_err(|failure| failed(failure.into()))?;
     let outcome = Outcome::new(about, Verdict::Ignored).because(Reason::Watchdog);
     Ok(Outcome { out: u32::try_from(out).ok().filter(|_| is_known), ..outcome })

@@ -23,6 +23,17 @@ async fn with_table() -> (Sites, SiteFence) {
     (sites, system)
 }
 
+/// Three sites behind one listener, without Infinispan: the third one's load balancer comes last.
+async fn of_three() -> (Sites, SiteFence, String) {
+    let (sites, _) = with_table().await;
+    let third = sites.balancer("site-c").await;
+    let [a, b] = sites.both();
+    let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
+    sites.accelerators.put(Accelerator::new(LABEL).listener([all]));
+    let system = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
+    (sites, system, third)
+}
+
 fn request(site: &str) -> Value {
     json!({ "accelerator": DNS_NAME, "site": site })
 }
@@ -158,13 +169,8 @@ async fn of_three_sites_a_second_one_does_not_leave_within_the_minute_of_the_fir
 
 #[tokio::test]
 async fn of_three_sites_one_reporter_takes_out_one_also_where_no_note_has_room() {
-    let (sites, _) = with_table().await;
-    let third = sites.balancer("site-c").await;
-    let [a, b] = sites.both();
-    let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
-    sites.accelerators.put(Accelerator::new(LABEL).listener([all]));
+    let (sites, system, third) = of_three().await;
     sites.accelerators.fail_always("TagResource", Fault::Error("LimitExceededException", "50 tags"));
-    let system = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     sites.age_entries(TimeDelta::minutes(5)).await;
     assert_eq!(outcomes(&system, &alert("site-a", "site-c")).await, ["refused: second_fence"]);
@@ -173,14 +179,9 @@ async fn of_three_sites_one_reporter_takes_out_one_also_where_no_note_has_room()
 
 #[tokio::test]
 async fn of_three_sites_the_record_outlives_an_execution_that_dies() {
-    let (sites, _) = with_table().await;
-    let third = sites.balancer("site-c").await;
-    let [a, b] = sites.both();
-    let all = Group::new(REGION, [a, b, Endpoint::new(&third)]);
-    sites.accelerators.put(Accelerator::new(LABEL).listener([all]));
+    let (sites, system, third) = of_three().await;
     let full = Fault::Error("LimitExceededException", "50 tags");
     sites.accelerators.fail_always("TagResource", full.clone());
-    let system = sites.system(&[&ALONE[..], &[("FENCE_TABLE", &sites.table_name())]].concat());
     assert_eq!(outcomes(&system, &alert("site-a", "site-b")).await, ["fenced"]);
     sites.age_entries(TimeDelta::minutes(5)).await;
     sites.accelerators.fail_always("RemoveEndpoints", Fault::Hang);

@@ -7,7 +7,7 @@ use crate::cli::findings::Findings;
 use crate::cli::screen::Mood;
 use crate::cli::session::patience;
 use crate::cli::text::plain;
-use crate::site_fence::accelerator::{Accelerator, MOST_TAGS};
+use crate::site_fence::accelerator::{Accelerator, MOST_TAGS, counted};
 use crate::site_fence::config::Config;
 use crate::site_fence::decide::{self, Decision, Seen};
 use crate::site_fence::notes::{Note, Notes, Rejoined};
@@ -62,15 +62,16 @@ pub(super) async fn look(
             "tag the load balancers with site, or name them in AcceleratorSiteEndpoints: docs/fence.md#deploy".to_owned(),
         );
     }
-    let known: Vec<_> = found.iter().filter(|status| !status.endpoints.is_empty()).collect();
-    for name in known.iter().filter_map(|status| status.site.as_deref()) {
-        if name.parse::<Site>().is_err() {
+    let mut known: Vec<Site> = Vec::new();
+    let serving = found.iter().filter(|status| !status.endpoints.is_empty());
+    for name in serving.filter_map(|status| status.site.as_deref()) {
+        if let Ok(site) = name.parse() {
+            known.push(site);
+        } else {
             let said = format!("{} is no site's name: every report about it is refused", plain(name));
             findings.wrong("site", said, "correct the tag site of its load balancers".to_owned());
         }
     }
-    let known: Vec<Site> =
-        known.into_iter().filter_map(|status| status.site.as_deref()?.parse().ok()).collect();
     room(&sight, &known, findings);
     if let Some(clusters) = config.and_then(|config| config.infinispan.as_ref()) {
         for site in known.iter().filter(|site| !clusters.endpoints.contains_key(*site)) {
@@ -118,8 +119,7 @@ fn room(sight: &Sight, sites: &[Site], findings: &mut Findings) {
         (endpoints + 2).saturating_sub(noted)
     };
     let needed = sites.iter().map(needed).max().unwrap_or_default();
-    // Those of AWS do not count.
-    let tags = sight.tags.keys().filter(|key| !key.starts_with("aws:")).count();
+    let tags = counted(&sight.tags);
     let left = MOST_TAGS.saturating_sub(tags);
     if left < needed {
         let said = format!(
